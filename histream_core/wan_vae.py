@@ -1,0 +1,200 @@
+"""The Wan 2.1 video VAE as a module tree: the same state-dict keys as the published file, at any width.
+
+Shapes: pixels [B, 3, F, H, W] in [-1, 1]; latents [B, 16, T, H/8, W/8] with F = 1 + 4 (T - 1). The tree only holds
+parameters and the small forwards that carry no history; the streaming forward over it is in `encode` and `decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Z_DIM = 16
+DIM_MULT = (1, 2, 4, 4)
+TEMPORAL_DOWNSAMPLE = (False, True, True)
+BLOCKS_PER_LEVEL = 2
+
+# Statistics of the published Wan 2.1 latents, channel by channel: the network sees (z - mean) / std.
+LATENT_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+LATENT_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
+
+
+class CausalConv3d(nn.Conv3d):
+    """A 3-D convolution that sees the past only: as many frames in as out, zeros (or `cache_x`) before the first."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._padding = 2 * self.padding[0]
+        self.padding = (0, self.padding[1], self.padding[2])
+
+    def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+        """`x` [B, C, T, H, W]; `cache_x` the frames before it, at most as many as the kernel reaches back."""
+        missing = self._padding
+        if cache_x is not None and missing:
+            x = torch.cat([cache_x.to(x), x], dim=2)
+            missing = max(0, missing - cache_x.shape[2])
+        return super().forward(F.pad(x, (0, 0, 0, 0, missing, 0)) if missing else x)
+
+
+class RMS_norm(nn.Module):  # noqa: N801 - the published name
+    """Unit-length channels times a learned gain; `images` says whether x is [B, C, H, W] or [B, C, T, H, W]."""
+
+    def __init__(self, dim: int, images: bool = True) -> None:
+        super().__init__()
+        self.scale = dim**0.5
+        self.gamma = nn.Parameter(torch.ones(dim, 1, 1) if images else torch.ones(dim, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) * self.scale * self.gamma.to(x)
+
+
+class Resample(nn.Module):
+    """Halves or doubles the picture (`*2d`), and time with it (`*3d`: `time_conv` holds the temporal half)."""
+
+    def __init__(self, dim: int, mode: str) -> None:
+        super().__init__()
+        self.dim = dim
+        self.mode = mode
+        if mode.startswith("upsample"):
+            self.resample = nn.Sequential(
+                nn.Upsample(scale_factor=(2.0, 2.0), mode="nearest-exact"), nn.Conv2d(dim, dim // 2, 3, padding=1)
+            )
+        else:
+            self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(dim, dim, 3, stride=(2, 2)))
+        if mode == "upsample3d":
+            self.time_conv = CausalConv3d(dim, dim * 2, (3, 1, 1), padding=(1, 0, 0))
+        elif mode == "downsample3d":
+            self.time_conv = CausalConv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1), padding=(0, 0, 0))
+
+
+class ResidualBlock(nn.Module):
+    """Two causal convolutions beside a shortcut."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.out_dim = out_dim
+        self.residual = nn.Sequential(
+            RMS_norm(in_dim, images=False),
+            nn.SiLU(),
+            CausalConv3d(in_dim, out_dim, 3, padding=1),
+            RMS_norm(out_dim, images=False),
+            nn.SiLU(),
+            nn.Dropout(0.0),
+            CausalConv3d(out_dim, out_dim, 3, padding=1),
+        )
+        self.shortcut = CausalConv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
+
+
+class AttentionBlock(nn.Module):
+    """Single-head attention inside each frame."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.norm = RMS_norm(dim)
+        self.to_qkv = nn.Conv2d(dim, dim * 3, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] to the same; frames do not see each other."""
+        b, c, t, h, w = x.shape
+        frames = x.transpose(1, 2).reshape(b * t, c, h, w)
+        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(*(part.unsqueeze(1) for part in qkv.chunk(3, dim=-1)))
+        out = self.proj(mixed.squeeze(1).transpose(1, 2).reshape(b * t, c, h, w))
+        return x + out.reshape(b, t, c, h, w).transpose(1, 2)
+
+
+def _middle(dim: int) -> nn.Sequential:
+    return nn.Sequential(ResidualBlock(dim, dim), AttentionBlock(dim), ResidualBlock(dim, dim))
+
+
+def _head(dim: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(RMS_norm(dim, images=False), nn.SiLU(), CausalConv3d(dim, out_channels, 3, padding=1))
+
+
+class Encoder3d(nn.Module):
+    """Pixels to `z_dim` channels: 8x smaller each way, 4x fewer frames after the first."""
+
+    def __init__(self, dim: int, z_dim: int, image_channels: int, dim_mult: Sequence[int], temporal: Sequence[bool]):
+        super().__init__()
+        dims = [dim * m for m in (1, *dim_mult)]
+        self.conv1 = CausalConv3d(image_channels, dims[0], 3, padding=1)
+        layers: list[nn.Module] = []
+        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+            layers += [ResidualBlock(in_dim if i == 0 else out_dim, out_dim) for i in range(BLOCKS_PER_LEVEL)]
+            if level < len(dim_mult) - 1:
+                layers.append(Resample(out_dim, "downsample3d" if temporal[level] else "downsample2d"))
+        self.downsamples = nn.Sequential(*layers)
+        self.middle = _middle(dims[-1])
+        self.head = _head(dims[-1], z_dim)
+
+
+class Decoder3d(nn.Module):
+    """Latents back to pixels, the mirror of the encoder; every `Resample` halves the channels."""
+
+    def __init__(self, dim: int, z_dim: int, image_channels: int, dim_mult: Sequence[int], temporal: Sequence[bool]):
+        super().__init__()
+        dims = [dim * m for m in (dim_mult[-1], *reversed(dim_mult))]
+        self.conv1 = CausalConv3d(z_dim, dims[0], 3, padding=1)
+        self.middle = _middle(dims[0])
+        layers: list[nn.Module] = []
+        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+            first = in_dim if level == 0 else in_dim // 2
+            layers += [ResidualBlock(first if i == 0 else out_dim, out_dim) for i in range(BLOCKS_PER_LEVEL + 1)]
+            if level < len(dim_mult) - 1:
+                layers.append(Resample(out_dim, "upsample3d" if temporal[level] else "upsample2d"))
+        self.upsamples = nn.Sequential(*layers)
+        self.head = _head(dims[-1], image_channels)
+
+
+class WanVAE(nn.Module):
+    """`encoder`, `conv1` (moments), `conv2`, `decoder`: the published keys at width `dim` (96 in Wan 2.1)."""
+
+    def __init__(
+        self,
+        *,
+        dim: int = 96,
+        z_dim: int = Z_DIM,
+        dim_mult: Sequence[int] = DIM_MULT,
+        temporal_downsample: Sequence[bool] = TEMPORAL_DOWNSAMPLE,
+        image_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.z_dim = z_dim
+        temporal_upsample = tuple(reversed(temporal_downsample))
+        self.encoder = Encoder3d(dim, 2 * z_dim, image_channels, dim_mult, temporal_downsample)
+        self.conv1 = CausalConv3d(2 * z_dim, 2 * z_dim, 1)
+        self.conv2 = CausalConv3d(z_dim, z_dim, 1)
+        self.decoder = Decoder3d(dim, z_dim, image_channels, dim_mult, temporal_upsample)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> WanVAE:
+        """The VAE of these weights, sized by them, in their dtype. ValueError names what is missing or left over."""
+        for key in ("decoder.head.0.gamma", "conv2.weight", "encoder.conv1.weight"):
+            if key not in state_dict:
+                raise ValueError(f"this is not a Wan VAE: {key} is missing")
+        with torch.device("meta"):
+            vae = cls(
+                dim=state_dict["decoder.head.0.gamma"].shape[0],
+                z_dim=state_dict["conv2.weight"].shape[0],
+                image_channels=state_dict["encoder.conv1.weight"].shape[1],
+            )
+        expected = vae.state_dict()
+        odd = sorted(expected.keys() ^ state_dict.keys())
+        odd += [k for k in expected.keys() & state_dict.keys() if expected[k].shape != state_dict[k].shape]
+        if odd:
+            raise ValueError(f"{len(odd)} Wan VAE weights are missing, left over or of the wrong size: {odd[:5]}")
+        vae.load_state_dict(dict(state_dict), strict=True, assign=True)
+        return vae.requires_grad_(False).eval()
