@@ -67,8 +67,9 @@ WAN_14B = WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
 class Attention(nn.Module):
     """Query, key, value and output projections; queries and keys are normalised over all heads at once."""
 
-    def __init__(self, dim: int, eps: float):
+    def __init__(self, dim: int, num_heads: int, eps: float):
         super().__init__()
+        self.num_heads = num_heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=eps), nn.RMSNorm(dim, eps=eps)
 
@@ -76,11 +77,11 @@ class Attention(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: WanConfig):
         super().__init__()
-        dim, eps = config.dim, config.eps
+        dim, heads, eps = config.dim, config.num_heads, config.eps
         self.norm1 = nn.LayerNorm(dim, eps, elementwise_affine=False)
-        self.self_attn = Attention(dim, eps)
+        self.self_attn = Attention(dim, heads, eps)
         self.norm3 = nn.LayerNorm(dim, eps)
-        self.cross_attn = Attention(dim, eps)
+        self.cross_attn = Attention(dim, heads, eps)
         self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)

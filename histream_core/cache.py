@@ -1,0 +1,127 @@
+"""Keys and values of past frames, in pages of one frame, written in place.
+
+B batch, L tokens, N heads, D head dim.
+"""
+
+import torch
+from torch import Tensor
+
+from .rope import Rope, TemporalPolicy, rotate
+
+
+class KVCache:
+    """What a chunk may attend to at one resolution: the anchor frames, the local frames, itself.
+
+    Page `f` holds anchor frame f; behind the anchors lies a ring of `ring_frames` pages, as many as the local
+    frames and one chunk together. Attention does not care in which order keys come, so nothing is ever moved: a
+    chunk overwrites exactly the pages that have left the window. With `ring_frames` as long as the video the same
+    object is a full history in temporal order.
+
+    `begin` says which frames are computed and which they look at, `attend` stages them layer by layer (every pass
+    over the same chunk overwrites the one before), `commit` keeps the last pass. An interrupted chunk leaves the
+    window as it was.
+    """
+
+    def __init__(
+        self,
+        rope: Rope,
+        temporal: TemporalPolicy,
+        *,
+        num_layers: int,
+        num_heads: int,
+        head_dim: int,
+        batch: int,
+        anchor_frames: int,
+        ring_frames: int,
+        moving_anchor: bool,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        """`moving_anchor`: keep the anchors' keys un-rotated too, so that they can be put at another time."""
+        self.rope, self.temporal = rope, temporal
+        self.anchor_frames, self.ring_frames = anchor_frames, ring_frames
+        page = (rope.grid[0] * rope.grid[1], num_heads, head_dim)
+        pages = anchor_frames + ring_frames
+        self.k = torch.empty(num_layers, batch, pages, *page, device=device, dtype=dtype)
+        self.v = torch.empty_like(self.k)
+        self.anchor_k = self.k.new_empty(num_layers, batch, anchor_frames if moving_anchor else 0, *page)
+        self._frames: list[int | None] = [None] * pages
+        self._times: list[int] = [0] * pages
+        self._staged: dict[int, int] = {}
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The video frames whose committed keys are held, in temporal order."""
+        return tuple(sorted(frame for frame in self._frames if frame is not None))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated; never changes."""
+        return sum(x.numel() * x.element_size() for x in (self.k, self.v, self.anchor_k))
+
+    def begin(self, frames: tuple[int, ...] | range, context: tuple[int, ...], *, start: int | None = None) -> None:
+        """Take aim: the next passes compute `frames`, which see themselves and the committed `context`.
+
+        `start` is the first frame of the chunk on whose behalf this happens, by default the first of `frames`.
+        """
+        start = frames[0] if start is None else start
+        pages = [self._page(frame) for frame in frames]
+        seen = sorted(self._page(frame) for frame in context)
+        missing = [frame for frame in context if self._frames[self._page(frame)] != frame]
+        if missing:
+            raise ValueError(f"frames {missing} are not in the window, which holds {list(self.frames)}")
+        times = [self._time(frame, start) for frame in frames]
+        self._place_anchors(set(seen), self.temporal.anchor_time(start))
+        for page, time in zip(pages, times, strict=True):
+            self._frames[page], self._times[page] = None, time
+        self._staged = dict(zip(pages, frames, strict=True))
+        self._written = torch.tensor(pages, device=self.k.device)
+        self._visible = self._span(sorted({*pages, *seen})) if seen else None
+        self._anchors_written = [(i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2]]
+        self.table = self.rope.table(times).to(self.k.device)
+
+    def attend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to."""
+        rotated = rotate(k, self.table)
+        by_frame = (len(self._staged), -1)
+        raw, keys, values = (x.to(self.k.dtype).unflatten(1, by_frame) for x in (k, rotated, v))
+        self.k[layer].index_copy_(1, self._written, keys)
+        self.v[layer].index_copy_(1, self._written, values)
+        for i, page in self._anchors_written:
+            self.anchor_k[layer, :, page] = raw[:, i]
+        if self._visible is None:
+            return rotated, v
+        keys, values = self.k[layer][:, self._visible], self.v[layer][:, self._visible]
+        return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
+
+    def commit(self) -> None:
+        """Keep the pass that was staged last: its frames are now part of the window."""
+        for page, frame in self._staged.items():
+            self._frames[page] = frame
+
+    def _page(self, frame: int) -> int:
+        anchors = self.anchor_frames
+        return frame if frame < anchors else anchors + (frame - anchors) % self.ring_frames
+
+    def _span(self, pages: list[int]) -> slice | Tensor:
+        """An index of `pages`: a slice, which copies nothing, wherever they are the first ones."""
+        if pages == list(range(len(pages))):
+            return slice(len(pages))
+        return torch.tensor(pages, device=self.k.device)
+
+    def _time(self, frame: int, start: int) -> int:
+        """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
+        if frame >= start:
+            return self.temporal.chunk_time(start) + frame - start
+        if frame < self.anchor_frames:
+            return self.temporal.anchor_time(start) + frame
+        return self._times[self._page(frame)]
+
+    def _place_anchors(self, seen: set[int], time: int) -> None:
+        """Put the anchors' keys at another time: rotated anew from the un-rotated copy, so nothing wears off."""
+        for page in sorted(seen & set(range(self.anchor_k.shape[2]))):
+            if self._times[page] != time + page:
+                table = self.rope.table([time + page]).to(self.k.device)
+                for keys, raw in zip(self.k, self.anchor_k, strict=True):
+                    keys[:, page] = rotate(raw[:, page], table)
+                self._times[page] = time + page

@@ -1,0 +1,251 @@
+"""What to generate and in which order: pure values, no tensors.
+
+A plan decides every number of a run but the noise: two runs of one plan with the same weights, prompts and seed
+give the same video. Every ablation is a value in it, never a branch in the engine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from .presets import MODES, Preset
+from .rope import TemporalPolicy
+from .schedule import Scale, Schedule, Step, Steps
+
+Grid = tuple[int, int]
+"""Height and width, in latent cells (an eighth of the pixels)."""
+
+PIXELS_PER_CELL = 8
+PIXEL_FRAMES_PER_LATENT = 4
+TOKENS_PER_CELL = 4
+"""A token covers 2x2 latent cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which earlier frames a chunk sees: the first `anchor_frames` and the `local_frames` just before it.
+
+    `local_frames` None is the full history.
+    """
+
+    chunk_frames: int = 3
+    anchor_frames: int = 1
+    local_frames: int | None = 2
+
+    def __post_init__(self):
+        if self.chunk_frames < 1:
+            raise ValueError(f"a chunk has {self.chunk_frames} latent frames: use 3, or at least 1")
+        if self.anchor_frames < 0 or (self.local_frames or 0) < 0:
+            raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
+
+    def context(self, start: int) -> tuple[int, ...]:
+        """The frames seen by the chunk that starts at frame `start`, in temporal order."""
+        if self.local_frames is None:
+            return tuple(range(start))
+        anchors = range(min(self.anchor_frames, start))
+        return (*anchors, *range(max(len(anchors), start - self.local_frames), start))
+
+    def pages(self, num_frames: int) -> tuple[int, int]:
+        """Cache pages for anchors and for the ring behind them, in a video of `num_frames` latent frames."""
+        if self.local_frames is None:
+            return 0, num_frames
+        return self.anchor_frames, self.local_frames + self.chunk_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Latent frames generated together, the frames they look at, and the network calls they take."""
+
+    index: int
+    frames: range
+    context: tuple[int, ...]
+    steps: Steps
+    """Denoising calls; none where the clean latent is given (a first frame, a continuation)."""
+    cache_steps: Steps
+    """Calls at sigma 0 that write the finished chunk into the caches; none for the last chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides the numbers of a run, but weights, prompts and noise."""
+
+    chunks: tuple[Chunk, ...]
+    num_frames: int
+    """Latent frames asked for; the last chunk is generated whole and cropped to it."""
+    grids: Mapping[Scale, Grid]
+    """Latent size at every scale that some step uses."""
+    ntk: Mapping[Scale, float]
+    window: Window
+    temporal: TemporalPolicy
+    resize: str = "bilinear"
+
+    @property
+    def pixel_frames(self) -> int:
+        return pixel_frames(self.num_frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width = self.grids[Scale.HIGH]
+        return width * PIXELS_PER_CELL, height * PIXELS_PER_CELL
+
+    @property
+    def cached_frames(self) -> int:
+        """Latent frames the caches must be able to name: whole chunks, also where the end is cropped."""
+        return self.chunks[-1].frames.stop
+
+    @property
+    def moving_anchor(self) -> bool:
+        """True where the video is long enough for the anchor to be moved along."""
+        return bool(self.temporal.anchor_time(self.chunks[-1].frames.start))
+
+    def tokens_per_frame(self, scale: Scale) -> int:
+        return tokens_per_frame(self.grids[scale])
+
+    def num_steps(self) -> int:
+        """Denoising calls in all; what a progress bar counts."""
+        return sum(len(chunk.steps) for chunk in self.chunks)
+
+
+def tokens_per_frame(grid: Grid) -> int:
+    return grid[0] * grid[1] // TOKENS_PER_CELL
+
+
+def pixel_frames(latent_frames: int) -> int:
+    """A latent frame is 4 pixel frames, but the first is one."""
+    return 1 + PIXEL_FRAMES_PER_LATENT * (latent_frames - 1)
+
+
+def latent_frames(pixel_frames: int) -> int:
+    """Latent frames of a clip of 4n + 1 pixel frames; raises ValueError that names the nearest such lengths."""
+    if pixel_frames < 1:
+        raise ValueError(f"a video of {pixel_frames} frames is empty: ask for 81, or at least 1")
+    extra = (pixel_frames - 1) % PIXEL_FRAMES_PER_LATENT
+    if extra:
+        below = pixel_frames - extra
+        raise ValueError(
+            f"{pixel_frames} frames is not of the form 4n + 1: use {below} or {below + PIXEL_FRAMES_PER_LATENT}"
+        )
+    return 1 + pixel_frames // PIXEL_FRAMES_PER_LATENT
+
+
+def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
+    """The latent grid of a pixel size; raises ValueError that names the nearest sizes that would work.
+
+    Multiples of 32 keep the half grid of Dual-Resolution Caching whole; 16 is enough without it.
+    """
+    for name, pixels in (("width", width), ("height", height)):
+        if pixels < multiple or pixels % multiple:
+            below = max(multiple, pixels // multiple * multiple)
+            fixes = " or ".join(str(fix) for fix in dict.fromkeys((below, below + multiple * (pixels >= multiple))))
+            raise ValueError(f"{name} {pixels} is not a multiple of {multiple}: use {fixes}")
+    return height // PIXELS_PER_CELL, width // PIXELS_PER_CELL
+
+
+def plan_chunks(
+    num_frames: int, schedule: Schedule, window: Window, *, given_frames: int = 0, first_frame: bool = False
+) -> tuple[Chunk, ...]:
+    """Split `num_frames` latent frames into chunks that each see the anchor and their neighbours.
+
+    With `first_frame` the grid is 1 + 3k: chunk 0 is that one frame, and the first chunk that is denoised takes
+    the first steps. The first `given_frames` are not denoised, only cached; they must be whole chunks. A length
+    that is not whole chunks gets one chunk more, to be cropped.
+
+    >>> [(c.frames, c.context) for c in plan_chunks(9, ((Step(1.0, Scale.HIGH),),), Window())]
+    [(range(0, 3), ()), (range(3, 6), (0, 1, 2)), (range(6, 9), (0, 4, 5))]
+    """
+    if num_frames < 1:
+        raise ValueError(f"a video of {num_frames} latent frames is empty: ask for 21, or at least 1")
+    size = window.chunk_frames
+    stops = range(1 if first_frame else size, num_frames + size, size)
+    starts = (0, *stops)
+    if given_frames not in starts:
+        raise ValueError(
+            f"{given_frames} given latent frames are not whole chunks: give {', '.join(map(str, starts[:4]))}, ..."
+        )
+    if given_frames >= num_frames:
+        raise ValueError(f"{given_frames} latent frames are given but only {num_frames} asked for: ask for more frames")
+    scales = sorted({step.scale for steps in schedule for step in steps}, key=lambda scale: scale is Scale.LOW)
+    chunks = []
+    for index, (start, stop) in enumerate(zip(starts, stops, strict=False)):
+        steps = schedule[min(max(0, index - first_frame), len(schedule) - 1)]
+        attention_scale = {step.scale: step.attention_scale for step in steps}
+        cache_steps = tuple(Step(0.0, scale, attention_scale.get(scale, 1.0)) for scale in scales)
+        chunks.append(
+            Chunk(
+                index,
+                frames=range(start, stop),
+                context=window.context(start),
+                steps=steps if stop > given_frames else (),
+                cache_steps=cache_steps if stop < num_frames else (),
+            )
+        )
+    return tuple(chunks)
+
+
+def make_plan(
+    preset: Preset,
+    mode: str,
+    *,
+    width: int,
+    height: int,
+    num_frames: int,
+    schedule: Schedule | None = None,
+    window: Window | None = None,
+    temporal: TemporalPolicy | None = None,
+    low_scale: float = 0.5,
+    ntk_low: float | None = None,
+    ntk_high: float | None = None,
+    resize: str = "bilinear",
+    given_frames: int = 0,
+    first_frame: bool = False,
+) -> Plan:
+    """Plan a video of `num_frames` latent frames in one of MODES; every argument that is given beats the preset.
+
+    Raises ValueError for sizes, lengths and settings that cannot work, naming ones that would.
+    """
+    if mode not in MODES:
+        raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')
+    schedule = schedule or preset.schedule(mode)
+    has_low = any(step.scale is Scale.LOW for steps in schedule for step in steps)
+    high = grid_for(width, height, multiple=32 if has_low and low_scale != 1 else 16)
+    grids = {Scale.HIGH: high} | ({Scale.LOW: _scaled(high, low_scale)} if has_low else {})
+    hd = mode != "sd"
+    asked = {Scale.LOW: (ntk_low, preset.ntk_low), Scale.HIGH: (ntk_high, preset.ntk_high)}
+    ntk = {
+        scale: asked[scale][0] or (preset.ntk(tokens_per_frame(grid), asked[scale][1]) if hd else 1.0)
+        for scale, grid in grids.items()
+    }
+    if hd:
+        schedule = _scale_first_chunk(schedule, preset.first_chunk_attention_scale(tokens_per_frame(high)))
+    window = window or Window(preset.chunk_frames, preset.anchor_frames, preset.local_frames)
+    if mode == "history":
+        window = replace(window, local_frames=None)
+    return Plan(
+        chunks=plan_chunks(num_frames, schedule, window, given_frames=given_frames, first_frame=first_frame),
+        num_frames=num_frames,
+        grids=grids,
+        ntk=ntk,
+        window=window,
+        temporal=temporal or preset.temporal(),
+        resize=resize,
+    )
+
+
+def _scaled(grid: Grid, scale: float) -> Grid:
+    low = tuple(int(cells * scale) for cells in grid)
+    if not 0 < scale <= 1 or any(
+        cells * scale != fit or fit % 2 or not fit for cells, fit in zip(grid, low, strict=True)
+    ):
+        raise ValueError(
+            f"LOW at {scale:g} of a {grid[1]}x{grid[0]} latent is not an even number of cells: "
+            "use 0.5 with a size whose sides are multiples of 32"
+        )
+    return low
+
+
+def _scale_first_chunk(schedule: Schedule, factor: float) -> Schedule:
+    """Heighten the attention of chunk 0 at HIGH; a schedule of one entry is split so that later chunks keep theirs."""
+    if factor == 1:
+        return schedule
+    first = tuple(replace(step, attention_scale=factor) if step.scale is Scale.HIGH else step for step in schedule[0])
+    return (first, *(schedule[1:] or schedule))

@@ -1,0 +1,98 @@
+"""Rotary positions in three axes: tables of rotations, how they are applied, and what time a frame stands at.
+
+B batch, L tokens, N heads, D head dim, T latent frames.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+THETA = 10000.0
+
+
+def axes_dims(head_dim: int) -> tuple[int, int, int]:
+    """Channels of one head given to time, height and width: 44, 42, 42 of Wan's 128."""
+    spatial = 2 * (head_dim // 6)
+    return head_dim - 2 * spatial, spatial, spatial
+
+
+def ntk_theta(factor: float, dim: int) -> float:
+    """Base of the rotary frequencies of an axis of `dim` channels, stretched `factor` times (NTK-aware RoPE)."""
+    return THETA * factor ** (dim / (dim - 2)) if factor != 1 else THETA
+
+
+def _rotations(positions: Tensor, dim: int, theta: float) -> Tensor:
+    """Rotation matrices [len(positions), dim / 2, 2, 2], float32 of float64 angles.
+
+    Angles in float32 would already be off by 1e-3 at frame 10,000; bfloat16 cannot tell frame 300 from 301.
+    """
+    frequencies = 1.0 / theta ** torch.linspace(0, (dim - 2) / dim, dim // 2, dtype=torch.float64)
+    angles = torch.outer(positions.to(torch.float64), frequencies)
+    rows = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=-1)
+    return rows.unflatten(-1, (2, 2)).float()
+
+
+class Rope:
+    """Rotations for one grid of tokens; `ntk` scales the two spatial axes, time is left alone."""
+
+    def __init__(self, head_dim: int, grid: tuple[int, int], *, ntk: float = 1.0, device=None):
+        """`grid` is in tokens (height, width), half the latent grid."""
+        self.time_dim, height_dim, width_dim = axes_dims(head_dim)
+        self.grid = grid
+        self.device = device
+        height, width = grid
+        rows = _rotations(torch.arange(height), height_dim, ntk_theta(ntk, height_dim)).to(device)
+        columns = _rotations(torch.arange(width), width_dim, ntk_theta(ntk, width_dim)).to(device)
+        self._space = torch.cat(
+            [rows[:, None].expand(-1, width, -1, -1, -1), columns[None].expand(height, -1, -1, -1, -1)], dim=2
+        )
+
+    def table(self, times: list[int]) -> Tensor:
+        """Rotations of every token of frames that stand at `times`: [T * grid, 1, D / 2, 2, 2], float32."""
+        time = _rotations(torch.tensor(times), self.time_dim, THETA).to(self.device)
+        height, width = self.grid
+        time = time[:, None, None].expand(-1, height, width, -1, -1, -1)
+        space = self._space[None].expand(len(times), -1, -1, -1, -1, -1)
+        return torch.cat([time, space], dim=3).flatten(0, 2).unsqueeze(1)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Apply rotations [L, 1, D / 2, 2, 2] to queries or keys [B, L, N, D]; computed in float32."""
+    pairs = x.to(table.dtype).unflatten(-1, (-1, 1, 2))
+    turned = table[..., 0] * pairs[..., 0]
+    turned.addcmul_(table[..., 1], pairs[..., 1])
+    return turned.flatten(-2).to(x.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalPolicy:
+    """At what time a frame stands when a chunk looks at it.
+
+    `absolute`: its index in the video. `clamped`: the same, but the anchor is never further behind the chunk
+    than `span`, the distance seen in training; equal to `absolute` while the chunk starts within the span.
+    `reset`: from frame `span` on the chunk's time jumps back to `restart` and counts up to `span` again; cached
+    keys keep the time they were written at (StreamDiffusionV2's T_reset, arXiv 2511.07399).
+    """
+
+    kind: str = "clamped"
+    span: int = 18
+    restart: int = 5
+
+    def __post_init__(self):
+        if self.kind not in ("clamped", "absolute", "reset"):
+            raise ValueError(f'temporal policy "{self.kind}" does not exist: use clamped, absolute or reset')
+        if self.span < 1:
+            raise ValueError(f"the trained span is {self.span} latent frames: use 18, or at least 1")
+        if self.kind == "reset" and not 0 <= self.restart < self.span:
+            raise ValueError(f"restart {self.restart} must lie below the span of {self.span} latent frames")
+
+    def chunk_time(self, start: int) -> int:
+        """Time of the first frame of the chunk that starts at frame `start`."""
+        if self.kind == "reset" and start >= self.span:
+            return self.restart + (start - self.span) % (self.span - self.restart)
+        return start
+
+    def anchor_time(self, start: int) -> int:
+        """Time of frame 0 as the chunk that starts at frame `start` sees it."""
+        return max(0, start - self.span) if self.kind == "clamped" else 0

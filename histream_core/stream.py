@@ -1,0 +1,193 @@
+"""The chunk stream: a plan goes in, finished latent chunks come out, one at a time.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .cache import KVCache
+from .noise import Noise
+from .plan import Chunk, Grid, Plan
+from .rope import Rope
+from .schedule import Scale, Step
+from .wan import Text
+
+Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
+"""Clean estimate of a noisy chunk [B, C, T, H, W]; stages the chunk's keys and values in the cache on the way."""
+
+RESIZE_MODES = ("bilinear", "bicubic", "area")
+
+
+def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
+    """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and the same grid changes nothing.
+
+    Antialiased: halving pure noise this way leaves a standard deviation of 0.69, a 2x2 mean would leave 0.5.
+    """
+    if latent.shape[-2:] == grid:
+        return latent
+    smooth = {} if mode == "area" else {"antialias": True, "align_corners": False}
+    frames = latent.transpose(1, 2).flatten(0, 1)
+    frames = torch.nn.functional.interpolate(frames, grid, mode=mode, **smooth)
+    return frames.unflatten(0, (latent.shape[0], -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the video shows from chunk `first_chunk` on.
+
+    With `recache` the window is computed anew under this text before its first chunk, as in LongLive, so that
+    what is remembered stops speaking of the old prompt.
+    """
+
+    text: Text
+    first_chunk: int = 0
+    recache: bool = False
+
+
+def blend_prompts(old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int) -> tuple[Prompt, ...]:
+    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] linearly over `num_chunks` chunks."""
+    if num_chunks < 1:
+        raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
+    return tuple(Prompt(Text(torch.lerp(old, new, (i + 1) / num_chunks)), first_chunk + i) for i in range(num_chunks))
+
+
+def make_caches(
+    plan: Plan,
+    *,
+    num_layers: int,
+    num_heads: int,
+    head_dim: int,
+    batch: int = 1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> dict[Scale, KVCache]:
+    """Allocate the caches that a plan needs: one for every scale that it uses, for a model of these sizes."""
+    anchor_frames, ring_frames = plan.window.pages(plan.cached_frames)
+    return {
+        scale: KVCache(
+            Rope(head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=device),
+            plan.temporal,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            batch=batch,
+            anchor_frames=anchor_frames,
+            ring_frames=ring_frames,
+            moving_anchor=plan.moving_anchor and anchor_frames > 0,
+            device=device,
+            dtype=dtype,
+        )
+        for scale, (height, width) in plan.grids.items()
+    }
+
+
+class Stream:
+    """The state of one run: its caches, and the clean latents that are still in the window.
+
+    Iterate over `chunks()`. A finished chunk enters the caches only when a next one is about to read them, so the
+    caller can decode and show it first, and the last chunk is never cached.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        denoise: Denoise,
+        caches: Mapping[Scale, KVCache],
+        noise: Noise,
+        prompts: Sequence[Prompt],
+        *,
+        channels: int = 16,
+        given: Tensor | None = None,
+    ):
+        """`given` are the clean latents [B, C, T, H, W] of the chunks that the plan does not denoise."""
+        if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
+            raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
+        self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
+        self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
+        cache = caches[Scale.HIGH]
+        self.device, self.shape = cache.k.device, (cache.k.shape[1], channels)
+        self.given = self._check_given(given)
+        self._window: dict[int, Tensor] = {}
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.
+
+        The last one is cropped to the length asked for.
+        """
+        finished: tuple[Chunk, Tensor] | None = None
+        for chunk in self.plan.chunks:
+            if finished:
+                self._remember(*finished)
+            prompt = self._prompt(chunk)
+            if prompt.recache and prompt.first_chunk == chunk.index and chunk.context:
+                self._recache(chunk, prompt.text)
+            self._begin(chunk.frames, chunk.context)
+            if chunk.steps:
+                clean = self._generate(chunk, prompt.text)
+            else:
+                clean = self.given[:, :, chunk.frames.start : chunk.frames.stop]
+            yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
+            finished = chunk, clean
+
+    def _generate(self, chunk: Chunk, text: Text) -> Tensor:
+        """Few-step sampling: predict the clean chunk, re-noise it to the next sigma, at whichever scale comes next."""
+        latent = self._draw(chunk, 0, chunk.steps[0].scale)
+        for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
+            clean = self.denoise(latent, step, self.caches[step.scale], text)
+            if following:
+                noise = self._draw(chunk, index, following.scale)
+                clean = resize(clean, self.plan.grids[following.scale], self.plan.resize)
+                latent = (1 - following.sigma) * clean + following.sigma * noise
+        return clean
+
+    def _remember(self, chunk: Chunk, clean: Tensor) -> None:
+        """Write a finished chunk into the cache of every scale: one pass without noise each."""
+        text = self._prompt(chunk).text
+        for step in chunk.cache_steps:
+            self._cache_pass(clean, step, text)
+        self._window |= zip(chunk.frames, clean.unbind(2), strict=True)
+        following = self.plan.window.context(chunk.frames.stop)
+        if self.plan.window.local_frames is not None:
+            self._window = {frame: self._window[frame] for frame in following}
+
+    def _recache(self, chunk: Chunk, text: Text) -> None:
+        """Compute the keys of everything that `chunk` is about to see anew, together, under another text."""
+        clean = torch.stack([self._window[frame] for frame in chunk.context], dim=2)
+        self._begin(chunk.context, (), start=chunk.frames.start)
+        for scale in self.caches:
+            self._cache_pass(clean, Step(0.0, scale), text)
+
+    def _cache_pass(self, clean: Tensor, step: Step, text: Text) -> None:
+        cache = self.caches[step.scale]
+        self.denoise(resize(clean, self.plan.grids[step.scale], self.plan.resize), step, cache, text)
+        cache.commit()
+
+    def _begin(self, frames: Sequence[int], context: tuple[int, ...], start: int | None = None) -> None:
+        for cache in self.caches.values():
+            cache.begin(frames, context, start=start)
+
+    def _prompt(self, chunk: Chunk) -> Prompt:
+        return [prompt for prompt in self.prompts if prompt.first_chunk <= chunk.index][-1]
+
+    def _draw(self, chunk: Chunk, step: int, scale: Scale) -> Tensor:
+        batch, channels = self.shape
+        shape = torch.Size((batch, channels, len(chunk.frames), *self.plan.grids[scale]))
+        return self.noise(chunk.index, step, shape).to(self.device)
+
+    def _check_given(self, given: Tensor | None) -> Tensor | None:
+        """Refuse given latents that are not what the plan was told, before anything is computed."""
+        frames = sum(len(chunk.frames) for chunk in self.plan.chunks if not chunk.steps)
+        if not frames and given is None:
+            return None
+        wanted = [*self.shape, frames, *self.plan.grids[Scale.HIGH]]
+        if given is None or list(given.shape) != wanted:
+            got = "none" if given is None else f"a latent of shape {list(given.shape)}"
+            raise ValueError(f"the plan expects given latents of shape {wanted}, got {got}")
+        if not torch.isfinite(given).all():
+            raise ValueError("the given latents contain NaN or infinity: the run that made them has failed")
+        return given.to(self.device)

@@ -1,0 +1,141 @@
+"""The causal forward of a Wan transformer, over whichever module holds the weights.
+
+The module may be core's `WanModel` or a host's: the forward only calls submodules (`block.self_attn.q(x)`), so
+adapters, quantised or offloaded weights that live in those calls keep working.
+
+B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head dim.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .attention import Attention, sdpa
+from .cache import KVCache
+from .rope import rotate
+from .schedule import Step
+
+FREQUENCY_BASE = 10000
+
+
+class Text:
+    """One conditioning, and the cross-attention keys and values that were projected from it.
+
+    Every prompt has its own object, so keys are never reused for another prompt; an object belongs to one model.
+    """
+
+    def __init__(self, context: Tensor):
+        """`context` is a text encoder's output [B, tokens, channels], zero-padded as the encoder pads it."""
+        if context.ndim != 3:
+            raise ValueError(f"text conditioning has shape {list(context.shape)}: it must be [B, tokens, channels]")
+        self.context = context
+        self._embedded: Tensor | None = None
+        self._keys: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keys(self, model: nn.Module, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-attention keys and values of a layer, [B, tokens, dim], projected on first use."""
+        if layer not in self._keys:
+            if self._embedded is None:
+                self._embedded = model.text_embedding(self.context.to(device=like.device, dtype=like.dtype))
+            attention = model.blocks[layer].cross_attn
+            self._keys[layer] = attention.norm_k(attention.k(self._embedded)), attention.v(self._embedded)
+        return self._keys[layer]
+
+
+def embed_time(timestep: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of timesteps [B], float32: [B, dim], cosines before sines as in Wan."""
+    half = dim // 2
+    frequencies = torch.pow(FREQUENCY_BASE, -torch.arange(half, device=timestep.device).float() / half)
+    angles = torch.outer(timestep.float(), frequencies)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def forward_chunk(
+    model: nn.Module,
+    latent: Tensor,
+    timestep: Tensor,
+    text: Text,
+    cache: KVCache,
+    *,
+    attention: Attention = sdpa,
+    attention_scale: float = 1.0,
+    cache_pass: bool = False,
+    on_block: Callable[[int], None] | None = None,
+) -> Tensor | None:
+    """Predict the flow, noise - clean, of the chunk that `cache` was told to begin: [B, C, T, H, W].
+
+    `latent` [B, C, T, H, W] sets the dtype of the computation; `timestep` [B] is a thousand sigmas, one for the
+    whole chunk. Its keys and values are staged in `cache` on the way. A `cache_pass` is only for those: it ends
+    at the last layer's keys and returns None. `on_block` is told the number of each block before it runs.
+    """
+    dtype, (frames, height, width) = latent.dtype, latent.shape[2:]
+    x = model.patch_embedding(latent.float()).to(dtype).flatten(2).transpose(1, 2)
+    time = model.time_embedding(embed_time(timestep, model.freq_dim).to(dtype))
+    time6 = model.time_projection(time).unflatten(1, (6, model.dim))
+
+    last = len(model.blocks) - 1
+    for layer, block in enumerate(model.blocks):
+        if on_block:
+            on_block(layer)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (_like(block.modulation, x) + time6).chunk(6, dim=1)
+        x = x.contiguous()
+        y = torch.addcmul(shift, block.norm1(x), 1 + scale)
+        q, k, v = _project(block.self_attn, y)
+        if cache_pass and layer == last:
+            cache.attend(layer, k, v)
+            return None
+        q = rotate(q, cache.table)
+        y = attention(q if attention_scale == 1 else q * attention_scale, *cache.attend(layer, k, v))
+        x = torch.addcmul(x, block.self_attn.o(y.flatten(2)), gate)
+        x = x + _cross_attend(model, layer, block.norm3(x), text, attention)
+        y = block.ffn(torch.addcmul(ffn_shift, block.norm2(x), 1 + ffn_scale))
+        x = torch.addcmul(x, y, ffn_gate)
+
+    shift, scale = (_like(model.head.modulation, x) + time.unsqueeze(1)).chunk(2, dim=1)
+    x = model.head.head(torch.addcmul(shift, model.head.norm(x), 1 + scale))
+    x = x.unflatten(2, (1, 2, 2, -1)).unflatten(1, (frames, height // 2, width // 2))
+    return torch.einsum("bthwpqrc->bctphqwr", x).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _like(parameter: Tensor, x: Tensor) -> Tensor:
+    """Bare parameters are not cast by any submodule, and a host may keep them in another dtype or place."""
+    return parameter.to(device=x.device, dtype=x.dtype)
+
+
+def _project(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of self-attention, [B, L, N, D]; not rotated yet."""
+    heads = (attention.num_heads, -1)
+    q, k = attention.norm_q(attention.q(x)), attention.norm_k(attention.k(x))
+    return q.unflatten(2, heads), k.unflatten(2, heads), attention.v(x).unflatten(2, heads)
+
+
+def _cross_attend(model: nn.Module, layer: int, x: Tensor, text: Text, attention: Attention) -> Tensor:
+    cross = model.blocks[layer].cross_attn
+    k, v = text.keys(model, layer, x)
+    heads = (cross.num_heads, -1)
+    q, k, v = (y.unflatten(2, heads) for y in (cross.norm_q(cross.q(x)), k, v))
+    return cross.o(attention(q, k, v).flatten(2))
+
+
+class Denoiser:
+    """The few-step sampler's network call on a bare Wan module, without a host: latents in, clean latents out."""
+
+    def __init__(self, model: nn.Module, *, dtype: torch.dtype = torch.float32, attention: Attention = sdpa):
+        self.model, self.dtype, self.attention = model, dtype, attention
+
+    @torch.inference_mode()
+    def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
+        """Clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W], in the latent's dtype."""
+        timestep = torch.full(latent.shape[:1], step.timestep, device=latent.device)
+        flow = forward_chunk(
+            self.model,
+            latent.to(self.dtype),
+            timestep,
+            text,
+            cache,
+            attention=self.attention,
+            attention_scale=step.attention_scale,
+            cache_pass=step.sigma == 0,
+        )
+        return latent if flow is None else latent - step.sigma * flow.to(latent.dtype)
