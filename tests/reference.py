@@ -1,0 +1,150 @@
+"""HiStream (arXiv 2512.21338) a second time, slow and without caches: what the engine has to equal.
+
+Every pass puts the whole past into one sequence of frames, in the order in which a cache would have seen them
+(clean chunk 0, clean chunk 1, ..., the noisy chunk), and runs all of it through the network under a mask.
+B batch, C channels, T latent frames, H W latent grid, S frames of the sequence, P tokens per frame,
+L tokens, N heads, D head dim, E model width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames that pass through the network together and see each other."""
+
+    latents: Tensor  # [B, C, T, H, W], at the resolution of the pass
+    frames: list[int]  # their numbers in the video
+    seen: list[int]  # places in the sequence, before this segment's own, that it sees too
+    start: int  # first frame of the chunk it is run for: from there the anchor's distance is measured
+    timestep: float
+    text: Tensor  # [B, L, text_dim]
+    scale: float  # on top of the softmax scale of self-attention
+
+
+@dataclass(frozen=True)
+class Positions:
+    grid: tuple[int, int]  # in latent cells; a token is 2 by 2 of them
+    ntk: float
+    anchor: int
+    span: int | None  # None: absolute times; else the anchor comes no further away than this
+
+    def times(self, frames: list[int], start: int) -> list[int]:
+        shift = 0 if self.span is None else max(0, start - self.span)
+        return [frame + shift if frame < self.anchor else frame for frame in frames]
+
+    def rotate(self, x: Tensor, times: list[int]) -> Tensor:
+        """Turn [B, S * P, N, D] by time, row and column; neighbouring channels are one complex number."""
+        space = x.shape[-1] // 6 * 2
+        axes = [torch.tensor(times), *(torch.arange(cells // 2) for cells in self.grid)]
+        shares = [x.shape[-1] - 2 * space, space, space]
+        thetas = [10000.0, *2 * [10000.0 * self.ntk ** (space / (space - 2))]]
+        angles = []
+        for axis, dims, theta in zip(torch.meshgrid(axes, indexing="ij"), shares, thetas, strict=True):
+            frequencies = theta ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
+            angles.append(axis.flatten().double()[:, None] * frequencies)
+        angle = torch.cat(angles, dim=1)[None, :, None]
+        cos, sin, (a, b) = angle.cos().float(), angle.sin().float(), x.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention in full: [B, L, N, D] in, [B, L, N * D] out; mask [L of k] is true where seen."""
+    scores = torch.einsum("blnd,bmnd->bnlm", q, k) * (scale / q.shape[-1] ** 0.5)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return torch.einsum("bnlm,bmnd->blnd", scores.softmax(-1), v).flatten(2)
+
+
+def flow(model, segments: list[Segment], positions: Positions) -> Tensor:
+    """Run all segments as one sequence; what comes back is the flow of the last one, [B, C, T, H, W]."""
+    (h, w), heads = positions.grid, (model.num_heads, -1)
+    tokens = h * w // 4
+    frames = [frame for segment in segments for frame in segment.frames]
+    owner = torch.tensor([i for i, s in enumerate(segments) for _ in s.frames]).repeat_interleave(tokens)
+    place = torch.arange(len(frames)).repeat_interleave(tokens)
+    own = [owner == i for i in range(len(segments))]
+    masks = [own[i] | torch.isin(place, torch.tensor([-1, *s.seen])) for i, s in enumerate(segments)]
+
+    t = torch.tensor([segment.timestep for segment in segments for _ in segment.frames])
+    half = model.freq_dim // 2
+    angle = torch.outer(t, 10000.0 ** (-torch.arange(half).float() / half))
+    e = model.time_embedding(torch.cat((angle.cos(), angle.sin()), dim=1)).repeat_interleave(tokens, 0)
+    e6 = model.time_projection(e).unflatten(1, (6, -1))  # [S * P, 6, E]
+    texts = [model.text_embedding(segment.text) for segment in segments]
+    x = model.patch_embedding(torch.cat([segment.latents for segment in segments], dim=2))
+    x = x.flatten(2).transpose(1, 2)
+    for block in model.blocks:
+        m = (block.modulation + e6).unbind(1)
+        y, att, out = block.norm1(x) * (1 + m[1]) + m[0], block.self_attn, []
+        q = att.norm_q(att.q(y)).unflatten(2, heads)
+        k = att.norm_k(att.k(y)).unflatten(2, heads)
+        v = att.v(y).unflatten(2, heads)
+        for segment, mine, mask in zip(segments, own, masks, strict=True):
+            turned_q = positions.rotate(q[:, mine], positions.times(segment.frames, segment.start))
+            turned_k = positions.rotate(k, positions.times(frames, segment.start))
+            out.append(attend(turned_q, turned_k, v, segment.scale, mask))
+        x = x + att.o(torch.cat(out, dim=1)) * m[2]
+        y, att, out = block.norm3(x), block.cross_attn, []
+        for text, mine in zip(texts, own, strict=True):
+            k, v = att.norm_k(att.k(text)).unflatten(2, heads), att.v(text).unflatten(2, heads)
+            out.append(attend(att.norm_q(att.q(y[:, mine])).unflatten(2, heads), k, v))
+        x = x + att.o(torch.cat(out, dim=1))
+        x = x + block.ffn(block.norm2(x) * (1 + m[4]) + m[3]) * m[5]
+    m = (model.head.modulation + e[:, None]).unbind(1)
+    x = model.head.head(model.head.norm(x) * (1 + m[1]) + m[0])[:, own[-1]]
+    x = x.unflatten(2, (2, 2, -1)).unflatten(1, (-1, h // 2, w // 2))  # [B, T, h, w, 2, 2, C]
+    return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+
+def resize(latents: Tensor, grid: tuple[int, int]) -> Tensor:
+    how = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    return torch.stack([interpolate(frame, grid, **how) for frame in latents.unbind(2)], dim=2)
+
+
+@torch.no_grad()
+def reference_histream(
+    model, chunks, noise, *, grids, ntk, window=(1, 2), span=None, first_scale=1.0, given=None, recache=()
+) -> Tensor:
+    """Latents [B, C, T, H, W] of the whole video.
+
+    chunks: (text [B, L, text_dim], number of frames, [(sigma, "low" or "high") per step]) each; without steps
+    the chunk is taken from `given` [B, C, T, H, W]. noise(chunk, step, shape): step 0 begins a chunk, step i
+    re-noises before step i. grids, ntk: of "low" and "high", grids in latent cells. window: how many frames
+    stay from the start of the video, and how many before a chunk. span: see Positions. first_scale: on the
+    softmax scale of chunk 0 at "high". recache: chunks before which the context runs again, with its text.
+    """
+    anchor, local = window
+    begins = [sum(length for _, length, _ in chunks[:i]) for i in range(len(chunks))]
+    video = torch.empty(chunks[0][0].shape[0], model.in_dim, 0, *grids["high"])
+
+    def predict(x: Tensor, chunk: int, sigma: float, at: str) -> Tensor:
+        segments, order = [], []  # order: the frames of the sequence; a frame counts where it stands last
+        clean = resize(video, grids[at]) if chunk else video
+        for i, (text, length, _) in enumerate(chunks[: chunk + 1]):
+            begin = begins[i]
+            context = [f for f in range(begin) if f < anchor or f >= begin - local]
+            mine, scale = [*range(begin, begin + length)], first_scale if i == 0 and at == "high" else 1.0
+            runs = [(x, mine, 1000 * sigma, scale) if i == chunk else (clean[:, :, mine], mine, 0.0, scale)]
+            if i in recache and context:
+                runs.insert(0, (clean[:, :, context], context, 0.0, 1.0))
+            for latents, frames, timestep, scale in runs:
+                newest = {frame: place for place, frame in enumerate(order)}
+                seen = [newest[f] for f in context] if frames is mine else []
+                segments.append(Segment(latents, frames, seen, begin, timestep, text, scale))
+                order += frames
+        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span))
+
+    for chunk, (_, length, steps) in enumerate(chunks):
+        if not steps:
+            x = given[:, :, begins[chunk] : begins[chunk] + length]
+        for i, (sigma, at) in enumerate(steps):
+            fresh = noise(chunk, i, (*video.shape[:2], length, *grids[at]))
+            x = fresh if i == 0 else (1 - sigma) * resize(x, grids[at]) + sigma * fresh
+            x = x - sigma * predict(x, chunk, sigma, at)
+        video = torch.cat((video, x), dim=2)
+    return video
