@@ -26,7 +26,8 @@ RESIZE_MODES = ("bilinear", "bicubic", "area")
 def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
     """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and the same grid changes nothing.
 
-    Antialiased: halving pure noise this way leaves a standard deviation of 0.69, a 2x2 mean would leave 0.5.
+    Antialiased, which matters: it is clean latents that are resized, and what they hold of noise is damped (halving
+    pure noise leaves a standard deviation of 0.31 here, 0.41 with bicubic, 0.50 with area).
     """
     if latent.shape[-2:] == grid:
         return latent

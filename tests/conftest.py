@@ -1,7 +1,9 @@
-"""Make the core importable from a checkout."""
+"""Make the core and the tests' own modules importable from a checkout."""
 
 import sys
 from pathlib import Path
 
+TESTS = Path(__file__).parent
+
 # At the end: a host's own `nodes` module, where there is one, must win over our folder.
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path += [str(TESTS), str(TESTS.parent)]

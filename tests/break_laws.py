@@ -1,0 +1,91 @@
+"""Break the engine on purpose, one line at a time, and see the tests notice.
+
+Run by hand: `python tests/break_laws.py` (about two minutes; `--only WORD` for some). Each entry replaces one piece of
+text in a copy of the pack and names the test that must then fail. A law whose test still passes is no law.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# file, what stands there, what it is broken to, test file, part of the test's name
+BREAKS = [
+    ("stream.py", "            if finished:\n", "            if finished and finished[0].index != 1:\n",
+     "test_stream.py", "both_caches"),
+    ("plan.py", "cache_steps if stop < num_frames else ()", "cache_steps", "test_plan.py", "census"),
+    ("stream.py", "        finished: tuple[Chunk, Tensor] | None = None\n        for chunk in self.plan.chunks:",
+     "        finished = None\n        for chunk in (*self.plan.chunks, self.plan.chunks[-1]):",
+     "test_stream.py", "called_as_often"),
+    ("plan.py", "self.local_frames + self.chunk_frames", "self.local_frames + self.chunk_frames - 1",
+     "test_cache.py", "exactly_the_frames"),
+    ("cache.py", "return frame if frame < anchors else anchors +", "return", "test_cache.py", "exactly_the_frames"),
+    ("cache.py", "if self._times[page] != time + page:", "if False:", "test_cache.py", "moved_anchor"),
+    ("rope.py", "max(0, start - self.span)", "max(0, start + 3 - self.span)", "test_stream.py", "clamped_is_absolute"),
+    ("rope.py", "positions.to(torch.float64), frequencies", "positions.float(), frequencies.float()",
+     "test_rope.py", "however_far"),
+    ("rope.py", "positions.to(torch.float64), frequencies", "positions.bfloat16().double(), frequencies",
+     "test_stream.py", "ten_thousand"),
+    ("stream.py", "self.denoise(resize(clean, self.plan.grids[step.scale], self.plan.resize)",
+     "self.denoise(resize(clean, self.plan.grids[step.scale]) * (0.99 if step.scale is Scale.LOW else 1)",
+     "test_stream.py", "low_at_full_size"),
+    ("noise.py", "spawn_key=(item, chunk, step)", "spawn_key=(item, step)", "test_noise.py", "noise_of_its_own"),
+    ("noise.py", "np.random.SeedSequence(self.seed, spawn_key=(item, chunk, step)).generate_state(1, np.uint64)",
+     "[self.__dict__.setdefault('n', []).append(0) or len(self.n)]", "test_stream.py", "cut_anywhere"),
+    ("stream.py", "prompt.first_chunk <= chunk.index][-1]", "prompt.first_chunk <= chunk.index][0]",
+     "test_stream.py", "prompt_change"),
+    ("stream.py", "self._begin(chunk.context, (), start=chunk.frames.start)",
+     "self._begin(chunk.context[1:], chunk.context[:1], start=chunk.frames.start)", "test_stream.py", "fresh_prefill"),
+    ("stream.py", "raise ValueError(f\"the plan expects given", "print(f\"the plan expects given",
+     "test_stream.py", "do_not_fit"),
+    ("wan.py", "        return self._keys[layer]", "        model.last = 0\n        return self._keys[layer]",
+     "test_stream.py", "leaves_the_model"),
+    ("schedule.py", "return shift * sigma / (1 + (shift - 1) * sigma)", "return shift * sigma / (1 + shift * sigma)",
+     "test_schedule.py", "published_sigmas"),
+    ("wan.py", "flow.to(latent.dtype)", "flow.to(latent.dtype) * 1.001", "test_reference.py", ""),
+    ("stream.py", "clean = resize(clean, self.plan.grids[following.scale], self.plan.resize)",
+     "clean = resize(clean, self.plan.grids[following.scale], 'area')", "test_reference.py", ""),
+]  # fmt: skip
+
+
+def run_tests(root: Path, test_file: str, name: str) -> int:
+    command = ["pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{test_file}", *(["-k", name] if name else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False).returncode
+
+
+def survives(file: str, old: str, new: str, test_file: str, name: str) -> bool:
+    """True where the tests pass although the engine is broken."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "pack"
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.safetensors", "training"))
+        path = root / "histream_core" / file
+        source = path.read_text(encoding="utf-8")
+        if source.count(old) != 1:
+            sys.exit(f"{file} does not hold this text exactly once any more: {old!r}")
+        path.write_text(source.replace(old, new), encoding="utf-8")
+        return run_tests(root, test_file, name) != 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="breaks whose test or file name contains this")
+    only = parser.parse_args().only
+    survivors = 0
+    for entry in (entry for entry in BREAKS if only in " ".join(entry)):
+        survived = survives(*entry)
+        survivors += survived
+        sys.stdout.write(
+            f"{'NOT NOTICED' if survived else 'noticed':12}{entry[0]}: {entry[1].strip()!r} -> {entry[2].strip()!r}\n"
+        )
+        sys.stdout.flush()
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

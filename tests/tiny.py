@@ -1,0 +1,55 @@
+"""Tiny random models and runs for the tests: the real classes at sizes that take milliseconds."""
+
+import torch
+
+from histream_core.noise import SeededNoise
+from histream_core.plan import Plan, make_plan
+from histream_core.presets import find_preset
+from histream_core.stream import Prompt, Stream, make_caches
+from histream_core.wan import Denoiser, Text
+from histream_core.wan_model import WanConfig, WanModel
+
+CONFIG = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
+
+
+def wan(config: WanConfig = CONFIG, seed: int = 0) -> WanModel:
+    """A random model whose every part matters: no weight is left at the zeros or ones of initialisation."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = WanModel(config).requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+def text(seed: int = 0, batch: int = 1) -> Text:
+    return Text(torch.randn(batch, 6, CONFIG.text_dim, generator=torch.Generator().manual_seed(seed)))
+
+
+def plan(mode: str = "histream", num_frames: int = 11, preset: str = "demo", **settings) -> Plan:
+    return make_plan(find_preset(preset), mode, **({"width": 64, "height": 64} | settings), num_frames=num_frames)
+
+
+def stream(a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, batch=1) -> Stream:
+    model = model or wan()
+    caches = make_caches(
+        a_plan,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        head_dim=model.dim // model.num_heads,
+        batch=batch,
+    )
+    return Stream(
+        a_plan,
+        denoise or Denoiser(model),
+        caches,
+        SeededNoise(seed),
+        prompts or [Prompt(text(batch=batch))],
+        channels=model.in_dim,
+        given=given,
+    )
+
+
+def video(a_plan: Plan, **settings) -> torch.Tensor:
+    """The whole latent of a run, [B, C, T, H, W]."""
+    return torch.cat(list(stream(a_plan, **settings).chunks()), dim=2)
