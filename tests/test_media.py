@@ -89,7 +89,7 @@ def test_uint8_and_float_frames_are_the_same_video(tmp_path):
 
 
 def run_writer(folder, code):
-    """A process that writes noise to clip.mp4 in `folder`, then runs `code`."""
+    """A process that writes 30 still frames to clip.mp4 in `folder`, then runs `code`."""
     program = f"""
         import os, signal, sys
         sys.path.append({str(ROOT)!r})
@@ -97,7 +97,7 @@ def run_writer(folder, code):
         from histream_core.media import VideoWriter
         with VideoWriter({str(folder / "clip.mp4")!r}, size=(48, 32), fps=16) as writer:
             for _ in range(3):
-                writer.write(torch.rand(10, 32, 48, 3))
+                writer.write(torch.full((10, 32, 48, 3), 0.5))
             {code}
     """
     return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
