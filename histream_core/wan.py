@@ -71,8 +71,10 @@ def forward_chunk(
     """
     dtype, (frames, height, width) = latent.dtype, latent.shape[2:]
     x = model.patch_embedding(latent.float()).to(dtype).flatten(2).transpose(1, 2)
-    time = model.time_embedding(embed_time(timestep, model.freq_dim).to(dtype))
-    time6 = model.time_projection(time).unflatten(1, (6, model.dim))
+    # One row per frame though all are alike: a matrix product of one row rounds otherwise, and hosts have a row each.
+    time = model.time_embedding(embed_time(timestep.repeat_interleave(frames), model.freq_dim).to(dtype))
+    time6 = model.time_projection(time)[::frames].unflatten(1, (6, model.dim))
+    time = time[::frames]
 
     last = len(model.blocks) - 1
     for layer, block in enumerate(model.blocks):
