@@ -1,0 +1,151 @@
+"""Nodes: the sampler. One for artists, and its twin for graphs of custom samplers."""
+
+import comfy.samplers
+
+from . import host
+from .api import CATEGORY, Schedule, io
+from .settings import StepChoice, WindowChoice
+
+FROM_PRESET = -1
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+def window_inputs():
+    """The three numbers of the Anchor-Guided Sliding Window."""
+    return [
+        io.Int.Input(
+            "chunk_frames",
+            default=FROM_PRESET,
+            min=FROM_PRESET,
+            max=32,
+            advanced=True,
+            tooltip="Latent frames made together (one is 4 video frames). Must be what the weights were trained "
+            "with: 3 for most, 1 for framewise ones. -1: from the preset.",
+        ),
+        io.Int.Input(
+            "anchor_frames",
+            default=FROM_PRESET,
+            min=FROM_PRESET,
+            max=32,
+            advanced=True,
+            tooltip="First frames that are always remembered; they hold look and subject together. 0: drifts. "
+            "-1: from the preset (1 for most).",
+        ),
+        io.Int.Input(
+            "local_frames",
+            default=FROM_PRESET,
+            min=FROM_PRESET,
+            max=1024,
+            advanced=True,
+            tooltip="Latent frames just before a chunk that it remembers. More: steadier motion, more memory and "
+            "time. -1: from the preset (2 for most).",
+        ),
+    ]
+
+
+def window_choice(chunk_frames: int, anchor_frames: int, local_frames: int) -> WindowChoice:
+    return WindowChoice(*(None if n == FROM_PRESET else n for n in (chunk_frames, anchor_frames, local_frames)))
+
+
+class AnchorWindowSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamAnchorWindowSampler",
+            display_name="Anchor-Window Sampler",
+            category=CATEGORY,
+            description="Makes a video of any length, chunk by chunk, with a causal Wan model. Each chunk sees the "
+            "first frame and its neighbours, so memory does not grow with length. Every finished chunk shows as a "
+            "preview.",
+            search_aliases=["HiStream", "AGSW", "causal video", "Self-Forcing", "long video"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="A causal few-step Wan 2.1 text-to-video model, from Load Model or Load Diffusion Model; "
+                    "LoRA is fine.",
+                ),
+                io.Conditioning.Input("positive", tooltip="The prompt. There is no negative prompt: CFG is 1."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="An empty video latent; it sets size and length. Sides must be multiples of 32 pixels "
+                    "(1920x1088, 1280x704, 832x480), the length 4n + 1 frames. A batch makes several videos.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Same seed, same video; in a batch each video has its own noise.",
+                ),
+                Schedule.Input(
+                    "schedule", optional=True, tooltip="From Step Schedule. Without it: HiStream, 2 + 2 steps."
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Shows the last frame of each chunk in true colours. Without it previews are a rough guess.",
+                ),
+                *window_inputs(),
+            ],
+            outputs=[io.Latent.Output(tooltip="The video, for Streaming VAE Decode or VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        latent,
+        seed,
+        schedule=None,
+        vae=None,
+        chunk_frames=FROM_PRESET,
+        anchor_frames=FROM_PRESET,
+        local_frames=FROM_PRESET,
+    ):
+        sampler = host.ChunkSampler(
+            settings=host.model_settings(model),
+            steps=schedule or StepChoice(),
+            window=window_choice(chunk_frames, anchor_frames, local_frames),
+        )
+        return io.NodeOutput(host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae))
+
+
+class AnchorWindowSamplerSelect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamAnchorWindowSamplerSelect",
+            display_name="Anchor-Window Sampler (SAMPLER)",
+            category=CATEGORY,
+            description="The Anchor-Window Sampler as a SAMPLER for SamplerCustomAdvanced. Of NOISE only the seed is "
+            "used, and SIGMAS must come from Step Schedule.",
+            search_aliases=["HiStream", "custom sampler"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model that the guider has too: its settings are read here. Pass it through "
+                    "Dual-Resolution Cache, so that room is made for one chunk and not for the whole video.",
+                ),
+                Schedule.Input("schedule", optional=True, tooltip="From Step Schedule, as its SIGMAS."),
+                *window_inputs(),
+            ],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        schedule=None,
+        chunk_frames=FROM_PRESET,
+        anchor_frames=FROM_PRESET,
+        local_frames=FROM_PRESET,
+    ):
+        sampler = host.ChunkSampler(
+            settings=host.model_settings(model),
+            steps=schedule or StepChoice(),
+            window=window_choice(chunk_frames, anchor_frames, local_frames),
+        )
+        return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

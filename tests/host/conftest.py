@@ -1,0 +1,115 @@
+"""A real ComfyUI for the tests marked `host`: the pack loaded into it the way it loads packs, and tiny models.
+
+The ComfyUI is the source tree at COMFYUI_PATH, else ~/comfy/ComfyUI. Without one, these tests are skipped, and the
+summary says so in a line of its own.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+COMFYUI = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
+TINY = {"dim": 96, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 32, "freq_dim": 32}
+
+
+def pytest_collection_modifyitems(items):
+    here = [item for item in items if Path(item.fspath).is_relative_to(Path(__file__).parent)]
+    for item in here:
+        item.add_marker(pytest.mark.host)
+        if not why_not():
+            continue
+        item.add_marker(pytest.mark.skip(reason=why_not()))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if why_not():
+        terminalreporter.section("HOST TESTS WERE SKIPPED", sep="!", red=True)
+        terminalreporter.write_line(f"Nothing was tested inside ComfyUI: {why_not()}.")
+
+
+def why_not() -> str:
+    """Why no host tests can run; empty where they can."""
+    if not (COMFYUI / "comfy" / "sd.py").exists():
+        return f"no ComfyUI source tree at {COMFYUI} (set COMFYUI_PATH; docs/host-tests.md says how to get one)"
+    missing = [name for name in ("comfy_kitchen", "comfy_aimdo", "torchsde") if not importlib.util.find_spec(name)]
+    if missing:
+        return f"this Python lacks what ComfyUI needs ({', '.join(missing)}; docs/host-tests.md says how to get it)"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The host's source tree, imported and set to run on the CPU."""
+    sys.path.insert(0, str(COMFYUI))
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    args.cpu = True
+    return COMFYUI
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui):
+    """The pack, imported as the host imports it: by path, under a name that is no package of ours."""
+    name = str(ROOT).replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+    def part(path: str):
+        return importlib.import_module(f"{name}.{path}")
+
+    return SimpleNamespace(module=module, part=part)
+
+
+@pytest.fixture(scope="session")
+def wan_weights() -> dict[str, torch.Tensor]:
+    """Random weights of a tiny Wan transformer, under the usual keys."""
+    from histream_core.wan_model import WanConfig, WanModel
+
+    torch.manual_seed(0)
+    model = WanModel(WanConfig(**TINY))
+    return {key: torch.randn_like(value) * 0.1 for key, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def load_wan(comfyui, wan_weights):
+    """Load the tiny transformer as the host does: a MODEL of class WanModel, or CausalWanModel where `causal`."""
+    import json
+
+    import comfy.sd
+
+    def load(*, causal: bool = False, **model_options):
+        config = {"num_heads": TINY["num_heads"], "text_dim": TINY["text_dim"], "freq_dim": TINY["freq_dim"]}
+        config |= {"causal_ar": True} if causal else {}
+        weights = {key: value.clone() for key, value in wan_weights.items()}
+        return comfy.sd.load_diffusion_model_state_dict(
+            weights, model_options=model_options, metadata={"config": json.dumps({"transformer": config})}
+        )
+
+    return load
+
+
+@pytest.fixture
+def positive() -> list:
+    """CONDITIONING of one prompt."""
+    return [[torch.randn(1, 7, TINY["text_dim"], generator=torch.Generator().manual_seed(1)), {}]]
+
+
+@pytest.fixture
+def latent():
+    """An empty LATENT of `frames` latent frames at a size in pixels."""
+
+    def make(frames: int = 7, width: int = 64, height: int = 64, batch: int = 1) -> dict:
+        return {"samples": torch.zeros(batch, 16, frames, height // 8, width // 8)}
+
+    return make
