@@ -3,13 +3,17 @@
 from .anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
 from .api import ComfyExtension
 from .dual_resolution_cache import DualResolutionCache
+from .load_model import LoadModel
 from .step_schedule import StepSchedule
+from .streaming_vae_decode import StreamingVAEDecode
 
 NODES = (
+    LoadModel,
     DualResolutionCache,
     StepSchedule,
     AnchorWindowSampler,
     AnchorWindowSamplerSelect,
+    StreamingVAEDecode,
 )
 """In order of worth; the ids in them are for ever."""
 

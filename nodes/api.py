@@ -1,10 +1,16 @@
 """The node API of the host, imported here once and by number, so that a change of it is a change of one line."""
 
 from comfy_api.v0_0_2 import ComfyExtension, InputImpl, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 
-__all__ = ["ComfyExtension", "InputImpl", "io", "ui"]
+__all__ = ["ComfyExtension", "InputImpl", "blocked", "io", "ui"]
 
 CATEGORY = "HiStream"
 
 Schedule = io.Custom("HISTREAM_SCHEDULE")
 """Socket of a `settings.StepChoice`."""
+
+
+def blocked(message: str) -> ExecutionBlocker:
+    """An output that is not there; nodes that need it say `message`."""
+    return ExecutionBlocker(message)

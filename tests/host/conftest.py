@@ -113,3 +113,45 @@ def latent():
         return {"samples": torch.zeros(batch, 16, frames, height // 8, width // 8)}
 
     return make
+
+
+@pytest.fixture
+def sample(pack):
+    """Sample with the node's defaults and seed 3, and `schedule` where given."""
+    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+
+    def run(model, positive, latent, schedule=None) -> torch.Tensor:
+        return node.execute(model, positive, latent, 3, schedule).result[0]["samples"]
+
+    return run
+
+
+@pytest.fixture
+def lora(comfyui):
+    """A function that puts a LoRA on a MODEL, by the host's own loader."""
+    import comfy.sd
+
+    generator = torch.Generator().manual_seed(4)
+    dim = TINY["dim"]
+    weights = {}
+    for key in ("blocks.0.self_attn.q", "blocks.1.cross_attn.v", "blocks.1.self_attn.k"):
+        weights[f"diffusion_model.{key}.lora_A.weight"] = torch.randn(4, dim, generator=generator)
+        weights[f"diffusion_model.{key}.lora_B.weight"] = torch.randn(dim, 4, generator=generator) * 0.1
+
+    def put(model):
+        return comfy.sd.load_lora_for_models(model, None, dict(weights), 1.0, 0.0)[0]
+
+    return put
+
+
+@pytest.fixture
+def progress(comfyui):
+    """What a node tells the host about its progress: a list of (value, total, preview)."""
+    import comfy.utils
+
+    told = []
+    comfy.utils.set_progress_bar_global_hook(
+        lambda value, total, preview, node_id=None: told.append((value, total, preview))
+    )
+    yield told
+    comfy.utils.set_progress_bar_global_hook(None)

@@ -51,3 +51,155 @@ def test_full_history_at_one_resolution_is_the_hosts_sampler_bit_for_bit(pack, l
     got = our_video(pack, load_wan(causal=causal), positive, latent(9), sigmas, host_noise(noise))
     assert wanted.abs().mean() > 0.1
     assert torch.equal(got, wanted)
+
+
+def test_with_a_lora_it_is_still_the_hosts_sampler_bit_for_bit(pack, load_wan, lora, positive, latent):
+    """Seen to fail when the wrapper calls forward_chunk on a copy of the module taken before patching."""
+    sigmas = torch.tensor([1.0, 0.9375, 0.8333, 0.625, 0.0])
+    noise, plain = host_video(load_wan(causal=True), positive, latent(6), sigmas)
+    _, wanted = host_video(lora(load_wan(causal=True)), positive, latent(6), sigmas)
+    got = our_video(pack, lora(load_wan()), positive, latent(6), sigmas, host_noise(noise))
+    assert (wanted - plain).abs().max() > 1e-3
+    assert torch.equal(got, wanted)
+
+
+def test_a_lora_is_gone_again_for_the_model_without_it(sample, load_wan, lora, positive, latent):
+    model = load_wan()
+    before = sample(model, positive, latent())
+    assert not torch.equal(sample(lora(model), positive, latent()), before)
+    assert torch.equal(sample(model, positive, latent()), before)
+
+
+def test_quantised_weights_run_and_stay_near_the_full_ones(sample, load_wan, positive, latent):
+    """fp8 weights are computed with in another dtype, and the caches must be of that one.
+
+    Seen to fail when the caches take the weights' own dtype.
+    """
+    full = sample(load_wan(), positive, latent())
+    for dtype, tolerance in ((torch.float8_e4m3fn, 0.3), (torch.bfloat16, 0.1)):
+        got = sample(load_wan(dtype=dtype), positive, latent())
+        assert torch.isfinite(got).all()
+        assert 0 < (got - full).norm() / full.norm() < tolerance
+
+
+def test_layers_of_another_loader_do_the_work(sample, load_wan, positive, latent):
+    """Packs for GGUF files bring layers of their own; their forward must be what computes.
+
+    Seen to fail when `_project` multiplies by `attention.q.weight` itself.
+    """
+    import comfy.ops
+
+    class CountingOps(comfy.ops.manual_cast):
+        calls = 0
+
+        class Linear(comfy.ops.manual_cast.Linear):
+            def forward(self, *args, **kwargs):
+                CountingOps.calls += 1
+                return super().forward(*args, **kwargs)
+
+    wanted = sample(load_wan(), positive, latent())
+    assert torch.equal(sample(load_wan(custom_operations=CountingOps), positive, latent()), wanted)
+    assert CountingOps.calls > 100
+
+
+def test_the_attention_that_a_user_chose_is_used_and_knows_its_block(pack, sample, load_wan, positive, latent):
+    """Seen to fail when transformer_options are not handed to optimized_attention."""
+    blocks = []
+
+    def override(attend, *args, **kwargs):
+        blocks.append(kwargs["transformer_options"]["block_index"])
+        return attend(*args, **kwargs)
+
+    model = load_wan()
+    wanted = sample(model, positive, latent())
+    patched = model.clone()
+    patched.model_options["transformer_options"]["optimized_attention_override"] = override
+    assert torch.equal(sample(patched, positive, latent()), wanted)
+    assert set(blocks) == {0, 1}
+
+
+def test_it_needs_nothing_but_model_conditioning_and_latent(pack, load_wan, positive, latent):
+    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    wanted = latent(frames=5)
+    got = node.execute(load_wan(), positive, wanted, seed=3).result[0]["samples"]
+    assert got.shape == wanted["samples"].shape
+    assert torch.isfinite(got).all() and got.std() > 0.1
+    assert torch.equal(node.execute(load_wan(), positive, wanted, seed=3).result[0]["samples"], got)
+    assert not torch.equal(node.execute(load_wan(), positive, wanted, seed=4).result[0]["samples"], got)
+
+
+def test_every_video_of_a_batch_is_its_own_and_the_first_is_the_single_one(sample, load_wan, positive, latent):
+    one, two = sample(load_wan(), positive, latent()), sample(load_wan(), positive, latent(batch=2))
+    torch.testing.assert_close(two[:1], one, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(two[1], two[0], atol=0.1)
+
+
+def test_the_sampler_twin_makes_the_same_video_and_uses_only_the_seed(pack, sample, load_wan, positive, latent):
+    """Seen to fail when the twin starts chunk 0 from the NOISE it is given."""
+    from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise, SamplerCustomAdvanced
+
+    schedule, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream-plus").result
+    nodes = pack.part("nodes.anchor_window_sampler")
+    for settings in (None, pack.part("nodes.settings").ModelSettings()):
+        model = load_wan() if settings is None else pack.part("nodes.host").attach(load_wan(), settings)
+        wanted = nodes.AnchorWindowSampler.execute(model, positive, latent(), 11, schedule).result[0]["samples"]
+        twin = nodes.AnchorWindowSamplerSelect.execute(model, schedule).result[0]
+        guider = BasicGuider.execute(model, positive).result[0]
+        noise = RandomNoise.execute(11).result[0]
+        got = SamplerCustomAdvanced.execute(noise, guider, twin, sigmas, latent()).result[0]["samples"]
+        assert torch.equal(got, wanted)
+
+
+def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive, latent, monkeypatch):
+    """Seen to fail without the PREPARE_SAMPLING wrapper, and with caches left out of the sum."""
+    import comfy.sampler_helpers
+
+    host, settings = pack.part("nodes.host"), pack.part("nodes.settings")
+    asked = []
+    estimate = comfy.sampler_helpers.estimate_memory
+    monkeypatch.setattr(
+        comfy.sampler_helpers,
+        "estimate_memory",
+        lambda model, shape, conds: asked.append((model, shape)) or estimate(model, shape, conds),
+    )
+    sampler = host.ChunkSampler(settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice())
+    made = []
+    make_caches = host.make_caches
+    monkeypatch.setattr(host, "make_caches", lambda *a, **k: made.append(make_caches(*a, **k)) or made[-1])
+    host.sample_latent(load_wan(), positive, latent(frames=60), sampler, seed=0)
+    [(model, shape)] = asked
+    caches = sum(cache.nbytes for cache in made[-1].values())
+    by_frame = model.model.memory_required([2, 16, 1, 8, 8])
+    assert shape[2] < 60
+    assert (shape[2] - 3) * by_frame >= caches > (shape[2] - 4) * by_frame
+
+
+def test_progress_counts_every_step_of_every_chunk_and_shows_each_chunk(pack, load_wan, positive, latent, progress):
+    """Seen to fail when cache passes are counted too."""
+    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node.execute(load_wan(), positive, latent(frames=7), seed=3)
+    assert {total for _, total, _ in progress} == {12}
+    assert [value for value, _, preview in progress if preview] == [4, 8, 12]
+    assert progress[-1][2][1].size == (8, 8)
+
+
+def test_cancel_stops_within_a_step_and_the_next_run_works(pack, sample, load_wan, positive, latent):
+    """Seen to fail when the interrupt is swallowed by a bare except around the network call."""
+    import comfy.model_management as mm
+
+    model, layers = load_wan(), []
+    wanted = sample(model, positive, latent())
+
+    def cancel(attend, *args, **kwargs):
+        layers.append(kwargs["transformer_options"]["block_index"])
+        if len(layers) == 6:
+            mm.interrupt_current_processing()
+        return attend(*args, **kwargs)
+
+    patched = model.clone()
+    patched.model_options["transformer_options"]["optimized_attention_override"] = cancel
+    with pytest.raises(mm.InterruptProcessingException):
+        sample(patched, positive, latent())
+    assert len(layers) == 6
+    assert torch.equal(sample(model, positive, latent()), wanted)
+    assert not [key for key in model.model_options["transformer_options"].get("wrappers", {}) if key]

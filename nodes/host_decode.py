@@ -1,0 +1,128 @@
+"""Latents to videos on the host's disk, a few frames at a time.
+
+B batch, C channels, T latent frames, H W latent grid, F pixel frames.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.ldm.wan.vae
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..histream_core.decode import StreamingDecoder, stream_frames, vae_cache_bytes
+from ..histream_core.media import VideoWriter
+from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
+from . import host
+
+FLOAT_BYTES = 4
+GIB = 2**30
+HD_ROWS, HD_ROWS_GENERATED = 1080, 1088
+
+
+@dataclass(frozen=True)
+class SavedVideo:
+    """One video in the host's output folder."""
+
+    path: Path
+    subfolder: str
+
+
+def check_decode(vae, latents: Tensor) -> None:
+    """Refuse what the Wan 2.1 VAE cannot decode; raises ValueError."""
+    module = vae.first_stage_model
+    if type(module) is not comfy.ldm.wan.vae.WanVAE:
+        raise ValueError(f"the VAE is a {type(module).__name__}, not a Wan 2.1 VAE: load wan_2.1_vae.safetensors")
+    if latents.is_nested or latents.ndim != 5 or latents.shape[1] != 16 or 0 in latents.shape:
+        raise ValueError(f"the LATENT has shape {list(latents.shape)}, not [batch, 16, frames, height, width]")
+    host.check_finite(latents, "the LATENT")
+
+
+def video_size(latents: Tensor, *, crop: bool) -> tuple[int, int]:
+    """Width and height of the picture; with `crop`, 1088 rows become the 1080 that were wanted."""
+    height, width = (cells * PIXELS_PER_CELL for cells in latents.shape[-2:])
+    return width, HD_ROWS if crop and height == HD_ROWS_GENERATED else height
+
+
+def decode_to_disk(
+    vae, latents: Tensor, prefix: str, *, fps: float, crop: bool, images: Tensor | None = None
+) -> tuple[SavedVideo, ...]:
+    """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
+
+    `images` [B, F, H, W, 3], where given, is filled with the pictures too.
+    """
+    check_decode(vae, latents)
+    progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
+    return tuple(
+        _decode_item(vae, latents[item : item + 1], prefix, progress, fps=fps, crop=crop, images=images, item=item)
+        for item in range(latents.shape[0])
+    )
+
+
+def _decode_item(
+    vae, latents: Tensor, prefix: str, progress, *, fps: float, crop: bool, images: Tensor | None, item: int
+) -> SavedVideo:
+    size = video_size(latents, crop=crop)
+    path, subfolder = output_path(prefix, size)
+    num_done = item * latents.shape[2]
+    stopped = (comfy.model_management.InterruptProcessingException,)
+    with VideoWriter(path, size=size, fps=fps, keep_on=stopped) as writer:
+        for index, frames in enumerate(decode_frames(vae, latents), start=1):
+            frames = crop_rows(frames, size[1])
+            if images is not None:
+                images[item, writer.num_frames : writer.num_frames + len(frames)] = frames
+            writer.write(frames)
+            picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
+            progress.update_absolute(num_done + index, preview=("JPEG", picture, host.PREVIEW_PIXELS))
+    return SavedVideo(path, subfolder)
+
+
+def crop_rows(frames: Tensor, rows: int) -> Tensor:
+    """The middle `rows` of frames [F, H, W, 3]."""
+    top = (frames.shape[1] - rows) // 2
+    return frames[:, top : top + rows]
+
+
+def empty_images(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tensor:
+    """Memory for the pictures of latents [B, C, T, H, W]; a float32 picture of 1080p takes 23.7 MiB.
+
+    Raises ValueError above the limit, with the number.
+    """
+    shape = (latents.shape[0], pixel_frames(latents.shape[2]), size[1], size[0], 3)
+    needed = math.prod(shape) * FLOAT_BYTES / GIB
+    if needed > limit_gib:
+        raise ValueError(
+            f"the pictures would take {needed:.1f} GiB of memory and the limit is {limit_gib:g} GiB: turn images off "
+            "and use the VIDEO, or raise image_limit_gib"
+        )
+    return torch.empty(shape)
+
+
+def decode_frames(vae, latents: Tensor) -> Iterator[Tensor]:
+    """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], one latent frame's at a time."""
+    height, width = latents.shape[-2] * PIXELS_PER_CELL, latents.shape[-1] * PIXELS_PER_CELL
+    memory = vae.memory_used_decode((*latents.shape[:2], 1, *latents.shape[3:]), vae.vae_dtype)
+    memory += vae_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype)
+    vae.prepare_decode(latents.shape, memory_required=memory)
+    decoder = StreamingDecoder(vae.first_stage_model, dtype=vae.vae_dtype, normalised=False, rollback=False)
+
+    def frames() -> Iterator[Tensor]:
+        for frame in latents.split(1, dim=2):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            yield frame.to(vae.device)
+
+    return stream_frames(decoder, frames())
+
+
+def output_path(prefix: str, size: tuple[int, int]) -> tuple[Path, str]:
+    """A new file in the host's output folder, and its subfolder there."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), *size
+    )
+    return Path(folder, f"{name}_{counter:05}_.mp4"), subfolder
