@@ -2,6 +2,7 @@
 
 from .anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
 from .api import ComfyExtension
+from .demo_model import DemoModel
 from .dual_resolution_cache import DualResolutionCache
 from .load_model import LoadModel
 from .step_schedule import StepSchedule
@@ -14,6 +15,7 @@ NODES = (
     AnchorWindowSampler,
     AnchorWindowSamplerSelect,
     StreamingVAEDecode,
+    DemoModel,
 )
 """In order of worth; the ids in them are for ever."""
 

@@ -84,7 +84,7 @@ class AnchorWindowSampler(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Shows the last frame of each chunk in true colours. Without it previews are a rough guess.",
+                    tooltip="Shows the last frame of each chunk in true colours; without it previews are a guess.",
                 ),
                 *window_inputs(),
             ],

@@ -20,9 +20,11 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
+import server
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy_execution.utils import get_executing_context
 from torch import Tensor, nn
 
 from ..histream_core.cache import KVCache
@@ -262,8 +264,8 @@ def sample_latent(
     model, positive: list, latent: dict, sampler: ChunkSampler, *, seed: int, vae=None, on_chunk=None
 ) -> dict:
     """Make a video under the host's guider without guidance: the LATENT, filled, un-normalised, on the CPU."""
-    samples = check_latent(latent, model)
     check_model(model)
+    samples = check_latent(latent, model)
     check_seed(seed)
     model = attach(model, sampler.settings)
     if vae is not None:
@@ -432,5 +434,9 @@ def check_sigmas(sigmas: Tensor, plan: Plan) -> None:
 
 
 def warn(message: str) -> None:
-    """A line in the host's log, for what works but is not what it seems."""
+    """Say what works but is not what it seems: in the host's log, and under the node that is running."""
     logging.getLogger("histream").warning(message)
+    context = get_executing_context()
+    instance = getattr(server.PromptServer, "instance", None)
+    if context and instance:
+        instance.send_progress_text(message, context.node_id)

@@ -1,16 +1,21 @@
 """Weights into the host: a checkpoint file or the bundled demo model become MODEL, CLIP and VAE."""
 
-import comfy.sd
-import comfy.utils
-import torch
-from torch import Tensor
+from typing import ClassVar
 
+import comfy.model_management
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ..histream_core import demo
 from ..histream_core.checkpoint import check, guess_preset, read_checkpoint
+from ..histream_core.demo.text import VOCABULARY, DemoTextEncoder, token_table
 from ..histream_core.presets import PRESETS
 from . import host
 from .settings import ModelSettings
 
 WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+DEMO_TOKENS = "histream_demo"
 
 
 def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "default"):
@@ -34,3 +39,56 @@ def to_model(weights: dict[str, Tensor], metadata: dict[str, str], options: dict
     if model is None:
         raise ValueError("ComfyUI does not know this model: update ComfyUI to 0.33 or later")
     return model
+
+
+def load_demo():
+    """The bundled demo model as MODEL, CLIP and VAE; raises CheckpointError where its files are damaged."""
+    model = load_model(str(demo.TRANSFORMER_PATH), preset=demo.PRESET)
+    vae = comfy.sd.VAE(sd=dict(check(read_checkpoint(demo.VAE_PATH), "wan-vae").state_dict))
+    return model, comfy.sd.CLIP(target=DemoTarget), vae
+
+
+class DemoTokenizer:
+    """Prompts to token numbers, in the form that the host hands them on."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        pass
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, Tensor]:
+        unknown = DemoTextEncoder.unknown(text)
+        if unknown:
+            host.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}")
+        return {DEMO_TOKENS: token_table([text])}
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class DemoTextModel(nn.Module):
+    """The demo's text encoder, as the host calls text encoders."""
+
+    dtypes = frozenset({torch.float32})
+
+    def __init__(self, device=None, dtype=None, model_options=None):
+        super().__init__()
+        self.encoder = demo.load_text_encoder().to(device)
+
+    def encode_token_weights(self, tokens: dict[str, Tensor]) -> tuple[Tensor, None]:
+        """Embeddings [B, tokens, channels], on the CPU as the host keeps CONDITIONING; no pooled vector."""
+        device = next(self.encoder.parameters()).device
+        embedded = self.encoder(tokens[DEMO_TOKENS].to(device))
+        return embedded.to(comfy.model_management.intermediate_device()), None
+
+    def set_clip_options(self, options: dict) -> None:
+        """There are none: layer and projection do not exist here."""
+
+    def reset_clip_options(self) -> None:
+        """See `set_clip_options`."""
+
+
+class DemoTarget:
+    """What the host's CLIP is made from."""
+
+    clip = DemoTextModel
+    tokenizer = DemoTokenizer
+    params: ClassVar[dict] = {}

@@ -155,3 +155,25 @@ def progress(comfyui):
     )
     yield told
     comfy.utils.set_progress_bar_global_hook(None)
+
+
+@pytest.fixture(scope="session")
+def vae(comfyui):
+    """A VAE of the host around a tiny Wan VAE of random weights."""
+    import comfy.sd
+
+    from histream_core.wan_vae import WanVAE
+
+    torch.manual_seed(2)
+    return comfy.sd.VAE(sd=WanVAE(dim=8).state_dict())
+
+
+@pytest.fixture
+def output(comfyui, tmp_path):
+    """The host's output folder, for one test."""
+    import folder_paths
+
+    before = folder_paths.get_output_directory()
+    folder_paths.set_output_directory(str(tmp_path))
+    yield tmp_path
+    folder_paths.set_output_directory(before)

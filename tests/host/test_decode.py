@@ -1,0 +1,104 @@
+"""Streaming VAE Decode inside a real ComfyUI, with a tiny VAE of random weights."""
+
+import pytest
+import torch
+
+from histream_core.media import probe
+
+
+@pytest.fixture
+def filled() -> dict:
+    """A LATENT of two videos, 5 latent frames of 64x48 pixels."""
+    return {"samples": torch.randn(2, 16, 5, 6, 8, generator=torch.Generator().manual_seed(7))}
+
+
+@pytest.fixture
+def decode(pack):
+    return pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
+
+
+def test_the_frames_are_those_of_the_hosts_own_decode(decode, vae, filled, output):
+    """Seen to fail when the decoder is reset before each latent frame."""
+    wanted = vae.decode(filled["samples"])
+    _, images = decode(filled, vae, "a/b", images=True).result
+    assert images.shape == (2 * 17, 48, 64, 3)
+    torch.testing.assert_close(images, wanted.flatten(0, 1), rtol=0, atol=1e-5)
+
+
+def test_every_video_of_a_batch_is_a_file_on_disk_that_plays(decode, vae, filled, output):
+    result = decode(filled, vae, "a/b", fps=12)
+    files = sorted(output.glob("a/*.mp4"))
+    assert [file.name for file in files] == ["b_00001_.mp4", "b_00002_.mp4"]
+    assert [video.get_stream_source() for video in result.result[0]] == [str(file) for file in files]
+    for file in files:
+        info = probe(file)
+        assert (info.num_frames, info.width, info.height, info.fps) == (17, 64, 48, 12)
+    assert result.ui.as_dict()["images"] == [
+        {"filename": file.name, "subfolder": "a", "type": "output"} for file in files
+    ]
+
+
+def test_a_video_of_1088_rows_is_cropped_to_1080(pack):
+    size = pack.part("nodes.host_decode").video_size
+    assert size(torch.zeros(1, 16, 1, 136, 240), crop=True) == (1920, 1080)
+    assert size(torch.zeros(1, 16, 1, 136, 240), crop=False) == (1920, 1088)
+    assert size(torch.zeros(1, 16, 1, 88, 160), crop=True) == (1280, 704)
+    rows = torch.arange(1088.0).view(1, -1, 1, 1)
+    assert pack.part("nodes.host_decode").crop_rows(rows, 1080).flatten().tolist() == list(range(4, 1084))
+
+
+def test_every_latent_frame_is_progress_with_a_picture(decode, vae, filled, output, progress):
+    decode(filled, vae, "a/b")
+    assert [(value, total) for value, total, _ in progress] == [(n, 10) for n in range(1, 11)]
+    assert progress[-1][2][1].size == (64, 48)
+
+
+def test_cancel_leaves_a_file_that_plays(decode, vae, filled, output, progress):
+    """Seen to fail when InterruptProcessingException is not in keep_on."""
+    import comfy.model_management as mm
+    import comfy.utils
+
+    def cancel(value, total, preview, node_id=None):
+        if value == 3:
+            mm.interrupt_current_processing()
+
+    comfy.utils.set_progress_bar_global_hook(cancel)
+    with pytest.raises(mm.InterruptProcessingException):
+        decode(filled, vae, "a/b")
+    [file] = output.glob("a/*")
+    assert probe(file).num_frames == 9
+
+
+def test_images_above_the_limit_are_refused_with_the_number(decode, vae, output):
+    latent = {"samples": torch.zeros(1, 16, 21, 136, 240)}
+    with pytest.raises(ValueError, match=r"would take 1\.9 GiB of memory and the limit is 1 GiB"):
+        decode(latent, vae, "a/b", images=True, image_limit_gib=1)
+    assert not list(output.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x.mul(torch.nan), "NaN"),
+        (lambda x: x[:, :4], r"shape \[2, 4, 5, 6, 8\]"),
+        (lambda x: x[:, :, :0], r"shape \[2, 16, 0, 6, 8\]"),
+    ],
+)
+def test_latents_that_cannot_be_decoded_are_refused_and_nothing_is_left(decode, vae, filled, output, change, said):
+    with pytest.raises(ValueError, match=said):
+        decode({"samples": change(filled["samples"])}, vae, "a/b")
+    assert not list(output.rglob("*"))
+
+
+def test_another_vae_is_refused(decode, filled, output):
+    class Other:
+        first_stage_model = torch.nn.Identity()
+
+    with pytest.raises(ValueError, match=r"Identity, not a Wan 2\.1 VAE"):
+        decode(filled, Other(), "a/b")
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(decode, vae, filled, output):
+    (output / "a").write_text("in the way")
+    with pytest.raises(OSError, match="a"):
+        decode(filled, vae, "a/b")

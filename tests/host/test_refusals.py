@@ -1,0 +1,146 @@
+"""What cannot work is refused in one sentence, before the first step, and the host goes on working."""
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def refused(pack, sample, load_wan, positive, latent):
+    """Expect a refusal that says `said`; afterwards the sampler still works."""
+    ran = []
+    host = pack.part("nodes.host")
+    forward = host.HostRun.forward
+
+    def check(said, model=None, conditioning=None, wanted=None, schedule=None):
+        with pytest.raises(ValueError, match=said) as error:
+            sample(model or load_wan(), conditioning or positive, wanted or latent(3), schedule)
+        assert "\n" not in str(error.value)
+        assert torch.isfinite(sample(load_wan(), positive, latent(3))).all()
+
+    host.HostRun.forward = lambda self, *args, **kwargs: ran.append(1) or forward(self, *args, **kwargs)
+    yield check
+    host.HostRun.forward = forward
+
+
+def test_sizes_that_do_not_fit_two_resolutions_name_sizes_that_do(refused, latent):
+    refused("height 80 is not a multiple of 32: use 64 or 96", wanted=latent(3, 64, 80))
+
+
+def test_no_frames_are_refused(refused):
+    refused("ask for at least 1 frame", wanted={"samples": torch.zeros(1, 16, 0, 8, 8)})
+
+
+def test_nan_latents_are_refused(refused):
+    refused("the LATENT contains NaN", wanted={"samples": torch.full((1, 16, 3, 8, 8), torch.nan)})
+
+
+def test_latents_with_content_are_refused(refused):
+    refused("the LATENT is not empty", wanted={"samples": torch.ones(1, 16, 3, 8, 8)})
+
+
+def test_a_mask_is_refused(refused, latent):
+    refused("noise mask", wanted=latent(3) | {"noise_mask": torch.ones(1, 3, 8, 8)})
+
+
+def test_several_prompts_at_once_are_refused(refused, positive):
+    refused("holds 2 prompts", conditioning=positive * 2)
+
+
+def test_prompts_that_do_not_fit_the_batch_are_refused(refused, positive, latent):
+    refused(
+        "2 prompts do not fit 3 videos",
+        conditioning=[[positive[0][0].repeat(2, 1, 1), {}]],
+        wanted=latent(3, batch=3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("control", "a ControlNet"), ("concat_latent_image", "an image"), ("mask", "a mask")]
+)
+def test_conditioning_that_would_be_ignored_is_refused(pack, positive, key, said):
+    check = pack.part("nodes.host").check_conditioning
+    with pytest.raises(ValueError, match=said):
+        check([{"cross_attn": positive[0][0], key: object()}], 1)
+
+
+def test_a_model_that_is_no_wan_is_refused(refused, comfyui):
+    import comfy.model_patcher
+
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.diffusion_model = torch.nn.Linear(1, 1)
+
+    cpu = torch.device("cpu")
+    refused("the MODEL is a Linear", comfy.model_patcher.ModelPatcher(Other(), cpu, cpu))
+
+
+def test_image_to_video_weights_are_refused(refused, comfyui, wan_weights):
+    import comfy.sd
+
+    weights = {key: value.clone() for key, value in wan_weights.items()}
+    weights["patch_embedding.weight"] = torch.randn(96, 36, 1, 2, 2)
+    weights["img_emb.proj.0.weight"] = torch.randn(4)
+    config = json.dumps({"transformer": {"num_heads": 2, "text_dim": 32, "freq_dim": 32, "model_type": "t2v"}})
+    model = comfy.sd.load_diffusion_model_state_dict(weights, metadata={"config": config})
+    refused("takes 36 latent channels", model)
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (lambda m: m.set_model_patch_replace(lambda *_: None, "dit", "double_block", 0), "block patches"),
+        (lambda m: m.set_model_attn1_patch(lambda *_: None), "attention patches"),
+        (lambda m: m.set_model_rope_options(1, 0, 1, 0, 1, 0), "position"),
+        (lambda m: m.add_object_patch("diffusion_model.blocks.0.self_attn.forward", len), "self_attn.forward"),
+        (lambda m: m.add_object_patch("diffusion_model.rope_embedder", len), "rope_embedder"),
+    ],
+    ids=["block", "attention", "rope", "forward", "embedder"],
+)
+def test_patches_that_would_be_ignored_are_refused(refused, load_wan, patch, said):
+    """Seen to fail without check_options: the patch is silently left out."""
+    model = load_wan().clone()
+    patch(model)
+    refused(said, model)
+
+
+def test_a_node_that_skips_steps_is_refused(refused, load_wan):
+    """Seen to fail without the check in HostRun.denoise: the caches would hold an older pass."""
+    from comfy.patcher_extension import WrappersMP
+
+    model = load_wan().clone()
+    model.add_wrapper_with_key(
+        WrappersMP.DIFFUSION_MODEL, "lazy", lambda executor, x, *args, **kwargs: torch.zeros_like(x)
+    )
+    refused("skipped a step", model)
+
+
+def test_guidance_is_refused(pack, load_wan, positive, latent):
+    import comfy.samplers
+
+    schedule, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream").result
+    twin = pack.part("nodes.anchor_window_sampler").AnchorWindowSamplerSelect.execute(load_wan(), schedule).result[0]
+    guider = comfy.samplers.CFGGuider(load_wan())
+    guider.set_conds(positive, positive)
+    guider.set_cfg(4.0)
+    blank = latent(3)["samples"]
+    with pytest.raises(ValueError, match="CFG is 4"):
+        guider.sample(blank, blank, twin, sigmas, disable_pbar=True, seed=0)
+
+
+def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent):
+    import comfy.samplers
+
+    twin = pack.part("nodes.anchor_window_sampler").AnchorWindowSamplerSelect.execute(load_wan()).result[0]
+    guider = comfy.samplers.CFGGuider(load_wan())
+    guider.inner_set_conds({"positive": positive})
+    blank = latent(3)["samples"]
+    with pytest.raises(ValueError, match="1, 0.9375, 0.8333, 0.625, 0: connect SIGMAS"):
+        guider.sample(blank, blank, twin, torch.tensor([1.0, 0.5, 0.0]), disable_pbar=True, seed=0)
+
+
+def test_a_table_that_cannot_be_read_is_refused(pack):
+    with pytest.raises(ValueError, match="1000L 750L"):
+        pack.part("nodes.step_schedule").StepSchedule.execute("custom", steps="1000 500")
