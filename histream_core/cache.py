@@ -3,6 +3,8 @@
 B batch, L tokens, N heads, D head dim.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -98,6 +100,26 @@ class KVCache:
         """Keep the pass that was staged last: its frames are now part of the window."""
         for page, frame in self._staged.items():
             self._frames[page] = frame
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The committed window as tensors; not copied, so write or clone them before the next pass."""
+        frames = [-1 if frame is None else frame for frame in self._frames]
+        held = {"k": self.k, "v": self.v, "anchor_k": self.anchor_k}
+        return held | {"frames": torch.tensor(frames), "times": torch.tensor(self._times)}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Become what `snapshot` was taken of; ValueError where it is of another shape or dtype."""
+        for name, mine in self.snapshot().items():
+            theirs = snapshot[name]
+            if (theirs.shape, theirs.dtype) != (mine.shape, mine.dtype):
+                raise ValueError(
+                    f"the snapshot's {name} is {theirs.dtype} {list(theirs.shape)}, this run needs {mine.dtype} "
+                    f"{list(mine.shape)}: it belongs to another model, size or window"
+                )
+        for name in ("k", "v", "anchor_k"):
+            getattr(self, name).copy_(snapshot[name])
+        self._frames = [None if frame < 0 else frame for frame in snapshot["frames"].tolist()]
+        self._times = snapshot["times"].tolist()
 
     def _page(self, frame: int) -> int:
         anchors = self.anchor_frames

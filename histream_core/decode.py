@@ -10,7 +10,9 @@ one pixel frame, each later one four; pixels are 8x the latent grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 
 import torch
 from einops import rearrange
@@ -19,9 +21,7 @@ from torch import Tensor, nn
 from .wan_vae import LATENT_MEAN, LATENT_STD
 
 HISTORY_FRAMES = 2  # what a causal kernel of 3 looks back
-SLICE_FRAMES = (
-    2  # frames that go through the large grids together: history needs no copy, working memory is halved
-)
+SLICE_FRAMES = 2  # frames that go through the large grids together: history needs no copy, working memory is halved
 
 
 class History:
@@ -124,6 +124,15 @@ class StreamingDecoder:
         self._shape: tuple[int, ...] | None = None
         self._failed = False
 
+    def warm_up(self, latents: Tensor, *, start: int) -> None:
+        """Begin in the middle of a stream: `latents` [B, C, T, H, W] are its frames from `start` on, already seen.
+
+        With `memory_frames` of them, or all from 0 on, the next frames are those of a stream decoded from its start.
+        """
+        self.reset()
+        self._shape = stream_shape(latents) if start else None
+        self.decode(latents)
+
     @property
     def cache_bytes(self) -> int:
         """Bytes of history held between calls; `vae_cache_bytes` from the third latent frame on."""
@@ -150,17 +159,24 @@ class StreamingDecoder:
             first = False
         pixels = torch.cat(pieces, dim=2)
         if not torch.isfinite(pixels).all():
-            raise ValueError(
-                f"the VAE made NaN or infinite pixels in {self.dtype}: run it in float32 or bfloat16"
-            )
+            raise ValueError(f"the VAE made NaN or infinite pixels in {self.dtype}: run it in float32 or bfloat16")
         self._history, self._shape, self._failed = history, stream_shape(latents), False
         return pixels
 
+    def snapshot(self) -> dict[str, Tensor]:
+        """The memory between two calls as tensors, not copied; empty before the first call."""
+        names = {module: name for name, module in self.vae.decoder.named_modules()}
+        return {names[module]: x for module, x in self._history.frames.items()}
+
+    def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None:
+        """Become what `snapshot` was taken of, in a stream of `latents` [B, C, T, H, W]; KeyError names a stranger."""
+        modules = dict(self.vae.decoder.named_modules())
+        self._history = History({modules[name]: x.to(latents.device, self.dtype) for name, x in snapshot.items()})
+        self._shape, self._failed = stream_shape(latents) if snapshot else None, False
+
     def _check(self, latents: Tensor) -> None:
         if self._failed:
-            raise RuntimeError(
-                "an earlier decode failed half way and its history is lost: reset() and start again"
-            )
+            raise RuntimeError("an earlier decode failed half way and its history is lost: reset() and start again")
         if latents.ndim != 5 or latents.shape[2] < 1:
             raise ValueError(f"latents must be [B, C, T, H, W] with T >= 1, got {list(latents.shape)}")
         if self._shape not in (None, stream_shape(latents)):
@@ -169,9 +185,7 @@ class StreamingDecoder:
                 "reset() to begin another stream"
             )
         if not torch.isfinite(latents).all():
-            raise ValueError(
-                "the latents hold NaN or infinity: sample in float32 or bfloat16, or check the weights"
-            )
+            raise ValueError("the latents hold NaN or infinity: sample in float32 or bfloat16, or check the weights")
 
     def _rise(self, x: Tensor, layers: list[nn.Module], history: History, *, first: bool) -> Tensor:
         for i, layer in enumerate(layers):
@@ -184,9 +198,7 @@ class StreamingDecoder:
             x = run_spatial(layer, x)
             if x.shape[2] > SLICE_FRAMES:
                 parts = x.split(SLICE_FRAMES, dim=2)
-                return torch.cat(
-                    [self._rise(part, layers[i + 1 :], history, first=first) for part in parts], dim=2
-                )
+                return torch.cat([self._rise(part, layers[i + 1 :], history, first=first) for part in parts], dim=2)
         return x
 
 
@@ -224,6 +236,20 @@ def _causal_convs(layer: nn.Module) -> list[nn.Module]:
     return [m for m in layer.modules() if isinstance(m, nn.Conv3d) and m.kernel_size[0] > 1]
 
 
+def memory_frames(vae: nn.Module) -> int:
+    """How many latent frames back a decoded frame can remember: 38 in the Wan 2.1 VAE.
+
+    Decoded from that many frames before it, a frame is the same as in a stream from the beginning
+    (`StreamingDecoder.warm_up`).
+    """
+    reach, rate = Fraction(0), 1
+    for layer in decoder_layers(vae):
+        for conv in _causal_convs(layer):
+            reach += Fraction(HISTORY_FRAMES, rate)
+        rate *= 2 if getattr(layer, "mode", None) == "upsample3d" else 1
+    return math.ceil(reach)
+
+
 def to_frames(pixels: Tensor) -> Tensor:
     """Pixels [B, 3, F, H, W] in [-1, 1] to frames [B, F, H, W, 3], float32 in [0, 1], clamped."""
     return rearrange(pixels.float(), "b c f h w -> b f h w c").add(1).div(2).clamp(0, 1)
@@ -242,9 +268,7 @@ def stream_frames(
     done = 0
     for chunk in chunks:
         if chunk.shape[0] != 1:
-            raise ValueError(
-                f"stream_frames makes one video, got a batch of {chunk.shape[0]}: pass one item at a time"
-            )
+            raise ValueError(f"stream_frames makes one video, got a batch of {chunk.shape[0]}: pass one item at a time")
         if num_frames is not None:
             first = int(done == 0)  # the first latent frame is one pixel frame, the others are four
             chunk = chunk[:, :, : first + -(-(num_frames - done - first) // 4)]

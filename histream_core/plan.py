@@ -231,6 +231,14 @@ def make_plan(
     )
 
 
+def replay(plan: Plan, num_chunks: int) -> Plan:
+    """The same plan where the clean latents of the first `num_chunks` chunks are given instead of denoised."""
+    if not 0 <= num_chunks <= len(plan.chunks):
+        raise ValueError(f"{num_chunks} chunks cannot be given: the plan has {len(plan.chunks)}")
+    chunks = tuple(replace(chunk, steps=()) if chunk.index < num_chunks else chunk for chunk in plan.chunks)
+    return replace(plan, chunks=chunks)
+
+
 def _scaled(grid: Grid, scale: float) -> Grid:
     low = tuple(int(cells * scale) for cells in grid)
     if not 0 < scale <= 1 or any(

@@ -20,6 +20,9 @@ from .wan import Text
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
 """Clean estimate of a noisy chunk [B, C, T, H, W]; stages the chunk's keys and values in the cache on the way."""
 
+Given = Callable[[Chunk], Tensor]
+"""The clean latent [B, C, T, H, W] of a chunk that is not denoised."""
+
 RESIZE_MODES = ("bilinear", "bicubic", "area")
 
 
@@ -103,25 +106,27 @@ class Stream:
         prompts: Sequence[Prompt],
         *,
         channels: int = 16,
-        given: Tensor | None = None,
+        given: Tensor | Given | None = None,
     ):
-        """`given` are the clean latents [B, C, T, H, W] of the chunks that the plan does not denoise."""
+        """`given` are the clean latents of the chunks that the plan does not denoise: all of them [B, C, T, H, W],
+        or a function that is asked for one chunk after the other.
+        """
         if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
             raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
         self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
         cache = caches[Scale.HIGH]
         self.device, self.shape = cache.k.device, (cache.k.shape[1], channels)
-        self.given = self._check_given(given)
+        self.given = given if callable(given) else self._slices(given)
         self._window: dict[int, Tensor] = {}
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self, first: int = 0) -> Iterator[Tensor]:
         """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.
 
-        The last one is cropped to the length asked for.
+        The last one is cropped to the length asked for. `first` skips chunks that `restore` has brought back.
         """
         finished: tuple[Chunk, Tensor] | None = None
-        for chunk in self.plan.chunks:
+        for chunk in self.plan.chunks[first:]:
             if finished:
                 self._remember(*finished)
             prompt = self._prompt(chunk)
@@ -131,9 +136,32 @@ class Stream:
             if chunk.steps:
                 clean = self._generate(chunk, prompt.text)
             else:
-                clean = self.given[:, :, chunk.frames.start : chunk.frames.stop]
+                clean = self._check_given(self.given(chunk), len(chunk.frames)).to(self.device)
             yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
             finished = chunk, clean
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs to go on, taken when a chunk has just been yielded; not copied.
+
+        Chunk n is not in the caches yet then: restore, and go on with `chunks(n)`, where chunk n is given.
+        """
+        state = {
+            f"{scale.value}.{name}": tensor
+            for scale, cache in self.caches.items()
+            for name, tensor in cache.snapshot().items()
+        }
+        frames = sorted(self._window)
+        empty = torch.zeros(*self.shape, 0, *self.plan.grids[Scale.HIGH])
+        latents = torch.stack([self._window[frame] for frame in frames], dim=2) if frames else empty
+        return state | {"window.frames": torch.tensor(frames, dtype=torch.long), "window.latents": latents}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Become what `snapshot` was taken of; KeyError or ValueError where it belongs to another run."""
+        for scale, cache in self.caches.items():
+            prefix = f"{scale.value}."
+            cache.restore({key.removeprefix(prefix): x for key, x in snapshot.items() if key.startswith(prefix)})
+        latents = snapshot["window.latents"].to(self.device).unbind(2)
+        self._window = dict(zip(snapshot["window.frames"].tolist(), latents, strict=True))
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, re-noise it to the next sigma, at whichever scale comes next."""
@@ -180,15 +208,18 @@ class Stream:
         shape = torch.Size((batch, channels, len(chunk.frames), *self.plan.grids[scale]))
         return self.noise(chunk.index, step, shape).to(self.device)
 
-    def _check_given(self, given: Tensor | None) -> Tensor | None:
+    def _slices(self, given: Tensor | None) -> Given:
         """Refuse given latents that are not what the plan was told, before anything is computed."""
         frames = sum(len(chunk.frames) for chunk in self.plan.chunks if not chunk.steps)
-        if not frames and given is None:
-            return None
+        if frames or given is not None:
+            self._check_given(given, frames)
+        return lambda chunk: given[:, :, chunk.frames.start : chunk.frames.stop]
+
+    def _check_given(self, given: Tensor | None, frames: int) -> Tensor:
         wanted = [*self.shape, frames, *self.plan.grids[Scale.HIGH]]
         if given is None or list(given.shape) != wanted:
             got = "none" if given is None else f"a latent of shape {list(given.shape)}"
             raise ValueError(f"the plan expects given latents of shape {wanted}, got {got}")
         if not torch.isfinite(given).all():
             raise ValueError("the given latents contain NaN or infinity: the run that made them has failed")
-        return given.to(self.device)
+        return given

@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 
-from histream_core.decode import StreamingDecoder, stream_frames, to_frames, vae_cache_bytes
+from histream_core.decode import StreamingDecoder, memory_frames, stream_frames, to_frames, vae_cache_bytes
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
 from tests import reference_vae
 
@@ -200,3 +200,24 @@ def test_stream_frames_refuses_a_batch_and_an_empty_video(vae, latents):
         next(stream_frames(StreamingDecoder(vae), [latents]))
     with pytest.raises(ValueError, match="0 frames is empty"):
         next(stream_frames(StreamingDecoder(vae), [latents], num_frames=0))
+
+
+def test_a_stream_can_be_entered_in_the_middle(vae):
+    """Seen to fail with a first frame that is taken for the start of the video, and with half the memory."""
+    assert memory_frames(vae) == 38
+    latents = torch.randn(1, 16, 45, 2, 2, generator=torch.Generator().manual_seed(2))
+    whole = StreamingDecoder(vae).decode(latents)
+    for start, now in ((4, 42), (0, 30)):
+        decoder = StreamingDecoder(vae)
+        decoder.warm_up(latents[:, :, start:now], start=start)
+        assert torch.equal(decoder.decode(latents[:, :, now:]), whole[:, :, 1 + 4 * (now - 1) :])
+
+
+def test_a_snapshot_of_the_memory_brings_a_stream_back(vae, latents, one_shot):
+    first, second = (StreamingDecoder(vae, normalised=False) for _ in range(2))
+    second.restore(first.snapshot(), latents)
+    first.decode(latents[:, :, :4])
+    second.restore({name: x.clone() for name, x in first.snapshot().items()}, latents)
+    torch.testing.assert_close(second.decode(latents[:, :, 4:]), one_shot[:, :, 13:], rtol=0, atol=1e-5)
+    with pytest.raises(KeyError, match="head.9"):
+        second.restore({"head.9": latents}, latents)

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from histream_core.plan import Window
+from histream_core.plan import Window, replay
 from histream_core.presets import MODES
 from histream_core.rope import TemporalPolicy
 from histream_core.schedule import Scale, make_steps
@@ -251,3 +251,31 @@ def test_a_stream_owns_its_state():
     assert isinstance(one, Stream)
     interleaved = [torch.cat(pair, dim=2) for pair in zip(*(s.chunks() for s in (one, two)), strict=True)]
     assert torch.equal(torch.cat([pair[:, :, : pair.shape[2] // 2] for pair in interleaved], dim=2), tiny.video(plan))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, {"temporal": TemporalPolicy("clamped", span=4)}], ids=["plain", "moved"])
+def test_a_snapshot_brings_a_run_back_without_the_chunks_before_it(cut, settings):
+    """Law 9. Seen to fail with a snapshot that leaves out the times of the pages."""
+    plan, prompts = tiny.plan(num_frames=15, **settings), [Prompt(tiny.text()), Prompt(tiny.text(5), 3, recache=True)]
+    whole = tiny.video(plan, prompts=prompts)
+    first = tiny.stream(plan, prompts=prompts)
+    for _, _clean in zip(range(cut), first.chunks(), strict=False):
+        pass
+    snapshot = {name: tensor.clone() for name, tensor in first.snapshot().items()}
+
+    def given(chunk):
+        assert chunk.index == cut - 1
+        return whole[:, :, chunk.frames.start : chunk.frames.stop]
+
+    second = tiny.stream(replay(plan, cut), prompts=prompts, given=given)
+    second.restore(snapshot)
+    rest = torch.cat(list(second.chunks(cut - 1)), dim=2)
+    assert torch.equal(rest, whole[:, :, 3 * (cut - 1) :])
+
+
+def test_a_snapshot_of_another_window_is_refused():
+    snapshot = tiny.stream(tiny.plan()).snapshot()
+    other = tiny.stream(tiny.plan(window=Window(3, 1, 5)))
+    with pytest.raises(ValueError, match="snapshot's k is .* another model, size or window"):
+        other.restore(snapshot)
