@@ -160,13 +160,18 @@ def check_target(path: Path, *, size: tuple[int, int], fps: float) -> None:
         raise ValueError(f'"{path.name}" is not a name for an MP4 file: use {path.stem or "video"}.mp4')
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
+    check_folder(path)
     for name, value in zip(("width", "height"), size, strict=True):
         if value < 2 or value % 2:
             raise ValueError(f"{name} {value} cannot be stored as yuv420p: use {max(2, value - 1)} or {value + 1}")
     if not 0 < fps <= 1000:
         raise ValueError(f"{fps} frames per second cannot be played: use 16")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file in a folder that does not exist. Raises FileNotFoundError."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
 
 
 def _open_new(path: Path) -> _File:
@@ -259,8 +264,7 @@ def write_png(path: str | Path, picture: np.ndarray) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all. Raises OSError that says what to change."""
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
+    check_folder(path)
     try:
         with _disk_errors(path):
             partial.write_bytes(data)
