@@ -64,6 +64,12 @@ WAN_1_3B = WanConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30)
 WAN_14B = WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
 
 
+def _modulation(count: int, dim: int) -> nn.Parameter:
+    x = torch.empty(1, count, dim)
+    # Normal numbers on the meta device would make torch import its compiler: 2 s in every process that loads weights.
+    return nn.Parameter(x if x.is_meta else nn.init.normal_(x, std=dim**-0.5))
+
+
 class Attention(nn.Module):
     """Query, key, value and output projections; queries and keys are normalised over all heads at once."""
 
@@ -86,7 +92,7 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.modulation = _modulation(6, dim)
 
 
 class Head(nn.Module):
@@ -94,7 +100,7 @@ class Head(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(config.dim, config.eps, elementwise_affine=False)
         self.head = nn.Linear(config.dim, 4 * config.out_dim)
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.modulation = _modulation(2, config.dim)
 
 
 class WanModel(nn.Module):
