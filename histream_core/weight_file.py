@@ -96,8 +96,10 @@ def _open_torch(path: Path, size: int, *, mapped: bool) -> tuple[Tensors, dict[s
     """A file of torch.save: zipped (can be mapped) or the older plain pickle (is read whole)."""
     if mapped:
         _check_zip(path, size)
+    mapped = mapped and path.suffix != ".safetensors"  # by that name torch.load would take it for what it is not
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with path.open("rb") as file:
+            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         if "truncated" in str(error):
             raise _damaged(path, size) from error
