@@ -1,0 +1,48 @@
+"""The bundled demo model: a tiny Wan transformer, a tiny Wan VAE and a small text encoder, trained on drawn clips.
+
+"a red circle moves right on a blue background" at 256x256, 16 frames per second, any length. Trained for this
+project by `training/` on clips drawn by code; the weights are under the project's own licence, Apache-2.0.
+"""
+
+from pathlib import Path
+
+import torch
+
+from ..wan_model import WanConfig, WanModel
+from ..wan_vae import WanVAE
+from .text import DemoTextEncoder
+
+FOLDER = Path(__file__).parent
+TRANSFORMER_PATH = FOLDER / "demo-wan.safetensors"
+VAE_PATH = FOLDER / "demo-vae.safetensors"
+TEXT_PATH = FOLDER / "demo-text.safetensors"
+WIDTH = HEIGHT = 256
+FPS = 16
+PRESET = "demo"
+PROMPT = "a red circle moves right on a blue background"
+
+
+def load_transformer(*, dtype: torch.dtype = torch.float32) -> WanModel:
+    """The demo transformer; its patch embedding stays in float32, as the forward expects."""
+    from safetensors import safe_open
+
+    with safe_open(TRANSFORMER_PATH, "pt") as file:
+        weights, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    with torch.device("meta"):
+        model = WanModel(WanConfig.from_state_dict(weights, metadata))
+    exact = "patch_embedding."
+    model.load_state_dict(
+        {key: w.to(torch.float32 if key.startswith(exact) else dtype) for key, w in weights.items()}, assign=True
+    )
+    return model.requires_grad_(False).eval()
+
+
+def load_vae(*, dtype: torch.dtype = torch.float32) -> WanVAE:
+    """The demo VAE; its latents have the statistics of Wan 2.1's, so they are normalised with the same numbers."""
+    from safetensors.torch import load_file
+
+    return WanVAE.from_state_dict({key: w.to(dtype) for key, w in load_file(VAE_PATH).items()})
+
+
+def load_text_encoder(*, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
+    return DemoTextEncoder.load(TEXT_PATH, dtype=dtype)

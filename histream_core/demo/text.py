@@ -1,0 +1,93 @@
+"""The demo model's text encoder: a few dozen words become embeddings that know their neighbours.
+
+B batch, L tokens (TEXT_TOKENS, always), D channels (TEXT_DIM). A prompt is lower-cased and cut into words; words of
+the vocabulary become tokens, filler words are dropped in silence, all others are dropped and can be asked for
+with `unknown`. Behind the last token the embedding is zero, as Wan pads its text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+VOCABULARY = (
+    "red", "green", "blue", "yellow", "purple", "white", "black",
+    "circle", "square", "triangle",
+    "right", "left", "up", "down",
+    "on", "background",
+)  # fmt: skip
+SYNONYMS = {
+    "violet": "purple", "magenta": "purple", "crimson": "red", "scarlet": "red", "golden": "yellow", "gold": "yellow",
+    "disc": "circle", "disk": "circle", "ball": "circle", "dot": "circle", "round": "circle",
+    "box": "square", "block": "square", "cube": "square", "pyramid": "triangle",
+    "rightward": "right", "rightwards": "right", "leftward": "left", "leftwards": "left",
+    "upward": "up", "upwards": "up", "rises": "up", "rising": "up",
+    "downward": "down", "downwards": "down", "falls": "down", "falling": "down", "sinks": "down", "sinking": "down",
+    "over": "on", "against": "on", "upon": "on", "backdrop": "background", "ground": "background",
+}  # fmt: skip
+FILLERS = frozenset(
+    "a an the and is are it its of in to at with from for by across moves moving move moved goes going go drifts "
+    "drifting drift slides sliding slide flies flying fly travels travelling traveling travel floats floating glides "
+    "gliding towards toward steadily slowly big large plain flat coloured colored video clip picture side".split()
+)
+TEXT_DIM = 64
+TEXT_TOKENS = 16
+PADDING = 0
+
+
+def words(prompt: str) -> list[str]:
+    """The words of a prompt, lower-cased, without punctuation."""
+    return re.findall(r"[^\W_]+", prompt.lower())
+
+
+def tokenize(prompt: str) -> list[int]:
+    """Token numbers of the known words, from 1; at most TEXT_TOKENS, what is beyond is dropped."""
+    known = (SYNONYMS.get(word, word) for word in words(prompt))
+    return [VOCABULARY.index(word) + 1 for word in known if word in VOCABULARY][:TEXT_TOKENS]
+
+
+class DemoTextEncoder(nn.Module):
+    """Words to embeddings: a table, a position each, and one convolution that lets a word see its two neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(len(VOCABULARY) + 1, TEXT_DIM, padding_idx=PADDING)
+        self.positions = nn.Parameter(0.1 * torch.randn(TEXT_TOKENS, TEXT_DIM))
+        self.neighbours = nn.Conv1d(TEXT_DIM, TEXT_DIM, 3, padding=1)
+
+    @classmethod
+    def load(cls, path: Path | str | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
+        """The bundled encoder, or the one in `path`."""
+        from safetensors.torch import load_file
+
+        encoder = cls()
+        encoder.load_state_dict(load_file(path or Path(__file__).with_name("demo-text.safetensors")))
+        return encoder.to(dtype).requires_grad_(False).eval()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token numbers [B, L], 0 where there is none, to embeddings [B, L, D]."""
+        table = self.words(tokens)
+        mixed = table + self.neighbours(table.mT).mT + self.positions
+        return mixed * (tokens != PADDING).unsqueeze(-1)
+
+    @torch.no_grad()
+    def encode(self, prompt: str | Sequence[str]) -> Tensor:
+        """One prompt or several to [B, L, D]; an empty prompt, or one of unknown words alone, is all zeros."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        return self(token_table(prompts).to(self.positions.device))
+
+    @staticmethod
+    def unknown(prompt: str) -> list[str]:
+        """The words of a prompt that have no meaning here, in order."""
+        known = {*VOCABULARY, *SYNONYMS, *FILLERS}
+        return [word for word in words(prompt) if word not in known]
+
+
+def token_table(prompts: Sequence[str]) -> Tensor:
+    """Token numbers of several prompts, padded: [B, L] int64."""
+    rows = [tokenize(prompt) for prompt in prompts]
+    return torch.tensor([row + [PADDING] * (TEXT_TOKENS - len(row)) for row in rows])

@@ -1,0 +1,74 @@
+# ruff: noqa: T201
+"""Writes the three demo files from checkpoints: python -m training.export --vae F --bank F --dit F [--out FOLDER]
+
+Half precision; the averaged weights of the transformer; the statistics of the demo VAE's own latents folded into its 1x1x1 convolutions, so
+that Wan 2.1's fixed mean and standard deviation normalise them. Every file is replaced in one move.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from histream_core.demo import FOLDER, TEXT_PATH, TRANSFORMER_PATH, VAE_PATH
+from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
+from training.checkpoint import load
+from training.train_dit import CONFIG, Trainee
+
+LICENCE = {"license": "Apache-2.0", "made_by": "training/ of HiStream for ComfyUI, on clips drawn by code"}
+
+
+def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
+    """Make the latents of `vae`, which have `mean` and `std` per channel, have Wan 2.1's instead."""
+    target_mean, target_std = torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD)
+    gain = target_std / std
+    moments, into = vae.conv1, vae.conv2
+    moments.weight.data[: vae.z_dim] *= gain[:, None, None, None, None]
+    moments.bias.data[: vae.z_dim] = (moments.bias.data[: vae.z_dim] - mean) * gain + target_mean
+    into.bias.data += into.weight.data[:, :, 0, 0, 0] @ (mean - target_mean / gain)
+    into.weight.data /= gain[None, :, None, None, None]
+
+
+def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    beside = path.with_suffix(".part")
+    save_file({k: w.detach().to(torch.float16).contiguous() for k, w in weights.items()}, beside, LICENCE | metadata)
+    os.replace(beside, path)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path)
+    parser.add_argument("--bank", type=Path)
+    parser.add_argument("--dit", type=Path)
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    args = parser.parse_args()
+    vae = WanVAE(dim=args.dim)
+    if args.vae:
+        load(args.vae, {}, vae=vae)
+    if args.bank:
+        bank = torch.load(args.bank, weights_only=True)
+        fold_statistics(vae, bank["mean"], bank["std"])
+    write(args.out / VAE_PATH.name, vae.state_dict(), {})
+    trainee = Trainee()
+    if args.dit:
+        load(args.dit, {}, trainee=trainee)
+    parts = {"model": {}, "encoder": {}}
+    for key, value in trainee.average.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = value
+    transformer = {
+        "text_dim": CONFIG.text_dim,
+        "num_heads": CONFIG.num_heads,
+    }
+    write(args.out / TRANSFORMER_PATH.name, parts["model"], {"config": json.dumps({"transformer": transformer})})
+    write(args.out / TEXT_PATH.name, parts["encoder"], {})
+
+
+if __name__ == "__main__":
+    main()
