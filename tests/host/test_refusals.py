@@ -137,7 +137,7 @@ def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent
     guider = comfy.samplers.CFGGuider(load_wan())
     guider.inner_set_conds({"positive": positive})
     blank = latent(3)["samples"]
-    with pytest.raises(ValueError, match="1, 0.9375, 0.8333, 0.625, 0: connect SIGMAS"):
+    with pytest.raises(ValueError, match=r"1, 0\.9375, 0\.8333, 0\.625, 0: connect SIGMAS"):
         guider.sample(blank, blank, twin, torch.tensor([1.0, 0.5, 0.0]), disable_pbar=True, seed=0)
 
 

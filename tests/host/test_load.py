@@ -1,0 +1,159 @@
+"""Load Model and Demo Model inside a real ComfyUI."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+METADATA = {"config": json.dumps({"transformer": {"num_heads": 2, "text_dim": 32, "freq_dim": 32}})}
+
+
+@pytest.fixture
+def folder(pack, tmp_path):
+    """A folder that the host finds models in."""
+    import folder_paths
+
+    before = folder_paths.folder_names_and_paths["diffusion_models"]
+    folder_paths.folder_names_and_paths["diffusion_models"] = ([str(tmp_path)], before[1])
+    yield tmp_path
+    folder_paths.folder_names_and_paths["diffusion_models"] = before
+
+
+@pytest.fixture
+def load(pack):
+    return lambda name, **options: pack.part("nodes.load_model").LoadModel.execute(name, **options).result[0]
+
+
+def test_a_published_container_loads_and_samples_as_the_plain_file(
+    load, folder, wan_weights, sample, load_wan, positive, latent
+):
+    """Seen to fail when `_strip` keeps the prefix: nothing of the model is found."""
+    save_file(wan_weights, folder / "plain.safetensors", metadata=METADATA)
+    wanted = sample(load_wan(), positive, latent(3))
+    got = sample(load("plain.safetensors", preset="self-forcing"), positive, latent(3))
+    assert torch.equal(got, wanted)
+
+
+def test_a_training_checkpoint_of_two_dictionaries_loads(load, folder, comfyui):
+    """Two dictionaries and a wrapper's prefix, as trainers write them, on which the host's own loader fails."""
+    from histream_core.wan_model import WanConfig, WanModel
+
+    weights = WanModel(WanConfig(dim=128, ffn_dim=64, num_heads=1, num_layers=1)).state_dict()
+    wrapped = {f"model._fsdp_wrapped_module.{key}": value for key, value in weights.items()}
+    torch.save({"generator": wrapped, "generator_ema": wrapped}, folder / "self_forcing_dmd.pt")
+    model = load("self_forcing_dmd.pt", preset="self-forcing")
+    got = model.model.diffusion_model.blocks[0].self_attn.q.weight
+    assert torch.equal(got.float(), weights["blocks.0.self_attn.q.weight"])
+
+
+def test_the_preset_that_was_found_travels_with_the_model_and_can_be_overridden(pack, load, folder, wan_weights):
+    settings = pack.part("nodes.host").model_settings
+    save_file(wan_weights, folder / "x.safetensors", metadata=METADATA | {"histream_preset": "longlive"})
+    model = load("x.safetensors")
+    assert settings(model).preset == "longlive"
+    assert settings(load("x.safetensors", preset="causvid")).preset == "causvid"
+    patched = pack.part("nodes.dual_resolution_cache").DualResolutionCache.execute(model, ntk_high=5.0).result[0]
+    assert (settings(patched).preset, settings(patched).ntk_high) == ("longlive", 5.0)
+    assert settings(model).ntk_high is None
+
+
+def test_fp8_is_what_is_kept_when_asked_for(load, folder, wan_weights, sample, positive, latent):
+    save_file(wan_weights, folder / "x.safetensors", metadata=METADATA)
+    model = load("x.safetensors", weight_dtype="fp8_e4m3fn")
+    assert model.model.diffusion_model.blocks[0].self_attn.q.weight.dtype == torch.float8_e4m3fn
+    assert torch.isfinite(sample(model, positive, latent(3))).all()
+
+
+class Code:
+    """What a pickle with code in it does when it is opened carelessly."""
+
+    def __reduce__(self):
+        return exec, ("import histream_core; histream_core.was_executed = True",)
+
+
+def write_bad(kind: str, path, weights) -> None:
+    if kind == "not a checkpoint":
+        path.write_text("hello")
+    elif kind == "truncated":
+        save_file(weights, path)
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "code":
+        path.write_bytes(pickle.dumps(Code()))
+    elif kind == "a VAE":
+        save_file({"decoder.middle.0.residual.0.gamma": torch.zeros(1)}, path)
+    elif kind == "incomplete":
+        save_file({key: value for key, value in weights.items() if "blocks.1.ffn" not in key}, path, metadata=METADATA)
+    elif kind == "empty":
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("kind", ["not a checkpoint", "truncated", "code", "a VAE", "incomplete", "empty"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_a_file_that_is_no_wan_model_is_one_clear_line(
+    load, folder, wan_weights, kind, ending, sample, load_wan, positive, latent
+):
+    """Seen to fail when files are opened with the host's load_torch_file: tracebacks of other libraries."""
+    import histream_core
+
+    path = folder / f"bad{ending}"
+    write_bad(kind, path, wan_weights)
+    with pytest.raises(ValueError, match="bad") as error:
+        load(path.name)
+    assert "\n" not in str(error.value)
+    assert not hasattr(histream_core, "was_executed")
+    assert torch.isfinite(sample(load_wan(), positive, latent(3))).all()
+
+
+def test_a_file_that_is_not_there_is_refused(load, folder):
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
+        load("gone.safetensors")
+
+
+def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, output):
+    """Seen to fail when the demo's embeddings are not padded as in training (another prompt length)."""
+    import nodes
+    from comfy_extras.nodes_hunyuan import EmptyHunyuanLatentVideo
+
+    model, clip, vae = pack.part("nodes.demo_model").DemoModel.execute().result
+    demo = pack.part("histream_core.demo")
+    (positive,) = nodes.CLIPTextEncode().encode(clip, demo.PROMPT)
+    assert torch.equal(positive[0][0], demo.load_text_encoder().encode(demo.PROMPT))
+    empty = EmptyHunyuanLatentVideo.execute(256, 256, 9, 1).result[0]
+    got = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler.execute(model, positive, empty, 0, vae=vae)
+    pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute(got.result[0], vae, "demo")
+    assert (output / "demo_00001_.mp4").stat().st_size > 1000
+
+
+def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, comfyui):
+    """The same latents as a headless run, but for rounding: one engine, two roads to it."""
+    from histream_core import demo
+    from histream_core.noise import SeededNoise
+    from histream_core.plan import make_plan
+    from histream_core.presets import PRESETS
+    from histream_core.stream import Prompt, Stream, make_caches
+    from histream_core.wan import Denoiser, Text
+
+    model, clip, vae = pack.part("nodes.demo_model").DemoModel.execute().result
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(demo.PROMPT))
+    empty = {"samples": torch.zeros(1, 16, 5, 32, 32)}
+    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    got = model.model.process_latent_in(sampler.execute(model, positive, empty, 7).result[0]["samples"])
+
+    plan = make_plan(PRESETS["demo"], "histream", width=256, height=256, num_frames=5)
+    module = demo.load_transformer()
+    sizes = {
+        "num_layers": len(module.blocks),
+        "num_heads": module.num_heads,
+        "head_dim": module.dim // module.num_heads,
+    }
+    text = Text(demo.load_text_encoder().encode(demo.PROMPT))
+    stream = Stream(plan, Denoiser(module), make_caches(plan, **sizes), SeededNoise(7), [Prompt(text)])
+    torch.testing.assert_close(got, torch.cat(list(stream.chunks()), dim=2), rtol=1e-2, atol=1e-2)
+
+
+def test_words_that_the_demo_does_not_know_are_named(pack, caplog):
+    clip = pack.part("nodes.demo_model").DemoModel.execute().result[1]
+    clip.tokenize("a red dragon moves right")
+    assert "does not know dragon" in caplog.text
