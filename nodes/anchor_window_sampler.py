@@ -18,6 +18,7 @@ def window_inputs():
             default=FROM_PRESET,
             min=FROM_PRESET,
             max=32,
+            optional=True,
             advanced=True,
             tooltip="Latent frames made together (one is 4 video frames). Must be what the weights were trained "
             "with: 3 for most, 1 for framewise ones. -1: from the preset.",
@@ -27,6 +28,7 @@ def window_inputs():
             default=FROM_PRESET,
             min=FROM_PRESET,
             max=32,
+            optional=True,
             advanced=True,
             tooltip="First frames that are always remembered; they hold look and subject together. 0: drifts. "
             "-1: from the preset (1 for most).",
@@ -36,6 +38,7 @@ def window_inputs():
             default=FROM_PRESET,
             min=FROM_PRESET,
             max=1024,
+            optional=True,
             advanced=True,
             tooltip="Latent frames just before a chunk that it remembers. More: steadier motion, more memory and "
             "time. -1: from the preset (2 for most).",

@@ -43,6 +43,7 @@ class DualResolutionCache(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
+                    optional=True,
                     advanced=True,
                     tooltip="NTK factor of the spatial positions at LOW. 1: as in training. More: for sizes above "
                     "those trained at; too much blurs, too little repeats objects. 0: from preset and size.",
@@ -53,6 +54,7 @@ class DualResolutionCache(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
+                    optional=True,
                     advanced=True,
                     tooltip="The same at HIGH. HiStream's value for 1080p is 5. 0: from preset and size.",
                 ),
@@ -60,6 +62,7 @@ class DualResolutionCache(io.ComfyNode):
                     "temporal_positions",
                     options=[AUTO, "clamped", "absolute"],
                     default=AUTO,
+                    optional=True,
                     advanced=True,
                     tooltip="clamped (what auto means): the first frame is never further away in time than in "
                     "training, so there is no limit of length. absolute: every frame at its own time, as "
@@ -69,6 +72,7 @@ class DualResolutionCache(io.ComfyNode):
                     "resize",
                     options=list(RESIZE_MODES),
                     default="bilinear",
+                    optional=True,
                     advanced=True,
                     tooltip="How latents go between LOW and HIGH. bicubic is sharper, area is plainest.",
                 ),

@@ -38,6 +38,7 @@ class LoadModel(io.ComfyNode):
                     "weight_dtype",
                     options=list(host_load.WEIGHT_DTYPES),
                     default="default",
+                    optional=True,
                     advanced=True,
                     tooltip="default: as ComfyUI sees fit for this computer. fp8: half the memory for weights, "
                     "slightly less detail.",

@@ -35,6 +35,7 @@ class StepSchedule(io.ComfyNode):
                     "preset",
                     options=[AUTO, *PRESETS],
                     default=AUTO,
+                    optional=True,
                     advanced=True,
                     tooltip="Whose timesteps to take. auto: those of the model.",
                 ),
@@ -42,6 +43,7 @@ class StepSchedule(io.ComfyNode):
                     "steps",
                     default="1000L 750L 500H 250H | 1000L 500H",
                     multiline=True,
+                    optional=True,
                     advanced=True,
                     tooltip="Only in mode custom. Timesteps from 1000 (all noise) downwards, each with L (half "
                     "resolution) or H (full); a | ends the first chunk, what follows serves the next one, the last "
@@ -53,6 +55,7 @@ class StepSchedule(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
+                    optional=True,
                     advanced=True,
                     tooltip="Time shift of the L steps: higher spends more effort on layout and motion. 1: none. "
                     "0: as the preset says (5 for most).",
@@ -63,6 +66,7 @@ class StepSchedule(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
+                    optional=True,
                     advanced=True,
                     tooltip="Time shift of the H steps. HiStream's value for 1080p is 7. 0: as the preset says.",
                 ),

@@ -37,6 +37,7 @@ class StreamingVAEDecode(io.ComfyNode):
                 io.Boolean.Input(
                     "images",
                     default=False,
+                    optional=True,
                     advanced=True,
                     tooltip="Also put out all frames as IMAGE. Takes 23.7 MiB of memory for each frame of 1080p.",
                 ),
@@ -46,12 +47,14 @@ class StreamingVAEDecode(io.ComfyNode):
                     min=0.1,
                     max=1024,
                     step=0.1,
+                    optional=True,
                     advanced=True,
                     tooltip="Images that would take more memory (in GiB) than this are refused before decoding.",
                 ),
                 io.Boolean.Input(
                     "crop_1088",
                     default=True,
+                    optional=True,
                     advanced=True,
                     tooltip="1080 is no multiple of 32, so 1088 rows are generated: cut 4 off at the top and bottom. "
                     "Other sizes are left alone.",

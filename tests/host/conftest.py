@@ -15,6 +15,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
+sys.path.append(str(Path(__file__).parent))  # for comfy_server; at the end, as in tests/conftest.py
+
 TINY = {"dim": 96, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 32, "freq_dim": 32}
 
 
@@ -177,3 +179,12 @@ def output(comfyui, tmp_path):
     folder_paths.set_output_directory(str(tmp_path))
     yield tmp_path
     folder_paths.set_output_directory(before)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A running ComfyUI server with the pack in it."""
+    from comfy_server import Server
+
+    with Server(COMFYUI, ROOT, tmp_path_factory.mktemp("comfyui")) as running:
+        yield running

@@ -1,0 +1,145 @@
+"""The pack inside a running ComfyUI server: over /prompt and the web socket, as a browser uses it."""
+
+import copy
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from histream_core.media import probe
+
+ROOT = Path(__file__).parents[2]
+OBJECT_INFO = ROOT / "docs" / "object_info.json"
+DEMO = "histream_1_try_it_now"
+
+
+@pytest.fixture(scope="module")
+def object_info(server) -> dict:
+    return server.get("/object_info")
+
+
+@pytest.fixture
+def convert(object_info):
+    """Turn a shipped workflow into what a browser would send."""
+    to_api = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed").convert_ui_to_api
+
+    def run(name: str) -> dict:
+        return to_api(json.loads((ROOT / "workflows" / f"{name}.json").read_text()), object_info)
+
+    return run
+
+
+def change(prompt: dict, kind: str, **inputs) -> dict:
+    """The prompt with other inputs on the one node of a class."""
+    prompt = copy.deepcopy(prompt)
+    [node] = [node for node in prompt.values() if node["class_type"] == kind]
+    node["inputs"] |= inputs
+    return prompt
+
+
+def test_the_committed_object_info_is_that_of_the_host(object_info):
+    """Our nodes, and those of the host that the workflows use; rewritten where it is stale. Commit it then."""
+    used = {
+        node["type"]
+        for path in (ROOT / "workflows").glob("*.json")
+        for node in json.loads(path.read_text())["nodes"]
+        if node["type"] in object_info
+    }
+    ours = {name for name in object_info if name.startswith("HiStream")}
+    keep = ("input", "input_order", "output", "output_is_list", "output_name", "output_node", "display_name", "category")
+    wanted = {
+        name: {key: object_info[name][key] for key in (*keep, *(("description",) if name in ours else ()))}
+        for name in sorted(ours | used)
+    }
+    text = json.dumps(wanted, indent=1) + "\n"
+    stale = not OBJECT_INFO.exists() or OBJECT_INFO.read_text() != text
+    if stale:
+        OBJECT_INFO.write_text(text)
+    assert not stale, f"{OBJECT_INFO} was stale and is now rewritten: commit it"
+
+
+def test_the_pack_loads_without_a_complaint_in_the_log(server, object_info):
+    lines = [line for line in server.read_log().splitlines() if "histream" in line.lower()]
+    assert not [line for line in lines if "fail" in line.lower() or "error" in line.lower()]
+    assert len([name for name in object_info if name.startswith("HiStream")]) == 7
+
+
+def test_the_demo_workflow_runs_and_writes_a_file_that_plays(server, convert):
+    """Progress over chunks and steps, a preview for every chunk. Shortened from 81 frames to 33.
+
+    Seen to fail without `show`: no preview in the sampler's node.
+    """
+    from PIL import Image
+
+    prompt = change(convert(DEMO), "EmptyHunyuanLatentVideo", length=33)
+    prompt = change(prompt, "HiStreamAnchorWindowSampler", seed=1)
+    run = server.run(prompt)
+    assert run.error == ""
+    [sampler] = [key for key, node in prompt.items() if node["class_type"] == "HiStreamAnchorWindowSampler"]
+    told = [(value, total) for node, value, total in run.progress if node == sampler]
+    assert told[-1] == (12, 12)
+    assert len(run.previews) == 3 + 9
+    assert Image.open(io.BytesIO(run.previews[0])).size == (512, 512)
+    [saved] = [file for output in run.outputs.values() for file in output["images"]]
+    info = probe(server.folder / "output" / saved["subfolder"] / saved["filename"])
+    assert (info.num_frames, info.width, info.height, info.fps) == (33, 256, 256, 16)
+
+
+def test_cancel_over_the_wire_stops_the_run_and_the_next_one_works(server, convert):
+    prompt = change(convert(DEMO), "EmptyHunyuanLatentVideo", length=241)
+    prompt = change(prompt, "HiStreamAnchorWindowSampler", seed=2)
+    cancelled = []
+
+    def cancel(node, value, total):
+        if total > 12 and not cancelled:
+            cancelled.append(value)
+            server.post("/interrupt", {})
+
+    run = server.run(prompt, on_progress=cancel)
+    assert run.interrupted
+    assert max(value for _, value, total in run.progress if total > 12) <= cancelled[0] + 4
+    again = change(change(prompt, "EmptyHunyuanLatentVideo", length=1), "HiStreamAnchorWindowSampler", seed=3)
+    assert server.run(again).error == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "said"),
+    [
+        ("EmptyHunyuanLatentVideo", {"width": 272}, "width 272 is not a multiple of 32: use 256 or 288"),
+        ("HiStreamStepSchedule", {"mode": "custom", "steps": "1000"}, "is not a list of steps"),
+        ("HiStreamStreamingVAEDecode", {"filename_prefix": "../../outside"}, "outside"),
+    ],
+    ids=["size", "steps", "folder"],
+)
+def test_what_cannot_work_is_one_clear_line_and_the_server_lives(server, convert, kind, inputs, said):
+    prompt = change(change(convert(DEMO), "EmptyHunyuanLatentVideo", length=1), kind, **inputs)
+    error = server.run(prompt).error
+    assert said in error
+    assert server.get("/system_stats")
+
+
+@pytest.mark.parametrize("name", ["histream_2_text_to_1080p", "histream_3_text_to_1080p_faster"])
+def test_the_other_workflows_lack_nothing_but_their_model_files(server, convert, name):
+    """The server checks every input of every node; only the files are not in its folders."""
+    prompt = convert(name)
+    refused = server.post("/prompt", {"prompt": prompt})["node_errors"]
+    missing = {(refused[key]["class_type"], e["details"].split(":")[0]) for key in refused for e in refused[key]["errors"]}
+    assert missing == {("HiStreamLoadModel", "model_name"), ("CLIPLoader", "clip_name"), ("VAELoader", "vae_name")}
+
+
+def test_every_workflow_is_in_the_template_browser_with_its_picture(server):
+    listed = server.get("/workflow_templates")
+    [names] = [names for pack, names in listed.items() if pack.startswith("histream")]
+    assert sorted(names) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+    for path in (ROOT / "workflows").glob("*.json"):
+        assert path.with_suffix(".jpg").exists()
+
+
+def test_every_node_has_its_help_page_where_the_browser_looks(server, object_info):
+    import urllib.request
+
+    for name in (name for name in object_info if name.startswith("HiStream")):
+        url = f"http://127.0.0.1:{server.port}/extensions/histream/docs/{name}.md"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert page.read().startswith(b"#")
