@@ -21,7 +21,7 @@ class KVCache:
 
     `begin` says which frames are computed and which they look at, `attend` stages them layer by layer (every pass
     over the same chunk overwrites the one before), `commit` keeps the last pass. An interrupted chunk leaves the
-    window as it was.
+    window as it was; an interrupted recache, which computes the window itself, does not.
     """
 
     def __init__(

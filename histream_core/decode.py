@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from .wan_vae import LATENT_MEAN, LATENT_STD
 
 HISTORY_FRAMES = 2  # what a causal kernel of 3 looks back
-SLICE_FRAMES = 2  # frames that go through the large grids together: history needs no copy, working memory is halved
+SLICE_FRAMES = 2  # frames that go through large grids together: history needs no copy, working memory is halved
+SMALL = 2**24  # values; below that frames go together, since torch has a fast 3-D convolution for the CPU but not for 2
 
 
 class History:
@@ -72,6 +73,11 @@ def run_spatial(layer: nn.Module, x: Tensor) -> Tensor:
     """The spatial half of a resampling layer, frame by frame: [B, C, T, H, W] to [B, C', T, H', W']."""
     frames = layer.resample(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", t=x.shape[2])
+
+
+def slices(x: Tensor) -> tuple[Tensor, ...]:
+    """The frames of [B, C, T, H, W] in portions that go on together."""
+    return x.split(SLICE_FRAMES, dim=2) if x.numel() > SMALL else (x,)
 
 
 def latent_statistics(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,8 +202,8 @@ class StreamingDecoder:
             if mode == "upsample3d" and not first:  # the first frame of a stream stays one frame
                 x = rearrange(history.convolve(layer.time_conv, x), "b (n c) t h w -> b c (t n) h w", n=2)
             x = run_spatial(layer, x)
-            if x.shape[2] > SLICE_FRAMES:
-                parts = x.split(SLICE_FRAMES, dim=2)
+            parts = slices(x)
+            if len(parts) > 1:
                 return torch.cat([self._rise(part, layers[i + 1 :], history, first=first) for part in parts], dim=2)
         return x
 
@@ -244,8 +250,7 @@ def memory_frames(vae: nn.Module) -> int:
     """
     reach, rate = Fraction(0), 1
     for layer in decoder_layers(vae):
-        for conv in _causal_convs(layer):
-            reach += Fraction(HISTORY_FRAMES, rate)
+        reach += Fraction(HISTORY_FRAMES * len(_causal_convs(layer)), rate)
         rate *= 2 if getattr(layer, "mode", None) == "upsample3d" else 1
     return math.ceil(reach)
 

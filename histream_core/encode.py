@@ -16,11 +16,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .decode import (
-    SLICE_FRAMES,
     History,
     latent_statistics,
     run_layer,
     run_spatial,
+    slices,
     stream_shape,
     weight_dtype,
 )
@@ -34,9 +34,7 @@ class StreamingEncoder:
     `normalised`: latents come out as the sampler wants them (mean 0, std 1 per channel); False: raw VAE latents.
     """
 
-    def __init__(
-        self, vae: nn.Module, *, dtype: torch.dtype | None = torch.float32, normalised: bool = True
-    ) -> None:
+    def __init__(self, vae: nn.Module, *, dtype: torch.dtype | None = torch.float32, normalised: bool = True) -> None:
         self.vae = vae
         self.dtype = weight_dtype(vae, dtype)
         self.normalised = normalised
@@ -101,7 +99,7 @@ class StreamingEncoder:
     def _fall(self, x: Tensor, history: History) -> Tensor:
         """One pixel frame at the start of a stream, later four, to the mean [B, C, 1, H, W]."""
         for stage in encoder_stages(self.vae):
-            x = torch.cat([_run_stage(stage, part, history) for part in x.split(SLICE_FRAMES, dim=2)], dim=2)
+            x = torch.cat([_run_stage(stage, part, history) for part in slices(x)], dim=2)
         return self.vae.conv1(x).chunk(2, dim=1)[0]
 
     def _nothing(self, pixels: Tensor) -> Tensor:
@@ -153,3 +151,17 @@ def encode_frames(encoder: StreamingEncoder, clips: Iterable[Tensor]) -> Iterato
         latents = encoder.encode(to_pixels(frames))
         if latents.shape[2]:
             yield latents
+
+
+def encode_first_frame(vae: nn.Module, image: Tensor, *, hold: int = 1, normalised: bool = True) -> Tensor:
+    """The latent [1, C, hold, H, W] of a picture [H, W, 3] in [0, 1] that a video shall start with.
+
+    `hold` repeats the picture until it fills so many latent frames: a whole chunk, for weights that never saw a
+    chunk of one frame.
+    """
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"a first frame must be one picture [H, W, 3], got {list(image.shape)}")
+    if hold < 1:
+        raise ValueError(f"a first frame cannot be held for {hold} latent frames: use 1, or a whole chunk of 3")
+    frames = image.expand(1 + GROUP_FRAMES * (hold - 1), -1, -1, -1)
+    return StreamingEncoder(vae, normalised=normalised).encode(to_pixels(frames))

@@ -142,13 +142,20 @@ def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
 
 
 def plan_chunks(
-    num_frames: int, schedule: Schedule, window: Window, *, given_frames: int = 0, first_frame: bool = False
+    num_frames: int,
+    schedule: Schedule,
+    window: Window,
+    *,
+    given_frames: int = 0,
+    first_frame: bool = False,
+    first_chunk_scale: float = 1.0,
 ) -> tuple[Chunk, ...]:
     """Split `num_frames` latent frames into chunks that each see the anchor and their neighbours.
 
     With `first_frame` the grid is 1 + 3k: chunk 0 is that one frame, and the first chunk that is denoised takes
     the first steps. The first `given_frames` are not denoised, only cached; they must be whole chunks. A length
-    that is not whole chunks gets one chunk more, to be cropped.
+    that is not whole chunks gets one chunk more, to be cropped. `first_chunk_scale` is the attention scale of HIGH
+    in chunk 0.
 
     >>> [(c.frames, c.context) for c in plan_chunks(9, ((Step(1.0, Scale.HIGH),),), Window())]
     [(range(0, 3), ()), (range(3, 6), (0, 1, 2)), (range(6, 9), (0, 4, 5))]
@@ -168,8 +175,9 @@ def plan_chunks(
     chunks = []
     for index, (start, stop) in enumerate(zip(starts, stops, strict=False)):
         steps = schedule[min(max(0, index - first_frame), len(schedule) - 1)]
-        attention_scale = {step.scale: step.attention_scale for step in steps}
-        cache_steps = tuple(Step(0.0, scale, attention_scale.get(scale, 1.0)) for scale in scales)
+        cache_steps = tuple(Step(0.0, scale) for scale in scales)
+        if index == 0:
+            steps, cache_steps = (_heighten(calls, first_chunk_scale) for calls in (steps, cache_steps))
         chunks.append(
             Chunk(
                 index,
@@ -215,13 +223,18 @@ def make_plan(
         scale: asked[scale][0] or (preset.ntk(tokens_per_frame(grid), asked[scale][1]) if hd else 1.0)
         for scale, grid in grids.items()
     }
-    if hd:
-        schedule = _scale_first_chunk(schedule, preset.first_chunk_attention_scale(tokens_per_frame(high)))
     window = window or Window(preset.chunk_frames, preset.anchor_frames, preset.local_frames)
     if mode == "history":
         window = replace(window, local_frames=None)
     return Plan(
-        chunks=plan_chunks(num_frames, schedule, window, given_frames=given_frames, first_frame=first_frame),
+        chunks=plan_chunks(
+            num_frames,
+            schedule,
+            window,
+            given_frames=given_frames,
+            first_frame=first_frame,
+            first_chunk_scale=preset.first_chunk_attention_scale(tokens_per_frame(high)) if hd else 1.0,
+        ),
         num_frames=num_frames,
         grids=grids,
         ntk=ntk,
@@ -251,9 +264,5 @@ def _scaled(grid: Grid, scale: float) -> Grid:
     return low
 
 
-def _scale_first_chunk(schedule: Schedule, factor: float) -> Schedule:
-    """Heighten the attention of chunk 0 at HIGH; a schedule of one entry is split so that later chunks keep theirs."""
-    if factor == 1:
-        return schedule
-    first = tuple(replace(step, attention_scale=factor) if step.scale is Scale.HIGH else step for step in schedule[0])
-    return (first, *(schedule[1:] or schedule))
+def _heighten(steps: Steps, factor: float) -> Steps:
+    return tuple(replace(step, attention_scale=factor) if step.scale is Scale.HIGH else step for step in steps)

@@ -19,7 +19,11 @@ def axes_dims(head_dim: int) -> tuple[int, int, int]:
 
 def ntk_theta(factor: float, dim: int) -> float:
     """Base of the rotary frequencies of an axis of `dim` channels, stretched `factor` times (NTK-aware RoPE)."""
-    return THETA * factor ** (dim / (dim - 2)) if factor != 1 else THETA
+    if factor == 1:
+        return THETA
+    if dim <= 2 or factor <= 0:
+        raise ValueError(f"an axis of {dim} channels cannot be stretched {factor:g} times: use NTK factor 1")
+    return THETA * factor ** (dim / (dim - 2))
 
 
 def _rotations(positions: Tensor, dim: int, theta: float) -> Tensor:

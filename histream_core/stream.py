@@ -20,6 +20,9 @@ from .wan import Text
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
 """Clean estimate of a noisy chunk [B, C, T, H, W]; stages the chunk's keys and values in the cache on the way."""
 
+Resize = Callable[[Tensor, Grid], Tensor]
+"""A latent [B, C, T, H, W] on another grid, frame by frame."""
+
 Given = Callable[[Chunk], Tensor]
 """The clean latent [B, C, T, H, W] of a chunk that is not denoised."""
 
@@ -53,11 +56,25 @@ class Prompt:
     recache: bool = False
 
 
-def blend_prompts(old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int) -> tuple[Prompt, ...]:
-    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] linearly over `num_chunks` chunks."""
+def blend_prompts(
+    old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int, spherical: bool = False
+) -> tuple[Prompt, ...]:
+    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] over `num_chunks` chunks.
+
+    Along a straight line, or token by token along an arc (`spherical`), which keeps the length of the embeddings.
+    """
     if num_chunks < 1:
         raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
-    return tuple(Prompt(Text(torch.lerp(old, new, (i + 1) / num_chunks)), first_chunk + i) for i in range(num_chunks))
+    between = slerp if spherical else torch.lerp
+    return tuple(Prompt(Text(between(old, new, (i + 1) / num_chunks)), first_chunk + i) for i in range(num_chunks))
+
+
+def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
+    """Spherical interpolation over the last dim; along a line where there is no angle, as at zero padding."""
+    cosine = torch.nn.functional.cosine_similarity(old, new, dim=-1).clamp(-1, 1)[..., None]
+    angle = cosine.arccos()
+    arc = (torch.sin((1 - weight) * angle) * old + torch.sin(weight * angle) * new) / angle.sin()
+    return torch.where(angle.sin() > 1e-4, arc, torch.lerp(old, new, weight))
 
 
 def make_caches(
@@ -107,14 +124,17 @@ class Stream:
         *,
         channels: int = 16,
         given: Tensor | Given | None = None,
+        upsample: Resize | None = None,
     ):
         """`given` are the clean latents of the chunks that the plan does not denoise: all of them [B, C, T, H, W],
-        or a function that is asked for one chunk after the other.
+        or a function that is asked for one chunk after the other. `upsample` goes from LOW to HIGH instead of
+        `resize`, such as a learned upsampler of latents.
         """
         if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
             raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
         self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
+        self.upsample = upsample or self._resize
         cache = caches[Scale.HIGH]
         self.device, self.shape = cache.k.device, (cache.k.shape[1], channels)
         self.given = given if callable(given) else self._slices(given)
@@ -123,7 +143,8 @@ class Stream:
     def chunks(self, first: int = 0) -> Iterator[Tensor]:
         """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.
 
-        The last one is cropped to the length asked for. `first` skips chunks that `restore` has brought back.
+        It is the tensor that the caches are filled from afterwards: read it, do not write into it. The last one is
+        cropped to the length asked for. `first` skips chunks that `restore` has brought back.
         """
         finished: tuple[Chunk, Tensor] | None = None
         for chunk in self.plan.chunks[first:]:
@@ -170,7 +191,8 @@ class Stream:
             clean = self.denoise(latent, step, self.caches[step.scale], text)
             if following:
                 noise = self._draw(chunk, index, following.scale)
-                clean = resize(clean, self.plan.grids[following.scale], self.plan.resize)
+                if following.scale is not step.scale:
+                    clean = self.upsample(clean, self.plan.grids[following.scale])
                 latent = (1 - following.sigma) * clean + following.sigma * noise
         return clean
 
@@ -193,8 +215,11 @@ class Stream:
 
     def _cache_pass(self, clean: Tensor, step: Step, text: Text) -> None:
         cache = self.caches[step.scale]
-        self.denoise(resize(clean, self.plan.grids[step.scale], self.plan.resize), step, cache, text)
+        self.denoise(self._resize(clean, self.plan.grids[step.scale]), step, cache, text)
         cache.commit()
+
+    def _resize(self, latent: Tensor, grid: Grid) -> Tensor:
+        return resize(latent, grid, self.plan.resize)
 
     def _begin(self, frames: Sequence[int], context: tuple[int, ...], start: int | None = None) -> None:
         for cache in self.caches.values():

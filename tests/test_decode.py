@@ -7,11 +7,11 @@ Seen to fail: a history of one frame and an upsampled first frame (the cut tests
 import random
 
 import pytest
+import reference_vae
 import torch
 
 from histream_core.decode import StreamingDecoder, memory_frames, stream_frames, to_frames, vae_cache_bytes
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
-from tests import reference_vae
 
 
 def make_vae(seed=0, **kwargs):
@@ -219,5 +219,5 @@ def test_a_snapshot_of_the_memory_brings_a_stream_back(vae, latents, one_shot):
     first.decode(latents[:, :, :4])
     second.restore({name: x.clone() for name, x in first.snapshot().items()}, latents)
     torch.testing.assert_close(second.decode(latents[:, :, 4:]), one_shot[:, :, 13:], rtol=0, atol=1e-5)
-    with pytest.raises(KeyError, match="head.9"):
+    with pytest.raises(KeyError, match=r"head\.9"):
         second.restore({"head.9": latents}, latents)

@@ -5,12 +5,12 @@ instead of copies of the waiting frames (the byte test), one history for both si
 """
 
 import pytest
+import reference_vae
 import torch
 
 from histream_core.decode import StreamingDecoder
-from histream_core.encode import StreamingEncoder, encode_frames
+from histream_core.encode import StreamingEncoder, encode_first_frame, encode_frames
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
-from tests import reference_vae
 
 CUTS = [[17], [1] * 17, [1, 4, 4, 4, 4], [4, 4, 4, 5], [2, 7, 3, 5], [5, 12], [16, 1]]
 
@@ -132,3 +132,20 @@ def test_frames_of_a_clip_become_latents(vae, pixels):
     frames = (pixels[0].movedim(0, -1) + 1) / 2
     latents = torch.cat(list(encode_frames(StreamingEncoder(vae), frames.split([9, 2, 6]))), dim=2)
     torch.testing.assert_close(latents, StreamingEncoder(vae).encode(pixels[:1]), rtol=0, atol=1e-5)
+
+
+def test_a_first_frame_can_be_held_for_a_whole_chunk(vae, pixels):
+    image = (pixels[0, :, 0].movedim(0, -1) + 1) / 2
+    one, held = encode_first_frame(vae, image), encode_first_frame(vae, image, hold=3)
+    assert (one.shape, held.shape) == ((1, 16, 1, 2, 4), (1, 16, 3, 2, 4))
+    torch.testing.assert_close(held[:, :, :1], one)
+    nine = pixels[:1, :, :1].expand(-1, -1, 9, -1, -1)
+    torch.testing.assert_close(held, StreamingEncoder(vae).encode(nine), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hold", "sentence"), [((2, 8, 8, 3), 1, "one picture"), ((8, 8, 3), 0, "held for 0")]
+)
+def test_what_is_no_first_frame_is_refused(vae, shape, hold, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        encode_first_frame(vae, torch.zeros(shape), hold=hold)

@@ -115,6 +115,15 @@ def test_the_settings_for_high_definition_are_those_of_the_preset():
     assert {step.attention_scale for step in (*later.steps, *later.cache_steps)} == {1.0}
 
 
+def test_the_first_chunk_is_chunk_0_alone_also_where_it_is_given():
+    plan = make_plan(
+        find_preset("histream"), "histream", width=1920, height=1088, num_frames=21, given_frames=1, first_frame=True
+    )
+    scales = [{step.attention_scale for step in (*chunk.steps, *chunk.cache_steps)} for chunk in plan.chunks]
+    assert max(scales[0]) == pytest.approx(1.0766, abs=1e-4)
+    assert scales[1:] == [{1.0}] * 7
+
+
 def test_without_them_every_one_is_off():
     plan = make_plan(find_preset("histream"), "sd", width=1920, height=1088, num_frames=21)
     assert plan.ntk == {Scale.HIGH: 1.0, Scale.LOW: 1.0}

@@ -54,6 +54,11 @@ def test_attention_scores_depend_on_distance_alone_however_far(far):
     torch.testing.assert_close(score(far), score(0), atol=2e-5, rtol=0)
 
 
+def test_an_axis_that_cannot_be_stretched_is_refused():
+    with pytest.raises(ValueError, match="axis of 2 channels cannot be stretched 2 times: use NTK factor 1"):
+        Rope(6, (2, 2), ntk=2.0)
+
+
 def test_the_anchor_follows_the_chunk_beyond_the_trained_span():
     policy = TemporalPolicy("clamped", span=18)
     assert [policy.anchor_time(start) for start in (0, 3, 18, 21, 10_000)] == [0, 0, 0, 3, 9_982]

@@ -8,7 +8,7 @@ from histream_core.plan import Window, replay
 from histream_core.presets import MODES
 from histream_core.rope import TemporalPolicy
 from histream_core.schedule import Scale, make_steps
-from histream_core.stream import Prompt, Stream, blend_prompts, resize
+from histream_core.stream import Prompt, Stream, blend_prompts, resize, slerp
 from histream_core.wan import Denoiser
 
 
@@ -175,6 +175,29 @@ def test_a_blend_ends_at_the_new_prompt():
     torch.testing.assert_close(prompts[1].text.context, (old + new) / 2)
 
 
+def test_a_spherical_blend_keeps_the_length_and_the_padding():
+    old, new = torch.nn.functional.normalize(torch.randn(2, 1, 6, 16), dim=-1)
+    old[:, -1] = new[:, -1] = 0
+    middle = blend_prompts(old, new, first_chunk=1, num_chunks=2, spherical=True)[0].text.context
+    torch.testing.assert_close(middle[:, :-1].norm(dim=-1), torch.ones(1, 5))
+    assert not middle[:, -1].any()
+    torch.testing.assert_close(slerp(old, new, 1.0), new)
+    torch.testing.assert_close(slerp(old, new, 0.0), old)
+
+
+def test_a_learned_upsampler_takes_the_way_up_and_only_that():
+    asked = []
+
+    def nearest(latent, grid):
+        asked.append((tuple(latent.shape[-2:]), grid))
+        return latent.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+
+    plan = tiny.plan(num_frames=6)
+    learned = torch.cat(list(tiny.stream(plan, upsample=nearest).chunks()), dim=2)
+    assert asked == [((4, 4), (8, 8))] * 2
+    assert not torch.allclose(learned, tiny.video(plan), atol=1e-2)
+
+
 def test_upsampling_is_followed_by_fresh_noise_at_the_new_size():
     """x0 is upsampled, then re-noised: the latent that enters HIGH has the noise level of its sigma."""
     seen = []
@@ -277,5 +300,5 @@ def test_a_snapshot_brings_a_run_back_without_the_chunks_before_it(cut, settings
 def test_a_snapshot_of_another_window_is_refused():
     snapshot = tiny.stream(tiny.plan()).snapshot()
     other = tiny.stream(tiny.plan(window=Window(3, 1, 5)))
-    with pytest.raises(ValueError, match="snapshot's k is .* another model, size or window"):
+    with pytest.raises(ValueError, match=r"snapshot's k is .* another model, size or window"):
         other.restore(snapshot)

@@ -30,7 +30,9 @@ def plan(mode: str = "histream", num_frames: int = 11, preset: str = "demo", **s
     return make_plan(find_preset(preset), mode, **({"width": 64, "height": 64} | settings), num_frames=num_frames)
 
 
-def stream(a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, batch=1) -> Stream:
+def stream(
+    a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, upsample=None, batch=1
+) -> Stream:
     model = model or wan()
     caches = make_caches(
         a_plan,
@@ -47,6 +49,7 @@ def stream(a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, give
         prompts or [Prompt(text(batch=batch))],
         channels=model.in_dim,
         given=given,
+        upsample=upsample,
     )
 
 
