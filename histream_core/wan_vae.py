@@ -44,6 +44,12 @@ class CausalConv3d(nn.Conv3d):
             missing = max(0, missing - cache_x.shape[2])
         return super().forward(F.pad(x, (0, 0, 0, 0, missing, 0)) if missing else x)
 
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+            # What torch chooses by itself for few frames is 5 to 10 times slower.
+            return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, self.groups)
+        return super()._conv_forward(x, weight, bias)
+
 
 class RMS_norm(nn.Module):  # noqa: N801 - the published name
     """Unit-length channels times a learned gain; `images` says whether x is [B, C, H, W] or [B, C, T, H, W]."""
@@ -54,7 +60,11 @@ class RMS_norm(nn.Module):  # noqa: N801 - the published name
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1) if images else torch.ones(dim, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.scale * self.gamma.to(x)
+        if x.dtype == torch.float32:
+            length = x.square().sum(dim=1, keepdim=True).sqrt()  # 5 times faster than torch's norm on the CPU
+        else:
+            length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return x * (self.scale / length.clamp_min(1e-12)) * self.gamma.to(x)
 
 
 class Resample(nn.Module):
@@ -66,7 +76,8 @@ class Resample(nn.Module):
         self.mode = mode
         if mode.startswith("upsample"):
             self.resample = nn.Sequential(
-                nn.Upsample(scale_factor=(2.0, 2.0), mode="nearest-exact"), nn.Conv2d(dim, dim // 2, 3, padding=1)
+                nn.Upsample(scale_factor=(2.0, 2.0), mode="nearest-exact"),
+                nn.Conv2d(dim, dim // 2, 3, padding=1),
             )
         else:
             self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(dim, dim, 3, stride=(2, 2)))

@@ -8,6 +8,7 @@ import pytest
 import reference_vae
 import torch
 
+from histream_core import decode
 from histream_core.decode import StreamingDecoder
 from histream_core.encode import StreamingEncoder, encode_first_frame, encode_frames
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
@@ -32,6 +33,12 @@ def test_encode_in_any_cut_equals_encode_at_once(vae, pixels, cut):
     latents = torch.cat([encoder.encode(part) for part in pixels.split(cut, dim=2)], dim=2)
     assert latents.shape == (2, 16, 5, 2, 4)
     torch.testing.assert_close(latents, reference_vae.encode(vae.state_dict(), pixels), rtol=0, atol=1e-5)
+
+
+def test_slices_of_large_frames_change_nothing(vae, pixels, monkeypatch):
+    whole = StreamingEncoder(vae).encode(pixels)
+    monkeypatch.setattr(decode, "SMALL", 0)
+    torch.testing.assert_close(StreamingEncoder(vae).encode(pixels), whole, rtol=0, atol=1e-5)
 
 
 def test_every_cut_gives_the_same_bits(vae, pixels):
