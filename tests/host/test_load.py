@@ -113,8 +113,9 @@ def test_a_file_that_is_not_there_is_refused(load, folder):
 
 def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, output):
     """Seen to fail when the demo's embeddings are not padded as in training (another prompt length)."""
-    import nodes
     from comfy_extras.nodes_hunyuan import EmptyHunyuanLatentVideo
+
+    import nodes
 
     model, clip, vae = pack.part("nodes.demo_model").DemoModel.execute().result
     demo = pack.part("histream_core.demo")
@@ -135,7 +136,7 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
     from histream_core.stream import Prompt, Stream, make_caches
     from histream_core.wan import Denoiser, Text
 
-    model, clip, vae = pack.part("nodes.demo_model").DemoModel.execute().result
+    model, clip, _ = pack.part("nodes.demo_model").DemoModel.execute().result
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(demo.PROMPT))
     empty = {"samples": torch.zeros(1, 16, 5, 32, 32)}
     sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler

@@ -47,9 +47,9 @@ def test_the_committed_object_info_is_that_of_the_host(object_info):
         if node["type"] in object_info
     }
     ours = {name for name in object_info if name.startswith("HiStream")}
-    keep = ("input", "input_order", "output", "output_is_list", "output_name", "output_node", "display_name", "category")
+    facts = ("input", "input_order", "output", "output_is_list", "output_name", "output_node", "display_name")
     wanted = {
-        name: {key: object_info[name][key] for key in (*keep, *(("description",) if name in ours else ()))}
+        name: {key: object_info[name][key] for key in (*facts, *(["description"] if name in ours else []))}
         for name in sorted(ours | used)
     }
     text = json.dumps(wanted, indent=1) + "\n"
@@ -124,7 +124,9 @@ def test_the_other_workflows_lack_nothing_but_their_model_files(server, convert,
     """The server checks every input of every node; only the files are not in its folders."""
     prompt = convert(name)
     refused = server.post("/prompt", {"prompt": prompt})["node_errors"]
-    missing = {(refused[key]["class_type"], e["details"].split(":")[0]) for key in refused for e in refused[key]["errors"]}
+    missing = {
+        (node["class_type"], error["details"].split(":")[0]) for node in refused.values() for error in node["errors"]
+    }
     assert missing == {("HiStreamLoadModel", "model_name"), ("CLIPLoader", "clip_name"), ("VAELoader", "vae_name")}
 
 
