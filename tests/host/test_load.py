@@ -29,7 +29,6 @@ def load(pack):
 def test_a_published_container_loads_and_samples_as_the_plain_file(
     load, folder, wan_weights, sample, load_wan, positive, latent
 ):
-    """Seen to fail when `_strip` keeps the prefix: nothing of the model is found."""
     save_file(wan_weights, folder / "plain.safetensors", metadata=METADATA)
     wanted = sample(load_wan(), positive, latent(3))
     got = sample(load("plain.safetensors", preset="self-forcing"), positive, latent(3))
@@ -94,7 +93,7 @@ def write_bad(kind: str, path, weights) -> None:
 def test_a_file_that_is_no_wan_model_is_one_clear_line(
     load, folder, wan_weights, kind, ending, sample, load_wan, positive, latent
 ):
-    """Seen to fail when files are opened with the host's load_torch_file: tracebacks of other libraries."""
+    """Seen to fail when the file is not checked: whatever the host makes of it."""
     import histream_core
 
     path = folder / f"bad{ending}"
@@ -112,7 +111,7 @@ def test_a_file_that_is_not_there_is_refused(load, folder):
 
 
 def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, output):
-    """Seen to fail when the demo's embeddings are not padded as in training (another prompt length)."""
+    """Seen to fail when the tokens are cut to another length than in training."""
     from comfy_extras.nodes_hunyuan import EmptyHunyuanLatentVideo
 
     import nodes

@@ -117,6 +117,18 @@ def test_a_node_that_skips_steps_is_refused(refused, load_wan):
     refused("skipped a step", model)
 
 
+def test_a_node_that_changes_the_prompt_on_the_way_is_refused(refused, load_wan):
+    """Seen to fail without the comparison: the change is silently left out."""
+    from comfy.patcher_extension import WrappersMP
+
+    def louder(executor, x, timestep, context, *args, **kwargs):
+        return executor(x, timestep, context * 2, *args, **kwargs)
+
+    model = load_wan().clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "louder", louder)
+    refused("changes the CONDITIONING", model)
+
+
 def test_guidance_is_refused(pack, load_wan, positive, latent):
     import comfy.samplers
 

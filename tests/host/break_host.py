@@ -1,0 +1,105 @@
+"""Break the nodes on purpose, one place at a time, and see the host tests notice.
+
+Run by hand with the Python that runs the host tests: `python tests/host/break_host.py` (some minutes; `--only WORD` for
+some). Each entry replaces one piece of text in a copy of the pack and names the test that must then fail.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# file, what stands there, what it is broken to, test file, part of the test's name
+BREAKS = [
+    ("histream_core/wan.py", "embed_time(timestep.repeat_interleave(frames)", "embed_time(timestep.repeat_interleave(1)",
+     "test_sampler.py", "bit_for_bit"),
+    ("histream_core/wan.py", "attention.norm_q(attention.q(x)), attention.norm_k(attention.k(x))",
+     "attention.norm_q(torch.nn.functional.linear(x, attention.q.weight, attention.q.bias)), "
+     "attention.norm_k(attention.k(x))", "test_sampler.py", "another_loader"),
+    ("nodes/host.py", "    model = model.clone()\n    model.set_attachments",
+     "    model = model.clone()\n    model.patches = {}\n    model.set_attachments", "test_sampler.py", "with_a_lora"),
+    ("nodes/host.py", '| {"dtype": self.base.get_dtype_inference()}', '| {"dtype": self.base.get_dtype()}',
+     "test_sampler.py", "quantised"),
+    ("nodes/host.py", "heads=heads, transformer_options=transformer_options)", "heads=heads, transformer_options={})",
+     "test_sampler.py", "attention_that_a_user_chose"),
+    ("nodes/host.py", 'transformer_options["block_index"] = index', 'transformer_options["block_index"] = 0',
+     "test_sampler.py", "attention_that_a_user_chose"),
+    ("nodes/host.py", "chunk_shape(model, plan, noise_shape), conds", "noise_shape, conds",
+     "test_sampler.py", "asked_for_one_chunk"),
+    ("nodes/host.py", "    if not isinstance(function, ChunkSampler):", "    if isinstance(function, ChunkSampler):",
+     "test_sampler.py", "asked_for_one_chunk and twin"),
+    ("nodes/host.py", 'SeededNoise(extra_args.get("seed") or 0)', "SeededNoise(int(x.abs().sum()))",
+     "test_sampler.py", "sampler_twin"),
+    ("nodes/host.py", "        if step.sigma == 0:\n            return latent\n        self.num_done += 1\n",
+     "        self.num_done += 1\n        if step.sigma == 0:\n            return latent\n",
+     "test_sampler.py", "progress_counts"),
+    ("nodes/host.py", "image = self.previewer(clean) if self.previewer else None", "image = None",
+     "test_sampler.py", "progress_counts"),
+    ("nodes/host.py", "model.model.process_latent_out(clean[:1, :, -1:].float())", "clean[:1, :, -1:].float()",
+     "test_sampler.py", "true_colours"),
+    ("nodes/host.py", "        model.set_additional_models(WRAPPER_KEY, [vae.patcher])", "        pass",
+     "test_sampler.py", "true_colours"),
+    ("nodes/host.py", "        clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)",
+     "        try:\n            clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)\n"
+     "        except BaseException:\n            clean, self._call = latent, None", "test_sampler.py", "cancel"),
+    ("nodes/host.py", "if self._call is not None:", "if False:", "test_refusals.py", "skips_steps"),
+    ("nodes/host.py", "    if asked:\n", "    if False:\n", "test_refusals.py", "patches_that_would and rope"),
+    ("nodes/host.py", "    if unused:\n        raise ValueError(f\"another node replaced", "    if False:\n        raise "
+     "ValueError(f\"another node replaced", "test_refusals.py", "patches_that_would and forward"),
+    ("nodes/host.py", "if context.shape != text.context.shape or not torch.equal(", "if False and not torch.equal(",
+     "test_refusals.py", "changes_the_prompt"),
+    ("nodes/host.py", "    if cfg != 1:\n", "    if False:\n", "test_refusals.py", "guidance"),
+    ("nodes/host.py", "    if sigmas.shape != wanted.shape or not", "    if False and not",
+     "test_refusals.py", "sigmas_of_another"),
+    ("nodes/host.py", "    if torch.count_nonzero(samples):\n", "    if False:\n", "test_refusals.py", "with_content"),
+    ("nodes/host_decode.py", "yield frame.to(vae.device)", "yield (decoder.reset(), frame.to(vae.device))[1]",
+     "test_decode.py", "hosts_own_decode"),
+    ("nodes/host_decode.py", "keep_on=stopped", "keep_on=()", "test_decode.py", "cancel"),
+    ("nodes/host_decode.py", "    if needed > limit_gib:\n", "    if False:\n", "test_decode.py", "above_the_limit"),
+    ("nodes/host_load.py", 'checkpoint = check(read_checkpoint(path), "wan")', "checkpoint = read_checkpoint(path)",
+     "test_load.py", "no_wan_model and incomplete"),
+    ("nodes/host_load.py", "ModelSettings(preset=preset)", "ModelSettings()", "test_load.py", "travels"),
+    ("nodes/host_load.py", "return {DEMO_TOKENS: token_table([text])}", "return {DEMO_TOKENS: token_table([text])[:, :8]}",
+     "test_load.py", "own_text_encode"),
+    ("nodes/dual_resolution_cache.py", "before,\n            preset=before.preset if preset == AUTO else preset,",
+     "before,\n            preset=None if preset == AUTO else preset,", "test_load.py", "travels"),
+]  # fmt: skip
+
+
+def survives(file: str, old: str, new: str, test_file: str, name: str) -> bool:
+    """True where the tests pass although the pack is broken."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "pack"
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", "__pycache__", "training"))
+        path = root / file
+        source = path.read_text(encoding="utf-8")
+        if source.count(old) != 1:
+            sys.exit(f"{file} does not hold this text exactly once any more: {old!r}")
+        path.write_text(source.replace(old, new), encoding="utf-8")
+        pytest = Path(sys.executable).with_name("pytest")
+        command = [pytest, "-q", "-x", "-p", "no:cacheprovider", f"tests/host/{test_file}", "-k", name]
+        return subprocess.run(command, cwd=root, env=os.environ, capture_output=True, check=False).returncode != 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="breaks whose text, test or file name contains this")
+    only = parser.parse_args().only
+    survivors = 0
+    for entry in (entry for entry in BREAKS if only in " ".join(entry)):
+        survived = survives(*entry)
+        survivors += survived
+        sys.stdout.write(
+            f"{'NOT NOTICED' if survived else 'noticed':12}{entry[0]}: {entry[1].strip()!r} ({entry[4]})\n"
+        )
+        sys.stdout.flush()
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
