@@ -1,0 +1,52 @@
+"""Runs that survive: every finished chunk is a file, and a run can be resumed, extended, retried and branched.
+
+A journal is the folder of a run, a session goes on with it from wherever it stands, verbs are what a user does.
+"""
+
+from .fingerprint import environment, fingerprint_weights, hash_tensor
+from .journal import DamagedRunError, Journal
+from .lock import RunInUseError
+from .manifest import Manifest, Section, Seed, Settings
+from .run import Finished, Session, Snapshots
+from .verbs import (
+    RunInfo,
+    branch,
+    branched,
+    check_same,
+    clean,
+    extend,
+    list_runs,
+    notes,
+    resume,
+    retry,
+    start,
+    start_or_resume,
+)
+
+__all__ = [
+    "DamagedRunError",
+    "Finished",
+    "Journal",
+    "Manifest",
+    "RunInUseError",
+    "RunInfo",
+    "Section",
+    "Seed",
+    "Session",
+    "Settings",
+    "Snapshots",
+    "branch",
+    "branched",
+    "check_same",
+    "clean",
+    "environment",
+    "extend",
+    "fingerprint_weights",
+    "hash_tensor",
+    "list_runs",
+    "notes",
+    "resume",
+    "retry",
+    "start",
+    "start_or_resume",
+]

@@ -1,0 +1,174 @@
+"""A run that keeps what it makes: chunks come finished, each already on the disk.
+
+B batch, C channels, T latent frames, F pixel frames; H W in pixels where frames are meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..decode import StreamingDecoder, memory_frames, to_frames
+from ..noise import Noise
+from ..plan import Chunk, Plan, replay
+from ..stream import Given, Stream
+from .journal import Journal
+from .manifest import ChunkSeeds, kept_frames, whole_chunks
+
+MakeStream = Callable[[Plan, Noise, Given], Stream]
+"""A new stream over fresh caches: what weights and prompts it runs on is the caller's business."""
+
+CACHES, VAE = "stream.", "vae."
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A chunk that is in the journal."""
+
+    chunk: Chunk
+    latent: Tensor
+    """[B, C, T, H, W] float32, the whole chunk, on whatever device it was made."""
+    frames: Tensor | None
+    """[B, F, H, W, 3] in [0, 1], cropped to the video; None where nobody asked for them."""
+    new: bool
+    """Made now; else it was in the journal."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """When to keep the state of caches and VAE, so that resuming computes no clean passes again.
+
+    It takes as much disk as they take memory, and one is kept.
+    """
+
+    every: int = 0
+    """Chunks between two; 0: none."""
+    on_cancel: bool = False
+    cancel: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit)
+    """How the user stops a run."""
+
+
+class Session:
+    """Goes on with the run of a journal from wherever it stands, to its end; for one pass over `run`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        make_stream: MakeStream,
+        decoder: StreamingDecoder | None = None,
+        *,
+        given: Given | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        """`given` has the clean latents of chunks that the plan does not denoise, until the journal has them."""
+        self.journal, self.make_stream, self.decoder = journal, make_stream, decoder
+        self.snapshots = snapshots or Snapshots()
+        self._given = given
+        self._stream: Stream | None = None
+        self._decoded: int | None = 0
+        """Chunks that went through the VAE; None while one does."""
+
+    def run(self, first_frames: int = 0) -> Iterator[Finished]:
+        """Yield the chunks from `first_frames` on, the finished ones first, then those that are made now.
+
+        Chunks before it, whose frames the caller has already, are yielded only if they are made now, without frames.
+        The caches are brought back by the newest snapshot, else by clean passes over the finished chunks; the VAE's
+        memory by the snapshot or by decoding as far back as it reaches. Nothing is denoised again.
+        """
+        journal, plan = self.journal, whole_chunks(self.journal.manifest.plan)
+        done = journal.finished
+        snapshot = journal.newest_snapshot() if done else None
+        if snapshot and self.decoder and snapshot[1] == first_frames:
+            self._restore_decoder(snapshot[2], first_frames)
+        for chunk in plan.chunks[first_frames:done]:
+            latent = journal.read(chunk.index)
+            yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=False)
+        if done == len(plan.chunks):
+            return
+        position = self._open_stream(replay(plan, done), snapshot)
+        del snapshot
+        chunks = zip(plan.chunks[position:], self._stream.chunks(position), strict=True)
+        try:
+            for chunk, latent in chunks:
+                position = chunk.index
+                if position < done:
+                    continue
+                journal.write(position, latent)
+                yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=True)
+                if self.snapshots.every and (position + 1) % self.snapshots.every == 0:
+                    self._save(position)
+        except self.snapshots.cancel:
+            if self.snapshots.on_cancel:
+                self._save_interrupted(position)
+            raise
+
+    def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> int:
+        """Make the stream, and return the chunk it goes on with."""
+        noise = ChunkSeeds(self.journal.manifest)
+        self._stream = self.make_stream(plan, noise, self._latent)
+        if snapshot is None:
+            return 0
+        try:
+            self._stream.restore(_part(snapshot[2], CACHES))
+        except (KeyError, ValueError):  # of a shorter run, whose caches had another size
+            self._stream = self.make_stream(plan, noise, self._latent)
+            return 0
+        return snapshot[0]
+
+    def _latent(self, chunk: Chunk) -> Tensor:
+        if chunk.index < self.journal.finished:
+            return self.journal.read(chunk.index)
+        if self._given is None:
+            raise ValueError(f"chunk {chunk.index} is not denoised, and nobody gave its latent")
+        return self._given(chunk)
+
+    def _decode(self, chunk: Chunk, latent: Tensor, first: int) -> Tensor | None:
+        if self.decoder is None or chunk.index < first:
+            return None
+        if self._decoded != chunk.index:
+            self._warm_up(chunk)
+        kept = latent[:, :, : kept_frames(self.journal.manifest.plan, chunk)].to(self._device)
+        self._decoded = None
+        pixels = self.decoder.decode(kept)
+        self._decoded = chunk.index + 1
+        return to_frames(pixels)
+
+    def _warm_up(self, chunk: Chunk) -> None:
+        """Give the VAE the frames before a chunk, as far back as its memory reaches."""
+        start = chunk.frames.start
+        seen = range(max(0, start - memory_frames(self.decoder.vae)), start)
+        self.decoder.warm_up(self.journal.frames(seen).to(self._device), start=seen.start)
+
+    def _restore_decoder(self, tensors: dict[str, Tensor], decoded: int) -> None:
+        latent = self.journal.read(0).to(self._device)
+        self.decoder.restore(_part(tensors, VAE), latent)
+        self._decoded = decoded
+
+    @property
+    def _device(self):
+        return next(self.decoder.vae.parameters()).device
+
+    def _save(self, position: int) -> None:
+        """Write a snapshot from which the stream goes on with chunk `position`."""
+        state = {CACHES + name: tensor for name, tensor in self._stream.snapshot().items()}
+        if self._decoded:
+            state |= {VAE + name: tensor for name, tensor in self.decoder.snapshot().items()}
+        self.journal.write_snapshot(position, self._decoded or 0, state)
+
+    def _save_interrupted(self, position: int) -> None:
+        """The same after the stream was stopped anywhere behind chunk `position`, if its state is whole.
+
+        It is where every cache holds all that a chunk looks at: the next one, or else this one.
+        """
+        held = set(self._stream.snapshot()["window.frames"].tolist())
+        held = held.intersection(*(cache.frames for cache in self._stream.caches.values()))
+        for chunk in reversed(self.journal.manifest.plan.chunks[max(1, position) : position + 2]):
+            if held.issuperset(chunk.context):
+                self._save(chunk.index)
+                return
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,254 @@
+"""What a user does with runs: start, resume, extend, retry, branch, list, clean up."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..disk import sync_folder
+from ..plan import Plan
+from .journal import (
+    CHUNKS,
+    LOCK,
+    MANIFEST,
+    SNAPSHOTS,
+    DamagedRunError,
+    Journal,
+    check_run,
+    chunk_indices,
+    chunk_path,
+    create,
+    inside,
+    lock,
+    read_manifest,
+    snapshot_paths,
+)
+from .lock import is_locked
+from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames
+from .video import SEGMENTS, drop_segment, picture_files, segment_files, video_path
+
+CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What a disk says that knows no second name for a file."""
+
+
+def start(folder: str | Path, manifest: Manifest) -> Journal:
+    """A new run in `folder`. Raises FileExistsError where a run is already."""
+    create(Path(folder), manifest)
+    return Journal(folder)
+
+
+def resume(folder: str | Path, now: Manifest | None = None) -> Journal:
+    """Open a run to go on with it. With `now`, what would be started today, it is refused if anything differs.
+
+    Raises FileNotFoundError, RunInUseError, DamagedRunError, or ValueError that names what differs.
+    """
+    journal = Journal(folder)
+    try:
+        if now:
+            check_same(journal, now)
+    except ValueError:
+        journal.close()
+        raise
+    return journal
+
+
+def start_or_resume(folder: str | Path, manifest: Manifest) -> Journal:
+    """Resume the run in `folder` if it is this one, start it where there is none."""
+    if os.path.lexists(Path(folder) / MANIFEST):
+        return resume(folder, manifest)
+    return start(folder, manifest)
+
+
+def check_same(journal: Journal, now: Manifest) -> None:
+    """Refuse to go on with a run under other conditions. Raises ValueError that names what differs."""
+    found = differences(journal.manifest, now)
+    if found:
+        raise ValueError(
+            f"the run in {journal.folder} was made otherwise: {', '.join(found)} changed; "
+            "put it back, or branch to go on with what is new"
+        )
+
+
+def notes(journal: Journal, now: Manifest) -> list[str]:
+    """What may change the last bits of numbers though it is no setting: another device, torch, thread count."""
+    then, today = journal.manifest.made_with, now.made_with
+    return [
+        f"the run was begun with {name} {then.get(name, 'none')}, now it is {today.get(name, 'none')}: new frames fit, "
+        "but may not be the same to the last bit as in one run"
+        for name in sorted(then.keys() | today.keys())
+        if then.get(name) != today.get(name)
+    ]
+
+
+def extend(journal: Journal, plan: Plan, section: Section | None = None) -> None:
+    """Make an open run longer: `plan` begins as its plan does. A new `section` begins behind the old end.
+
+    Raises ValueError for a plan that begins otherwise or is not longer.
+    """
+    old = journal.manifest
+    check_longer(old.plan, plan)
+    sections = old.sections
+    if section:
+        sections = (*sections, replace(section, first_chunk=old.num_chunks))
+    last = old.plan.chunks[-1]
+    if kept_frames(old.plan, last) < len(last.frames):  # what was cut off comes back
+        drop_segment(journal.folder, old, last.index)
+    journal.rewrite(replace(old, plan=plan, sections=sections))
+
+
+def branched(manifest: Manifest, chunk: int, *, seed: int | None = None, section: Section | None = None) -> Manifest:
+    """The run that is like another up to `chunk`, and from there on has another seed or prompt."""
+    seeds, sections = manifest.seeds, manifest.sections
+    if seed is not None:
+        seeds = (*(old for old in seeds if old.first_chunk < chunk), Seed(chunk, seed))
+    if section:
+        sections = (*(old for old in sections if old.first_chunk < chunk), replace(section, first_chunk=chunk))
+    return replace(manifest, seeds=seeds, sections=sections)
+
+
+def branch(source: str | Path, folder: str | Path, chunk: int, manifest: Manifest | None = None) -> Journal:
+    """A new run that shares the first `chunk` chunks with another; `manifest` is what it is, as `branched` makes it.
+
+    Without one, it is the same run again. The chunks are linked where the disk can do that, else copied. Raises
+    ValueError for chunks that are not there, FileExistsError where `folder` is not empty, and as `resume` does.
+    """
+    source, folder = Path(source), Path(folder)
+    with Journal(source) as old:
+        if not 0 <= chunk <= old.finished:
+            raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")
+        manifest = manifest or old.manifest
+        _check_head(old.manifest, manifest, chunk)
+        base = Base(source.resolve().name, chunk, old.recipe(chunk - 1)) if chunk else None
+        _check_free(folder)
+        partial = folder.with_name(f".{folder.name}.partial")
+        if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
+            clean(partial)
+        create(partial, replace(manifest, base=base))
+        for index in range(chunk):
+            _share(chunk_path(source, index), chunk_path(partial, index))
+        sync_folder(partial / CHUNKS)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()  # is empty
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    return Journal(folder)
+
+
+def retry(source: str | Path, folder: str | Path, chunk: int, seed: int) -> Journal:
+    """A new run that shares the first `chunk` chunks with another and goes on with another seed."""
+    return branch(source, folder, chunk, branched(read_manifest(Path(source)), chunk, seed=seed))
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run, as a look from outside shows it: nothing is locked, no chunk is read."""
+
+    folder: Path
+    state: str
+    """finished, stopped, running or damaged."""
+    problem: str
+    """What is damaged."""
+    chunks: int
+    num_chunks: int
+    num_bytes: int
+    manifest: Manifest | None
+
+
+def list_runs(folder: str | Path) -> list[RunInfo]:
+    """The run in `folder`, and those in the folders in it. Raises FileNotFoundError."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} does not exist: give the one that holds the runs")
+    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    return [_look(place) for place in places if os.path.lexists(place / MANIFEST)]
+
+
+def clean(folder: str | Path, *, video: bool = False) -> int:
+    """Remove what a run left in its folder, and return the bytes that were freed; the video stays unless asked for.
+
+    Files that are not a run's stay, and the folder with them. Raises as `resume` does, but takes damaged runs too.
+    """
+    folder = Path(folder)
+    held = lock(folder)
+    freed = 0
+    try:
+        with contextlib.suppress(DamagedRunError):
+            manifest = read_manifest(folder)
+            freed += _remove(segment_files(folder))
+            if video:
+                freed += _remove(picture_files(folder, manifest))
+                freed += _remove([path for path in [video_path(folder, manifest)] if path.is_file()])
+                _drop_empty(video_path(folder, manifest))
+        chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
+        freed += _remove([*_partials(folder), *snapshot_paths(folder), *chunks, folder / MANIFEST])
+    finally:
+        held.release()
+    (folder / LOCK).unlink(missing_ok=True)
+    for name in (CHUNKS, SNAPSHOTS, SEGMENTS, ""):
+        _drop_empty(folder / name)
+    return freed
+
+
+def _look(folder: Path) -> RunInfo:
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    try:
+        check_run(folder)
+        manifest = read_manifest(folder)
+        chunks = len(chunk_indices(folder))
+    except DamagedRunError as error:
+        return RunInfo(folder, "damaged", str(error), 0, 0, num_bytes, None)
+    if is_locked(folder / LOCK):
+        state = "running"
+    else:
+        whole = chunks == manifest.num_chunks and video_path(folder, manifest).exists()
+        state = "finished" if whole else "stopped"
+    return RunInfo(folder, state, "", chunks, manifest.num_chunks, num_bytes, manifest)
+
+
+def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
+    """Shared chunks must be the frames that the new plan means by them."""
+    kept = [[c.frames for c in manifest.plan.chunks[:chunk]] for manifest in (old, new)]
+    if kept[0] != kept[1] or old.plan.size != new.plan.size:
+        raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
+
+
+def _check_free(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise FileExistsError(f"{folder} is there already: choose a new folder for the branch")
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"the folder {folder.parent} does not exist: create it or choose another one")
+
+
+def _share(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _partials(folder: Path) -> Iterator[Path]:
+    """What a kill left half written."""
+    yield from folder.glob("manifest.partial.json")
+    for name in (CHUNKS, SNAPSHOTS):
+        yield from (inside(folder / name)).glob("[0-9]*.partial.safetensors")
+        yield from (folder / name).glob(".[0-9]*.safetensors.partial")
+
+
+def _remove(paths: list[Path]) -> int:
+    freed = 0
+    for path in paths:
+        freed += path.lstat().st_size
+        path.unlink()
+    return freed
+
+
+def _drop_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

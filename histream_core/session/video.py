@@ -1,0 +1,116 @@
+"""The video of a run, in pieces that outlive a kill: a closed segment for every chunk, or the pictures themselves.
+
+What is whole is never made again. Segments are joined without encoding when the last one is there, and stay, so that
+a run can be made longer.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from ..container import join
+from ..disk import GIGABYTE, MARGIN, check_space
+from ..formats import Format, find_format
+from ..pixels import Metadata
+from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk
+from ..schedule import Scale
+from ..writers import PictureFolder, Segments, segment_name
+from .journal import inside
+from .manifest import Manifest, Settings
+
+SEGMENTS = "segments"
+
+LATENT_CHANNELS, FLOAT_BYTES = 16, 4
+
+_SEGMENT = re.compile(r"seg-[0-9]{5}(\.partial)?\.[a-z0-9]+")
+
+
+def format_of(settings: Settings) -> Format:
+    return find_format(settings.format, settings.depth)
+
+
+def video_path(folder: Path, manifest: Manifest) -> Path:
+    """Where the finished video, or the folder of pictures, lies."""
+    return inside(folder / manifest.settings.output)
+
+
+def check_room(folder: Path, manifest: Manifest, first: int = 0) -> None:
+    """Refuse a run whose latents and video, from chunk `first` on, have no room on the disk. Raises OSError."""
+    format, plan = format_of(manifest.settings), manifest.plan
+    left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
+    check_space(folder, format, manifest.settings.size, left, copies=1 if format.is_sequence else 2)
+    height, width = plan.grids[Scale.HIGH]
+    latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
+    free = shutil.disk_usage(folder).free
+    if latents * MARGIN > free:
+        raise OSError(f"the latents of the run need {latents / GIGABYTE:.1f} GB in {folder}, where "
+                      f"{free / GIGABYTE:.1f} GB are free: free space or choose another folder")  # fmt: skip
+
+
+def first_frame(chunk: Chunk) -> int:
+    """The number of a chunk's first frame in the video."""
+    return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (chunk.frames.start - 1))
+
+
+def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
+    """Chunks, from the first on, whose frames are all in whole files."""
+    format = format_of(manifest.settings)
+    chunks = manifest.plan.chunks
+    if not format.is_sequence:
+        segments = inside(folder / SEGMENTS)
+        return next((c.index for c in chunks if not segment_name(segments, format, c.index).exists()), len(chunks))
+    there = {path.name for path in picture_files(folder, manifest)}
+    names = (_picture(manifest, format, index) for index in range(manifest.plan.pixel_frames))
+    count = next((index for index, name in enumerate(names) if name not in there), manifest.plan.pixel_frames)
+    ends = [*(first_frame(chunk) for chunk in chunks[1:]), manifest.plan.pixel_frames]
+    return sum(end <= count for end in ends)
+
+
+def open_video(
+    folder: Path, manifest: Manifest, first: int, metadata: Metadata | None = None
+) -> Segments | PictureFolder:
+    """A writer that goes on with chunk `first`; each of its `write` calls must be one chunk."""
+    settings, format = manifest.settings, format_of(manifest.settings)
+    size, fps = settings.size, settings.fps
+    if not format.is_sequence:
+        return Segments(inside(folder / SEGMENTS), format, size=size, fps=fps, first=first)
+    start = first_frame(manifest.plan.chunks[first])
+    return PictureFolder(video_path(folder, manifest), format, size=size, fps=fps, metadata=metadata, first_frame=start)
+
+
+def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path:
+    """Make the video out of all segments, and say where it is. Raises ValueError for a segment that does not fit."""
+    path, format = video_path(folder, manifest), format_of(manifest.settings)
+    if not format.is_sequence:
+        names = [segment_name(inside(folder / SEGMENTS), format, chunk.index) for chunk in manifest.plan.chunks]
+        num_frames = join(names, path, format, metadata=metadata)
+        if num_frames != manifest.plan.pixel_frames:
+            raise ValueError(f"{path} has {num_frames} frames where {manifest.plan.pixel_frames} should be: "
+                             f"remove {folder / SEGMENTS} and resume")  # fmt: skip
+    return path
+
+
+def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
+    """Forget the segment of a chunk; it is written anew."""
+    format = format_of(manifest.settings)
+    if not format.is_sequence:
+        segment_name(inside(folder / SEGMENTS), format, index).unlink(missing_ok=True)
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """All segments, half written ones too."""
+    segments = inside(folder / SEGMENTS)
+    return sorted(path for path in segments.glob("seg-*") if _SEGMENT.fullmatch(path.name))
+
+
+def picture_files(folder: Path, manifest: Manifest) -> list[Path]:
+    """All pictures of a sequence."""
+    name, suffix = manifest.settings.output, format_of(manifest.settings).suffix
+    pattern = re.compile(rf"{re.escape(name)}\.[0-9]{{5,}}(\.partial)?{re.escape(suffix)}")
+    return sorted(path for path in video_path(folder, manifest).glob("*") if pattern.fullmatch(path.name))
+
+
+def _picture(manifest: Manifest, format: Format, index: int) -> str:
+    return f"{manifest.settings.output}.{index:05d}{format.suffix}"

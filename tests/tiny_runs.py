@@ -1,0 +1,114 @@
+"""Tiny runs that are kept in a folder, for the tests of sessions. As a program it works on one until it is killed."""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import tiny
+
+from histream_core import session
+from histream_core.decode import StreamingDecoder
+from histream_core.stream import Prompt, Stream, make_caches
+from histream_core.wan import Denoiser
+from histream_core.wan_vae import WanVAE
+
+SETTINGS = session.Settings("demo", "histream", (32, 32), 16.0, "h264-mp4", "video.mp4", "float32")
+PROMPTS = {"a cat": 0, "a dog": 5}
+
+
+def vae(seed=0):
+    """A random VAE with a level less than Wan's: four times as wide as its latents, four frames for each of theirs."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        small = WanVAE(dim=4, z_dim=4, dim_mult=(1, 1, 1), temporal_downsample=(True, True))
+        return small.requires_grad_(False).eval()
+
+
+MODEL, VAE = tiny.wan(), vae()
+
+
+def plan(num_frames=14, **settings):
+    return tiny.plan(num_frames=num_frames, **({"width": 32, "height": 32} | settings))
+
+
+def section(prompt="a cat", first_chunk=0, recache=False):
+    text = session.hash_tensor(tiny.text(PROMPTS[prompt]).context)
+    return session.Section(first_chunk, prompt, text, recache)
+
+
+def manifest(a_plan=None, *, model=MODEL, seeds=((0, 1),), sections=None, **settings):
+    return session.Manifest(
+        plan=a_plan or plan(),
+        settings=replace(SETTINGS, **settings),
+        sections=tuple(sections or [section()]),
+        seeds=tuple(session.Seed(*pair) for pair in seeds),
+        fingerprint={"model": session.fingerprint_weights(model), "vae": session.fingerprint_weights(VAE)},
+        source={"model": "tiny"},
+        made_with=session.environment(),
+    )
+
+
+class Run:
+    """A session over the tiny models that counts the network's calls: `steps` that denoise, `passes` that cache."""
+
+    def __init__(self, journal, *, model=MODEL, decoder=True, on_call=None, **options):
+        self.steps = self.passes = 0
+        self.denoise, self.journal, self.on_call = Denoiser(model), journal, on_call
+        vae_decoder = StreamingDecoder(VAE, normalised=False, rollback=False) if decoder else None
+        self.session = session.Session(journal, self.stream, vae_decoder, **options)
+
+    def stream(self, a_plan, noise, given):
+        sizes = {"num_layers": 2, "num_heads": 2, "head_dim": 24}
+        prompts = [
+            Prompt(tiny.text(PROMPTS[section.prompt]), section.first_chunk, section.recache)
+            for section in self.journal.manifest.sections
+        ]
+        return Stream(a_plan, self.call, make_caches(a_plan, **sizes), noise, prompts, channels=4, given=given)
+
+    def call(self, latent, step, cache, text):
+        if self.on_call:
+            self.on_call()
+        self.steps += step.sigma > 0
+        self.passes += step.sigma == 0
+        return self.denoise(latent, step, cache, text)
+
+    def chunks(self, first_frames=0):
+        return self.session.run(first_frames)
+
+
+def finish(journal, first_frames=0, **options):
+    """Latents and frames of a run, to its end."""
+    with journal:
+        chunks = list(Run(journal, **options).chunks(first_frames))
+    return [chunk.latent for chunk in chunks], [chunk.frames for chunk in chunks]
+
+
+def begin(folder, num_chunks, a_manifest=None, **options):
+    """Start a run and stop it after so many chunks."""
+    with session.start_or_resume(folder, a_manifest or manifest()) as journal:
+        chunks = Run(journal, **options).chunks()
+        for chunk in chunks:
+            if chunk.chunk.index == num_chunks - 1:
+                chunks.close()
+    return folder
+
+
+def same(one, other):
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def work(folder, pause):
+    torch.set_num_threads(1)
+    with session.start_or_resume(folder, manifest(plan(30))) as journal:
+        for chunk in Run(journal, on_call=lambda: time.sleep(pause), snapshots=session.Snapshots(every=2)).chunks():
+            print(chunk.chunk.index, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), float(sys.argv[2]))
