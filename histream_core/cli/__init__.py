@@ -1,0 +1,85 @@
+"""The command line: `histream VERB ...`.
+
+Exit status 0, or 2 with one line on standard error that says what to change, or 130 after Ctrl-C. With --json the last
+thing on standard output is one JSON object; progress and notes go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status comes back."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt as stop:
+        _complain(f"stopped: {stop}" if str(stop) else "stopped")
+        return INTERRUPTED
+    except (ValueError, OSError, MemoryError) as error:
+        _complain(str(error) or "out of memory: ask for a smaller size")
+    except ModuleNotFoundError as error:
+        _complain(f"{error.name} is not installed: pip install '{_extra(error.name)}'")
+    return BAD_INPUT
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = Parser(prog="histream", description="Long, high-resolution video, chunk by chunk (arXiv 2512.21338).")
+    parser.add_argument("--version", action="version", version=f"histream {__version__}")
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["--version"]:  # answered without loading anything
+        parser.parse_args(words[:1])
+    _add_verbs(parser)
+    args = parser.parse_args(words)
+    result, text = _guarded(args)
+    if text and not args.json:
+        sys.stdout.write(f"{text}\n")
+    if args.json:
+        sys.stdout.write(f"{json.dumps(result, allow_nan=False)}\n")
+    return 0
+
+
+def _add_verbs(parser: Parser) -> None:
+    from . import costs, files, sheet, videos
+
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    for module in (videos, costs, files, sheet):
+        for verb in module.add_to(verbs):
+            verb.add_argument("--json", action="store_true", help="print one JSON object last")
+
+
+def _guarded(args: argparse.Namespace) -> tuple[dict, str]:
+    import torch
+
+    try:
+        return args.run(args)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError("the GPU is out of memory: ask for a smaller --size, or see histream plan --vram") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's own words for a computer that has run out of it
+            raise
+        raise MemoryError("out of memory: ask for a smaller --size") from error
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"histream: {' '.join(message.split())}\n")
+
+
+def _extra(module: str | None) -> str:
+    extras = {"torch": "histream[headless]", "transformers": "histream[text]", "sentencepiece": "histream[text]"}
+    return extras.get(module or "", module or "histream")

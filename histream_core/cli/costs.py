@@ -1,0 +1,88 @@
+"""`histream plan`: what a video would take, before anything is loaded or computed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .. import demo
+from ..checkpoint import DTYPES, guess_preset, load_vae, read_checkpoint
+from ..cost import GB, Cost, does_not_fit
+from ..presets import MODES, find_preset
+from ..wan_model import WanConfig
+from .progress import tell
+from .videos import add_size_options, plan_video
+from .weights import DEMO
+
+MODELS = {
+    "wan-1.3b": WanConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30),
+    "wan-14b": WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
+}
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser("plan", help="what a video would take: network calls, operations, memory")
+    verb.add_argument("--model", metavar="M", default="wan-1.3b", help=f"{', '.join(MODELS)}, {DEMO} or a file")
+    verb.add_argument("--preset", metavar="NAME", help="how the weights are sampled (default: what fits the model)")
+    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
+    add_size_options(verb, size="1920x1088")
+    verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
+    verb.add_argument("--vram", metavar="GB", type=float, help="say what would not fit into a card of that size")
+    verb.set_defaults(run=run_plan)
+    yield verb
+
+
+def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
+    """Chunks, network calls, operations and bytes of a plan."""
+    if args.vram is not None and not args.vram > 0:
+        raise ValueError(f"a card of {args.vram:g} GB holds nothing: give --vram 24")
+    config, guessed = find_model(args.model)
+    preset = find_preset(args.preset or guessed)
+    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames)
+    dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
+    width_of_vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
+    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, **width_of_vae)
+    problems = list(does_not_fit(cost, args.vram)) if args.vram is not None else []
+    result = {"model": args.model, "preset": preset.name, "mode": args.mode, **cost.summary()}
+    if args.vram is not None:
+        result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
+    result["notes"] = notes
+    tell(notes)
+    return result, "\n".join([*_lines(result), *problems])
+
+
+def find_model(name: str) -> tuple[WanConfig, str]:
+    """The sizes of a published model, of the bundled one or of a file, and the preset that fits."""
+    if name in MODELS:
+        return MODELS[name], "histream"
+    checkpoint = read_checkpoint(demo.TRANSFORMER_PATH if name == DEMO else name, kind="wan")
+    return checkpoint.config, guess_preset(checkpoint)
+
+
+def _demo_vae_width() -> int:
+    return load_vae(demo.VAE_PATH, dtype=torch.float32).dim
+
+
+def _lines(result: dict) -> Iterator[str]:
+    yield f"{result['model']}, preset {result['preset']}, mode {result['mode']}"
+    yield f"{result['width']}x{result['height']}, {result['frames']} frames in {result['chunks']} chunks"
+    yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
+    yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
+    for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):
+        yield f"{name.replace('_', ' '):12} {result[f'{name}_bytes'] / GB:8.2f} GB"
+
+
+def _calls(passes: list[dict[str, int]]) -> str:
+    """Runs of equal chunks together: "4 + 3, then 5 x 3 + 3, then 2 + 2"."""
+    runs: list[list] = []
+    for chunk in passes:
+        text = f"{chunk['high']} + {chunk['low']}"
+        if runs and runs[-1][1] == text:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, text])
+    return ", then ".join(text if count == 1 else f"{count} times {text}" for count, text in runs)
