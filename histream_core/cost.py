@@ -1,0 +1,276 @@
+"""What a plan costs before anything is computed: network calls, floating-point operations, bytes.
+
+Pure arithmetic over sizes. Operations are counted as torch's FlopCounterMode counts them (a multiplication and an
+addition are two; attention is its two matrix products), bytes as torch allocates them.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import torch
+
+from .decode import SMALL, vae_cache_bytes
+from .plan import PIXELS_PER_CELL, Chunk, Plan
+from .schedule import Scale
+from .text import MAX_TOKENS
+from .wan_model import WanConfig
+from .wan_vae import WanVAE
+
+GB = 2**30
+"""As graphics cards count: a card of 24 GB holds 24 * 2**30 bytes."""
+
+RESERVE = GB
+"""What the driver, its kernels and the gaps between allocations take besides the tensors counted here."""
+
+VAE_WIDTH = 96
+"""Channels at full resolution of the Wan 2.1 VAE."""
+
+WORKING_ROWS, WORKING_HIDDEN = 6, 2
+"""Rows of `dim` and of `ffn_dim` values held for every token where a layer needs most, in its feed-forward part."""
+
+VAE_WORKING, VAE_WORKING_SMALL = 15, 25
+"""Values per pixel and channel while the VAE decodes; more on small grids, which it decodes 4 frames at once."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one plan on one model; change a part with `dataclasses.replace` to see what it would save."""
+
+    config: WanConfig
+    plan: Plan
+    batch: int = 1
+    num_prompts: int = 1
+    dtype: torch.dtype = torch.bfloat16
+    """Of weights, computation and caches."""
+    vae_dtype: torch.dtype = torch.bfloat16
+    vae_width: int = VAE_WIDTH
+
+    @property
+    def passes(self) -> tuple[dict[Scale, int], ...]:
+        """Network calls of each chunk at each scale, cache passes included."""
+        return tuple(
+            {scale: sum(step.scale is scale for step in (*chunk.steps, *chunk.cache_steps)) for scale in Scale}
+            for chunk in self.plan.chunks
+        )
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of the transformer for the whole video."""
+        steps = sum(
+            pass_flops(
+                self.config,
+                frames=len(chunk.frames),
+                tokens=len(chunk.frames) * self.plan.tokens_per_frame(step.scale),
+                visible=self._visible_frames(chunk) * self.plan.tokens_per_frame(step.scale),
+                cache_pass=step.sigma == 0,
+            )
+            for chunk in self.plan.chunks
+            for step in (*chunk.steps, *chunk.cache_steps)
+        )
+        return self.batch * (steps + self.num_prompts * prompt_flops(self.config))
+
+    @property
+    def tflops_per_frame(self) -> float:
+        """Tera-operations per pixel frame of the video, decoding not counted."""
+        return self.flops / self.plan.pixel_frames / 1e12
+
+    @property
+    def kv_bytes(self) -> int:
+        """The caches of all scales, the un-rotated anchor included: what `make_caches` allocates."""
+        anchors, ring = self.plan.window.pages(self.plan.cached_frames)
+        pages = 2 * (anchors + ring) + (anchors if self.plan.moving_anchor else 0)
+        tokens = sum(self.plan.tokens_per_frame(scale) for scale in self.plan.grids)
+        return pages * tokens * self.config.dim * self.config.num_layers * self.batch * self.dtype.itemsize
+
+    @property
+    def weight_bytes(self) -> int:
+        """The transformer's weights, some of which stay in float32."""
+        return num_params(self.config) * self.dtype.itemsize + num_float32(self.config) * (4 - self.dtype.itemsize)
+
+    @property
+    def text_bytes(self) -> int:
+        """Embeddings and cross-attention keys and values of all prompts."""
+        values = self.config.text_dim + (1 + 2 * self.config.num_layers) * self.config.dim
+        return self.num_prompts * self.batch * MAX_TOKENS * values * self.dtype.itemsize
+
+    @property
+    def working_bytes(self) -> int:
+        """What one HIGH pass holds at its peak, besides weights and caches."""
+        config, frames = self.config, max(len(chunk.frames) for chunk in self.plan.chunks)
+        rows = WORKING_ROWS * config.dim + WORKING_HIDDEN * config.ffn_dim
+        whole = self.plan.window.local_frames is None  # the cache is then read where it lies, without a copy
+        copied = 0 if whole else 2 * max(map(self._visible_frames, self.plan.chunks)) / frames
+        gathered = (WORKING_ROWS + 1 + copied) * config.dim
+        table = 8 * config.head_dim  # float32, two by two for every pair of channels
+        tokens = frames * self.plan.tokens_per_frame(Scale.HIGH)
+        return int(tokens * (max(rows, gathered) * self.batch * self.dtype.itemsize + table))
+
+    @property
+    def vae_weight_bytes(self) -> int:
+        return sum(x.numel() for x in meta_vae(self.vae_width).parameters()) * self.vae_dtype.itemsize
+
+    @property
+    def vae_cache_bytes(self) -> int:
+        """What the streaming decoder remembers from chunk to chunk."""
+        width, height = self.plan.size
+        return vae_cache_bytes(meta_vae(self.vae_width), height, width, dtype=self.vae_dtype, batch=self.batch)
+
+    @property
+    def vae_working_bytes(self) -> int:
+        """What decoding one chunk holds at its peak, besides weights and memory."""
+        width, height = self.plan.size
+        values = width * height * self.vae_width
+        small = min(values, SMALL // 4)
+        working = max(VAE_WORKING * values, VAE_WORKING_SMALL * small)
+        return working * self.batch * self.vae_dtype.itemsize
+
+    @property
+    def sampling_bytes(self) -> int:
+        """The peak of sampling alone, without a VAE."""
+        return self.weight_bytes + self.text_bytes + self.kv_bytes + self.working_bytes
+
+    @property
+    def decoding_bytes(self) -> int:
+        """The peak of decoding alone, with nothing else loaded."""
+        return self.vae_weight_bytes + self.vae_cache_bytes + self.vae_working_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak where every chunk is decoded as soon as it is sampled; an estimate, kernels' own memory left out."""
+        shared = max(self.working_bytes, self.vae_working_bytes)
+        held = self.weight_bytes + self.text_bytes + self.kv_bytes + self.vae_weight_bytes + self.vae_cache_bytes
+        return held + shared
+
+    def summary(self) -> dict:
+        """All figures as plain values, for printing."""
+        width, height = self.plan.size
+        return {
+            "width": width,
+            "height": height,
+            "frames": self.plan.pixel_frames,
+            "latent_frames": self.plan.num_frames,
+            "chunks": len(self.plan.chunks),
+            "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
+            "tflops_per_frame": self.tflops_per_frame,
+            "tflops": self.flops / 1e12,
+            "kv_bytes": self.kv_bytes,
+            "vae_cache_bytes": self.vae_cache_bytes,
+            "weight_bytes": self.weight_bytes,
+            "vae_weight_bytes": self.vae_weight_bytes,
+            "text_bytes": self.text_bytes,
+            "working_bytes": self.working_bytes,
+            "vae_working_bytes": self.vae_working_bytes,
+            "sampling_bytes": self.sampling_bytes,
+            "decoding_bytes": self.decoding_bytes,
+            "peak_bytes": self.peak_bytes,
+        }
+
+    def _visible_frames(self, chunk: Chunk) -> int:
+        return len(chunk.frames) + len(chunk.context)
+
+
+@lru_cache(maxsize=4)
+def meta_vae(width: int) -> WanVAE:
+    """A Wan VAE of that width without values: its sizes."""
+    with torch.device("meta"):
+        return WanVAE(dim=width)
+
+
+def pass_flops(config: WanConfig, *, frames: int, tokens: int, visible: int, cache_pass: bool = False) -> int:
+    """Operations of one network call over `tokens` queries in all, of `frames` frames, that see `visible` keys.
+
+    A cache pass ends at the last layer's queries, keys and values.
+    """
+    dim = config.dim
+    self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim
+    cross_attention = 4 * tokens * dim**2 + 4 * tokens * MAX_TOKENS * dim
+    layer = self_attention + cross_attention + 4 * tokens * dim * config.ffn_dim
+    patches = 8 * tokens * config.in_dim * dim
+    time = 2 * frames * dim * (config.freq_dim + dim + 6 * dim)
+    head = 8 * tokens * config.out_dim * dim
+    if cache_pass:
+        return patches + time + (config.num_layers - 1) * layer + 6 * tokens * dim**2
+    return patches + time + config.num_layers * layer + head
+
+
+def prompt_flops(config: WanConfig) -> int:
+    """Operations that a prompt takes once: its embedding, and every layer's cross-attention keys and values."""
+    dim = config.dim
+    return 2 * MAX_TOKENS * (config.text_dim * dim + dim**2) + config.num_layers * 4 * MAX_TOKENS * dim**2
+
+
+def num_params(config: WanConfig) -> int:
+    """Parameters of a Wan transformer."""
+    dim, ffn = config.dim, config.ffn_dim
+    attention = 4 * (dim**2 + dim) + 2 * dim
+    block = 2 * attention + 2 * dim + (dim * ffn + ffn) + (ffn * dim + dim)
+    text = config.text_dim * dim + dim + dim**2 + dim
+    time = config.freq_dim * dim + dim + dim**2 + dim + 6 * (dim**2 + dim)
+    head = 4 * config.out_dim * (dim + 1)
+    return config.num_layers * block + text + time + head + num_float32(config)
+
+
+def num_float32(config: WanConfig) -> int:
+    """Of those, the ones that stay in float32: patch embedding and modulations."""
+    return (4 * config.in_dim + 1) * config.dim + (6 * config.num_layers + 2) * config.dim
+
+
+def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:
+    """What does not fit into `vram` GB and what to change, one sentence each; none where everything fits."""
+    room = vram * GB - RESERVE
+    if cost.peak_bytes <= room:
+        return ()
+    return tuple(_advice(cost, vram, room))
+
+
+def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
+    parts = {
+        "weights": cost.weight_bytes + cost.vae_weight_bytes,
+        "key/value caches": cost.kv_bytes,
+        "VAE memory": cost.vae_cache_bytes,
+        "working memory": max(cost.working_bytes, cost.vae_working_bytes) + cost.text_bytes + RESERVE,
+    }
+    listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
+    yield f"{_gb(cost.peak_bytes + RESERVE)} are needed and {vram:g} GB are there: {listed}"
+    if cost.plan.window.local_frames is None:
+        yield f"the caches hold the whole history, {_gb(cost.kv_bytes)}: use mode histream, whose window does not grow"
+    if max(cost.sampling_bytes, cost.decoding_bytes) <= room:
+        yield (
+            f"one after the other would fit (sampling {_gb(cost.sampling_bytes)}, decoding "
+            f"{_gb(cost.decoding_bytes)}): in ComfyUI, sample to a LATENT first and decode it with Streaming VAE Decode"
+        )
+    smaller = _largest_that_fits(cost, room)
+    if smaller:
+        width, height = smaller.plan.size
+        yield f"{width}x{height} would fit, in {_gb(smaller.peak_bytes + RESERVE)}"
+    else:
+        yield f"no size fits: the weights alone take {_gb(parts['weights'])}, so use a smaller model or a larger GPU"
+
+
+def _largest_that_fits(cost: Cost, room: float) -> Cost | None:
+    """The same plan at the largest size of about the same shape, sides multiples of 32, that needs at most `room`."""
+    width, height = cost.plan.size
+
+    def at(columns: int) -> Cost:
+        rows = max(1, round(columns * height / width))
+        return replace(cost, plan=_resized(cost.plan, columns * 32, rows * 32))
+
+    fitting = bisect_right(range(1, width // 32), room, key=lambda columns: at(columns).peak_bytes)
+    return at(fitting) if fitting else None
+
+
+def _resized(plan: Plan, width: int, height: int) -> Plan:
+    """The plan at another size, for its memory alone."""
+    high = height // PIXELS_PER_CELL, width // PIXELS_PER_CELL
+    before = plan.grids[Scale.HIGH]
+    grids = {
+        scale: tuple(new * cells // old for cells, old, new in zip(grid, before, high, strict=True))
+        for scale, grid in plan.grids.items()
+    }
+    return replace(plan, grids=grids)
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:.1f} GB"
