@@ -66,17 +66,20 @@ def test_a_snapshot_takes_the_place_of_the_clean_passes(whole, tmp_path):
     assert (run.steps, run.passes) == (4, 4)
 
 
-@pytest.mark.parametrize("call", range(10, 16))
-def test_a_run_that_is_cancelled_anywhere_goes_on_from_its_snapshot(whole, tmp_path, call):
-    """Seen to fail with a snapshot of a cache that holds half of a chunk, and of a VAE that was stopped half way."""
+def cancel_at(call):
     calls = iter(range(100))
 
     def cancel():
         if next(calls) == call:
             raise KeyboardInterrupt
 
+    return cancel
+
+
+@pytest.mark.parametrize("call", range(10, 16))
+def test_a_run_that_is_cancelled_anywhere_goes_on_from_its_snapshot(whole, tmp_path, call):
     with start(tmp_path, manifest()) as journal, pytest.raises(KeyboardInterrupt):
-        list(Run(journal, on_call=cancel, snapshots=Snapshots(on_cancel=True)).chunks())
+        list(Run(journal, on_call=cancel_at(call), snapshots=Snapshots(on_cancel=True)).chunks())
     with resume(tmp_path) as journal:
         done, run = journal.finished, Run(journal)
         assert journal.newest_snapshot()[:2] == (done - (call % 6 in (4, 5)), done)
@@ -84,6 +87,19 @@ def test_a_run_that_is_cancelled_anywhere_goes_on_from_its_snapshot(whole, tmp_p
     assert same([chunk.latent for chunk in chunks], whole[0][done:])
     assert same([chunk.frames for chunk in chunks], whole[1][done:])
     assert run.passes <= 2 * (5 - done)
+
+
+@pytest.mark.parametrize(("call", "kept"), [(11, True), (12, False), (13, False), (14, True)])
+def test_a_run_that_is_cancelled_while_it_changes_prompts_goes_on(tmp_path, call, kept):
+    """Calls 12 and 13 compute the window anew. Seen to fail with a snapshot taken where one cache is not through."""
+    changed = manifest(sections=[tiny_runs.section(), tiny_runs.section("a dog", 2, recache=True)])
+    wanted, _ = finish(start(tmp_path / "whole", changed), decoder=False)
+    with start(tmp_path / "cut", changed) as journal, pytest.raises(KeyboardInterrupt):
+        options = {"on_call": cancel_at(call), "snapshots": Snapshots(on_cancel=True), "decoder": False}
+        list(Run(journal, **options).chunks())
+    with resume(tmp_path / "cut") as journal:
+        assert (journal.newest_snapshot() is not None) == kept
+    assert same(finish(resume(tmp_path / "cut"), decoder=False)[0], wanted)
 
 
 def test_a_snapshot_of_a_decode_that_was_stopped_half_way_leaves_the_vae_out(whole, tmp_path):
