@@ -82,9 +82,9 @@ def test_larger_frames_are_cropped_at_the_centre(tmp_path):
 
 
 def test_uint8_and_float_frames_are_the_same_video(tmp_path):
-    frames = noise(4)
-    write(tmp_path / "a.mp4", frames)
-    write(tmp_path / "b.mp4", (frames * 255).round().byte().numpy())
+    frames = (noise(4) * 255).round()
+    write(tmp_path / "a.mp4", frames / 255)
+    write(tmp_path / "b.mp4", frames.byte().numpy())
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 

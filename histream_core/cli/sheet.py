@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..media import check_folder, write_png
+from ..disk import check_folder
+from ..media import write_png
 from ..noise import SeededNoise
 from ..plan import Plan, make_plan
 from ..presets import Preset

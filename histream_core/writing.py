@@ -1,0 +1,125 @@
+"""Encoding and writing beside the sampling: one thread, a short queue, and who waited for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from .writers import Closing, Writer
+
+
+@dataclass
+class Times:
+    """Seconds spent in a run's three works. Denoising and decoding take turns, writing goes on beside them."""
+
+    denoise: float = 0.0
+    decode: float = 0.0
+    write: float = 0.0
+    """What the writer's thread worked."""
+    wait: float = 0.0
+    """What the other two waited for the writer."""
+
+    @property
+    def bottleneck(self) -> str:
+        """What to make faster first: "denoise", "decode" or "write"."""
+        if self.write > self.denoise + self.decode:
+            return "write"
+        return "denoise" if self.denoise >= self.decode else "decode"
+
+    @contextlib.contextmanager
+    def count(self, work: str) -> Iterator[None]:
+        """Add the seconds a block takes to `work`, the name of a field."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, work, getattr(self, work) + time.perf_counter() - start)
+
+
+class BackgroundWriter(Closing):
+    """A writer in a thread of its own: `write` returns at once, unless `depth` calls wait already.
+
+    What goes wrong in the thread is raised at the next `write`, or at `close`, as it was; what was not written yet is
+    dropped then, what is finished stays. Frames are copied to main memory by the caller, so that the thread does not
+    touch the device.
+    """
+
+    def __init__(self, writer: Writer, *, depth: int = 2, times: Times | None = None) -> None:
+        if depth < 1:
+            raise ValueError(f"a queue of {depth} holds nothing: use 2")
+        self.times = times or Times()
+        self._writer, self._depth = writer, depth
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._pending: deque[Future[None]] = deque()
+        self._broken = False
+
+    @property
+    def num_frames(self) -> int:
+        """Frames written so far."""
+        return self._writer.num_frames
+
+    @property
+    def finished(self) -> tuple[Path, ...]:
+        return self._writer.finished
+
+    def write(self, frames: Tensor | np.ndarray) -> None:
+        self._check(wait_for=0)
+        with self.times.count("wait"):
+            self._check(wait_for=len(self._pending) - self._depth + 1)
+        frames = frames.detach().cpu() if isinstance(frames, Tensor) else frames
+        self._pending.append(self._thread.submit(self._work, frames))
+
+    def _check(self, *, wait_for: int) -> None:
+        """Raise what went wrong in finished calls, and in the oldest `wait_for` ones."""
+        while self._pending and (wait_for > 0 or self._pending[0].done()):
+            wait_for -= 1
+            error = self._pending.popleft().exception()
+            if isinstance(error, Exception):
+                raise error
+            if error is not None:  # such as SystemExit, which would end the caller in silence
+                raise RuntimeError(f"the thread that writes the video ended: {error!r}") from error
+
+    def _work(self, frames: Tensor | np.ndarray) -> None:
+        if self._broken:  # a call before this one failed: nothing may follow a gap
+            return
+        self._broken = True
+        with self.times.count("write"):
+            self._writer.write(frames)
+        self._broken = False
+
+    def _drain(self) -> None:
+        with self.times.count("wait"):
+            self._check(wait_for=len(self._pending))
+
+    def close(self) -> None:
+        try:
+            self._drain()
+        except BaseException:
+            self.discard()
+            raise
+        self._thread.shutdown()
+        with self.times.count("write"):
+            self._writer.close()
+
+    def keep(self) -> Path | None:
+        """Write what waits in the queue, then keep what there is."""
+        try:
+            self._drain()
+        except BaseException:
+            self.discard()
+            raise
+        self._thread.shutdown()
+        return self._writer.keep()
+
+    def discard(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._pending.clear()
+        self._writer.discard()

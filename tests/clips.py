@@ -1,0 +1,27 @@
+"""Clips to write: smooth pictures with moving shapes, as the demo makes them."""
+
+import numpy as np
+import torch
+
+EDGE = 6.0  # pixels from one colour to the next
+
+
+def shapes(num_frames: int, height: int, width: int) -> torch.Tensor:
+    """A disc and a box that move over a gradient, [F, H, W, 3] in [0, 1]."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    frames = np.empty((num_frames, height, width, 3), np.float32)
+    for index in range(num_frames):
+        way = index / num_frames
+        picture = np.stack([0.2 + 0.6 * x / width, 0.3 + 0.5 * y / height, 0.5 - 0.3 * x / width], axis=-1)
+        disc = np.hypot(x - width * (0.2 + 0.6 * way), y - height / 2) - height * 0.2
+        box = np.maximum(abs(x - width * 0.7) - width * 0.1, abs(y - height * (0.2 + 0.4 * way)) - height * 0.12)
+        for distance, colour in ((disc, (0.85, 0.2, 0.15)), (box, (0.1, 0.3, 0.8))):
+            cover = np.clip(0.5 - distance / EDGE, 0, 1)[..., None]
+            picture = picture * (1 - cover) + cover * np.array(colour, np.float32)
+        frames[index] = picture
+    return torch.from_numpy(frames)
+
+
+def psnr(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Decibels for pictures in [0, 1]."""
+    return float(-10 * torch.log10(torch.mean((got.double() - expected.double()) ** 2)))
