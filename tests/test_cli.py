@@ -16,9 +16,12 @@ from histream_core import __version__, demo
 from histream_core import render as road
 from histream_core.cli import main
 from histream_core.cli.costs import MODELS
+from histream_core.cli.sheet import Setting, plan_setting
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.media import probe, read_frames
-from histream_core.presets import MODES
+from histream_core.plan import make_plan
+from histream_core.presets import MODES, PRESETS
+from histream_core.schedule import Scale
 from histream_core.wan_model import WanConfig, WanModel
 from histream_core.wan_vae import WanVAE
 
@@ -184,6 +187,12 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(here, capsys, case):
     assert os.listdir(here) == []
 
 
+def test_what_cannot_work_is_refused_before_anything_is_loaded(here, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "load_transformer", lambda: pytest.fail("loaded"))
+    for words in (["--out", "missing/clip.mp4"], ["--out", "clip.mov"], ["--seed", "-1"], ["--mode", "fast"]):
+        refusal(["demo", *words], capsys)
+
+
 def test_files_that_are_no_weights_are_one_line_and_leave_nothing(here, weights, capsys):
     whole = (weights / "wan.safetensors").read_bytes()
     bad = {"text.pt": b"hello", "cut.safetensors": whole[: len(whole) // 2], "empty.pt": b""}
@@ -292,6 +301,26 @@ def test_inspect_and_convert_agree_about_a_file(here, weights, capsys):
     assert "exists" in refusal(["convert", "train.pt", "out.safetensors"], capsys)
     assert main(["inspect", "train.pt"]) == 0
     assert "torch: generator_ema" in capsys.readouterr().out
+
+
+def test_a_setting_of_the_sheet_is_in_its_plan():
+    preset, like = (
+        PRESETS["histream"],
+        make_plan(PRESETS["histream"], "histream", width=1920, height=1088, num_frames=6),
+    )
+    on = plan_setting(Setting(drc=True, ntk=5, shift=7, scaled=True), preset, like=like)
+    assert on == like
+    assert plan_setting(Setting(drc=False, ntk=5, shift=7, scaled=True), preset, like=like).grids.keys() == {Scale.HIGH}
+    assert plan_setting(Setting(drc=True, ntk=1, shift=7, scaled=True), preset, like=like).ntk == {
+        Scale.HIGH: 1,
+        Scale.LOW: 1,
+    }
+    low, high = (
+        plan_setting(Setting(drc=True, ntk=5, shift=shift, scaled=False), preset, like=like).chunks[0].steps[-1]
+        for shift in (5, 7)
+    )
+    assert low.sigma < high.sigma
+    assert (on.chunks[0].steps[-1].attention_scale > 1) and high.attention_scale == 1
 
 
 def test_sheet_shows_every_setting_once(here, weights, capsys):
