@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from histream_core.cli.contact_sheet import GAP, LETTERS, PAPER, contact_sheet, draw_text, pick, shrink
+from histream_core.cli.contact_sheet import GAP, LETTERS, PAPER, contact_sheet, draw_text, pick, shrink, text_width
 
 
 def plain(value, height=16, width=24):
@@ -51,10 +51,20 @@ def test_strips_stand_in_columns_with_their_frames_side_by_side():
     assert (sheet[height:, width:] == PAPER).all()
 
 
-def test_a_title_stands_above_all():
-    without, titled = (contact_sheet([("one", [plain(10)])], title=title) for title in ("", "title"))
-    assert titled.shape[0] > without.shape[0]
-    assert (titled[-without.shape[0] :] == without).all()
+def test_a_title_stands_above_all_and_is_wrapped():
+    without, titled, long = (
+        contact_sheet([("one", [plain(10, 64, 96)])], title=t) for t in ("", "red", "red circle " * 9)
+    )
+    assert titled.shape[0] == without.shape[0] + 14
+    assert (long.shape[0] - without.shape[0]) % 14 == 0 and long.shape[0] > titled.shape[0] + 14
+    assert (titled[14:] == without).all()
+    assert (titled[:14, : text_width("red")] == draw_text("red", width=text_width("red"))).all()
+
+
+def test_a_label_is_never_cut():
+    sheet = contact_sheet([("a long label", [plain(10)])])
+    assert sheet.shape[1] == text_width("a long label")
+    assert (sheet[:14] == draw_text("a long label", width=sheet.shape[1])).all()
 
 
 def test_a_sheet_of_nothing_is_refused():

@@ -5,6 +5,7 @@ Pictures are [H, W, 3], uint8. Letters are drawn from a small table below, so th
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ PAPER = 24
 INK = 232
 GAP = 4
 LETTER_PIXELS = 2
+LETTER_WIDTH = 4  # with the space behind it
 
 # Letters are 3 pixels wide and 5 high: one octal digit a row, its bits from left to right. Small letters are shown as
 # capitals.
@@ -27,17 +29,23 @@ LETTERS = {
 }  # fmt: skip
 
 
-def draw_text(text: str, *, width: int, scale: int = LETTER_PIXELS) -> np.ndarray:
+def draw_text(text: str, *, width: int) -> np.ndarray:
     """One line of text as a picture of that width, cut off where it does not fit; letters not in the table are `?`."""
-    bits = np.zeros((7, 4 * len(text) + 2), bool)
+    bits = np.zeros((7, LETTER_WIDTH * len(text) + 2), bool)
     for i, letter in enumerate(text):
         rows = LETTERS.get(letter) or LETTERS.get(letter.upper(), LETTERS["?"])
         for y, row in enumerate(rows):
-            bits[1 + y, 2 + 4 * i : 5 + 4 * i] = [int(row) & bit for bit in (4, 2, 1)]
-    big = bits.repeat(scale, axis=0).repeat(scale, axis=1)[:, :width]
+            left = 2 + LETTER_WIDTH * i
+            bits[1 + y, left : left + 3] = [int(row) & bit for bit in (4, 2, 1)]
+    big = bits.repeat(LETTER_PIXELS, axis=0).repeat(LETTER_PIXELS, axis=1)[:, :width]
     line = np.full((big.shape[0], width, 3), PAPER, np.uint8)
     line[:, : big.shape[1]][big] = INK
     return line
+
+
+def text_width(text: str) -> int:
+    """Pixels that a line of text needs."""
+    return (LETTER_WIDTH * len(text) + 2) * LETTER_PIXELS
 
 
 def pick(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
@@ -56,7 +64,7 @@ def shrink(picture: np.ndarray, width: int) -> np.ndarray:
 
 
 def contact_sheet(
-    strips: Iterable[tuple[str, Sequence[np.ndarray]]], *, title: str = "", columns: int = 1, width: int = 240
+    strips: Iterable[tuple[str, Sequence[np.ndarray]]], *, title: str = "", columns: int = 1, width: int = 256
 ) -> np.ndarray:
     """Strips of (label, frames) as one picture, in `columns` columns from left to right, then down.
 
@@ -66,7 +74,7 @@ def contact_sheet(
     if not tiles:
         raise ValueError("a contact sheet needs at least one strip")
     height, breadth = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
-    head = draw_text(title, width=columns * breadth, scale=LETTER_PIXELS + 1)[: None if title else 0]
+    head = _paragraph(title, columns * breadth)
     rows = -(-len(tiles) // columns)
     sheet = np.full((len(head) + rows * height, columns * breadth, 3), PAPER, np.uint8)
     sheet[: len(head)] = head
@@ -76,10 +84,17 @@ def contact_sheet(
     return sheet
 
 
+def _paragraph(text: str, width: int) -> np.ndarray:
+    lines = textwrap.wrap(text, width // (LETTER_WIDTH * LETTER_PIXELS) - 1)
+    return np.concatenate([np.zeros((0, width, 3), np.uint8), *(draw_text(line, width=width) for line in lines)])
+
+
 def _tile(label: str, frames: Sequence[np.ndarray], width: int) -> np.ndarray:
     if len(frames) == 0:
         raise ValueError(f'the strip "{label}" has no frame')
     row = np.concatenate([_framed(shrink(frame, width)) for frame in frames], axis=1)
+    space = max(0, text_width(label) - row.shape[1])
+    row = np.pad(row, ((0, 0), (0, space), (0, 0)), constant_values=PAPER)
     return np.concatenate([draw_text(label, width=row.shape[1]), row], axis=0)
 
 
