@@ -24,9 +24,11 @@ from histream_core.presets import MODES, PRESETS
 from histream_core.schedule import Scale
 from histream_core.wan_model import WanConfig, WanModel
 from histream_core.wan_vae import WanVAE
+from tests import test_text
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
+TOLD = {"config": json.dumps({"transformer": {"num_heads": 2}})}  # too narrow for heads of 128
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +39,7 @@ def weights(tmp_path_factory):
     model = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=2, text_dim=64))
     for p in model.parameters():
         p.data.normal_(0, 0.1)
-    told = {"config": json.dumps({"transformer": {"num_heads": 2}})}
-    save_file(model.state_dict(), folder / "wan.safetensors", told)
+    save_file(model.state_dict(), folder / "wan.safetensors", TOLD)
     save_file(WanVAE(dim=4).state_dict(), folder / "vae.safetensors")
     save_file(DemoTextEncoder().state_dict(), folder / "text.safetensors")
     save_file({"embeds": torch.randn(7, 64)}, folder / "embeds.safetensors")
@@ -212,7 +213,7 @@ def test_files_that_are_no_weights_are_one_line_and_leave_nothing(here, weights,
 def test_weights_that_give_nan_are_one_line_and_leave_nothing(here, weights, capsys, part):
     broken = load_file(weights / f"{part}.safetensors")
     broken["head.head.weight" if part == "wan" else "decoder.conv1.weight"][0] = float("nan")
-    save_file(broken, weights / "broken.safetensors", {"config": json.dumps({"transformer": {"num_heads": 2}})})
+    save_file(broken, weights / "broken.safetensors", TOLD)
     words = [*render_words(weights, "--size", "64x64"), f"--{'model' if part == 'wan' else 'vae'}"]
     assert "NaN" in refusal([*words, weights / "broken.safetensors"], capsys)
     assert os.listdir(here) == []
@@ -223,6 +224,22 @@ def test_text_of_another_width_is_refused(here, weights, capsys):
     words = render_words(weights, "--size", "64x64", "--embeds", weights / "narrow.safetensors")
     assert "32 channels but the model reads 64" in refusal(words, capsys)
     assert os.listdir(here) == []
+
+
+def test_prompts_go_through_the_text_encoder(here, weights, capsys):
+    pytest.importorskip("transformers", reason="TEXT ENCODER NOT TESTED: pip install 'histream[text]'")
+    umt5 = {**test_text.weights(), "spiece_model": test_text.tokenizer()}
+    save_file(umt5, here / "umt5.safetensors")
+    words = [word if word != "--embeds" else "--text-encoder" for word in render_words(weights, "--size", "64x64")]
+    words[words.index("--text-encoder") + 1] = "umt5.safetensors"
+    assert "16 channels but the model reads 64" in refusal([*words, "--prompt", "a red circle"], capsys)
+    reader = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=1, text_dim=test_text.DIM))
+    for p in reader.parameters():
+        p.data.normal_(0, 0.1)
+    save_file(reader.state_dict(), here / "reader.safetensors", TOLD)
+    words = [*words, "--model", "reader.safetensors", "--frames", "1", "--prompt"]
+    one, other = (result_of([*words, prompt], capsys)["file"] for prompt in ("a red circle", "a blue square"))
+    assert not (next(read_frames(one)) == next(read_frames(other))).all()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(here, capsys):
