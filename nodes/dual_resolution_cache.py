@@ -6,6 +6,7 @@ from ..histream_core.presets import PRESETS
 from ..histream_core.stream import RESIZE_MODES
 from . import host
 from .api import CATEGORY, io
+from .host_checks import check_model
 from .settings import AUTO
 
 
@@ -91,7 +92,7 @@ class DualResolutionCache(io.ComfyNode):
         temporal_positions=AUTO,
         resize="bilinear",
     ):
-        host.check_model(model)
+        check_model(model)
         before = host.model_settings(model)
         settings = replace(
             before,

@@ -9,14 +9,10 @@ B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head
 
 import logging
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import comfy.ldm.wan.ar_model
-import comfy.ldm.wan.model
 import comfy.model_management
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
@@ -30,33 +26,25 @@ from torch import Tensor, nn
 from ..histream_core.cache import KVCache
 from ..histream_core.decode import StreamingDecoder, to_frames
 from ..histream_core.noise import Noise, SeededNoise
-from ..histream_core.plan import Plan
+from ..histream_core.plan import PIXELS_PER_CELL, Plan
 from ..histream_core.schedule import Step, Steps
-from ..histream_core.stream import Prompt, Stream, make_caches
+from ..histream_core.stream import Prompt, Stream, make_caches, resize
 from ..histream_core.wan import Text, forward_chunk
+from .host_checks import (
+    check_conditioning,
+    check_empty,
+    check_finite,
+    check_guider,
+    check_latent,
+    check_model,
+    check_options,
+    check_sigmas,
+)
 from .settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 
-WAN_CLASSES = (comfy.ldm.wan.model.WanModel, comfy.ldm.wan.ar_model.CausalWanModel)
 PREVIEW_PIXELS = 512
+PREVIEW_CELLS = PREVIEW_PIXELS // PIXELS_PER_CELL
 WRAPPER_KEY = "histream"
-
-# Replacing one of these would change nothing here: the engine calls what lies below them.
-UNUSED_FORWARDS = re.compile(
-    r"diffusion_model\.(_?forward|forward_orig|rope_embedder|rope_encode|unpatchify"
-    r"|blocks\.\d+(\.(self_attn|cross_attn))?(\.forward)?)$"
-)
-UNUSED_CONDITIONS = {
-    "area": "an area",
-    "clip_vision_output": "a CLIP vision image",
-    "concat_latent_image": "an image to start from",
-    "control": "a ControlNet",
-    "end_percent": "a range of steps",
-    "gligen": "GLIGEN",
-    "mask": "a mask",
-    "reference_latents": "reference latents",
-    "start_percent": "a range of steps",
-    "vace_frames": "VACE frames",
-}
 
 
 class HostRun:
@@ -90,7 +78,7 @@ class HostRun:
     def stream(self, noise: Noise, device: torch.device) -> Stream:
         """Allocate the caches, after the host made room for them, and set up the engine."""
         sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference()}
-        comfy.model_management.free_memory(kv_bytes(self.plan, self.batch, **sizes), device)
+        make_room(kv_bytes(self.plan, self.batch, **sizes), self.guider, device)
         caches = make_caches(self.plan, batch=self.batch, device=device, **sizes)
         return Stream(self.plan, self.denoise, caches, noise, [self.prompt])
 
@@ -158,7 +146,8 @@ class HostRun:
         self.progress.update_absolute(self.num_done, self.plan.num_steps(), preview)
 
     def _text(self) -> Text:
-        context = check_conditioning(self.guider.conds.get("positive"), self.batch)
+        width = self.base.diffusion_model.text_dim
+        context = check_conditioning(self.guider.conds.get("positive"), self.batch, width)
         return Text(comfy.utils.repeat_to_batch_size(context, self.batch))
 
     def _check_context(self, context: Tensor, text: Text) -> None:
@@ -199,7 +188,8 @@ class ChunkSampler:
         check_model(guider.model_patcher)
         check_guider(guider, extra_args)
         plan = self.plan(shape)
-        check_sigmas(sigmas, plan)
+        check_sigmas(sigmas, first_chunk_sigmas(plan.chunks[0].steps))
+        check_empty(model.latent_image)
         previewer = chunk_previewer(guider.model_patcher, self.vae)
         run = HostRun(model, plan, extra_args, batch=shape[0], previewer=previewer)
         noise = self.noise or SeededNoise(extra_args.get("seed") or 0)
@@ -266,7 +256,6 @@ def sample_latent(
     """Make a video under the host's guider without guidance: the LATENT, filled, un-normalised, on the CPU."""
     check_model(model)
     samples = check_latent(latent, model)
-    check_seed(seed)
     model = attach(model, sampler.settings)
     if vae is not None:
         model.set_additional_models(WRAPPER_KEY, [vae.patcher])
@@ -277,7 +266,8 @@ def sample_latent(
         if on_chunk:
             on_chunk(chunk)
 
-    sampler = replace(sampler, shape=tuple(samples.shape), on_chunk=keep, vae=vae)
+    noise = sampler.noise or SeededNoise(seed)
+    sampler = replace(sampler, shape=tuple(samples.shape), on_chunk=keep, noise=noise, vae=vae)
     plan = sampler.plan(samples.shape)
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
@@ -310,6 +300,13 @@ def kv_bytes(plan: Plan, batch: int, **sizes) -> int:
     return sum(cache.nbytes for cache in make_caches(plan, batch=batch, device="meta", **sizes).values())
 
 
+def make_room(num_bytes: int, guider, device: torch.device) -> None:
+    """Free memory on the device, but never of the models that this run needs."""
+    needed = [guider.model_patcher, *guider.loaded_models]
+    keep = [known for known in comfy.model_management.current_loaded_models if known.model in needed]
+    comfy.model_management.free_memory(num_bytes, device, keep_loaded=keep)
+
+
 def chunk_previewer(model, vae=None) -> Callable[[Tensor], object] | None:
     """A function from a finished chunk [B, C, T, H, W] to an image of its last frame.
 
@@ -327,110 +324,14 @@ def chunk_previewer(model, vae=None) -> Callable[[Tensor], object] | None:
 
 
 def decode_still(vae, latent: Tensor):
-    """One un-normalised latent frame [1, C, 1, H, W] as a picture."""
+    """One un-normalised latent frame [1, C, 1, H, W] as a small picture.
+
+    It is made small before it is decoded: a preview must not cost a run its memory.
+    """
+    shrink = min(1, PREVIEW_CELLS / max(latent.shape[-2:]))
+    latent = resize(latent, tuple(max(1, round(cells * shrink)) for cells in latent.shape[-2:]))
     decoder = StreamingDecoder(vae.first_stage_model, dtype=vae.vae_dtype, normalised=False)
     return latent_preview.preview_to_image(to_frames(decoder.decode(latent.to(vae.device)))[0, 0], do_scale=False)
-
-
-def check_seed(seed: int) -> None:
-    SeededNoise(seed)
-
-
-def check_latent(latent: Mapping, model=None) -> Tensor:
-    """The samples of an empty LATENT, [B, 16, T, H, W]; raises ValueError for one that would be ignored."""
-    samples = latent["samples"]
-    if samples.is_nested:
-        raise ValueError("the LATENT holds several tensors (video with audio): use an empty video latent of Wan 2.1")
-    if model is not None:
-        ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
-        samples = comfy.sample.fix_empty_latent_channels(model, samples, *ratios)
-    if 0 in samples.shape:
-        raise ValueError(f"the LATENT of shape {list(samples.shape)} is empty of frames: ask for at least 1 frame")
-    check_finite(samples, "the LATENT")
-    if torch.count_nonzero(samples):
-        raise ValueError(
-            "the LATENT is not empty, and this sampler starts from noise alone: use EmptyHunyuanLatentVideo"
-        )
-    if latent.get("noise_mask") is not None:
-        raise ValueError("the LATENT has a noise mask, which this sampler cannot follow: remove it")
-    return samples
-
-
-def check_finite(latent: Tensor, name: str) -> None:
-    if not torch.isfinite(latent).all():
-        raise ValueError(
-            f"{name} contains NaN or infinity: load the MODEL with another weight dtype, or make the LATENT anew"
-        )
-
-
-def check_model(model) -> None:
-    """Refuse a MODEL whose weights or patches the causal forward would not honour."""
-    module = model.get_model_object("diffusion_model")
-    name = type(module).__name__
-    if type(module) not in WAN_CLASSES:
-        raise ValueError(f"the MODEL is a {name}, not a Wan 2.1 text-to-video model: load one of those")
-    if module.model_type != "t2v" or (module.in_dim, module.out_dim) != (16, 16):
-        raise ValueError(
-            f"the MODEL takes {module.in_dim} latent channels (an image-to-video or other variant), not 16: load the "
-            "text-to-video weights, causal video is made from those"
-        )
-    unused = [key for key in model.object_patches if UNUSED_FORWARDS.match(key)]
-    if unused:
-        raise ValueError(f"another node replaced {unused[0]}, which HiStream does not call: remove that node")
-
-
-def check_guider(guider, extra_args: Mapping) -> None:
-    cfg = getattr(guider, "cfg", 1.0)
-    if cfg != 1:
-        raise ValueError(f"CFG is {cfg:g}, but few-step causal weights work without guidance: set it to 1")
-    if extra_args.get("denoise_mask") is not None:
-        raise ValueError("the LATENT has a noise mask, which this sampler cannot follow: remove it")
-
-
-def check_options(transformer_options: Mapping, clip_fea, time_dim_concat, kwargs: Mapping) -> None:
-    """Refuse, on every call, whatever other nodes ask for and the causal forward would silently leave out."""
-    if len(transformer_options.get("cond_or_uncond", [0])) > 1:
-        raise ValueError("the guider asks for a negative prompt too: set CFG to 1, or use BasicGuider")
-    wanted = {
-        "block patches": transformer_options.get("patches_replace", {}).get("dit"),
-        "attention patches": transformer_options.get("patches"),
-        "position (RoPE) options": transformer_options.get("rope_options"),
-    }
-    asked = [name for name, value in wanted.items() if value]
-    asked += [
-        name for name, value in {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat}.items() if value is not None
-    ]
-    asked += [name for name, value in kwargs.items() if value is not None]
-    if asked:
-        raise ValueError(f"another node on this MODEL uses {asked[0]}, which HiStream cannot follow: remove that node")
-
-
-def check_conditioning(conds: Sequence[Mapping] | None, batch: int) -> Tensor:
-    """The text [items, tokens, channels] of a CONDITIONING that is one plain prompt."""
-    if not conds:
-        raise ValueError("the guider has no positive conditioning: use BasicGuider")
-    if len(conds) > 1:
-        raise ValueError(
-            f"the CONDITIONING holds {len(conds)} prompts at once, HiStream takes one: do not combine them"
-        )
-    cond = conds[0]
-    unused = [what for key, what in UNUSED_CONDITIONS.items() if cond.get(key) is not None]
-    if unused:
-        raise ValueError(f"the CONDITIONING carries {unused[0]}, which HiStream cannot follow: connect a plain prompt")
-    text = cond.get("cross_attn")
-    if text is None or text.ndim != 3:
-        raise ValueError("the CONDITIONING is no text for Wan: encode the prompt with a CLIP of type wan")
-    if text.shape[0] not in (1, batch):
-        raise ValueError(f"{text.shape[0]} prompts do not fit {batch} videos: give 1, or {batch}")
-    return text
-
-
-def check_sigmas(sigmas: Tensor, plan: Plan) -> None:
-    """Refuse SIGMAS of another schedule: the steps are the plan's, and a later chunk may take others."""
-    wanted = first_chunk_sigmas(plan.chunks[0].steps)
-    if sigmas.shape != wanted.shape or not torch.allclose(sigmas.float().cpu(), wanted, atol=1e-4):
-        listed = ", ".join(f"{sigma:.4g}" for sigma in wanted.tolist())
-        raise ValueError(f"the SIGMAS are not those of the first chunk, {listed}: connect SIGMAS of Step Schedule")
 
 
 def warn(message: str) -> None:

@@ -20,6 +20,7 @@ from ..histream_core.decode import StreamingDecoder, stream_frames, vae_cache_by
 from ..histream_core.media import VideoWriter
 from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
 from . import host
+from .host_checks import check_finite
 
 FLOAT_BYTES = 4
 GIB = 2**30
@@ -41,7 +42,7 @@ def check_decode(vae, latents: Tensor) -> None:
         raise ValueError(f"the VAE is a {type(module).__name__}, not a Wan 2.1 VAE: load wan_2.1_vae.safetensors")
     if latents.is_nested or latents.ndim != 5 or latents.shape[1] != 16 or 0 in latents.shape:
         raise ValueError(f"the LATENT has shape {list(latents.shape)}, not [batch, 16, frames, height, width]")
-    host.check_finite(latents, "the LATENT")
+    check_finite(latents, "the LATENT")
 
 
 def video_size(latents: Tensor, *, crop: bool) -> tuple[int, int]:

@@ -60,9 +60,13 @@ def test_prompts_that_do_not_fit_the_batch_are_refused(refused, positive, latent
     ("key", "said"), [("control", "a ControlNet"), ("concat_latent_image", "an image"), ("mask", "a mask")]
 )
 def test_conditioning_that_would_be_ignored_is_refused(pack, positive, key, said):
-    check = pack.part("nodes.host").check_conditioning
+    check = pack.part("nodes.host_checks").check_conditioning
     with pytest.raises(ValueError, match=said):
-        check([{"cross_attn": positive[0][0], key: object()}], 1)
+        check([{"cross_attn": positive[0][0], key: object()}], 1, 32)
+
+
+def test_text_of_another_models_encoder_is_refused(refused):
+    refused("has 48 channels but the model reads 32", conditioning=[[torch.zeros(1, 4, 48), {}]])
 
 
 def test_a_model_that_is_no_wan_is_refused(refused, comfyui):
@@ -127,6 +131,18 @@ def test_a_node_that_changes_the_prompt_on_the_way_is_refused(refused, load_wan)
     model = load_wan().clone()
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "louder", louder)
     refused("changes the CONDITIONING", model)
+
+
+def test_the_twin_on_a_plain_model_refuses_content_too(pack, load_wan, positive, latent):
+    import comfy.samplers
+
+    nodes, schedule = pack.part("nodes.anchor_window_sampler"), pack.part("nodes.step_schedule").StepSchedule
+    guider = comfy.samplers.CFGGuider(load_wan())
+    guider.inner_set_conds({"positive": positive})
+    twin, sigmas = nodes.AnchorWindowSamplerSelect.execute(load_wan()).result[0], schedule.execute("histream").result[1]
+    full = latent(3)["samples"] + 1
+    with pytest.raises(ValueError, match="not empty"):
+        guider.sample(full, full, twin, sigmas, disable_pbar=True, seed=0)
 
 
 def test_guidance_is_refused(pack, load_wan, positive, latent):

@@ -190,6 +190,29 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
     assert (shape[2] - 3) * by_frame >= caches > (shape[2] - 4) * by_frame
 
 
+def test_room_for_the_caches_is_not_made_by_unloading_the_model_itself(
+    pack, sample, load_wan, positive, latent, monkeypatch
+):
+    """Seen to fail when free_memory is not told what to keep."""
+    import comfy.model_management as mm
+
+    host = pack.part("nodes.host")
+    other = load_wan()
+    mm.load_models_gpu([other])
+    loaded = []
+    denoise = host.HostRun.denoise
+
+    def look(run, *args):
+        loaded.append([known.model for known in mm.current_loaded_models])
+        assert run.guider.model_patcher in loaded[-1]
+        return denoise(run, *args)
+
+    monkeypatch.setattr(host.HostRun, "denoise", look)
+    monkeypatch.setattr(host, "kv_bytes", lambda *args, **sizes: 2**60)
+    sample(load_wan(), positive, latent(3))
+    assert other not in loaded[-1]
+
+
 def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, vae, positive, latent, progress):
     """Seen to fail when the normalised latent is decoded."""
     import comfy.model_management as mm
@@ -211,6 +234,20 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
     shown = torch.frombuffer(bytearray(progress[-1][2][1].tobytes()), dtype=torch.uint8).view(64, 64, 3)
     assert (shown - wanted).abs().max() <= 1
     assert all(loaded)
+
+
+def test_a_preview_of_a_large_video_is_decoded_small(pack, vae):
+    """1080p decoded whole for a preview takes gigabytes. Seen to fail without the resize."""
+    host = pack.part("nodes.host")
+    decoded = []
+    decode = host.StreamingDecoder.decode
+    host.StreamingDecoder.decode = lambda self, x: decoded.append(tuple(x.shape)) or decode(self, x)
+    try:
+        picture = host.decode_still(vae, torch.randn(1, 16, 1, 34, 160))
+    finally:
+        host.StreamingDecoder.decode = decode
+    assert decoded == [(1, 16, 1, 14, 64)]
+    assert picture.size == (512, 112)
 
 
 def test_progress_counts_every_step_of_every_chunk_and_shows_each_chunk(pack, load_wan, positive, latent, progress):

@@ -1,0 +1,138 @@
+"""What cannot work is refused here, in one sentence with the fix; also what other nodes ask for and nobody would do.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import comfy.ldm.wan.ar_model
+import comfy.ldm.wan.model
+import comfy.sample
+import torch
+from torch import Tensor
+
+WAN_CLASSES = (comfy.ldm.wan.model.WanModel, comfy.ldm.wan.ar_model.CausalWanModel)
+
+# Replacing one of these would change nothing here: the engine calls what lies below them.
+UNUSED_FORWARDS = re.compile(
+    r"diffusion_model\.(_?forward|forward_orig|rope_embedder|rope_encode|unpatchify"
+    r"|blocks\.\d+(\.(self_attn|cross_attn))?(\.forward)?)$"
+)
+UNUSED_CONDITIONS = {
+    "area": "an area",
+    "clip_vision_output": "a CLIP vision image",
+    "concat_latent_image": "an image to start from",
+    "control": "a ControlNet",
+    "end_percent": "a range of steps",
+    "gligen": "GLIGEN",
+    "mask": "a mask",
+    "reference_latents": "reference latents",
+    "start_percent": "a range of steps",
+    "vace_frames": "VACE frames",
+}
+
+
+def check_latent(latent: Mapping, model=None) -> Tensor:
+    """The samples of an empty LATENT, [B, 16, T, H, W]; raises ValueError for one that would be ignored."""
+    samples = latent["samples"]
+    if samples.is_nested:
+        raise ValueError("the LATENT holds several tensors (video with audio): use an empty video latent of Wan 2.1")
+    if model is not None:
+        ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
+        samples = comfy.sample.fix_empty_latent_channels(model, samples, *ratios)
+    if 0 in samples.shape:
+        raise ValueError(f"the LATENT of shape {list(samples.shape)} is empty of frames: ask for at least 1 frame")
+    check_finite(samples, "the LATENT")
+    check_empty(samples)
+    if latent.get("noise_mask") is not None:
+        raise ValueError("the LATENT has a noise mask, which this sampler cannot follow: remove it")
+    return samples
+
+
+def check_empty(samples: Tensor) -> None:
+    if torch.count_nonzero(samples):
+        raise ValueError(
+            "the LATENT is not empty, and this sampler starts from noise alone: use EmptyHunyuanLatentVideo"
+        )
+
+
+def check_finite(latent: Tensor, name: str) -> None:
+    if not torch.isfinite(latent).all():
+        raise ValueError(
+            f"{name} contains NaN or infinity: load the MODEL with another weight dtype, or make the LATENT anew"
+        )
+
+
+def check_model(model) -> None:
+    """Refuse a MODEL whose weights or patches the causal forward would not honour."""
+    module = model.get_model_object("diffusion_model")
+    name = type(module).__name__
+    if type(module) not in WAN_CLASSES:
+        raise ValueError(f"the MODEL is a {name}, not a Wan 2.1 text-to-video model: load one of those")
+    if module.model_type != "t2v" or (module.in_dim, module.out_dim) != (16, 16):
+        raise ValueError(
+            f"the MODEL takes {module.in_dim} latent channels (an image-to-video or other variant), not 16: load the "
+            "text-to-video weights, causal video is made from those"
+        )
+    unused = [key for key in model.object_patches if UNUSED_FORWARDS.match(key)]
+    if unused:
+        raise ValueError(f"another node replaced {unused[0]}, which HiStream does not call: remove that node")
+
+
+def check_guider(guider, extra_args: Mapping) -> None:
+    cfg = getattr(guider, "cfg", 1.0)
+    if cfg != 1:
+        raise ValueError(f"CFG is {cfg:g}, but few-step causal weights work without guidance: set it to 1")
+    if extra_args.get("denoise_mask") is not None:
+        raise ValueError("the LATENT has a noise mask, which this sampler cannot follow: remove it")
+
+
+def check_options(transformer_options: Mapping, clip_fea, time_dim_concat, kwargs: Mapping) -> None:
+    """Refuse, on every call, whatever other nodes ask for and the causal forward would silently leave out."""
+    if len(transformer_options.get("cond_or_uncond", [0])) > 1:
+        raise ValueError("the guider asks for a negative prompt too: set CFG to 1, or use BasicGuider")
+    wanted = {
+        "block patches": transformer_options.get("patches_replace", {}).get("dit"),
+        "attention patches": transformer_options.get("patches"),
+        "position (RoPE) options": transformer_options.get("rope_options"),
+    }
+    asked = [name for name, value in wanted.items() if value]
+    asked += [
+        name for name, value in {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat}.items() if value is not None
+    ]
+    asked += [name for name, value in kwargs.items() if value is not None]
+    if asked:
+        raise ValueError(f"another node on this MODEL uses {asked[0]}, which HiStream cannot follow: remove that node")
+
+
+def check_conditioning(conds: Sequence[Mapping] | None, batch: int, width: int) -> Tensor:
+    """The text [items, tokens, channels] of a CONDITIONING that is one plain prompt."""
+    if not conds:
+        raise ValueError("the guider has no positive conditioning: use BasicGuider")
+    if len(conds) > 1:
+        raise ValueError(
+            f"the CONDITIONING holds {len(conds)} prompts at once, HiStream takes one: do not combine them"
+        )
+    cond = conds[0]
+    unused = [what for key, what in UNUSED_CONDITIONS.items() if cond.get(key) is not None]
+    if unused:
+        raise ValueError(f"the CONDITIONING carries {unused[0]}, which HiStream cannot follow: connect a plain prompt")
+    text = cond.get("cross_attn")
+    if text is None or text.ndim != 3:
+        raise ValueError("the CONDITIONING is no text for Wan: encode the prompt with a CLIP of type wan")
+    if text.shape[2] != width:
+        raise ValueError(
+            f"the text has {text.shape[2]} channels but the model reads {width}: use the text encoder that belongs to "
+            "it (umt5_xxl for Wan, the Demo Model's own for the demo)"
+        )
+    if text.shape[0] not in (1, batch):
+        raise ValueError(f"{text.shape[0]} prompts do not fit {batch} videos: give 1, or {batch}")
+    return text
+
+
+def check_sigmas(sigmas: Tensor, wanted: Tensor) -> None:
+    """Refuse SIGMAS of another schedule: the steps are the plan's, and a later chunk may take others."""
+    if sigmas.shape != wanted.shape or not torch.allclose(sigmas.float().cpu(), wanted, atol=1e-4):
+        listed = ", ".join(f"{sigma:.4g}" for sigma in wanted.tolist())
+        raise ValueError(f"the SIGMAS are not those of the first chunk, {listed}: connect SIGMAS of Step Schedule")
