@@ -72,7 +72,8 @@ def flow(
 ) -> tuple[Tensor, Tensor]:
     """Flows of the noisy rows, [B, first, C, T, H, W] and [B, later, C, T, H, W].
 
-    `clean` [B, 1 or 2, C, T, H, W]: the first chunk and, where `start` is beyond the second chunk, the one before `start`.
+    `clean` [B, 0 to 2, C, T, H, W]: the first chunk and, where `start` is beyond the second chunk, the one before `start`;
+    none where there are no later rows.
     """
     num_clean, num_first, num_later = clean.shape[1], first.shape[1], later.shape[1]
     noisy_from = num_clean
@@ -87,10 +88,10 @@ def flow(
     time6 = model.time_projection(time).unflatten(2, (6, -1))
     words = model.text_embedding(text)
 
-    before = (0, 1, 2) if num_clean == 1 else range(start - CHUNK, start)
+    before = range(start - CHUNK, start)
     turns = torch.stack(
-        [rotations(0, 1, 2)]
-        + [rotations(*before)] * (num_clean - 1)
+        [rotations(0, 1, 2)] * min(1, num_clean)
+        + [rotations(*before)] * max(0, num_clean - 1)
         + [rotations(0, 1, 2)] * num_first
         + [rotations(*range(start, start + CHUNK))] * num_later
     )
@@ -103,9 +104,9 @@ def flow(
         q, raw = attention.norm_q(attention.q(y)).unflatten(3, heads), attention.norm_k(attention.k(y)).unflatten(3, heads)
         q, k, v = rotate(q, turns), rotate(raw, turns), attention.v(y).unflatten(3, heads)
 
-        alone = [0, *range(noisy_from, noisy_from + num_first)] if layer < last else [*range(noisy_from, noisy_from + num_first)]
-        out = attend(q[:, alone], k[:, alone], v[:, alone])
-        parts = list(out.split([1, num_first] if layer < last else [num_first], dim=1))
+        alone = [0] * (num_clean > 0 and layer < last) + [*range(noisy_from, noisy_from + num_first)]
+        out = attend(q[:, alone], k[:, alone], v[:, alone]) if alone else q[:, :0]
+        parts = list(out.split([len(alone) - num_first, num_first], dim=1))
         anchor_v = v[:, :1, :per_frame]
 
         def anchor(time: int, raw: Tensor = raw) -> Tensor:
@@ -122,7 +123,7 @@ def flow(
             seen_k, seen_v = torch.cat([past_k, k[:, rows_later]], 2), torch.cat([past_v, v[:, rows_later]], 2)
             parts.append(attend(q[:, rows_later], seen_k, seen_v))
         y = torch.cat(parts, dim=1).flatten(3)
-        if layer == last:
+        if layer == last:  # nobody reads the clean rows any more
             x, gate, ffn_shift, ffn_scale, ffn_gate = (
                 z[:, noisy_from:] for z in (x, gate, ffn_shift, ffn_scale, ffn_gate)
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(stack: Tensor, steps: int = 4) -> Tensor:
     """[K, rows, columns] to the nearest semi-orthogonal matrices, roughly (singular values about 0.7 to 1.2)."""
     a, b, c = NEWTON_SCHULZ
     wide = stack.shape[-2] <= stack.shape[-1]

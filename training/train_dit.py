@@ -8,8 +8,10 @@ import argparse
 import os
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,40 +60,83 @@ class Bank:
         return torch.stack(out, dim=1)
 
 
-def halve(x: Tensor) -> Tensor:
-    """[..., 32, 32] to [..., 16, 16] as the engine does it."""
-    flat = F.interpolate(x.flatten(0, -4), (LOW, LOW), mode="bilinear", antialias=True, align_corners=False)
+def resize(x: Tensor, size: int) -> Tensor:
+    """The last two dims to `size` squared, as the engine does it."""
+    flat = F.interpolate(x.flatten(0, -4), (size, size), mode="bilinear", antialias=True, align_corners=False)
     return flat.unflatten(0, x.shape[:-3])
+
+
+def halve(x: Tensor) -> Tensor:
+    return resize(x, x.shape[-1] // 2)
 
 
 def double(x: Tensor) -> Tensor:
-    flat = F.interpolate(x.flatten(0, -4), (HIGH, HIGH), mode="bilinear", antialias=True, align_corners=False)
-    return flat.unflatten(0, x.shape[:-3])
+    return resize(x, x.shape[-1] * 2)
 
 
-def match_noise(clip: Tensor, noise: Tensor) -> Tensor:
-    """Roll a clip [17, T, H, W] to where it fits the noise [16, T, H, W] best: the noise then decides the position.
+def place(noise: Tensor, step: Sequence[int]) -> tuple[int, int]:
+    """Where an object starts whose chunk grows out of `noise` [16, 3, G, G]: the roll of its clip, in HIGH cells.
 
-    On a torus every position is as likely as any other, so the noise stays Gaussian. The network learns one
-    place for one noise instead of the average of all places. Rolls are even, as everywhere.
+    The object passes where, and when, channel 0 of the noise is highest over one token of the LOW grid. On a torus
+    every place is as likely as any other, so the noise stays Gaussian; and the network learns one place for one
+    noise instead of the average of all places.
     """
-    template = clip[:16] - clip[:16].mean((2, 3), keepdim=True)
-    fit = torch.fft.ifft2((torch.fft.fft2(noise) * torch.fft.fft2(template).conj()).sum((0, 1))).real
-    best = int(fit[::2, ::2].argmax())
-    rows, columns = divmod(best, fit.shape[1] // 2)
-    return torch.roll(clip, (2 * rows, 2 * columns), (2, 3))
+    unit = noise.shape[-1] // LOW
+    tokens = noise[0].unflatten(2, (-1, 2 * unit)).unflatten(1, (-1, 2 * unit)).sum((2, 4))
+    frame, cell = divmod(int(tokens.argmax()), tokens[0].numel())
+    row, column = divmod(cell, tokens.shape[2])
+    dx, dy = step
+    return 2 * (2 * row + 1 - frame * dy) - HIGH // 2, 2 * (2 * column + 1 - frame * dx) - HIGH // 2
 
 
-def pick(rng: random.Random, menu: tuple[tuple[float, float, float], ...]) -> float:
-    """A noise level from a menu of (weight, least, most)."""
-    _, least, most = rng.choices(menu, weights=[row[0] for row in menu])[0]
-    return rng.uniform(least, most)
+Range = tuple[float, float]
+
+# Around the sigmas of timesteps 1000, 750, 500 and 250: under a time shift of 2 at LOW, of 3 at HIGH.
+PURE, SECOND_LOW, SECOND, THIRD, LAST = (1.0, 1.0), (0.83, 0.88), (0.88, 0.92), (0.72, 0.78), (0.46, 0.54)
 
 
-LOW_FIRST = ((0.55, 1.0, 1.0), (0.35, 0.85, 0.97), (0.10, 0.5, 0.9))
-LOW_LATER = ((0.55, 1.0, 1.0), (0.35, 0.85, 0.97), (0.10, 0.5, 0.9))
-HIGH_FIRST = ((0.12, 1.0, 1.0), (0.13, 0.86, 0.96), (0.40, 0.7, 0.88), (0.35, 0.4, 0.7))
-HIGH_LATER = ((0.08, 1.0, 1.0), (0.12, 0.86, 0.96), (0.45, 0.7, 0.88), (0.35, 0.4, 0.7))
+class Kind(NamedTuple):
+    """What the rows of a step are: their grid, their noise levels, and how many there are."""
+
+    name: str
+    high: bool
+    crop: int
+    """Cells a side that are kept; what HIGH rows add is local, so most of them are a quarter of the picture."""
+    first: tuple[tuple[float, Range, Range], ...]
+    """Weight and two consecutive noise levels of first chunks: the second starts from what the network made of the first."""
+    later: tuple[tuple[float, Range], ...]
+    sizes: tuple[int, int, int]
+    """Samples, noisy first chunks and noisy later chunks of each."""
+
+
+KINDS = (
+    Kind("start", False, LOW, ((1, PURE, SECOND_LOW),), (), (4, 3, 0)),
+    Kind("low", False, LOW, ((1, PURE, SECOND_LOW),), ((0.6, PURE), (0.4, SECOND_LOW)), (2, 3, 2)),
+    Kind("part", True, LOW, ((1, THIRD, LAST),), ((0.6, THIRD), (0.4, LAST)), (2, 3, 2)),
+    Kind(
+        "high",
+        True,
+        HIGH,
+        ((0.25, PURE, SECOND), (0.75, THIRD, LAST)),
+        ((0.1, PURE), (0.1, SECOND), (0.5, THIRD), (0.3, LAST)),
+        (1, 2, 2),
+    ),
+)
+PHASES = ((0.57, (0.7, 0.3, 0, 0)), (0.8, (0.35, 0.2, 0.45, 0)), (1.0, (0.2, 0.15, 0.2, 0.45)))
+"""Until which share of the time the kinds are drawn with which chances."""
+
+
+def pick(rng: random.Random, menu: tuple[tuple, ...]) -> tuple:
+    """One entry of a menu, by its weight; what comes after the weight."""
+    return rng.choices(menu, weights=[row[0] for row in menu])[0][1:]
+
+
+def levels(ranges: Sequence[Range], rng: random.Random, shape: tuple[int, int]) -> Tensor:
+    return torch.tensor([[rng.uniform(*rng.choice(ranges)) for _ in range(shape[1])] for _ in range(shape[0])])
+
+
+def wide(sigma: Tensor) -> Tensor:
+    return sigma[:, :, None, None, None, None]
 
 
 @dataclass
@@ -101,61 +146,123 @@ class Batch:
     text: Tensor
     start: int
     clean: Tensor
+    past: Tensor
+    """The true chunk before the last clean one."""
     first: Tensor
     later: Tensor
     first_target: Tensor
     later_target: Tensor
     sigma_first: Tensor
     sigma_later: Tensor
+    next_first: Range
+    """The noise level that the first chunks go on to."""
 
 
-def make_batch(bank: Bank, rng: random.Random, high: bool, size: int, num_first: int, num_later: int) -> Batch:
+def hint(progress: float, until: float) -> float:
+    """How much of the truth still shows where in the end there is none: all of it at first, nothing from `until` on.
+
+    Finding the place in pure noise is hard to learn from nothing, and easy once finding it in a faint picture is known.
+    """
+    return min(1.0, max(0.0, (until - progress) / 0.3))
+
+
+def make_batch(bank: Bank, rng: random.Random, kind: Kind, trainee: "Trainee", progress: float = 1.0) -> Batch:
+    size, num_first, num_later = kind.sizes
     start = rng.choice(STARTS)
-    tokens, cleans, firsts, laters = [], [], [], []
-    for _ in range(size):
+    before = max(0, start - 2 * CHUNK)
+    frames = [*range(CHUNK), *range(before, before + CHUNK), *range(start - CHUNK, start + CHUNK)]
+    range_first, next_first = pick(rng, kind.first)
+    grow = range_first == PURE or rng.random() < 0.65  # the first chunks grow out of this noise; else the truth is shown
+    seed_grid = HIGH if kind.high and range_first == PURE else LOW
+    seed_noise = torch.randn(size, num_first, 16, CHUNK, seed_grid, seed_grid)
+    captions, clips, firsts = [], [], []
+    for sample in range(size):
         index = rng.randrange(len(bank.combinations))
-        roll = (2 * rng.randrange(16), 2 * rng.randrange(16))
-        tokens.append(caption(bank.combinations[index], rng))
-        clip = bank.clip(index, [*range(3), *range(start - CHUNK, start + CHUNK)], roll)
-        cleans.append(clip[:, :3][None] if start == CHUNK else torch.stack([clip[:, :3], clip[:, 3:6]]))
-        laters.append(clip[:, 6:])
-        others = [bank.clip(index, range(3), (2 * rng.randrange(16), 2 * rng.randrange(16))) for _ in range(num_first)]
-        firsts.append(torch.stack(others))
-    clean, first = torch.stack(cleans), torch.stack(firsts)
-    later = torch.stack(laters)[:, None].expand(-1, num_later, -1, -1, -1, -1)
-    clean, first, later = (x if high else halve(x) for x in (clean, first, later))
-    sigma_first = torch.tensor([[pick(rng, HIGH_FIRST if high else LOW_FIRST) for _ in range(num_first)] for _ in range(size)])
-    sigma_later = torch.tensor([[pick(rng, HIGH_LATER if high else LOW_LATER) for _ in range(num_later)] for _ in range(size)])
-    first_noise = torch.randn_like(first[:, :, :16])
-    for b, r in (sigma_first == 1).nonzero().tolist():
-        first[b, r] = match_noise(first[b, r], first_noise[b, r])
-    clean = clean[:, :, :16]
+        captions.append(caption(bank.combinations[index], rng))
+        clips.append(bank.clip(index, frames, random_roll(rng)))
+        step = bank.steps[index].tolist()
+        rolls = [place(noise, step) if grow else random_roll(rng) for noise in seed_noise[sample]]
+        firsts.append(torch.stack([bank.clip(index, range(CHUNK), roll) for roll in rolls]))
+    text, first = token_table(captions), torch.stack(firsts)
+    zero, past, near, later = (torch.stack(clips) if kind.high else halve(torch.stack(clips)))[:, None].split(CHUNK, 3)
+    first = first if kind.high else halve(first)
+    sigma_first, sigma_later = levels([range_first], rng, (size, num_first)), torch.ones(size, num_later)
+    for row in sigma_later.unbind(0):
+        row.copy_(torch.tensor([rng.uniform(*pick(rng, kind.later)[0]) for _ in row]))
+    if range_first == PURE:
+        leak = 0.35 * hint(progress, 0.66) * torch.rand(size, num_first) * (torch.rand(size, num_first) > 0.3)
+        shown_first = seed_noise + wide(leak) * first[:, :, :16]
+    elif grow:
+        signal = double(trainee.low_estimate(text, seed_noise, rng))
+        shown_first = torch.lerp(signal, torch.randn_like(signal), wide(sigma_first))
+    else:
+        shown_first = noised(first, sigma_first, rng, kind.high)
+    clean = (zero if start == CHUNK else torch.cat([zero, near], dim=1))[:, :, :16]
+    clean = clean if num_later else clean[:, :0]
+    later = later.expand(-1, num_later, -1, -1, -1, -1)
+    kept = (..., slice(kind.crop), slice(kind.crop))
     return Batch(
-        text=token_table(tokens),
+        text=text,
         start=start,
-        clean=clean + rng.uniform(0, 0.1) * torch.randn_like(clean),
-        first=noised(first, sigma_first, first_noise, rng, high),
-        later=noised(later, sigma_later, torch.randn_like(later[:, :, :16]), rng, high),
-        first_target=first,
-        later_target=later,
+        clean=(clean + rng.uniform(0, 0.1) * torch.randn_like(clean))[kept],
+        past=past[:, :, :16][kept],
+        first=shown_first[kept],
+        later=noised(later, sigma_later, rng, kind.high)[kept],
+        first_target=first[kept],
+        later_target=later[kept],
         sigma_first=sigma_first,
         sigma_later=sigma_later,
+        next_first=next_first,
     )
 
 
-def noised(target: Tensor, sigma: Tensor, noise: Tensor, rng: random.Random, high: bool) -> Tensor:
+def random_roll(rng: random.Random) -> tuple[int, int]:
+    return 2 * rng.randrange(HIGH // 2), 2 * rng.randrange(HIGH // 2)
+
+
+def next_batch(batch: Batch, flows: Tensor, rng: random.Random, progress: float = 1.0) -> Batch:
+    """The same first chunks one noise level down, from what the network made of them; nothing else."""
+    sigma = levels([batch.next_first], rng, batch.sigma_first.shape)
+    clean = batch.first - wide(batch.sigma_first) * flows.detach()
+    truth = hint(progress, 0.75) * torch.rand(sigma.shape)
+    clean = torch.lerp(clean, batch.first_target[:, :, :16], wide(truth))
+    shown = torch.lerp(clean, torch.randn_like(clean), wide(sigma))
+    nothing = {"clean": batch.clean[:, :0], "later": batch.later[:, :0], "sigma_later": batch.sigma_later[:, :0]}
+    return replace(batch, first=shown, sigma_first=sigma, **nothing)
+
+
+@torch.no_grad()
+def use_own_context(trainee: "Trainee", batch: Batch, rng: random.Random, kind: Kind) -> None:
+    """Put what the network itself makes of the chunk before `start` in place of the true one, so that it learns to live with it."""
+    clean = batch.clean[:, :1] if batch.start == 2 * CHUNK else torch.cat([batch.clean[:, :1], batch.past], dim=1)
+    near = batch.clean[:, 1:]
+    sigma = torch.tensor([[rng.uniform(*pick(rng, kind.later)[0])] for _ in near])
+    shown = noised(near, sigma, rng, kind.high)
+    asked = replace(
+        batch,
+        start=batch.start - CHUNK,
+        clean=clean,
+        first=near[:, :0],
+        later=shown,
+        sigma_first=sigma[:, :0],
+        sigma_later=sigma,
+    )
+    _, predicted = trainee.flows(asked)
+    batch.clean = torch.cat([batch.clean[:, :1], shown - wide(sigma) * predicted], dim=1)
+
+
+def noised(target: Tensor, sigma: Tensor, rng: random.Random, high: bool) -> Tensor:
     """What the network is shown: at HIGH mostly the upsampled half-size picture, not the true one, lies under the noise."""
-    x, s = target[:, :, :16], sigma[:, :, None, None, None, None]
+    x, s = target[:, :, :16], wide(sigma)
     if high:
         blur = torch.tensor([[rng.choice((1.0, 1.0, 0.5, 0.0)) for _ in row] for row in sigma])
-        blur = blur[:, :, None, None, None, None] * ((s - 0.3) / 0.5).clamp(0, 1)
-        x = torch.lerp(x, double(halve(x)), blur)
-    return (1 - s) * x + s * noise
+        x = torch.lerp(x, double(halve(x)), wide(blur) * ((s - 0.3) / 0.4).clamp(0, 1))
+    return torch.lerp(x, torch.randn_like(x), s)
 
 
 def loss_of(shown: Tensor, sigma: Tensor, target: Tensor, predicted: Tensor) -> Tensor:
     """Per row: the error of the flow that leads from what was shown to the target, the object weighing more."""
-    flow_target = (shown - target[:, :, :16]) / sigma[:, :, None, None, None, None]
+    flow_target = (shown - target[:, :, :16]) / wide(sigma)
     weight = 1 + (FOREGROUND - 1) * target[:, :, 16:]
     weight = weight / weight.mean((2, 3, 4, 5), keepdim=True)
     return ((predicted - flow_target).square() * weight).mean((2, 3, 4, 5))
@@ -185,6 +292,21 @@ class Trainee:
             rotations=self.rotations[batch.first.shape[-1]],
         )
 
+    @torch.no_grad()
+    def low_estimate(self, text: Tensor, noise: Tensor, rng: random.Random) -> Tensor:
+        """First chunks out of pure LOW noise [B, R, 16, 3, 16, 16] in two steps, as the sampler makes them."""
+        nothing, none, clean, shown = noise[:, :0], torch.zeros(len(noise), 0), noise, noise
+        for ranges in ((PURE,), (SECOND_LOW,)):
+            sigma = levels(ranges, rng, noise.shape[:2])
+            if ranges != (PURE,):
+                shown = torch.lerp(clean, torch.randn_like(noise), wide(sigma))
+            turns = self.rotations[LOW]
+            flows, _ = flow(
+                self.model, self.encoder(text), nothing, shown, nothing, sigma, none, start=CHUNK, rotations=turns
+            )
+            clean = shown - wide(sigma) * flows
+        return clean
+
     def state_dict(self) -> dict:
         return {"now": self.both.state_dict(), "average": self.average}
 
@@ -203,8 +325,7 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=70)
-    parser.add_argument("--low-minutes", type=float, default=25, help="of them at half resolution alone")
-    parser.add_argument("--high-share", type=float, default=0.4, help="of the steps after that")
+    parser.add_argument("--own-share", type=float, default=0.35, help="last part of the time, with the network's own context")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -223,19 +344,26 @@ def main() -> None:
     while (minutes := (time.time() - began) / 60) < args.minutes:
         left = 1 - minutes / args.minutes
         optimiser.scale_lr(min(1, (state["step"] + 1) / 50) * min(1, 1.6 * left + 0.005))
-        high = minutes > args.low_minutes and rng.random() < args.high_share
-        batch = make_batch(bank, rng, high, *((3, 1, 2) if high else (8, 2, 2)))
-        first, later = trainee.flows(batch)
-        first = loss_of(batch.first, batch.sigma_first, batch.first_target, first)
+        chances = next(chances for until, chances in PHASES if 1 - left <= until)
+        kind = rng.choices(KINDS, weights=chances)[0]
+        batch = make_batch(bank, rng, kind, trainee, 1 - left)
+        if left < args.own_share and kind.later and batch.start > CHUNK and rng.random() < 0.6:
+            use_own_context(trainee, batch, rng, kind)
+        flows, later = trainee.flows(batch)
+        first = loss_of(batch.first, batch.sigma_first, batch.first_target, flows)
         later = loss_of(batch.later, batch.sigma_later, batch.later_target, later)
-        loss = first.mean() + later.mean()
         optimiser.zero_grad()
-        loss.backward()
+        (first.mean() + later.sum() / max(1, later.numel())).backward()
+        following = next_batch(batch, flows, rng, 1 - left)
+        second = loss_of(following.first, following.sigma_first, following.first_target, trainee.flows(following)[0])
+        second.mean().backward()
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         optimiser.step()
         state["step"] += 1
         trainee.update_average(min(0.997, state["step"] / (state["step"] + 20)))
-        note(log, "high" if high else "low", batch, first.detach(), later.detach())
+        for name, loss in (("first", first), ("second", second), *([("later", later)] if kind.later else [])):
+            level = f"{float(batch.sigma_first.mean()):.1f}" if name != "later" else ""
+            log.setdefault(f"{kind.name}-{name}{level}", []).append(float(loss.detach().mean()))
         if state["step"] % 25 == 0:
             means = "  ".join(f"{k} {sum(v) / len(v):.3f}" for k, v in sorted(log.items()))
             print(f"step {state['step']} {time.time() - began:.0f}s  {means}", flush=True)
@@ -247,15 +375,6 @@ def main() -> None:
     state["seconds"] = time.time() - began
     save(args.out / "dit.pt", state, trainee=trainee, optimiser=optimiser)
     print(f"done after {state['step']} steps")
-
-
-def note(log: dict, name: str, batch: Batch, first: Tensor, later: Tensor) -> None:
-    """Keep the losses apart by resolution, first or later chunk, pure noise or not."""
-    for kind, sigma, loss in (("first", batch.sigma_first, first), ("later", batch.sigma_later, later)):
-        for pure in (True, False):
-            values = loss[(sigma == 1) == pure]
-            if len(values):
-                log.setdefault(f"{name}-{kind}-{'pure' if pure else 'mid'}", []).append(float(values.mean()))
 
 
 if __name__ == "__main__":
