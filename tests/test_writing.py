@@ -267,6 +267,16 @@ def test_threads_and_open_files_stay_the_same(tmp_path, name):
     del writer
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts in /proc")
+def test_a_closed_writer_holds_no_threads(tmp_path):
+    before = len(os.listdir("/proc/self/task"))
+    writer = open_writer(tmp_path / "a.mkv", find_format("h265-mkv"), size=(WIDTH, HEIGHT))
+    writer.write(chunks(1)[0])
+    assert len(os.listdir("/proc/self/task")) > before
+    writer.close()
+    assert len(os.listdir("/proc/self/task")) == before
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
 def test_a_run_that_ends_before_its_first_frame_leaves_no_file(tmp_path, error):
     with pytest.raises(type(error)), VideoFile(tmp_path / "a.mov", find_format("dnxhr"), size=(256, 128)):
