@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -337,6 +338,8 @@ def test_a_setting_of_the_sheet_is_in_its_plan():
         for shift in (5, 7)
     )
     assert low.sigma < high.sigma
+    gentle = replace(preset, shift_low=1, shift_high=1)
+    assert plan_setting(Setting(drc=True, ntk=5, shift=7, scaled=True), gentle, like=like) == like
     assert (on.chunks[0].steps[-1].attention_scale > 1) and high.attention_scale == 1
 
 

@@ -43,6 +43,7 @@ class Setting:
 
 SETTINGS = tuple(Setting(*values) for values in product((True, False), (1.0, 2.0, 5.0), (5.0, 7.0), (True, False)))
 MAX_NTK_LOW = 2.0  # what the method gives 960x544, which is half of its highest size
+SHIFT_LOW = 5.0  # what the method trains with
 COLUMNS = 2  # first-chunk scale on and off, side by side
 
 
@@ -66,12 +67,13 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
-    """The plan of one strip, as long and as large as `like`; the shift is that of HIGH, LOW keeps the preset's."""
+    """The plan of one strip, as long and as large as `like`; the shift is that of HIGH, that of LOW is 5 throughout."""
     width, height = like.size
     preset = replace(
         preset,
         ntk_high=setting.ntk,
         ntk_low=min(setting.ntk, MAX_NTK_LOW),
+        shift_low=SHIFT_LOW,
         shift_high=setting.shift,
         scale_first_chunk=setting.scaled,
     )
