@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from .decode import StreamingDecoder, stream_frames
-from .media import VideoWriter, to_uint8
+from .formats import Format
+from .media import to_uint8
 from .noise import Noise
-from .plan import PIXEL_FRAMES_PER_LATENT, Plan
+from .plan import PIXEL_FRAMES_PER_LATENT, Plan, pixel_frames
 from .presets import Preset
 from .schedule import Scale
-from .stream import Denoise, Prompt, Stream, make_caches
+from .stream import Denoise, Given, Prompt, Stream, make_caches
 from .wan import Denoiser, Text
+from .writers import open_writer
+from .writing import BackgroundWriter, Times
 
 FPS = 16
 """What Wan 2.1 was trained at."""
@@ -63,19 +66,32 @@ class Progress:
     """Network calls so far at each scale, cache passes included."""
     chunks: int = 0
     frames: int = 0
-    """Frames that are finished, and on disk where there is a file."""
+    """Frames that are finished, and written or on their way."""
+    skipped_frames: int = 0
+    """Those of them that an earlier attempt had made."""
     started: float = field(default_factory=time.monotonic)
     first_frames: float | None = None
-    """Seconds from the start of sampling until the first chunk was finished."""
+    """Seconds from the start of sampling until the first chunk was in a file, or finished where there is none."""
+    times: Times = field(default_factory=Times)
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    @property
+    def seconds_per_frame(self) -> float:
+        """Of the frames that this attempt made; 0 where there was nothing left to make."""
+        made = self.frames - self.skipped_frames
+        return self.seconds / made if made else 0.0
+
     def count_chunk(self, num_frames: int) -> None:
         self.chunks += 1
         self.frames += num_frames
-        self.first_frames = self.first_frames or self.seconds
+
+    def note_first(self, num_written: int, num_frames: int) -> None:
+        """Take the time when `num_written` frames, which hold the first chunk's `num_frames`, are seen."""
+        if self.first_frames is None and num_written >= num_frames > 0:
+            self.first_frames = self.seconds
 
 
 Report = Callable[[Progress], None]
@@ -99,20 +115,41 @@ def whole_length(num_frames: int) -> int:
 
 def start(plan: Plan) -> Progress:
     """The progress of a run that has not begun."""
-    num_calls = sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
-    return Progress(num_calls, len(plan.chunks), plan.pixel_frames)
+    return Progress(count_calls(plan), len(plan.chunks), plan.pixel_frames)
+
+
+def count_calls(plan: Plan) -> int:
+    """Network calls of a plan, cache passes included."""
+    return sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
 
 
 def stream(weights: Weights, order: Order, progress: Progress, report: Report = silent) -> Iterator[Tensor]:
     """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk."""
+    prompts = [Prompt(Text(order.text.to(weights.device)))]
+    run = open_stream(weights, order.plan, order.noise, prompts, progress=progress, report=report)
+    return timed_decode(stream_frames(open_decoder(weights), run.chunks()), progress.times)
+
+
+def open_stream(
+    weights: Weights,
+    plan: Plan,
+    noise: Noise,
+    prompts: Sequence[Prompt],
+    given: Given | None = None,
+    *,
+    progress: Progress,
+    report: Report = silent,
+) -> Stream:
+    """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""
     model = weights.model
-    if order.text.shape[-1] != model.text_dim:
-        raise ValueError(
-            f"the text has {order.text.shape[-1]} channels but the model reads {model.text_dim}: "
-            "take the text encoder that belongs to it"
-        )
+    for prompt in prompts:
+        if prompt.text.context.shape[-1] != model.text_dim:
+            raise ValueError(
+                f"the text has {prompt.text.context.shape[-1]} channels but the model reads {model.text_dim}: "
+                "take the text encoder that belongs to it"
+            )
     caches = make_caches(
-        order.plan,
+        plan,
         num_layers=model.num_layers,
         num_heads=model.num_heads,
         head_dim=model.dim // model.num_heads,
@@ -120,22 +157,31 @@ def stream(weights: Weights, order: Order, progress: Progress, report: Report = 
         dtype=weights.dtype,
     )
     denoise = _counted(Denoiser(model, dtype=weights.dtype), progress, report)
-    run = Stream(
-        order.plan,
-        denoise,
-        caches,
-        order.noise,
-        [Prompt(Text(order.text.to(weights.device)))],
-        channels=model.out_dim,
-    )
-    decoder = StreamingDecoder(weights.vae, normalised=weights.preset.normalised, rollback=False)
-    return stream_frames(decoder, run.chunks())
+    return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)
+
+
+def open_decoder(weights: Weights) -> StreamingDecoder:
+    return StreamingDecoder(weights.vae, normalised=weights.preset.normalised, rollback=False)
+
+
+def timed_decode(items: Iterator, times: Times) -> Iterator:
+    """The same items; the time they take to come, less that of the network's calls, is counted as decoding."""
+    while True:
+        start, before = time.perf_counter(), times.denoise
+        item = next(items, None)
+        times.decode += time.perf_counter() - start - (times.denoise - before)
+        if item is None:
+            return
+        yield item
 
 
 def _counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:
     def call(latent, step, cache, text):
         report(progress)
-        clean = denoise(latent, step, cache, text)
+        with progress.times.count("denoise"):
+            clean = denoise(latent, step, cache, text)
+            if clean.is_cuda:  # where calls return before they are through
+                torch.cuda.synchronize(clean.device)
         progress.calls[step.scale] += 1
         return clean
 
@@ -143,24 +189,40 @@ def _counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:
 
 
 def render(
-    weights: Weights, order: Order, path: Path, *, size: tuple[int, int], fps: float = FPS, report: Report = silent
+    weights: Weights,
+    order: Order,
+    path: Path,
+    format: Format,
+    *,
+    size: tuple[int, int],
+    fps: float = FPS,
+    metadata: Mapping[str, str] | None = None,
+    report: Report = silent,
 ) -> Progress:
-    """Make one video and write it to `path` (.mp4) as it comes, cropped to `size`; return the counts and times.
+    """Make one video and write it to `path` as it comes, cropped to `size`; return the counts and times.
 
     Raises ValueError and OSError that say what to change, and leaves no file behind then. Ctrl-C keeps what is
     finished as a partial file: the KeyboardInterrupt says where.
     """
-    writer = VideoWriter(path, size=size, fps=fps)
     progress = start(order.plan)
+    first = pixel_frames(min(len(order.plan.chunks[0].frames), order.plan.num_frames))
+    files = open_writer(path, format, size=size, fps=fps, metadata=metadata)
+    writer = BackgroundWriter(files, times=progress.times)
+
+    def watch(progress: Progress) -> None:
+        progress.note_first(writer.num_frames, first)
+        report(progress)
+
     try:
         with writer:
-            for frames in stream(weights, order, progress, report):
+            for frames in stream(weights, order, progress, watch):
                 writer.write(frames)
                 progress.count_chunk(len(frames))
-                report(progress)
+                watch(progress)
     except KeyboardInterrupt as stop:
         kept = f"{writer.num_frames} finished frames are in {writer.kept}" if writer.kept else "nothing was written"
         raise KeyboardInterrupt(kept) from stop
+    progress.note_first(writer.num_frames, first)
     return progress
 
 
@@ -171,5 +233,6 @@ def collect(weights: Weights, order: Order, report: Report = silent) -> list[np.
     for frames in stream(weights, order, progress, report):
         pictures.extend(to_uint8(frames))
         progress.count_chunk(len(frames))
+        progress.note_first(len(pictures), len(frames))
         report(progress)
     return pictures

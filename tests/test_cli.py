@@ -121,7 +121,9 @@ def test_every_mode_runs_and_counts_its_network_calls(here, capsys, mode):
     result = result_of(["demo", "--seconds", "2", "--mode", mode], capsys)
     assert (result["passes"]["high"], result["passes"]["low"]) == calls[mode]
     assert (result["chunks"], result["mode"]) == (3, mode)
-    assert 0 < result["seconds_to_first_frames"] <= result["seconds_taken"]
+    assert 0 < result["ttff_s"] <= result["seconds_taken"]
+    assert result["s_per_frame"] == pytest.approx(result["seconds_taken"] / 33, abs=0.01)
+    assert result["bottleneck"] in ("denoise", "decode", "write")
 
 
 def test_the_same_seed_gives_the_same_file_and_another_one_another(here, capsys):

@@ -14,7 +14,7 @@ WIDTH = 24
 
 def describe(progress: Progress) -> str:
     """One line that says how far a run is."""
-    done = sum(progress.calls.values()) / progress.num_calls
+    done = min(1.0, sum(progress.calls.values()) / max(1, progress.num_calls))
     bar = "#" * round(done * WIDTH)
     return (
         f"[{bar:-<{WIDTH}}] {done:4.0%}  chunk {min(progress.chunks + 1, progress.num_chunks)}/{progress.num_chunks}  "

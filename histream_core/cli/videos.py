@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import demo
+from ..container import check_name
 from ..demo.text import VOCABULARY
-from ..media import check_target
+from ..disk import check_space
+from ..formats import FORMATS, NAMES, Format, find_format
+from ..kept_runs import metadata
 from ..noise import SeededNoise
 from ..plan import Plan, latent_frames, make_plan
 from ..presets import MODES, Preset
-from ..render import FPS, Order, Progress, generated_size, render, whole_length
-from ..schedule import Scale
+from ..render import FPS, Order, generated_size, render, whole_length
+from ..writers import frame_rate
+from .keeping import add_snapshots, begin_run
 from .progress import progress_bar, tell
+from .results import describe_progress, describe_video, sentence
 from .weights import Source, add_weight_options, demo_source, find_source, pick_device, prompts_of
 
 DEMO_SECONDS = 5.0
@@ -54,11 +59,19 @@ def add_size_options(verb: argparse.ArgumentParser, *, size: str = "832x480", fr
 
 
 def add_run_options(verb: argparse.ArgumentParser) -> None:
-    """--mode, --seed and --out."""
+    """--mode, --seed, what is written and where."""
     modes = "; ".join(f"{name}: {what}" for name, what in MODES.items())
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{modes} (default: histream)")
     verb.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another video (default: 0)")
-    verb.add_argument("--out", metavar="FILE.mp4", type=Path, help="where to write (default: a new name here)")
+    verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
+    verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    place = verb.add_mutually_exclusive_group()
+    place.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: a new name here)")
+    place.add_argument(
+        "--run-dir", metavar="DIR", type=Path, help="keep every finished chunk in DIR, so that the run can be resumed"
+    )
+    verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
+    add_snapshots(verb)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -88,32 +101,39 @@ def _make(
 ) -> tuple[dict, str]:
     """Refuse what cannot work, load, then sample, decode and write in one loop."""
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames)
-    path = args.out or new_name(f"histream-{args.verb}")
-    check_target(path, size=size, fps=fps)
-    noise = SeededNoise(args.seed)
-    weights, (text,) = source.load()
     notes = [*source.notes, *notes]
+    noise = SeededNoise(args.seed)
+    if args.run_dir:
+        return begin_run(args, source, plan, size=size, fps=fps, notes=notes)
+    format = find_format(args.format, args.depth)
+    path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
+    check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
+    weights, (text,) = source.load()
     tell(notes)
+    tags = metadata([args.prompt or ""], [args.seed])
     with progress_bar() as report:
-        progress = render(weights, Order(plan, text, noise), path, size=size, fps=fps, report=report)
+        order = Order(plan, text, noise)
+        progress = render(weights, order, path, format, size=size, fps=fps, metadata=tags, report=report)
     result = {
         "file": str(path.resolve()),
         "prompt": args.prompt,
         "preset": source.preset.name,
         "mode": args.mode,
         "seed": args.seed,
-        "width": size[0],
-        "height": size[1],
-        "fps": fps,
-        "seconds": plan.pixel_frames / fps,
-        **describe_plan(plan),
-        **describe_run(progress),
+        **describe_video(plan, format, size, fps),
+        **describe_progress(progress),
         "notes": notes,
     }
-    return result, (
-        f"{result['file']}: {plan.pixel_frames} frames of {size[0]}x{size[1]}, {plan.pixel_frames / fps:.1f} s at "
-        f"{fps:g} fps; took {progress.seconds:.1f} s, first frames after {progress.first_frames:.1f} s"
-    )
+    return result, sentence(result)
+
+
+def check_output(path: Path, format: Format, *, size: tuple[int, int], fps: float, num_frames: int) -> None:
+    """Refuse a video that cannot be written, before anything is computed. Raises ValueError or OSError."""
+    if not format.is_sequence:
+        check_name(path, format)
+    format.check_size(size)
+    frame_rate(fps)
+    check_space(path.parent, format, size, num_frames)
 
 
 def plan_video(preset: Preset, mode: str, *, size: tuple[int, int], num_frames: int) -> tuple[Plan, list[str]]:
@@ -129,28 +149,7 @@ def plan_video(preset: Preset, mode: str, *, size: tuple[int, int], num_frames: 
     return plan, notes
 
 
-def describe_plan(plan: Plan) -> dict:
-    """What a plan will make, as plain values."""
-    width, height = plan.size
-    return {
-        "frames": plan.pixel_frames,
-        "latent_frames": plan.num_frames,
-        "chunks": len(plan.chunks),
-        "generated_width": width,
-        "generated_height": height,
-    }
-
-
-def describe_run(progress: Progress) -> dict:
-    """What a run took, as plain values; times are seconds from the start of sampling."""
-    return {
-        "passes": {"high": progress.calls[Scale.HIGH], "low": progress.calls[Scale.LOW]},
-        "seconds_to_first_frames": round(progress.first_frames or 0, 2),
-        "seconds_taken": round(progress.seconds, 2),
-    }
-
-
-def new_name(stem: str) -> Path:
+def new_name(stem: str, suffix: str) -> Path:
     """The first of stem.mp4, stem-2.mp4, ... that does not exist in the current folder."""
-    names = (Path(f"{stem}.mp4" if n == 1 else f"{stem}-{n}.mp4") for n in count(1))
+    names = (Path(f"{stem}{'' if n == 1 else f'-{n}'}{suffix}") for n in count(1))
     return next(path for path in names if not path.exists())

@@ -58,26 +58,25 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
     return [args.prompt] if args.prompt else []
 
 
-def find_source(args: argparse.Namespace, prompts: Sequence[str]) -> Source:
-    """Look at the files that the options name. Raises ValueError and OSError that say what to change."""
+def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Source:
+    """Look at the files that the options name. Raises ValueError and OSError that say what to change.
+
+    `prompts` None: the embeddings are there already, and no text encoder is needed.
+    """
     device = pick_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.bfloat16
     if args.model == DEMO:
-        return demo_source(prompts or (demo.PROMPT,), device, preset=args.preset)
+        return demo_source((demo.PROMPT,) if prompts == [] else prompts or (), device, preset=args.preset)
     if args.vae is None:
         raise ValueError("--vae is missing: give the Wan 2.1 VAE, such as wan_2.1_vae.safetensors")
-    if (args.text_encoder is None) == (args.embeds is None):
-        raise ValueError("--text-encoder or --embeds is missing: give a umt5_xxl file, or embeddings made earlier")
-    if args.text_encoder and not prompts:
-        raise ValueError("--prompt is missing: say what the video shows")
-    if args.embeds and len(prompts) > 1:
-        raise ValueError("--embeds holds one prompt: give --text-encoder for several")
+    if prompts is not None:
+        _check_text_options(args, prompts)
     checkpoint = read_checkpoint(args.model, kind="wan")
     read_checkpoint(args.vae, kind="wan-vae")
     preset = find_preset(args.preset or guess_preset(checkpoint))
 
     def load() -> tuple[Weights, list[Tensor]]:
-        texts = _read_texts(args, prompts, device)  # first, and gone again before the model comes
+        texts = [] if prompts is None else _read_texts(args, prompts, device)  # gone again before the model comes
         model, _ = load_wan(args.model, dtype=dtype, device=device)
         return Weights(model, load_vae(args.vae, dtype=dtype, device=device), preset, device, dtype), texts
 
@@ -108,6 +107,15 @@ def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | N
         return weights, [encoder.encode(prompt) for prompt in prompts]
 
     return Source(chosen, load, (hint,) if unknown else ())
+
+
+def _check_text_options(args: argparse.Namespace, prompts: Sequence[str]) -> None:
+    if (args.text_encoder is None) == (args.embeds is None):
+        raise ValueError("--text-encoder or --embeds is missing: give a umt5_xxl file, or embeddings made earlier")
+    if args.text_encoder and not prompts:
+        raise ValueError("--prompt is missing: say what the video shows")
+    if args.embeds and len(prompts) > 1:
+        raise ValueError("--embeds holds one prompt: give --text-encoder for several")
 
 
 def _read_texts(args: argparse.Namespace, prompts: Sequence[str], device: torch.device) -> list[Tensor]:

@@ -3,6 +3,7 @@
     manifest.json               what the run is
     chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks
     snapshots/00012.safetensors the state of caches and VAE before a chunk, where asked for
+    texts/0123abcd.safetensors  a prompt's embedding each, where given, so that going on needs no text encoder
     lock                        held while a process works here
 
 Every file is there whole or not at all, carries its checksum, and is never changed. Nothing outside the folder is
@@ -12,9 +13,10 @@ read or written, and what is not as it should be is named and refused; nothing o
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -32,7 +34,9 @@ from .manifest import FORMAT, Manifest, from_json, recipes, to_json
 
 _NUMBERED = re.compile(r"[0-9]{5}\.safetensors")
 
-MANIFEST, LOCK, CHUNKS, SNAPSHOTS = "manifest.json", "lock", "chunks", "snapshots"
+_TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
+
+MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
 
 
 class DamagedRunError(ValueError):
@@ -87,7 +91,7 @@ class Journal:
             "recipe": self._recipes[index],
             "sha256": hash_tensor(latent),
         }
-        write_whole(chunk_path(self.folder, index), safetensors.torch.save({"latent": latent}, metadata))
+        write_whole(chunk_path(self.folder, index), _pack("latent", latent, metadata))
         self.finished += 1
 
     def read(self, index: int) -> Tensor:
@@ -117,6 +121,22 @@ class Journal:
     def recipe(self, index: int) -> str:
         """The hash of all that a finished chunk's latent depends on."""
         return self._recipes[index]
+
+    def texts(self) -> list[Tensor]:
+        """The embedding of each section's prompt.
+
+        DamagedRunError names what is wrong with a file; ValueError says that none are kept.
+        """
+        if not text_paths(self.folder):
+            raise ValueError(f"the run in {self.folder} keeps no embeddings of its prompts: give them again")
+        return [self._text(section.text) for section in self.manifest.sections]
+
+    def _text(self, name: str) -> Tensor:
+        path = text_path(self.folder, name)
+        tensors, _ = _load(path)
+        if tensors.keys() != {"text"} or hash_tensor(tensors["text"]) != name:
+            raise DamagedRunError(f"{path} does not hold the prompt's embedding that the run was made with")
+        return tensors["text"]
 
     def frames(self, wanted: range) -> Tensor:
         """Latent frames [B, C, T, H, W] of finished chunks."""
@@ -226,6 +246,24 @@ def snapshot_paths(folder: Path) -> list[Path]:
     return _numbered(folder / SNAPSHOTS)
 
 
+def text_path(folder: Path, name: str) -> Path:
+    return folder / TEXTS / f"{name[:16]}.safetensors"
+
+
+def text_paths(folder: Path) -> list[Path]:
+    """The embeddings of prompts that are there."""
+    texts = inside(folder / TEXTS)
+    return sorted(path for path in texts.glob("*") if _TEXT.fullmatch(path.name))
+
+
+def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
+    """Keep embeddings of prompts, each under its hash."""
+    for text in texts:
+        _own_folder(folder / TEXTS)
+        path = text_path(folder, hash_tensor(text))
+        write_whole(path, _pack("text", text.detach().cpu().contiguous(), {}))
+
+
 def lock(folder: Path) -> Lock:
     """Take a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
     check_run(folder)
@@ -236,7 +274,7 @@ def check_run(folder: Path) -> None:
     """Refuse a folder that holds no run. Raises FileNotFoundError or DamagedRunError."""
     if not os.path.lexists(folder / MANIFEST):
         raise FileNotFoundError(f"{folder} holds no run: give a folder that was made with --run-dir")
-    for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS):
+    for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS):
         inside(folder / name)
 
 
@@ -253,8 +291,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST, to_json(manifest).encode())
 
 
-def create(folder: Path, manifest: Manifest) -> None:
-    """Make the folder of a new run. Raises FileExistsError where a run is, OSError where it cannot be written."""
+def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = ()) -> None:
+    """Make the folder of a new run; `texts` are its prompts' embeddings, to be kept.
+
+    Raises FileExistsError where a run is, OSError where it cannot be written.
+    """
     if os.path.lexists(folder / MANIFEST):
         raise FileExistsError(f"{folder} holds a run already: resume it, or choose another folder")
     with disk_errors(folder):
@@ -263,6 +304,7 @@ def create(folder: Path, manifest: Manifest) -> None:
             _own_folder(folder / name)
     if chunk_indices(folder):
         raise DamagedRunError(f"{folder} holds chunks but no {MANIFEST}: choose another folder")
+    write_texts(folder, texts)
     write_manifest(folder, manifest)
 
 
@@ -281,6 +323,15 @@ def _numbered(folder: Path) -> list[Path]:
     if not inside(folder).is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
+
+
+def _pack(name: str, tensor: Tensor, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of one tensor; the library writes metadata in another order every time, this does not."""
+    data = safetensors.torch.save({name: tensor})
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": dict(metadata)} | json.loads(data[8:start])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from ..disk import sync_folder
 from ..plan import Plan
@@ -17,6 +19,7 @@ from .journal import (
     LOCK,
     MANIFEST,
     SNAPSHOTS,
+    TEXTS,
     DamagedRunError,
     Journal,
     check_run,
@@ -27,6 +30,8 @@ from .journal import (
     lock,
     read_manifest,
     snapshot_paths,
+    text_paths,
+    write_texts,
 )
 from .lock import is_locked
 from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames
@@ -36,9 +41,12 @@ CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOS
 """What a disk says that knows no second name for a file."""
 
 
-def start(folder: str | Path, manifest: Manifest) -> Journal:
-    """A new run in `folder`. Raises FileExistsError where a run is already."""
-    create(Path(folder), manifest)
+def start(folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = ()) -> Journal:
+    """A new run in `folder`; with `texts`, the embeddings of its prompts, it can go on without a text encoder.
+
+    Raises FileExistsError where a run is already.
+    """
+    create(Path(folder), manifest, texts)
     return Journal(folder)
 
 
@@ -85,10 +93,10 @@ def notes(journal: Journal, now: Manifest) -> list[str]:
     ]
 
 
-def extend(journal: Journal, plan: Plan, section: Section | None = None) -> None:
+def extend(journal: Journal, plan: Plan, section: Section | None = None, texts: Iterable[Tensor] = ()) -> None:
     """Make an open run longer: `plan` begins as its plan does. A new `section` begins behind the old end.
 
-    Raises ValueError for a plan that begins otherwise or is not longer.
+    `texts` is the section's embedding, to be kept. Raises ValueError for a plan that begins otherwise or is not longer.
     """
     old = journal.manifest
     check_longer(old.plan, plan)
@@ -98,6 +106,7 @@ def extend(journal: Journal, plan: Plan, section: Section | None = None) -> None
     last = old.plan.chunks[-1]
     if kept_frames(old.plan, last) < len(last.frames):  # what was cut off comes back
         drop_segment(journal.folder, old, last.index)
+    write_texts(journal.folder, texts)
     journal.rewrite(replace(old, plan=plan, sections=sections))
 
 
@@ -111,11 +120,18 @@ def branched(manifest: Manifest, chunk: int, *, seed: int | None = None, section
     return replace(manifest, seeds=seeds, sections=sections)
 
 
-def branch(source: str | Path, folder: str | Path, chunk: int, manifest: Manifest | None = None) -> Journal:
+def branch(
+    source: str | Path,
+    folder: str | Path,
+    chunk: int,
+    manifest: Manifest | None = None,
+    texts: Iterable[Tensor] = (),
+) -> Journal:
     """A new run that shares the first `chunk` chunks with another; `manifest` is what it is, as `branched` makes it.
 
-    Without one, it is the same run again. The chunks are linked where the disk can do that, else copied. Raises
-    ValueError for chunks that are not there, FileExistsError where `folder` is not empty, and as `resume` does.
+    Without one, it is the same run again. `texts` are embeddings of new prompts, to be kept. The chunks are linked
+    where the disk can do that, else copied. Raises ValueError for chunks that are not there, FileExistsError where
+    `folder` is not empty, and as `resume` does.
     """
     source, folder = Path(source), Path(folder)
     with Journal(source) as old:
@@ -128,7 +144,9 @@ def branch(source: str | Path, folder: str | Path, chunk: int, manifest: Manifes
         partial = folder.with_name(f".{folder.name}.partial")
         if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
             clean(partial)
-        create(partial, replace(manifest, base=base))
+        create(partial, replace(manifest, base=base), texts)
+        if text_paths(source):
+            write_texts(partial, old.texts())
         for index in range(chunk):
             _share(chunk_path(source, index), chunk_path(partial, index))
         sync_folder(partial / CHUNKS)
@@ -185,11 +203,12 @@ def clean(folder: str | Path, *, video: bool = False) -> int:
                 freed += _remove([path for path in [video_path(folder, manifest)] if path.is_file()])
                 _drop_empty(video_path(folder, manifest))
         chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
-        freed += _remove([*_partials(folder), *snapshot_paths(folder), *chunks, folder / MANIFEST])
+        freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
+        freed += _remove([folder / MANIFEST])
     finally:
         held.release()
     (folder / LOCK).unlink(missing_ok=True)
-    for name in (CHUNKS, SNAPSHOTS, SEGMENTS, ""):
+    for name in (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS, ""):
         _drop_empty(folder / name)
     return freed
 
@@ -236,8 +255,8 @@ def _share(source: Path, target: Path) -> None:
 def _partials(folder: Path) -> Iterator[Path]:
     """What a kill left half written."""
     yield from folder.glob("manifest.partial.json")
-    for name in (CHUNKS, SNAPSHOTS):
-        yield from (inside(folder / name)).glob("[0-9]*.partial.safetensors")
+    for name in (CHUNKS, SNAPSHOTS, TEXTS):
+        yield from inside(folder / name).glob("[0-9a-f]*.partial.safetensors")
         yield from (folder / name).glob(".[0-9]*.safetensors.partial")
 
 

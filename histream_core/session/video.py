@@ -14,9 +14,9 @@ from ..container import join
 from ..disk import GIGABYTE, MARGIN, check_space
 from ..formats import Format, find_format
 from ..pixels import Metadata
-from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk
+from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk, Plan
 from ..schedule import Scale
-from ..writers import PictureFolder, Segments, segment_name
+from ..writers import PictureFolder, Segments, frame_rate, segment_name
 from .journal import inside
 from .manifest import Manifest, Settings
 
@@ -36,17 +36,25 @@ def video_path(folder: Path, manifest: Manifest) -> Path:
     return inside(folder / manifest.settings.output)
 
 
-def check_room(folder: Path, manifest: Manifest, first: int = 0) -> None:
-    """Refuse a run whose latents and video, from chunk `first` on, have no room on the disk. Raises OSError."""
-    format, plan = format_of(manifest.settings), manifest.plan
+def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> None:
+    """Refuse a run whose latents and video, from chunk `first` on, cannot be written. Raises ValueError or OSError.
+
+    `folder` need not exist yet.
+    """
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    format = format_of(settings)
+    format.check_size(settings.size)
+    frame_rate(settings.fps)
     left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
-    check_space(folder, format, manifest.settings.size, left, copies=1 if format.is_sequence else 2)
+    check_space(place, format, settings.size, left, copies=1 if format.is_sequence else 2)
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(place).free
     if latents * MARGIN > free:
-        raise OSError(f"the latents of the run need {latents / GIGABYTE:.1f} GB in {folder}, where "
-                      f"{free / GIGABYTE:.1f} GB are free: free space or choose another folder")  # fmt: skip
+        raise OSError(
+            f"the latents of the run need {latents / GIGABYTE:.1f} GB in {place}, where {free / GIGABYTE:.1f} GB are "
+            "free: free space or choose another folder"
+        )
 
 
 def first_frame(chunk: Chunk) -> int:

@@ -1,0 +1,147 @@
+"""Runs that are kept in a folder: how the command line begins one, and takes one to its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..checkpoint import DTYPES
+from ..kept_runs import describe_run, fingerprints, go_on
+from ..plan import Plan
+from ..render import Weights
+from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, start
+from ..session.journal import MANIFEST
+from ..session.video import check_room, format_of, video_path
+from .progress import progress_bar, tell
+from .results import describe_progress, describe_video, sentence
+from .weights import DEMO, Source
+
+FILES = ("vae", "text_encoder", "embeds")
+
+
+def add_snapshots(verb: argparse.ArgumentParser) -> None:
+    """--snapshots."""
+    verb.add_argument(
+        "--snapshots",
+        metavar="N",
+        type=int,
+        default=0,
+        help="with a run's folder: keep the caches every N chunks and on Ctrl-C, to resume faster (default: never)",
+    )
+
+
+def begin_run(
+    args: argparse.Namespace, source: Source, plan: Plan, *, size: tuple[int, int], fps: float, notes: Sequence[str]
+) -> tuple[dict, str]:
+    """Start a run in --run-dir and take it to its end."""
+    folder = args.run_dir
+    if os.path.lexists(folder / MANIFEST):
+        raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
+    settings = Settings(source.preset.name, args.mode, size, float(fps), args.format, "video", "", args.depth)
+    settings = with_output(settings)
+    check_room(folder, plan, settings)
+    snapshots = snapshots_of(args)
+    weights, (text,) = source.load()
+    manifest = describe_run(
+        weights,
+        plan,
+        replace(settings, dtype=dtype_name(weights)),
+        prompt=args.prompt or "",
+        text=text,
+        seed=args.seed,
+        source=saved_options(args),
+    )
+    with start(folder, manifest, [text]) as journal:
+        try:
+            return carry_on(journal, weights, [text], snapshots=snapshots, notes=notes)
+        except KeyboardInterrupt as stop:
+            if not args.discard:
+                raise
+            discarded = stop
+    clean(folder, video=True)
+    raise KeyboardInterrupt(f"the run in {folder} is removed") from discarded
+
+
+def carry_on(
+    journal: Journal, weights: Weights, texts: Sequence[Tensor], *, snapshots: Snapshots, notes: Sequence[str]
+) -> tuple[dict, str]:
+    """Take an open run to its end, and say what was made."""
+    manifest, folder, kept = journal.manifest, journal.folder, journal.finished
+    tell(notes)
+    try:
+        with progress_bar() as report:
+            progress = go_on(weights, journal, texts, snapshots=snapshots, report=report)
+    except KeyboardInterrupt as stop:
+        done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
+        raise KeyboardInterrupt(f"{done}, go on with: histream resume {folder}") from stop
+    settings = manifest.settings
+    result = {
+        "file": str(video_path(folder, manifest).resolve()),
+        "run": str(folder.resolve()),
+        "prompt": manifest.sections[-1].prompt,
+        "preset": settings.preset,
+        "mode": settings.mode,
+        "seed": manifest.seeds[-1].seed,
+        **describe_video(manifest.plan, format_of(settings), settings.size, settings.fps),
+        "chunks_kept": kept,
+        **describe_progress(progress),
+        "notes": list(notes),
+    }
+    return result, sentence(result)
+
+
+def with_output(settings: Settings) -> Settings:
+    """The settings with the usual name for the format's video."""
+    format = format_of(settings)
+    return replace(settings, output="video" if format.is_sequence else f"video{format.suffix}")
+
+
+def snapshots_of(args: argparse.Namespace) -> Snapshots:
+    """When to keep the caches. Raises ValueError."""
+    if args.snapshots < 0:
+        raise ValueError(f"a snapshot every {args.snapshots} chunks cannot be: use 20, or 0 for none")
+    return Snapshots(every=args.snapshots, on_cancel=args.snapshots > 0)
+
+
+def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
+    """Where the weights are, as it stands in the manifest."""
+    model = getattr(args, "model", DEMO)
+    files = {name: getattr(args, name, None) for name in FILES}
+    return {
+        "model": model if model == DEMO else str(Path(model).resolve()),
+        **{name: str(Path(path).resolve()) if path else None for name, path in files.items()},
+        "device": args.device,
+    }
+
+
+def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespace:
+    """The options that find the run's weights again; those in `args` come first."""
+    saved = {name: manifest.source.get(name) for name in ("model", *FILES, "device")}
+    saved |= {name: value for name, value in vars(args).items() if name in saved and value is not None}
+    if saved["model"] is None:
+        raise ValueError("the run does not say which weights it was made with: give --model")
+    names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
+    files = {name: Path(saved[name]) if saved[name] else None for name in FILES}
+    return argparse.Namespace(
+        model=saved["model"],
+        device=saved["device"] or "auto",
+        dtype=names.get(manifest.settings.dtype),
+        preset=manifest.settings.preset,
+        **files,
+    )
+
+
+def as_now(manifest: Manifest, weights: Weights) -> Manifest:
+    """The run as it would be if it were begun now with these weights."""
+    settings = replace(manifest.settings, dtype=dtype_name(weights))
+    made_with = environment(weights.device)
+    return replace(manifest, settings=settings, fingerprint=fingerprints(weights), made_with=made_with)
+
+
+def dtype_name(weights: Weights) -> str:
+    return str(weights.dtype).removeprefix("torch.")

@@ -1,0 +1,51 @@
+"""What a run made and took, for people and for programs."""
+
+from __future__ import annotations
+
+from ..formats import Format
+from ..plan import Plan
+from ..render import Progress
+from ..schedule import Scale
+
+
+def describe_video(plan: Plan, format: Format, size: tuple[int, int], fps: float) -> dict:
+    """What a plan will make, as plain values."""
+    width, height = plan.size
+    return {
+        "format": format.name,
+        "depth": format.depth,
+        "width": size[0],
+        "height": size[1],
+        "fps": fps,
+        "seconds": plan.pixel_frames / fps,
+        "frames": plan.pixel_frames,
+        "latent_frames": plan.num_frames,
+        "chunks": len(plan.chunks),
+        "generated_width": width,
+        "generated_height": height,
+    }
+
+
+def describe_progress(progress: Progress) -> dict:
+    """What a run took, as plain values; times are seconds from the start of sampling."""
+    return {
+        "passes": {"high": progress.calls[Scale.HIGH], "low": progress.calls[Scale.LOW]},
+        "ttff_s": round(progress.first_frames or 0, 2),
+        "s_per_frame": round(progress.seconds_per_frame, 4),
+        "bottleneck": progress.times.bottleneck,
+        "seconds_taken": round(progress.seconds, 2),
+    }
+
+
+def sentence(result: dict) -> str:
+    """A result in words."""
+    made = (
+        f"{result['file']}: {result['frames']} frames of {result['width']}x{result['height']}, "
+        f"{result['seconds']:.1f} s at {result['fps']:g} fps"
+    )
+    if not result["s_per_frame"]:
+        return f"{made}; nothing was left to do"
+    return (
+        f"{made}; took {result['seconds_taken']:.1f} s, first frames after {result['ttff_s']:.1f} s, "
+        f"{result['s_per_frame']:.3g} s for each, most of it to {result['bottleneck']}"
+    )

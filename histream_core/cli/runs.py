@@ -1,0 +1,217 @@
+"""`histream resume`, `extend`, `branch`, `runs` and `clean`: what becomes of runs that are kept in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..formats import NAMES
+from ..plan import Plan, latent_frames, make_plan
+from ..presets import find_preset
+from ..render import Weights, whole_length
+from ..session import (
+    Journal,
+    Manifest,
+    RunInfo,
+    Section,
+    branch,
+    branched,
+    check_same,
+    clean,
+    extend,
+    hash_tensor,
+    list_runs,
+    notes,
+    resume,
+)
+from ..session.journal import read_manifest
+from ..session.video import check_room, chunks_on_disk
+from .keeping import add_snapshots, as_now, carry_on, options_of, snapshots_of, with_output
+from .weights import Source, find_source
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the five verbs."""
+    verb = verbs.add_parser("resume", help="go on with a run that was stopped, killed or interrupted")
+    verb.add_argument("folder", metavar="DIR", type=Path, help="the folder that was given as --run-dir")
+    _add_places(verb)
+    verb.set_defaults(run=run_resume)
+    yield verb
+    verb = verbs.add_parser("extend", help="make a run longer")
+    verb.add_argument("folder", metavar="DIR", type=Path)
+    verb.add_argument("--seconds", metavar="S", type=float, required=True, help="how much longer")
+    _add_prompt(verb)
+    _add_places(verb)
+    verb.set_defaults(run=run_extend)
+    yield verb
+    verb = verbs.add_parser(
+        "branch",
+        help="a new run that shares the first chunks of another: another seed, prompt or format from there on",
+        description="Retry from a chunk with another --seed, go another way with another --prompt, or write what is "
+        "finished in another --format.",
+    )
+    verb.add_argument("folder", metavar="DIR", type=Path)
+    verb.add_argument("new", metavar="NEW", type=Path, help="a folder that does not exist yet")
+    verb.add_argument("--from", metavar="K", dest="chunk", type=int, help="chunks to share (default: all finished)")
+    verb.add_argument("--seed", metavar="N", type=int, help="of the chunks from K on (default: as it was)")
+    verb.add_argument("--format", metavar="F", help=f"{', '.join(NAMES)} (default: as it was)")
+    verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    _add_prompt(verb)
+    _add_places(verb)
+    verb.set_defaults(run=run_branch)
+    yield verb
+    verb = verbs.add_parser("runs", help="list the runs in a folder")
+    verb.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path("."), help="default: this folder")
+    verb.set_defaults(run=run_runs)
+    yield verb
+    verb = verbs.add_parser("clean", help="remove what a run left, but not the video")
+    verb.add_argument("folder", metavar="DIR", type=Path)
+    verb.add_argument("--video", action="store_true", help="remove the video too")
+    verb.set_defaults(run=run_clean)
+    yield verb
+
+
+def _add_places(verb: argparse.ArgumentParser) -> None:
+    add_snapshots(verb)
+    verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
+    verb.add_argument("--vae", metavar="F", help="where the VAE is now")
+    verb.add_argument("--device", metavar="D", help="cuda, cuda:1, mps, cpu (default: as it was)")
+
+
+def _add_prompt(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--prompt", metavar="P", help="what the video shows from there on (default: as it was)")
+    verb.add_argument("--text-encoder", metavar="F", help="where the text encoder is now")
+
+
+def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
+    """Go on."""
+    snapshots = snapshots_of(args)
+    with resume(args.folder) as journal:
+        texts, source = journal.texts(), find_source(options_of(journal.manifest, args), None)
+        manifest = journal.manifest
+        check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
+        weights, _ = source.load()
+        said = [*source.notes, *_check(journal, weights)]
+        return carry_on(journal, weights, texts, snapshots=snapshots, notes=said)
+
+
+def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
+    """Make a run longer, and go on."""
+    snapshots = snapshots_of(args)
+    with resume(args.folder) as journal:
+        plan = _longer(journal.manifest, args.seconds)
+        source = _source(journal.manifest, args)
+        check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
+        weights, texts = source.load()
+        said = [*source.notes, *_check(journal, weights)]
+        extend(journal, plan, _section(args, texts), texts)
+        return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=said)
+
+
+def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
+    """Share the first chunks in a new run, and go on there."""
+    snapshots = snapshots_of(args)
+    old = read_manifest(args.folder)
+    settings = old.settings
+    if args.format or args.depth:
+        settings = with_output(replace(settings, format=args.format or settings.format, depth=args.depth))
+    check_room(args.new, old.plan, settings)
+    with resume(args.folder) as journal:
+        chunk = journal.finished if args.chunk is None else args.chunk
+    source = _source(old, args)
+    weights, texts = source.load()
+    now = as_now(replace(old, settings=settings), weights)
+    changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))
+    with branch(args.folder, args.new, chunk, changed, texts) as journal:
+        return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=source.notes)
+
+
+def run_runs(args: argparse.Namespace) -> tuple[dict, str]:
+    """One line for each run."""
+    found = list_runs(args.folder)
+    lines = [_line(info) for info in found] or [f"no run is in {args.folder}"]
+    return {"runs": [_plain(info) for info in found]}, "\n".join(lines)
+
+
+def run_clean(args: argparse.Namespace) -> tuple[dict, str]:
+    """How much room there is now."""
+    freed = clean(args.folder, video=args.video)
+    return {"run": str(args.folder.resolve()), "bytes": freed}, f"{args.folder}: {freed / 1e6:.1f} MB are free again"
+
+
+def _check(journal: Journal, weights: Weights) -> list[str]:
+    """Refuse weights that are not the run's; what else is new comes back in words."""
+    now = as_now(journal.manifest, weights)
+    check_same(journal, now)
+    return notes(journal, now)
+
+
+def _source(manifest: Manifest, args: argparse.Namespace) -> Source:
+    """The run's weights, and the text encoder where there is a new prompt."""
+    options = options_of(manifest, args)
+    if not args.prompt:
+        return find_source(options, None)
+    if args.text_encoder:
+        options.embeds = None
+    if options.embeds:
+        raise ValueError("the run was made from --embeds: give --text-encoder for the new prompt")
+    return find_source(options, [args.prompt])
+
+
+def _section(args: argparse.Namespace, texts: list[Tensor]) -> Section | None:
+    """The section of the new prompt; where it begins is for the verb to say."""
+    return Section(0, args.prompt, hash_tensor(texts[0]), recache=True) if args.prompt else None
+
+
+def _longer(manifest: Manifest, seconds: float) -> Plan:
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{seconds:g} seconds is no length: use 5")
+    plan, settings = manifest.plan, manifest.settings
+    num_frames = whole_length(plan.pixel_frames + math.ceil(seconds * settings.fps))
+    width, height = plan.size
+    preset = find_preset(settings.preset)
+    return make_plan(preset, settings.mode, width=width, height=height, num_frames=latent_frames(num_frames))
+
+
+def _plain(info: RunInfo) -> dict:
+    manifest = info.manifest
+    about = {}
+    if manifest:
+        about = {
+            "prompts": [section.prompt for section in manifest.sections],
+            "seeds": [seed.seed for seed in manifest.seeds],
+            "preset": manifest.settings.preset,
+            "mode": manifest.settings.mode,
+            "width": manifest.settings.size[0],
+            "height": manifest.settings.size[1],
+            "frames": manifest.plan.pixel_frames,
+            "fps": manifest.settings.fps,
+            "format": manifest.settings.format,
+            "video": manifest.settings.output,
+        }
+    return {
+        "run": str(info.folder.resolve()),
+        "state": info.state,
+        "problem": info.problem,
+        "chunks_finished": info.chunks,
+        "chunks": info.num_chunks,
+        "bytes": info.num_bytes,
+        **about,
+    }
+
+
+def _line(info: RunInfo) -> str:
+    if not info.manifest:
+        return f"{info.folder}  {info.state}: {info.problem}"
+    settings, plan = info.manifest.settings, info.manifest.plan
+    prompts = " | ".join(section.prompt for section in info.manifest.sections)
+    return (
+        f"{info.folder}  {info.state} {info.chunks}/{info.num_chunks} chunks, {plan.pixel_frames / settings.fps:.1f} s "
+        f"of {settings.size[0]}x{settings.size[1]}, {info.num_bytes / 1e6:.1f} MB  {prompts}"
+    )

@@ -1,0 +1,136 @@
+"""Runs of bare weights that are kept in a folder: how they are described, and how they go on.
+
+B batch, C channels, T latent frames, F pixel frames, H W in pixels here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
+
+from torch import Tensor
+
+from . import __version__
+from .noise import Noise
+from .plan import Plan, replay
+from .render import Progress, Report, Weights, count_calls, open_decoder, open_stream, silent, start, timed_decode
+from .session import (
+    Journal,
+    Manifest,
+    Section,
+    Seed,
+    Session,
+    Settings,
+    Snapshots,
+    environment,
+    fingerprint_weights,
+    hash_tensor,
+)
+from .session.video import chunks_on_disk, first_frame, join_video, open_video
+from .stream import Given, Prompt, Stream
+from .wan import Text
+from .writing import BackgroundWriter
+
+
+def describe_run(
+    weights: Weights,
+    plan: Plan,
+    settings: Settings,
+    *,
+    prompt: str,
+    text: Tensor,
+    seed: int,
+    source: Mapping[str, str | None],
+) -> Manifest:
+    """The manifest of a run that is about to begin; `text` is the prompt's embedding [1, tokens, channels]."""
+    return Manifest(
+        plan=plan,
+        settings=settings,
+        sections=(Section(0, prompt, hash_tensor(text)),),
+        seeds=(Seed(0, seed),),
+        fingerprint=fingerprints(weights),
+        source=source,
+        made_with=environment(weights.device),
+    )
+
+
+def fingerprints(weights: Weights) -> dict[str, str]:
+    return {"model": fingerprint_weights(weights.model), "vae": fingerprint_weights(weights.vae)}
+
+
+def metadata(prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, str]:
+    """What is written into a video about itself."""
+    return {
+        "prompt": " | ".join(filter(None, prompts)),
+        "seed": ", ".join(map(str, seeds)),
+        "software": f"HiStream {__version__}",
+    }
+
+
+def go_on(
+    weights: Weights,
+    journal: Journal,
+    texts: Sequence[Tensor],
+    *,
+    snapshots: Snapshots | None = None,
+    report: Report = silent,
+) -> Progress:
+    """Take a run to its end from wherever it stands, and make its video; return the counts and times.
+
+    `texts` are the sections' embeddings. Raises ValueError and OSError that say what to change; what is finished
+    stays then, and after KeyboardInterrupt too.
+    """
+    manifest, folder = journal.manifest, journal.folder
+    tags = metadata([s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds])
+    first = chunks_on_disk(folder, manifest)
+    progress = start(manifest.plan)
+    recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
+    progress.num_calls = count_calls(replay(manifest.plan, journal.finished)) + recached
+    progress.chunks = first
+    progress.frames = progress.skipped_frames = frames_before(manifest, first)
+    if first == manifest.num_chunks:
+        writer = None
+    else:
+        writer = BackgroundWriter(open_video(folder, manifest, first, tags), times=progress.times)
+
+    def watch(progress: Progress) -> None:
+        if writer:
+            progress.note_first(writer.num_frames, 1)
+        report(progress)
+
+    session = _session(weights, journal, texts, snapshots, progress, watch)
+    with closing(session.run(first)) as chunks, writer or nullcontext():
+        for finished in timed_decode(chunks, progress.times):
+            if finished.frames is not None:
+                writer.write(finished.frames[0])
+                progress.count_chunk(finished.frames.shape[1])
+            watch(progress)
+    if writer:
+        progress.note_first(writer.num_frames, 1)
+    join_video(folder, manifest, tags)
+    return progress
+
+
+def _session(
+    weights: Weights,
+    journal: Journal,
+    texts: Sequence[Tensor],
+    snapshots: Snapshots | None,
+    progress: Progress,
+    report: Report,
+) -> Session:
+    prompts = [
+        Prompt(Text(text.to(weights.device)), section.first_chunk, section.recache)
+        for section, text in zip(journal.manifest.sections, texts, strict=True)
+    ]
+
+    def make(plan: Plan, noise: Noise, given: Given) -> Stream:
+        return open_stream(weights, plan, noise, prompts, given, progress=progress, report=report)
+
+    return Session(journal, make, open_decoder(weights), snapshots=snapshots)
+
+
+def frames_before(manifest: Manifest, chunk: int) -> int:
+    """Pixel frames of the video in the chunks before `chunk`."""
+    chunks = manifest.plan.chunks
+    return first_frame(chunks[chunk]) if chunk < len(chunks) else manifest.plan.pixel_frames

@@ -1,0 +1,234 @@
+"""Runs that are kept in a folder, by the command line. Tiny random weights stand in for the bundled ones."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from histream_core import demo, wan, writers
+from histream_core.cli import main
+from histream_core.demo.text import DemoTextEncoder
+from histream_core.media import probe
+from histream_core.wan_model import WanConfig, WanModel
+from histream_core.wan_vae import WanVAE
+
+SIDE = 32
+RED, BLUE = "a red circle moves right", "a blue square moves up"
+LENGTH = ["--seconds", "2"]
+"""Three chunks of 9, 12 and 12 frames."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    model = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=2, text_dim=64))
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.1)
+    save_file(model.state_dict(), folder / "wan.safetensors", {"config": '{"transformer": {"num_heads": 2}}'})
+    save_file(WanVAE(dim=2).state_dict(), folder / "vae.safetensors")
+    save_file(DemoTextEncoder().state_dict(), folder / "text.safetensors")
+    save_file({"embeds": torch.randn(7, 64)}, folder / "embeds.safetensors")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, weights):
+    """An empty current folder, and the tiny weights as the bundled ones."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("TRANSFORMER", "VAE", "TEXT"):
+        file = {"TRANSFORMER": "wan"}.get(name, name.lower())
+        monkeypatch.setattr(demo, f"{name}_PATH", weights / f"{file}.safetensors")
+    monkeypatch.setattr(demo, "WIDTH", SIDE)
+    monkeypatch.setattr(demo, "HEIGHT", SIDE)
+    return tmp_path
+
+
+@pytest.fixture
+def say(capsys):
+    """Run the command line; status and what it said, standard output as JSON where there is some."""
+
+    def run(*words):
+        status = main([*map(str, words), "--json"])
+        said = capsys.readouterr()
+        return status, json.loads(said.out) if said.out else said.err.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Ctrl-C at that network call."""
+
+    def arm(call):
+        calls = iter(range(1000))
+        denoise = wan.Denoiser.__call__
+
+        def stopping(self, *args):
+            if next(calls) == call:
+                raise KeyboardInterrupt
+            return denoise(self, *args)
+
+        monkeypatch.setattr(wan.Denoiser, "__call__", stopping)
+        return lambda: monkeypatch.setattr(wan.Denoiser, "__call__", denoise)
+
+    return arm
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != "lock"}
+
+
+@pytest.mark.parametrize("format", ["h264-mp4", "png8", "ffv1"])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(here, say, stop_at, format):
+    go_on = stop_at(13)
+    status, said = say("demo", RED, *LENGTH, "--run-dir", "cut", "--format", format)
+    assert status == 130
+    assert said == "histream: stopped: 2 of 3 chunks are kept, go on with: histream resume cut"
+    go_on()
+    kept = files_in("cut")
+    status, result = say("resume", "cut")
+    assert (status, result["chunks_kept"], result["frames"]) == (0, 2, 33)
+    assert result["passes"] == {"high": 2 + 2, "low": 2 + 2}
+    assert kept.items() <= files_in("cut").items()
+    _, whole = say("demo", RED, *LENGTH, "--run-dir", "whole", "--format", format)
+    assert files_in("cut") == files_in("whole")
+    assert whole["chunks_kept"] == 0
+    if format != "png8":
+        assert probe(result["file"]).num_frames == 33
+    assert say("resume", "cut")[1]["passes"] == {"high": 0, "low": 0}
+
+
+def test_a_snapshot_spares_the_clean_passes(here, say, stop_at):
+    go_on = stop_at(13)
+    say("demo", RED, *LENGTH, "--run-dir", "cut", "--snapshots", "9")
+    go_on()
+    assert say("resume", "cut")[1]["passes"] == {"high": 2, "low": 2}
+    say("demo", RED, *LENGTH, "--run-dir", "whole")
+    assert (here / "cut" / "video.mp4").read_bytes() == (here / "whole" / "video.mp4").read_bytes()
+
+
+def test_a_run_that_is_not_wanted_leaves_nothing(here, say, stop_at):
+    stop_at(13)
+    status, said = say("demo", RED, *LENGTH, "--run-dir", "cut", "--discard")
+    assert (status, said) == (130, "histream: stopped: the run in cut is removed")
+    assert os.listdir(here) == []
+
+
+def test_a_writer_that_dies_stops_the_run_and_the_run_goes_on_later(here, say, monkeypatch):
+    write = writers.VideoFile.write
+
+    def full(self, frames):
+        if "seg-00001" in self.path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writers.VideoFile, "write", full)
+        status, said = say("demo", RED, *LENGTH, "--run-dir", "cut")
+    assert status == 2
+    assert "No space left" in said
+    assert os.listdir(here / "cut" / "segments") == ["seg-00000.mp4"]
+    status, result = say("resume", "cut")
+    assert (status, result["chunks_kept"] in (2, 3)) == (0, True)
+    say("demo", RED, *LENGTH, "--run-dir", "whole")
+    assert files_in("cut") == files_in("whole")
+
+
+def test_a_run_is_extended_branched_listed_and_cleaned(here, say):
+    say("demo", RED, "--seconds", "1", "--run-dir", "first")  # 5 latent frames: the second chunk is cropped
+    status, result = say("extend", "first", "--seconds", "1", "--prompt", BLUE)
+    assert (status, result["frames"], result["chunks_kept"], result["prompt"]) == (0, 33, 2, BLUE)
+    assert probe(result["file"]).num_frames == 33
+    status, result = say("branch", "first", "second", "--from", "1", "--seed", "7")
+    assert (status, result["chunks_kept"], result["seed"]) == (0, 1, 7)
+    _, result = say("branch", "first", "third", "--format", "png8")
+    assert result["passes"] == {"high": 0, "low": 0}
+    assert len(list(Path(result["file"]).iterdir())) == 33
+    _, result = say("runs")
+    found = {Path(run["run"]).name: run for run in result["runs"]}
+    assert {name: (run["state"], run["seeds"], run["prompts"]) for name, run in found.items()} == {
+        "first": ("finished", [0], [RED, BLUE]),
+        "second": ("finished", [0, 7], [RED, BLUE]),
+        "third": ("finished", [0], [RED, BLUE]),
+    }
+    assert say("clean", "first")[1]["bytes"] > 0
+    assert os.listdir(here / "first") == ["video.mp4"]
+    say("clean", "third", "--video")
+    assert sorted(os.listdir(here)) == ["first", "second"]
+
+
+def test_an_extension_equals_the_run_that_was_long_from_the_start(here, say):
+    say("demo", RED, "--seconds", "1", "--run-dir", "cut")
+    say("extend", "cut", "--seconds", "1")
+    say("demo", RED, *LENGTH, "--run-dir", "whole")
+    assert files_in("cut") == files_in("whole")
+
+
+def test_a_run_of_files_finds_them_again_and_refuses_others(here, say, weights, stop_at):
+    shutil.copytree(weights, here / "files")
+    words = ["--model", "files/wan.safetensors", "--vae", "files/vae.safetensors"]
+    size = ["--size", "32x32", "--frames", "33", "--embeds", "files/embeds.safetensors"]
+    go_on = stop_at(13)
+    assert say("render", *words, *size, "--run-dir", "run")[0] == 130
+    go_on()
+    (here / "files" / "embeds.safetensors").unlink()  # the embedding is in the run's folder
+    changed = load_file("files/wan.safetensors")
+    changed["head.head.weight"] *= 1.01
+    save_file(changed, "other.safetensors", {"config": '{"transformer": {"num_heads": 2}}'})
+    before = files_in("run")
+    status, said = say("resume", "run", "--model", "other.safetensors")
+    assert (status, "the model changed; put it back, or branch" in said) == (2, True)
+    status, said = say("extend", "run", "--seconds", "1", "--prompt", BLUE)
+    assert (status, "give --text-encoder" in said) == (2, True)
+    assert files_in("run") == before
+    assert say("branch", "run", "new", "--model", "other.safetensors")[0] == 0
+    assert say("resume", "run")[0] == 0
+    os.rename("files", "moved")
+    assert "wan.safetensors" in say("resume", "run")[1]
+    assert say("resume", "run", "--model", "moved/wan.safetensors", "--vae", "moved/vae.safetensors")[0] == 0
+
+
+REFUSED = {
+    "no run": (["resume", "."], ". holds no run"),
+    "no runs": (["runs", "missing"], "missing does not exist"),
+    "two places": (["demo", "--run-dir", "a", "--out", "b.mp4"], "not allowed with argument"),
+    "another format": (["demo", "--run-dir", "a", "--format", "gif"], 'there is no format "gif"'),
+    "another depth": (["demo", "--run-dir", "a", "--depth", "12"], "cannot be stored with 12 bits: use 8 or 10"),
+    "a size that the format cannot have": (["demo", "--run-dir", "a", "--format", "dnxhr"], "width 32 is too small"),
+    "snapshots that cannot be": (["demo", "--run-dir", "a", "--snapshots", "-1"], "use 20, or 0 for none"),
+    "a file of another format": (["demo", "--format", "png16", "--out", "missing/a"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_leaves_nothing(here, say, case):
+    words, fix = REFUSED[case]
+    status, said = say(*words)
+    assert status == 2
+    assert fix in said
+    assert os.listdir(here) == []
+
+
+def test_what_cannot_be_done_with_a_run_leaves_it_as_it_was(here, say):
+    say("demo", RED, "--seconds", "1", "--run-dir", "run")
+    before = files_in("run")
+    for words, fix in (
+        (["demo", RED, "--run-dir", "run"], "holds a run already: histream resume run"),
+        (["extend", "run", "--seconds", "-1"], "-1 seconds is no length"),
+        (["branch", "run", "run"], "run is there already"),
+        (["branch", "run", "new", "--from", "3"], "has 2 finished chunks: branch from 0 to 2"),
+        (["branch", "run", "new", "--seed", "-3"], "seed -3 is out of range"),
+        (["branch", "run", "missing/new"], "the folder missing does not exist"),
+        (["resume", "run", "--device", "toaster"], "use --device cpu or auto"),
+    ):
+        status, said = say(*words)
+        assert status == 2
+        assert fix in said
+    assert files_in("run") == before
+    assert os.listdir(here) == ["run"]
