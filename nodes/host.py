@@ -30,6 +30,7 @@ from ..histream_core.plan import PIXELS_PER_CELL, Plan
 from ..histream_core.schedule import Step, Steps
 from ..histream_core.stream import Prompt, Stream, make_caches, resize
 from ..histream_core.wan import Text, forward_chunk
+from ..histream_core.wan_vae import WanVAE
 from .host_checks import (
     check_conditioning,
     check_empty,
@@ -330,8 +331,16 @@ def decode_still(vae, latent: Tensor):
     """
     shrink = min(1, PREVIEW_CELLS / max(latent.shape[-2:]))
     latent = resize(latent, tuple(max(1, round(cells * shrink)) for cells in latent.shape[-2:]))
-    decoder = StreamingDecoder(vae.first_stage_model, dtype=vae.vae_dtype, normalised=False)
+    decoder = StreamingDecoder(vae_module(vae), dtype=vae.vae_dtype, normalised=False)
     return latent_preview.preview_to_image(to_frames(decoder.decode(latent.to(vae.device)))[0, 0], do_scale=False)
+
+
+def vae_module(vae) -> nn.Module:
+    """The modules to decode with: the host's, or on a CPU core's own around the same weights, several times faster."""
+    module = vae.first_stage_model
+    if vae.device.type != "cpu" or vae.vae_dtype != torch.float32:
+        return module
+    return WanVAE.from_state_dict(module.state_dict())
 
 
 def warn(message: str) -> None:

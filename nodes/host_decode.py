@@ -111,7 +111,7 @@ def decode_frames(vae, latents: Tensor) -> Iterator[Tensor]:
     memory = vae.memory_used_decode((*latents.shape[:2], 1, *latents.shape[3:]), vae.vae_dtype)
     memory += vae_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype)
     vae.prepare_decode(latents.shape, memory_required=memory)
-    decoder = StreamingDecoder(vae.first_stage_model, dtype=vae.vae_dtype, normalised=False, rollback=False)
+    decoder = StreamingDecoder(host.vae_module(vae), dtype=vae.vae_dtype, normalised=False, rollback=False)
 
     def frames() -> Iterator[Tensor]:
         for frame in latents.split(1, dim=2):

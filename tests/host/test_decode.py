@@ -25,6 +25,21 @@ def test_the_frames_are_those_of_the_hosts_own_decode(decode, vae, filled, outpu
     torch.testing.assert_close(images, wanted.flatten(0, 1), rtol=0, atol=1e-5)
 
 
+def test_on_a_cpu_the_same_weights_decode_in_faster_modules_and_exist_once(pack, vae):
+    """Seen to fail when the weights are copied."""
+    ours, theirs = pack.part("nodes.host").vae_module(vae), vae.first_stage_model
+    assert ours is not theirs
+    wanted = {key: value.data_ptr() for key, value in theirs.state_dict().items()}
+    assert {key: value.data_ptr() for key, value in ours.state_dict().items()} == wanted
+
+
+def test_where_weights_are_not_plain_the_hosts_modules_decode(pack, decode, vae, filled, output, monkeypatch):
+    """On a graphics card the host moves and casts them, so its own modules must be called."""
+    monkeypatch.setattr(pack.part("nodes.host"), "vae_module", lambda vae: vae.first_stage_model)
+    _, images = decode(filled, vae, "a/b", images=True).result
+    torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
+
+
 def test_every_video_of_a_batch_is_a_file_on_disk_that_plays(decode, vae, filled, output):
     result = decode(filled, vae, "a/b", fps=12)
     files = sorted(output.glob("a/*.mp4"))
