@@ -26,6 +26,7 @@ UNUSED_CONDITIONS = {
     "control": "a ControlNet",
     "end_percent": "a range of steps",
     "gligen": "GLIGEN",
+    "hooks": "hooks that change the MODEL (put the LoRA on the MODEL itself)",
     "mask": "a mask",
     "reference_latents": "reference latents",
     "start_percent": "a range of steps",

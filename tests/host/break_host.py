@@ -53,6 +53,7 @@ BREAKS = [
      "        except BaseException:\n            clean, self._call = latent, None", "test_sampler.py", "cancel"),
     ("nodes/host.py", "device, keep_loaded=keep)", "device)", "test_sampler.py", "room_for_the_caches"),
     ("nodes/host.py", "if self._call is not None:", "if False:", "test_refusals.py", "skips_steps"),
+    ("nodes/host.py", "            check_finite(chunk, f", "            str(f", "test_refusals.py", "makes_nan"),
     ("nodes/host_checks.py", "    if asked:\n", "    if False:\n", "test_refusals.py", "patches_that_would and rope"),
     ("nodes/host_checks.py", "    if unused:\n        raise ValueError(f\"another node replaced", "    if False:\n        raise "
      "ValueError(f\"another node replaced", "test_refusals.py", "patches_that_would and forward"),

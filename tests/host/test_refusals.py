@@ -57,7 +57,8 @@ def test_prompts_that_do_not_fit_the_batch_are_refused(refused, positive, latent
 
 
 @pytest.mark.parametrize(
-    ("key", "said"), [("control", "a ControlNet"), ("concat_latent_image", "an image"), ("mask", "a mask")]
+    ("key", "said"),
+    [("control", "a ControlNet"), ("hooks", "hooks"), ("concat_latent_image", "an image"), ("mask", "a mask")],
 )
 def test_conditioning_that_would_be_ignored_is_refused(pack, positive, key, said):
     check = pack.part("nodes.host_checks").check_conditioning
@@ -108,6 +109,13 @@ def test_patches_that_would_be_ignored_are_refused(refused, load_wan, patch, sai
     model = load_wan().clone()
     patch(model)
     refused(said, model)
+
+
+def test_a_model_that_makes_nan_is_named_at_its_first_chunk(refused, load_wan, latent):
+    """Half precision can overflow. Seen to fail without check_finite: a black video at the end."""
+    model = load_wan()
+    model.model.diffusion_model.head.head.bias.data.fill_(torch.nan)
+    refused("chunk 1 of 2 contains NaN", model, wanted=latent(6))
 
 
 def test_a_node_that_skips_steps_is_refused(refused, load_wan):
