@@ -26,7 +26,7 @@ from .session import (
     fingerprint_weights,
     hash_tensor,
 )
-from .session.video import chunks_on_disk, first_frame, join_video, open_video
+from .session.video import chunks_on_disk, first_frame, join_video, open_video, write_cuts
 from .stream import Given, Prompt, Stream
 from .wan import Text
 from .writing import BackgroundWriter
@@ -108,6 +108,7 @@ def go_on(
     if writer:
         progress.note_first(writer.num_frames, 1)
     join_video(folder, manifest, tags)
+    write_cuts(folder, manifest)
     return progress
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from histream_core import demo, wan, writers
-from histream_core.cli import main
+from histream_core.cli import main, memory
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.media import probe
 from histream_core.wan_model import WanConfig, WanModel
@@ -140,11 +140,44 @@ def test_a_writer_that_dies_stops_the_run_and_the_run_goes_on_later(here, say, m
     assert files_in("cut") == files_in("whole")
 
 
+@pytest.mark.parametrize("num_bytes", [2000, 4000])
+def test_a_limit_on_the_size_of_files_stops_the_run_and_the_run_goes_on_later(here, say, num_bytes):
+    """2000 bytes are too few for a manifest, 4000 for the first latent."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        status, said = say("demo", RED, *LENGTH, "--run-dir", "cut", "--format", "png8")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 2
+    assert "free space or choose another folder" in said
+    begun = (here / "cut" / "manifest.json").exists()
+    status, result = say(*(["resume", "cut"] if begun else ["demo", RED, *LENGTH, "--run-dir", "cut"]))
+    assert (status, result["frames"]) == (0, 33)
+
+
+def test_a_plan_that_has_no_room_in_memory_is_refused_before_it_begins(here, say, monkeypatch):
+    monkeypatch.setattr(memory, "installed_memory", lambda device: 2**30)
+    for place in (["--run-dir", "run"], ["--out", "video.mp4"]):
+        status, said = say("demo", RED, *LENGTH, *place)
+        assert (status, " 1 GB are there" in said) == (2, True)
+        assert os.listdir(here) == []
+    assert say("demo", RED, "--seconds", "0.5", "--run-dir", "run", "--ignore-memory")[0] == 0
+    for words in (["resume", "run"], ["extend", "run", "--seconds", "1"], ["branch", "run", "new"]):
+        assert "or try with --ignore-memory" in say(*words)[1]
+
+
 def test_a_run_is_extended_branched_listed_and_cleaned(here, say):
     say("demo", RED, "--seconds", "1", "--run-dir", "first")  # 5 latent frames: the second chunk is cropped
     status, result = say("extend", "first", "--seconds", "1", "--prompt", BLUE)
     assert (status, result["frames"], result["chunks_kept"], result["prompt"]) == (0, 33, 2, BLUE)
     assert probe(result["file"]).num_frames == 33
+    cuts = json.loads((here / "first" / "cuts.json").read_text())
+    assert [(cut["prompt"], cut["seed"], cut["start"], cut["stop"]) for cut in cuts["sections"]] == [
+        (RED, 0, 0, 21),
+        (BLUE, 0, 21, 33),
+    ]
     status, result = say("branch", "first", "second", "--from", "1", "--seed", "7")
     assert (status, result["chunks_kept"], result["seed"]) == (0, 1, 7)
     _, result = say("branch", "first", "third", "--format", "png8")
@@ -158,7 +191,7 @@ def test_a_run_is_extended_branched_listed_and_cleaned(here, say):
         "third": ("finished", [0], [RED, BLUE]),
     }
     assert say("clean", "first")[1]["bytes"] > 0
-    assert os.listdir(here / "first") == ["video.mp4"]
+    assert sorted(os.listdir(here / "first")) == ["cuts.edl", "cuts.json", "video.mp4"]
     say("clean", "third", "--video")
     assert sorted(os.listdir(here)) == ["first", "second"]
 

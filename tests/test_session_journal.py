@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.torch
+import tiny
 import tiny_runs
 import torch
 from tiny_runs import begin, finish, manifest, plan, same
@@ -318,6 +319,26 @@ def test_a_branch_needs_the_chunks_that_it_shares(run, tmp_path):
     edit_chunk(run, 1, put_nan)
     with pytest.raises(DamagedRunError, match="00001"):
         retry(run, tmp_path / "new", 1, 9)
+
+
+def test_a_run_keeps_the_embeddings_of_its_prompts(tmp_path):
+    cat, dog = (tiny.text(number).context for number in (0, 5))
+    with start(tmp_path / "run", manifest(), [cat]) as journal:
+        finish(journal, decoder=False)
+    with resume(tmp_path / "run") as journal:
+        session.extend(journal, plan(24), tiny_runs.section("a dog"), [dog])
+        assert same(journal.texts(), [cat, dog])
+    with retry(tmp_path / "run", tmp_path / "new", 2, 5) as journal:
+        assert same(journal.texts(), [cat, dog])
+    names = sorted(path.name for path in (tmp_path / "run" / "texts").iterdir())
+    shutil.copy(tmp_path / "run" / "texts" / names[0], tmp_path / "run" / "texts" / names[1])
+    with resume(tmp_path / "run") as journal, pytest.raises(DamagedRunError, match="does not hold the prompt's embed"):
+        journal.texts()
+    (tmp_path / "new" / "texts" / names[0]).unlink()
+    with resume(tmp_path / "new") as journal, pytest.raises(DamagedRunError, match=names[0]):
+        journal.texts()
+    with start(tmp_path / "bare", manifest()) as journal, pytest.raises(ValueError, match="keeps no embeddings"):
+        journal.texts()
 
 
 def test_a_chunk_of_another_branch_is_refused(run, tmp_path):

@@ -17,6 +17,7 @@ from ..render import Weights
 from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, start
 from ..session.journal import MANIFEST
 from ..session.video import check_room, format_of, video_path
+from .memory import check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
 from .weights import DEMO, Source
@@ -47,6 +48,7 @@ def begin_run(
     check_room(folder, plan, settings)
     snapshots = snapshots_of(args)
     weights, (text,) = source.load()
+    check_memory(args, weights, plan)
     manifest = describe_run(
         weights,
         plan,

@@ -33,6 +33,7 @@ from ..session import (
 from ..session.journal import read_manifest
 from ..session.video import check_room, chunks_on_disk
 from .keeping import add_snapshots, as_now, carry_on, options_of, snapshots_of, with_output
+from .memory import add_memory_option, check_memory
 from .weights import Source, find_source
 
 
@@ -79,6 +80,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 def _add_places(verb: argparse.ArgumentParser) -> None:
     add_snapshots(verb)
+    add_memory_option(verb)
     verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
     verb.add_argument("--vae", metavar="F", help="where the VAE is now")
     verb.add_argument("--device", metavar="D", help="cuda, cuda:1, mps, cpu (default: as it was)")
@@ -97,6 +99,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         manifest = journal.manifest
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
         weights, _ = source.load()
+        check_memory(args, weights, manifest.plan, num_prompts=len(texts))
         said = [*source.notes, *_check(journal, weights)]
         return carry_on(journal, weights, texts, snapshots=snapshots, notes=said)
 
@@ -109,6 +112,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         source = _source(journal.manifest, args)
         check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
         weights, texts = source.load()
+        check_memory(args, weights, plan, num_prompts=len(journal.manifest.sections) + len(texts))
         said = [*source.notes, *_check(journal, weights)]
         extend(journal, plan, _section(args, texts), texts)
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=said)
@@ -126,6 +130,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         chunk = journal.finished if args.chunk is None else args.chunk
     source = _source(old, args)
     weights, texts = source.load()
+    check_memory(args, weights, old.plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, settings=settings), weights)
     changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))
     with branch(args.folder, args.new, chunk, changed, texts) as journal:

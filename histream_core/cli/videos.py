@@ -22,6 +22,7 @@ from ..presets import MODES, Preset
 from ..render import FPS, Order, generated_size, render, whole_length
 from ..writers import frame_rate
 from .keeping import add_snapshots, begin_run
+from .memory import add_memory_option, check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
 from .weights import Source, add_weight_options, demo_source, find_source, pick_device, prompts_of
@@ -72,6 +73,7 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
     add_snapshots(verb)
+    add_memory_option(verb)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -109,6 +111,7 @@ def _make(
     path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
     weights, (text,) = source.load()
+    check_memory(args, weights, plan)
     tell(notes)
     tags = metadata([args.prompt or ""], [args.seed])
     with progress_bar() as report:

@@ -27,7 +27,7 @@ class Lock:
     """Held from its creation to `release`, or to the end of the process however that comes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         try:
             self._take(path)
         except BaseException:
@@ -46,7 +46,10 @@ class Lock:
             time.sleep(0.02)
 
     def release(self) -> None:
-        os.close(self._file)
+        """Let others in; a second call does nothing."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
 
     def __enter__(self) -> Lock:
         return self

@@ -22,7 +22,7 @@ FORMAT = 1
 """Of the folder; a folder of another one is refused."""
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
-_RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "segments")
+_RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "segments", "cuts.edl", "cuts.json")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..decode import StreamingDecoder, memory_frames, to_frames
@@ -61,11 +62,15 @@ class Session:
         *,
         given: Given | None = None,
         snapshots: Snapshots | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        """`given` has the clean latents of chunks that the plan does not denoise, until the journal has them."""
+        """`given` has the clean latents of chunks that the plan does not denoise, until the journal has them.
+
+        `device` is where to decode, by default where the VAE is.
+        """
         self.journal, self.make_stream, self.decoder = journal, make_stream, decoder
         self.snapshots = snapshots or Snapshots()
-        self._given = given
+        self._given, self._decode_on = given, device
         self._stream: Stream | None = None
         self._decoded: int | None = 0
         """Chunks that went through the VAE; None while one does."""
@@ -147,8 +152,8 @@ class Session:
         self._decoded = decoded
 
     @property
-    def _device(self):
-        return next(self.decoder.vae.parameters()).device
+    def _device(self) -> torch.device:
+        return self._decode_on or next(self.decoder.vae.parameters()).device
 
     def _save(self, position: int) -> None:
         """Write a snapshot from which the stream goes on with chunk `position`."""

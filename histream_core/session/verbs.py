@@ -35,7 +35,7 @@ from .journal import (
 )
 from .lock import is_locked
 from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames
-from .video import SEGMENTS, drop_segment, picture_files, segment_files, video_path
+from .video import CUTS, SEGMENTS, drop_segment, picture_files, segment_files, video_path
 
 CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """What a disk says that knows no second name for a file."""
@@ -200,7 +200,8 @@ def clean(folder: str | Path, *, video: bool = False) -> int:
             freed += _remove(segment_files(folder))
             if video:
                 freed += _remove(picture_files(folder, manifest))
-                freed += _remove([path for path in [video_path(folder, manifest)] if path.is_file()])
+                whole = [video_path(folder, manifest), *(folder / name for name in CUTS)]
+                freed += _remove([path for path in whole if path.is_file()])
                 _drop_empty(video_path(folder, manifest))
         chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
         freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])

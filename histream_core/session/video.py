@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
+from .. import cutlist
 from ..container import join
-from ..disk import GIGABYTE, MARGIN, check_space
+from ..disk import GIGABYTE, MARGIN, check_space, write_whole
 from ..formats import Format, find_format
 from ..pixels import Metadata
 from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk, Plan
@@ -21,6 +23,7 @@ from .journal import inside
 from .manifest import Manifest, Settings
 
 SEGMENTS = "segments"
+CUTS = ("cuts.edl", "cuts.json")
 
 LATENT_CHANNELS, FLOAT_BYTES = 16, 4
 
@@ -98,6 +101,24 @@ def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = Non
             raise ValueError(f"{path} has {num_frames} frames where {manifest.plan.pixel_frames} should be: "
                              f"remove {folder / SEGMENTS} and resume")  # fmt: skip
     return path
+
+
+def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
+    """The stretches of the video that have one prompt and one seed."""
+    chunks = manifest.plan.chunks
+    starts = {start.first_chunk for start in (*manifest.sections, *manifest.seeds) if start.first_chunk < len(chunks)}
+    frames = [*(first_frame(chunks[start]) for start in sorted(starts)), manifest.plan.pixel_frames]
+    return [
+        cutlist.Section(manifest.section(start).prompt, manifest.seed(start), *between)
+        for start, between in zip(sorted(starts), pairwise(frames), strict=True)
+    ]
+
+
+def write_cuts(folder: Path, manifest: Manifest) -> None:
+    """Write the cut list for editors beside the video, as an EDL and as JSON."""
+    settings, sections = manifest.settings, cut_sections(manifest)
+    for name, make in zip(CUTS, (cutlist.edl, cutlist.cut_list), strict=True):
+        write_whole(inside(folder / name), make(sections, file_name=settings.output, fps=settings.fps).encode())
 
 
 def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:

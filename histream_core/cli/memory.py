@@ -1,0 +1,47 @@
+"""Refuse what has no room in memory, before the first step."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import torch
+
+from ..cost import GB, Cost, does_not_fit
+from ..plan import Plan
+from ..render import Weights
+from ..wan_model import WanConfig
+
+
+def add_memory_option(verb: argparse.ArgumentParser) -> None:
+    """--ignore-memory."""
+    verb.add_argument(
+        "--ignore-memory", action="store_true", help="begin even where the plan says that memory is too small"
+    )
+
+
+def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_prompts: int = 1) -> None:
+    """Refuse a plan that needs more memory than the device has. Raises ValueError that says what would fit."""
+    size = installed_memory(weights.device)
+    if size is None or args.ignore_memory:
+        return
+    cost = Cost(
+        WanConfig.from_state_dict(weights.model.state_dict()),
+        plan,
+        num_prompts=num_prompts,
+        dtype=weights.dtype,
+        vae_dtype=weights.dtype,
+        vae_width=weights.vae.dim,
+    )
+    problems = does_not_fit(cost, round(size / GB, 1))
+    if problems:
+        raise ValueError(f"{'; '.join(problems)}; or try with --ignore-memory")
+
+
+def installed_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has; None where it cannot be asked."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
