@@ -1,11 +1,13 @@
 """The pack as ComfyUI finds it, without a ComfyUI: entry point, help pages, the folders it looks into."""
 
 import ast
+import asyncio
 import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,17 +25,29 @@ def inputs(info: dict) -> dict[str, list]:
     return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
 
 
-def test_importing_the_pack_does_no_work_and_needs_no_host():
-    """ComfyUI imports the file by its path, under a name that is no package of ours."""
-    name = "a_pack_at_some_path"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py")
+def load_pack():
+    """As ComfyUI does: by its path, under a name that is no package of ours."""
+    spec = importlib.util.spec_from_file_location("a_pack_at_some_path", ROOT / "__init__.py")
     module = importlib.util.module_from_spec(spec)
-    before = set(sys.modules)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_importing_the_pack_does_no_work_and_needs_no_host():
+    before = set(sys.modules)
+    module = load_pack()
     assert set(sys.modules) == before
     assert callable(module.comfy_entrypoint)
     assert not hasattr(module, "NODE_CLASS_MAPPINGS"), "ComfyUI would take the old style and ignore the entry point"
     assert (ROOT / module.WEB_DIRECTORY / "docs").is_dir()
+
+
+@pytest.mark.parametrize("version", ["0.3.75", "0.32.1"])
+def test_a_comfyui_that_is_too_old_is_told_so(monkeypatch, version):
+    """It would otherwise leave the nodes out without a word that a user understands."""
+    monkeypatch.setitem(sys.modules, "comfyui_version", SimpleNamespace(__version__=version))
+    with pytest.raises(RuntimeError, match=rf"needs ComfyUI 0\.33 or later and this is {version}"):
+        asyncio.run(load_pack().comfy_entrypoint())
 
 
 @pytest.mark.parametrize("path", NODE_FILES, ids=lambda path: path.name)
