@@ -84,7 +84,7 @@ def files_in(folder):
     return {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != "lock"}
 
 
-@pytest.mark.parametrize("format", ["h264-mp4", "png8", "ffv1"])
+@pytest.mark.parametrize("format", ["h264-mp4", "png8"])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(here, say, stop_at, format):
     go_on = stop_at(13)
     status, said = say("demo", RED, *LENGTH, "--run-dir", "cut", "--format", format)

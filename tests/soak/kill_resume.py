@@ -62,13 +62,17 @@ def work(words):
     sys.exit(histream(words))
 
 
-def call(words, delay=None):
-    """Run the command line in a process; True where it was killed after `delay` seconds."""
+def call(words, folder=None, files=0, delay=0.0):
+    """Run the command line in a process; True where it was killed, `delay` seconds after so many new files."""
     process = subprocess.Popen(
         [sys.executable, __file__, WORK, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    if folder:
+        wanted = len(names_in(folder)) + files
+        while process.poll() is None and len(names_in(folder)) < wanted:
+            time.sleep(0.05)
     try:
-        _, said = process.communicate(timeout=delay)
+        _, said = process.communicate(timeout=delay if folder else None)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -78,12 +82,16 @@ def call(words, delay=None):
     return False
 
 
-def files_of(folder):
+def names_in(folder):
     """What a run has finished; half written files have other names."""
-    found = {}
-    for name in ("chunks", "segments", "rgb", "video"):
-        found |= {p.relative_to(folder): p.read_bytes() for p in (folder / name).rglob("*") if ".partial" not in p.name}
-    return found | {p.relative_to(folder): p.read_bytes() for p in folder.glob("video.*") if p.is_file()}
+    paths = [path for name in ("chunks", "segments", "rgb", "video") for path in (folder / name).rglob("*")]
+    return [path for path in (*paths, *folder.glob("video.*")) if path.is_file() and ".partial" not in path.name]
+
+
+def files_of(folder):
+    """The same with what is in them; a hash that was not written to its end is left out."""
+    found = {path.relative_to(folder): path.read_bytes() for path in names_in(folder)}
+    return {name: data for name, data in found.items() if data}
 
 
 def check_kept(before, after, whole, attempt):
@@ -92,7 +100,7 @@ def check_kept(before, after, whole, attempt):
         if after.get(name) != before[name]:
             sys.exit(f"kill {attempt}: {name} was finished and is gone or changed")
     for name, data in after.items():
-        if data and data != whole.get(name):
+        if data != whole.get(name):
             sys.exit(f"kill {attempt}: {name} differs from the run that was left alone")
 
 
@@ -129,8 +137,8 @@ def main():
         cut = Path(place) / "cut-1"
         while kills < args.kills:
             again = ["resume", str(cut), "--snapshots", args.snapshots]
-            delay = chance.uniform(0.02, 1.6 / args.kills) * took
-            killed = call(again if (cut / "manifest.json").exists() else [*words, str(cut)], delay)
+            files, delay = chance.randint(0, 10), chance.uniform(0, took / args.chunks)
+            killed = call(again if (cut / "manifest.json").exists() else [*words, str(cut)], cut, files, delay)
             if not killed:  # it came to its end: another one is for the kills that are left
                 compare(files_of(cut), whole)
                 before, runs = {}, runs + 1
