@@ -83,14 +83,14 @@ class Session:
         memory by the snapshot or by decoding as far back as it reaches. Nothing is denoised again.
         """
         journal, plan = self.journal, whole_chunks(self.journal.manifest.plan)
-        done = journal.finished
+        done, last = journal.finished, len(plan.chunks) - 1
         snapshot = journal.newest_snapshot() if done else None
         if snapshot and self.decoder and snapshot[1] == first_frames:
             self._restore_decoder(snapshot[2], first_frames)
         for chunk in plan.chunks[first_frames:done]:
             latent = journal.read(chunk.index)
             yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=False)
-        if done == len(plan.chunks):
+        if done > last:
             return
         position = self._open_stream(replay(plan, done), snapshot)
         del snapshot
@@ -102,7 +102,7 @@ class Session:
                     continue
                 journal.write(position, latent)
                 yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=True)
-                if self.snapshots.every and (position + 1) % self.snapshots.every == 0:
+                if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
                     self._save(position)
         except self.snapshots.cancel:
             if self.snapshots.on_cancel:
