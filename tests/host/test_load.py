@@ -79,7 +79,7 @@ def write_bad(kind: str, path, weights) -> None:
         save_file(weights, path)
         path.write_bytes(path.read_bytes()[:-1000])
     elif kind == "code":
-        path.write_bytes(pickle.dumps(Code()))
+        path.write_bytes(pickle.dumps(Code(), protocol=2))
     elif kind == "a VAE":
         save_file({"decoder.middle.0.residual.0.gamma": torch.zeros(1)}, path)
     elif kind == "incomplete":

@@ -232,7 +232,7 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
         pack.part("nodes.host").HostRun.denoise = denoise
     wanted = vae.decode(made[:, :, 2:3])[0, 0].mul(255)
     shown = torch.frombuffer(bytearray(progress[-1][2][1].tobytes()), dtype=torch.uint8).view(64, 64, 3)
-    assert (shown - wanted).abs().max() <= 1
+    assert (shown - wanted).abs().max() < 1.01
     assert all(loaded)
 
 
