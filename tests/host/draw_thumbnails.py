@@ -1,0 +1,116 @@
+"""Draw the pictures that the template browser shows beside the workflows.
+
+Run by hand with the Python that runs the host tests: `python tests/host/draw_thumbnails.py`. Workflow 1 is run on a
+real server and its own frames are shown; the others, which need weights, get a diagram of their steps.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT), str(Path(__file__).parent)]  # behind the host's own modules
+
+from comfy_server import Server  # noqa: E402
+
+from histream_core.media import read_frames  # noqa: E402
+
+SIZE = (600, 400)
+SHARP = 2  # drawn larger and shrunk
+DARK, PALE, DIM = (24, 26, 32), (240, 240, 245), (165, 170, 185)
+LOW, HIGH = (86, 140, 220), (240, 170, 70)
+DEMO = "histream_1_try_it_now"
+DIAGRAMS = {
+    "histream_2_text_to_1080p": ("Text to 1080p", "HiStream: 2 + 2 steps in every chunk", [(2, 2)] * 4),
+    "histream_3_text_to_1080p_faster": (
+        "Text to 1080p, faster",
+        "HiStream+: 2 + 2 steps first, then 1 + 1",
+        [(2, 2), *[(1, 1)] * 5],
+    ),
+}
+
+
+class Card:
+    """A dark card with a title, on which lengths are in pixels of the finished picture."""
+
+    def __init__(self, title: str, subtitle: str):
+        self.image = Image.new("RGB", [side * SHARP for side in SIZE], DARK)
+        self._draw = ImageDraw.Draw(self.image)
+        self.text((32, 26), title, 34, PALE)
+        self.text((32, 76), subtitle, 17, DIM)
+
+    def text(self, place, text: str, size: int, colour, *, middle: bool = False) -> None:
+        font = ImageFont.load_default(size * SHARP)
+        place = [x * SHARP for x in place]
+        self._draw.text(place, text, font=font, fill=colour, anchor="mm" if middle else "la")
+
+    def box(self, left: float, top: float, right: float, bottom: float, colour) -> None:
+        self._draw.rounded_rectangle([x * SHARP for x in (left, top, right, bottom)], 4 * SHARP, fill=colour)
+
+    def picture(self, place, side: int, frame) -> None:
+        picture = Image.fromarray(frame).resize((side * SHARP, side * SHARP), Image.Resampling.LANCZOS)
+        self.image.paste(picture, tuple(x * SHARP for x in place))
+
+    def save(self, name: str) -> None:
+        self.image.resize(SIZE, Image.Resampling.LANCZOS).save(ROOT / "workflows" / f"{name}.jpg", quality=88)
+
+
+def draw_diagram(name: str, title: str, subtitle: str, chunks: list[tuple[int, int]]) -> None:
+    card = Card(title, subtitle)
+    for left, colour, what in ((32, LOW, "half"), (260, HIGH, "full")):
+        card.box(left, 120, left + 16, 136, colour)
+        card.text((left + 26, 120), f"step at {what} resolution", 14, DIM)
+    left, base = 32, 330
+    for index, (num_low, num_high) in enumerate(chunks, start=1):
+        start = left
+        for height, colour in [(32, LOW)] * num_low + [(120, HIGH)] * num_high:
+            card.box(left, base - height, left + 24, base, colour)
+            left += 28
+        card.text(
+            ((start + left - 4) / 2, base + 20), f"chunk {index}" if index == 1 else str(index), 13, DIM, middle=True
+        )
+        left += 14
+    card.text((left + 12, base - 10), "...", 26, DIM, middle=True)
+    card.save(name)
+
+
+def draw_demo(frames: list, fps: int = 16) -> None:
+    card = Card("Try it now", "the demo model: no download, any computer")
+    for place, part in enumerate((0.1, 0.5, 0.9)):
+        index = min(round(part * len(frames)), len(frames) - 1)
+        left = 32 + 185 * place
+        card.picture((left, 124), 166, frames[index])
+        card.text((left + 83, 306), f"{index / fps:.1f} s", 14, DIM, middle=True)
+    card.text((32, 340), '"a red circle moves right on a blue background"', 16, PALE)
+    card.save(DEMO)
+
+
+def run_demo(comfyui: Path) -> list:
+    """The frames that workflow 1 writes."""
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    workflow = json.loads((ROOT / "workflows" / f"{DEMO}.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder, Server(comfyui, ROOT, Path(folder) / "comfyui") as server:
+        run = server.run(convert_ui_to_api(workflow, server.get("/object_info")))
+        if run.error:
+            sys.exit(run.error)
+        [saved] = [file for output in run.outputs.values() for file in output["images"]]
+        return list(read_frames(server.folder / "output" / saved["subfolder"] / saved["filename"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--diagrams", action="store_true", help="only those that need no ComfyUI")
+    for name, diagram in DIAGRAMS.items():
+        draw_diagram(name, *diagram)
+    if not parser.parse_args().diagrams:
+        draw_demo(run_demo(Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()))
+
+
+if __name__ == "__main__":
+    main()
