@@ -132,7 +132,15 @@ PRESETS = {
             "plain Wan2.1 1.3B / 14B",
             note="not distilled for few steps: expect blur, or add a few-step LoRA",
         ),
-        Preset("demo", "bundled demo model", trained_tokens=256, ntk_low=1.0, ntk_high=1.0),
+        Preset(
+            "demo",
+            "bundled demo model",
+            shift_low=2.0,
+            shift_high=1.0,
+            trained_tokens=256,
+            ntk_low=1.0,
+            ntk_high=1.0,
+        ),
     )
 }
 

@@ -7,6 +7,7 @@ parameters and the small forwards that carry no history; the streaming forward o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +143,7 @@ class Encoder3d(nn.Module):
         dims = [dim * m for m in (1, *dim_mult)]
         self.conv1 = CausalConv3d(image_channels, dims[0], 3, padding=1)
         layers: list[nn.Module] = []
-        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for level, (in_dim, out_dim) in enumerate(pairwise(dims)):
             layers += [ResidualBlock(in_dim if i == 0 else out_dim, out_dim) for i in range(BLOCKS_PER_LEVEL)]
             if level < len(dim_mult) - 1:
                 layers.append(Resample(out_dim, "downsample3d" if temporal[level] else "downsample2d"))
@@ -160,7 +161,7 @@ class Decoder3d(nn.Module):
         self.conv1 = CausalConv3d(z_dim, dims[0], 3, padding=1)
         self.middle = _middle(dims[0])
         layers: list[nn.Module] = []
-        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for level, (in_dim, out_dim) in enumerate(pairwise(dims)):
             first = in_dim if level == 0 else in_dim // 2
             layers += [ResidualBlock(first if i == 0 else out_dim, out_dim) for i in range(BLOCKS_PER_LEVEL + 1)]
             if level < len(dim_mult) - 1:

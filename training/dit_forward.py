@@ -4,7 +4,7 @@ Every row is a chunk of three latent frames. Rows of one sample: the clean first
 second, the clean chunk before it; `first` noisy first chunks; `later` noisy chunks that start at frame `start`. A later
 chunk attends to frame 0, to the two clean frames before it and to itself: the same numbers as the engine's caches.
 
-B batch, R rows, C channels, T frames of a chunk (3), H W latent grid, L tokens of a chunk, N heads, D head dim, P tokens a frame.
+B batch, R rows, C channels, T frames of a chunk (3), H W latent grid, L tokens of a chunk, N heads, D head dim.
 """
 
 import torch
@@ -72,8 +72,8 @@ def flow(
 ) -> tuple[Tensor, Tensor]:
     """Flows of the noisy rows, [B, first, C, T, H, W] and [B, later, C, T, H, W].
 
-    `clean` [B, 0 to 2, C, T, H, W]: the first chunk and, where `start` is beyond the second chunk, the one before `start`;
-    none where there are no later rows.
+    `clean` [B, 0 to 2, C, T, H, W]: the first chunk and, where `start` is beyond the second chunk, the one before
+    `start`; none where there are no later rows.
     """
     num_clean, num_first, num_later = clean.shape[1], first.shape[1], later.shape[1]
     noisy_from = num_clean
@@ -101,7 +101,10 @@ def flow(
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation[:, None] + time6).unsqueeze(3).unbind(2)
         y = torch.addcmul(shift, block.norm1(x), 1 + scale)
         attention = block.self_attn
-        q, raw = attention.norm_q(attention.q(y)).unflatten(3, heads), attention.norm_k(attention.k(y)).unflatten(3, heads)
+        q, raw = (
+            attention.norm_q(attention.q(y)).unflatten(3, heads),
+            attention.norm_k(attention.k(y)).unflatten(3, heads),
+        )
         q, k, v = rotate(q, turns), rotate(raw, turns), attention.v(y).unflatten(3, heads)
 
         alone = [0] * (num_clean > 0 and layer < last) + [*range(noisy_from, noisy_from + num_first)]

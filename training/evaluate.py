@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """Scores the bundled demo model through the engine: python -m training.evaluate [--mode M] [--clips N] [--sheet PNG]
 
 Seen and held-out prompts, judged from the decoded pixels; then the same with an empty prompt, or with random weights.
@@ -27,7 +26,9 @@ from training.judge import Verdict, judge
 class Generator:
     """Prompt and seed in, pixel frames [F, H, W, 3] in [0, 1] out."""
 
-    def __init__(self, mode: str, latent_frames: int, *, random_weights: bool = False, preset: str = demo.PRESET) -> None:
+    def __init__(
+        self, mode: str, latent_frames: int, *, random_weights: bool = False, preset: str = demo.PRESET
+    ) -> None:
         self.model, self.vae, self.encoder = demo.load_transformer(), demo.load_vae(), demo.load_text_encoder()
         if random_weights:
             for p in self.model.parameters():
@@ -51,7 +52,9 @@ def rate(name: str, asked: list[painter.Combination], verdicts: list[Verdict]) -
     agreed = [v.agrees(c) for v, c in zip(verdicts, asked, strict=True)]
     rates = "  ".join(f"{part} {np.mean([a[part] for a in agreed]):.2f}" for part in agreed[0])
     speed, area, presence = (np.mean([getattr(v, part) for v in verdicts]) for part in ("speed", "area", "presence"))
-    print(f"{name:10s} n={len(asked)}  {rates}  speed {speed:.2f}  area {area:.3f}  presence {presence:.2f}", flush=True)
+    print(
+        f"{name:10s} n={len(asked)}  {rates}  speed {speed:.2f}  area {area:.3f}  presence {presence:.2f}", flush=True
+    )
 
 
 def strip(frames: np.ndarray, count: int = 6) -> np.ndarray:
@@ -66,7 +69,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8, help="of each set")
     parser.add_argument("--latent-frames", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--empty", action="store_true", help="ask for nothing, and score against the prompts all the same")
+    parser.add_argument(
+        "--empty", action="store_true", help="ask for nothing, and score against the prompts all the same"
+    )
     parser.add_argument("--random-weights", action="store_true")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the clips")
     args = parser.parse_args()

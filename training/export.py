@@ -1,8 +1,8 @@
-# ruff: noqa: T201
 """Writes the three demo files from checkpoints: python -m training.export --vae F --bank F --dit F [--out FOLDER]
 
-Half precision; the averaged weights of the transformer; the statistics of the demo VAE's own latents folded into its 1x1x1 convolutions, so
-that Wan 2.1's fixed mean and standard deviation normalise them. Every file is replaced in one move.
+Half precision; the averaged weights of the transformer; the statistics of the demo VAE's own latents folded into its
+1x1x1 convolutions, so that Wan 2.1's fixed mean and standard deviation normalise them. Every file is replaced in one
+move.
 """
 
 import argparse

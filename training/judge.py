@@ -48,7 +48,9 @@ def judge(frames: np.ndarray) -> Verdict:
         return Verdict(background, None, None, None, 0.0, area, presence)
     small = _shrink(seen.astype(np.float32))
     direction, speed = _direction(small)
-    return Verdict(background, _nearest(np.median(frames[seen], axis=0)), _shape(small), direction, speed, area, presence)
+    return Verdict(
+        background, _nearest(np.median(frames[seen], axis=0)), _shape(small), direction, speed, area, presence
+    )
 
 
 def _nearest(colour: np.ndarray) -> str:

@@ -1,8 +1,8 @@
 """Encodes every training combination once: python -m training.make_bank --vae DIR/vae.pt --out DIR/bank.pt
 
-The encoder wraps around the torus, and the speed is two cells of the 32x32 grid per latent frame; so a clip that starts elsewhere, or a
-later latent frame, is a roll of the first four. The bank holds normalised latents [combination, 4, 16, 32, 32] and the
-statistics that normalised them.
+The encoder wraps around the torus, and the speed is two cells of the 32x32 grid per latent frame; so a clip that
+starts elsewhere, or a later latent frame, is a roll of the first four. The bank holds normalised latents
+[combination, 4, 16, 32, 32] and the statistics that normalised them.
 """
 
 import argparse
@@ -53,9 +53,7 @@ def main() -> None:
         args.out,
     )
     dx, dy = zip(*(painter.DIRECTIONS[c.direction] for c in combinations), strict=True)
-    moved = torch.stack(
-        [torch.roll(z[2], (2 * y, 2 * x), (1, 2)) for z, x, y in zip(bank, dx, dy, strict=True)]
-    )
+    moved = torch.stack([torch.roll(z[2], (2 * y, 2 * x), (1, 2)) for z, x, y in zip(bank, dx, dy, strict=True)])
     print(f"roll error, latent 3 against latent 2: {(moved - bank[:, 3]).square().mean().sqrt() / bank.std():.3f} std")
     print(f"std per channel {std.tolist()}")
 

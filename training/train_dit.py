@@ -74,25 +74,26 @@ def double(x: Tensor) -> Tensor:
     return resize(x, x.shape[-1] * 2)
 
 
-def place(noise: Tensor, step: Sequence[int]) -> tuple[int, int]:
-    """Where an object starts whose chunk grows out of `noise` [16, 3, G, G]: the roll of its clip, in HIGH cells.
+def place(noise: Tensor, clip: Tensor) -> tuple[int, int]:
+    """The roll of `clip` [17, 3, 32, 32] that puts it where it grows out of `noise` [16, 3, G, G].
 
-    The object passes where, and when, channel 0 of the noise is highest over one token of the LOW grid. On a torus
-    every place is as likely as any other, so the noise stays Gaussian; and the network learns one place for one
-    noise instead of the average of all places.
+    It is where the clip fits the noise best. On a torus every place is as likely as any other, so the noise stays
+    Gaussian; and the network, which learns to find a faint picture in noise, learns one place for one noise instead
+    of the average of all places.
     """
-    unit = noise.shape[-1] // LOW
-    tokens = noise[0].unflatten(2, (-1, 2 * unit)).unflatten(1, (-1, 2 * unit)).sum((2, 4))
-    frame, cell = divmod(int(tokens.argmax()), tokens[0].numel())
-    row, column = divmod(cell, tokens.shape[2])
-    dx, dy = step
-    return 2 * (2 * row + 1 - frame * dy) - HIGH // 2, 2 * (2 * column + 1 - frame * dx) - HIGH // 2
+    grid = noise.shape[-1]
+    template = clip[:16] if grid == HIGH else halve(clip[:16])
+    template = template - template.mean((2, 3), keepdim=True)
+    fit = torch.fft.ifft2((torch.fft.fft2(noise) * torch.fft.fft2(template).conj()).sum((0, 1))).real
+    fit = fit[:: grid // LOW, :: grid // LOW]
+    row, column = divmod(int(fit.argmax()), LOW)
+    return 2 * row, 2 * column
 
 
 Range = tuple[float, float]
 
-# Around the sigmas of timesteps 1000, 750, 500 and 250: under a time shift of 2 at LOW, of 3 at HIGH.
-PURE, SECOND_LOW, SECOND, THIRD, LAST = (1.0, 1.0), (0.83, 0.88), (0.88, 0.92), (0.72, 0.78), (0.46, 0.54)
+# Around the sigmas of timesteps 1000, 750, 500 and 250: under a time shift of 2 at LOW, none at HIGH.
+PURE, SECOND_LOW, SECOND, THIRD, LAST = (1.0, 1.0), (0.83, 0.88), (0.72, 0.78), (0.47, 0.53), (0.23, 0.27)
 
 
 class Kind(NamedTuple):
@@ -103,7 +104,7 @@ class Kind(NamedTuple):
     crop: int
     """Cells a side that are kept; what HIGH rows add is local, so most of them are a quarter of the picture."""
     first: tuple[tuple[float, Range, Range], ...]
-    """Weight and two consecutive noise levels of first chunks: the second starts from what the network made of the first."""
+    """Weight and two consecutive noise levels of first chunks: the second starts from the estimate at the first."""
     later: tuple[tuple[float, Range], ...]
     sizes: tuple[int, int, int]
     """Samples, noisy first chunks and noisy later chunks of each."""
@@ -117,13 +118,30 @@ KINDS = (
         "high",
         True,
         HIGH,
-        ((0.25, PURE, SECOND), (0.75, THIRD, LAST)),
-        ((0.1, PURE), (0.1, SECOND), (0.5, THIRD), (0.3, LAST)),
+        ((0.12, PURE, SECOND), (0.88, THIRD, LAST)),
+        ((0.6, THIRD), (0.4, LAST)),
         (1, 2, 2),
     ),
 )
-PHASES = ((0.57, (0.7, 0.3, 0, 0)), (0.8, (0.35, 0.2, 0.45, 0)), (1.0, (0.2, 0.15, 0.2, 0.45)))
-"""Until which share of the time the kinds are drawn with which chances."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: what is drawn with which chances, and where first chunks show their object."""
+
+    phases: tuple[tuple[float, tuple[float, ...]], ...]
+    """Until which share of the time the kinds are drawn with which chances."""
+    centre: bool
+    """First chunks start in the middle; else where the noise says (`place`), which is harder to learn."""
+    hints_until: float = 0.0
+    """Share of the time until which a faint truth shows in pure noise (`hint`)."""
+
+
+STAGES = {
+    "words": Stage(((0.72, (0.6, 0.4, 0, 0)), (0.85, (0.25, 0.15, 0.6, 0)), (1.0, (0.15, 0.15, 0.2, 0.5))), False, 0.9),
+    "centre": Stage(((0.35, (0.6, 0.4, 0, 0)), (0.5, (0.25, 0.15, 0.4, 0.2)), (1.0, (0.2, 0.15, 0.15, 0.5))), True),
+    "finish": Stage(((1.0, (0.15, 0.15, 0.45, 0.25)),), True),
+}
 
 
 def pick(rng: random.Random, menu: tuple[tuple, ...]) -> tuple:
@@ -163,16 +181,20 @@ def hint(progress: float, until: float) -> float:
 
     Finding the place in pure noise is hard to learn from nothing, and easy once finding it in a faint picture is known.
     """
-    return min(1.0, max(0.0, (until - progress) / 0.3))
+    return min(1.0, max(0.0, (until - progress) / 0.3)) if until else 0.0
 
 
-def make_batch(bank: Bank, rng: random.Random, kind: Kind, trainee: "Trainee", progress: float = 1.0) -> Batch:
+def make_batch(
+    bank: Bank, rng: random.Random, kind: Kind, trainee: "Trainee", stage: Stage, progress: float = 1.0
+) -> Batch:
     size, num_first, num_later = kind.sizes
     start = rng.choice(STARTS)
     before = max(0, start - 2 * CHUNK)
     frames = [*range(CHUNK), *range(before, before + CHUNK), *range(start - CHUNK, start + CHUNK)]
     range_first, next_first = pick(rng, kind.first)
-    grow = range_first == PURE or rng.random() < 0.65  # the first chunks grow out of this noise; else the truth is shown
+    grow = (
+        range_first == PURE or rng.random() < 0.35
+    )  # the first chunks grow out of this noise; else the truth is shown
     seed_grid = HIGH if kind.high and range_first == PURE else LOW
     seed_noise = torch.randn(size, num_first, 16, CHUNK, seed_grid, seed_grid)
     captions, clips, firsts = [], [], []
@@ -180,8 +202,8 @@ def make_batch(bank: Bank, rng: random.Random, kind: Kind, trainee: "Trainee", p
         index = rng.randrange(len(bank.combinations))
         captions.append(caption(bank.combinations[index], rng))
         clips.append(bank.clip(index, frames, random_roll(rng)))
-        step = bank.steps[index].tolist()
-        rolls = [place(noise, step) if grow else random_roll(rng) for noise in seed_noise[sample]]
+        still = bank.clip(index, range(CHUNK), (0, 0))
+        rolls = [first_roll(noise, still, stage, grow, rng) for noise in seed_noise[sample]]
         firsts.append(torch.stack([bank.clip(index, range(CHUNK), roll) for roll in rolls]))
     text, first = token_table(captions), torch.stack(firsts)
     zero, past, near, later = (torch.stack(clips) if kind.high else halve(torch.stack(clips)))[:, None].split(CHUNK, 3)
@@ -190,7 +212,9 @@ def make_batch(bank: Bank, rng: random.Random, kind: Kind, trainee: "Trainee", p
     for row in sigma_later.unbind(0):
         row.copy_(torch.tensor([rng.uniform(*pick(rng, kind.later)[0]) for _ in row]))
     if range_first == PURE:
-        leak = 0.35 * hint(progress, 0.66) * torch.rand(size, num_first) * (torch.rand(size, num_first) > 0.3)
+        leak = (
+            0.1 * hint(progress, stage.hints_until) * torch.rand(size, num_first) * (torch.rand(size, num_first) > 0.3)
+        )
         shown_first = seed_noise + wide(leak) * first[:, :, :16]
     elif grow:
         signal = double(trainee.low_estimate(text, seed_noise, rng))
@@ -216,15 +240,22 @@ def make_batch(bank: Bank, rng: random.Random, kind: Kind, trainee: "Trainee", p
     )
 
 
+def first_roll(noise: Tensor, clip: Tensor, stage: Stage, grow: bool, rng: random.Random) -> tuple[int, int]:
+    """Where a first chunk shows its object, as the roll of its clip, which starts in the middle."""
+    if stage.centre:
+        return 0, 0
+    return place(noise, clip) if grow else random_roll(rng)
+
+
 def random_roll(rng: random.Random) -> tuple[int, int]:
     return 2 * rng.randrange(HIGH // 2), 2 * rng.randrange(HIGH // 2)
 
 
-def next_batch(batch: Batch, flows: Tensor, rng: random.Random, progress: float = 1.0) -> Batch:
+def next_batch(batch: Batch, flows: Tensor, rng: random.Random, stage: Stage, progress: float = 1.0) -> Batch:
     """The same first chunks one noise level down, from what the network made of them; nothing else."""
     sigma = levels([batch.next_first], rng, batch.sigma_first.shape)
     clean = batch.first - wide(batch.sigma_first) * flows.detach()
-    truth = hint(progress, 0.75) * torch.rand(sigma.shape)
+    truth = hint(progress, stage.hints_until) * torch.rand(sigma.shape)
     clean = torch.lerp(clean, batch.first_target[:, :, :16], wide(truth))
     shown = torch.lerp(clean, torch.randn_like(clean), wide(sigma))
     nothing = {"clean": batch.clean[:, :0], "later": batch.later[:, :0], "sigma_later": batch.sigma_later[:, :0]}
@@ -233,7 +264,7 @@ def next_batch(batch: Batch, flows: Tensor, rng: random.Random, progress: float 
 
 @torch.no_grad()
 def use_own_context(trainee: "Trainee", batch: Batch, rng: random.Random, kind: Kind) -> None:
-    """Put what the network itself makes of the chunk before `start` in place of the true one, so that it learns to live with it."""
+    """Put what the network itself makes of the chunk before `start` in place of the true one: it must live with it."""
     clean = batch.clean[:, :1] if batch.start == 2 * CHUNK else torch.cat([batch.clean[:, :1], batch.past], dim=1)
     near = batch.clean[:, 1:]
     sigma = torch.tensor([[rng.uniform(*pick(rng, kind.later)[0])] for _ in near])
@@ -252,20 +283,20 @@ def use_own_context(trainee: "Trainee", batch: Batch, rng: random.Random, kind: 
 
 
 def noised(target: Tensor, sigma: Tensor, rng: random.Random, high: bool) -> Tensor:
-    """What the network is shown: at HIGH mostly the upsampled half-size picture, not the true one, lies under the noise."""
+    """What the network is shown: at HIGH it is mostly the upsampled half-size picture that lies under the noise."""
     x, s = target[:, :, :16], wide(sigma)
     if high:
         blur = torch.tensor([[rng.choice((1.0, 1.0, 0.5, 0.0)) for _ in row] for row in sigma])
-        x = torch.lerp(x, double(halve(x)), wide(blur) * ((s - 0.3) / 0.4).clamp(0, 1))
+        x = torch.lerp(x, double(halve(x)), wide(blur) * ((s - 0.15) / 0.3).clamp(0, 1))
     return torch.lerp(x, torch.randn_like(x), s)
 
 
 def loss_of(shown: Tensor, sigma: Tensor, target: Tensor, predicted: Tensor) -> Tensor:
-    """Per row: the error of the flow that leads from what was shown to the target, the object weighing more."""
-    flow_target = (shown - target[:, :, :16]) / wide(sigma)
+    """Per row: the error of the clean estimate, the object weighing more."""
+    error = shown - wide(sigma) * predicted - target[:, :, :16]
     weight = 1 + (FOREGROUND - 1) * target[:, :, 16:]
     weight = weight / weight.mean((2, 3, 4, 5), keepdim=True)
-    return ((predicted - flow_target).square() * weight).mean((2, 3, 4, 5))
+    return (error.square() * weight).mean((2, 3, 4, 5))
 
 
 class Trainee:
@@ -324,8 +355,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bank", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stage", choices=STAGES, default="words")
+    parser.add_argument("--begin", type=Path, help="checkpoint of the stage before")
     parser.add_argument("--minutes", type=float, default=70)
-    parser.add_argument("--own-share", type=float, default=0.35, help="last part of the time, with the network's own context")
+    parser.add_argument(
+        "--own-share", type=float, default=0.35, help="last part of the time, with the network's own context"
+    )
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -338,29 +373,32 @@ def main() -> None:
     chosen = {id(p) for p in matrices}
     others = [p for p in params.values() if id(p) not in chosen]
     optimiser = Muon(matrices, others, lr=args.lr, other_lr=1e-3)
-    load(args.out / "dit.pt", state, trainee=trainee, optimiser=optimiser)
+    stage = STAGES[args.stage]
+    if not load(args.out / "dit.pt", state, trainee=trainee, optimiser=optimiser) and args.begin:
+        load(args.begin, state, trainee=trainee, optimiser=optimiser)
+        state["seconds"] = 0.0
     rng = random.Random(args.seed + state["step"])
     began, saved, log = time.time() - state["seconds"], time.time(), {}
     while (minutes := (time.time() - began) / 60) < args.minutes:
         left = 1 - minutes / args.minutes
         optimiser.scale_lr(min(1, (state["step"] + 1) / 50) * min(1, 1.6 * left + 0.005))
-        chances = next(chances for until, chances in PHASES if 1 - left <= until)
+        chances = next(chances for until, chances in stage.phases if 1 - left <= until)
         kind = rng.choices(KINDS, weights=chances)[0]
-        batch = make_batch(bank, rng, kind, trainee, 1 - left)
-        if left < args.own_share and kind.later and batch.start > CHUNK and rng.random() < 0.6:
+        batch = make_batch(bank, rng, kind, trainee, stage, 1 - left)
+        if left < args.own_share and kind.later and batch.start > CHUNK and rng.random() < 0.4:
             use_own_context(trainee, batch, rng, kind)
         flows, later = trainee.flows(batch)
         first = loss_of(batch.first, batch.sigma_first, batch.first_target, flows)
         later = loss_of(batch.later, batch.sigma_later, batch.later_target, later)
         optimiser.zero_grad()
         (first.mean() + later.sum() / max(1, later.numel())).backward()
-        following = next_batch(batch, flows, rng, 1 - left)
+        following = next_batch(batch, flows, rng, stage, 1 - left)
         second = loss_of(following.first, following.sigma_first, following.first_target, trainee.flows(following)[0])
         second.mean().backward()
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         optimiser.step()
         state["step"] += 1
-        trainee.update_average(min(0.997, state["step"] / (state["step"] + 20)))
+        trainee.update_average(min(0.99, state["step"] / (state["step"] + 20)))
         for name, loss in (("first", first), ("second", second), *([("later", later)] if kind.later else [])):
             level = f"{float(batch.sigma_first.mean()):.1f}" if name != "later" else ""
             log.setdefault(f"{kind.name}-{name}{level}", []).append(float(loss.detach().mean()))

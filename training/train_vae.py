@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """Trains the demo VAE on painted clips: python -m training.train_vae --out DIR --minutes 20
 
 Restartable: it checkpoints every two minutes into DIR/vae.pt and continues from there.
@@ -30,7 +29,13 @@ def clip(rng: random.Random, size: int, frames: int, *, world: int) -> Tensor:
     for _ in range(5):
         start = (rng.random(), rng.random())
         pixels = painter.paint(
-            combination, range(frames), size=world, start=start, training=True, window=(0, 0, size, size), colours=colours
+            combination,
+            range(frames),
+            size=world,
+            start=start,
+            training=True,
+            window=(0, 0, size, size),
+            colours=colours,
         )
         if pixels.std(axis=(0, 1, 2)).max() > 0.03:
             break

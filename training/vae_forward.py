@@ -1,19 +1,19 @@
 """The Wan VAE on a whole clip at once, for training: the same numbers as the streaming forward, several times faster.
 
-Frames are folded into the batch, [B T, C, H, W] in channels-last memory, and convolutions are 2-D. Above the smallest grid the
-demo VAE looks at one frame at a time: there the past taps of the 3x3x3 kernels stay zero and only the last one is
-used. `wrap` pads the encoder around the torus instead of with zeros, so that a shifted world has shifted latents.
+Frames are folded into the batch, [B T, C, H, W] in channels-last memory, and convolutions are 2-D. Above the smallest
+grid the demo VAE looks at one frame at a time: there the past taps of the 3x3x3 kernels stay zero and only the last one
+is used. `wrap` pads the encoder around the torus instead of with zeros, so that a shifted world has shifted latents.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from histream_core.wan_vae import AttentionBlock, CausalConv3d, ResidualBlock, Resample, RMS_norm, WanVAE
+from histream_core.wan_vae import AttentionBlock, CausalConv3d, Resample, ResidualBlock, RMS_norm, WanVAE
 
 
 def initialise(vae: WanVAE) -> None:
-    """Start near the identity: down averages, up copies, residuals are small, attention is off. Without it training stalls."""
+    """Start near the identity, or training stalls: down averages, up copies, small residuals, no attention."""
     for module in vae.modules():
         if isinstance(module, ResidualBlock):
             module.residual[6].weight.data.mul_(0.2)
