@@ -66,7 +66,8 @@ def strip(frames: np.ndarray, count: int = 6) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mode", default="histream")
-    parser.add_argument("--clips", type=int, default=8, help="of each set")
+    parser.add_argument("--clips", type=int, default=16, help="of seen prompts")
+    parser.add_argument("--held-out-clips", type=int, default=8)
     parser.add_argument("--latent-frames", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -77,8 +78,9 @@ def main() -> None:
     args = parser.parse_args()
     generator = Generator(args.mode, args.latent_frames, random_weights=args.random_weights)
     rows, rng = [], random.Random(args.seed)
-    for name, pool in (("seen", painter.training_combinations()), ("held-out", sorted(painter.HELD_OUT))):
-        asked, verdicts, began = rng.sample(pool, min(args.clips, len(pool))), [], time.time()
+    seen, held_out = painter.training_combinations(), sorted(painter.HELD_OUT)
+    for name, pool, count in (("seen", seen, args.clips), ("held-out", held_out, args.held_out_clips)):
+        asked, verdicts, began = rng.sample(pool, min(count, len(pool))), [], time.time()
         for number, combination in enumerate(asked):
             frames = generator.frames("" if args.empty else combination.caption(), args.seed + number)
             verdicts.append(judge(frames))
