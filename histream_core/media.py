@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .container import check_name
 from .disk import write_whole
 from .formats import find_format
 from .pixels import pictures_of, png
 from .reading import open_video, unit_frame
-from .writers import VideoFile, frame_rate
+from .writers import VideoFile
 
 USUAL = find_format("h264-mp4")
 
@@ -43,13 +42,6 @@ class VideoWriter(VideoFile):
     ) -> None:
         self.keep_on = keep_on
         super().__init__(path, USUAL, size=size, fps=fps)
-
-
-def check_target(path: Path, *, size: tuple[int, int], fps: float) -> None:
-    """Refuse what VideoWriter could not write, before any work is done. Raises ValueError or OSError."""
-    check_name(path, USUAL)
-    USUAL.check_size(size)
-    frame_rate(fps)
 
 
 def to_uint8(frames: Tensor | np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Nodes: the sampler. One for artists, and its twin for graphs of custom samplers."""
 
+from collections.abc import Sequence
+
 import comfy.samplers
 
 from . import host
@@ -46,8 +48,10 @@ def window_inputs():
     ]
 
 
-def window_choice(chunk_frames: int, anchor_frames: int, local_frames: int) -> WindowChoice:
-    return WindowChoice(*(None if n == FROM_PRESET else n for n in (chunk_frames, anchor_frames, local_frames)))
+def chunk_sampler(model, schedule: StepChoice | None, window: Sequence[int]) -> host.ChunkSampler:
+    """The sampler of both nodes; `window` is what `window_inputs` gave, FROM_PRESET for what the preset decides."""
+    choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window))
+    return host.ChunkSampler(settings=host.model_settings(model), steps=schedule or StepChoice(), window=choice)
 
 
 class AnchorWindowSampler(io.ComfyNode):
@@ -107,11 +111,7 @@ class AnchorWindowSampler(io.ComfyNode):
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
     ):
-        sampler = host.ChunkSampler(
-            settings=host.model_settings(model),
-            steps=schedule or StepChoice(),
-            window=window_choice(chunk_frames, anchor_frames, local_frames),
-        )
+        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames))
         return io.NodeOutput(host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae))
 
 
@@ -146,9 +146,5 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
     ):
-        sampler = host.ChunkSampler(
-            settings=host.model_settings(model),
-            steps=schedule or StepChoice(),
-            window=window_choice(chunk_frames, anchor_frames, local_frames),
-        )
+        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames))
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

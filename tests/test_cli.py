@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import test_text
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +26,6 @@ from histream_core.presets import MODES, PRESETS
 from histream_core.schedule import Scale
 from histream_core.wan_model import WanConfig, WanModel
 from histream_core.wan_vae import WanVAE
-from tests import test_text
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64

@@ -8,6 +8,7 @@ from math import inf, log, sqrt
 
 import pytest
 import torch
+from reference import Positions, Segment, flow, reference_histream
 
 from histream_core.plan import Window, make_plan
 from histream_core.presets import PRESETS
@@ -16,7 +17,6 @@ from histream_core.schedule import Scale
 from histream_core.stream import Prompt, Stream, blend_prompts, make_caches
 from histream_core.wan import Denoiser, Text, forward_chunk
 from histream_core.wan_model import WanConfig, WanModel
-from tests.reference import Positions, Segment, flow, reference_histream
 
 GRIDS = {"low": (4, 6), "high": (8, 12)}
 SIZE = {"width": 96, "height": 64}

@@ -14,6 +14,7 @@ import torch
 
 from histream_core import demo
 from histream_core.decode import StreamingDecoder
+from histream_core.media import write_png
 from histream_core.noise import SeededNoise
 from histream_core.plan import make_plan
 from histream_core.presets import find_preset
@@ -89,17 +90,6 @@ def main() -> None:
         print(f"{(time.time() - began) / len(asked):.1f} s per clip of {len(frames)} frames")
     if args.sheet:
         write_png(args.sheet, np.concatenate(rows))
-
-
-def write_png(path: Path, picture: np.ndarray) -> None:
-    import av
-
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    with av.open(str(path), "w", format="image2") as file:
-        stream = file.add_stream("png")
-        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "rgb24"
-        for packet in [*stream.encode(frame), *stream.encode()]:
-            file.mux(packet)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ from .. import demo
 from ..checkpoint import DTYPES, guess_preset, load_vae, read_checkpoint
 from ..cost import GB, Cost, does_not_fit
 from ..presets import MODES, find_preset
-from ..wan_model import WanConfig
+from ..wan_model import WAN_1_3B, WAN_14B, WanConfig
 from .progress import tell
 from .videos import add_size_options, plan_video
 from .weights import DEMO
 
-MODELS = {
-    "wan-1.3b": WanConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30),
-    "wan-14b": WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
-}
+MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:

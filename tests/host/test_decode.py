@@ -1,5 +1,8 @@
 """Streaming VAE Decode inside a real ComfyUI, with a tiny VAE of random weights."""
 
+import errno
+import os
+
 import pytest
 import torch
 
@@ -118,3 +121,26 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(decode, vae, filled, out
     (output / "a").write_text("in the way")
     with pytest.raises(OSError, match="a"):
         decode(filled, vae, "a/b")
+
+
+def test_a_full_disk_is_one_clear_line_leaves_nothing_and_the_next_run_works(
+    pack, decode, vae, filled, output, monkeypatch
+):
+    """Seen to fail when an OSError is in keep_on."""
+    file, room = pack.part("histream_core.disk").File, [4000]
+    write = file.write
+
+    def fill(self, data):
+        room[0] -= len(data)
+        if room[0] < 0 and not self.dropping:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, data)
+
+    monkeypatch.setattr(file, "write", fill)
+    with pytest.raises(OSError, match="No space left on device; free space or choose another folder") as refusal:
+        decode(filled, vae, "a/b")
+    assert "\n" not in str(refusal.value)
+    assert not [path for path in output.rglob("*") if path.is_file()]
+    monkeypatch.undo()
+    decode(filled, vae, "a/b")
+    assert [probe(path).num_frames for path in sorted(output.glob("a/*.mp4"))] == [17, 17]
