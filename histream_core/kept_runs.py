@@ -5,9 +5,10 @@ B batch, C channels, T latent frames, F pixel frames, H W in pixels here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 
+import torch
 from torch import Tensor
 
 from . import __version__
@@ -75,19 +76,40 @@ def go_on(
     snapshots: Snapshots | None = None,
     report: Report = silent,
 ) -> Progress:
-    """Take a run to its end from wherever it stands, and make its video; return the counts and times.
+    """Take a run of bare weights to its end from wherever it stands, as `make_video` does.
 
-    `texts` are the sections' embeddings. Raises ValueError and OSError that say what to change; what is finished
-    stays then, and after KeyboardInterrupt too.
+    `texts` are the sections' embeddings.
+    """
+
+    def make_session(progress: Progress, watch: Report) -> Session:
+        def make_stream(plan: Plan, noise: Noise, given: Given) -> Stream:
+            prompts = prompts_of(journal.manifest, texts, device=weights.device)
+            return open_stream(weights, plan, noise, prompts, given, progress=progress, report=watch)
+
+        return Session(journal, make_stream, open_decoder(weights), snapshots=snapshots)
+
+    return make_video(journal, make_session, report=report)
+
+
+def make_video(
+    journal: Journal,
+    make_session: Callable[[Progress, Report], Session],
+    *,
+    tags: Mapping[str, str] | None = None,
+    report: Report = silent,
+    on_frames: Callable[[Tensor], None] | None = None,
+) -> Progress:
+    """Take a run to its end from wherever it stands, and write its video and cut list; return the counts and times.
+
+    `make_session` gets the progress, to count its network calls in, and what to report it to before each of them.
+    `tags` are stored in the video besides prompts and seeds. `on_frames` is shown the frames [F, H, W, 3] of each
+    chunk. Raises ValueError and OSError that say what to change; what is finished stays then, and after
+    KeyboardInterrupt too.
     """
     manifest, folder = journal.manifest, journal.folder
-    tags = metadata([s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds])
+    tags = metadata([s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]) | dict(tags or {})
     first = chunks_on_disk(folder, manifest)
-    progress = start(manifest.plan)
-    recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
-    progress.num_calls = count_calls(replay(manifest.plan, journal.finished)) + recached
-    progress.chunks = first
-    progress.frames = progress.skipped_frames = frames_before(manifest, first)
+    progress = begin(journal, first)
     if first == manifest.num_chunks:
         writer = None
     else:
@@ -98,12 +120,14 @@ def go_on(
             progress.note_first(writer.num_frames, 1)
         report(progress)
 
-    session = _session(weights, journal, texts, snapshots, progress, watch)
+    session = make_session(progress, watch)
     with closing(session.run(first)) as chunks, writer or nullcontext():
         for finished in timed_decode(chunks, progress.times):
             if finished.frames is not None:
                 writer.write(finished.frames[0])
                 progress.count_chunk(finished.frames.shape[1])
+                if on_frames:
+                    on_frames(finished.frames[0])
             watch(progress)
     if writer:
         progress.note_first(writer.num_frames, 1)
@@ -112,23 +136,23 @@ def go_on(
     return progress
 
 
-def _session(
-    weights: Weights,
-    journal: Journal,
-    texts: Sequence[Tensor],
-    snapshots: Snapshots | None,
-    progress: Progress,
-    report: Report,
-) -> Session:
-    prompts = [
-        Prompt(Text(text.to(weights.device)), section.first_chunk, section.recache)
-        for section, text in zip(journal.manifest.sections, texts, strict=True)
+def begin(journal: Journal, first: int) -> Progress:
+    """The progress of a run whose first `first` chunks are in files, before it goes on."""
+    manifest = journal.manifest
+    progress = start(manifest.plan)
+    recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
+    progress.num_calls = count_calls(replay(manifest.plan, journal.finished)) + recached
+    progress.chunks = first
+    progress.frames = progress.skipped_frames = frames_before(manifest, first)
+    return progress
+
+
+def prompts_of(manifest: Manifest, texts: Sequence[Tensor], *, device: torch.device) -> list[Prompt]:
+    """The prompts of a run's sections; `texts` are their embeddings [B, tokens, channels]."""
+    return [
+        Prompt(Text(text.to(device)), section.first_chunk, section.recache)
+        for section, text in zip(manifest.sections, texts, strict=True)
     ]
-
-    def make(plan: Plan, noise: Noise, given: Given) -> Stream:
-        return open_stream(weights, plan, noise, prompts, given, progress=progress, report=report)
-
-    return Session(journal, make, open_decoder(weights), snapshots=snapshots)
 
 
 def frames_before(manifest: Manifest, chunk: int) -> int:

@@ -252,6 +252,31 @@ def replay(plan: Plan, num_chunks: int) -> Plan:
     return replace(plan, chunks=chunks)
 
 
+def lengthen(plan: Plan, num_frames: int, steps: Steps | None = None) -> Plan:
+    """The same plan for more latent frames, in which new chunks take `steps`, by default those of the last chunk.
+
+    Raises ValueError where it would not be longer, and for a plan of one chunk without `steps`: it does not say what
+    a later chunk takes.
+    """
+    if num_frames <= plan.num_frames:
+        raise ValueError(
+            f"{pixel_frames(num_frames)} frames are not more than the {plan.pixel_frames} there are: ask for more"
+        )
+    old = plan.chunks
+    if len(old) == 1 and steps is None:
+        raise ValueError("a plan of one chunk does not tell the steps of later ones: give them")
+    scale = next((step.attention_scale for step in old[0].steps if step.scale is Scale.HIGH), 1.0)
+    new = plan_chunks(
+        num_frames,
+        (old[0].steps, steps or old[-1].steps),
+        plan.window,
+        first_frame=len(old[0].frames) < plan.window.chunk_frames,
+        first_chunk_scale=scale,
+    )
+    kept = (replace(chunk, steps=was.steps) for was, chunk in zip(old, new, strict=False))
+    return replace(plan, chunks=(*kept, *new[len(old) :]), num_frames=num_frames)
+
+
 def _scaled(grid: Grid, scale: float) -> Grid:
     low = tuple(int(cells * scale) for cells in grid)
     if not 0 < scale <= 1 or any(

@@ -156,7 +156,7 @@ def open_stream(
         device=weights.device,
         dtype=weights.dtype,
     )
-    denoise = _counted(Denoiser(model, dtype=weights.dtype), progress, report)
+    denoise = counted(Denoiser(model, dtype=weights.dtype), progress, report)
     return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)
 
 
@@ -175,7 +175,9 @@ def timed_decode(items: Iterator, times: Times) -> Iterator:
         yield item
 
 
-def _counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:
+def counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:
+    """The same network call, with its seconds and its number added to the progress."""
+
     def call(latent, step, cache, text):
         report(progress)
         with progress.times.count("denoise"):

@@ -3,7 +3,7 @@ import math
 import pytest
 import tiny
 
-from histream_core.plan import Window, grid_for, latent_frames, make_plan, plan_chunks
+from histream_core.plan import Window, grid_for, latent_frames, lengthen, make_plan, plan_chunks
 from histream_core.presets import find_preset
 from histream_core.schedule import Scale, Step
 
@@ -142,3 +142,29 @@ def test_ntk_follows_the_resolution_where_the_preset_does_not_say():
 def test_the_anchor_moves_only_in_videos_longer_than_the_trained_span():
     assert not tiny.plan(num_frames=21).moving_anchor
     assert tiny.plan(num_frames=22).moving_anchor
+
+
+@pytest.mark.parametrize("mode", ["histream", "histream-plus", "full", "history", "sd"])
+@pytest.mark.parametrize("num_frames", [4, 8, 9])
+def test_a_plan_made_longer_is_the_plan_of_that_length(mode, num_frames):
+    """Seen to fail with the last chunk left without its cache passes."""
+    preset = find_preset("self-forcing")
+
+    def of(frames):
+        return make_plan(preset, mode, width=1920, height=1088, num_frames=frames)
+
+    assert lengthen(of(num_frames), 30) == of(30)
+
+
+def test_a_plan_of_one_chunk_is_made_longer_with_the_steps_of_its_preset():
+    preset = find_preset("self-forcing")
+    one, whole = (make_plan(preset, "histream-plus", width=1920, height=1088, num_frames=frames) for frames in (3, 12))
+    assert lengthen(one, 12, preset.schedule("histream-plus")[-1]) == whole
+    with pytest.raises(ValueError, match="give them"):
+        lengthen(one, 12)
+
+
+def test_a_plan_cannot_be_made_longer_by_nothing():
+    plan = tiny.plan(num_frames=9)
+    with pytest.raises(ValueError, match="33 frames are not more than the 33 there are"):
+        lengthen(plan, 9)
