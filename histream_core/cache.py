@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .rope import Rope, TemporalPolicy, rotate
+from .transfer import upload
 
 
 class KVCache:
@@ -77,10 +78,10 @@ class KVCache:
         for page, time in zip(pages, times, strict=True):
             self._frames[page], self._times[page] = None, time
         self._staged = dict(zip(pages, frames, strict=True))
-        self._written = torch.tensor(pages, device=self.k.device)
+        self._written = upload(torch.tensor(pages), self.k.device)
         self._visible = self._span(sorted({*pages, *seen})) if seen else None
         self._anchors_written = [(i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2]]
-        self.table = self.rope.table(times).to(self.k.device)
+        self.table = upload(self.rope.table(times), self.k.device)
 
     def attend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to."""
@@ -129,7 +130,7 @@ class KVCache:
         """An index of `pages`: a slice, which copies nothing, wherever they are the first ones."""
         if pages == list(range(len(pages))):
             return slice(len(pages))
-        return torch.tensor(pages, device=self.k.device)
+        return upload(torch.tensor(pages), self.k.device)
 
     def _time(self, frame: int, start: int) -> int:
         """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
@@ -143,7 +144,7 @@ class KVCache:
         """Put the anchors' keys at another time: rotated anew from the un-rotated copy, so nothing wears off."""
         for page in sorted(seen & set(range(self.anchor_k.shape[2]))):
             if self._times[page] != time + page:
-                table = self.rope.table([time + page]).to(self.k.device)
+                table = upload(self.rope.table([time + page]), self.k.device)
                 for keys, raw in zip(self.k, self.anchor_k, strict=True):
                     keys[:, page] = rotate(raw[:, page], table)
                 self._times[page] = time + page

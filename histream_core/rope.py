@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .transfer import upload
+
 THETA = 10000.0
 
 
@@ -54,7 +56,7 @@ class Rope:
 
     def table(self, times: list[int]) -> Tensor:
         """Rotations of every token of frames that stand at `times`: [T * grid, 1, D / 2, 2, 2], float32."""
-        time = _rotations(torch.tensor(times), self.time_dim, THETA).to(self.device)
+        time = upload(_rotations(torch.tensor(times), self.time_dim, THETA), self.device)
         height, width = self.grid
         time = time[:, None, None].expand(-1, height, width, -1, -1, -1)
         space = self._space[None].expand(len(times), -1, -1, -1, -1, -1)

@@ -15,6 +15,7 @@ from .noise import Noise
 from .plan import Chunk, Grid, Plan
 from .rope import Rope
 from .schedule import Scale, Step
+from .transfer import upload
 from .wan import Text
 
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
@@ -157,7 +158,7 @@ class Stream:
             if chunk.steps:
                 clean = self._generate(chunk, prompt.text)
             else:
-                clean = self._check_given(self.given(chunk), len(chunk.frames)).to(self.device)
+                clean = upload(self._check_given(self.given(chunk), len(chunk.frames)), self.device)
             yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
             finished = chunk, clean
 
@@ -231,7 +232,7 @@ class Stream:
     def _draw(self, chunk: Chunk, step: int, scale: Scale) -> Tensor:
         batch, channels = self.shape
         shape = torch.Size((batch, channels, len(chunk.frames), *self.plan.grids[scale]))
-        return self.noise(chunk.index, step, shape).to(self.device)
+        return upload(self.noise(chunk.index, step, shape), self.device)
 
     def _slices(self, given: Tensor | None) -> Given:
         """Refuse given latents that are not what the plan was told, before anything is computed."""

@@ -18,6 +18,7 @@ DENOISE_PATH = (
     "wan",
     "wan_model",
     "stream",
+    "transfer",
     "noise",
     "presets",
     "checkpoint",
