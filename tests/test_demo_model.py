@@ -1,4 +1,4 @@
-"""The demo model: its words, its painter and judge, the training forwards against the engine, the bundled files."""
+"""The demo model: its words, its painter, the training forwards against the engine, the bundled files."""
 
 import random
 
@@ -10,16 +10,17 @@ from tiny import CONFIG, wan
 from histream_core import demo
 from histream_core.cache import KVCache
 from histream_core.decode import StreamingDecoder
+from histream_core.demo import painter
 from histream_core.demo.text import TEXT_DIM, TEXT_TOKENS, DemoTextEncoder, tokenize
 from histream_core.encode import StreamingEncoder
+from histream_core.evaluation.judge import judge
 from histream_core.rope import Rope, TemporalPolicy
 from histream_core.wan import Text, forward_chunk
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
-from training import dit_forward, painter, vae_forward
+from training import dit_forward, vae_forward
 from training.captions import caption
 from training.evaluate import Generator
 from training.export import fold_statistics
-from training.judge import judge
 
 RED_CIRCLE = painter.Combination("circle", "red", "blue", "right")
 
@@ -45,26 +46,6 @@ def test_the_painter_moves_an_object_an_eighth_of_the_frame_in_eight_frames_and_
     frames = painter.paint(RED_CIRCLE, [0, 8, 64], size=64, training=True)
     np.testing.assert_allclose(np.roll(frames[0], 8, axis=1), frames[1], atol=1e-5)
     np.testing.assert_allclose(frames[0], frames[2], atol=1e-5)
-
-
-@pytest.mark.parametrize("number", range(0, 252, 21))
-def test_the_judge_reads_what_was_painted(number):
-    combination, rng = painter.all_combinations()[number], random.Random(number)
-    start = (rng.random(), rng.random())
-    verdict = judge(painter.paint(combination, range(17), size=128, start=start, training=False))
-    assert verdict.agrees(combination) == dict.fromkeys(("background", "colour", "shape", "direction"), True)
-    assert verdict.speed == pytest.approx(1)
-    assert verdict.presence == 1
-
-
-def test_the_judge_sees_no_object_on_a_plain_frame_and_no_direction_in_a_still_one():
-    still = np.repeat(painter.paint(RED_CIRCLE, [0], size=64, training=True), 9, axis=0)
-    assert judge(still).direction is None
-    plain = np.full((9, 64, 64, 3), painter.COLOURS["green"], np.float32)
-    verdict = judge(plain)
-    assert (verdict.background, verdict.colour, verdict.shape, verdict.direction) == ("green", None, None, None)
-    with pytest.raises(ValueError, match="at least 9 frames"):
-        judge(plain[:8])
 
 
 def test_captions_only_use_words_that_the_encoder_knows():

@@ -2,16 +2,9 @@
 
 import random
 
-from training.painter import Combination
+from histream_core.demo.painter import SENTENCES, Combination
 
-TEMPLATES = (
-    "a {c} {s} moves {d} on a {b} background",
-    "a {c} {s} moves {d} on a {b} background",
-    "a {c} {s} moving {d} on {b}",
-    "{c} {s} {d}, {b} background",
-    "on a {b} background, a {c} {s} moves {d}",
-    "{b} background, {c} {s}, {d}",
-)
+TEMPLATES = (SENTENCES[0], *SENTENCES)  # the first twice as often
 PARTIAL = ("{c} {s}", "{c} {s} moves {d}", "{c} {s} on {b}", "{s} moves {d} on {b}", "{s}", "{b} background")
 
 
@@ -20,5 +13,4 @@ def caption(combination: Combination, rng: random.Random) -> str:
     if chance < 0.08:
         return ""
     template = rng.choice(PARTIAL if chance < 0.16 else TEMPLATES)
-    c = combination
-    return template.format(c=c.colour, s=c.shape, d=c.direction, b=c.background)
+    return combination.caption(template)

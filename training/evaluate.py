@@ -14,14 +14,14 @@ import torch
 
 from histream_core import demo
 from histream_core.decode import StreamingDecoder
+from histream_core.demo import painter
+from histream_core.evaluation.judge import Verdict, judge
 from histream_core.media import write_png
 from histream_core.noise import SeededNoise
 from histream_core.plan import make_plan
 from histream_core.presets import find_preset
 from histream_core.stream import Prompt, Stream, make_caches
 from histream_core.wan import Denoiser, Text
-from training import painter
-from training.judge import Verdict, judge
 
 
 class Generator:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from histream_core.demo import painter
 from histream_core.wan_vae import WanVAE
-from training import painter
 from training.checkpoint import load
 from training.vae_forward import encode
 

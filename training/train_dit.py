@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from histream_core.demo import painter
 from histream_core.demo.text import TEXT_DIM, DemoTextEncoder, token_table
 from histream_core.wan_model import WanConfig, WanModel
-from training import painter
 from training.captions import caption
 from training.checkpoint import load, save
 from training.dit_forward import CHUNK, Rotations, flow

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from histream_core.demo import painter
 from histream_core.wan_vae import WanVAE
-from training import painter
 from training.checkpoint import load, save
 from training.muon import Muon
 from training.vae_forward import decode, encode, initialise

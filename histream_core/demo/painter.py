@@ -33,6 +33,15 @@ SQUARE_HALF_SIDE = 0.25
 TRIANGLE_HALF_BASE = 0.32
 TRIANGLE_HALF_HEIGHT = 0.28
 
+SENTENCES = (
+    "a {c} {s} moves {d} on a {b} background",
+    "a {c} {s} moving {d} on {b}",
+    "{c} {s} {d}, {b} background",
+    "on a {b} background, a {c} {s} moves {d}",
+    "{b} background, {c} {s}, {d}",
+)
+"""What a clip is called in full: colour, shape, direction, background."""
+
 
 class HeldOutError(ValueError):
     """A combination that training must never see was asked for."""
@@ -47,11 +56,12 @@ class Combination:
     background: str
     direction: str
 
-    def caption(self) -> str:
-        return f"a {self.colour} {self.shape} moves {self.direction} on a {self.background} background"
+    def caption(self, sentence: str = SENTENCES[0]) -> str:
+        return sentence.format(c=self.colour, s=self.shape, d=self.direction, b=self.background)
 
 
-HELD_OUT = frozenset(Combination(*row) for row in json.loads(Path(__file__).with_name("held_out.json").read_text()))
+_HELD_OUT_ROWS = json.loads(Path(__file__).with_name("held_out.json").read_text("utf-8"))
+HELD_OUT = frozenset(Combination(*row) for row in _HELD_OUT_ROWS)
 
 
 def all_combinations() -> list[Combination]:

@@ -1,0 +1,1 @@
+"""How good a video is, read from its pixels: the demo model's prompts, temporal consistency, drift, detail."""
