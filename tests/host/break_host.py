@@ -70,7 +70,7 @@ BREAKS = [
      "from_state_dict({key: value.clone() for key, value in module.state_dict().items()})",
      "test_decode.py", "exist_once"),
     ("nodes/host_decode.py", "keep_on=stopped", "keep_on=()", "test_decode.py", "cancel"),
-    ("nodes/host_decode.py", "    if needed > limit_gib:\n", "    if False:\n", "test_decode.py", "above_the_limit"),
+    ("nodes/host_images.py", "    if needed > limit_gib:\n", "    if False:\n", "test_decode.py", "above_the_limit"),
     ("nodes/host_load.py", 'checkpoint = check(read_checkpoint(path), "wan")', "checkpoint = read_checkpoint(path)",
      "test_load.py", "no_wan_model and incomplete"),
     ("nodes/host_load.py", "ModelSettings(preset=preset)", "ModelSettings()", "test_load.py", "travels"),
