@@ -23,6 +23,8 @@ class Section:
     """First frame."""
     stop: int
     """The frame after the last one."""
+    file: str | None = None
+    """Where it is a file of its own too, which begins with its first frame."""
 
 
 def check_sections(sections: Sequence[Section]) -> None:
@@ -51,8 +53,9 @@ def timecode(frame: int, fps: float, *, hour: int = 0) -> str:
 def edl(sections: Sequence[Section], *, file_name: str, fps: float, title: str = "HiStream") -> str:
     """The cut list as CMX 3600: one event per section, all from one file. Raises ValueError, see `check_sections`.
 
-    The last time code of each pair is the frame after the event, as the format has it. Prompt and seed are comments,
-    on one line each. The list says at what rate to read it: CMX 3600 itself has no place for that.
+    The last time code of each pair is the frame after the event, as the format has it. Prompt, seed and a section's
+    own file are comments, on one line each. The list says at what rate to read it: CMX 3600 itself has no place for
+    that.
     """
     check_sections(sections)
     lines = [f"TITLE: {_plain(title)}", "FCM: NON-DROP FRAME", f"* FRAME RATE: {float(frame_rate(fps)):g}", ""]
@@ -64,6 +67,7 @@ def edl(sections: Sequence[Section], *, file_name: str, fps: float, title: str =
             f"* FROM CLIP NAME: {_plain(file_name)}",
             f"* COMMENT: SEED {section.seed}",
             f"* COMMENT: PROMPT {_plain(section.prompt)}",
+            *([f"* COMMENT: FILE {_plain(section.file)}"] if section.file else []),
             "",
         ]
     return "\n".join(lines)
@@ -76,14 +80,14 @@ def _plain(text: str) -> str:
 
 def cut_list(sections: Sequence[Section], *, file_name: str, fps: float) -> str:
     """The cut list as JSON: file, rate (also as an exact fraction), sections with first frame, the one after, prompt,
-    seed and time codes. Raises ValueError, see `check_sections`.
+    seed, time codes, and the section's own file if it has one. Raises ValueError, see `check_sections`.
     """
     check_sections(sections)
     rate: Fraction = frame_rate(fps)
     rows = [
         {
             "index": index,
-            **asdict(section),
+            **{name: value for name, value in asdict(section).items() if value is not None},
             "start_timecode": timecode(section.start, fps),
             "stop_timecode": timecode(section.stop, fps),
         }

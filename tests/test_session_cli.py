@@ -203,6 +203,45 @@ def test_an_extension_equals_the_run_that_was_long_from_the_start(here, say):
     assert files_in("cut") == files_in("whole")
 
 
+def test_section_files_grow_with_their_run_and_go_with_a_branch(here, say, stop_at):
+    """Seen to fail where a branch forgets them, and where only the first join writes them."""
+    status, result = say("demo", RED, "--seconds", "1", "--run-dir", "cut", "--section-files")
+    assert (status, lengths(result)) == (0, {"video.01.mp4": 17})
+    go_on = stop_at(0)
+    assert say("extend", "cut", "--seconds", "1", "--prompt", BLUE)[0] == 130
+    go_on()
+    status, result = say("resume", "cut")
+    assert (status, lengths(result)) == (0, {"video.01.mp4": 21, "video.02.mp4": 12})
+    assert say("extend", "cut", "--seconds", "0.5")[0] == 0
+    _, result = say("branch", "cut", "seeded", "--from", "1", "--seed", "7")
+    assert lengths(result) == {"video.01.mp4": 9, "video.02.mp4": 12, "video.03.mp4": 20}
+    _, result = say("branch", "cut", "plain", "--no-section-files")
+    assert (lengths(result), len(list((here / "plain").glob("video*")))) == ({}, 1)
+    _, result = say("branch", "plain", "master", "--format", "prores-422hq", "--section-files")
+    assert lengths(result) == {"video.01.mov": 21, "video.02.mov": 20}
+    before = files_in("cut")
+    status, said = say("branch", "cut", "pictures", "--format", "png16")
+    assert (status, "leave section files out" in said, (here / "pictures").exists()) == (2, True, False)
+    assert say("branch", "cut", "pictures", "--format", "png16", "--no-section-files")[0] == 0
+    assert files_in("cut") == before
+
+
+def test_the_section_files_of_an_extension_are_those_of_the_run_that_was_long_from_the_start(here, say):
+    say("demo", RED, "--seconds", "1", "--run-dir", "cut", "--section-files")
+    say("extend", "cut", "--seconds", "1")
+    say("demo", RED, *LENGTH, "--run-dir", "whole", "--section-files")
+    assert files_in("cut") == files_in("whole")
+    assert [name for name in sorted(files_in("whole")) if name.startswith("video")] == ["video.01.mp4", "video.mp4"]
+
+
+def lengths(result):
+    """The files of the sections and how many frames each has; the cut list must name the same."""
+    cuts = json.loads((Path(result["run"]) / "cuts.json").read_text())["sections"]
+    found = {Path(path).name: probe(path).num_frames for path in result["section_files"]}
+    assert list(found) == [cut["file"] for cut in cuts if "file" in cut]
+    return found
+
+
 def test_a_run_of_files_finds_them_again_and_refuses_others(here, say, weights, stop_at):
     shutil.copytree(weights, here / "files")
     words = ["--model", "files/wan.safetensors", "--vae", "files/vae.safetensors"]
@@ -234,6 +273,11 @@ REFUSED = {
     "another format": (["demo", "--run-dir", "a", "--format", "gif"], 'there is no format "gif"'),
     "another depth": (["demo", "--run-dir", "a", "--depth", "12"], "cannot be stored with 12 bits: use 8 or 10"),
     "a size that the format cannot have": (["demo", "--run-dir", "a", "--format", "dnxhr"], "width 32 is too small"),
+    "sections of no run": (["demo", "--section-files"], "give --run-dir too, or leave --section-files out"),
+    "sections of pictures": (
+        ["demo", "--run-dir", "a", "--format", "png16", "--section-files"],
+        "the cut list tells which of them belong to a section: leave section files out",
+    ),
     "snapshots that cannot be": (["demo", "--run-dir", "a", "--snapshots", "-1"], "use 20, or 0 for none"),
     "a file of another format": (["demo", "--format", "png16", "--out", "missing/a"], "does not exist"),
 }

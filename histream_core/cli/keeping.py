@@ -16,7 +16,7 @@ from ..plan import Plan
 from ..render import Weights
 from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, start
 from ..session.journal import MANIFEST
-from ..session.video import check_room, format_of, video_path
+from ..session.video import check_room, format_of, section_paths, video_path
 from .memory import check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
@@ -36,6 +36,15 @@ def add_snapshots(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_section_files(verb: argparse.ArgumentParser) -> None:
+    """--section-files, and --no-section-files."""
+    verb.add_argument(
+        "--section-files",
+        action=argparse.BooleanOptionalAction,
+        help="with a run's folder: each stretch of one prompt and one seed as a file of its own too, video.01.mp4, ...",
+    )
+
+
 def begin_run(
     args: argparse.Namespace, source: Source, plan: Plan, *, size: tuple[int, int], fps: float, notes: Sequence[str]
 ) -> tuple[dict, str]:
@@ -43,7 +52,17 @@ def begin_run(
     folder = args.run_dir
     if os.path.lexists(folder / MANIFEST):
         raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
-    settings = Settings(source.preset.name, args.mode, size, float(fps), args.format, "video", "", args.depth)
+    settings = Settings(
+        preset=source.preset.name,
+        mode=args.mode,
+        size=size,
+        fps=float(fps),
+        format=args.format,
+        output="video",
+        dtype="",
+        depth=args.depth,
+        section_files=bool(args.section_files),
+    )
     settings = with_output(settings)
     check_room(folder, plan, settings)
     snapshots = snapshots_of(args)
@@ -84,6 +103,7 @@ def carry_on(
     settings = manifest.settings
     result = {
         "file": str(video_path(folder, manifest).resolve()),
+        "section_files": [str(path.resolve()) for path in section_paths(folder, manifest)],
         "run": str(folder.resolve()),
         "prompt": manifest.sections[-1].prompt,
         "preset": settings.preset,

@@ -20,6 +20,7 @@ from ..session import (
     Manifest,
     RunInfo,
     Section,
+    Settings,
     branch,
     branched,
     check_same,
@@ -32,7 +33,7 @@ from ..session import (
 )
 from ..session.journal import read_manifest
 from ..session.video import check_room, chunks_on_disk
-from .keeping import add_snapshots, as_now, carry_on, options_of, snapshots_of, with_output
+from .keeping import add_section_files, add_snapshots, as_now, carry_on, options_of, snapshots_of, with_output
 from .memory import add_memory_option, check_memory
 from .weights import Source, find_source
 
@@ -63,6 +64,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--seed", metavar="N", type=int, help="of the chunks from K on (default: as it was)")
     verb.add_argument("--format", metavar="F", help=f"{', '.join(NAMES)} (default: as it was)")
     verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    add_section_files(verb)
     _add_prompt(verb)
     _add_places(verb)
     verb.set_defaults(run=run_branch)
@@ -122,9 +124,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     """Share the first chunks in a new run, and go on there."""
     snapshots = snapshots_of(args)
     old = read_manifest(args.folder)
-    settings = old.settings
-    if args.format or args.depth:
-        settings = with_output(replace(settings, format=args.format or settings.format, depth=args.depth))
+    settings = _settings(old.settings, args)
     check_room(args.new, old.plan, settings)
     with resume(args.folder) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
@@ -172,6 +172,14 @@ def _source(manifest: Manifest, args: argparse.Namespace) -> Source:
 def _section(args: argparse.Namespace, texts: list[Tensor]) -> Section | None:
     """The section of the new prompt; where it begins is for the verb to say."""
     return Section(0, args.prompt, hash_tensor(texts[0]), recache=True) if args.prompt else None
+
+
+def _settings(old: Settings, args: argparse.Namespace) -> Settings:
+    """The settings of a branch."""
+    files = old.section_files if args.section_files is None else args.section_files
+    if not (args.format or args.depth):
+        return replace(old, section_files=files)
+    return with_output(replace(old, format=args.format or old.format, depth=args.depth, section_files=files))
 
 
 def _longer(manifest: Manifest, seconds: float) -> Plan:

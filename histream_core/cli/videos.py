@@ -21,7 +21,7 @@ from ..plan import Plan, latent_frames, make_plan
 from ..presets import MODES, Preset
 from ..render import FPS, Order, generated_size, render, whole_length
 from ..writers import frame_rate
-from .keeping import add_snapshots, begin_run
+from .keeping import add_section_files, add_snapshots, begin_run
 from .memory import add_memory_option, check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
@@ -72,6 +72,7 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
         "--run-dir", metavar="DIR", type=Path, help="keep every finished chunk in DIR, so that the run can be resumed"
     )
     verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
+    add_section_files(verb)
     add_snapshots(verb)
     add_memory_option(verb)
 
@@ -107,6 +108,8 @@ def _make(
     noise = SeededNoise(args.seed)
     if args.run_dir:
         return begin_run(args, source, plan, size=size, fps=fps, notes=notes)
+    if args.section_files:
+        raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
     format = find_format(args.format, args.depth)
     path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)

@@ -41,10 +41,17 @@ class Settings:
     """What the network computes in, such as "float32"."""
     depth: int | None = None
     """Bits for each channel of the file; None: what the format usually has."""
+    section_files: bool = False
+    """Write each section of the video as a file of its own too."""
 
     def __post_init__(self):
         check_name(self.output)
-        find_format(self.format, self.depth)
+        format = find_format(self.format, self.depth)
+        if self.section_files and format.is_sequence:
+            raise ValueError(
+                f"{format.name} is a folder of pictures, and the cut list tells which of them belong to a section: "
+                "leave section files out"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..disk import sync_folder
+from ..disk import partial_name, sync_folder
 from ..plan import Plan
 from .journal import (
     CHUNKS,
@@ -35,7 +35,7 @@ from .journal import (
 )
 from .lock import is_locked
 from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames
-from .video import CUTS, SEGMENTS, drop_segment, picture_files, segment_files, video_path
+from .video import CUTS, SEGMENTS, drop_segment, picture_files, section_paths, segment_files, video_path
 
 CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """What a disk says that knows no second name for a file."""
@@ -198,10 +198,11 @@ def clean(folder: str | Path, *, video: bool = False) -> int:
         with contextlib.suppress(DamagedRunError):
             manifest = read_manifest(folder)
             freed += _remove(segment_files(folder))
+            files = [video_path(folder, manifest), *section_paths(folder, manifest), *(folder / name for name in CUTS)]
+            freed += _remove([path for path in map(partial_name, files) if path.is_file()])
             if video:
                 freed += _remove(picture_files(folder, manifest))
-                whole = [video_path(folder, manifest), *(folder / name for name in CUTS)]
-                freed += _remove([path for path in whole if path.is_file()])
+                freed += _remove([path for path in files if path.is_file()])
                 _drop_empty(video_path(folder, manifest))
         chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
         freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])

@@ -1,13 +1,15 @@
 """The video of a run, in pieces that outlive a kill: a closed segment for every chunk, or the pictures themselves.
 
 What is whole is never made again. Segments are joined without encoding when the last one is there, and stay, so that
-a run can be made longer.
+a run can be made longer. For editors each section, a stretch of one prompt and one seed, can be a file too.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,6 +41,11 @@ def video_path(folder: Path, manifest: Manifest) -> Path:
     return inside(folder / manifest.settings.output)
 
 
+def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
+    """Where the file of each section lies, beside the video: video.01.mov, video.02.mov, ...; none if not asked for."""
+    return [inside(folder / section.file) for section in cut_sections(manifest) if section.file]
+
+
 def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> None:
     """Refuse a run whose latents and video, from chunk `first` on, cannot be written. Raises ValueError or OSError.
 
@@ -49,7 +56,7 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> 
     format.check_size(settings.size)
     frame_rate(settings.fps)
     left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
-    check_space(place, format, settings.size, left, copies=1 if format.is_sequence else 2)
+    check_space(place, format, settings.size, left, copies=1 if format.is_sequence else 2 + settings.section_files)
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
     free = shutil.disk_usage(place).free
@@ -92,26 +99,49 @@ def open_video(
 
 
 def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path:
-    """Make the video out of all segments, and say where it is. Raises ValueError for a segment that does not fit."""
-    path, format = video_path(folder, manifest), format_of(manifest.settings)
-    if not format.is_sequence:
-        names = [segment_name(inside(folder / SEGMENTS), format, chunk.index) for chunk in manifest.plan.chunks]
-        num_frames = join(names, path, format, metadata=metadata)
-        if num_frames != manifest.plan.pixel_frames:
-            raise ValueError(f"{path} has {num_frames} frames where {manifest.plan.pixel_frames} should be: "
-                             f"remove {folder / SEGMENTS} and resume")  # fmt: skip
+    """Make the video, and the files of its sections, out of all segments; say where the video is.
+
+    A section's file says its own prompt and seed where `metadata` has them. Raises ValueError for a segment that does
+    not fit.
+    """
+    path = video_path(folder, manifest)
+    if format_of(manifest.settings).is_sequence:
+        return path
+    _join(folder, manifest, range(manifest.plan.pixel_frames), path, metadata)
+    for section in cut_sections(manifest):
+        if section.file:
+            own = {"prompt": section.prompt, "seed": str(section.seed)}
+            tags = {name: own.get(name, text) for name, text in (metadata or {}).items()}
+            _join(folder, manifest, range(section.start, section.stop), inside(folder / section.file), tags)
     return path
 
 
+def _join(folder: Path, manifest: Manifest, frames: range, path: Path, metadata: Metadata | None) -> None:
+    """Make a file out of the segments of the chunks that begin at `frames` of the video."""
+    format, segments = format_of(manifest.settings), inside(folder / SEGMENTS)
+    chunks = [chunk for chunk in manifest.plan.chunks if first_frame(chunk) in frames]
+    names = [segment_name(segments, format, chunk.index) for chunk in chunks]
+    num_frames = join(names, path, format, metadata=metadata)
+    if num_frames != len(frames):
+        raise ValueError(f"{path} has {num_frames} frames where {len(frames)} should be: remove {segments} and resume")
+
+
 def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
-    """The stretches of the video that have one prompt and one seed."""
-    chunks = manifest.plan.chunks
+    """The stretches of the video that have one prompt and one seed, and the names of their files if they have some."""
+    chunks, settings = manifest.plan.chunks, manifest.settings
     starts = {start.first_chunk for start in (*manifest.sections, *manifest.seeds) if start.first_chunk < len(chunks)}
     frames = [*(first_frame(chunks[start]) for start in sorted(starts)), manifest.plan.pixel_frames]
-    return [
+    sections = [
         cutlist.Section(manifest.section(start).prompt, manifest.seed(start), *between)
         for start, between in zip(sorted(starts), pairwise(frames), strict=True)
     ]
+    return _with_files(sections, settings.output) if settings.section_files else sections
+
+
+def _with_files(sections: Sequence[cutlist.Section], output: str) -> list[cutlist.Section]:
+    video = Path(output)
+    names = (f"{video.stem}.{number:02d}{video.suffix}" for number in range(1, len(sections) + 1))
+    return [replace(section, file=name) for section, name in zip(sections, names, strict=True)]
 
 
 def write_cuts(folder: Path, manifest: Manifest) -> None:
