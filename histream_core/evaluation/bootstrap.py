@@ -1,0 +1,51 @@
+"""Means with 95% bootstrap intervals: how far a figure would move if the prompts were drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 4000
+SEED = 0
+TAILS = 2.5, 97.5
+RULE_OF_THREE = 3
+"""What never happened in n trials happens in at most 3 of n, with 95% confidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def estimate(values: Sequence[float], *, least: float = 0.0, most: float = 1.0) -> Estimate:
+    """The mean of values in [least, most] and the interval that resampling them gives.
+
+    Values that are all the same tell resampling nothing; their interval is widened by the rule of three. Raises
+    ValueError for no values.
+    """
+    drawn = np.asarray(values, np.float64)
+    if not drawn.size:
+        raise ValueError("no values to take the mean of: give at least 1")
+    mean = float(drawn.mean())
+    if np.ptp(drawn) == 0:
+        slack = (most - least) * RULE_OF_THREE / len(drawn)
+        return Estimate(mean, max(least, mean - slack), min(most, mean + slack))
+    picks = np.random.default_rng(SEED).integers(0, len(drawn), (RESAMPLES, len(drawn)))
+    low, high = np.percentile(drawn[picks].mean(1), TAILS)
+    return Estimate(mean, float(low), float(high))
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+    """The mean of `ours` less `theirs`, pair by pair, for values in [0, 1]. Raises ValueError for unequal numbers."""
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} values cannot be paired with {len(theirs)}: give as many of both")
+    return estimate(np.subtract(ours, theirs), least=-1.0)
