@@ -4,12 +4,45 @@ B batch, L tokens, N heads, D head dim.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .rope import Rope, TemporalPolicy, rotate
 from .transfer import upload
+
+
+class Pages(NamedTuple):
+    """One layer's part of a cache while a chunk is computed: tensors and plain values alone, as compilers want it."""
+
+    k: Tensor
+    """[B, pages, tokens of a frame, N, D], as is `v`."""
+    v: Tensor
+    anchor_k: Tensor
+    written: Tensor
+    """The pages of the chunk's own frames."""
+    visible: slice | Tensor | None
+    """The pages that the chunk sees; None: itself alone."""
+    anchors: tuple[tuple[int, int], ...]
+    """(frame of the chunk, anchor page) of every anchor that the chunk writes."""
+    table: Tensor
+    """Rotations of the chunk's tokens."""
+
+
+def attend(pages: Pages, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to."""
+    rotated = rotate(k, pages.table)
+    by_frame = (pages.written.shape[0], -1)
+    raw, keys, values = (x.to(pages.k.dtype).unflatten(1, by_frame) for x in (k, rotated, v))
+    pages.k.index_copy_(1, pages.written, keys)
+    pages.v.index_copy_(1, pages.written, values)
+    for frame, page in pages.anchors:
+        pages.anchor_k[:, page] = raw[:, frame]
+    if pages.visible is None:
+        return rotated, v
+    keys, values = pages.k[:, pages.visible], pages.v[:, pages.visible]
+    return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
 
 
 class KVCache:
@@ -80,22 +113,17 @@ class KVCache:
         self._staged = dict(zip(pages, frames, strict=True))
         self._written = upload(torch.tensor(pages), self.k.device)
         self._visible = self._span(sorted({*pages, *seen})) if seen else None
-        self._anchors_written = [(i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2]]
+        self._anchors_written = tuple((i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2])
         self.table = upload(self.rope.table(times), self.k.device)
 
+    def pages(self, layer: int) -> Pages:
+        """What `attend` needs to know of one layer, from `begin` on."""
+        tensors = self.k[layer], self.v[layer], self.anchor_k[layer]
+        return Pages(*tensors, self._written, self._visible, self._anchors_written, self.table)
+
     def attend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to."""
-        rotated = rotate(k, self.table)
-        by_frame = (len(self._staged), -1)
-        raw, keys, values = (x.to(self.k.dtype).unflatten(1, by_frame) for x in (k, rotated, v))
-        self.k[layer].index_copy_(1, self._written, keys)
-        self.v[layer].index_copy_(1, self._written, values)
-        for i, page in self._anchors_written:
-            self.anchor_k[layer, :, page] = raw[:, i]
-        if self._visible is None:
-            return rotated, v
-        keys, values = self.k[layer][:, self._visible], self.v[layer][:, self._visible]
-        return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
+        """`attend` on the pages of one layer."""
+        return attend(self.pages(layer), k, v)
 
     def commit(self) -> None:
         """Keep the pass that was staged last: its frames are now part of the window."""

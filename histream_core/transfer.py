@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 NON_BLOCKING = ("cuda", "meta")
-"""Devices whose copies take what they need before the source goes away; meta stands for them where waits are counted."""
+"""Devices that may take a copy when they get there; meta stands for them where waits are counted."""
 
 
 def upload(x: Tensor, device: torch.device | str | None) -> Tensor:

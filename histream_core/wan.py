@@ -12,11 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention, sdpa
-from .cache import KVCache
+from .cache import KVCache, Pages, attend
 from .rope import rotate
 from .schedule import Step
 
 FREQUENCY_BASE = 10000
+
+
+Keys = tuple[Tensor, Tensor]
+"""Keys and values, such as cross-attention's of one layer, [B, tokens, dim] each."""
+
+RunBlock = Callable[[nn.Module, Tensor, Tensor, Pages, Keys, Attention, float], Tensor]
+"""`run_block`, or a compiled one."""
 
 
 class Text:
@@ -31,9 +38,9 @@ class Text:
             raise ValueError(f"text conditioning has shape {list(context.shape)}: it must be [B, tokens, channels]")
         self.context = context
         self._embedded: Tensor | None = None
-        self._keys: dict[int, tuple[Tensor, Tensor]] = {}
+        self._keys: dict[int, Keys] = {}
 
-    def keys(self, model: nn.Module, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def keys(self, model: nn.Module, layer: int, like: Tensor) -> Keys:
         """Cross-attention keys and values of a layer, [B, tokens, dim], projected on first use."""
         if layer not in self._keys:
             if self._embedded is None:
@@ -62,12 +69,14 @@ def forward_chunk(
     attention_scale: float = 1.0,
     cache_pass: bool = False,
     on_block: Callable[[int], None] | None = None,
+    block_forward: RunBlock | None = None,
 ) -> Tensor | None:
     """Predict the flow, noise - clean, of the chunk that `cache` was told to begin: [B, C, T, H, W].
 
     `latent` [B, C, T, H, W] sets the dtype of the computation; `timestep` [B] is a thousand sigmas, one for the
     whole chunk. Its keys and values are staged in `cache` on the way. A `cache_pass` is only for those: it ends
-    at the last layer's keys and returns None. `on_block` is told the number of each block before it runs.
+    at the last layer's keys and returns None. `on_block` is told the number of each block before it runs;
+    `block_forward` stands in for `run_block`, such as a compiled `run_block`.
     """
     dtype, (frames, height, width) = latent.dtype, latent.shape[2:]
     x = model.patch_embedding(latent.float()).to(dtype).flatten(2).transpose(1, 2)
@@ -80,24 +89,46 @@ def forward_chunk(
     for layer, block in enumerate(model.blocks):
         if on_block:
             on_block(layer)
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (_like(block.modulation, x) + time6).chunk(6, dim=1)
-        x = x.contiguous()
-        y = torch.addcmul(shift, block.norm1(x), 1 + scale)
-        q, k, v = _project(block.self_attn, y)
+        x, pages = x.contiguous(), cache.pages(layer)
         if cache_pass and layer == last:
-            cache.attend(layer, k, v)
+            stage_block(block, x, time6, pages)
             return None
-        q = rotate(q, cache.table)
-        y = attention(q if attention_scale == 1 else q * attention_scale, *cache.attend(layer, k, v))
-        x = torch.addcmul(x, block.self_attn.o(y.flatten(2)), gate)
-        x = x + _cross_attend(model, layer, block.norm3(x), text, attention)
-        y = block.ffn(torch.addcmul(ffn_shift, block.norm2(x), 1 + ffn_scale))
-        x = torch.addcmul(x, y, ffn_gate)
+        keys = text.keys(model, layer, x)
+        x = (block_forward or run_block)(block, x, time6, pages, keys, attention, attention_scale)
 
     shift, scale = (_like(model.head.modulation, x) + time.unsqueeze(1)).chunk(2, dim=1)
     x = model.head.head(torch.addcmul(shift, model.head.norm(x), 1 + scale))
     x = x.unflatten(2, (1, 2, 2, -1)).unflatten(1, (frames, height // 2, width // 2))
     return torch.einsum("bthwpqrc->bctphqwr", x).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def run_block(
+    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
+) -> Tensor:
+    """One layer, [B, L, dim] to the same: `x` is overwritten and comes back, keys and values are staged in `pages`.
+
+    A function of tensors and of values that never change within a run: compiled, it is one graph for all layers
+    and chunks of one shape.
+    """
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(block, x, time6)
+    q, k, v = _project(block.self_attn, torch.addcmul(shift, block.norm1(x), 1 + scale))
+    q = rotate(q, pages.table)
+    y = attention(q if attention_scale == 1 else q * attention_scale, *attend(pages, k, v))
+    x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
+    x.add_(_cross_attend(block.cross_attn, block.norm3(x), text, attention))
+    y = block.ffn(torch.addcmul(ffn_shift, block.norm2(x), 1 + ffn_scale))
+    return x.addcmul_(y, ffn_gate)
+
+
+def stage_block(block: nn.Module, x: Tensor, time6: Tensor, pages: Pages) -> None:
+    """As much of a layer as its keys and values take."""
+    shift, scale, *_ = _modulation(block, x, time6)
+    _, k, v = _project(block.self_attn, torch.addcmul(shift, block.norm1(x), 1 + scale))
+    attend(pages, k, v)
+
+
+def _modulation(block: nn.Module, x: Tensor, time6: Tensor) -> tuple[Tensor, ...]:
+    return (_like(block.modulation, x) + time6).chunk(6, dim=1)
 
 
 def _like(parameter: Tensor, x: Tensor) -> Tensor:
@@ -112,19 +143,23 @@ def _project(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q.unflatten(2, heads), k.unflatten(2, heads), attention.v(x).unflatten(2, heads)
 
 
-def _cross_attend(model: nn.Module, layer: int, x: Tensor, text: Text, attention: Attention) -> Tensor:
-    cross = model.blocks[layer].cross_attn
-    k, v = text.keys(model, layer, x)
-    heads = (cross.num_heads, -1)
-    q, k, v = (y.unflatten(2, heads) for y in (cross.norm_q(cross.q(x)), k, v))
+def _cross_attend(cross: nn.Module, x: Tensor, text: Keys, attention: Attention) -> Tensor:
+    q, k, v = (y.unflatten(2, (cross.num_heads, -1)) for y in (cross.norm_q(cross.q(x)), *text))
     return cross.o(attention(q, k, v).flatten(2))
 
 
 class Denoiser:
     """The few-step sampler's network call on a bare Wan module, without a host: latents in, clean latents out."""
 
-    def __init__(self, model: nn.Module, *, dtype: torch.dtype = torch.float32, attention: Attention = sdpa):
-        self.model, self.dtype, self.attention = model, dtype, attention
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        dtype: torch.dtype = torch.float32,
+        attention: Attention = sdpa,
+        block_forward: RunBlock | None = None,
+    ):
+        self.model, self.dtype, self.attention, self.block_forward = model, dtype, attention, block_forward
 
     @torch.inference_mode()
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
@@ -139,5 +174,6 @@ class Denoiser:
             attention=self.attention,
             attention_scale=step.attention_scale,
             cache_pass=step.sigma == 0,
+            block_forward=self.block_forward,
         )
         return latent if flow is None else latent - step.sigma * flow.to(latent.dtype)
