@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
+from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,6 +26,12 @@ FULL_RANGE = 2
 BT601 = 0.299, 0.114
 """Luma weights of red and blue in ITU-R BT.601, and the codes under which files name it."""
 BT601_CODES = (5, 6)
+
+BACK_SECONDS = 0.5
+"""How far before a frame to begin at first: key frames are found by when they are stored, which is before."""
+
+Source = str | Path | BinaryIO
+"""A file, or a file object that can be wound back."""
 
 _DEPTHS = ("", "10le", "12le", "16le")
 """How the names of pixel formats end that are read as they are; for others the library converts."""
@@ -47,31 +57,109 @@ def ranges(num_frames: int, size: int, overlap: int = 0) -> tuple[range, ...]:
     return tuple(range(start, start + length) for start in starts)
 
 
-def frames_of(path: str | Path, start: int = 0, count: int | None = None, *, overlap: int = 0) -> Iterator[Tensor]:
-    """Yield the frames `start` to `start + count` of a video file, and `overlap` frames before them where there are.
+@dataclass(frozen=True)
+class VideoIndex:
+    """Which frames a video has, counted in its packets and not decoded."""
 
-    Decodes from the key frame before on, and holds one frame at a time. Raises ValueError for frames that the file
-    does not have, and ValueError or OSError where it is not a video.
+    times: tuple[int, ...]
+    """When each frame is shown, in order, in units of `unit` seconds."""
+    unit: Fraction
+    rate: Fraction
+    """Frames per second."""
+    digest: str
+    """The same for the same packets, whatever the file is called."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times)
+
+    def within(self, start: float, seconds: float = 0) -> range:
+        """The frames shown from `start` seconds on, for `seconds` or (0) to the end."""
+        begin, end = int(start / self.unit), int((start + seconds) / self.unit)
+        return range(bisect_left(self.times, begin), bisect_left(self.times, end) if seconds else self.num_frames)
+
+
+def index_video(source: Source) -> VideoIndex:
+    """Read all packets of a video and say which frames it has.
+
+    Raises ValueError where their times are unknown or not evenly spaced, and as `frames_of` does.
+    """
+    times, digest = [], hashlib.blake2b(digest_size=8)
+    with open_video(source) as container:
+        stream = container.streams.video[0]
+        rate, unit = _rate(stream, source), stream.time_base
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_discard:
+                continue
+            if packet.pts is None:
+                raise ValueError(f"{_name(source)} does not say when its frames are shown: convert it to MP4")
+            times.append(packet.pts)
+            digest.update(packet)
+    times.sort()
+    frames_per_unit = float(unit * rate)
+    for index, time in enumerate(times):
+        if round((time - times[0]) * frames_per_unit) != index:
+            raise _uneven(source, index)
+    return VideoIndex(tuple(times), unit, rate, digest.hexdigest())
+
+
+def frames_of(source: Source, start: int = 0, count: int | None = None, *, overlap: int = 0) -> Iterator[Tensor]:
+    """Yield the frames `start` to `start + count` of a video, and `overlap` frames before them where there are.
+
+    Decodes from the key frame before on, and holds one frame at a time. Raises ValueError for frames that the video
+    does not have or does not show at a constant rate, and ValueError or OSError where it is not a video.
     """
     if start < 0 or overlap < 0 or (count is not None and count < 1):
         raise ValueError(f"{count} frames from {start} on, {overlap} before: ask for frames 0 and later, 1 or more")
     begin, end = max(0, start - overlap), None if count is None else start + count
     index = begin - 1
-    with open_video(path) as container:
+    with open_video(source) as container:
         stream = container.streams.video[0]
-        rate = Fraction(stream.guessed_rate)  # the average one suffers from rounded times in Matroska
-        if begin:
-            container.seek(int(begin / rate / stream.time_base), stream=stream)
-        for frame in container.decode(stream):
-            shown = round((frame.pts - (stream.start_time or 0)) * frame.time_base * rate)
+        rate, zero = _rate(stream, source), stream.start_time or 0
+        for frame in _decode_from(container, zero + int(begin / rate / stream.time_base)):
+            shown = round((frame.pts - zero) * frame.time_base * rate)
             if shown < begin:
                 continue
-            if end is not None and shown >= end:
-                return
+            if shown != index + 1:
+                raise _uneven(source, index + 1)
             index = shown
             yield unit_frame(frame)
+            if index + 1 == end:
+                return
     if index < begin or (end is not None and index < end - 1):
-        raise ValueError(f"{path} has {max(index + 1, 0)} frames: ask for fewer than {count} from {start} on")
+        raise ValueError(f"{_name(source)} has {max(index + 1, 0)} frames: ask for fewer than {count} from {start} on")
+
+
+def _decode_from(container: Any, time: int) -> Iterator[Any]:
+    """Frames from the one shown at `time` on, or from some before it: containers promise no more than a try."""
+    stream = container.streams.video[0]
+    zero, back = stream.start_time or 0, int(BACK_SECONDS / stream.time_base)
+    while True:
+        if time > zero:
+            container.seek(time - back, stream=stream)
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if time - back < zero or (first is not None and first.pts <= time):
+            break
+        back *= 4
+    yield from itertools.chain([] if first is None else [first], frames)
+
+
+def _rate(stream: Any, source: Source) -> Fraction:
+    if not stream.guessed_rate:
+        raise ValueError(f"{_name(source)} does not say how many frames it shows in a second: convert it to MP4")
+    return Fraction(stream.guessed_rate)  # the average one suffers from rounded times in Matroska
+
+
+def _uneven(source: Source, index: int) -> ValueError:
+    return ValueError(
+        f"{_name(source)} has no frame where frame {index} should be, its rate is not constant: "
+        "convert it to a constant frame rate"
+    )
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "the video in memory"
 
 
 def unit_frame(frame: Any) -> Tensor:
@@ -92,6 +180,8 @@ def unit_frame(frame: Any) -> Tensor:
         picture = frame.to_ndarray(format="rgb24") / np.float32(255)
     else:
         picture = frame.to_ndarray(format="rgb48le") / np.float32(65535)
+    if frame.rotation:  # a telephone that was held upright
+        picture = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
     return torch.from_numpy(picture.astype(np.float32, copy=False))
 
 
@@ -102,15 +192,19 @@ def _values(plane: Any, depth: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def open_video(path: str | Path) -> Iterator[Any]:
+def open_video(source: Source) -> Iterator[Any]:
     """An open container with pictures in it. Raises OSError or ValueError where it is not one."""
     import av
 
     try:
-        container = av.open(str(path))
+        if isinstance(source, (str, Path)):
+            container = av.open(str(source))
+        else:
+            source.seek(0)
+            container = av.open(source)
     except av.error.InvalidDataError as error:
-        raise ValueError(f"{path} is not a video that can be read") from error
+        raise ValueError(f"{_name(source)} is not a video that can be read") from error
     with container:
         if not container.streams.video:
-            raise ValueError(f"{path} has no picture in it")
+            raise ValueError(f"{_name(source)} has no picture in it")
         yield container

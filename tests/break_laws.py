@@ -51,6 +51,23 @@ BREAKS = [
     ("stream.py", "return resize(latent, grid, self.plan.resize)",
      "return resize(latent, grid, 'area')",
      "test_reference.py", ""),
+    ("reading.py", "if time - back < zero or (first is not None and first.pts <= time):", "if True:",
+     "test_reading.py", "any_range"),
+    ("reading.py", "            if shown != index + 1:\n", "            if False:\n", "test_reading.py", "evenly"),
+    ("reading.py", "round((frame.pts - zero)", "round(frame.pts", "test_reading.py", "any_range"),
+    ("reading.py", "or packet.is_discard", "", "test_reading.py", "hides"),
+    ("reading.py", "            digest.update(packet)\n", "", "test_reading.py", "by_its_frames"),
+    ("reading.py", "    if frame.rotation:", "    if False:", "test_reading.py", "upright"),
+    ("handoff.py", "parts[index - 1].stop - frames.start if index else 0", "overlap if index else 0",
+     "test_handoff.py", "every_frame"),
+    ("handoff.py", "        if found.get(key) != value:\n", "        if False:\n", "test_handoff.py", "something_else"),
+    ("handoff.py", "    if video.exists():\n", "    if False:\n", "test_handoff.py", "there_before"),
+    ("handoff.py", "        if writer.num_frames != wanted:\n", "        if False:\n",
+     "test_handoff.py", "wrong_length"),
+    ("handoff.py", "    if joined != part.num_frames:\n", "    if False:\n", "test_handoff.py", "another_program"),
+    ("handoff.py", "if any(\".partial\" not in path.suffixes for path in folder.glob(\"seg-*\")):",
+     "if record.is_file():",
+     "test_handoff.py", "other_settings"),
 ]  # fmt: skip
 
 
