@@ -80,6 +80,9 @@ def stop_at(monkeypatch):
     return arm
 
 
+SEGMENTS = ["segments/seg-00000.mp4", "segments/seg-00001.mp4"]
+
+
 def files_in(folder):
     return {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != "lock"}
 
@@ -180,6 +183,10 @@ def test_a_run_is_extended_branched_listed_and_cleaned(here, say):
     ]
     status, result = say("branch", "first", "second", "--from", "1", "--seed", "7")
     assert (status, result["chunks_kept"], result["seed"]) == (0, 1, 7)
+    assert [(here / "second" / name).samefile(here / "first" / name) for name in SEGMENTS] == [True, False]
+    _, result = say("branch", "second", "longer", "--seconds", "0.5")
+    assert (result["chunks_kept"], result["frames"], result["passes"]["low"]) == (3, 41, 3 + 1 + 2)
+    shutil.rmtree("longer")
     _, result = say("branch", "first", "third", "--format", "png8")
     assert result["passes"] == {"high": 0, "low": 0}
     assert len(list(Path(result["file"]).iterdir())) == 33
@@ -301,6 +308,7 @@ def test_what_cannot_be_done_with_a_run_leaves_it_as_it_was(here, say):
         (["branch", "run", "run"], "run is there already"),
         (["branch", "run", "new", "--from", "3"], "has 2 finished chunks: branch from 0 to 2"),
         (["branch", "run", "new", "--seed", "-3"], "seed -3 is out of range"),
+        (["branch", "run", "new", "--seconds", "0"], "0 seconds is no length"),
         (["branch", "run", "missing/new"], "the folder missing does not exist"),
         (["resume", "run", "--device", "toaster"], "use --device cpu or auto"),
     ):

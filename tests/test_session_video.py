@@ -1,21 +1,25 @@
-"""The video of a run in the files that editors want: what is in each, and what the cut list says about it.
+"""The video of a run: the files that editors want, what the cut list says, and what a branch need not write again.
 
 Seen to fail: a section that begins a chunk late, sections that share a chunk, a section with the tags of the whole
 video, a cut list without the files, room for two copies where three are written, section files that `clean` forgets.
 """
 
+import errno
 import json
 import os
-from collections import namedtuple
+import shutil
+from collections import Counter, namedtuple
+from dataclasses import replace
 
 import pytest
 import tiny_runs
 from clips import shapes
-from tiny_runs import manifest, plan
+from tiny_runs import Run, manifest, plan
 
-from histream_core import session
+from histream_core import kept_runs, session
+from histream_core.decode import StreamingDecoder
 from histream_core.formats import FORMATS
-from histream_core.session import clean, start
+from histream_core.session import branch, branched, clean, retry, start
 from histream_core.session.video import check_room, first_frame, join_video, open_video, section_paths, write_cuts
 
 FILES = [known for known in FORMATS if not known.is_sequence]
@@ -143,3 +147,183 @@ def test_a_plan_of_many_sections_numbers_them_in_order(tmp_path):
     run = manifest(plan(306), seeds=[(chunk, chunk) for chunk in starts], section_files=True)
     names = [path.name for path in section_paths(tmp_path, run)]
     assert (names[0], names[98:100], names[-1]) == ("video.01.mp4", ["video.99.mp4", "video.100.mp4"], "video.102.mp4")
+
+
+SMALL = {"size": (16, 16)}
+"""What the tiny VAE makes."""
+
+
+def complete(journal):
+    """Take a run to its end, video and all."""
+    with journal:
+        kept_runs.make_video(journal, lambda progress, watch: Run(journal).session)
+    return journal.folder
+
+
+def files_in(folder):
+    """What is in a run's folder, but the manifest, which says where a branch comes from, and the lock."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "manifest.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def shared(folder, other):
+    """The segments that two runs have in common, by number."""
+    one, two = (
+        {path.stat().st_ino: int(path.stem[4:]) for path in place.glob("segments/seg-*")} for place in (folder, other)
+    )
+    return sorted(number for inode, number in one.items() if two.get(inode) == number)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of 5 chunks, the last one cropped to 2 of 3 latent frames, in each of three formats."""
+    place = tmp_path_factory.mktemp("runs")
+    names = {"h264-mp4": "video.mp4", "prores-422hq": "video.mov", "png8": "video"}
+    runs = {name: manifest(format=name, output=output, **SMALL) for name, output in names.items()}
+    return {name: complete(start(place / name, run)) for name, run in runs.items()}
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Latent frames that went through the VAE: "shown" for pictures, "warm" to remember them."""
+    counts, purpose = Counter(), ["shown"]
+    decode, warm_up = StreamingDecoder.decode, StreamingDecoder.warm_up
+
+    def counting(self, latents):
+        counts[purpose[-1]] += latents.shape[2]
+        return decode(self, latents)
+
+    def warming(self, latents, *, start):
+        purpose.append("warm")
+        warm_up(self, latents, start=start)
+        purpose.pop()
+
+    monkeypatch.setattr(StreamingDecoder, "decode", counting)
+    monkeypatch.setattr(StreamingDecoder, "warm_up", warming)
+    return counts
+
+
+def longer(old, num_frames):
+    return replace(old, plan=plan(num_frames))
+
+
+BRANCHES = {
+    "another seed": (3, lambda run: branched(run, 3, seed=7), [0, 1, 2], 5),
+    "another prompt": (2, lambda run: branched(run, 2, section=tiny_runs.section("a dog", recache=True)), [0, 1], 8),
+    "the same again": (5, lambda run: run, [0, 1, 2, 3, 4], 0),
+    "from the start": (0, lambda run: run, [], 14),
+    "section files": (
+        5,
+        lambda run: replace(run, settings=replace(run.settings, section_files=True)),
+        [0, 1, 2, 3, 4],
+        0,
+    ),
+    "longer": (5, lambda run: longer(run, 21), [0, 1, 2, 3], 9),
+    "longer by less than a chunk": (5, lambda run: longer(run, 15), [0, 1, 2, 3], 3),
+    "longer, from before the end": (3, lambda run: longer(run, 21), [0, 1, 2], 12),
+    "shorter": (5, lambda run: longer(run, 13), [0, 1, 2, 3], 1),
+}
+"""Chunks to share, the new run, the segments it has then, and the latent frames it has to decode."""
+
+
+@pytest.mark.parametrize("case", BRANCHES)
+@pytest.mark.parametrize("format", ["h264-mp4", "prores-422hq"])
+def test_a_branch_writes_what_it_would_write_without_sharing_and_decodes_nothing_that_it_shares(
+    finished, tmp_path, decoded, case, format
+):
+    """Seen to fail where the last segment is shared with its crop, and where a segment too few is shared."""
+    chunk, change, segments, frames = BRANCHES[case]
+    source = finished[format]
+    run = change(session.journal.read_manifest(source))
+    new = complete(branch(source, tmp_path / "new", chunk, run))
+    assert shared(new, source) == segments
+    assert decoded["shown"] == frames
+    assert decoded["warm"] == (3 * len(segments) if frames else 0)  # the tiny VAE remembers more than there are
+    journal = branch(source, tmp_path / "alone", chunk, run)
+    shutil.rmtree(tmp_path / "alone" / "segments", ignore_errors=True)
+    alone = complete(journal)
+    assert decoded["shown"] == frames + run.plan.num_frames
+    assert files_in(new) == files_in(alone)
+
+
+@pytest.mark.parametrize(("num_frames", "section"), [(15, None), (21, None), (24, "a dog")])
+def test_a_run_that_is_made_longer_by_a_branch_is_the_run_that_was_long_from_the_start(
+    finished, tmp_path, num_frames, section
+):
+    """Latents, segments, video and cut list. Seen to fail where a branch ends where the old run ended."""
+    section = section and tiny_runs.section(section, recache=True)
+    run = branched(longer(manifest(**SMALL), num_frames), 5, section=section)
+    new = complete(branch(finished["h264-mp4"], tmp_path / "new", 5, run))
+    long = complete(start(tmp_path / "long", run))
+    assert len(files_in(new)) == 2 * len(run.plan.chunks) + 3
+    assert files_in(new) == files_in(long)
+
+
+def test_what_is_shared_is_nobody_elses_after_that(finished, tmp_path, monkeypatch):
+    """A run and its branch are extended and cleaned on their own; where no links are, files are copied."""
+    source = shutil.copytree(finished["h264-mp4"], tmp_path / "source")
+    wanted = files_in(source)
+    linked = retry(source, tmp_path / "linked", 4, 7)
+    with linked:
+        session.extend(linked, plan(21))
+    with session.resume(source) as journal:
+        session.extend(journal, plan(15))
+    complete(session.resume(source))
+
+    def refuse(source, target):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied = retry(source, tmp_path / "copied", 4, 7)
+    assert shared(copied.folder, source) == []
+    copied.close()
+    clean(source, video=True)
+    for folder in (tmp_path / "linked", tmp_path / "copied"):
+        found = files_in(folder)
+        assert sorted(name for name in found if name.startswith("segments")) == [
+            f"segments/seg-0000{index}.mp4" for index in range(4)
+        ]
+        assert found.items() <= wanted.items()
+
+
+OTHERWISE = {
+    "rate": lambda run: {"settings": replace(run.settings, fps=24.0)},
+    "format": lambda run: {"settings": replace(run.settings, format="ffv1", output="video.mkv")},
+    "depth": lambda run: {"settings": replace(run.settings, depth=10)},
+    "size": lambda run: {"settings": replace(run.settings, size=(16, 18))},
+    "preset": lambda run: {"settings": replace(run.settings, preset="wan")},
+    "VAE": lambda run: {"fingerprint": dict(run.fingerprint) | {"vae": "0"}},
+    "way to decode": lambda run: {"fingerprint": dict(run.fingerprint) | {"vae.dtype": "float16"}},
+}
+
+
+@pytest.mark.parametrize("case", OTHERWISE)
+def test_a_branch_that_would_be_written_otherwise_shares_no_segment(finished, tmp_path, case):
+    run = manifest(**SMALL)
+    source = finished["h264-mp4"]
+    with branch(source, tmp_path / "new", 4, replace(run, **OTHERWISE[case](run))) as journal:
+        assert (journal.finished, (tmp_path / "new" / "segments").exists()) == (4, False)
+    usual = replace(run, settings=replace(run.settings, depth=8), fingerprint=dict(run.fingerprint) | {"lora": "0"})
+    with branch(source, tmp_path / "usual", 4, usual):
+        assert shared(tmp_path / "usual", source) == [0, 1, 2, 3]
+
+
+def test_pictures_are_written_anew(finished, tmp_path):
+    """Their names and what is written in them belong to the new run."""
+    with retry(finished["png8"], tmp_path / "new", 5, 1):
+        assert sorted(os.listdir(tmp_path / "new")) == ["chunks", "lock", "manifest.json", "snapshots"]
+    new = complete(session.resume(tmp_path / "new"))
+    assert len(files_in(new)) == 5 + 53 + 2
+
+
+def test_only_segments_without_a_gap_before_them_are_shared(finished, tmp_path):
+    """What lies behind a gap is written anew all the same."""
+    source = shutil.copytree(finished["h264-mp4"], tmp_path / "source")
+    (source / "segments" / "seg-00002.mp4").unlink()
+    with retry(source, tmp_path / "new", 5, 1):
+        assert shared(tmp_path / "new", source) == [0, 1]
+    (source / "segments" / "seg-00001.mp4").unlink()
+    (source / "segments" / "seg-00001.mp4").symlink_to(finished["h264-mp4"] / "segments" / "seg-00001.mp4")
+    with pytest.raises(session.DamagedRunError, match=r"seg-00001.mp4 is a link to another place"):
+        retry(source, tmp_path / "other", 5, 1)
+    assert sorted(os.listdir(tmp_path)) == ["new", "source"]

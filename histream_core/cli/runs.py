@@ -32,6 +32,7 @@ from ..session import (
     resume,
 )
 from ..session.journal import read_manifest
+from ..session.manifest import check_longer
 from ..session.video import check_room, chunks_on_disk
 from .keeping import add_section_files, add_snapshots, as_now, carry_on, options_of, snapshots_of, with_output
 from .memory import add_memory_option, check_memory
@@ -54,7 +55,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     yield verb
     verb = verbs.add_parser(
         "branch",
-        help="a new run that shares the first chunks of another: another seed, prompt or format from there on",
+        help="a new run that shares the first chunks of another: another seed, prompt, length or format from there on",
         description="Retry from a chunk with another --seed, go another way with another --prompt, or write what is "
         "finished in another --format.",
     )
@@ -62,6 +63,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("new", metavar="NEW", type=Path, help="a folder that does not exist yet")
     verb.add_argument("--from", metavar="K", dest="chunk", type=int, help="chunks to share (default: all finished)")
     verb.add_argument("--seed", metavar="N", type=int, help="of the chunks from K on (default: as it was)")
+    verb.add_argument("--seconds", metavar="S", type=float, help="how much longer (default: as long as it was)")
     verb.add_argument("--format", metavar="F", help=f"{', '.join(NAMES)} (default: as it was)")
     verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
     add_section_files(verb)
@@ -125,13 +127,14 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     snapshots = snapshots_of(args)
     old = read_manifest(args.folder)
     settings = _settings(old.settings, args)
-    check_room(args.new, old.plan, settings)
+    plan = old.plan if args.seconds is None else _longer(old, args.seconds)
+    check_room(args.new, plan, settings)
     with resume(args.folder) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
     source = _source(old, args)
     weights, texts = source.load()
-    check_memory(args, weights, old.plan, num_prompts=len(old.sections) + len(texts))
-    now = as_now(replace(old, settings=settings), weights)
+    check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
+    now = as_now(replace(old, plan=plan, settings=settings), weights)
     changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))
     with branch(args.folder, args.new, chunk, changed, texts) as journal:
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=source.notes)
@@ -140,7 +143,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
 def run_runs(args: argparse.Namespace) -> tuple[dict, str]:
     """One line for each run."""
     found = list_runs(args.folder)
-    lines = [_line(info) for info in found] or [f"no run is in {args.folder}"]
+    lines = [info.line(str(info.folder)) for info in found] or [f"no run is in {args.folder}"]
     return {"runs": [_plain(info) for info in found]}, "\n".join(lines)
 
 
@@ -189,7 +192,9 @@ def _longer(manifest: Manifest, seconds: float) -> Plan:
     num_frames = whole_length(plan.pixel_frames + math.ceil(seconds * settings.fps))
     width, height = plan.size
     preset = find_preset(settings.preset)
-    return make_plan(preset, settings.mode, width=width, height=height, num_frames=latent_frames(num_frames))
+    longer = make_plan(preset, settings.mode, width=width, height=height, num_frames=latent_frames(num_frames))
+    check_longer(plan, longer)
+    return longer
 
 
 def _plain(info: RunInfo) -> dict:
@@ -217,14 +222,3 @@ def _plain(info: RunInfo) -> dict:
         "bytes": info.num_bytes,
         **about,
     }
-
-
-def _line(info: RunInfo) -> str:
-    if not info.manifest:
-        return f"{info.folder}  {info.state}: {info.problem}"
-    settings, plan = info.manifest.settings, info.manifest.plan
-    prompts = " | ".join(section.prompt for section in info.manifest.sections)
-    return (
-        f"{info.folder}  {info.state} {info.chunks}/{info.num_chunks} chunks, {plan.pixel_frames / settings.fps:.1f} s "
-        f"of {settings.size[0]}x{settings.size[1]}, {info.num_bytes / 1e6:.1f} MB  {prompts}"
-    )

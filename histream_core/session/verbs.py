@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..disk import partial_name, sync_folder
 from ..plan import Plan
+from . import whole_latent
 from .journal import (
     CHUNKS,
     LOCK,
@@ -35,7 +36,16 @@ from .journal import (
 )
 from .lock import is_locked
 from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames
-from .video import CUTS, SEGMENTS, drop_segment, picture_files, section_paths, segment_files, video_path
+from .video import (
+    CUTS,
+    SEGMENTS,
+    common_segments,
+    drop_segment,
+    picture_files,
+    section_paths,
+    segment_files,
+    video_path,
+)
 
 CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """What a disk says that knows no second name for a file."""
@@ -114,7 +124,9 @@ def branched(manifest: Manifest, chunk: int, *, seed: int | None = None, section
     """The run that is like another up to `chunk`, and from there on has another seed or prompt."""
     seeds, sections = manifest.seeds, manifest.sections
     if seed is not None:
-        seeds = (*(old for old in seeds if old.first_chunk < chunk), Seed(chunk, seed))
+        seeds = tuple(old for old in seeds if old.first_chunk < chunk)
+        if not seeds or seeds[-1].seed != seed:
+            seeds = (*seeds, Seed(chunk, seed))
     if section:
         sections = (*(old for old in sections if old.first_chunk < chunk), replace(section, first_chunk=chunk))
     return replace(manifest, seeds=seeds, sections=sections)
@@ -129,8 +141,9 @@ def branch(
 ) -> Journal:
     """A new run that shares the first `chunk` chunks with another; `manifest` is what it is, as `branched` makes it.
 
-    Without one, it is the same run again. `texts` are embeddings of new prompts, to be kept. The chunks are linked
-    where the disk can do that, else copied. Raises ValueError for chunks that are not there, FileExistsError where
+    Without one, it is the same run again; its plan may be longer. `texts` are embeddings of new prompts, to be kept.
+    The chunks are linked where the disk can do that, else copied, and so are the closed segments that the new run
+    would write just the same. Raises ValueError for chunks that are not there, FileExistsError where
     `folder` is not empty, and as `resume` does.
     """
     source, folder = Path(source), Path(folder)
@@ -140,6 +153,7 @@ def branch(
         manifest = manifest or old.manifest
         _check_head(old.manifest, manifest, chunk)
         base = Base(source.resolve().name, chunk, old.recipe(chunk - 1)) if chunk else None
+        segments = common_segments(source, old.manifest, manifest, chunk)
         _check_free(folder)
         partial = folder.with_name(f".{folder.name}.partial")
         if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
@@ -147,9 +161,8 @@ def branch(
         create(partial, replace(manifest, base=base), texts)
         if text_paths(source):
             write_texts(partial, old.texts())
-        for index in range(chunk):
-            _share(chunk_path(source, index), chunk_path(partial, index))
-        sync_folder(partial / CHUNKS)
+        _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
+        _share(segments, partial / SEGMENTS)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()  # is empty
         partial.rename(folder)
@@ -175,6 +188,17 @@ class RunInfo:
     num_chunks: int
     num_bytes: int
     manifest: Manifest | None
+
+    def line(self, name: str) -> str:
+        """The run in a line, under that name."""
+        if not self.manifest:
+            return f"{name}  {self.state}: {self.problem}"
+        settings, seconds = self.manifest.settings, self.manifest.plan.pixel_frames / self.manifest.settings.fps
+        prompts = " | ".join(section.prompt for section in self.manifest.sections)
+        return (
+            f"{name}  {self.state} {self.chunks}/{self.num_chunks} chunks, {seconds:.1f} s of "
+            f"{settings.size[0]}x{settings.size[1]}, {self.num_bytes / 1e6:.1f} MB  {prompts}"
+        )
 
 
 def list_runs(folder: str | Path) -> list[RunInfo]:
@@ -206,7 +230,7 @@ def clean(folder: str | Path, *, video: bool = False) -> int:
                 _drop_empty(video_path(folder, manifest))
         chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
         freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
-        freed += _remove([folder / MANIFEST])
+        freed += _remove([path for path in (folder / whole_latent.NAME, folder / MANIFEST) if path.exists()])
     finally:
         held.release()
     (folder / LOCK).unlink(missing_ok=True)
@@ -245,18 +269,32 @@ def _check_free(folder: Path) -> None:
         raise FileNotFoundError(f"the folder {folder.parent} does not exist: create it or choose another one")
 
 
-def _share(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in CANNOT_LINK:
-            raise
-        shutil.copyfile(source, target)
+def _share(files: list[Path], folder: Path) -> None:
+    """Give files a second name in `folder`, or copy them."""
+    if not files:
+        return
+    folder.mkdir(exist_ok=True)
+    for path in files:
+        try:
+            os.link(path, folder / path.name)
+        except OSError as error:
+            if error.errno not in CANNOT_LINK:
+                raise
+            _copy(path, folder / path.name)
+    sync_folder(folder)
+
+
+def _copy(path: Path, target: Path) -> None:
+    with open(path, "rb") as source, open(target, "wb") as copy:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def _partials(folder: Path) -> Iterator[Path]:
     """What a kill left half written."""
-    yield from folder.glob("manifest.partial.json")
+    for name in (MANIFEST, whole_latent.NAME):
+        yield from folder.glob(partial_name(Path(name)).name)
     for name in (CHUNKS, SNAPSHOTS, TEXTS):
         yield from inside(folder / name).glob("[0-9a-f]*.partial.safetensors")
         yield from (folder / name).glob(".[0-9]*.safetensors.partial")

@@ -22,7 +22,7 @@ from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk, Plan
 from ..schedule import Scale
 from ..writers import PictureFolder, Segments, frame_rate, segment_name
 from .journal import inside
-from .manifest import Manifest, Settings
+from .manifest import Manifest, Settings, kept_frames
 
 SEGMENTS = "segments"
 CUTS = ("cuts.edl", "cuts.json")
@@ -156,6 +156,29 @@ def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
     format = format_of(manifest.settings)
     if not format.is_sequence:
         segment_name(inside(folder / SEGMENTS), format, index).unlink(missing_ok=True)
+
+
+def common_segments(folder: Path, old: Manifest, new: Manifest, num_chunks: int) -> list[Path]:
+    """The segments in `folder`, of the first `num_chunks` chunks, that a run with the same latents would write again.
+
+    None for pictures: their names and what is written in them are the new run's.
+    """
+    format, segments = format_of(old.settings), inside(folder / SEGMENTS)
+    if format.is_sequence or _encoding(old) != _encoding(new):
+        return []
+    pairs = zip(old.plan.chunks[: min(num_chunks, chunks_on_disk(folder, old))], new.plan.chunks, strict=False)
+    return [
+        inside(segment_name(segments, format, chunk.index))
+        for chunk, other in pairs
+        if kept_frames(old.plan, chunk) == kept_frames(new.plan, other)
+    ]
+
+
+def _encoding(manifest: Manifest) -> tuple:
+    """What decides the bytes of a segment, besides the latents."""
+    settings = manifest.settings
+    vae = {name: value for name, value in manifest.fingerprint.items() if name.startswith("vae")}
+    return vae, settings.preset, settings.size, settings.fps, format_of(settings)
 
 
 def segment_files(folder: Path) -> list[Path]:
