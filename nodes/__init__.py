@@ -7,6 +7,7 @@ from .dual_resolution_cache import DualResolutionCache
 from .load_model import LoadModel
 from .step_schedule import StepSchedule
 from .streaming_vae_decode import StreamingVAEDecode
+from .video_frames import VideoFrames
 
 NODES = (
     LoadModel,
@@ -15,6 +16,7 @@ NODES = (
     AnchorWindowSampler,
     AnchorWindowSamplerSelect,
     StreamingVAEDecode,
+    VideoFrames,
     DemoModel,
 )
 """In order of worth; the ids in them are for ever."""

@@ -10,7 +10,10 @@ CATEGORY = "HiStream"
 Schedule = io.Custom("HISTREAM_SCHEDULE")
 """Socket of a `settings.StepChoice`."""
 
+Range = io.Custom("HISTREAM_RANGE")
+"""Socket of a `histream_core.handoff.VideoRange`."""
 
-def blocked(message: str) -> ExecutionBlocker:
-    """An output that is not there; nodes that need it say `message`."""
+
+def blocked(message: str | None) -> ExecutionBlocker:
+    """An output that is not there; nodes that need it say `message`, and with None are left out in silence."""
     return ExecutionBlocker(message)

@@ -346,6 +346,11 @@ def vae_module(vae) -> nn.Module:
 def warn(message: str) -> None:
     """Say what works but is not what it seems: in the host's log, and under the node that is running."""
     logging.getLogger("histream").warning(message)
+    tell(message)
+
+
+def tell(message: str) -> None:
+    """Show a line under the node that is running."""
     context = get_executing_context()
     instance = getattr(server.PromptServer, "instance", None)
     if context and instance:

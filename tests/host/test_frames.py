@@ -1,0 +1,205 @@
+"""Frames of a Video and Ranges to Video inside a real ComfyUI, on small clips."""
+
+import io
+from fractions import Fraction
+
+import pytest
+import torch
+
+from histream_core.formats import FORMATS, find_format
+from histream_core.reading import frames_of
+from histream_core.writers import open_writer
+
+FILES = [known for known in FORMATS if not known.is_sequence]
+
+
+def greys(num_frames: int, width: int = 64, height: int = 48) -> torch.Tensor:
+    """Frames that tell their own number: [F, H, W, 3], from black to white."""
+    return torch.linspace(0, 1, num_frames).view(-1, 1, 1, 1).expand(-1, height, width, 3).contiguous()
+
+
+def numbers(images, num_frames: int) -> list[int]:
+    """Which of `num_frames` greys these are."""
+    return [round(float(image.mean()) * (num_frames - 1)) for image in images]
+
+
+def write(path, known, frames, fps=24) -> str:
+    with open_writer(path, known, size=(frames.shape[2], frames.shape[1]), fps=fps) as writer:
+        writer.write(frames)
+    return str(path)
+
+
+@pytest.fixture
+def from_file(comfyui):
+    from comfy_api.latest import InputImpl
+
+    return InputImpl.VideoFromFile
+
+
+@pytest.fixture
+def from_pictures(comfyui):
+    """A VIDEO that the host holds in memory, as Create Video makes it."""
+    from comfy_api.latest import InputImpl, Types
+
+    def make(frames, fps=Fraction(24)):
+        return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=None, frame_rate=fps))
+
+    return make
+
+
+@pytest.fixture
+def clip(from_file, tmp_path):
+    """A VIDEO of 23 greys, in a file."""
+    return from_file(write(tmp_path / "clip.mp4", find_format("h264-mp4"), greys(23)))
+
+
+@pytest.fixture
+def read(pack):
+    """Run Frames of a Video: images, range, first_frame, num_ranges, new_from, fps."""
+
+    def run(video, index, frames=9, overlap=0, **options):
+        node = pack.part("nodes.video_frames").VideoFrames
+        return node.execute(video, index, frames, overlap, **options).result
+
+    return run
+
+
+@pytest.mark.parametrize("known", FILES, ids=lambda known: f"{known.name}-{known.depth}")
+def test_ranges_of_every_format_are_the_frames_of_the_video(read, from_file, tmp_path, known):
+    """Seen to fail when a range begins one frame later."""
+    width, height = (max(sides) for sides in zip((64, 64), known.smallest, strict=True))
+    path = write(tmp_path / f"clip{known.suffix}", known, greys(12, width, height), fps=24000 / 1001)
+    seen = []
+    for index in range(3):
+        images, _, first, num_ranges, new_from, fps = read(from_file(path), index, 7)
+        assert (images.shape, images.dtype) == ((5, height, width, 3), torch.float32)
+        assert num_ranges == 3 and fps == 24000 / 1001
+        assert torch.equal(images, torch.stack(list(frames_of(path, first, 5))))
+        seen += numbers(images[new_from:], 12)
+    assert seen == list(range(12))
+
+
+@pytest.mark.parametrize(("overlap", "new"), [(0, [0, 0, 4]), (2, [0, 2, 2]), (3, [0, 3, 3, 7])])
+def test_new_from_is_what_the_range_before_has_too(read, clip, overlap, new):
+    """Seen to fail when the overlap that was asked for is put out, which the last range exceeds."""
+    seen, found = [], []
+    for index in range(len(new)):
+        images, _, first, num_ranges, new_from, _ = read(clip, index, 9, overlap)
+        assert num_ranges == len(new) and numbers(images, 23) == list(range(first, first + 9))
+        seen += numbers(images[new_from:], 23)
+        found.append(new_from)
+    assert seen == list(range(23)) and found == new
+
+
+def test_a_file_of_the_host_gives_the_frames_that_the_host_sees(read, from_file, from_pictures, tmp_path):
+    """Save Video stores frames out of order; colours may differ by how chroma is spread, so these are grey."""
+    path = str(tmp_path / "saved.mp4")
+    from_pictures(greys(40), Fraction(24000, 1001)).save_to(path)
+    whole = from_file(path).get_components().images
+    for index in range(5):
+        images, _, first, num_ranges, _, fps = read(from_file(path), index, 9)
+        assert num_ranges == 5 and fps == pytest.approx(23.976, abs=1e-3)
+        torch.testing.assert_close(images, whole[first : first + 9], rtol=0, atol=0.02)
+
+
+def test_what_create_video_made_is_read_without_encoding_it(read, from_pictures):
+    """Seen to fail when its file is asked for, which is H.264."""
+    frames = torch.rand(23, 48, 64, 3, generator=torch.Generator().manual_seed(0))
+    images, part, first, *_ = read(from_pictures(frames), 1, 9)
+    assert torch.equal(images, frames[9:18]) and first == 9
+    assert read(from_pictures(frames.flip(0)), 1, 9)[1].source != part.source
+
+
+def test_a_video_in_memory_is_read_like_a_file(read, clip, from_file):
+    with open(clip.get_stream_source(), "rb") as file:
+        video = from_file(io.BytesIO(file.read()))
+    assert torch.equal(read(video, 2)[0], read(clip, 2)[0])
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds"), [(0, 0.5), (0.25, 0), (0.3, 0.41), (-0.5, 0), (0.25, 99)], ids=lambda number: str(number)
+)
+def test_a_trim_is_honoured(read, clip, start, seconds):
+    """The frames are those that the host sees. Seen to fail when the trim's start is not added."""
+    trimmed = clip.as_trimmed(start, seconds, strict_duration=False)
+    wanted = numbers(trimmed.get_components().images, 23)
+    seen, index, num_ranges = [], 0, 1
+    while index < num_ranges:
+        images, part, _, num_ranges, new_from, _ = read(trimmed, index, 5)
+        seen += numbers(images[new_from:], 23)
+        index += 1
+    assert seen == wanted and part.num_frames == len(wanted) < 23
+    assert part.source != read(clip, 0)[1].source
+
+
+def test_a_trim_without_frames_is_refused(read, clip):
+    with pytest.raises(ValueError, match="the trim of the video leaves no frame"):
+        read(clip.as_trimmed(30, 0, strict_duration=False), 0)
+
+
+def test_a_range_past_the_last_is_refused_with_their_number(read, clip):
+    with pytest.raises(ValueError, match="there is no range 3: the video has 3, 0 to 2; begin again with 0"):
+        read(clip, 3)
+
+
+def test_a_range_that_does_not_fit_is_refused_with_one_that_does(pack, read, clip):
+    """Seen to fail without the limit."""
+    frame = pack.part("nodes.host_images").image_gib((1, 48, 64, 3))
+    said = r"set range_frames to 5, or raise image_limit_gib"
+    with pytest.raises(ValueError, match=said):
+        read(clip, 0, 9, image_limit_gib=8 * frame)
+    assert read(clip, 0, 9, image_limit_gib=9 * frame)[0].shape[0] == 9
+
+
+def test_hdr_is_refused(read, from_file, from_pictures, tmp_path):
+    from_pictures(greys(5)).save_to(str(tmp_path / "hdr.mp4"), color_space="HDR PQ")
+    with pytest.raises(ValueError, match=r"the video is HDR.*make it SDR"):
+        read(from_file(str(tmp_path / "hdr.mp4")), 0, 5)
+
+
+def test_what_is_no_video_is_refused_in_a_sentence(read, from_file, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"hello" * 100)
+    with pytest.raises(ValueError, match=r"clip\.mp4 is not a video that can be read"):
+        read(from_file(str(tmp_path / "clip.mp4")), 0)
+
+
+def test_a_file_is_counted_once_and_anew_when_it_changed(pack, read, clip, monkeypatch):
+    """Seen to fail without the time of the change."""
+    frames = pack.part("nodes.host_frames")
+    counted, count = [], frames.index_video
+    monkeypatch.setattr(frames, "index_video", lambda source: (counted.append(source), count(source))[1])
+    frames._index_of_file.cache_clear()
+    assert read(clip, 0)[3] == read(clip, 1)[3] == 3
+    assert len(counted) == 1
+    path = clip.get_stream_source()
+    write(path, find_format("h264-mp4"), greys(9))
+    assert read(clip, 0)[3] == 1
+
+
+def test_only_the_range_is_decoded_and_every_frame_is_progress(pack, read, clip, progress, monkeypatch):
+    frames = pack.part("nodes.host_frames")
+    asked, read_frames = [], frames.frames_of
+    monkeypatch.setattr(frames, "frames_of", lambda *what: (asked.append(what[1:]), read_frames(*what))[1])
+    read(clip, 1)
+    assert asked == [(9, 9)]
+    assert [told[:2] for told in (progress[0], progress[-1])] == [(1, 9), (9, 9)]  # the host leaves out some between
+
+
+def test_cancel_stops_the_reading(pack, read, clip, monkeypatch):
+    """Seen to fail without the check."""
+    import comfy.model_management as mm
+
+    frames = pack.part("nodes.host_frames")
+    seen, read_frames = [], frames.frames_of
+
+    def cancelled(*what):
+        for frame in read_frames(*what):
+            seen.append(frame)
+            if len(seen) == 3:
+                mm.interrupt_current_processing()
+            yield frame
+
+    monkeypatch.setattr(frames, "frames_of", cancelled)
+    with pytest.raises(mm.InterruptProcessingException):
+        read(clip, 0)
+    assert len(seen) == 3
