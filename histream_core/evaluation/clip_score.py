@@ -1,0 +1,52 @@
+"""CLIP features of pictures and prompts, from a local folder. `transformers` is imported where it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN = 0.48145466, 0.4578275, 0.40821073
+STD = 0.26862954, 0.26130258, 0.27577711
+"""What the pixels that CLIP was trained on have; every published CLIP takes these."""
+
+
+class Clip:
+    """A CLIP model in the form that transformers saves: config.json, model.safetensors, and for prompts a tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load it. Raises OSError or ValueError where the folder holds none; nothing is downloaded."""
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no CLIP: give a folder with config.json and model.safetensors")
+        from transformers import CLIPModel
+
+        self.folder = folder
+        self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        self.side = self.model.config.vision_config.image_size
+
+    @torch.inference_mode()
+    def picture(self, frame: Tensor) -> Tensor:
+        """Features [D] of length 1 of a frame [H, W, 3] in [0, 1]: its middle square, as CLIP was trained."""
+        height, width = frame.shape[:2]
+        scale = self.side / min(height, width)
+        size = max(self.side, round(height * scale)), max(self.side, round(width * scale))
+        picture = frame.permute(2, 0, 1)[None]
+        picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        top, left = ((length - self.side) // 2 for length in size)
+        square = picture[..., top : top + self.side, left : left + self.side]
+        mean, std = (picture.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        pooled = self.model.vision_model(pixel_values=(square - mean) / std).pooler_output
+        return F.normalize(self.model.visual_projection(pooled)[0], dim=0)
+
+    @torch.inference_mode()
+    def prompt(self, text: str) -> Tensor:
+        """Features [D] of length 1 of a prompt."""
+        from transformers import CLIPTokenizer
+
+        tokens = CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)(
+            text, return_tensors="pt", truncation=True
+        )
+        pooled = self.model.text_model(**tokens).pooler_output
+        return F.normalize(self.model.text_projection(pooled)[0], dim=0)

@@ -1,0 +1,190 @@
+"""Temporal consistency, drift and detail of any video, in one pass that holds two frames at a time.
+
+H W pixels; frames are [H, W, 3] float in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from .detail import fine_energy, likeness, luma, sharpness
+from .flow import LEAST_SIDE, carry, find_flow, visible
+
+FLOW_WIDTH = 512
+"""Motion is read from pictures that are at most that wide."""
+
+PARTS = 10
+"""Drift is told between the first and the last of that many parts of a video: minutes 1 and 10 of ten."""
+
+MEASURES = {
+    "warp_error": "mean square of what the flow from the frame before does not explain, where both see the same",
+    "flicker": "mean change from frame to frame besides motion, as a share of full scale",
+    "visible": "share of the picture that the frame before shows too",
+    "sharpness": "root mean square of the Laplacian of brightness",
+    "detail": "energy of the finest detail of brightness",
+    "detail_ratio": "detail as a share of the reference's",
+    "drift_colour": "largest change of mean red, green, blue or saturation, from the first tenth to the last",
+    "drift_sharpness": "relative change of sharpness, likewise",
+    "drift_detail": "relative change of the finest detail, likewise",
+    "clip_consistency": "100 x cosine of the CLIP features of one sampled frame and the next",
+    "clip_reference": "100 x cosine of the CLIP features of a frame and of the reference's",
+    "clip_prompt": "100 x cosine of the CLIP features of a frame and of the prompt",
+}
+"""Names and meanings, in the order in which they are shown."""
+
+COLOURS = ("red", "green", "blue", "saturation")
+STILL = (*COLOURS, "sharpness", "detail")
+"""What is read from each frame alone."""
+
+MOVING = ("warp_error", "flicker", "visible")
+"""What is read from two frames."""
+
+Encode = Callable[[Tensor], Tensor]
+"""A frame to its CLIP features, [D], of length 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to measure besides what every video has."""
+
+    motion_every: int = 1
+    """Motion is read between every so many-th frame and the one before it."""
+    encode: Encode | None = None
+    encode_every: int = 8
+    prompt: Tensor | None = None
+    """CLIP features of the prompt, [D]."""
+
+
+@dataclass
+class Readings:
+    """Numbers of a video, frame by frame."""
+
+    still: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STILL})
+    moving: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in MOVING})
+    reference_detail: list[float] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+    reference_features: list[Tensor] = field(default_factory=list)
+
+
+def measure(
+    frames: Iterable[Tensor], reference: Iterable[Tensor] | None = None, settings: Settings | None = None
+) -> dict:
+    """The MEASURES of a video that apply to it, and how it went: a list of PARTS means under "parts".
+
+    With a `reference` (what the video was made from, or the ground truth) the flow is the reference's, as in
+    StreamDiffusionV2's tables, and detail and CLIP features are compared with it. Raises ValueError for fewer than two
+    frames, and a reference of another size or length.
+    """
+    settings, readings = settings or Settings(), Readings()
+    before: tuple[Tensor, Tensor] | None = None
+    for index, (frame, guide) in enumerate(_pairs(frames, reference)):
+        _read_still(readings, index, frame, guide, settings)
+        now = frame, frame if guide is None else guide
+        if before is not None and index % settings.motion_every == 0:
+            _read_motion(readings, before, now)
+        before = now
+    if not readings.moving["flicker"]:
+        raise ValueError(
+            f"{len(readings.still['detail'])} frames show no motion: give a video of more than {settings.motion_every}"
+        )
+    return _summary(readings, settings)
+
+
+def _pairs(frames: Iterable[Tensor], reference: Iterable[Tensor] | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    if reference is None:
+        yield from ((frame, None) for frame in frames)
+        return
+    for index, (frame, guide) in enumerate(zip_longest(frames, reference)):
+        if frame is None or guide is None:
+            raise ValueError(
+                f"the {'video' if frame is None else 'reference'} ends after {index} frames, the other not"
+            )
+        if frame.shape != guide.shape:
+            sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (frame, guide)]
+            raise ValueError(f"the video is {sizes[0]} and its reference {sizes[1]}: give both in one size")
+        yield frame, guide
+
+
+def _read_still(readings: Readings, index: int, frame: Tensor, guide: Tensor | None, settings: Settings) -> None:
+    grey = luma(frame)
+    found = [*frame.mean((0, 1)).tolist(), float((frame.amax(-1) - frame.amin(-1)).mean())]
+    for name, value in zip(STILL, [*found, sharpness(grey), fine_energy(grey)], strict=True):
+        readings.still[name].append(value)
+    if guide is not None:
+        readings.reference_detail.append(fine_energy(luma(guide)))
+    if settings.encode is not None and index % settings.encode_every == 0:
+        readings.features.append(settings.encode(frame))
+        if guide is not None:
+            readings.reference_features.append(settings.encode(guide))
+
+
+def _small(frame: Tensor) -> Tensor:
+    """A frame at most FLOW_WIDTH wide."""
+    height, width = frame.shape[:2]
+    if width <= FLOW_WIDTH:
+        return frame
+    size = max(LEAST_SIDE, round(height * FLOW_WIDTH / width)), FLOW_WIDTH
+    return F.interpolate(frame.permute(2, 0, 1)[None], size, mode="area")[0].permute(1, 2, 0)
+
+
+def _read_motion(readings: Readings, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> None:
+    """Compare a frame with the one before; each comes with the picture whose flow warps it, often itself."""
+    earlier, later = _small(before[0]), _small(now[0])
+    own = flow, seen = _motion(earlier, later)
+    if now[1] is not now[0]:
+        flow, seen = _motion(_small(before[1]), _small(now[1]))
+    readings.moving["flicker"].append(float((carry(earlier, own[0]) - later).abs().mean()))
+    readings.moving["visible"].append(float(seen.float().mean()))
+    if seen.any():
+        readings.moving["warp_error"].append(float((carry(earlier, flow) - later)[seen].square().mean()))
+
+
+def _motion(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+    there, back = find_flow(luma(now), luma(before)), find_flow(luma(before), luma(now))
+    return there, visible(there, back)
+
+
+def _summary(readings: Readings, settings: Settings) -> dict:
+    parts = list(_parts(readings.still))
+    first, last = parts[0], parts[-1]
+    warp = readings.moving["warp_error"]
+    found = {
+        "warp_error": float(np.mean(warp)) if warp else None,
+        "flicker": float(np.mean(readings.moving["flicker"])),
+        "visible": float(np.mean(readings.moving["visible"])),
+        "sharpness": float(np.mean(readings.still["sharpness"])),
+        "detail": float(np.mean(readings.still["detail"])),
+        "drift_colour": max(abs(last[name] - first[name]) for name in COLOURS),
+        "drift_sharpness": 1 - likeness(last["sharpness"], first["sharpness"]),
+        "drift_detail": 1 - likeness(last["detail"], first["detail"]),
+        **_clip_scores(readings, settings),
+    }
+    if truth := sum(readings.reference_detail):
+        found["detail_ratio"] = sum(readings.still["detail"]) / truth
+    ordered = {name: found[name] for name in MEASURES if name in found}
+    return {"frames": len(readings.still["detail"]), **ordered, "parts": parts}
+
+
+def _parts(still: Mapping[str, Sequence[float]]) -> Iterator[dict[str, float]]:
+    """Means over PARTS stretches of equal length, or over each frame where there are fewer."""
+    count = len(still["detail"])
+    for stretch in np.array_split(np.arange(count), min(PARTS, count)):
+        start, end = int(stretch[0]), int(stretch[-1]) + 1
+        yield {"start": start, "end": end} | {name: float(np.mean(still[name][start:end])) for name in STILL}
+
+
+def _clip_scores(readings: Readings, settings: Settings) -> dict[str, float]:
+    ours = readings.features
+    pairs = {
+        "clip_consistency": list(pairwise(ours)),
+        "clip_reference": list(zip(ours, readings.reference_features, strict=False)),
+        "clip_prompt": [(one, settings.prompt) for one in ours] if settings.prompt is not None else [],
+    }
+    return {name: 100 * math.fsum(float(a @ b) for a, b in both) / len(both) for name, both in pairs.items() if both}
