@@ -46,6 +46,8 @@ class Cost:
     """Of weights, computation and caches."""
     vae_dtype: torch.dtype = torch.bfloat16
     vae_width: int = VAE_WIDTH
+    offloaded: bool = False
+    """Whether weights wait in main memory and pass through the device a part at a time, as ComfyUI does at need."""
 
     @property
     def passes(self) -> tuple[dict[Scale, int], ...]:
@@ -129,19 +131,19 @@ class Cost:
     @property
     def sampling_bytes(self) -> int:
         """The peak of sampling alone, without a VAE."""
-        return self.weight_bytes + self.text_bytes + self.kv_bytes + self.working_bytes
+        return self._held(self.weight_bytes) + self.text_bytes + self.kv_bytes + self.working_bytes
 
     @property
     def decoding_bytes(self) -> int:
         """The peak of decoding alone, with nothing else loaded."""
-        return self.vae_weight_bytes + self.vae_cache_bytes + self.vae_working_bytes
+        return self._held(self.vae_weight_bytes) + self.vae_cache_bytes + self.vae_working_bytes
 
     @property
     def peak_bytes(self) -> int:
         """The peak where every chunk is decoded as soon as it is sampled; an estimate, kernels' own memory left out."""
         shared = max(self.working_bytes, self.vae_working_bytes)
-        held = self.weight_bytes + self.text_bytes + self.kv_bytes + self.vae_weight_bytes + self.vae_cache_bytes
-        return held + shared
+        weights = self._held(self.weight_bytes + self.vae_weight_bytes)
+        return weights + self.text_bytes + self.kv_bytes + self.vae_cache_bytes + shared
 
     def summary(self) -> dict:
         """All figures as plain values, for printing."""
@@ -166,6 +168,10 @@ class Cost:
             "decoding_bytes": self.decoding_bytes,
             "peak_bytes": self.peak_bytes,
         }
+
+    def _held(self, num_bytes: int) -> int:
+        """What of weights of that size lies on the device all the time."""
+        return 0 if self.offloaded else num_bytes
 
     def _visible_frames(self, chunk: Chunk) -> int:
         return len(chunk.frames) + len(chunk.context)
@@ -227,7 +233,7 @@ def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:
 
 def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
     parts = {
-        "weights": cost.weight_bytes + cost.vae_weight_bytes,
+        "weights": 0 if cost.offloaded else cost.weight_bytes + cost.vae_weight_bytes,
         "key/value caches": cost.kv_bytes,
         "VAE memory": cost.vae_cache_bytes,
         "working memory": max(cost.working_bytes, cost.vae_working_bytes) + cost.text_bytes + RESERVE,

@@ -2,12 +2,19 @@
 
 from .anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
 from .api import ComfyExtension
+from .branch_run import BranchRun
+from .clean_run import CleanRun
 from .demo_model import DemoModel
 from .dual_resolution_cache import DualResolutionCache
+from .extend_run import ExtendRun
+from .list_runs import ListRuns
 from .load_model import LoadModel
+from .ranges_to_video import RangesToVideo
+from .resume_run import ResumeRun
 from .step_schedule import StepSchedule
 from .streaming_vae_decode import StreamingVAEDecode
 from .video_frames import VideoFrames
+from .video_output import VideoOutputNode
 
 NODES = (
     LoadModel,
@@ -17,6 +24,13 @@ NODES = (
     AnchorWindowSamplerSelect,
     StreamingVAEDecode,
     VideoFrames,
+    RangesToVideo,
+    VideoOutputNode,
+    ResumeRun,
+    ExtendRun,
+    BranchRun,
+    ListRuns,
+    CleanRun,
     DemoModel,
 )
 """In order of worth; the ids in them are for ever."""

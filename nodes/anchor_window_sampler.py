@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import comfy.samplers
 
-from . import host
-from .api import CATEGORY, Schedule, io
+from . import host, host_graph, host_kept, host_runs, kept_video
+from .api import CATEGORY, Schedule, VideoOutput, blocked, io
 from .settings import StepChoice, WindowChoice
 
 FROM_PRESET = -1
@@ -65,6 +65,8 @@ class AnchorWindowSampler(io.ComfyNode):
             "first frame and its neighbours, so memory does not grow with length. Every finished chunk shows as a "
             "preview.",
             search_aliases=["HiStream", "AGSW", "causal video", "Self-Forcing", "long video"],
+            is_output_node=True,
+            hidden=kept_video.HIDDEN,
             inputs=[
                 io.Model.Input(
                     "model",
@@ -94,8 +96,14 @@ class AnchorWindowSampler(io.ComfyNode):
                     tooltip="Shows the last frame of each chunk in true colours; without it previews are a guess.",
                 ),
                 *window_inputs(),
+                VideoOutput.Input(
+                    "output",
+                    optional=True,
+                    tooltip="From Video Output: the video is written while it is made, and a run that was stopped "
+                    "goes on where it was. Needs the VAE.",
+                ),
             ],
-            outputs=[io.Latent.Output(tooltip="The video, for Streaming VAE Decode or VAE Decode.")],
+            outputs=kept_video.outputs(),
         )
 
     @classmethod
@@ -110,9 +118,18 @@ class AnchorWindowSampler(io.ComfyNode):
         chunk_frames=FROM_PRESET,
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
+        output=None,
     ):
         sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames))
-        return io.NodeOutput(host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae))
+        if output is None:
+            missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
+            made = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
+            return io.NodeOutput(made, missing, missing)
+        if vae is None:
+            raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
+        words = host_graph.words_of(cls.hidden, "positive")
+        journal = host_runs.begin(model, vae, positive, latent, sampler, output, seed=seed, words=words)
+        return kept_video.output(host_kept.carry_on(model, vae, journal, output, tags=host_graph.tags_of(cls.hidden)))
 
 
 class AnchorWindowSamplerSelect(io.ComfyNode):

@@ -13,6 +13,9 @@ Schedule = io.Custom("HISTREAM_SCHEDULE")
 Range = io.Custom("HISTREAM_RANGE")
 """Socket of a `histream_core.handoff.VideoRange`."""
 
+VideoOutput = io.Custom("HISTREAM_VIDEO_OUTPUT")
+"""Socket of a `settings.VideoChoice`."""
+
 
 def blocked(message: str | None) -> ExecutionBlocker:
     """An output that is not there; nodes that need it say `message`, and with None are left out in silence."""

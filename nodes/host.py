@@ -9,7 +9,7 @@ B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import comfy.model_management
@@ -28,7 +28,7 @@ from ..histream_core.decode import StreamingDecoder, to_frames
 from ..histream_core.noise import Noise, SeededNoise
 from ..histream_core.plan import PIXELS_PER_CELL, Plan
 from ..histream_core.schedule import Step, Steps
-from ..histream_core.stream import Prompt, Stream, make_caches, resize
+from ..histream_core.stream import Given, Prompt, Stream, make_caches, resize
 from ..histream_core.wan import Text, forward_chunk
 from ..histream_core.wan_vae import WanVAE
 from .host_checks import (
@@ -63,8 +63,7 @@ class HostRun:
         self.batch = batch
         self.prompt = Prompt(self._text())
         self.previewer = previewer
-        self.progress = comfy.utils.ProgressBar(plan.num_steps())
-        self.num_done = 0
+        self.expect(plan.num_steps())
         self._call: tuple[Step, KVCache, Text] | None = None
         self._context_checked = False
         options = extra_args["model_options"]
@@ -76,12 +75,29 @@ class HostRun:
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
         self.extra_args = extra_args
 
-    def stream(self, noise: Noise, device: torch.device) -> Stream:
-        """Allocate the caches, after the host made room for them, and set up the engine."""
+    def expect(self, num_calls: int) -> None:
+        """Begin a progress bar of so many parts."""
+        self.num_calls, self.num_done = num_calls, 0
+        self.progress = comfy.utils.ProgressBar(num_calls)
+
+    def stream(
+        self,
+        plan: Plan,
+        noise: Noise,
+        device: torch.device,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        given: Given | None = None,
+        extra_bytes: int = 0,
+    ) -> Stream:
+        """Allocate the caches, after the host made room for them and for `extra_bytes`, and set up the engine.
+
+        `prompts` None: the one of the guider.
+        """
         sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference()}
-        make_room(kv_bytes(self.plan, self.batch, **sizes), self.guider, device)
-        caches = make_caches(self.plan, batch=self.batch, device=device, **sizes)
-        return Stream(self.plan, self.denoise, caches, noise, [self.prompt])
+        make_room(kv_bytes(plan, self.batch, **sizes) + extra_bytes, self.guider, device)
+        caches = make_caches(plan, batch=self.batch, device=device, **sizes)
+        return Stream(plan, self.denoise, caches, noise, prompts or [self.prompt], given=given)
 
     def denoise(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""
@@ -95,8 +111,7 @@ class HostRun:
             )
         if step.sigma == 0:
             return latent
-        self.num_done += 1
-        self.progress.update_absolute(self.num_done)
+        self.count()
         return clean
 
     def forward(
@@ -114,7 +129,7 @@ class HostRun:
         check_options(transformer_options, clip_fea, time_dim_concat, kwargs)
         step, cache, text = self._call
         self._call = None
-        self._check_context(context, text)
+        self._check_context(context)
 
         def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             heads = q.shape[2]
@@ -140,22 +155,30 @@ class HostRun:
         )
         return torch.zeros_like(x) if flow is None else flow
 
+    def count(self) -> None:
+        """One part more of the progress bar is done."""
+        self.num_done += 1
+        self.progress.update_absolute(self.num_done, self.num_calls)
+
     def show(self, clean: Tensor) -> None:
         """Show a finished chunk [B, C, T, H, W] as a preview."""
-        image = self.previewer(clean) if self.previewer else None
+        self.show_picture(self.previewer(clean) if self.previewer else None)
+
+    def show_picture(self, image) -> None:
         preview = ("JPEG", image, PREVIEW_PIXELS) if image else None
-        self.progress.update_absolute(self.num_done, self.plan.num_steps(), preview)
+        self.progress.update_absolute(self.num_done, self.num_calls, preview)
 
     def _text(self) -> Text:
         width = self.base.diffusion_model.text_dim
         context = check_conditioning(self.guider.conds.get("positive"), self.batch, width)
         return Text(comfy.utils.repeat_to_batch_size(context, self.batch))
 
-    def _check_context(self, context: Tensor, text: Text) -> None:
-        """The keys of a prompt are computed once, so what arrives must be the prompt that the run began with."""
+    def _check_context(self, context: Tensor) -> None:
+        """The keys of a prompt are computed once, so what arrives must be the prompt that the guider began with."""
         if self._context_checked:
             return
-        if context.shape != text.context.shape or not torch.equal(context, text.context.to(context)):
+        given = self.prompt.text.context
+        if context.shape != given.shape or not torch.equal(context, given.to(context)):
             raise ValueError(
                 "another node changes the CONDITIONING while sampling, which HiStream would not see: remove it"
             )
@@ -175,9 +198,22 @@ class ChunkSampler:
     """Told every finished chunk, un-normalised, on the CPU; only the last chunk is then returned to the host."""
     noise: Noise | None = None
     vae: object | None = None
+    extra_bytes: int = 0
+    """Memory on the device that is needed besides the network's."""
 
     def plan(self, shape: Sequence[int]) -> Plan:
         return plan_for(self.settings, self.steps, self.window, shape)
+
+    def make(self, run: HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
+        """Make the video; yield the latents that the host is given back, normalised."""
+        noise, num_chunks = self.noise or SeededNoise(seed), len(run.plan.chunks)
+        for index, chunk in enumerate(run.stream(run.plan, noise, device).chunks(), start=1):
+            check_finite(chunk, f"chunk {index} of {num_chunks}")
+            run.show(chunk)
+            if self.on_chunk:
+                self.on_chunk(run.base.process_latent_out(chunk.float()).cpu())
+            if not self.on_chunk or index == num_chunks:
+                yield chunk
 
     @torch.no_grad()
     def __call__(
@@ -193,16 +229,7 @@ class ChunkSampler:
         check_empty(model.latent_image)
         previewer = chunk_previewer(guider.model_patcher, self.vae)
         run = HostRun(model, plan, extra_args, batch=shape[0], previewer=previewer)
-        noise = self.noise or SeededNoise(extra_args.get("seed") or 0)
-        chunks = []
-        for index, chunk in enumerate(run.stream(noise, x.device).chunks()):
-            check_finite(chunk, f"chunk {index + 1} of {len(plan.chunks)}")
-            run.show(chunk)
-            if self.on_chunk:
-                self.on_chunk(run.base.process_latent_out(chunk.float()).cpu())
-                chunks.clear()
-            chunks.append(chunk)
-        return torch.cat(chunks, dim=2)
+        return torch.cat(list(self.make(run, extra_args.get("seed") or 0, x.device)), dim=2)
 
 
 def attach(model, settings: ModelSettings):
@@ -235,54 +262,46 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     frames = plan.window.chunk_frames
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
-        return executor(model, chunk_shape(model, plan, noise_shape), conds, *args, **kwargs)
+        shape = chunk_shape(model, plan, noise_shape, extra_bytes=function.extra_bytes)
+        return executor(model, shape, conds, *args, **kwargs)
 
     add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, prepare, guider.model_options, is_model_options=True)
     sampler = comfy.samplers.KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
     return executor(noise[:, :, :frames], latent_image[:, :, :frames], sampler, *args, **kwargs)
 
 
-def chunk_shape(model, plan: Plan, noise_shape: Sequence[int]) -> list[int]:
-    """The latent shape whose memory is that of one chunk and of the key-value caches."""
+def chunk_shape(model, plan: Plan, noise_shape: Sequence[int], *, extra_bytes: int = 0) -> list[int]:
+    """The latent shape whose memory is that of one chunk, of the key-value caches and of `extra_bytes`."""
     batch, channels, _, *grid = noise_shape
     sizes = model_sizes(model.model.diffusion_model) | {"dtype": model.model.get_dtype_inference()}
     frame_bytes = model.model.memory_required([2 * batch, channels, 1, *grid])
-    extra = math.ceil(kv_bytes(plan, batch, **sizes) / max(1, frame_bytes))
+    extra = math.ceil((kv_bytes(plan, batch, **sizes) + extra_bytes) / max(1, frame_bytes))
     return [batch, channels, plan.window.chunk_frames + extra, *grid]
 
 
-def sample_latent(
-    model, positive: list, latent: dict, sampler: ChunkSampler, *, seed: int, vae=None, on_chunk=None
-) -> dict:
+def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, *, seed: int, vae=None) -> dict:
     """Make a video under the host's guider without guidance: the LATENT, filled, un-normalised, on the CPU."""
     check_model(model)
     samples = check_latent(latent, model)
-    model = attach(model, sampler.settings)
-    if vae is not None:
-        model.set_additional_models(WRAPPER_KEY, [vae.patcher])
     chunks = []
-
-    def keep(chunk: Tensor) -> None:
-        chunks.append(chunk)
-        if on_chunk:
-            on_chunk(chunk)
-
     noise = sampler.noise or SeededNoise(seed)
-    sampler = replace(sampler, shape=tuple(samples.shape), on_chunk=keep, noise=noise, vae=vae)
-    plan = sampler.plan(samples.shape)
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive})
-    blank = samples.new_zeros((*samples.shape[:2], 1, *samples.shape[3:]))
-    guider.sample(
-        blank,
-        blank,
-        comfy.samplers.KSAMPLER(sampler),
-        first_chunk_sigmas(plan.chunks[0].steps),
-        disable_pbar=True,
-        seed=seed,
-    )
+    sampler = replace(sampler, shape=tuple(samples.shape), on_chunk=chunks.append, noise=noise, vae=vae)
+    guide(model, positive, sampler, seed=seed)
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     return rest | {"samples": torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())}
+
+
+def guide(model, positive: list, sampler: ChunkSampler, *, seed: int) -> None:
+    """Run a sampler that knows its shape under the host's guider, without guidance."""
+    model = attach(model, sampler.settings)
+    if sampler.vae is not None:
+        model.set_additional_models(WRAPPER_KEY, [sampler.vae.patcher])
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive})
+    batch, channels, _, *grid = sampler.shape
+    blank = torch.zeros(batch, channels, 1, *grid)
+    sigmas = first_chunk_sigmas(sampler.plan(sampler.shape).chunks[0].steps)
+    guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=seed)
 
 
 def first_chunk_sigmas(steps: Steps) -> Tensor:

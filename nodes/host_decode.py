@@ -3,8 +3,7 @@
 B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 import latent_preview
-import torch
 from torch import Tensor
 
 from ..histream_core.decode import StreamingDecoder, stream_frames, vae_cache_bytes
@@ -21,9 +19,8 @@ from ..histream_core.media import VideoWriter
 from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
 from . import host
 from .host_checks import check_finite
+from .host_images import empty_images
 
-FLOAT_BYTES = 4
-GIB = 2**30
 HD_ROWS, HD_ROWS_GENERATED = 1080, 1088
 
 
@@ -35,19 +32,24 @@ class SavedVideo:
     subfolder: str
 
 
-def check_decode(vae, latents: Tensor) -> None:
-    """Refuse what the Wan 2.1 VAE cannot decode; raises ValueError."""
+def check_vae(vae) -> None:
+    """Refuse another VAE than that of Wan 2.1; raises ValueError."""
     module = vae.first_stage_model
     if type(module) is not comfy.ldm.wan.vae.WanVAE:
         raise ValueError(f"the VAE is a {type(module).__name__}, not a Wan 2.1 VAE: load wan_2.1_vae.safetensors")
+
+
+def check_decode(vae, latents: Tensor) -> None:
+    """Refuse what the Wan 2.1 VAE cannot decode; raises ValueError."""
+    check_vae(vae)
     if latents.is_nested or latents.ndim != 5 or latents.shape[1] != 16 or 0 in latents.shape:
         raise ValueError(f"the LATENT has shape {list(latents.shape)}, not [batch, 16, frames, height, width]")
     check_finite(latents, "the LATENT")
 
 
-def video_size(latents: Tensor, *, crop: bool) -> tuple[int, int]:
-    """Width and height of the picture; with `crop`, 1088 rows become the 1080 that were wanted."""
-    height, width = (cells * PIXELS_PER_CELL for cells in latents.shape[-2:])
+def video_size(shape: Sequence[int], *, crop: bool) -> tuple[int, int]:
+    """Width and height of the picture of latents of `shape`; with `crop`, 1088 rows become 1080."""
+    height, width = (cells * PIXELS_PER_CELL for cells in shape[-2:])
     return width, HD_ROWS if crop and height == HD_ROWS_GENERATED else height
 
 
@@ -69,7 +71,7 @@ def decode_to_disk(
 def _decode_item(
     vae, latents: Tensor, prefix: str, progress, *, fps: float, crop: bool, images: Tensor | None, item: int
 ) -> SavedVideo:
-    size = video_size(latents, crop=crop)
+    size = video_size(latents.shape, crop=crop)
     path, subfolder = output_path(prefix, size)
     num_done = item * latents.shape[2]
     stopped = (comfy.model_management.InterruptProcessingException,)
@@ -90,27 +92,15 @@ def crop_rows(frames: Tensor, rows: int) -> Tensor:
     return frames[:, top : top + rows]
 
 
-def empty_images(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tensor:
-    """Memory for the pictures of latents [B, C, T, H, W]; a float32 picture of 1080p takes 23.7 MiB.
-
-    Raises ValueError above the limit, with the number.
-    """
+def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tensor:
+    """Memory for the pictures of latents [B, C, T, H, W]. Raises ValueError above the limit, with the number."""
     shape = (latents.shape[0], pixel_frames(latents.shape[2]), size[1], size[0], 3)
-    needed = math.prod(shape) * FLOAT_BYTES / GIB
-    if needed > limit_gib:
-        raise ValueError(
-            f"the pictures would take {needed:.1f} GiB of memory and the limit is {limit_gib:g} GiB: turn images off "
-            "and use the VIDEO, or raise image_limit_gib"
-        )
-    return torch.empty(shape)
+    return empty_images(shape, limit_gib, "turn images off and use the VIDEO")
 
 
 def decode_frames(vae, latents: Tensor) -> Iterator[Tensor]:
     """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], one latent frame's at a time."""
-    height, width = latents.shape[-2] * PIXELS_PER_CELL, latents.shape[-1] * PIXELS_PER_CELL
-    memory = vae.memory_used_decode((*latents.shape[:2], 1, *latents.shape[3:]), vae.vae_dtype)
-    memory += vae_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype)
-    vae.prepare_decode(latents.shape, memory_required=memory)
+    vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape))
     decoder = StreamingDecoder(host.vae_module(vae), dtype=vae.vae_dtype, normalised=False, rollback=False)
 
     def frames() -> Iterator[Tensor]:
@@ -119,6 +109,13 @@ def decode_frames(vae, latents: Tensor) -> Iterator[Tensor]:
             yield frame.to(vae.device)
 
     return stream_frames(decoder, frames())
+
+
+def decode_bytes(vae, shape: Sequence[int]) -> int:
+    """Memory that decoding latents of `shape` takes, a latent frame at a time, besides the VAE's weights."""
+    height, width = (cells * PIXELS_PER_CELL for cells in shape[-2:])
+    working = vae.memory_used_decode((*shape[:2], 1, *shape[3:]), vae.vae_dtype)
+    return working + vae_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype)
 
 
 def output_path(prefix: str, size: tuple[int, int]) -> tuple[Path, str]:

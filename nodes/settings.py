@@ -80,6 +80,26 @@ class WindowChoice:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class VideoChoice:
+    """What becomes of a video while it is made: where its run is kept, as which file, and what a stop leaves."""
+
+    folder: str = "histream/run"
+    """Under the host's output folder; each run gets a number behind it."""
+    format: str = "h264-mp4"
+    depth: int | None = None
+    fps: float = 16.0
+    crop: bool = True
+    """Whether 1088 rows become the 1080 that were wanted."""
+    section_files: bool = False
+    snapshots: int = 0
+    """Chunks between two snapshots of the caches; 0: none."""
+    resume: bool = True
+    """Whether a run that is the same in all is gone on with."""
+    discard: bool = False
+    """Whether a run that is cancelled is removed."""
+
+
 def plan_for(settings: ModelSettings, steps: StepChoice, window: WindowChoice, shape: Sequence[int]) -> Plan:
     """The plan of a LATENT of `shape` [B, 16, T, H, W]; raises ValueError with sizes or numbers that would work."""
     if len(shape) != 5 or shape[1] != 16:

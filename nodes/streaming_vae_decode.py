@@ -72,8 +72,8 @@ class StreamingVAEDecode(io.ComfyNode):
     def execute(cls, samples, vae, filename_prefix, fps=DEFAULT_FPS, images=False, image_limit_gib=8.0, crop_1088=True):
         latents = samples["samples"]
         host_decode.check_decode(vae, latents)
-        size = host_decode.video_size(latents, crop=crop_1088)
-        pictures = host_decode.empty_images(latents, size, image_limit_gib) if images else None
+        size = host_decode.video_size(latents.shape, crop=crop_1088)
+        pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None
         videos = host_decode.decode_to_disk(vae, latents, filename_prefix, fps=fps, crop=crop_1088, images=pictures)
         saved = [ui.SavedResult(video.path.name, video.subfolder, io.FolderType.output) for video in videos]
         return io.NodeOutput(

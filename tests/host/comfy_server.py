@@ -30,12 +30,14 @@ class Run:
 
 
 class Server:
-    """Started on a folder of its own, with the pack as its only custom node; a context manager."""
+    """Started on a folder, with the pack as its only custom node; a context manager."""
 
     def __init__(self, comfyui: Path, pack: Path, folder: Path):
         self.folder = folder
-        (folder / "custom_nodes").mkdir(parents=True)
-        (folder / "custom_nodes" / "histream").symlink_to(pack)
+        (folder / "custom_nodes").mkdir(parents=True, exist_ok=True)
+        place = folder / "custom_nodes" / "histream"
+        if not place.is_symlink():
+            place.symlink_to(pack)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -64,6 +66,11 @@ class Server:
         self._process.terminate()
         self._process.wait(30)
         self.log.close()
+
+    def kill(self) -> None:
+        """As a crash ends it, without a chance to clean up."""
+        self._process.kill()
+        self._process.wait()
 
     def _wait(self) -> None:
         for _ in range(START_SECONDS * 2):

@@ -182,9 +182,15 @@ def output(comfyui, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """A running ComfyUI server with the pack in it."""
+def start_server():
+    """Start a ComfyUI server with the pack in it, on a folder; a context manager."""
     from comfy_server import Server
 
-    with Server(COMFYUI, ROOT, tmp_path_factory.mktemp("comfyui")) as running:
+    return lambda folder: Server(COMFYUI, ROOT, folder)
+
+
+@pytest.fixture(scope="session")
+def server(start_server, tmp_path_factory):
+    """A running ComfyUI server with the pack in it."""
+    with start_server(tmp_path_factory.mktemp("comfyui")) as running:
         yield running

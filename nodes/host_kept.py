@@ -1,0 +1,136 @@
+"""A run that is kept, from wherever it stands to its end: under the host's guider, every chunk a file at once."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..histream_core.decode import StreamingDecoder
+from ..histream_core.formats import Format
+from ..histream_core.kept_runs import make_video, prompts_of
+from ..histream_core.noise import Noise
+from ..histream_core.plan import Plan, replay
+from ..histream_core.render import Progress, counted
+from ..histream_core.schedule import Scale
+from ..histream_core.session import Journal, Session, Snapshots, clean
+from ..histream_core.session.manifest import kept_frames
+from ..histream_core.session.video import chunks_on_disk, format_of, video_path
+from ..histream_core.session.whole_latent import map_latent, write_latent
+from ..histream_core.stream import Given, Stream
+from . import host
+from .host_decode import decode_bytes
+from .run_folders import name_of
+from .settings import StepChoice, VideoChoice, WindowChoice
+
+STOPS = (comfy.model_management.InterruptProcessingException, KeyboardInterrupt, GeneratorExit)
+"""How the user stops a run."""
+
+
+@dataclass(frozen=True)
+class KeptVideo:
+    """What a run came to."""
+
+    run: str
+    """Its folder, under the host's output folder."""
+    path: Path
+    """The video, or the folder of pictures."""
+    format: Format
+    latent: Tensor
+    """[1, C, T, H, W], un-normalised; it lies on the disk and is read where it is looked at."""
+    summary: str
+
+
+@dataclass(frozen=True)
+class KeptRunSampler(host.ChunkSampler):
+    """The sampler function of a kept run: every chunk goes to the disk, as a latent and as frames."""
+
+    journal: Journal | None = None
+    snapshots: Snapshots | None = None
+    tags: Mapping[str, str] | None = None
+    on_end: Callable[[Progress], None] = lambda progress: None
+
+    def plan(self, shape: Sequence[int]) -> Plan:
+        return self.journal.manifest.plan
+
+    def make(self, run: host.HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
+        journal, manifest, vae = self.journal, self.journal.manifest, self.vae
+        missing = manifest.num_chunks - chunks_on_disk(journal.folder, manifest)
+        run.expect(max(1, replay(manifest.plan, journal.finished).num_steps() + missing))
+        decoder = StreamingDecoder(host.vae_module(vae), dtype=vae.vae_dtype, rollback=False)
+        texts = journal.texts()
+
+        def make_session(progress: Progress, watch: Callable[[Progress], None]) -> Session:
+            def make_stream(plan: Plan, noise: Noise, given: Given) -> Stream:
+                prompts = prompts_of(manifest, texts, device=device)
+                stream = run.stream(plan, noise, device, prompts=prompts, given=given, extra_bytes=self.extra_bytes)
+                stream.denoise = counted(stream.denoise, progress, watch)
+                return stream
+
+            return Session(journal, make_stream, decoder, snapshots=self.snapshots, device=vae.device)
+
+        def show(frames: Tensor) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            run.count()
+            run.show_picture(latent_preview.preview_to_image(frames[-1], do_scale=False))
+
+        def report(progress: Progress) -> None:
+            if progress.first_frames is not None:
+                host.tell(describe(progress))
+
+        self.on_end(make_video(journal, make_session, tags=self.tags, report=report, on_frames=show))
+        last = manifest.plan.chunks[-1]
+        yield journal.read(last.index)[:, :, : kept_frames(manifest.plan, last)]
+
+
+def carry_on(model, vae, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str]) -> KeptVideo:
+    """Take an open run to its end under the host's guider, and close it.
+
+    What is finished stays when the run is stopped, unless the artist wants it gone.
+    """
+    folder, manifest = journal.folder, journal.manifest
+    name, reports = name_of(folder), []
+    shape = (1, 16, manifest.plan.num_frames, *manifest.plan.grids[Scale.HIGH])
+    try:
+        with journal:
+            sampler = KeptRunSampler(
+                settings=host.model_settings(model),
+                steps=StepChoice(),
+                window=WindowChoice(),
+                shape=shape,
+                vae=vae,
+                extra_bytes=decode_bytes(vae, shape),
+                journal=journal,
+                snapshots=Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS),
+                tags=tags,
+                on_end=reports.append,
+            )
+            host.guide(model, [[journal.texts()[0], {}]], sampler, seed=manifest.seeds[0].seed)
+            latent = map_latent(write_latent(journal, model.model.process_latent_out))
+    except comfy.model_management.InterruptProcessingException:
+        if choice.discard:
+            clean(folder, video=True)
+        else:
+            kept = f"{journal.finished} of {manifest.num_chunks} chunks are kept in {name}"
+            host.warn(f"{kept}: press Run again to go on, or use Resume Run")
+        raise
+    summary = f"{name}: {describe(reports[0])}"
+    logging.getLogger("histream").info(summary)
+    host.tell(summary)
+    format = format_of(manifest.settings)
+    return KeptVideo(name, video_path(folder, manifest), format, latent, summary)
+
+
+def describe(progress: Progress) -> str:
+    """How a run goes, in a line."""
+    parts = [f"{progress.frames} of {progress.num_frames} frames"]
+    if progress.frames > progress.skipped_frames:
+        parts.append(f"{progress.seconds_per_frame:.2f} s for each")
+    if progress.first_frames is not None:
+        parts.append(f"the first after {progress.first_frames:.1f} s")
+        parts.append(f"slowest: {progress.times.bottleneck}")
+    return ", ".join(parts)

@@ -1,0 +1,276 @@
+"""Which run a node means: a new one, one that was stopped, a longer one, a branch; opened, and checked at the door."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.model_management
+import comfy.sampler_helpers
+from torch import Tensor
+
+from ..histream_core.cost import GB, Cost, does_not_fit
+from ..histream_core.formats import find_format
+from ..histream_core.plan import Plan, latent_frames, lengthen
+from ..histream_core.presets import find_preset
+from ..histream_core.render import whole_length
+from ..histream_core.schedule import Scale, Steps
+from ..histream_core.session import (
+    DamagedRunError,
+    Journal,
+    Manifest,
+    Section,
+    Seed,
+    Settings,
+    branch,
+    branched,
+    check_same,
+    environment,
+    hash_tensor,
+    notes,
+    resume,
+    start,
+)
+from ..histream_core.session.journal import read_manifest
+from ..histream_core.session.manifest import differences
+from ..histream_core.session.video import check_room, chunks_on_disk, video_path
+from ..histream_core.wan_model import WanConfig
+from . import host
+from .host_checks import check_conditioning, check_latent, check_model
+from .host_decode import check_vae, video_size
+from .host_fingerprint import fingerprints
+from .run_folders import find_run, name_of, new_folder, numbered_runs, place
+from .settings import VideoChoice
+
+
+def begin(
+    model,
+    vae,
+    positive: list,
+    latent: dict,
+    sampler: host.ChunkSampler,
+    choice: VideoChoice,
+    *,
+    seed: int,
+    words: str = "",
+) -> Journal:
+    """The journal of a run as the nodes describe it: the same run that was stopped, or else a new one.
+
+    `words` is the prompt as the artist wrote it. Raises ValueError and OSError for what cannot work, and nothing is
+    left then.
+    """
+    check_model(model)
+    check_vae(vae)
+    samples = check_latent(latent, model)
+    if samples.shape[0] != 1:
+        raise ValueError(
+            f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
+        )
+    text = text_of(model, positive)
+    plan = sampler.plan(samples.shape)
+    preset, _ = sampler.steps.resolve(sampler.settings)
+    manifest = Manifest(
+        plan=plan,
+        settings=settings_of(
+            choice,
+            plan,
+            preset=preset.name,
+            mode="custom" if sampler.steps.table.strip() else sampler.steps.mode,
+            dtype=dtype_name(model),
+        ),
+        sections=(Section(0, words, hash_tensor(text)),),
+        seeds=(Seed(0, seed),),
+        fingerprint=fingerprints(model, vae),
+        source={},
+        made_with=environment(model.load_device),
+    )
+    check_possible(model, vae, place(choice.folder), manifest)
+    return open_or_make(choice, manifest, lambda folder: start(folder, manifest, [text]))
+
+
+def go_on(model, vae, name: str) -> Journal:
+    """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError."""
+    check_model(model)
+    check_vae(vae)
+    journal = resume(find_run(name))
+    try:
+        now = as_now(journal.manifest, model, vae)
+        check_same(journal, now)
+        check_possible(model, vae, journal.folder, journal.manifest, chunks_on_disk(journal.folder, journal.manifest))
+    except BaseException:
+        journal.close()
+        raise
+    for note in notes(journal, now):
+        host.warn(note)
+    return journal
+
+
+def extended(
+    model, vae, name: str, choice: VideoChoice | None, *, seconds: float, positive: list | None, words: str = ""
+) -> Journal:
+    """The journal of a run that begins as another and is `seconds` longer; a new prompt holds behind the old end.
+
+    The other one stays as it is, and shares what it has finished. Raises as `go_on` does.
+    """
+    with go_on(model, vae, name) as old:
+        manifest, done, source = old.manifest, old.finished, old.folder
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{seconds:g} seconds is no length: use 5")
+    num_frames = whole_length(manifest.plan.pixel_frames + math.ceil(seconds * manifest.settings.fps))
+    plan = lengthen(manifest.plan, latent_frames(num_frames), later_steps(manifest))
+    sections, texts = manifest.sections, []
+    if positive:
+        texts = [text_of(model, positive)]
+        sections = (*sections, Section(manifest.num_chunks, words, hash_tensor(texts[0]), recache=True))
+    manifest = replace(manifest, plan=plan, sections=sections)
+    return derived(model, vae, source, choice, manifest, done, texts)
+
+
+def retaken(
+    model,
+    vae,
+    name: str,
+    choice: VideoChoice | None,
+    *,
+    chunk: int | None,
+    seed: int | None,
+    positive: list | None,
+    words: str = "",
+) -> Journal:
+    """The journal of a run that is another up to `chunk` (None: all that is finished) and then goes its own way.
+
+    With another seed, prompt, MODEL or format from there on; what is None stays. Raises as `go_on` does.
+    """
+    check_model(model)
+    check_vae(vae)
+    with resume(find_run(name)) as old:
+        manifest, done, source = old.manifest, old.finished, old.folder
+    chunk = done if chunk is None else chunk
+    if not 0 <= chunk <= done:
+        raise ValueError(f"{name_of(source)} has {done} finished chunks: branch from 0 to {done}")
+    texts = [text_of(model, positive)] if positive else []
+    section = Section(chunk, words, hash_tensor(texts[0]), recache=True) if positive else None
+    changed = branched(manifest, chunk, seed=seed, section=section)
+    return derived(model, vae, source, choice, changed, chunk, texts)
+
+
+def derived(
+    model,
+    vae,
+    source: Path,
+    choice: VideoChoice | None,
+    manifest: Manifest,
+    chunk: int,
+    texts: Sequence[Tensor],
+) -> Journal:
+    """The journal of a run that shares the first chunks of another; without `choice` it is kept as that one is."""
+    if choice is None:
+        choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(source)))
+    else:
+        old = manifest.settings
+        settings = settings_of(choice, manifest.plan, preset=old.preset, mode=old.mode, dtype=old.dtype)
+        manifest = replace(manifest, settings=settings)
+    manifest = as_now(manifest, model, vae)
+    check_possible(model, vae, place(choice.folder), manifest)
+    base = (source.resolve().name, chunk) if chunk else None
+    return open_or_make(choice, manifest, lambda folder: branch(source, folder, chunk, manifest, texts), base=base)
+
+
+def later_steps(manifest: Manifest) -> Steps | None:
+    """The steps of chunks behind the end where the plan does not tell: it has one chunk. Raises ValueError."""
+    if manifest.num_chunks > 1:
+        return None
+    if manifest.settings.mode == "custom":
+        raise ValueError("the run is one chunk with steps of your own: make a run of two chunks or more to extend it")
+    return find_preset(manifest.settings.preset).schedule(manifest.settings.mode)[-1]
+
+
+def as_now(manifest: Manifest, model, vae) -> Manifest:
+    """The run as it would be if it were begun now."""
+    settings = replace(manifest.settings, dtype=dtype_name(model))
+    made_with = environment(model.load_device)
+    return replace(manifest, settings=settings, fingerprint=fingerprints(model, vae), made_with=made_with)
+
+
+def check_possible(model, vae, folder: Path, manifest: Manifest, first: int = 0) -> None:
+    """Refuse a run that has no room on the disk or in memory, from chunk `first` on. Raises ValueError or OSError."""
+    check_room(folder, manifest.plan, manifest.settings, first)
+    check_memory(model, vae, manifest)
+
+
+def open_or_make(
+    choice: VideoChoice, manifest: Manifest, make: Callable[[Path], Journal], *, base: tuple[str, int] | None = None
+) -> Journal:
+    """The journal of the run that is the same in all, where the artist wants that and it is there; else a new one.
+
+    `base` is the run that it branches from and the number of chunks it shares.
+    """
+    if choice.resume:
+        for folder in reversed(numbered_runs(choice.folder)):
+            if is_same(folder, manifest, base):
+                journal = resume(folder)
+                host.warn(f"{name_of(folder)} is this very run, {journal.finished} chunks of it are there: it goes on")
+                for note in notes(journal, manifest):
+                    host.warn(note)
+                return journal
+    return make(new_folder(choice, manifest.settings.size))
+
+
+def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> bool:
+    """Whether the run in `folder` would become the same video, and made in the same way if it is finished."""
+    try:
+        there = read_manifest(folder)
+    except DamagedRunError:
+        return False
+    shared = (there.base.run, there.base.chunks) if there.base else None
+    if differences(there, manifest) or shared != base:
+        return False
+    return not video_path(folder, there).exists() or there.made_with == manifest.made_with
+
+
+def text_of(model, positive: list) -> Tensor:
+    """The prompt's embedding [1, tokens, channels] in a CONDITIONING that is one plain prompt. Raises ValueError."""
+    conds = comfy.sampler_helpers.convert_cond(positive)
+    return check_conditioning(conds, 1, model.model.diffusion_model.text_dim)
+
+
+def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str, dtype: str) -> Settings:
+    """What the manifest says about an artist's choice. Raises ValueError for a format that does not exist."""
+    high = plan.grids[Scale.HIGH]
+    format = find_format(choice.format, choice.depth)
+    return Settings(
+        preset=preset,
+        mode=mode,
+        size=video_size(high, crop=choice.crop),
+        fps=choice.fps,
+        format=choice.format,
+        output="video" if format.is_sequence else f"video{format.suffix}",
+        dtype=dtype,
+        depth=choice.depth,
+        section_files=choice.section_files,
+    )
+
+
+def check_memory(model, vae, manifest: Manifest) -> None:
+    """Refuse a plan whose caches and working memory the device cannot hold; the host moves weights out at need.
+
+    Raises ValueError that says what would fit.
+    """
+    device = model.load_device
+    cost = Cost(
+        WanConfig.from_state_dict(model.model.diffusion_model.state_dict()),
+        manifest.plan,
+        num_prompts=len(manifest.sections),
+        dtype=model.model.get_dtype_inference(),
+        vae_dtype=vae.vae_dtype,
+        vae_width=vae.first_stage_model.dim,
+        offloaded=not comfy.model_management.is_device_cpu(device),
+    )
+    problems = does_not_fit(cost, round(comfy.model_management.get_total_memory(device) / GB, 1))
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def dtype_name(model) -> str:
+    return str(model.model.get_dtype_inference()).removeprefix("torch.")

@@ -1,0 +1,50 @@
+"""What nodes that keep a run take and give out: the same sockets everywhere."""
+
+from . import host_kept
+from .api import InputImpl, VideoOutput, blocked, io, ui
+
+HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
+"""What is stored in a video about the graph that made it."""
+
+PLAYED_BY_BROWSERS = ("h264-mp4", 8)
+
+
+def run_input(what: str):
+    """The name of a run, linked or written."""
+    return io.String.Input(
+        "run",
+        default="histream/run",
+        tooltip=f"The run {what}: its folder under ComfyUI's output folder, such as histream/run_00003, or without the "
+        "number for the newest. Connect the run of another node, or write it.",
+    )
+
+
+def output_input():
+    return VideoOutput.Input(
+        "output",
+        optional=True,
+        tooltip="From Video Output, for another folder or format. Without it: as the run that it comes from.",
+    )
+
+
+def outputs():
+    """LATENT, VIDEO and the run's name."""
+    return [
+        io.Latent.Output(tooltip="The video as a LATENT; with a run it lies on the disk and takes no memory."),
+        io.Video.Output(tooltip="The file on disk, for Save Video and other nodes. For pictures: see their folder."),
+        io.String.Output(
+            display_name="run", tooltip="The run's folder, for Resume, Extend and Branch Run, and to read where it is."
+        ),
+    ]
+
+
+def output(kept: host_kept.KeptVideo) -> io.NodeOutput:
+    """A finished run on those sockets, with a player under the node where browsers can play the file."""
+    if kept.format.is_sequence:
+        video = blocked(f"this run is a folder of pictures, {kept.path}, and no video: choose a video format for one")
+    else:
+        video = InputImpl.VideoFromFile(str(kept.path))
+    shown = None
+    if (kept.format.name, kept.format.depth) == PLAYED_BY_BROWSERS:
+        shown = ui.PreviewVideo([ui.SavedResult(kept.path.name, kept.run, io.FolderType.output)])
+    return io.NodeOutput({"samples": kept.latent}, video, kept.run, ui=shown)

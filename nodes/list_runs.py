@@ -1,0 +1,33 @@
+"""Node: which runs there are."""
+
+from . import host, run_folders
+from .api import CATEGORY, io
+
+
+class ListRuns(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamListRuns",
+            display_name="List Runs",
+            category=CATEGORY,
+            description="Lists the runs in a folder: how far each is, how long, how large, and its prompts.",
+            search_aliases=["HiStream", "history", "resume"],
+            is_output_node=True,
+            inputs=[
+                io.String.Input(
+                    "folder", default="histream", tooltip="A folder under ComfyUI's output folder, with runs in it."
+                )
+            ],
+            outputs=[io.String.Output(display_name="text", tooltip="A line for each run, for Preview as Text.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_):
+        return float("nan")  # runs come and go while the graph stays the same
+
+    @classmethod
+    def execute(cls, folder):
+        text = run_folders.list_text(folder)
+        host.tell(text)
+        return io.NodeOutput(text)

@@ -1,0 +1,323 @@
+"""Runs that are kept, inside a real ComfyUI: made live, stopped, resumed, extended, retried; on tiny random weights."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from histream_core.media import probe, to_uint8
+from histream_core.reading import frames_of
+from histream_core.session.journal import read_manifest
+
+FRAMES = 13  # latent ones: 5 chunks, the last one cropped
+
+
+@pytest.fixture
+def nodes(pack, output):
+    """The nodes by short names; runs lie under the output folder of this test."""
+    names = {
+        "video_output": "VideoOutputNode",
+        "anchor_window_sampler": "AnchorWindowSampler",
+        "resume_run": "ResumeRun",
+        "extend_run": "ExtendRun",
+        "branch_run": "BranchRun",
+        "list_runs": "ListRuns",
+        "clean_run": "CleanRun",
+    }
+    found = {file: getattr(pack.part(f"nodes.{file}"), name).execute for file, name in names.items()}
+    return SimpleNamespace(**found, output=output)
+
+
+@pytest.fixture
+def keep(nodes, load_wan, vae, positive, latent):
+    """Make a kept run of 13 latent frames and seed 3; returns what the sampler gives out."""
+
+    def run(folder="shots/run", *, model=None, frames=FRAMES, prompt=None, seed=3, **settings):
+        [choice] = nodes.video_output(folder, **({"format": "ffv1", "bit_depth": "8"} | settings)).result
+        sampler = nodes.anchor_window_sampler
+        return sampler(model or load_wan(), prompt or positive, latent(frames), seed, vae=vae, output=choice).result
+
+    return run
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """Press Cancel when the network is about to make this call; calls are counted from 1."""
+    import comfy.model_management as mm
+
+    from_here = []
+
+    def at(pack, call):
+        host = pack.part("nodes.host")
+        denoise = host.HostRun.denoise
+
+        def count(self, *args):
+            from_here.append(1)
+            if len(from_here) == call:
+                mm.interrupt_current_processing()
+            return denoise(self, *args)
+
+        monkeypatch.setattr(host.HostRun, "denoise", count)
+        return mm.InterruptProcessingException
+
+    return at
+
+
+def files(folder):
+    """Everything in a run's folder that depends on what was made, by name."""
+    kept = (path for path in folder.rglob("*") if path.suffix in (".mkv", ".mp4", ".safetensors", ".latent", ".edl"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+def test_a_kept_run_is_the_plain_one_and_its_frames_are_the_decoders(
+    pack, nodes, keep, load_wan, vae, positive, latent
+):
+    """Seen to fail with latents that are not un-normalised before they are decoded."""
+    plain = nodes.anchor_window_sampler(load_wan(), positive, latent(FRAMES), 3).result[0]["samples"]
+    made, video, run = keep()
+    assert run == "shots/run_00001"
+    assert torch.equal(made["samples"], plain)
+    decode = pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
+    _, images = decode({"samples": plain}, vae, "a/b", images=True).result
+    shown = np.stack([to_uint8(frame[None])[0] for frame in frames_of(video.get_stream_source())])
+    assert np.array_equal(shown, to_uint8(images))
+    assert (nodes.output / run / "cuts.edl").exists()
+
+
+def test_without_a_video_output_nothing_is_written_and_the_other_sockets_say_what_is_missing(
+    nodes, load_wan, positive, latent
+):
+    made, video, run = nodes.anchor_window_sampler(load_wan(), positive, latent(4), 3).result
+    assert made["samples"].shape[2] == 4
+    assert "connect a Video Output" in video.message
+    assert "connect a Video Output" in run.message
+    assert not list(nodes.output.rglob("*"))
+
+
+def test_the_latent_lies_on_the_disk_and_writing_into_it_changes_no_file(nodes, keep):
+    """Seen to fail with a file that is mapped to be written."""
+    made, _, run = keep(frames=4)
+    path = nodes.output / run / "video.latent"
+    before = path.read_bytes()
+    assert str(path) in Path("/proc/self/maps").read_text()
+    made["samples"].add_(1)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("call", [2, 9, 12, 25])
+def test_a_cancelled_run_goes_on_by_the_node_and_comes_to_the_same_bytes(
+    pack, nodes, keep, load_wan, vae, stop, call, monkeypatch
+):
+    """Seen to fail with caches that are not filled from the finished chunks."""
+    keep("whole/run")
+    with monkeypatch.context(), pytest.raises(stop(pack, call)):
+        keep()
+    monkeypatch.undo()
+    finished = len(list((nodes.output / "shots/run_00001/chunks").iterdir()))
+    _, video, run = nodes.resume_run(load_wan(), vae, "shots/run").result
+    assert finished < 5
+    assert run == "shots/run_00001"
+    assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
+    assert probe(video.get_stream_source()).num_frames == 49
+
+
+def test_run_pressed_again_goes_on_with_a_run_that_is_the_same_in_all(pack, nodes, keep, stop, monkeypatch):
+    """Seen to fail with `resume` ignored: a second folder."""
+    with monkeypatch.context(), pytest.raises(stop(pack, 9)):
+        keep()
+    monkeypatch.undo()
+    first = (nodes.output / "shots/run_00001/chunks/00000.safetensors").stat().st_mtime_ns
+    assert keep()[2] == "shots/run_00001"
+    assert (nodes.output / "shots/run_00001/chunks/00000.safetensors").stat().st_mtime_ns == first
+    assert keep(seed=4)[2] == "shots/run_00002"
+    assert keep(resume=False)[2] == "shots/run_00003"
+    assert files(nodes.output / "shots/run_00003") == files(nodes.output / "shots/run_00001")
+
+
+def test_cancel_can_discard(pack, nodes, keep, stop, monkeypatch):
+    with monkeypatch.context(), pytest.raises(stop(pack, 9)):
+        keep(discard_on_cancel=True)
+    monkeypatch.undo()
+    assert not [path for path in nodes.output.rglob("*") if path.is_file()]
+
+
+def test_a_snapshot_on_cancel_spares_the_clean_passes(pack, nodes, keep, load_wan, vae, stop, monkeypatch):
+    keep("whole/run")
+    with monkeypatch.context(), pytest.raises(stop(pack, 21)):
+        keep(snapshots=2)
+    monkeypatch.undo()
+    assert list((nodes.output / "shots/run_00001/snapshots").iterdir())
+    calls = []
+    host = pack.part("nodes.host")
+    denoise = host.HostRun.denoise
+
+    def note(self, latent, step, cache, text):
+        calls.append(step.sigma)
+        return denoise(self, latent, step, cache, text)
+
+    monkeypatch.setattr(host.HostRun, "denoise", note)
+    run = nodes.resume_run(load_wan(), vae, "shots/run").result[2]
+    assert calls.count(0.0) <= 4
+    whole = files(nodes.output / "whole/run_00001")
+    assert {name: data for name, data in files(nodes.output / run).items() if name in whole} == whole
+
+
+def test_an_extended_run_is_the_long_run_byte_for_byte_and_the_short_one_stays(nodes, keep, load_wan, vae):
+    """Seen to fail with the cropped chunk's segment shared."""
+    keep("whole/run", frames=20)
+    keep()
+    before = files(nodes.output / "shots/run_00001")
+    run = nodes.extend_run(load_wan(), vae, "shots/run_00001", 1.75).result[2]
+    assert run == "shots/run_00002"
+    assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
+    assert files(nodes.output / "shots/run_00001") == before
+    assert nodes.extend_run(load_wan(), vae, "shots/run_00001", 1.75).result[2] == run
+
+
+def test_an_extension_can_have_another_prompt_and_the_cut_list_tells_where(nodes, keep, load_wan, vae):
+    keep(section_files=True)
+    prompt = [[torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(8)), {}]]
+    _, video, run = nodes.extend_run(load_wan(), vae, "shots/run", 1.0, positive=prompt).result
+    cuts = json.loads((nodes.output / run / "cuts.json").read_text())
+    assert [(cut["start"], cut["stop"]) for cut in cuts["sections"]] == [(0, 57), (57, 65)]
+    assert probe(video.get_stream_source()).num_frames == 65
+
+
+def test_a_retry_with_the_same_seed_is_the_run_itself_and_with_another_shares_the_beginning(nodes, keep, load_wan, vae):
+    keep()
+    whole = files(nodes.output / "shots/run_00001")
+    again = nodes.branch_run(load_wan(), vae, "shots/run_00001", 2, 3).result[2]
+    assert files(nodes.output / again) == whole
+    other = nodes.branch_run(load_wan(), vae, "shots/run_00001", 2, 99).result[2]
+    segments = {name: data for name, data in files(nodes.output / other).items() if "segments" in name}
+    changed = sorted(name for name, data in segments.items() if whole[name] != data)
+    assert changed == [f"segments/seg-0000{index}.mkv" for index in (2, 3, 4)]
+
+
+def test_a_branch_without_changes_writes_another_format_and_samples_nothing(
+    pack, nodes, keep, load_wan, vae, monkeypatch
+):
+    keep()
+    [choice] = nodes.video_output("shots/edit", "prores-422hq").result
+    monkeypatch.setattr(pack.part("nodes.host").HostRun, "denoise", None)
+    _, video, run = nodes.branch_run(load_wan(), vae, "shots/run", output=choice).result
+    assert run == "shots/edit_00001"
+    info = probe(video.get_stream_source())
+    assert (info.num_frames, nodes.output / run / "video.mov") == (49, nodes.output / "shots/edit_00001/video.mov")
+
+
+def test_pictures_are_a_folder_and_the_video_socket_says_so(nodes, keep):
+    _, video, run = keep(format="png16", bit_depth="auto", frames=4)
+    assert len(list((nodes.output / run / "video").glob("video.*.png"))) == 13
+    assert "folder of pictures" in video.message
+
+
+def test_a_video_carries_the_graph_that_made_it(pack, nodes, keep, monkeypatch):
+    """So that it can be dropped into the browser, as the host's own files."""
+    graph = {
+        "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red cat", "clip": ["9", 0]}},
+        "2": {"class_type": "Pass", "inputs": {"conditioning": ["1", 0]}},
+        "3": {"class_type": "HiStreamAnchorWindowSampler", "inputs": {"positive": ["2", 0]}},
+    }
+    hidden = SimpleNamespace(prompt=graph, extra_pnginfo={"workflow": {"nodes": []}}, unique_id="3")
+    monkeypatch.setattr(pack.part("nodes.anchor_window_sampler").AnchorWindowSampler, "hidden", hidden)
+    _, video, run = keep(frames=4, format="h264-mp4")
+    with av.open(video.get_stream_source()) as container:
+        tags = container.metadata
+    assert json.loads(tags["prompt"]) == graph
+    assert json.loads(tags["workflow"]) == {"nodes": []}
+    assert read_manifest(nodes.output / run).sections[0].prompt == "a red cat"
+
+
+@pytest.mark.parametrize("what", ["model", "lora", "vae"])
+def test_a_run_does_not_go_on_with_something_else(pack, nodes, keep, stop, load_wan, lora, vae, what, monkeypatch):
+    """Seen to fail with a fingerprint of the bare weights."""
+    import comfy.sd
+
+    from histream_core.wan_vae import WanVAE
+
+    with monkeypatch.context(), pytest.raises(stop(pack, 9)):
+        keep()
+    monkeypatch.undo()
+    model = load_wan()
+    if what == "model":
+        model.model.diffusion_model.blocks[0].ffn[0].weight.data.add_(0.1)
+    if what == "lora":
+        model = lora(model)
+    torch.manual_seed(5)
+    other = comfy.sd.VAE(sd=WanVAE(dim=8).state_dict()) if what == "vae" else vae
+    said = "the vae changed" if what == "vae" else "the model changed"
+    with pytest.raises(ValueError, match=f"was made otherwise: {said}"):
+        nodes.resume_run(model, other, "shots/run")
+    assert nodes.resume_run(load_wan(), vae, "shots/run").result[2] == "shots/run_00001"
+
+
+def test_a_run_with_a_lora_goes_on_with_it_also_while_it_is_in_the_weights(
+    pack, nodes, keep, stop, load_wan, lora, vae, monkeypatch
+):
+    """The host works a LoRA into the weights while it is loaded; the fingerprint must not see that."""
+    keep("whole/run", model=lora(load_wan()))
+    model = load_wan()
+    with monkeypatch.context(), pytest.raises(stop(pack, 9)):
+        keep(model=lora(model))
+    monkeypatch.undo()
+    assert nodes.resume_run(lora(load_wan()), vae, "shots/run").result[2] == "shots/run_00001"
+    assert nodes.resume_run(lora(model), vae, "shots/run").result[2] == "shots/run_00001"
+    assert files(nodes.output / "shots/run_00001") == files(nodes.output / "whole/run_00001")
+
+
+@pytest.mark.parametrize(
+    ("act", "inputs", "said"),
+    [
+        ("keep", ["../out/run"], "no folder inside"),
+        ("keep", ["shots/run", {"format": "h264-mp4", "bit_depth": "16"}], "16 bits: use 8 or 10"),
+        ("resume_run", ["none/run"], 'no run "none/run"'),
+        ("extend_run", ["shots/run", 0.0], "0 seconds is no length"),
+        ("branch_run", ["shots/run", 7], "2 finished chunks: branch from 0 to 2"),
+        ("clean_run", [""], "no folder inside"),
+        ("clean_run", ["shots/run"], "there are shots/run_00001"),
+        ("list_runs", ["nowhere"], "does not exist"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_nothing_is_left(nodes, keep, load_wan, vae, act, inputs, said):
+    keep(frames=6)
+    before = files(nodes.output)
+    models = [load_wan(), vae] if act in ("resume_run", "extend_run", "branch_run") else []
+    plain = [value for value in inputs if not isinstance(value, dict)]
+    options = next((value for value in inputs if isinstance(value, dict)), {})
+    with pytest.raises((ValueError, OSError), match=said) as refusal:
+        (keep if act == "keep" else getattr(nodes, act))(*models, *plain, **options)
+    assert "\n" not in str(refusal.value)
+    assert files(nodes.output) == before
+
+
+def test_a_kept_run_needs_the_vae_and_makes_one_video(nodes, load_wan, vae, positive, latent):
+    [choice] = nodes.video_output("shots/run").result
+    with pytest.raises(ValueError, match="connect the VAE"):
+        nodes.anchor_window_sampler(load_wan(), positive, latent(4), 3, output=choice)
+    with pytest.raises(ValueError, match="set batch_size to 1"):
+        nodes.anchor_window_sampler(load_wan(), positive, latent(4, batch=2), 3, vae=vae, output=choice)
+    assert not [path for path in nodes.output.rglob("*") if path.is_file()]
+
+
+def test_memory_that_is_too_small_is_refused_before_the_first_step(pack, keep, nodes, monkeypatch):
+    """Seen to fail without `check_memory`."""
+    import comfy.model_management as mm
+
+    monkeypatch.setattr(mm, "get_total_memory", lambda device: 1.001 * 2**30)
+    with pytest.raises(ValueError, match="GB are needed and 1 GB are there"):
+        keep()
+    assert not [path for path in nodes.output.rglob("*") if path.is_file()]
+
+
+def test_runs_are_listed_and_cleaned(nodes, keep):
+    keep(frames=4)
+    [text] = nodes.list_runs("shots").result
+    assert text.startswith("shots/run_00001  finished 2/2 chunks, 0.8 s of 64x64")
+    nodes.clean_run("shots/run_00001")
+    left = sorted(path.name for path in (nodes.output / "shots/run_00001").iterdir())
+    assert left == ["cuts.edl", "cuts.json", "video.mkv"]
