@@ -120,6 +120,8 @@ def test_values_that_are_all_the_same_are_not_taken_for_certain():
     found = estimate([1.0] * 30)
     assert (found.mean, found.low, found.high) == (1, 0.9, 1)
     assert estimate([0.0]).high == 1
+    assert difference([1.0] * 30, [1.0] * 30).low == pytest.approx(-0.2)
+    assert estimate([0.25] * 30).high == 0.25
     with pytest.raises(ValueError, match="at least 1"):
         estimate([])
 

@@ -163,7 +163,7 @@ def test_motion_is_read_from_small_pictures(monkeypatch):
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
     """A tiny random CLIP with a tokenizer that knows letters."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="CLIP NOT TESTED: pip install 'histream[text]'")
     folder = tmp_path_factory.mktemp("clip")
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
@@ -181,9 +181,9 @@ def clip_folder(tmp_path_factory):
 
 def test_clip_scores_are_cosines_from_a_local_folder(clip_folder):
     """Seen to fail when features are not of length 1, or frames are compared with themselves."""
-    from histream_core.evaluation.clip_score import Clip
+    from histream_core.evaluation.clip_score import ClipFeatures
 
-    clip, frames = Clip(clip_folder), moving(4)
+    clip, frames = ClipFeatures(clip_folder), moving(4)
     settings = Settings(encode=clip.picture, encode_every=1, prompt=clip.prompt("a cat"))
     same = measure([frames[0]] * 3, [frames[0]] * 3, settings)
     assert same["clip_consistency"] == pytest.approx(100, abs=1e-3) == same["clip_reference"]
@@ -201,7 +201,7 @@ def test_clip_scores_are_cosines_from_a_local_folder(clip_folder):
 
 
 def test_a_folder_without_a_clip_is_refused(tmp_path):
-    from histream_core.evaluation.clip_score import Clip
+    from histream_core.evaluation.clip_score import ClipFeatures
 
     with pytest.raises(FileNotFoundError, match=r"holds no CLIP: give a folder with config\.json"):
-        Clip(tmp_path)
+        ClipFeatures(tmp_path)

@@ -55,10 +55,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _add_verbs(parser: Parser) -> None:
-    from . import costs, files, runs, sheet, videos
+    from . import costs, evaluate, files, runs, sheet, videos
 
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
-    for module in (videos, runs, costs, files, sheet):
+    for module in (videos, runs, costs, files, sheet, evaluate):
         for verb in module.add_to(verbs):
             verb.add_argument("--json", action="store_true", help="print one JSON object last")
 

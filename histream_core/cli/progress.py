@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from ..render import Progress, Report
 
 WIDTH = 24
+
+Item = TypeVar("Item")
 
 
 def describe(progress: Progress) -> str:
@@ -48,3 +50,18 @@ def tell(notes: Iterable[str]) -> None:
     """Say what the user should know, a line each. Errors stand alone: call this when nothing is refused any more."""
     for text in notes:
         sys.stderr.write(f"note: {text}\n")
+
+
+def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> Iterator[Item]:
+    """The same items; how many have come is drawn over one line of a terminal, and nowhere else."""
+    out = stream or sys.stderr
+    count = 0
+    try:
+        for count, item in enumerate(items, 1):
+            if out.isatty():
+                out.write(f"\r{label}{count} frames\x1b[K")
+                out.flush()
+            yield item
+    finally:
+        if count and out.isatty():
+            out.write("\n")

@@ -29,14 +29,14 @@ class Estimate:
 def estimate(values: Sequence[float], *, least: float = 0.0, most: float = 1.0) -> Estimate:
     """The mean of values in [least, most] and the interval that resampling them gives.
 
-    Values that are all the same tell resampling nothing; their interval is widened by the rule of three. Raises
-    ValueError for no values.
+    Where all are right, all wrong or all without a difference, resampling learns nothing: the interval is widened by the
+    rule of three. Raises ValueError for no values.
     """
     drawn = np.asarray(values, np.float64)
     if not drawn.size:
         raise ValueError("no values to take the mean of: give at least 1")
     mean = float(drawn.mean())
-    if np.ptp(drawn) == 0:
+    if np.ptp(drawn) == 0 and mean in (least, 0, most):
         slack = (most - least) * RULE_OF_THREE / len(drawn)
         return Estimate(mean, max(least, mean - slack), min(most, mean + slack))
     picks = np.random.default_rng(SEED).integers(0, len(drawn), (RESAMPLES, len(drawn)))

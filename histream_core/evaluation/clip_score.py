@@ -13,7 +13,7 @@ STD = 0.26862954, 0.26130258, 0.27577711
 """What the pixels that CLIP was trained on have; every published CLIP takes these."""
 
 
-class Clip:
+class ClipFeatures:
     """A CLIP model in the form that transformers saves: config.json, model.safetensors, and for prompts a tokenizer."""
 
     def __init__(self, folder: Path) -> None:

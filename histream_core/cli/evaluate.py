@@ -1,0 +1,117 @@
+"""`histream eval`: how good videos are, or what the bundled model makes of fresh prompts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.bootstrap import estimate
+from ..evaluation.clip_score import ClipFeatures
+from ..evaluation.video import MEASURES, Settings, measure
+from ..presets import MODES
+from ..reading import frames_of
+from .evaluate_demo import run_demo_evaluation
+from .progress import follow
+
+ONLY_DEMO = ("prompts", "seed", "mode", "against", "controls", "frames", "sheet", "csv", "device")
+ONLY_VIDEOS = ("videos", "reference", "motion_every", "clip", "prompt")
+DEFAULTS = {"prompts": 24, "seed": 0, "mode": "histream", "frames": 21, "device": "cpu", "motion_every": 1}
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "eval",
+        help="how good videos are, or what the bundled model makes of fresh prompts",
+        description="Measure videos, or with --demo the bundled model; what each figure means is in docs/results.md.",
+    )
+    verb.add_argument("videos", metavar="VIDEO", nargs="*", type=Path, help="consistency, drift and detail of each")
+    verb.add_argument("--reference", metavar="VIDEO", type=Path, help="what it was made from, or the ground truth")
+    verb.add_argument("--motion-every", metavar="N", type=int, help="read motion at every Nth frame only (default: 1)")
+    verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
+    verb.add_argument("--prompt", metavar="P", help="what the videos should show, for --clip")
+    verb.add_argument("--demo", action="store_true", help="make short clips with the bundled model and score them")
+    _add_demo_options(verb.add_argument_group("with --demo"))
+    verb.set_defaults(run=run_evaluation)
+    yield verb
+
+
+def _add_demo_options(group: Any) -> None:
+    group.add_argument("--prompts", metavar="N", type=int, help="drawn afresh, half of them held out (default: 24)")
+    group.add_argument("--seed", metavar="N", type=int, help="other prompts, other noise (default: 0)")
+    group.add_argument("--mode", metavar="M", help=f"{', '.join(MODES)} (default: histream)")
+    group.add_argument("--against", metavar="M", help="compare with another mode, prompt by prompt")
+    group.add_argument("--controls", action="store_true", help="also random weights and an empty prompt")
+    group.add_argument("--frames", metavar="N", type=int, help="of a clip, 4n + 1, at least 9 (default: 21)")
+    group.add_argument("--sheet", metavar="FILE.png", type=Path, help="write a contact sheet of the clips")
+    group.add_argument("--csv", metavar="FILE.csv", type=Path, help="write a line for each clip")
+    group.add_argument("--device", metavar="D", help="cuda, mps, cpu (default: cpu)")
+
+
+def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
+    """Figures of the videos, or of the bundled model."""
+    if not args.demo and not args.videos:
+        raise ValueError("there is nothing to evaluate: give a video, or --demo for the bundled model")
+    other = ONLY_VIDEOS if args.demo else ONLY_DEMO
+    if wrong := [name for name in other if getattr(args, name)]:
+        named = "a video" if wrong[0] == "videos" else f"--{wrong[0].replace('_', '-')}"
+        raise ValueError(f"{named} does not go {'with' if args.demo else 'without'} --demo: leave one of them out")
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return run_demo_evaluation(args) if args.demo else _evaluate_videos(args)
+
+
+def _evaluate_videos(args: argparse.Namespace) -> tuple[dict, str]:
+    if args.motion_every < 1:
+        raise ValueError(f"every {args.motion_every}th frame is none: use --motion-every 1")
+    if args.reference and len(args.videos) > 1:
+        raise ValueError(f"one reference cannot belong to {len(args.videos)} videos: measure them one by one")
+    if args.prompt and not args.clip:
+        raise ValueError("--prompt is read by a CLIP: give the folder of one with --clip")
+    settings = Settings(args.motion_every)
+    if args.clip:
+        clip = ClipFeatures(args.clip)
+        prompt = clip.prompt(args.prompt) if args.prompt else None
+        settings = Settings(args.motion_every, encode=clip.picture, prompt=prompt)
+    found = [_measure(path, args.reference, settings) for path in args.videos]
+    result = {"reference": str(args.reference) if args.reference else None, "videos": found}
+    if len(found) > 1:
+        result["mean"] = _means(found)
+    return result, "\n".join(_lines(result, clip=bool(args.clip)))
+
+
+def _measure(path: Path, reference: Path | None, settings: Settings) -> dict:
+    guide = frames_of(reference) if reference else None
+    return {"file": str(path), **measure(follow(frames_of(path), f"{path.name} "), guide, settings)}
+
+
+def _means(found: Sequence[Mapping]) -> dict:
+    """Means over the videos with their 95% intervals, of the measures that all videos have."""
+    means, intervals = {}, {}
+    for name in MEASURES:
+        values = [one.get(name) for one in found]
+        if None not in values:
+            whole = estimate(values, least=min(values), most=max(values))
+            means[name], intervals[name] = whole.mean, [whole.low, whole.high]
+    return {**means, "intervals": intervals}
+
+
+def _lines(result: Mapping, *, clip: bool) -> Iterator[str]:
+    for one in result["videos"]:
+        yield f"{one['file']}: {one['frames']} frames"
+        for name in MEASURES:
+            if name in one:
+                yield f"  {name:16} {_number(one[name]):10} {MEASURES[name]}"
+    if "mean" in result:
+        yield f"mean of {len(result['videos'])} videos, 95% interval"
+        for name, (low, high) in result["mean"]["intervals"].items():
+            yield f"  {name:16} {_number(result['mean'][name]):10} [{_number(low)}, {_number(high)}]"
+    if not clip:
+        yield "CLIP scores: not measured, give the folder of a CLIP with --clip"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
