@@ -147,15 +147,15 @@ def _place(name: str, format: Format) -> tuple[Path, str]:
     if "%" in name:
         raise ValueError(f'the name "{name}" changes from run to run, and the ranges of a video need one: leave % out')
     name = name.removesuffix(format.suffix)
-    if not Path(name).name:
-        raise ValueError("the video has no name: write one, such as video/upscaled")
+    if not name or name[-1] in "/\\.":
+        raise ValueError(f'"{name}" has no name for the video in it: write one, such as video/upscaled')
     folder, stem, _, subfolder, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
     return Path(folder, f"{stem}{format.suffix}"), subfolder
 
 
-def progress_of(part: VideoRange, missing: tuple[int, ...]) -> str:
+def progress_of(part: VideoRange, written: Written) -> str:
     """What to tell the artist after a range was written."""
     text = f"range {part.index + 1} of {part.num_ranges} is written"
-    if not missing:
-        return f"{text}; all are there and joined: {part.num_frames} frames"
-    return f"{text}; {len(missing)} to go, the next has range_index {missing[0]}"
+    if written.missing:
+        return f"{text}; {len(written.missing)} to go, the next has range_index {written.missing[0]}"
+    return f"{text}; all are there: {Path(written.subfolder, written.path.name)}, {part.num_frames} frames"

@@ -1,15 +1,20 @@
 """Frames of a Video and Ranges to Video inside a real ComfyUI, on small clips."""
 
 import io
+import json
+import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 
 from histream_core.formats import FORMATS, find_format
+from histream_core.media import probe
 from histream_core.reading import frames_of
 from histream_core.writers import open_writer
 
+ROOT = Path(__file__).parents[2]
 FILES = [known for known in FORMATS if not known.is_sequence]
 
 
@@ -48,9 +53,9 @@ def from_pictures(comfyui):
 
 
 @pytest.fixture
-def clip(from_file, tmp_path):
+def clip(from_file, tmp_path_factory):
     """A VIDEO of 23 greys, in a file."""
-    return from_file(write(tmp_path / "clip.mp4", find_format("h264-mp4"), greys(23)))
+    return from_file(write(tmp_path_factory.mktemp("input") / "clip.mp4", find_format("h264-mp4"), greys(23)))
 
 
 @pytest.fixture
@@ -164,7 +169,7 @@ def test_what_is_no_video_is_refused_in_a_sentence(read, from_file, tmp_path):
 
 
 def test_a_file_is_counted_once_and_anew_when_it_changed(pack, read, clip, monkeypatch):
-    """Seen to fail without the time of the change."""
+    """Seen to fail when it is remembered by its name alone."""
     frames = pack.part("nodes.host_frames")
     counted, count = [], frames.index_video
     monkeypatch.setattr(frames, "index_video", lambda source: (counted.append(source), count(source))[1])
@@ -203,3 +208,158 @@ def test_cancel_stops_the_reading(pack, read, clip, monkeypatch):
     with pytest.raises(mm.InterruptProcessingException):
         read(clip, 0)
     assert len(seen) == 3
+
+
+@pytest.fixture
+def put(pack):
+    """Run Ranges to Video: what it puts out, and what it shows."""
+
+    def run(images, part, name="a/up", known="h264-mp4"):
+        done = pack.part("nodes.ranges_to_video").RangesToVideo.execute(images, part, name, known)
+        return done.result[0], done.ui if isinstance(done.ui, dict) else done.ui.as_dict()
+
+    return run
+
+
+def double(images):
+    """An upscaler."""
+    return images.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_a_video_goes_out_and_comes_back_with_every_frame_once(read, put, clip, output, overlap):
+    """Seen to fail when the frames that the range before has too are kept."""
+    num_ranges = read(clip, 0, 9, overlap)[3]
+    for index in range(num_ranges):
+        images, part, *_ = read(clip, index, 9, overlap)
+        video, shown = put(double(images), part)
+        assert shown["text"][0].startswith(f"range {index + 1} of {num_ranges} is written")
+        assert ("images" in shown) == (index == num_ranges - 1)
+    path = output / "a" / "up.mp4"
+    assert video.get_stream_source() == str(path)
+    assert shown["images"] == [{"filename": "up.mp4", "subfolder": "a", "type": "output"}]
+    info = probe(path)
+    assert (info.num_frames, info.width, info.height, info.fps) == (23, 128, 96, 24)
+    assert numbers(frames_of(path), 23) == list(range(23))
+
+
+def test_until_the_last_range_is_there_nodes_behind_are_left_out_in_silence(read, put, clip, output):
+    """Seen to fail with a message, which the host shows as an error."""
+    for index, left in ((2, "2 to go, the next has range_index 0"), (0, "1 to go, the next has range_index 1")):
+        images, part, *_ = read(clip, index)
+        video, shown = put(images, part)
+        assert type(video).__name__ == "ExecutionBlocker" and video.message is None
+        assert shown["text"][0].endswith(left)
+    images, part, *_ = read(clip, 1)
+    assert put(images, part)[0].get_frame_count() == 23
+
+
+def test_pictures_of_another_number_are_refused(read, put, clip, output):
+    """An interpolator, or an upscaler that drops what does not fit. Seen to fail without the check."""
+    images, part, *_ = read(clip, 0)
+    for wrong in (images[:8], images.repeat(2, 1, 1, 1)):
+        with pytest.raises(ValueError, match=rf"{len(wrong)} pictures came back for range 0, which has 9 frames"):
+            put(wrong, part)
+    assert not list(output.rglob("*"))
+
+
+def test_another_video_of_the_same_name_is_refused_and_the_first_one_stays(read, put, clip, from_pictures, output):
+    """Of the same size, length and rate: only its frames differ. Seen to fail without the source in the record."""
+    for index in range(3):
+        put(*read(clip, index)[:2])
+    before = (output / "a" / "up.mp4").read_bytes()
+    images, part, *_ = read(from_pictures(greys(23).flip(0)), 0)
+    with pytest.raises(ValueError, match=r"holds ranges of something else \(video: clip\.mp4 .*, and here pict"):
+        put(images, part)
+    assert (output / "a" / "up.mp4").read_bytes() == before
+
+
+def test_a_format_that_no_browser_plays_is_written_and_not_shown(read, put, from_file, output, tmp_path):
+    video = from_file(write(tmp_path / "clip.mov", find_format("prores-422hq"), greys(5)))
+    images, part, *_ = read(video, 0, 5)
+    video, shown = put(images, part, "up.mov", "prores-422hq")
+    assert list(shown) == ["text"] and video.get_stream_source() == str(output / "up.mov")
+    assert numbers(frames_of(output / "up.mov"), 5) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../../up", "outside"),
+        ("up_%date%", "leave % out"),
+        ("", "has no name"),
+        ("a/.mp4", "no name"),
+        ("..", "no name"),
+    ],
+)
+def test_names_that_cannot_be_one_video_are_refused(read, put, clip, output, name, said):
+    images, part, *_ = read(clip, 0)
+    with pytest.raises(Exception, match=said):
+        put(images, part, name)
+    assert not list(output.rglob("*"))
+
+
+def test_a_size_that_the_format_cannot_hold_is_refused_with_one_that_it_can(read, put, clip, output):
+    images, part, *_ = read(clip, 0)
+    with pytest.raises(ValueError, match=r"width 63 is not a multiple of 2.*use 62 or 64"):
+        put(images[:, :, :63], part)
+
+
+def test_cancel_leaves_nothing_of_the_range(pack, read, put, clip, output, progress):
+    """Seen to fail without the check."""
+    import comfy.model_management as mm
+
+    put(*read(clip, 0)[:2])
+    images, part, *_ = read(clip, 1)
+    mm.interrupt_current_processing()
+    with pytest.raises(mm.InterruptProcessingException):
+        put(images, part)
+    assert sorted(path.name for path in (output / "a" / "up.ranges").iterdir()) == ["ranges.json", "seg-00000.mp4"]
+
+
+def test_on_a_server_a_queue_of_runs_walks_through_a_video(server):
+    """The shipped workflow with Save Video behind it, as often as there are ranges, then once too often."""
+    to_api = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed").convert_ui_to_api
+    workflow = json.loads((ROOT / "workflows" / "histream_9_to_an_upscaler.json").read_text(encoding="utf-8"))
+    (server.folder / "input").mkdir(exist_ok=True)
+    write(server.folder / "input" / "video.mp4", find_format("h264-mp4"), greys(23))
+    prompt = to_api(workflow, server.get("/object_info"))
+    ids = {node["class_type"]: key for key, node in prompt.items()}
+    reader, joiner = prompt[ids["HiStreamVideoFrames"]]["inputs"], ids["HiStreamRangesToVideo"]
+    reader |= {"range_frames": 9, "overlap": 2}
+    behind = {"video": [joiner, 0], "filename_prefix": "video/saved", "format": "auto", "codec": "auto"}
+    prompt["99"] = {"class_type": "SaveVideo", "inputs": behind}
+    folder = server.folder / "output" / "video"
+    for index in range(3):
+        reader["range_index"] = index
+        run = server.run(prompt)
+        assert run.error == "" and run.outputs[joiner]["text"][0].startswith(f"range {index + 1} of 3 is written")
+        assert ("99" in run.outputs) == (index == 2)
+    assert run.outputs[joiner]["images"] == [{"filename": "upscaled.mp4", "subfolder": "video", "type": "output"}]
+    assert (probe(folder / "upscaled.mp4").num_frames, probe(folder / "upscaled.mp4").width) == (23, 128)
+    assert numbers(frames_of(folder / "upscaled.mp4"), 23) == list(range(23))
+    reader["range_index"] = 3
+    assert "the video has 3, 0 to 2; begin again with 0" in server.run(prompt).error
+
+
+def test_on_a_server_what_was_deleted_is_written_again(server):
+    """Seen to fail where the host may take the node's result from its cache."""
+    (server.folder / "input").mkdir(exist_ok=True)
+    write(server.folder / "input" / "deleted.mp4", find_format("h264-mp4"), greys(9))
+    prompt = {
+        "1": {"class_type": "LoadVideo", "inputs": {"file": "deleted.mp4"}},
+        "2": {
+            "class_type": "HiStreamVideoFrames",
+            "inputs": {"video": ["1", 0], "range_index": 0, "range_frames": 9, "overlap": 0},
+        },
+        "3": {
+            "class_type": "HiStreamRangesToVideo",
+            "inputs": {"images": ["2", 0], "range": ["2", 1], "name": "deleted", "format": "h264-mp4"},
+        },
+    }
+    output = server.folder / "output"
+    for _ in range(2):
+        assert server.run(prompt).error == ""
+        assert probe(output / "deleted.mp4").num_frames == 9
+        shutil.rmtree(output / "deleted.ranges")
+        (output / "deleted.mp4").unlink()
