@@ -1,4 +1,4 @@
-"""The usual video file, H.264 in MP4, and what it takes to read one back; single pictures.
+"""Reading videos back, and single pictures.
 
 Frames are [F, H, W, 3], red green blue: float in [0, 1] (torch) or uint8. `av` is imported where it is used.
 """
@@ -14,34 +14,8 @@ import torch
 from torch import Tensor
 
 from .disk import write_whole
-from .formats import find_format
 from .pixels import pictures_of, png
 from .reading import open_video, unit_frame
-from .writers import VideoFile
-
-USUAL = find_format("h264-mp4")
-
-
-class VideoWriter(VideoFile):
-    """Writes frames to `path` (.mp4, H.264, yuv420p, BT.709) as they come; a context manager, see VideoFile.
-
-    `size` is the picture's width and height; frames that are larger are cropped at the centre (1088 rows to 1080).
-    An exception in the `with` block removes the file, except those in `keep_on` (the user stopped the run): then it is
-    closed in order and stays as NAME.partial.mp4, and `kept` is its path. Raises ValueError for a size, rate or name
-    that cannot work and OSError for a folder that cannot be written, both before anything is encoded; OSError later
-    when the disk is full.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        size: tuple[int, int],
-        fps: float = 16,
-        keep_on: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
-    ) -> None:
-        self.keep_on = keep_on
-        super().__init__(path, USUAL, size=size, fps=fps)
 
 
 def to_uint8(frames: Tensor | np.ndarray) -> np.ndarray:

@@ -52,14 +52,14 @@ def check_latent(latent: Mapping, model=None) -> Tensor:
 
 
 def check_empty(samples: Tensor) -> None:
-    if torch.count_nonzero(samples):
+    if any(torch.count_nonzero(frame) for frame in samples.unbind(2)):
         raise ValueError(
             "the LATENT is not empty, and this sampler starts from noise alone: use EmptyHunyuanLatentVideo"
         )
 
 
 def check_finite(latent: Tensor, name: str) -> None:
-    if not torch.isfinite(latent).all():
+    if not all(torch.isfinite(frame).all() for frame in latent.unbind(2)):  # a long one may lie on the disk
         raise ValueError(
             f"{name} contains NaN or infinity: load the MODEL with another weight dtype, or make the LATENT anew"
         )

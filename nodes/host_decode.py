@@ -3,7 +3,7 @@
 B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,14 @@ import latent_preview
 from torch import Tensor
 
 from ..histream_core.decode import StreamingDecoder, stream_frames, vae_cache_bytes
-from ..histream_core.media import VideoWriter
+from ..histream_core.disk import check_space
+from ..histream_core.formats import Format, find_format
 from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
+from ..histream_core.writers import open_writer
 from . import host
 from .host_checks import check_finite
 from .host_images import empty_images
+from .settings import VideoChoice
 
 HD_ROWS, HD_ROWS_GENERATED = 1080, 1088
 
@@ -29,7 +32,9 @@ class SavedVideo:
     """One video in the host's output folder."""
 
     path: Path
+    """The file, or the folder of pictures."""
     subfolder: str
+    format: Format
 
 
 def check_vae(vae) -> None:
@@ -54,36 +59,38 @@ def video_size(shape: Sequence[int], *, crop: bool) -> tuple[int, int]:
 
 
 def decode_to_disk(
-    vae, latents: Tensor, prefix: str, *, fps: float, crop: bool, images: Tensor | None = None
+    vae, latents: Tensor, choice: VideoChoice, *, tags: Mapping[str, str], images: Tensor | None = None
 ) -> tuple[SavedVideo, ...]:
     """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
 
-    `images` [B, F, H, W, 3], where given, is filled with the pictures too.
+    `tags` are stored in the files. `images` [B, F, H, W, 3], where given, is filled with the pictures too. Raises
+    ValueError and OSError for what cannot work, before anything is decoded.
     """
     check_decode(vae, latents)
+    format, size = find_format(choice.format, choice.depth), video_size(latents.shape, crop=choice.crop)
+    format.check_size(size)
+    check_space(_output_folder(), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
     progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
-    return tuple(
-        _decode_item(vae, latents[item : item + 1], prefix, progress, fps=fps, crop=crop, images=images, item=item)
-        for item in range(latents.shape[0])
-    )
+    videos = []
+    for item in range(latents.shape[0]):
+        path, subfolder = output_path(choice.folder, size, format)
+        writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags)
+        pictures = None if images is None else images[item]
+        _decode_item(vae, latents[item : item + 1], writer, progress, pictures, num_done=item * latents.shape[2])
+        videos.append(SavedVideo(path, subfolder, format))
+    return tuple(videos)
 
 
-def _decode_item(
-    vae, latents: Tensor, prefix: str, progress, *, fps: float, crop: bool, images: Tensor | None, item: int
-) -> SavedVideo:
-    size = video_size(latents.shape, crop=crop)
-    path, subfolder = output_path(prefix, size)
-    num_done = item * latents.shape[2]
-    stopped = (comfy.model_management.InterruptProcessingException,)
-    with VideoWriter(path, size=size, fps=fps, keep_on=stopped) as writer:
+def _decode_item(vae, latents: Tensor, writer, progress, images: Tensor | None, *, num_done: int) -> None:
+    writer.keep_on = (comfy.model_management.InterruptProcessingException,)
+    with writer:
         for index, frames in enumerate(decode_frames(vae, latents), start=1):
-            frames = crop_rows(frames, size[1])
+            frames = crop_rows(frames, writer.size[1])
             if images is not None:
-                images[item, writer.num_frames : writer.num_frames + len(frames)] = frames
+                images[writer.num_frames : writer.num_frames + len(frames)] = frames
             writer.write(frames)
             picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
             progress.update_absolute(num_done + index, preview=("JPEG", picture, host.PREVIEW_PIXELS))
-    return SavedVideo(path, subfolder)
 
 
 def crop_rows(frames: Tensor, rows: int) -> Tensor:
@@ -118,9 +125,11 @@ def decode_bytes(vae, shape: Sequence[int]) -> int:
     return working + vae_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype)
 
 
-def output_path(prefix: str, size: tuple[int, int]) -> tuple[Path, str]:
-    """A new file in the host's output folder, and its subfolder there."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory(), *size
-    )
-    return Path(folder, f"{name}_{counter:05}_.mp4"), subfolder
+def output_path(prefix: str, size: tuple[int, int], format: Format) -> tuple[Path, str]:
+    """A new file (or folder of pictures) in the host's output folder, and its subfolder there."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(_output_folder()), *size)
+    return Path(folder, f"{name}_{counter:05}_{'' if format.is_sequence else format.suffix}"), subfolder
+
+
+def _output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())

@@ -1,7 +1,12 @@
-"""What nodes that keep a run take and give out: the same sockets everywhere."""
+"""What nodes that write videos take and give out: the same sockets everywhere."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..histream_core.formats import Format
 from . import host_kept
 from .api import InputImpl, VideoOutput, blocked, io, ui
+from .host_decode import SavedVideo
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
 """What is stored in a video about the graph that made it."""
@@ -40,11 +45,20 @@ def outputs():
 
 def output(kept: host_kept.KeptVideo) -> io.NodeOutput:
     """A finished run on those sockets, with a player under the node where browsers can play the file."""
-    if kept.format.is_sequence:
-        video = blocked(f"this run is a folder of pictures, {kept.path}, and no video: choose a video format for one")
-    else:
-        video = InputImpl.VideoFromFile(str(kept.path))
-    shown = None
-    if (kept.format.name, kept.format.depth) == PLAYED_BY_BROWSERS:
-        shown = ui.PreviewVideo([ui.SavedResult(kept.path.name, kept.run, io.FolderType.output)])
+    video = video_socket(kept.path, kept.format)
+    shown = player([SavedVideo(kept.path, kept.run, kept.format)])
     return io.NodeOutput({"samples": kept.latent}, video, kept.run, ui=shown)
+
+
+def video_socket(path: Path, format: Format):
+    """A VIDEO of that file; for a folder of pictures, what says that there is none."""
+    if format.is_sequence:
+        return blocked(f"{format.name} is a folder of pictures, {path}, and no video: choose a video format for one")
+    return InputImpl.VideoFromFile(str(path))
+
+
+def player(videos: Sequence[SavedVideo]) -> ui.PreviewVideo | None:
+    """Shows videos under a node, where browsers can play them."""
+    played = [video for video in videos if (video.format.name, video.format.depth) == PLAYED_BY_BROWSERS]
+    results = [ui.SavedResult(video.path.name, video.subfolder, io.FolderType.output) for video in played]
+    return ui.PreviewVideo(results) if results else None

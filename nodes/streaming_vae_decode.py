@@ -1,7 +1,8 @@
 """Node: a LATENT becomes a video file, without the whole clip in memory."""
 
-from . import host_decode
-from .api import CATEGORY, InputImpl, blocked, io, ui
+from . import host_decode, host_graph, kept_video
+from .api import CATEGORY, VideoOutput, blocked, io
+from .settings import VideoChoice
 
 DEFAULT_FPS = 16
 
@@ -17,6 +18,7 @@ class StreamingVAEDecode(io.ComfyNode):
             "grow with length, there are no seams, and a run that is stopped leaves a file that plays.",
             search_aliases=["HiStream", "save video", "VAE decode", "long video"],
             is_output_node=True,
+            hidden=kept_video.HIDDEN,
             inputs=[
                 io.Latent.Input("samples", tooltip="From the Anchor-Window Sampler, or any Wan 2.1 video latent."),
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE (wan_2.1_vae.safetensors)."),
@@ -59,6 +61,12 @@ class StreamingVAEDecode(io.ComfyNode):
                     tooltip="1080 is no multiple of 32, so 1088 rows are generated: cut 4 off at the top and bottom. "
                     "Other sizes are left alone.",
                 ),
+                VideoOutput.Input(
+                    "output",
+                    optional=True,
+                    tooltip="From Video Output: its folder, format, fps and crop then hold instead of those here. For "
+                    "a video that is written while it is sampled, connect it to the sampler instead.",
+                ),
             ],
             outputs=[
                 io.Video.Output(
@@ -69,15 +77,26 @@ class StreamingVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, samples, vae, filename_prefix, fps=DEFAULT_FPS, images=False, image_limit_gib=8.0, crop_1088=True):
+    def execute(
+        cls,
+        samples,
+        vae,
+        filename_prefix,
+        fps=DEFAULT_FPS,
+        images=False,
+        image_limit_gib=8.0,
+        crop_1088=True,
+        output=None,
+    ):
         latents = samples["samples"]
         host_decode.check_decode(vae, latents)
-        size = host_decode.video_size(latents.shape, crop=crop_1088)
+        choice = output or VideoChoice(folder=filename_prefix, fps=fps, crop=crop_1088)
+        size = host_decode.video_size(latents.shape, crop=choice.crop)
         pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None
-        videos = host_decode.decode_to_disk(vae, latents, filename_prefix, fps=fps, crop=crop_1088, images=pictures)
-        saved = [ui.SavedResult(video.path.name, video.subfolder, io.FolderType.output) for video in videos]
+        tags = host_graph.tags_of(cls.hidden)
+        saved = host_decode.decode_to_disk(vae, latents, choice, tags=tags, images=pictures)
         return io.NodeOutput(
-            [InputImpl.VideoFromFile(str(video.path)) for video in videos],
+            [kept_video.video_socket(video.path, video.format) for video in saved],
             blocked("turn images on to get them") if pictures is None else pictures.flatten(0, 1),
-            ui=ui.PreviewVideo(saved),
+            ui=kept_video.player(saved),
         )

@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from histream_core.media import VideoInfo, VideoWriter, probe, read_frames, write_png
+from histream_core.formats import find_format
+from histream_core.media import VideoInfo, probe, read_frames, write_png
+from histream_core.writers import VideoFile
 
 ROOT = Path(__file__).parent.parent
+H264 = find_format("h264-mp4")
 
 
 def noise(num_frames, height=32, width=48, seed=0):
@@ -30,7 +33,7 @@ def plain(colour, num_frames=3, height=32, width=48):
 
 
 def write(path, *clips, size=(48, 32), **kwargs):
-    with VideoWriter(path, size=size, **kwargs) as writer:
+    with VideoFile(path, H264, size=size, **kwargs) as writer:
         for clip in clips:
             writer.write(clip)
 
@@ -94,8 +97,9 @@ def run_writer(folder, code):
         import os, signal, sys
         sys.path.append({str(ROOT)!r})
         import torch
-        from histream_core.media import VideoWriter
-        with VideoWriter({str(folder / "clip.mp4")!r}, size=(48, 32), fps=16) as writer:
+        from histream_core.formats import find_format
+        from histream_core.writers import VideoFile
+        with VideoFile({str(folder / "clip.mp4")!r}, find_format("h264-mp4"), size=(48, 32), fps=16) as writer:
             for _ in range(3):
                 writer.write(torch.full((10, 32, 48, 3), 0.5))
             {code}
@@ -110,7 +114,7 @@ def test_a_killed_run_leaves_a_partial_file_that_plays_to_its_last_quarter_secon
 
 
 def test_a_stopped_run_keeps_every_frame_under_the_partial_name(tmp_path):
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "clip.mp4", size=(48, 32)) as writer:
+    with pytest.raises(KeyboardInterrupt), VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32)) as writer:
         writer.write(noise(7))
         raise KeyboardInterrupt
     assert writer.kept == tmp_path / "clip.partial.mp4"
@@ -119,7 +123,7 @@ def test_a_stopped_run_keeps_every_frame_under_the_partial_name(tmp_path):
 
 
 def test_a_run_stopped_before_its_first_frame_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "clip.mp4", size=(48, 32)):
+    with pytest.raises(KeyboardInterrupt), VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32)):
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
@@ -127,7 +131,7 @@ def test_a_run_stopped_before_its_first_frame_leaves_nothing(tmp_path):
 def test_a_failed_run_leaves_nothing_and_an_older_video_untouched(tmp_path):
     write(tmp_path / "clip.mp4", noise(5))
     before = (tmp_path / "clip.mp4").read_bytes()
-    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "clip.mp4", size=(48, 32)) as writer:
+    with pytest.raises(RuntimeError), VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32)) as writer:
         writer.write(noise(7))
         raise RuntimeError("the model failed")
     assert os.listdir(tmp_path) == ["clip.mp4"]
@@ -135,7 +139,7 @@ def test_a_failed_run_leaves_nothing_and_an_older_video_untouched(tmp_path):
 
 
 def test_a_run_without_frames_is_an_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="no frame"), VideoWriter(tmp_path / "clip.mp4", size=(48, 32)):
+    with pytest.raises(ValueError, match="no frame"), VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32)):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -156,7 +160,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
 
 def test_a_missing_folder_is_refused_before_anything_is_encoded(tmp_path):
     with pytest.raises(OSError, match="does not exist"):
-        VideoWriter(tmp_path / "missing" / "clip.mp4", size=(48, 32))
+        VideoFile(tmp_path / "missing" / "clip.mp4", H264, size=(48, 32))
 
 
 def test_a_folder_without_permission_is_one_clear_line(tmp_path, monkeypatch):
@@ -165,7 +169,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr("builtins.open", refuse)  # root may write anywhere, so the refusal is made here
     with pytest.raises(PermissionError, match="Permission denied; free space or choose another folder"):
-        VideoWriter(tmp_path / "clip.mp4", size=(48, 32))
+        VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +183,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_written_is_refused_at_the_door(tmp_path, name, size, fps, message):
     with pytest.raises(ValueError, match=message):
-        VideoWriter(tmp_path / name, size=size, fps=fps)
+        VideoFile(tmp_path / name, H264, size=size, fps=fps)
     assert os.listdir(tmp_path) == []
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,3 +145,26 @@ def test_a_full_disk_is_one_clear_line_leaves_nothing_and_the_next_run_works(
     monkeypatch.undo()
     decode(filled, vae, "a/b")
     assert [probe(path).num_frames for path in sorted(output.glob("a/*.mp4"))] == [17, 17]
+
+
+def test_a_video_output_chooses_folder_format_and_rate(pack, decode, vae, filled, output):
+    """Seen to fail with the node's own widgets."""
+    make = pack.part("nodes.video_output").VideoOutputNode.execute
+    [choice] = make("c/master", "prores-422hq", fps=24).result
+    videos, _ = decode(filled, vae, "a/b", output=choice).result
+    assert [video.get_stream_source() for video in videos] == [str(output / f"c/master_0000{n}_.mov") for n in (1, 2)]
+    assert (probe(videos[0].get_stream_source()).num_frames, probe(videos[0].get_stream_source()).fps) == (17, 24)
+    [choice] = make("c/pictures", "png16").result
+    blocked, _ = decode(filled, vae, "a/b", output=choice).result
+    assert "folder of pictures" in blocked[0].message
+    assert len(list((output / "c" / "pictures_00002_").iterdir())) == 17
+
+
+def test_a_disk_without_room_is_refused_before_decoding(pack, decode, vae, filled, output, monkeypatch):
+    """Seen to fail without `check_space`."""
+    disk = pack.part("histream_core.disk")
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(pack.part("nodes.host_decode"), "decode_frames", None)
+    with pytest.raises(OSError, match="free space, choose another folder"):
+        decode(filled, vae, "a/b")
+    assert not [path for path in output.rglob("*") if path.is_file()]
