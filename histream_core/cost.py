@@ -187,7 +187,7 @@ def meta_vae(width: int) -> WanVAE:
 def pass_flops(config: WanConfig, *, frames: int, tokens: int, visible: int, cache_pass: bool = False) -> int:
     """Operations of one network call over `tokens` queries in all, of `frames` frames, that see `visible` keys.
 
-    A cache pass ends at the last layer's queries, keys and values.
+    A cache pass ends at the last layer's keys and values.
     """
     dim = config.dim
     self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim
@@ -197,7 +197,7 @@ def pass_flops(config: WanConfig, *, frames: int, tokens: int, visible: int, cac
     time = 2 * frames * dim * (config.freq_dim + dim + 6 * dim)
     head = 8 * tokens * config.out_dim * dim
     if cache_pass:
-        return patches + time + (config.num_layers - 1) * layer + 6 * tokens * dim**2
+        return patches + time + (config.num_layers - 1) * layer + 4 * tokens * dim**2
     return patches + time + config.num_layers * layer + head
 
 

@@ -111,7 +111,8 @@ def run_block(
     and chunks of one shape.
     """
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(block, x, time6)
-    q, k, v = _project(block.self_attn, torch.addcmul(shift, block.norm1(x), 1 + scale))
+    y = torch.addcmul(shift, block.norm1(x), 1 + scale)
+    q, (k, v) = _queries(block.self_attn, y), _keys(block.self_attn, y)
     q = rotate(q, pages.table)
     y = attention(q if attention_scale == 1 else q * attention_scale, *attend(pages, k, v))
     x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
@@ -123,8 +124,7 @@ def run_block(
 def stage_block(block: nn.Module, x: Tensor, time6: Tensor, pages: Pages) -> None:
     """As much of a layer as its keys and values take."""
     shift, scale, *_ = _modulation(block, x, time6)
-    _, k, v = _project(block.self_attn, torch.addcmul(shift, block.norm1(x), 1 + scale))
-    attend(pages, k, v)
+    attend(pages, *_keys(block.self_attn, torch.addcmul(shift, block.norm1(x), 1 + scale)))
 
 
 def _modulation(block: nn.Module, x: Tensor, time6: Tensor) -> tuple[Tensor, ...]:
@@ -136,16 +136,20 @@ def _like(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.to(device=x.device, dtype=x.dtype)
 
 
-def _project(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of self-attention, [B, L, N, D]; not rotated yet."""
+def _queries(attention: nn.Module, x: Tensor) -> Tensor:
+    """Queries of an attention, [B, L, N, D]; not rotated yet."""
+    return attention.norm_q(attention.q(x)).unflatten(2, (attention.num_heads, -1))
+
+
+def _keys(attention: nn.Module, x: Tensor) -> Keys:
+    """Keys and values of self-attention, [B, L, N, D]; not rotated yet."""
     heads = (attention.num_heads, -1)
-    q, k = attention.norm_q(attention.q(x)), attention.norm_k(attention.k(x))
-    return q.unflatten(2, heads), k.unflatten(2, heads), attention.v(x).unflatten(2, heads)
+    return attention.norm_k(attention.k(x)).unflatten(2, heads), attention.v(x).unflatten(2, heads)
 
 
 def _cross_attend(cross: nn.Module, x: Tensor, text: Keys, attention: Attention) -> Tensor:
-    q, k, v = (y.unflatten(2, (cross.num_heads, -1)) for y in (cross.norm_q(cross.q(x)), *text))
-    return cross.o(attention(q, k, v).flatten(2))
+    k, v = (y.unflatten(2, (cross.num_heads, -1)) for y in text)
+    return cross.o(attention(_queries(cross, x), k, v).flatten(2))
 
 
 class Denoiser:
