@@ -205,13 +205,14 @@ def join(
     path: str | Path,
     format: Format,
     *,
+    lengths: Sequence[int] | None = None,
     metadata: Metadata | None = None,
     sound: str | Path | None = None,
 ) -> int:
     """Copy closed segments of that format into one file, without encoding again; return the number of its frames.
 
-    The file appears whole or not at all; the segments stay. Raises ValueError for a file that is no such segment or
-    differs from the first (codec, size, rate, parameters), and OSError.
+    The file appears whole or not at all; the segments stay. Raises ValueError for a file that is no such segment,
+    differs from the first (codec, size, rate, parameters) or has not as many frames as `lengths` says, and OSError.
     """
     if not segments:
         raise ValueError("there is no segment to join")
@@ -220,8 +221,11 @@ def join(
         stream = out.add_copy(first)
         out.add_sound(sound)
         num_frames = 0
-        for name in segments:
-            num_frames += _append(out, stream, first, Path(name), num_frames)
+        for name, wanted in zip(segments, lengths or [None] * len(segments), strict=True):
+            count = _append(out, stream, first, Path(name), num_frames)
+            if wanted not in (None, count):
+                raise ValueError(f"{name} has {count} frames where {wanted} should be: remove it and write it again")
+            num_frames += count
         out.close()
         _check_joined(out, first)
     rename_whole(out.partial, out.path)

@@ -271,6 +271,8 @@ def test_segments_that_do_not_fit_together_are_refused_and_nothing_is_left(tmp_p
         join([tmp_path / "a.mkv", tmp_path / "d.mkv"], tmp_path / "all.mkv", known)
     with pytest.raises(ValueError, match=r"b.mkv was not written as ffv1, 10 bits"):
         join([tmp_path / "b.mkv"], tmp_path / "all.mkv", known)
+    with pytest.raises(ValueError, match=r"a.mkv has 2 frames where 3 should be: remove it and write it again"):
+        join([tmp_path / "a.mkv", tmp_path / "a.mkv"], tmp_path / "all.mkv", known, lengths=[2, 3])
     with pytest.raises(ValueError, match="no segment to join"):
         join([], tmp_path / "all.mkv", known)
     assert sorted(os.listdir(tmp_path)) == ["a.mkv", "b.mkv", "c.mkv", "d.mkv"]

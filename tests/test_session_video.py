@@ -14,9 +14,9 @@ from dataclasses import replace
 import pytest
 import tiny_runs
 from clips import shapes
-from tiny_runs import Run, manifest, plan
+from tiny_runs import SMALL, complete, files_in, manifest, plan
 
-from histream_core import kept_runs, session
+from histream_core import session
 from histream_core.decode import StreamingDecoder
 from histream_core.formats import FORMATS
 from histream_core.session import branch, branched, clean, retry, start
@@ -147,23 +147,6 @@ def test_a_plan_of_many_sections_numbers_them_in_order(tmp_path):
     run = manifest(plan(306), seeds=[(chunk, chunk) for chunk in starts], section_files=True)
     names = [path.name for path in section_paths(tmp_path, run)]
     assert (names[0], names[98:100], names[-1]) == ("video.01.mp4", ["video.99.mp4", "video.100.mp4"], "video.102.mp4")
-
-
-SMALL = {"size": (16, 16)}
-"""What the tiny VAE makes."""
-
-
-def complete(journal):
-    """Take a run to its end, video and all."""
-    with journal:
-        kept_runs.make_video(journal, lambda progress, watch: Run(journal).session)
-    return journal.folder
-
-
-def files_in(folder):
-    """What is in a run's folder, but the manifest, which says where a branch comes from, and the lock."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "manifest.json")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def shared(folder, other):

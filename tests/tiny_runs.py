@@ -12,13 +12,16 @@ if __name__ == "__main__":
 
 import tiny
 
-from histream_core import session
+from histream_core import kept_runs, session
 from histream_core.decode import StreamingDecoder
 from histream_core.stream import Prompt, Stream, make_caches
 from histream_core.wan import Denoiser
 from histream_core.wan_vae import WanVAE
 
 SETTINGS = session.Settings("demo", "histream", (32, 32), 16.0, "h264-mp4", "video.mp4", "float32")
+SMALL = {"size": (16, 16)}
+"""What the tiny VAE makes."""
+
 PROMPTS = {"a cat": 0, "a dog": 5}
 
 
@@ -87,6 +90,19 @@ def finish(journal, first_frames=0, **options):
     with journal:
         chunks = list(Run(journal, **options).chunks(first_frames))
     return [chunk.latent for chunk in chunks], [chunk.frames for chunk in chunks]
+
+
+def complete(journal, report=lambda progress: None, **options):
+    """Take a run to its end, video and all; its folder comes back."""
+    with journal:
+        kept_runs.make_video(journal, lambda progress, watch: Run(journal, **options).session, report=report)
+    return journal.folder
+
+
+def files_in(folder):
+    """What is in a run's folder, but the manifest, which says where a branch comes from, and the lock."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "manifest.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def begin(folder, num_chunks, a_manifest=None, **options):

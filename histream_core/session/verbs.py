@@ -121,7 +121,10 @@ def extend(journal: Journal, plan: Plan, section: Section | None = None, texts: 
 
 
 def branched(manifest: Manifest, chunk: int, *, seed: int | None = None, section: Section | None = None) -> Manifest:
-    """The run that is like another up to `chunk`, and from there on has another seed or prompt."""
+    """The run that is like another up to `chunk`, and from there on has another seed or prompt.
+
+    With the seed that it had it is the same run.
+    """
     seeds, sections = manifest.seeds, manifest.sections
     if seed is not None:
         seeds = tuple(old for old in seeds if old.first_chunk < chunk)

@@ -72,18 +72,24 @@ def first_frame(chunk: Chunk) -> int:
     return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (chunk.frames.start - 1))
 
 
+def _chunk_frames(plan: Plan) -> list[range]:
+    """The frames of each chunk in the video."""
+    starts = [first_frame(chunk) for chunk in plan.chunks]
+    return [range(*between) for between in pairwise([*starts, plan.pixel_frames])]
+
+
 def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
     """Chunks, from the first on, whose frames are all in whole files."""
     format = format_of(manifest.settings)
     chunks = manifest.plan.chunks
     if not format.is_sequence:
         segments = inside(folder / SEGMENTS)
-        return next((c.index for c in chunks if not segment_name(segments, format, c.index).exists()), len(chunks))
+        names = (inside(segment_name(segments, format, chunk.index)) for chunk in chunks)
+        return next((index for index, name in enumerate(names) if not name.exists()), len(chunks))
     there = {path.name for path in picture_files(folder, manifest)}
     names = (_picture(manifest, format, index) for index in range(manifest.plan.pixel_frames))
     count = next((index for index, name in enumerate(names) if name not in there), manifest.plan.pixel_frames)
-    ends = [*(first_frame(chunk) for chunk in chunks[1:]), manifest.plan.pixel_frames]
-    return sum(end <= count for end in ends)
+    return sum(part.stop <= count for part in _chunk_frames(manifest.plan))
 
 
 def open_video(
@@ -119,11 +125,9 @@ def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = Non
 def _join(folder: Path, manifest: Manifest, frames: range, path: Path, metadata: Metadata | None) -> None:
     """Make a file out of the segments of the chunks that begin at `frames` of the video."""
     format, segments = format_of(manifest.settings), inside(folder / SEGMENTS)
-    chunks = [chunk for chunk in manifest.plan.chunks if first_frame(chunk) in frames]
-    names = [segment_name(segments, format, chunk.index) for chunk in chunks]
-    num_frames = join(names, path, format, metadata=metadata)
-    if num_frames != len(frames):
-        raise ValueError(f"{path} has {num_frames} frames where {len(frames)} should be: remove {segments} and resume")
+    parts = [(index, len(part)) for index, part in enumerate(_chunk_frames(manifest.plan)) if part.start in frames]
+    names = [segment_name(segments, format, index) for index, _ in parts]
+    join(names, path, format, lengths=[length for _, length in parts], metadata=metadata)
 
 
 def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
@@ -168,7 +172,7 @@ def common_segments(folder: Path, old: Manifest, new: Manifest, num_chunks: int)
         return []
     pairs = zip(old.plan.chunks[: min(num_chunks, chunks_on_disk(folder, old))], new.plan.chunks, strict=False)
     return [
-        inside(segment_name(segments, format, chunk.index))
+        segment_name(segments, format, chunk.index)
         for chunk, other in pairs
         if kept_frames(old.plan, chunk) == kept_frames(new.plan, other)
     ]
