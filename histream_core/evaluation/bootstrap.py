@@ -29,8 +29,8 @@ class Estimate:
 def estimate(values: Sequence[float], *, least: float = 0.0, most: float = 1.0) -> Estimate:
     """The mean of values in [least, most] and the interval that resampling them gives.
 
-    Where all are right, all wrong or all without a difference, resampling learns nothing: the interval is widened by the
-    rule of three. Raises ValueError for no values.
+    Where all are right, all wrong or all without a difference, resampling learns nothing: the interval is widened by
+    the rule of three. Raises ValueError for no values.
     """
     drawn = np.asarray(values, np.float64)
     if not drawn.size:
