@@ -17,6 +17,7 @@ from torch import Tensor
 from .container import join
 from .disk import check_space, disk_errors, write_whole
 from .formats import Format
+from .pixels import Metadata
 from .reading import ranges
 from .writers import VideoFile, segment_name
 
@@ -81,10 +82,11 @@ def write_range(
     return tuple(index for index in range(part.num_ranges) if not segment_name(folder, format, index).is_file())
 
 
-def join_ranges(video: Path, format: Format, part: VideoRange) -> None:
+def join_ranges(video: Path, format: Format, part: VideoRange, metadata: Metadata | None = None) -> None:
     """Make the video of the ranges, of which none may be missing. Raises ValueError or OSError; the ranges stay."""
     folder = ranges_folder(video)
-    joined = join([segment_name(folder, format, index) for index in range(part.num_ranges)], video, format)
+    segments = [segment_name(folder, format, index) for index in range(part.num_ranges)]
+    joined = join(segments, video, format, metadata=metadata)
     if joined != part.num_frames:
         video.unlink()
         raise ValueError(f"{folder} holds {joined} frames of {part.num_frames}: delete it and write all ranges again")

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..histream_core.formats import Format
 from ..histream_core.handoff import VideoRange, join_ranges, range_at, write_range
 from ..histream_core.reading import Source, VideoIndex, frames_of, index_video, whole_below
 from .api import InputImpl
+from .host_decode import SavedVideo
 from .host_images import empty_images, image_gib
 
 WRITTEN_AT_ONCE = 4
@@ -106,20 +107,13 @@ def _less_than(num_frames: int, frame: Tensor, limit_gib: float) -> str:
     return f"set range_frames to {whole_below(fitting)}"
 
 
-@dataclass(frozen=True)
-class Written:
-    """What there is of a video after one of its ranges was written."""
-
-    path: Path
-    """The video, which is there when nothing is missing."""
-    subfolder: str
-    missing: tuple[int, ...]
-
-
-def write_pictures(images: Tensor, part: VideoRange, name: str, format: Format) -> Written:
+def write_pictures(
+    images: Tensor, part: VideoRange, name: str, format: Format, tags: Mapping[str, str]
+) -> tuple[SavedVideo, tuple[int, ...]]:
     """Write the pictures [F, H, W, 3] of a range; when no range is missing any more, make the video of them.
 
-    Raises ValueError or OSError, and then nothing of this range is kept.
+    Gives the video, and the ranges that it still lacks. `tags` are stored in it. Raises ValueError or OSError, and then
+    nothing of this range is kept.
     """
     if len(images) != len(part.frames):
         raise ValueError(
@@ -130,8 +124,8 @@ def write_pictures(images: Tensor, part: VideoRange, name: str, format: Format) 
     size = images.shape[2], images.shape[1]
     missing = write_range(path, format, part, size, _with_progress(images[part.new_from :, ..., :3]))
     if not missing:
-        join_ranges(path, format, part)
-    return Written(path, subfolder, missing)
+        join_ranges(path, format, part, tags)
+    return SavedVideo(path, subfolder, format), missing
 
 
 def _with_progress(images: Tensor) -> Iterator[Tensor]:
@@ -153,9 +147,9 @@ def _place(name: str, format: Format) -> tuple[Path, str]:
     return Path(folder, f"{stem}{format.suffix}"), subfolder
 
 
-def progress_of(part: VideoRange, written: Written) -> str:
+def progress_of(part: VideoRange, video: SavedVideo, missing: tuple[int, ...]) -> str:
     """What to tell the artist after a range was written."""
     text = f"range {part.index + 1} of {part.num_ranges} is written"
-    if written.missing:
-        return f"{text}; {len(written.missing)} to go, the next has range_index {written.missing[0]}"
-    return f"{text}; all are there: {Path(written.subfolder, written.path.name)}, {part.num_frames} frames"
+    if missing:
+        return f"{text}; {len(missing)} to go, the next has range_index {missing[0]}"
+    return f"{text}; all are there: {Path(video.subfolder, video.path.name)}, {part.num_frames} frames"

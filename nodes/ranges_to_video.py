@@ -1,11 +1,10 @@
 """Node: ranges of pictures that come back from an upscaler become one video."""
 
 from ..histream_core.formats import FORMATS, find_format
-from . import host, host_frames
-from .api import CATEGORY, InputImpl, Range, blocked, io, ui
+from . import host, host_frames, host_graph, kept_video
+from .api import CATEGORY, Range, blocked, io, ui
 
 FILE_FORMATS = tuple(dict.fromkeys(known.name for known in FORMATS if not known.is_sequence))
-PLAYS_IN_BROWSERS = "h264-mp4"
 
 
 class RangesToVideo(io.ComfyNode):
@@ -20,6 +19,7 @@ class RangesToVideo(io.ComfyNode):
             "where it was; a range that is run again replaces its file. Every frame is in the video once.",
             search_aliases=["HiStream", "upscale video", "save video", "combine video", "join video"],
             is_output_node=True,
+            hidden=kept_video.HIDDEN,
             inputs=[
                 io.Image.Input(
                     "images", tooltip="The frames of one range: any size, but as many as Frames of a Video gave."
@@ -51,15 +51,14 @@ class RangesToVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, range, name, format=FILE_FORMATS[0]):
-        written = host_frames.write_pictures(images, range, name, find_format(format))
-        text = host_frames.progress_of(range, written)
+        tags = host_graph.tags_of(cls.hidden)
+        video, missing = host_frames.write_pictures(images, range, name, find_format(format), tags)
+        text = host_frames.progress_of(range, video, missing)
         host.tell(text)
-        if written.missing:
-            return io.NodeOutput(blocked(None), ui=ui.PreviewText(text))
-        shown = {} if format != PLAYS_IN_BROWSERS else preview(written)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(written.path)), ui=ui.PreviewText(text).as_dict() | shown)
-
-
-def preview(written: host_frames.Written) -> dict:
-    saved = ui.SavedResult(written.path.name, written.subfolder, io.FolderType.output)
-    return ui.PreviewVideo([saved]).as_dict()
+        shown = ui.PreviewText(text).as_dict()
+        if missing:
+            return io.NodeOutput(blocked(None), ui=shown)
+        player = kept_video.player([video])
+        return io.NodeOutput(
+            kept_video.video_socket(video.path, video.format), ui=shown | (player.as_dict() if player else {})
+        )

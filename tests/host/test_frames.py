@@ -6,6 +6,7 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -216,7 +217,7 @@ def put(pack):
 
     def run(images, part, name="a/up", known="h264-mp4"):
         done = pack.part("nodes.ranges_to_video").RangesToVideo.execute(images, part, name, known)
-        return done.result[0], done.ui if isinstance(done.ui, dict) else done.ui.as_dict()
+        return done.result[0], done.ui
 
     return run
 
@@ -336,6 +337,8 @@ def test_on_a_server_a_queue_of_runs_walks_through_a_video(server):
         assert run.error == "" and run.outputs[joiner]["text"][0].startswith(f"range {index + 1} of 3 is written")
         assert ("99" in run.outputs) == (index == 2)
     assert run.outputs[joiner]["images"] == [{"filename": "upscaled.mp4", "subfolder": "video", "type": "output"}]
+    with av.open(str(folder / "upscaled.mp4")) as container:
+        assert json.loads(container.metadata["prompt"])[joiner]["class_type"] == "HiStreamRangesToVideo"
     assert (probe(folder / "upscaled.mp4").num_frames, probe(folder / "upscaled.mp4").width) == (23, 128)
     assert numbers(frames_of(folder / "upscaled.mp4"), 23) == list(range(23))
     reader["range_index"] = 3
