@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from histream_core import demo
 from histream_core.cli import main
+from histream_core.cli.plot import LEFT, WIDTH
 from histream_core.cli.progress import follow
 from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
@@ -152,13 +154,18 @@ def test_figures_do_not_depend_on_the_number_of_threads(here, evaluate):
 
 
 def test_a_table_and_a_sheet_are_for_people(here, painted, capsys):
-    words = ["--prompts", "4", "--frames", "9", "--controls", "--against", "full", "--sheet", "sheet.png"]
-    assert main(["eval", "--demo", *words]) == 0
+    words = ["--prompts", "4", "--frames", "9", "--controls", "--against", "full"]
+    assert main(["eval", "--demo", *words, "--sheet", "sheet.png", "--plot", "plot.svg"]) == 0
     said = capsys.readouterr().out
     for line in ("colour          1.000 [0.250, 1.000]", "held out (2)", "better than chance: nothing", "\nchance"):
         assert line in said, line
     assert "histream less full, prompt by prompt" in said
     assert (here / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+    picture = ElementTree.parse(here / "plot.svg").getroot()
+    dots = [dot for dot in picture.iter("{http://www.w3.org/2000/svg}circle") if dot.get("r") == "3.5"]
+    assert len(dots) == 4 * len(SCORES)
+    background = [float(dot.get("cx")) for dot in dots[12:16]]
+    assert background == [LEFT + WIDTH, LEFT + WIDTH, LEFT, LEFT], "noise shows none that is asked for"
 
 
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(here, refusal):

@@ -15,7 +15,7 @@ from ..reading import frames_of
 from .evaluate_demo import run_demo_evaluation
 from .progress import follow
 
-ONLY_DEMO = ("prompts", "seed", "mode", "against", "controls", "frames", "sheet", "csv", "device")
+ONLY_DEMO = ("prompts", "seed", "mode", "against", "controls", "frames", "sheet", "plot", "csv", "device")
 ONLY_VIDEOS = ("videos", "reference", "motion_every", "clip", "prompt")
 DEFAULTS = {"prompts": 24, "seed": 0, "mode": "histream", "frames": 21, "device": "cpu", "motion_every": 1}
 
@@ -46,6 +46,7 @@ def _add_demo_options(group: Any) -> None:
     group.add_argument("--controls", action="store_true", help="also random weights and an empty prompt")
     group.add_argument("--frames", metavar="N", type=int, help="of a clip, 4n + 1, at least 9 (default: 21)")
     group.add_argument("--sheet", metavar="FILE.png", type=Path, help="write a contact sheet of the clips")
+    group.add_argument("--plot", metavar="FILE.svg", type=Path, help="write the means and intervals as a picture")
     group.add_argument("--csv", metavar="FILE.csv", type=Path, help="write a line for each clip")
     group.add_argument("--device", metavar="D", help="cuda, mps, cpu (default: cpu)")
 

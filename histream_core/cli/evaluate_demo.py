@@ -19,6 +19,7 @@ from ..evaluation.prompts import Asked, chance, draw_prompts
 from ..evaluation.scores import SCORES, WORDS
 from ..media import write_png
 from .contact_sheet import contact_sheet, pick
+from .plot import interval_plot
 from .progress import progress_bar, tell
 from .videos import plan_video
 from .weights import demo_source, pick_device
@@ -52,12 +53,16 @@ def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         write_png(args.sheet, contact_sheet(strips, columns=COLUMNS, width=TILE))
     if args.csv:
         write_whole(args.csv, _rows(made).encode())
+    if args.plot:
+        title = f"{args.prompts} prompts, seed {args.seed}: means and 95% intervals"
+        picture = interval_plot(title, {name: estimates(clips) for name, clips in made.items()})
+        write_whole(args.plot, picture.encode())
     return about | _result(made, about), "\n".join(_lines(made, about))
 
 
 def _check_files(args: argparse.Namespace) -> None:
     """Refuse what could not be written. Raises ValueError or OSError."""
-    for path, suffix in ((args.sheet, ".png"), (args.csv, ".csv")):
+    for path, suffix in ((args.sheet, ".png"), (args.csv, ".csv"), (args.plot, ".svg")):
         if path and path.suffix.lower() != suffix:
             raise ValueError(f'"{path.name}" is not a name for a {suffix[1:].upper()} file: use {path.stem}{suffix}')
         if path:

@@ -1,0 +1,60 @@
+"""Means with their intervals as a picture in SVG, written by hand: a row for each score, a colour for each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+
+from ..evaluation.bootstrap import Estimate
+
+LEFT, WIDTH, RIGHT = 130, 480, 20
+HEAD, STEP, GAP = 44, 11, 10
+COLOURS = ("#2563eb", "#dc2626", "#6b7280", "#16a34a")
+
+
+def interval_plot(title: str, arms: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """The picture for scores in [0, 1]: all arms have the same scores, in the same order."""
+    names = list(next(iter(arms.values())))
+    row = STEP * len(arms) + GAP
+    height = HEAD + row * len(names) + 24
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + RIGHT}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        _text(8, 16, title),
+        *_legend(list(arms)),
+        *_axis(height),
+    ]
+    for number, name in enumerate(names):
+        top = HEAD + number * row
+        lines.append(_text(8, top + row / 2, name.replace("_", " ")))
+        for place, scores in enumerate(arms.values()):
+            lines += _whisker(scores[name], top + GAP / 2 + (place + 0.5) * STEP, COLOURS[place % len(COLOURS)])
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _x(value: float) -> float:
+    return LEFT + value * WIDTH
+
+
+def _legend(names: list[str]) -> Iterator[str]:
+    for place, name in enumerate(names):
+        left = LEFT + place * WIDTH / len(names)
+        yield f'<circle cx="{left:.1f}" cy="30" r="4" fill="{COLOURS[place % len(COLOURS)]}"/>'
+        yield _text(left + 8, 34, name)
+
+
+def _axis(height: float) -> Iterator[str]:
+    for tenth in range(0, 11, 2):
+        x = _x(tenth / 10)
+        yield f'<line x1="{x:.1f}" y1="{HEAD}" x2="{x:.1f}" y2="{height - 20}" stroke="#e5e7eb"/>'
+        yield _text(x - 8, height - 6, f"{tenth / 10:.1f}")
+
+
+def _whisker(one: Estimate, y: float, colour: str) -> Iterator[str]:
+    yield f'<line x1="{_x(one.low):.1f}" y1="{y:.1f}" x2="{_x(one.high):.1f}" y2="{y:.1f}" stroke="{colour}"/>'
+    yield f'<circle cx="{_x(one.mean):.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
+
+
+def _text(x: float, y: float, words: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
