@@ -1,9 +1,29 @@
-"""Make the core and the tests' own modules importable from a checkout."""
+"""Make the core and the tests' own modules importable from a checkout; what the tests of the command line share."""
 
 import sys
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parent
 
 # At the end: a host's own `nodes` module, where there is one, must win over our folder.
 sys.path += [str(TESTS), str(TESTS.parent)]
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A folder with a transformer, a VAE, a text encoder and text embeddings, all tiny and random."""
+    from tiny_cli import write_weights
+
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, weights):
+    """An empty current folder, and the tiny weights as the bundled ones."""
+    from tiny_cli import bundle
+
+    bundle(monkeypatch, weights)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -13,50 +13,20 @@ import pytest
 import test_text
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_cli import SIDE, TOLD
 
 from histream_core import __version__, demo
 from histream_core import render as road
 from histream_core.cli import main
 from histream_core.cli.costs import MODELS
 from histream_core.cli.sheet import Setting, plan_setting
-from histream_core.demo.text import DemoTextEncoder
 from histream_core.media import probe, read_frames
 from histream_core.plan import make_plan
 from histream_core.presets import MODES, PRESETS
 from histream_core.schedule import Scale
 from histream_core.wan_model import WanConfig, WanModel
-from histream_core.wan_vae import WanVAE
 
 ROOT = Path(__file__).parent.parent
-SIDE = 64
-TOLD = {"config": json.dumps({"transformer": {"num_heads": 2}})}  # too narrow for heads of 128
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """A folder with a transformer, a VAE, a text encoder and text embeddings, all tiny."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    model = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=2, text_dim=64))
-    for p in model.parameters():
-        p.data.normal_(0, 0.1)
-    save_file(model.state_dict(), folder / "wan.safetensors", TOLD)
-    save_file(WanVAE(dim=4).state_dict(), folder / "vae.safetensors")
-    save_file(DemoTextEncoder().state_dict(), folder / "text.safetensors")
-    save_file({"embeds": torch.randn(7, 64)}, folder / "embeds.safetensors")
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, weights):
-    """An empty current folder, and the tiny weights as the bundled ones."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "TRANSFORMER_PATH", weights / "wan.safetensors")
-    monkeypatch.setattr(demo, "VAE_PATH", weights / "vae.safetensors")
-    monkeypatch.setattr(demo, "TEXT_PATH", weights / "text.safetensors")
-    monkeypatch.setattr(demo, "WIDTH", SIDE)
-    monkeypatch.setattr(demo, "HEIGHT", SIDE)
-    return tmp_path
 
 
 def render_words(weights, *more):
@@ -85,7 +55,7 @@ def test_demo_writes_a_video_that_plays_and_says_where_it_is(here, capsys):
     assert main(["demo", "--seconds", "1"]) == 0
     path, _, rest = capsys.readouterr().out.strip().partition(": ")
     assert Path(path) == here / "histream-demo.mp4"
-    assert "17 frames of 64x64, 1.1 s at 16 fps" in rest
+    assert "17 frames of 32x32, 1.1 s at 16 fps" in rest
     info = probe(path)
     assert (info.num_frames, info.width, info.height, info.fps) == (17, SIDE, SIDE, 16)
     assert os.listdir(here) == ["histream-demo.mp4"]

@@ -7,46 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
-from histream_core import demo, wan, writers
+from histream_core import wan, writers
 from histream_core.cli import main, memory
-from histream_core.demo.text import DemoTextEncoder
 from histream_core.media import probe
-from histream_core.wan_model import WanConfig, WanModel
-from histream_core.wan_vae import WanVAE
 
-SIDE = 32
 RED, BLUE = "a red circle moves right", "a blue square moves up"
 LENGTH = ["--seconds", "2"]
 """Three chunks of 9, 12 and 12 frames."""
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    model = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=2, text_dim=64))
-    for parameter in model.parameters():
-        parameter.data.normal_(0, 0.1)
-    save_file(model.state_dict(), folder / "wan.safetensors", {"config": '{"transformer": {"num_heads": 2}}'})
-    save_file(WanVAE(dim=2).state_dict(), folder / "vae.safetensors")
-    save_file(DemoTextEncoder().state_dict(), folder / "text.safetensors")
-    save_file({"embeds": torch.randn(7, 64)}, folder / "embeds.safetensors")
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, weights):
-    """An empty current folder, and the tiny weights as the bundled ones."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("TRANSFORMER", "VAE", "TEXT"):
-        file = {"TRANSFORMER": "wan"}.get(name, name.lower())
-        monkeypatch.setattr(demo, f"{name}_PATH", weights / f"{file}.safetensors")
-    monkeypatch.setattr(demo, "WIDTH", SIDE)
-    monkeypatch.setattr(demo, "HEIGHT", SIDE)
-    return tmp_path
 
 
 @pytest.fixture
