@@ -86,6 +86,8 @@ def test_the_ids_are_those_that_were_shipped():
         "HiStreamAnchorWindowSampler",
         "HiStreamAnchorWindowSamplerSelect",
         "HiStreamStreamingVAEDecode",
+        "HiStreamVideoFrames",
+        "HiStreamRangesToVideo",
         "HiStreamDemoModel",
     }
     declared = set(re.findall(r'node_id="(\w+)"', "".join(path.read_text(encoding="utf-8") for path in NODE_FILES)))

@@ -23,8 +23,9 @@ from histream_core.media import read_frames  # noqa: E402
 SIZE = (600, 400)
 SHARP = 2  # drawn larger and shrunk
 DARK, PALE, DIM = (24, 26, 32), (240, 240, 245), (165, 170, 185)
-LOW, HIGH = (86, 140, 220), (240, 170, 70)
+LOW, HIGH, FAINT = (86, 140, 220), (240, 170, 70), (52, 56, 68)
 DEMO = "histream_1_try_it_now"
+RANGES = "histream_9_to_an_upscaler"
 DIAGRAMS = {
     "histream_2_text_to_1080p": ("Text to 1080p", "HiStream: 2 + 2 steps in every chunk", [(2, 2)] * 4),
     "histream_3_text_to_1080p_faster": (
@@ -79,6 +80,20 @@ def draw_diagram(name: str, title: str, subtitle: str, chunks: list[tuple[int, i
     card.save(name)
 
 
+def draw_ranges() -> None:
+    card = Card("Out to an upscaler", "range by range, as much as memory holds")
+    for frame in range(18):
+        left = 32 + 30 * frame
+        card.box(left, 136, left + 24, 160, LOW if 6 <= frame < 12 else FAINT)
+        card.box(left, 236, left + 24, 308, HIGH if frame < 12 else FAINT)
+    card.text((32, 168), "the video", 14, DIM)
+    card.text((32, 316), "the video, upscaled", 14, DIM)
+    for left in (212, 386):
+        card.box(left, 164, left + 2, 232, PALE)
+    card.text((300, 198), "one run, one range", 15, PALE, middle=True)
+    card.save(RANGES)
+
+
 def draw_demo(frames: list, fps: int = 16) -> None:
     card = Card("Try it now", "the demo model: no download, any computer")
     for place, part in enumerate((0.1, 0.5, 0.9)):
@@ -108,6 +123,7 @@ def main() -> None:
     parser.add_argument("--diagrams", action="store_true", help="only those that need no ComfyUI")
     for name, diagram in DIAGRAMS.items():
         draw_diagram(name, *diagram)
+    draw_ranges()
     if not parser.parse_args().diagrams:
         draw_demo(run_demo(Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()))
 

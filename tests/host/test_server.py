@@ -59,10 +59,11 @@ def test_the_committed_object_info_is_that_of_the_host(object_info):
     assert not stale, f"{OBJECT_INFO} was stale and is now rewritten: commit it"
 
 
-def test_the_pack_loads_without_a_complaint_in_the_log(server, object_info):
+def test_the_pack_loads_without_a_complaint_in_the_log(server, object_info, pack):
     lines = [line for line in server.read_log().splitlines() if "histream" in line.lower()]
     assert not [line for line in lines if "fail" in line.lower() or "error" in line.lower()]
-    assert len([name for name in object_info if name.startswith("HiStream")]) == 7
+    ours = {node.define_schema().node_id for node in pack.part("nodes").NODES}
+    assert {name for name in object_info if name.startswith("HiStream")} == ours
 
 
 def test_the_demo_workflow_runs_and_writes_a_file_that_plays(server, convert):
