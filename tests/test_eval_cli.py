@@ -100,6 +100,7 @@ def test_the_painter_scores_one_and_the_controls_are_at_chance(here, painted, ev
     assert found["size"] > 0.97 and found["speed"] == pytest.approx(1)
     assert found["drift"] < 0.02 and found["flicker"] < 0.001
     assert found["intervals"]["shape"] == [0.75, 1]
+    assert found["held_out"]["ratios"] == pytest.approx({"size": 1, "speed": 1}, abs=0.03)
     for name in ("seen", "held_out"):
         assert found[name]["prompts"] == 6 and found[name]["colour"] == 1
     assert set(found["controls"]) == {"random weights", "empty prompt"}
@@ -159,6 +160,7 @@ def test_a_table_and_a_sheet_are_for_people(here, painted, capsys):
     said = capsys.readouterr().out
     for line in ("colour          1.000 [0.250, 1.000]", "held out (2)", "better than chance: nothing", "\nchance"):
         assert line in said, line
+    assert "1.00 times its speed" in said
     assert "histream less full, prompt by prompt" in said
     assert (here / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     picture = ElementTree.parse(here / "plot.svg").getroot()

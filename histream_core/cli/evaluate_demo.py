@@ -12,7 +12,17 @@ import numpy as np
 
 from .. import demo
 from ..disk import check_folder, write_whole
-from ..evaluation.arms import Arm, Clip, better_than_chance, differences, estimates, groups, make_clip, untrained
+from ..evaluation.arms import (
+    Arm,
+    Clip,
+    better_than_chance,
+    differences,
+    estimates,
+    groups,
+    make_clip,
+    ratios,
+    untrained,
+)
 from ..evaluation.bootstrap import Estimate
 from ..evaluation.judge import LAG
 from ..evaluation.prompts import Asked, chance, draw_prompts
@@ -109,25 +119,28 @@ def _remark(clip: Clip) -> str:
 def _result(made: Mapping[str, list[Clip]], about: Mapping) -> dict:
     """All figures as plain values; those of `mode` itself stand at the top."""
     ours = made[about["mode"]]
-    result = {**_values(estimates(ours)), **_groups(ours), "chance": _chance(ours)}
+    result = {**_figures(ours), "chance": _chance(ours)}
     if about["against"]:
         theirs = made[about["against"]]
-        result["versus"] = {**_values(estimates(theirs)), **_groups(theirs)}
+        result["versus"] = _figures(theirs)
         result["difference"] = {
             name: _values(differences(group, groups(theirs)[name])) for name, group in groups(ours).items()
         }
     controls = {name: made[name] for name in CONTROLS if name in made}
     if controls:
         result["controls"] = {
-            name: {**_values(estimates(clips)), **_groups(clips), "better_than_chance": _lucky(clips)}
-            for name, clips in controls.items()
+            name: {**_figures(clips), "better_than_chance": _lucky(clips)} for name, clips in controls.items()
         }
     return result
 
 
-def _groups(clips: Sequence[Clip]) -> dict:
-    both = groups(clips)
-    return {name: {"prompts": len(both[name]), **_values(estimates(both[name]))} for name in ("seen", "held_out")}
+def _figures(clips: Sequence[Clip]) -> dict:
+    """Scores of all clips, and under their names those of seen and of held-out prompts."""
+    found = {
+        name: {"prompts": len(group), **_values(estimates(group)), "ratios": ratios(group)}
+        for name, group in groups(clips).items()
+    }
+    return {**found.pop("all"), **found}
 
 
 def _chance(clips: Sequence[Clip]) -> dict:
@@ -156,6 +169,9 @@ def _lines(made: Mapping[str, list[Clip]], about: Mapping) -> Iterator[str]:
         if arm in CONTROLS:
             lucky = better_than_chance(clips)
             yield f"better than chance: {', '.join(lucky) or 'nothing'}"
+        else:
+            share = ratios(clips)
+            yield f"on average {share['size']:.2f} times the painter's size, {share['speed']:.2f} times its speed"
     luck = [chance([clip.asked.combination for clip in group]) for group in ours.values()]
     yield from _table("chance", counts, luck)
     if about["against"]:

@@ -17,7 +17,7 @@ from ..noise import SeededNoise
 from ..plan import Plan
 from ..render import Order, Report, Weights, collect, silent
 from .bootstrap import Estimate, difference, estimate
-from .judge import Verdict
+from .judge import Verdict, painted_area
 from .prompts import Asked, chance
 from .scores import SCORES, WORDS, score
 
@@ -72,6 +72,12 @@ def groups(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
 def estimates(clips: Sequence[Clip]) -> dict[str, Estimate]:
     """Mean and interval of every score."""
     return {name: estimate([clip.scores[name] for clip in clips]) for name in SCORES}
+
+
+def ratios(clips: Sequence[Clip]) -> dict[str, float]:
+    """Mean size and speed as shares of the painter's: below 1 is too small, too slow."""
+    sizes = [clip.verdict.area / painted_area(clip.asked.combination.shape) for clip in clips]
+    return {"size": float(np.mean(sizes)), "speed": float(np.mean([clip.verdict.speed for clip in clips]))}
 
 
 def differences(ours: Sequence[Clip], theirs: Sequence[Clip]) -> dict[str, Estimate]:
