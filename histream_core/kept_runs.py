@@ -6,7 +6,7 @@ B batch, C channels, T latent frames, F pixel frames, H W in pixels here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from .session import (
     fingerprint_weights,
     hash_tensor,
 )
-from .session.video import chunks_on_disk, first_frame, join_video, open_video, write_cuts
+from .session.video import chunks_on_disk, first_frame, join_finished, join_video, open_video, write_cuts
 from .stream import Given, Prompt, Stream
 from .wan import Text
 from .writing import BackgroundWriter
@@ -98,13 +98,14 @@ def make_video(
     tags: Mapping[str, str] | None = None,
     report: Report = silent,
     on_frames: Callable[[Tensor], None] | None = None,
+    stops: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
 ) -> Progress:
     """Take a run to its end from wherever it stands, and write its video and cut list; return the counts and times.
 
     `make_session` gets the progress, to count its network calls in, and what to report it to before each of them.
     `tags` are stored in the video besides prompts and seeds. `on_frames` is shown the frames [F, H, W, 3] of each
-    chunk. Raises ValueError and OSError that say what to change; what is finished stays then, and after
-    KeyboardInterrupt too.
+    chunk. Raises ValueError and OSError that say what to change; what is finished stays then. After an exception of
+    `stops`, with which the user stopped the run, there is also a video of what is finished.
     """
     manifest, folder = journal.manifest, journal.folder
     tags = metadata([s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]) | dict(tags or {})
@@ -114,6 +115,7 @@ def make_video(
         writer = None
     else:
         writer = BackgroundWriter(open_video(folder, manifest, first, tags), times=progress.times)
+        writer.keep_on = stops
 
     def watch(progress: Progress) -> None:
         if writer:
@@ -121,14 +123,19 @@ def make_video(
         report(progress)
 
     session = make_session(progress, watch)
-    with closing(session.run(first)) as chunks, writer or nullcontext():
-        for finished in timed_decode(chunks, progress.times):
-            if finished.frames is not None:
-                writer.write(finished.frames[0])
-                progress.count_chunk(finished.frames.shape[1])
-                if on_frames:
-                    on_frames(finished.frames[0])
-            watch(progress)
+    try:
+        with closing(session.run(first)) as chunks, writer or nullcontext():
+            for finished in timed_decode(chunks, progress.times):
+                if finished.frames is not None:
+                    writer.write(finished.frames[0])
+                    progress.count_chunk(finished.frames.shape[1])
+                    if on_frames:
+                        on_frames(finished.frames[0])
+                watch(progress)
+    except stops:
+        with suppress(OSError, ValueError):  # a courtesy: the segments are there in any case
+            join_finished(folder, manifest, tags)
+        raise
     if writer:
         progress.note_first(writer.num_frames, 1)
     join_video(folder, manifest, tags)

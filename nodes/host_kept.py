@@ -19,7 +19,7 @@ from ..histream_core.render import Progress, counted
 from ..histream_core.schedule import Scale
 from ..histream_core.session import Journal, Session, Snapshots, clean
 from ..histream_core.session.manifest import kept_frames
-from ..histream_core.session.video import chunks_on_disk, format_of, video_path
+from ..histream_core.session.video import chunks_on_disk, format_of, unfinished_path, video_path
 from ..histream_core.session.whole_latent import map_latent, write_latent
 from ..histream_core.stream import Given, Stream
 from . import host
@@ -82,7 +82,8 @@ class KeptRunSampler(host.ChunkSampler):
             if progress.first_frames is not None:
                 host.tell(describe(progress))
 
-        self.on_end(make_video(journal, make_session, tags=self.tags, report=report, on_frames=show))
+        made = make_video(journal, make_session, tags=self.tags, report=report, on_frames=show, stops=STOPS)
+        self.on_end(made)
         last = manifest.plan.chunks[-1]
         yield journal.read(last.index)[:, :, : kept_frames(manifest.plan, last)]
 
@@ -116,7 +117,9 @@ def carry_on(model, vae, journal: Journal, choice: VideoChoice, *, tags: Mapping
             clean(folder, video=True)
         else:
             kept = f"{journal.finished} of {manifest.num_chunks} chunks are kept in {name}"
-            host.warn(f"{kept}: press Run again to go on, or use Resume Run")
+            unfinished = unfinished_path(folder, manifest)
+            seen = f" ({unfinished.name} shows them)" if unfinished.exists() else ""
+            host.warn(f"{kept}{seen}: press Run again to go on, or use Resume Run")
         raise
     summary = f"{name}: {describe(reports[0])}"
     logging.getLogger("histream").info(summary)

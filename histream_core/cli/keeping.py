@@ -16,7 +16,7 @@ from ..plan import Plan
 from ..render import Weights
 from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, start
 from ..session.journal import MANIFEST
-from ..session.video import check_room, format_of, section_paths, video_path
+from ..session.video import check_room, format_of, section_paths, unfinished_path, video_path
 from .memory import check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
@@ -99,6 +99,9 @@ def carry_on(
             progress = go_on(weights, journal, texts, snapshots=snapshots, report=report)
     except KeyboardInterrupt as stop:
         done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
+        unfinished = unfinished_path(folder, manifest)
+        if unfinished.exists():
+            done = f"{done} ({unfinished.name} shows them)"
         raise KeyboardInterrupt(f"{done}, go on with: histream resume {folder}") from stop
     settings = manifest.settings
     result = {

@@ -44,6 +44,7 @@ from .video import (
     picture_files,
     section_paths,
     segment_files,
+    unfinished_path,
     video_path,
 )
 
@@ -225,7 +226,8 @@ def clean(folder: str | Path, *, video: bool = False) -> int:
         with contextlib.suppress(DamagedRunError):
             manifest = read_manifest(folder)
             freed += _remove(segment_files(folder))
-            files = [video_path(folder, manifest), *section_paths(folder, manifest), *(folder / name for name in CUTS)]
+            files = [video_path(folder, manifest), unfinished_path(folder, manifest), *section_paths(folder, manifest)]
+            files += [folder / name for name in CUTS]
             freed += _remove([path for path in map(partial_name, files) if path.is_file()])
             if video:
                 freed += _remove(picture_files(folder, manifest))

@@ -119,6 +119,24 @@ def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = Non
             own = {"prompt": section.prompt, "seed": str(section.seed)}
             tags = {name: own.get(name, text) for name, text in (metadata or {}).items()}
             _join(folder, manifest, range(section.start, section.stop), inside(folder / section.file), tags)
+    unfinished_path(folder, manifest).unlink(missing_ok=True)
+    return path
+
+
+def unfinished_path(folder: Path, manifest: Manifest) -> Path:
+    """Where the video of a stopped run lies, as far as it goes."""
+    path = video_path(folder, manifest)
+    return inside(path.with_name(f"{path.stem}.unfinished{path.suffix}"))
+
+
+def join_finished(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path | None:
+    """Make a video of what a stopped run has finished, to look at; say where. None where there is nothing to join."""
+    done, chunks = chunks_on_disk(folder, manifest), manifest.plan.chunks
+    if not done or format_of(manifest.settings).is_sequence:
+        return None
+    path = unfinished_path(folder, manifest)
+    end = first_frame(chunks[done]) if done < len(chunks) else manifest.plan.pixel_frames
+    _join(folder, manifest, range(end), path, metadata)
     return path
 
 

@@ -118,6 +118,8 @@ def test_a_cancelled_run_goes_on_by_the_node_and_comes_to_the_same_bytes(
         keep()
     monkeypatch.undo()
     finished = len(list((nodes.output / "shots/run_00001/chunks").iterdir()))
+    unfinished = nodes.output / "shots/run_00001/video.unfinished.mkv"
+    assert (probe(unfinished).num_frames if finished else 0) == max(0, 12 * finished - 3)
     _, video, run = nodes.resume_run(load_wan(), vae, "shots/run").result
     assert finished < 5
     assert run == "shots/run_00001"
