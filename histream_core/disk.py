@@ -102,20 +102,24 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
 
 
-def check_space(folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1) -> None:
+def check_space(
+    folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1, latents: int = 0
+) -> None:
     """Refuse a video that has no room in `folder`, or a folder that cannot be written, before any work is done.
 
-    `copies` is 2 where segments are kept beside the file that they are joined into. The size is an estimate: see
-    `Format.num_bytes`. Raises FileNotFoundError, PermissionError or another OSError.
+    `copies` is 2 where segments are kept beside the file that they are joined into, `latents` the bytes of latents
+    that are kept too. The size is an estimate: see `Format.num_bytes`. Raises FileNotFoundError, PermissionError or
+    another OSError.
     """
     check_folder(folder / "file")
     try:
         tempfile.TemporaryFile(dir=folder).close()  # asking for permissions is not enough: disks can be read-only
     except OSError as error:
         raise type(error)(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
-    needed, free = format.num_bytes(size, num_frames) * copies * MARGIN, shutil.disk_usage(folder).free
+    needed = (format.num_bytes(size, num_frames) * copies + latents) * MARGIN
+    free, name = shutil.disk_usage(folder).free, f"{format.name} and latents" if latents else format.name
     if needed > free:
         raise OSError(
-            f"{num_frames} frames of {size[0]}x{size[1]} as {format.name} need about {needed / GIGABYTE:.1f} GB in "
+            f"{num_frames} frames of {size[0]}x{size[1]} as {name} need about {needed / GIGABYTE:.1f} GB in "
             f"{folder}, where {free / GIGABYTE:.1f} GB are free: free space, choose another folder or a smaller format"
         )

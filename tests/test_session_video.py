@@ -6,6 +6,7 @@ video, a cut list without the files, room for two copies where three are written
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections import Counter, namedtuple
@@ -19,6 +20,7 @@ from tiny_runs import SMALL, complete, files_in, manifest, plan
 from histream_core import session
 from histream_core.decode import StreamingDecoder
 from histream_core.formats import FORMATS
+from histream_core.schedule import Scale
 from histream_core.session import branch, branched, clean, retry, start
 from histream_core.session.video import check_room, first_frame, join_video, open_video, section_paths, write_cuts
 
@@ -106,10 +108,11 @@ def test_a_folder_of_pictures_has_no_section_files():
 
 
 @pytest.mark.parametrize(("copies", "section_files"), [(2, False), (3, True)])
-def test_room_is_asked_for_every_copy(tmp_path, monkeypatch, copies, section_files):
+def test_room_is_asked_for_every_copy_and_for_the_latents(tmp_path, monkeypatch, copies, section_files):
     known = next(known for known in FILES if known.name == "prores-422hq")
     run = sectioned(known, size=(1920, 1080), section_files=section_files)
-    needed = int(known.num_bytes((1920, 1080), 53) * copies * 1.1)
+    latents = 2 * 16 * run.plan.cached_frames * 4 * math.prod(run.plan.grids[Scale.HIGH])
+    needed = int((known.num_bytes((1920, 1080), 53) * copies + latents) * 1.1)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage(needed + 10))
     check_room(tmp_path, run.plan, run.settings)

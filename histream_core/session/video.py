@@ -7,7 +7,6 @@ a run can be made longer. For editors each section, a stretch of one prompt and 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from .. import cutlist
 from ..container import join
-from ..disk import GIGABYTE, MARGIN, check_space, write_whole
+from ..disk import check_space, write_whole
 from ..formats import Format, find_format
 from ..pixels import Metadata
 from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk, Plan
@@ -28,6 +27,9 @@ SEGMENTS = "segments"
 CUTS = ("cuts.edl", "cuts.json")
 
 LATENT_CHANNELS, FLOAT_BYTES = 16, 4
+
+LATENT_COPIES = 2
+"""A chunk each, and all of them in one file for the host's nodes."""
 
 _SEGMENT = re.compile(r"seg-[0-9]{5}(\.partial)?\.[a-z0-9]+")
 
@@ -56,15 +58,10 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> 
     format.check_size(settings.size)
     frame_rate(settings.fps)
     left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
-    check_space(place, format, settings.size, left, copies=1 if format.is_sequence else 2 + settings.section_files)
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
-    free = shutil.disk_usage(place).free
-    if latents * MARGIN > free:
-        raise OSError(
-            f"the latents of the run need {latents / GIGABYTE:.1f} GB in {place}, where {free / GIGABYTE:.1f} GB are "
-            "free: free space or choose another folder"
-        )
+    copies = 1 if format.is_sequence else 2 + settings.section_files
+    check_space(place, format, settings.size, left, copies=copies, latents=LATENT_COPIES * latents)
 
 
 def first_frame(chunk: Chunk) -> int:
