@@ -1,7 +1,8 @@
 """The command line: `histream VERB ...`.
 
-Exit status 0, or 2 with one line on standard error that says what to change, or 130 after Ctrl-C. With --json the last
-thing on standard output is one JSON object; progress and notes go to standard error.
+Exit status 0, or 1 where a measurement misses its bar, or 2 with one line on standard error that says what to change,
+or 130 after Ctrl-C. With --json the last line on standard output is one JSON object; progress and notes go to standard
+error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 from .. import __version__
 
-BAD_INPUT, INTERRUPTED = 2, 130
+MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,14 +52,14 @@ def _run(argv: Sequence[str] | None) -> int:
         sys.stdout.write(f"{text}\n")
     if args.json:
         sys.stdout.write(f"{json.dumps(result, allow_nan=False)}\n")
-    return 0
+    return 0 if result.get("ok", True) else MISSED
 
 
 def _add_verbs(parser: Parser) -> None:
-    from . import costs, evaluate, files, runs, sheet, videos
+    from . import bench, costs, evaluate, files, runs, sheet, videos
 
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
-    for module in (videos, runs, costs, files, sheet, evaluate):
+    for module in (videos, runs, costs, files, sheet, evaluate, bench):
         for verb in module.add_to(verbs):
             verb.add_argument("--json", action="store_true", help="print one JSON object last")
 

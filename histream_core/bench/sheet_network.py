@@ -1,0 +1,193 @@
+"""The sheet's rows about the transformer: passes, whole videos, full history, the way to the pixels."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..cache import KVCache
+from ..decode import StreamingDecoder, to_frames
+from ..noise import SeededNoise
+from ..plan import Plan
+from ..presets import find_preset
+from ..schedule import Scale, Step
+from ..stream import Denoise, Prompt, Stream
+from ..transfer import upload
+from ..wan import Denoiser, RunBlock, Text, run_block
+from ..wan_model import WanModel
+from .dry_run import caches_for, random_model, random_text
+from .naive import full_history_chunks, full_history_plan
+from .sheet import ABSENT, Row, Setup
+from .sheet_parts import backends, random_vae
+
+PASSES = {
+    (Scale.HIGH, False, True): ("high, later chunk", 0.5),
+    (Scale.HIGH, True, True): ("high, cache pass of a later chunk", None),
+    (Scale.HIGH, False, False): ("high, first chunk", None),
+    (Scale.LOW, False, True): ("low, later chunk", 0.06),
+    (Scale.LOW, True, True): ("low, cache pass of a later chunk", None),
+    (Scale.LOW, False, False): ("low, first chunk", None),
+}
+"""(scale, cache pass, later chunk) of the kinds of pass, and the seconds that the compiled one may take."""
+
+
+def compiled_block(setup: Setup) -> RunBlock:
+    """`run_block`, compiled for static shapes; at most four graphs over both resolutions."""
+    return torch.compile(run_block, dynamic=False, fullgraph=True, backend=setup.backend)
+
+
+def network(setup: Setup) -> WanModel:
+    torch.manual_seed(0)
+    return random_model(setup.config, device=setup.device, dtype=setup.dtype)
+
+
+def stream_of(
+    setup: Setup, model: WanModel, plan: Plan, *, block_forward: RunBlock | None = None, denoise: Denoise | None = None
+) -> Stream:
+    """A run of a plan with noise of its own."""
+    where = {"device": setup.device, "dtype": setup.dtype}
+    denoise = denoise or Denoiser(model, dtype=setup.dtype, block_forward=block_forward)
+    prompts = [Prompt(Text(random_text(model, **where)))]
+    caches = caches_for(model, plan, **where)
+    return Stream(plan, denoise, caches, SeededNoise(0), prompts, channels=setup.config.in_dim)
+
+
+def exhaust(chunks: Iterator[Tensor]) -> Tensor:
+    """The last chunk of a run."""
+    for clean in chunks:
+        last = clean
+    return last
+
+
+class PassTimer:
+    """A denoiser that notes what each of its calls takes, the device waited for before and after."""
+
+    def __init__(self, denoise: Denoise, setup: Setup):
+        self.denoise, self.setup = denoise, setup
+        self.seconds: dict[tuple, list[float]] = {}
+
+    def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
+        kind = step.scale, step.sigma == 0, cache.pages(0).visible is not None
+        out: list[Tensor] = []
+        took = self.setup.seconds(lambda: out.append(self.denoise(latent, step, cache, text)))
+        self.seconds.setdefault(kind, []).append(took)
+        return out[0]
+
+    def rows(self, name: str, *, with_targets: bool = False) -> Iterator[Row]:
+        """The median of every kind of pass."""
+        for kind, (words, seconds) in PASSES.items():
+            target = 1000 * seconds if seconds and with_targets else None
+            yield self.setup.row(f"pass {words}, {name}", 1000 * statistics.median(self.seconds[kind]), "ms", target)
+
+
+def passes(setup: Setup) -> Iterator[Row]:
+    """Milliseconds of each kind of pass, eager and compiled, and how far the two are apart."""
+    model, last = network(setup), {}
+    for name, block_forward in (("eager", None), ("compiled", compiled_block(setup))):
+        start = time.perf_counter()
+        exhaust(stream_of(setup, model, setup.plan("histream", 6), block_forward=block_forward).chunks())
+        yield setup.row(f"first two chunks, {name}", time.perf_counter() - start, "s")
+        timer = PassTimer(Denoiser(model, dtype=setup.dtype, block_forward=block_forward), setup)
+        last[name] = exhaust(stream_of(setup, model, setup.plan("histream", 12), denoise=timer).chunks())
+        yield from timer.rows(name, with_targets=name == "compiled")
+    yield setup.row("one call, compiled from eager", _one_call_error(setup, model), "relative", 0.02)
+    yield setup.row("whole run, compiled from eager", relative_error(last["compiled"], last["eager"]), "relative")
+
+
+def _one_call_error(setup: Setup, model: WanModel) -> float:
+    """What compiling changes in what the network predicts at HIGH, in the dtype of the sheet."""
+    predicted = []
+    for block_forward in (compiled_block(setup), None):
+        stream = stream_of(setup, model, setup.plan("full", 3), block_forward=block_forward)
+        step, cache = stream.plan.chunks[0].steps[0], stream.caches[Scale.HIGH]
+        shape = torch.Size((1, setup.config.in_dim, 3, *stream.plan.grids[Scale.HIGH]))
+        cache.begin(range(3), ())
+        noise = upload(SeededNoise(0)(0, 0, shape), setup.device)
+        predicted.append(stream.denoise(noise, step, cache, stream.prompts[0].text) - noise)
+    return relative_error(*predicted)
+
+
+def cudnn_passes(setup: Setup) -> Iterator[Row]:
+    """The same, eager, where attention is cuDNN's and not what torch would choose."""
+    if setup.device.type != "cuda":
+        yield setup.row("passes with cuDNN's attention", None, note=f"{ABSENT}: no CUDA device")
+        return
+    model = network(setup)
+    denoiser = Denoiser(model, dtype=setup.dtype, attention=dict(backends())["cudnn"])
+    exhaust(stream_of(setup, model, setup.plan("histream", 6), denoise=denoiser).chunks())
+    timer = PassTimer(denoiser, setup)
+    exhaust(stream_of(setup, model, setup.plan("histream", 12), denoise=timer).chunks())
+    yield from timer.rows("eager, cuDNN attention")
+
+
+def relative_error(x: Tensor, like: Tensor) -> float:
+    """Root of the mean square of the difference, over that of `like`."""
+    x, like = x.float(), like.float()
+    return float((x - like).square().mean().sqrt() / like.square().mean().sqrt())
+
+
+def whole_videos(setup: Setup) -> Iterator[Row]:
+    """Seconds of denoising per pixel frame of a whole video."""
+    model, block_forward = network(setup), compiled_block(setup)
+    for mode, target in (("histream", 0.15), ("histream-plus", 0.10)):
+        for name, block in (("eager", None), ("compiled", block_forward)):
+            plan = setup.plan(mode)
+            if block:
+                exhaust(stream_of(setup, model, setup.plan(mode, 6), block_forward=block).chunks())
+            stream = stream_of(setup, model, plan, block_forward=block)
+            taken = setup.seconds(lambda stream=stream: exhaust(stream.chunks())) / plan.pixel_frames
+            yield setup.row(f"{mode}, denoising, {name}", taken, "s/frame", target if block else None)
+
+
+def full_history(setup: Setup) -> Iterator[Row]:
+    """The same weights in a core-style loop with full history, beside HiStream, both eager."""
+    model, where = network(setup), {"device": setup.device, "dtype": setup.dtype}
+    plan = setup.plan("histream")
+    chunks = stream_of(setup, model, plan).chunks()
+    ours = setup.seconds(lambda: exhaust(chunks)) / plan.pixel_frames
+    plan = full_history_plan(
+        find_preset("self-forcing"), width=setup.width, height=setup.height, num_frames=setup.num_frames
+    )
+    cache, text = caches_for(model, plan, **where)[Scale.HIGH], Text(random_text(model, **where))
+    denoise, channels = Denoiser(model, dtype=setup.dtype), setup.config.in_dim
+    loop = full_history_chunks(plan, denoise, cache, SeededNoise(0), text, channels=channels)
+    native = setup.seconds(lambda: exhaust(loop)) / plan.pixel_frames
+    yield setup.row("core-style loop with full history, denoising, eager", native, "s/frame")
+    yield setup.row("core-style loop with full history / histream", native / ours, "times", 2.3, at_least=True)
+
+
+def flatness(setup: Setup) -> Iterator[Row]:
+    """Seconds of every chunk of a long HiStream+ run from the third on: they are all alike."""
+    torch._dynamo.reset()  # a moving anchor is another shape, and compilers count how many there are
+    model, block_forward = network(setup), compiled_block(setup)
+    chunks = stream_of(
+        setup, model, setup.plan("histream-plus", 3 * setup.flat_chunks), block_forward=block_forward
+    ).chunks()
+    taken = sorted([setup.seconds(lambda: next(chunks)) for _ in range(setup.flat_chunks)][2:-1])
+    middle, high = statistics.median(taken), taken[int(0.9 * len(taken))]
+    yield setup.row("histream-plus, one chunk, compiled", middle, "s", 1.15)
+    yield setup.row("90th percentile of chunks / median", high / middle, "times", 1.03)
+
+
+def end_to_end(setup: Setup) -> Iterator[Row]:
+    """Noise to frames in memory: every chunk is decoded as soon as it is there."""
+    model, block_forward = network(setup), compiled_block(setup)
+    plan, vae = setup.plan("histream-plus"), random_vae(setup)
+    exhaust(stream_of(setup, model, setup.plan("histream-plus", 6), block_forward=block_forward).chunks())
+    setup.forget()
+    first: list[float] = []
+    stream, decoder = stream_of(setup, model, plan, block_forward=block_forward), StreamingDecoder(vae, rollback=False)
+    setup.wait()
+    start = time.perf_counter()
+    for clean in stream.chunks():
+        to_frames(decoder.decode(clean)).cpu()
+        first = first or [time.perf_counter() - start]
+    taken = (time.perf_counter() - start) / plan.pixel_frames
+    yield setup.row("histream-plus with the VAE", taken, "s/frame", 0.20)
+    yield setup.row("first 9 frames of histream-plus", first[0], "s", 3.0)
+    note = "" if setup.device.type == "cuda" else "absent: this device does not tell"
+    yield setup.row("peak memory of histream-plus with the VAE", setup.peak_gib(), "GiB", 35.0, note=note)
