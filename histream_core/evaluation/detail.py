@@ -1,31 +1,27 @@
-"""How much fine detail a picture holds. Pictures are luma [..., H, W] in [0, 1], numpy or torch alike."""
+"""How much fine detail frames hold. Frames are [..., H, W, 3] in [0, 1], numpy or torch alike.
+
+All three channels count: a red object on blue ground can be just as bright.
+"""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from ..pixels import BLUE, RED
-
-Picture = TypeVar("Picture")
+Frames = TypeVar("Frames")
 
 
-def luma(frames: Picture) -> Picture:
-    """Brightness [..., H, W] of frames [..., H, W, 3], by the weights of BT.709."""
-    return RED * frames[..., 0] + (1 - RED - BLUE) * frames[..., 1] + BLUE * frames[..., 2]
-
-
-def sharpness(picture: Picture) -> float:
+def sharpness(frames: Frames) -> float:
     """How strongly neighbouring pixels differ: root mean square of the Laplacian, without the outermost pixels."""
-    middle = picture[..., 1:-1, 1:-1]
-    beside = picture[..., 1:-1, :-2] + picture[..., 1:-1, 2:] + picture[..., :-2, 1:-1] + picture[..., 2:, 1:-1]
+    middle = frames[..., 1:-1, 1:-1, :]
+    beside = frames[..., 1:-1, :-2, :] + frames[..., 1:-1, 2:, :] + frames[..., :-2, 1:-1, :] + frames[..., 2:, 1:-1, :]
     return float(((4 * middle - beside) ** 2).mean()) ** 0.5
 
 
-def fine_energy(picture: Picture) -> float:
+def fine_energy(frames: Frames) -> float:
     """Energy of the finest detail: mean square of each pixel less the mean of the 3x3 pixels around it."""
-    rows, columns = (size - 2 for size in picture.shape[-2:])
-    around = sum(picture[..., i : i + rows, j : j + columns] for i in range(3) for j in range(3)) / 9
-    return float(((picture[..., 1:-1, 1:-1] - around) ** 2).mean())
+    rows, columns = (size - 2 for size in frames.shape[-3:-1])
+    around = sum(frames[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)) / 9
+    return float(((frames[..., 1:-1, 1:-1, :] - around) ** 2).mean())
 
 
 def likeness(one: float, other: float) -> float:

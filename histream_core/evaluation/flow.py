@@ -1,7 +1,7 @@
-"""Dense optical flow between two pictures: Lucas-Kanade over a pyramid, and pictures carried along by it.
+"""Dense optical flow between two pictures: Lucas-Kanade over a pyramid, in colour, and pictures carried along by it.
 
 Classical and small: learned flows (RAFT, which StreamDiffusionV2 uses) need weights that would have to be downloaded.
-Pictures are [H, W] or [H, W, 3] float in [0, 1]; flows are [2, H, W] in pixels, x to the right and y down.
+Pictures are [H, W, C] float in [0, 1]; flows are [2, H, W] in pixels, x to the right and y down.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ LEAST_SIDE = 8  # of the smallest picture of a pyramid
 ROUNDS = 5  # at each level of it
 WINDOW = 9  # pixels over which motion is taken to be the same
 BACKDROP = 17  # pixels over which brightness is taken away, so that a flicker is not read as motion
-DAMPING = 1e-4  # added to squared gradients: where there is nothing to follow, nothing moves
+DAMPING = 1e-4  # added to squared gradients, against steps that are too long
+FLAT = 1e-4  # squared gradient below which a surface is taken to stand still, as any motion would fit
 OCCLUSION = 0.01, 0.5
 """How far there and back may be off, squared: a share of both squared lengths, and pixels besides."""
 
 
 def find_flow(now: Tensor, other: Tensor) -> Tensor:
-    """Where each pixel of `now` [H, W] lies in `other`: other(p + flow(p)) = now(p). Raises ValueError for sizes."""
-    if now.shape != other.shape or now.ndim != 2 or min(now.shape) < LEAST_SIDE:
+    """Where each pixel of `now` lies in `other`: other(p + flow(p)) = now(p). Raises ValueError for sizes."""
+    if now.shape != other.shape or now.ndim != 3 or min(now.shape[:2]) < LEAST_SIDE:
         raise ValueError(
             f"pictures {list(now.shape)} and {list(other.shape)} have no flow: give two of one size, "
             f"at least {LEAST_SIDE} pixels wide and high"
         )
-    pyramid = [(now[None, None], other[None, None])]
+    pyramid = [tuple(picture.permute(2, 0, 1)[None] for picture in (now, other))]
     while min(pyramid[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
         pyramid.append(tuple(F.avg_pool2d(picture, 2) for picture in pyramid[-1]))
     flow = now.new_zeros(1, 2, *pyramid[-1][0].shape[-2:])
@@ -54,13 +55,13 @@ def _refine(now: Tensor, other: Tensor, flow: Tensor) -> Tensor:
     """A flow [1, 2, H, W] made better at one level of the pyramid."""
     padded = F.pad(now, (1, 1, 1, 1), mode="replicate")
     dx, dy = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    xx, yy, xy = _mean(dx * dx) + DAMPING, _mean(dy * dy) + DAMPING, _mean(dx * dy)
+    xx, yy, xy = _agreed(dx * dx) + DAMPING, _agreed(dy * dy) + DAMPING, _agreed(dx * dy)
     for _ in range(ROUNDS):
         left = now - _sample(other, flow)
-        x, y = _mean(dx * left), _mean(dy * left)
+        x, y = _agreed(dx * left), _agreed(dy * left)
         step = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=1) / (xx * yy - xy * xy)
         flow = _mean(flow + step.clamp(-1, 1), 3)
-    return flow
+    return flow * ((xx + yy - 2 * DAMPING) / FLAT).clamp(max=1)
 
 
 def _enlarge(flow: Tensor, size: tuple[int, int]) -> Tensor:
@@ -72,6 +73,11 @@ def _enlarge(flow: Tensor, size: tuple[int, int]) -> Tensor:
 def _mean(picture: Tensor, window: int = WINDOW) -> Tensor:
     """Each pixel's mean over the square window around it, as far as that lies inside."""
     return F.avg_pool2d(picture, window, stride=1, padding=window // 2, count_include_pad=False)
+
+
+def _agreed(picture: Tensor) -> Tensor:
+    """The mean over the window and over all channels, which move together: [1, 1, H, W]."""
+    return _mean(picture).mean(1, keepdim=True)
 
 
 def _places(flow: Tensor) -> Tensor:

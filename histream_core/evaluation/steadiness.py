@@ -5,9 +5,11 @@ Frames are [F, H, W, 3] float in [0, 1], a flat object that drifts over a plain 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from .detail import likeness, luma, sharpness
+from .detail import likeness, sharpness
 from .judge import View, correlate, look, shrink
 
 LEAST_FRAMES = 3
@@ -24,10 +26,10 @@ def drift(frames: np.ndarray) -> dict[str, float]:
     if not third:
         raise ValueError(f"{len(frames)} frames have no thirds to compare: use at least {LEAST_FRAMES}")
     first, last = look(frames[:third]), look(frames[-third:])
-    grey = np.pad(luma(frames), ((0, 0), (1, 1), (1, 1)), mode="wrap")
+    torus = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
     return {
         "colour": _colour_change(first, last),
-        "sharpness": 1 - likeness(sharpness(grey[:third]), sharpness(grey[-third:])),
+        "sharpness": 1 - likeness(sharpness(torus[:third]), sharpness(torus[-third:])),
         "outline": _outline_change(first, last),
     }
 
@@ -54,10 +56,10 @@ def flicker(frames: np.ndarray) -> float:
     Motion is the roll that lays a frame best upon the next, so an object that keeps its colour and outline has none,
     wherever it goes. Noise that is new in every frame has about 1/3.
     """
-    grey = luma(frames)
-    return float(np.mean([_change(*pair) for pair in zip(frames, frames[1:], grey, grey[1:], strict=False)]))
+    return float(np.mean([_change(now, following) for now, following in pairwise(frames)]))
 
 
-def _change(now: np.ndarray, following: np.ndarray, grey: np.ndarray, grey_following: np.ndarray) -> float:
-    fit = correlate(grey - grey.mean(), grey_following - grey_following.mean())
+def _change(now: np.ndarray, following: np.ndarray) -> float:
+    one, other = ((frame - frame.mean((0, 1))).transpose(2, 0, 1) for frame in (now, following))
+    fit = correlate(one, other).sum(0)
     return float(np.abs(np.roll(now, np.unravel_index(int(fit.argmax()), fit.shape), (0, 1)) - following).mean())

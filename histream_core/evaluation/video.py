@@ -14,7 +14,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from .detail import fine_energy, likeness, luma, sharpness
+from .detail import fine_energy, likeness, sharpness
 from .flow import LEAST_SIDE, carry, find_flow, visible
 
 FLOW_WIDTH = 512
@@ -27,8 +27,8 @@ MEASURES = {
     "warp_error": "mean square of what the flow from the frame before does not explain, where both see the same",
     "flicker": "mean change from frame to frame besides motion, as a share of full scale",
     "visible": "share of the picture that the frame before shows too",
-    "sharpness": "root mean square of the Laplacian of brightness",
-    "detail": "energy of the finest detail of brightness",
+    "sharpness": "root mean square of the Laplacian",
+    "detail": "energy of the finest detail",
     "detail_ratio": "detail as a share of the reference's",
     "drift_colour": "largest change of mean red, green, blue or saturation, from the first tenth to the last",
     "drift_sharpness": "relative change of sharpness, likewise",
@@ -113,12 +113,11 @@ def _pairs(frames: Iterable[Tensor], reference: Iterable[Tensor] | None) -> Iter
 
 
 def _read_still(readings: Readings, index: int, frame: Tensor, guide: Tensor | None, settings: Settings) -> None:
-    grey = luma(frame)
     found = [*frame.mean((0, 1)).tolist(), float((frame.amax(-1) - frame.amin(-1)).mean())]
-    for name, value in zip(STILL, [*found, sharpness(grey), fine_energy(grey)], strict=True):
+    for name, value in zip(STILL, [*found, sharpness(frame), fine_energy(frame)], strict=True):
         readings.still[name].append(value)
     if guide is not None:
-        readings.reference_detail.append(fine_energy(luma(guide)))
+        readings.reference_detail.append(fine_energy(guide))
     if settings.encode is not None and index % settings.encode_every == 0:
         readings.features.append(settings.encode(frame))
         if guide is not None:
@@ -147,7 +146,7 @@ def _read_motion(readings: Readings, before: tuple[Tensor, Tensor], now: tuple[T
 
 
 def _motion(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-    there, back = find_flow(luma(now), luma(before)), find_flow(luma(before), luma(now))
+    there, back = find_flow(now, before), find_flow(before, now)
     return there, visible(there, back)
 
 
