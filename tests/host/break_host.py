@@ -5,18 +5,19 @@ Run by hand with the Python that runs the host tests: `python tests/host/break_h
 some). Each entry replaces one piece of text in a copy of the pack and names the test that must then fail.
 """
 
-import argparse
 import importlib
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+sys.path.append(str(Path(__file__).parents[1]))
+
+from breaking import broken_pack, chosen, report
+
+sys.path.pop()  # the copy's tests import their own
 
 # file, what stands there, what it is broken to, test file, part of the test's name
 BREAKS = [
@@ -123,24 +124,16 @@ def import_host() -> None:
         importlib.import_module(name)
 
 
-def survives(file: str, old: str, new: str, test_file: str, name: str) -> bool:
-    """True where the tests pass although the pack is broken."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "pack"
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", "__pycache__", "training"))
-        path = root / file
-        source = path.read_text(encoding="utf-8")
-        if source.count(old) != 1:
-            sys.exit(f"{file} does not hold this text exactly once any more: {old!r}")
-        path.write_text(source.replace(old, new), encoding="utf-8")
-        child = os.fork()
-        if not child:
-            run_tests(root, test_file, name)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 1
+def run_tests(root: Path, test_file: str, name: str) -> int:
+    """In a fork of this process, which has the host already; pytest's exit status comes back."""
+    child = os.fork()
+    if not child:
+        run_and_exit(root, test_file, name)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run_tests(root: Path, test_file: str, name: str) -> NoReturn:
-    """In the forked process: run, say nothing, and end with pytest's exit code."""
+def run_and_exit(root: Path, test_file: str, name: str) -> NoReturn:
+    """Run, say nothing, and end with pytest's exit status."""
     os.chdir(root)
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -150,23 +143,13 @@ def run_tests(root: Path, test_file: str, name: str) -> NoReturn:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="breaks whose text, test or file name contains this")
-    only = parser.parse_args().only
+    breaks = chosen(BREAKS, __doc__.splitlines()[0])
     import_host()
-    entries = [entry for entry in BREAKS if only in " ".join(entry)]
-    for test_file in sorted({entry[3] for entry in entries}):
-        if not survives("__init__.py", "comfy_entrypoint", "comfy_entrypoint", test_file, "not server"):
-            sys.exit(f"{test_file} fails as it is: mend that first")
-    survivors = 0
-    for entry in entries:
-        survived = survives(*entry)
-        survivors += survived
-        sys.stdout.write(
-            f"{'NOT NOTICED' if survived else 'noticed':12}{entry[0]}: {entry[1].strip()!r} ({entry[4]})\n"
-        )
-        sys.stdout.flush()
-    return int(survivors > 0)
+    with broken_pack("__init__.py", "comfy_entrypoint", "comfy_entrypoint") as root:  # as it is
+        for test_file in sorted({entry[3] for entry in breaks}):
+            if run_tests(root, test_file, "not server") == 1:
+                sys.exit(f"{test_file} fails as it is: mend that first")
+    return report(breaks, run_tests)
 
 
 if __name__ == "__main__":
