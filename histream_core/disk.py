@@ -103,12 +103,12 @@ def check_folder(path: Path) -> None:
 
 
 def check_space(
-    folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1, latents: int = 0
+    folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1, beside: float = 0
 ) -> None:
     """Refuse a video that has no room in `folder`, or a folder that cannot be written, before any work is done.
 
-    `copies` is 2 where segments are kept beside the file that they are joined into, `latents` the bytes of latents
-    that are kept too. The size is an estimate: see `Format.num_bytes`. Raises FileNotFoundError, PermissionError or
+    `copies` is 2 where segments are kept beside the file that they are joined into, `beside` the bytes of whatever
+    else is written. The size is an estimate: see `Format.num_bytes`. Raises FileNotFoundError, PermissionError or
     another OSError.
     """
     check_folder(folder / "file")
@@ -116,8 +116,8 @@ def check_space(
         tempfile.TemporaryFile(dir=folder).close()  # asking for permissions is not enough: disks can be read-only
     except OSError as error:
         raise type(error)(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
-    needed = (format.num_bytes(size, num_frames) * copies + latents) * MARGIN
-    free, name = shutil.disk_usage(folder).free, f"{format.name} and latents" if latents else format.name
+    needed = (format.num_bytes(size, num_frames) * copies + beside) * MARGIN
+    free, name = shutil.disk_usage(folder).free, f"{format.name}, and their run," if beside else format.name
     if needed > free:
         raise OSError(
             f"{num_frames} frames of {size[0]}x{size[1]} as {name} need about {needed / GIGABYTE:.1f} GB in "

@@ -121,6 +121,16 @@ def test_room_is_asked_for_every_copy_and_for_the_latents(tmp_path, monkeypatch,
         check_room(tmp_path, run.plan, run.settings)
 
 
+def test_a_run_that_is_nearly_through_needs_room_for_the_whole_video(tmp_path, monkeypatch):
+    """All segments are joined again. Seen to fail when only what is missing is counted."""
+    known = next(known for known in FILES if known.name == "prores-422hq")
+    run = sectioned(known, size=(1920, 1080))
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(known.num_bytes((1920, 1080), 53)))
+    with pytest.raises(OSError, match="53 frames of 1920x1080 as prores-422hq, and their run, need about"):
+        check_room(tmp_path, run.plan, run.settings, run.num_chunks - 1)
+
+
 def test_cleaning_takes_the_files_of_the_sections_with_the_video_and_nothing_else(tmp_path):
     folder, run = tmp_path / "run", sectioned(FILES[0], section_files=True)
     start(folder, run).close()

@@ -60,8 +60,13 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> 
     left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
-    copies = 1 if format.is_sequence else 2 + settings.section_files
-    check_space(place, format, settings.size, left, copies=copies, latents=LATENT_COPIES * latents)
+    beside = LATENT_COPIES * latents
+    if format.is_sequence:
+        check_space(place, format, settings.size, left, beside=beside)
+    else:  # the segments that are missing, and all of them joined anew
+        beside += format.num_bytes(settings.size, left)
+        copies = 1 + settings.section_files
+        check_space(place, format, settings.size, plan.pixel_frames, copies=copies, beside=beside)
 
 
 def first_frame(chunk: Chunk) -> int:
