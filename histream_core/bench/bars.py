@@ -49,7 +49,7 @@ def report(bars: Sequence[Bar]) -> dict:
 
 
 def _plain(name: str, value: float, limit: float, ok: bool) -> dict:
-    return {"name": name, "value": round(value, 4), "limit": limit, "ok": ok}
+    return {"name": name, "value": float(f"{value:.6g}"), "limit": limit, "ok": ok}
 
 
 def table(bars: Sequence[Bar]) -> str:

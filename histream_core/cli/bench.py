@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,13 @@ def _bars(args: argparse.Namespace) -> tuple[dict, str]:
     for bar in meta_bars() if args.meta else cpu_bars():
         bars.append(bar)
         sys.stderr.write(f"{len(bars):3} {bar.name}\n")
-    about = {"bench": "meta" if args.meta else "cpu", "histream": __version__, "torch": torch.__version__}
-    return about | report(bars), table(bars)
+    return _about("meta" if args.meta else "cpu", platform.machine()) | report(bars), table(bars)
+
+
+def _about(bench: str, chip: str) -> dict:
+    """What was measured, when, on what."""
+    versions = {"histream": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"bench": bench, "date": date.today().isoformat(), "chip": chip, **versions}
 
 
 def _sheet(args: argparse.Namespace) -> tuple[dict, str]:
@@ -64,5 +71,5 @@ def _sheet(args: argparse.Namespace) -> tuple[dict, str]:
     text = sheet_table(rows)
     if args.json:
         sys.stderr.write(f"{text}\n")
-    about = {"bench": "gpu --tiny" if args.tiny else "gpu", "histream": __version__, "torch": torch.__version__}
+    about = _about("gpu --tiny", platform.machine()) if args.tiny else _about("gpu", torch.cuda.get_device_name())
     return about | sheet_report(rows), text
