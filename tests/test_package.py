@@ -88,6 +88,12 @@ def test_the_ids_are_those_that_were_shipped():
         "HiStreamStreamingVAEDecode",
         "HiStreamVideoFrames",
         "HiStreamRangesToVideo",
+        "HiStreamVideoOutput",
+        "HiStreamResumeRun",
+        "HiStreamExtendRun",
+        "HiStreamBranchRun",
+        "HiStreamListRuns",
+        "HiStreamCleanRun",
         "HiStreamDemoModel",
     }
     declared = set(re.findall(r'node_id="(\w+)"', "".join(path.read_text(encoding="utf-8") for path in NODE_FILES)))
