@@ -8,7 +8,7 @@ from histream_core.bench import cpu
 
 @pytest.mark.parametrize("group", ["exact_decoding", "half_resolution", "orchestration"])
 def test_a_timed_bar_is_kept_and_its_control_fails(group):
-    """Seen to fail with a decoder without history, with LOW at full size, and with a plan made anew in every call."""
+    """Seen to fail with a decoder that sees no frame before its own."""
     with cpu.one_thread():
         (bar,) = getattr(cpu, group)()
     assert bar.ok, bar
