@@ -1,7 +1,7 @@
 """Draw the pictures that the template browser shows beside the workflows.
 
-Run by hand with the Python that runs the host tests: `python tests/host/draw_thumbnails.py`. Workflow 1 is run on a
-real server and its own frames are shown; the others, which need weights, get a diagram of their steps.
+Run by hand with the Python that runs the host tests: `python tests/host/draw_thumbnails.py`. Those on the
+demo model are run on a real server and their own frames are shown; the others get a diagram.
 """
 
 import argparse
@@ -24,8 +24,32 @@ SIZE = (600, 400)
 SHARP = 2  # drawn larger and shrunk
 DARK, PALE, DIM = (24, 26, 32), (240, 240, 245), (165, 170, 185)
 LOW, HIGH, FAINT = (86, 140, 220), (240, 170, 70), (52, 56, 68)
-DEMO = "histream_1_try_it_now"
+EXTEND = "histream_6_extend_retry_branch"
 RANGES = "histream_9_to_an_upscaler"
+VIDEOS = {
+    "histream_1_try_it_now": (
+        "Try it now",
+        "the demo model: no download, any computer",
+        [('"a red circle moves right on a blue background"', FAINT, 0, 1)],
+    ),
+    "histream_4_long_video_to_disk": (
+        "Long video to disk",
+        "written while it is made, as long as you like",
+        [("one prompt", LOW, 0, 0.4), ("the next one", HIGH, 0.4, 1)],
+    ),
+    EXTEND: (
+        "Extend, retry, branch",
+        "a run goes on: longer, with another seed, after a crash",
+        [("a run", LOW, 0, 0.4), ("extended with another prompt", HIGH, 0.4, 1)],
+        [("shared", LOW, 0, 0.12), ("another seed", FAINT, 0.12, 0.4)],
+    ),
+    "histream_10_to_an_editor": (
+        "Out to an editor",
+        "ProRes 422 HQ, written while it is made",
+        [("video.mov, cuts.edl", PALE, 0, 1)],
+        [("video.01.mov", LOW, 0, 0.4), ("video.02.mov", HIGH, 0.4, 1)],
+    ),
+}
 DIAGRAMS = {
     "histream_2_text_to_1080p": ("Text to 1080p", "HiStream: 2 + 2 steps in every chunk", [(2, 2)] * 4),
     "histream_3_text_to_1080p_faster": (
@@ -94,28 +118,42 @@ def draw_ranges() -> None:
     card.save(RANGES)
 
 
-def draw_demo(frames: list, fps: int = 16) -> None:
-    card = Card("Try it now", "the demo model: no download, any computer")
+def draw_video(name: str, title: str, subtitle: str, *bars: list[tuple], frames: list, fps: int = 16) -> None:
+    """Three moments of a video, and under them bars of (text, colour, start, end) on its time line from 0 to 1."""
+    card = Card(title, subtitle)
     for place, part in enumerate((0.1, 0.5, 0.9)):
         index = min(round(part * len(frames)), len(frames) - 1)
         left = 32 + 185 * place
         card.picture((left, 124), 166, frames[index])
         card.text((left + 83, 306), f"{index / fps:.1f} s", 14, DIM, middle=True)
-    card.text((32, 340), '"a red circle moves right on a blue background"', 16, PALE)
-    card.save(DEMO)
+    for row, bar in enumerate(bars):
+        top, width = 326 + 32 * row, SIZE[0] - 64
+        for text, colour, start, end in bar:
+            left, right = 32 + start * width, 30 + end * width
+            card.box(left, top, right, top + 26, colour)
+            ink = PALE if colour == FAINT else DARK
+            card.text(((left + right) / 2, top + 13), text, 14, ink, middle=True)
+    card.save(name)
 
 
-def run_demo(comfyui: Path) -> list:
-    """The frames that workflow 1 writes."""
+def run_workflow(server: Server, name: str) -> list:
+    """The frames of the longest video that a workflow writes, with its Extend Run awake."""
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    workflow = json.loads((ROOT / "workflows" / f"{DEMO}.json").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as folder, Server(comfyui, ROOT, Path(folder) / "comfyui") as server:
-        run = server.run(convert_ui_to_api(workflow, server.get("/object_info")))
-        if run.error:
-            sys.exit(run.error)
-        [saved] = [file for output in run.outputs.values() for file in output["images"]]
-        return list(read_frames(server.folder / "output" / saved["subfolder"] / saved["filename"]))
+    workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    for node in workflow["nodes"]:
+        if name == EXTEND and node["type"] == "HiStreamExtendRun":
+            node["mode"] = 0
+    before = set(videos(server))
+    run = server.run(convert_ui_to_api(workflow, server.get("/object_info")))
+    if run.error:
+        sys.exit(run.error)
+    made = [path for path in videos(server) if path not in before]
+    return list(read_frames(max(made, key=lambda path: path.stat().st_size)))
+
+
+def videos(server: Server) -> list[Path]:
+    return [path for path in (server.folder / "output").rglob("*") if path.suffix in (".mp4", ".mov")]
 
 
 def main() -> None:
@@ -124,8 +162,12 @@ def main() -> None:
     for name, diagram in DIAGRAMS.items():
         draw_diagram(name, *diagram)
     draw_ranges()
-    if not parser.parse_args().diagrams:
-        draw_demo(run_demo(Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()))
+    if parser.parse_args().diagrams:
+        return
+    comfyui = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
+    with tempfile.TemporaryDirectory() as folder, Server(comfyui, ROOT, Path(folder) / "comfyui") as server:
+        for name, words in VIDEOS.items():
+            draw_video(name, *words, frames=run_workflow(server, name))
 
 
 if __name__ == "__main__":

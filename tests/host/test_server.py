@@ -12,6 +12,11 @@ from histream_core.media import probe
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = ROOT / "docs" / "object_info.json"
 DEMO = "histream_1_try_it_now"
+LONG = "histream_4_long_video_to_disk"
+EXTEND = "histream_6_extend_retry_branch"
+EDITOR = "histream_10_to_an_editor"
+AWAKE = 0
+"""The `mode` of a node that is neither muted nor bypassed."""
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +26,14 @@ def object_info(server) -> dict:
 
 @pytest.fixture
 def convert(object_info):
-    """Turn a shipped workflow into what a browser would send."""
+    """Turn a shipped workflow into what a browser would send; nodes of the classes `awake` are not bypassed."""
     to_api = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed").convert_ui_to_api
 
-    def run(name: str) -> dict:
-        return to_api(json.loads((ROOT / "workflows" / f"{name}.json").read_text()), object_info)
+    def run(name: str, *awake: str) -> dict:
+        workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
+        for node in workflow["nodes"]:
+            node["mode"] = AWAKE if node["type"] in awake else node["mode"]
+        return to_api(workflow, object_info)
 
     return run
 
@@ -36,6 +44,26 @@ def change(prompt: dict, kind: str, **inputs) -> dict:
     [node] = [node for node in prompt.values() if node["class_type"] == kind]
     node["inputs"] |= inputs
     return prompt
+
+
+def shorten(prompt: dict, length: int) -> dict:
+    """The prompt at 64 x 64, `length` frames long, and extended by one chunk at a time."""
+    prompt = change(prompt, "EmptyHunyuanLatentVideo", width=64, height=64, length=length)
+    for node in prompt.values():
+        if node["class_type"] == "HiStreamExtendRun":
+            node["inputs"]["seconds"] = 0.7
+    return prompt
+
+
+def node_of(prompt: dict, kind: str) -> str:
+    [key] = [key for key, node in prompt.items() if node["class_type"] == kind]
+    return key
+
+
+def sections(folder: Path) -> list[tuple]:
+    """What the cut list says: first frame, frame after the last, prompt, seed."""
+    cuts = json.loads((folder / "cuts.json").read_text())
+    return [(cut["start"], cut["stop"], cut["prompt"].split()[1], cut["seed"]) for cut in cuts["sections"]]
 
 
 def test_the_committed_object_info_is_that_of_the_host(object_info):
@@ -85,6 +113,64 @@ def test_the_demo_workflow_runs_and_writes_a_file_that_plays(server, convert):
     [saved] = [file for output in run.outputs.values() for file in output["images"]]
     info = probe(server.folder / "output" / saved["subfolder"] / saved["filename"])
     assert (info.num_frames, info.width, info.height, info.fps) == (33, 256, 256, 16)
+
+
+def test_the_long_video_has_both_prompts_and_a_third_one_when_it_is_woken(server, convert):
+    """Seen to fail with an Extend Run whose `run` is not linked."""
+    runs = server.folder / "output" / "histream"
+    assert server.run(shorten(convert(LONG), 9)).error == ""
+    assert [probe(runs / f"long_0000{number}" / "video.mp4").num_frames for number in (1, 2)] == [9, 21]
+    assert sections(runs / "long_00002") == [(0, 9, "red", 1), (9, 21, "yellow", 1)]
+    assert server.run(shorten(convert(LONG, "HiStreamExtendRun", "CLIPTextEncode"), 9)).error == ""
+    assert sections(runs / "long_00003") == [(0, 9, "red", 1), (9, 21, "yellow", 1), (21, 33, "green", 1)]
+    assert probe(runs / "long_00003" / "video.mp4").num_frames == 33
+    assert not (runs / "long_00004").exists()
+
+
+def test_a_run_is_extended_retried_resumed_and_listed(server, convert):
+    """Each when its nodes are woken; asleep they do nothing. Seen to fail with a Branch Run that has no seed."""
+    runs = server.folder / "output" / "histream"
+    assert server.run(shorten(convert(EXTEND), 21)).error == ""
+    assert not (runs / "take_00002").exists()
+    prompt = shorten(convert(EXTEND, "HiStreamExtendRun"), 21)
+    assert server.run(prompt).error == ""
+    assert sections(runs / "take_00002") == [(0, 21, "red", 1), (21, 33, "yellow", 1)]
+    prompt = shorten(convert(EXTEND, "HiStreamBranchRun"), 21)
+    assert server.run(prompt).error == ""
+    assert sections(runs / "take_00003") == [(0, 9, "red", 1), (9, 21, "red", 7)]
+    first, other = ([path.read_bytes() for path in segments(runs / f"take_0000{number}")] for number in (1, 3))
+    assert first[0] == other[0]
+    assert first[1] != other[1]
+    (runs / "take_00003" / "video.mp4").unlink()
+    prompt = shorten(convert(EXTEND, "HiStreamResumeRun", "HiStreamListRuns", "PreviewAny"), 21)
+    run = server.run(prompt)
+    assert run.error == ""
+    assert probe(runs / "take_00003" / "video.mp4").num_frames == 21
+    [text] = run.outputs[node_of(prompt, "PreviewAny")]["text"]
+    listed = [line.split(",")[0] for line in text.splitlines() if "take" in line]
+    assert listed[1:] == ["histream/take_00002  finished 3/3 chunks", "histream/take_00003  stopped 2/2 chunks"]
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted((folder / "segments").iterdir())
+
+
+def test_an_editor_gets_prores_a_file_for_each_section_a_cut_list_and_pictures(server, convert):
+    """Seen to fail without `section_files`."""
+    runs = server.folder / "output" / "histream"
+    assert server.run(shorten(convert(EDITOR), 9)).error == ""
+    folder = runs / "edit_00002"
+    lengths = {path.name: probe(path).num_frames for path in folder.glob("*.mov")}
+    assert lengths == {"video.mov": 21, "video.01.mov": 9, "video.02.mov": 12}
+    assert sections(folder) == [(0, 9, "red", 1), (9, 21, "yellow", 1)]
+    events = [line for line in (folder / "cuts.edl").read_text().splitlines() if line[:3].isdigit()]
+    assert [event.split()[-4:-2] for event in events] == [
+        ["00:00:00:00", "00:00:00:09"],
+        ["00:00:00:09", "00:00:01:05"],
+    ]
+    assert server.run(shorten(convert(EDITOR, "HiStreamBranchRun", "HiStreamVideoOutput"), 9)).error == ""
+    pictures = sorted(path.name for path in (runs / "frames_00001" / "video").iterdir())
+    assert (len(pictures), pictures[0], pictures[-1]) == (21, "video.00000.png", "video.00020.png")
 
 
 def test_cancel_over_the_wire_stops_the_run_and_the_next_one_works(server, convert):
