@@ -3,7 +3,7 @@
 B batch, L tokens, N heads, D head dim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .rope import Rope, TemporalPolicy, rotate
 from .transfer import upload
+
+_STRANGER = "it belongs to another model, size or window"
 
 
 class Pages(NamedTuple):
@@ -56,7 +58,12 @@ class KVCache:
     `begin` says which frames are computed and which they look at, `attend` stages them layer by layer (every pass
     over the same chunk overwrites the one before), `commit` keeps the last pass. An interrupted chunk leaves the
     window as it was; an interrupted recache, which computes the window itself, does not.
+
+    `tiers` has caches that do the same in less memory.
     """
+
+    parts: tuple[str, ...] = ("k", "v")
+    """Names of the tensors [layers, B, pages, ...] that hold the committed frames, besides `anchor_k`."""
 
     def __init__(
         self,
@@ -74,16 +81,21 @@ class KVCache:
         dtype: torch.dtype | None = None,
     ):
         """`moving_anchor`: keep the anchors' keys un-rotated too, so that they can be put at another time."""
-        self.rope, self.temporal = rope, temporal
+        self.rope, self.temporal, self.batch = rope, temporal, batch
         self.anchor_frames, self.ring_frames = anchor_frames, ring_frames
-        page = (rope.grid[0] * rope.grid[1], num_heads, head_dim)
         pages = anchor_frames + ring_frames
-        self.k = torch.empty(num_layers, batch, pages, *page, device=device, dtype=dtype)
-        self.v = torch.empty_like(self.k)
-        self.anchor_k = self.k.new_empty(num_layers, batch, anchor_frames if moving_anchor else 0, *page)
+        page = (rope.grid[0] * rope.grid[1], num_heads, head_dim)
+        self._allocate(num_layers, page, moving=anchor_frames if moving_anchor else 0, device=device, dtype=dtype)
         self._frames: list[int | None] = [None] * pages
         self._times: list[int] = [0] * pages
         self._staged: dict[int, int] = {}
+
+    def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
+        pages = self.anchor_frames + self.ring_frames
+        self.k = torch.empty(num_layers, self.batch, pages, *page, device=device, dtype=dtype)
+        self.v = torch.empty_like(self.k)
+        self.anchor_k = self.k.new_empty(num_layers, self.batch, moving, *page)
+        self.device = self.k.device
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -92,8 +104,13 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated; never changes."""
-        return sum(x.numel() * x.element_size() for x in (self.k, self.v, self.anchor_k))
+        """Bytes allocated on the device; never changes."""
+        return sum(x.nbytes for x in (self.k, self.v, self.anchor_k))
+
+    @property
+    def main_bytes(self) -> int:
+        """Bytes allocated in main memory besides."""
+        return 0
 
     def begin(self, frames: tuple[int, ...] | range, context: tuple[int, ...], *, start: int | None = None) -> None:
         """Take aim: the next passes compute `frames`, which see themselves and the committed `context`.
@@ -111,19 +128,22 @@ class KVCache:
         for page, time in zip(pages, times, strict=True):
             self._frames[page], self._times[page] = None, time
         self._staged = dict(zip(pages, frames, strict=True))
-        self._written = upload(torch.tensor(pages), self.k.device)
+        self._written = upload(torch.tensor(pages), self.device)
         self._visible = self._span(sorted({*pages, *seen})) if seen else None
         self._anchors_written = tuple((i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2])
-        self.table = upload(self.rope.table(times), self.k.device)
+        self.table = upload(self.rope.table(times), self.device)
 
-    def pages(self, layer: int) -> Pages:
-        """What `attend` needs to know of one layer, from `begin` on."""
+    def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        """What `attend` needs to know of one layer, from `begin` on; layers come in order.
+
+        `keep` says that the pass is one to commit, which this cache need not know: it has pages for every pass.
+        """
         tensors = self.k[layer], self.v[layer], self.anchor_k[layer]
         return Pages(*tensors, self._written, self._visible, self._anchors_written, self.table)
 
-    def attend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: int, k: Tensor, v: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
         """`attend` on the pages of one layer."""
-        return attend(self.pages(layer), k, v)
+        return attend(self.pages(layer, keep=keep), k, v)
 
     def commit(self) -> None:
         """Keep the pass that was staged last: its frames are now part of the window."""
@@ -131,24 +151,48 @@ class KVCache:
             self._frames[page] = frame
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The committed window as tensors; not copied, so write or clone them before the next pass."""
-        frames = [-1 if frame is None else frame for frame in self._frames]
-        held = {"k": self.k, "v": self.v, "anchor_k": self.anchor_k}
-        return held | {"frames": torch.tensor(frames), "times": torch.tensor(self._times)}
+        """The committed window as tensors; not copied, so write or clone them before the next pass.
+
+        Frame by frame, and so the same whatever tier of memory they lie in.
+        """
+        times = [self._times[self._page(frame)] for frame in self.frames]
+        window = {"window": self._window(), "frames": torch.tensor(self.frames, dtype=torch.long)}
+        return window | {"times": torch.tensor(times, dtype=torch.long)} | self._tensors(self.frames)
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Become what `snapshot` was taken of; ValueError where it is of another shape or dtype."""
-        for name, mine in self.snapshot().items():
+        """Become what `snapshot` was taken of; ValueError where it is of another window, shape or dtype."""
+        if not torch.equal(snapshot["window"], self._window()):
+            theirs, mine = snapshot["window"].tolist(), self._window().tolist()
+            raise ValueError(f"the snapshot's window is {theirs}, this run needs {mine}: {_STRANGER}")
+        frames = snapshot["frames"].tolist()
+        tensors = self._tensors(frames)
+        for name, mine in tensors.items():
             theirs = snapshot[name]
             if (theirs.shape, theirs.dtype) != (mine.shape, mine.dtype):
                 raise ValueError(
                     f"the snapshot's {name} is {theirs.dtype} {list(theirs.shape)}, this run needs {mine.dtype} "
-                    f"{list(mine.shape)}: it belongs to another model, size or window"
+                    f"{list(mine.shape)}: {_STRANGER}"
                 )
-        for name in ("k", "v", "anchor_k"):
-            getattr(self, name).copy_(snapshot[name])
-        self._frames = [None if frame < 0 else frame for frame in snapshot["frames"].tolist()]
-        self._times = snapshot["times"].tolist()
+        for name, mine in tensors.items():
+            mine.copy_(snapshot[name])
+        self._frames = [None] * len(self._frames)
+        for frame, time in zip(frames, snapshot["times"].tolist(), strict=True):
+            self._frames[self._page(frame)], self._times[self._page(frame)] = frame, time
+
+    def _window(self) -> Tensor:
+        return torch.tensor([self.anchor_frames, self.ring_frames])
+
+    def _tensors(self, frames: Sequence[int]) -> dict[str, Tensor]:
+        """Where these frames lie, by name: [layers, B, ...] each."""
+        found = {
+            f"{name}.{frame}": getattr(self, name)[:, :, self._slot(frame)] for frame in frames for name in self.parts
+        }
+        moving = self.anchor_k.shape[2]
+        return found | {f"anchor_k.{frame}": self.anchor_k[:, :, frame] for frame in frames if frame < moving}
+
+    def _slot(self, frame: int) -> int:
+        """Where a committed frame lies in `k` and `v`."""
+        return self._page(frame)
 
     def _page(self, frame: int) -> int:
         anchors = self.anchor_frames
@@ -158,7 +202,7 @@ class KVCache:
         """An index of `pages`: a slice, which copies nothing, wherever they are the first ones."""
         if pages == list(range(len(pages))):
             return slice(len(pages))
-        return upload(torch.tensor(pages), self.k.device)
+        return upload(torch.tensor(pages), self.device)
 
     def _time(self, frame: int, start: int) -> int:
         """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
@@ -172,7 +216,12 @@ class KVCache:
         """Put the anchors' keys at another time: rotated anew from the un-rotated copy, so nothing wears off."""
         for page in sorted(seen & set(range(self.anchor_k.shape[2]))):
             if self._times[page] != time + page:
-                table = upload(self.rope.table([time + page]), self.k.device)
-                for keys, raw in zip(self.k, self.anchor_k, strict=True):
-                    keys[:, page] = rotate(raw[:, page], table)
+                table = upload(self.rope.table([time + page]), self.device)
+                for layer, raw in enumerate(self.anchor_k):
+                    keys = rotate(raw[:, page].to(self.device, non_blocking=True), table)
+                    self._write("k", layer, page, keys)
                 self._times[page] = time + page
+
+    def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
+        """Keep one frame of one layer, [B, tokens, N, D]."""
+        getattr(self, name)[layer, :, slot].copy_(x, non_blocking=True)

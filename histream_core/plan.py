@@ -50,6 +50,10 @@ class Window:
             return 0, num_frames
         return self.anchor_frames, self.local_frames + self.chunk_frames
 
+    def past_frames(self, num_frames: int) -> int:
+        """Frames that a chunk sees besides itself and the anchors, at most, in a video of that length."""
+        return max(0, self.pages(num_frames)[1] - self.chunk_frames)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

@@ -5,6 +5,7 @@ B batch, C channels, T latent frames, H W latent grid.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -15,6 +16,7 @@ from .noise import Noise
 from .plan import Chunk, Grid, Plan
 from .rope import Rope
 from .schedule import Scale, Step
+from .tiers import LeanCache, check_tier
 from .transfer import upload
 from .wan import Text
 
@@ -87,11 +89,22 @@ def make_caches(
     batch: int = 1,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    kv: str = "full",
 ) -> dict[Scale, KVCache]:
-    """Allocate the caches that a plan needs: one for every scale that it uses, for a model of these sizes."""
+    """Allocate the caches that a plan needs: one for every scale that it uses, for a model of these sizes.
+
+    `kv` is one of TIERS: how they lie in memory. Raises ValueError for another one.
+    """
+    check_tier(kv)
+    past_frames = plan.window.past_frames(plan.cached_frames)
+    make = {
+        "full": KVCache,
+        "lean": partial(LeanCache, local_frames=past_frames),
+        "cpu": partial(LeanCache, local_frames=past_frames, main_memory=True),
+    }[kv]
     anchor_frames, ring_frames = plan.window.pages(plan.cached_frames)
     return {
-        scale: KVCache(
+        scale: make(
             Rope(head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=device),
             plan.temporal,
             num_layers=num_layers,
@@ -137,7 +150,7 @@ class Stream:
         self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
         self.upsample = upsample or self._resize
         cache = caches[Scale.HIGH]
-        self.device, self.shape = cache.k.device, (cache.k.shape[1], channels)
+        self.device, self.shape = cache.device, (cache.batch, channels)
         self.given = given if callable(given) else self._slices(given)
         self._window: dict[int, Tensor] = {}
 

@@ -1,5 +1,7 @@
 """From the CPU to where the work is done, without making the CPU wait."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 
@@ -18,3 +20,42 @@ def upload(x: Tensor, device: torch.device | str | None) -> Tensor:
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=device.type in NON_BLOCKING)
+
+
+class Beside:
+    """Copies that run beside what a CUDA device computes, one after the other; elsewhere they simply run."""
+
+    def __init__(self, device: torch.device | None):
+        """`device` None: on no stream of their own."""
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
+
+    def use(self, tensors: Iterable[Tensor]) -> None:
+        """Say which tensors are copied from or to, so that their memory is not given away before that is done."""
+        for x in tensors:
+            if self._stream:
+                x.record_stream(self._stream)
+
+    def run(self, copies: Callable[[], None]) -> torch.cuda.Event | None:
+        """Begin `copies` as soon as all that is asked for is computed; what comes back is for `wait`."""
+        if not self._stream:
+            return copies()
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            copies()
+        return self._stream.record_event()
+
+    def wait(self, copied: torch.cuda.Event | None) -> None:
+        """Compute nothing more before these copies are done. The CPU goes on."""
+        if self._stream:
+            torch.cuda.current_stream(self._device).wait_event(copied)
+
+    def wait_for_all(self) -> None:
+        """The same, for all copies so far."""
+        if self._stream:
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def synchronize(self) -> None:
+        """Make the CPU wait until the device is done, with copies and with all else."""
+        if self._stream:
+            torch.cuda.synchronize(self._device)

@@ -89,7 +89,7 @@ def forward_chunk(
     for layer, block in enumerate(model.blocks):
         if on_block:
             on_block(layer)
-        x, pages = x.contiguous(), cache.pages(layer)
+        x, pages = x.contiguous(), cache.pages(layer, keep=cache_pass)
         if cache_pass and layer == last:
             stage_block(block, x, time6, pages)
             return None

@@ -303,5 +303,13 @@ def test_a_snapshot_brings_a_run_back_without_the_chunks_before_it(cut, settings
 def test_a_snapshot_of_another_window_is_refused():
     snapshot = tiny.stream(tiny.plan()).snapshot()
     other = tiny.stream(tiny.plan(window=Window(3, 1, 5)))
-    with pytest.raises(ValueError, match=r"snapshot's k is .* another model, size or window"):
+    with pytest.raises(ValueError, match=r"window is .1, 5., this run needs .1, 8.: .* another model, size or window"):
         other.restore(snapshot)
+
+
+def test_a_snapshot_of_another_size_is_refused():
+    small, large = (tiny.stream(tiny.plan(width=side)) for side in (64, 128))
+    for _ in zip(range(2), small.chunks(), strict=False):
+        pass
+    with pytest.raises(ValueError, match=r"snapshot's k.0 is .* another model, size or window"):
+        large.restore(small.snapshot())

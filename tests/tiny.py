@@ -31,7 +31,7 @@ def plan(mode: str = "histream", num_frames: int = 11, preset: str = "demo", **s
 
 
 def stream(
-    a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, upsample=None, batch=1
+    a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, upsample=None, batch=1, kv="full"
 ) -> Stream:
     model = model or wan()
     caches = make_caches(
@@ -40,6 +40,7 @@ def stream(
         num_heads=model.num_heads,
         head_dim=model.dim // model.num_heads,
         batch=batch,
+        kv=kv,
     )
     return Stream(
         a_plan,
