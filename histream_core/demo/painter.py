@@ -83,11 +83,12 @@ def paint(
     training: bool,
     window: tuple[int, int, int, int] | None = None,
     colours: tuple[Sequence[float], Sequence[float]] | None = None,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """The pixel frames at `times`, [len(times), H, W, 3] float32 in [0, 1], of a world `size` pixels wide.
 
-    `window` (top, left, height, width) paints a part of it; `colours` (object, background) overrides the named ones.
-    With `training` a held-out combination raises HeldOutError.
+    `window` (top, left, height, width) paints a part of it; `colours` (object, background) overrides the named ones;
+    `scale` makes the object larger. With `training` a held-out combination raises HeldOutError.
     """
     if training and combination in HELD_OUT:
         raise HeldOutError(f"{' '.join(astuple(combination))} is held out: evaluation only")
@@ -97,7 +98,8 @@ def paint(
     # Offsets from the centre of the object to every pixel centre, on the torus, in [-0.5, 0.5).
     x = (np.arange(left, left + width) + 0.5) / size - (start[0] + dx * SPEED * t) + 0.5
     y = (np.arange(top, top + height) + 0.5) / size - (start[1] + dy * SPEED * t) + 0.5
-    distance = signed_distance(combination.shape, (x % 1 - 0.5)[:, None, :], (y % 1 - 0.5)[:, :, None])
+    x, y = (x % 1 - 0.5)[:, None, :] / scale, (y % 1 - 0.5)[:, :, None] / scale
+    distance = scale * signed_distance(combination.shape, x, y)
     cover = np.clip(0.5 - distance * size, 0, 1)[..., None].astype(np.float32)
     named = COLOURS[combination.colour], COLOURS[combination.background]
     ink, ground = (np.asarray(c, np.float32) for c in (colours or named))
