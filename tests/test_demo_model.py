@@ -83,7 +83,7 @@ def test_the_training_forward_gives_what_the_engine_gives_with_its_caches():
     model, draw = wan(), torch.Generator().manual_seed(1)
     clean, first, later = torch.randn(3, 2, 1, CONFIG.in_dim, 3, 8, 8, generator=draw)
     context, sigma = torch.randn(2, 6, CONFIG.text_dim, generator=draw), torch.full((2, 1), 0.8)
-    rotations = dit_forward.Rotations(CONFIG.head_dim, (4, 4))
+    rotations = dit_forward.Rotations(Rope(CONFIG.head_dim, (4, 4)))
     flows = dit_forward.flow(model, context, clean, first, later, sigma, sigma, start=3, rotations=rotations)
 
     cache = KVCache(

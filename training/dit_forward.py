@@ -22,8 +22,8 @@ SPAN = 18
 class Rotations:
     """Complex rotations [L, 1, D / 2] of chunks at any time, on one grid of tokens; made once and kept."""
 
-    def __init__(self, head_dim: int, grid: tuple[int, int]) -> None:
-        self.rope = Rope(head_dim, grid)
+    def __init__(self, rope: Rope) -> None:
+        self.rope = rope
         self.known: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, *times: int) -> Tensor:
@@ -34,13 +34,13 @@ class Rotations:
 
 
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:
-    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * rotations).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rotations).flatten(-2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[..., L, N, D] over [..., K, N, D]; leading dims are a batch."""
     lead = q.shape[:-3]
-    q, k, v = (x.flatten(0, len(lead) - 1).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.flatten(0, len(lead) - 1).transpose(1, 2).to(v.dtype) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(0, lead)
 
 
@@ -69,11 +69,12 @@ def flow(
     *,
     start: int,
     rotations: Rotations,
+    first_attention_scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Flows of the noisy rows, [B, first, C, T, H, W] and [B, later, C, T, H, W].
 
     `clean` [B, 0 to 2, C, T, H, W]: the first chunk and, where `start` is beyond the second chunk, the one before
-    `start`; none where there are no later rows.
+    `start`; none where there are no later rows. `first_attention_scale` is of self-attention in chunk 0.
     """
     num_clean, num_first, num_later = clean.shape[1], first.shape[1], later.shape[1]
     noisy_from = num_clean
@@ -108,7 +109,7 @@ def flow(
         q, k, v = rotate(q, turns), rotate(raw, turns), attention.v(y).unflatten(3, heads)
 
         alone = [0] * (num_clean > 0 and layer < last) + [*range(noisy_from, noisy_from + num_first)]
-        out = attend(q[:, alone], k[:, alone], v[:, alone]) if alone else q[:, :0]
+        out = attend(first_attention_scale * q[:, alone], k[:, alone], v[:, alone]) if alone else q[:, :0]
         parts = list(out.split([len(alone) - num_first, num_first], dim=1))
         anchor_v = v[:, :1, :per_frame]
 

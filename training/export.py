@@ -1,4 +1,4 @@
-"""Writes the three demo files from checkpoints: python -m training.export --vae F --bank F --dit F [--out FOLDER]
+"""Writes the three demo files from checkpoints: python -m training.export --vae F --bank F --network F [--out FOLDER]
 
 Half precision; the averaged weights of the transformer; the statistics of the demo VAE's own latents folded into its
 1x1x1 convolutions, so that Wan 2.1's fixed mean and standard deviation normalise them. Every file is replaced in one
@@ -8,6 +8,7 @@ move.
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from histream_core.demo import FOLDER, TEXT_PATH, TRANSFORMER_PATH, VAE_PATH
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
-from training.checkpoint import load
-from training.train_dit import CONFIG, Trainee
+from training.checkpoint import read
+from training.network import begin
+from training.train_vae import load_vae
 
 LICENCE = {"license": "Apache-2.0", "made_by": "training/ of HiStream for ComfyUI, on clips drawn by code"}
 
@@ -40,34 +42,20 @@ def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> N
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path)
-    parser.add_argument("--bank", type=Path)
-    parser.add_argument("--dit", type=Path)
-    parser.add_argument("--dim", type=int, default=16)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.train_vae")
+    parser.add_argument("--bank", type=Path, required=True, help="for the statistics of the latents")
+    parser.add_argument("--network", type=Path, required=True, help="checkpoint of any stage after them")
     parser.add_argument("--out", type=Path, default=FOLDER)
-    args = parser.parse_args()
-    vae = WanVAE(dim=args.dim)
-    if args.vae:
-        load(args.vae, {}, vae=vae)
-    if args.bank:
-        bank = torch.load(args.bank, weights_only=True)
-        fold_statistics(vae, bank["mean"], bank["std"])
+    args = parser.parse_args(argv)
+    vae, bank, network = load_vae(args.vae), read(args.bank), begin(args.network)
+    fold_statistics(vae, bank["mean"], bank["std"])
+    args.out.mkdir(parents=True, exist_ok=True)
     write(args.out / VAE_PATH.name, vae.state_dict(), {})
-    trainee = Trainee()
-    if args.dit:
-        load(args.dit, {}, trainee=trainee)
-    parts = {"model": {}, "encoder": {}}
-    for key, value in trainee.average.items():
-        part, name = key.split(".", 1)
-        parts[part][name] = value
-    transformer = {
-        "text_dim": CONFIG.text_dim,
-        "num_heads": CONFIG.num_heads,
-    }
-    write(args.out / TRANSFORMER_PATH.name, parts["model"], {"config": json.dumps({"transformer": transformer})})
-    write(args.out / TEXT_PATH.name, parts["encoder"], {})
+    told = {"text_dim": network.config.text_dim, "num_heads": network.config.num_heads}
+    write(args.out / TRANSFORMER_PATH.name, network.model.state_dict(), {"config": json.dumps({"transformer": told})})
+    write(args.out / TEXT_PATH.name, network.encoder.state_dict(), {})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
-"""Trains the demo VAE on painted clips: python -m training.train_vae --out DIR --minutes 20
-
-Restartable: it checkpoints every two minutes into DIR/vae.pt and continues from there.
-"""
+"""Trains the demo VAE on painted clips: python -m training.train_vae --out DIR --minutes 20"""
 
 import argparse
 import random
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +10,10 @@ from torch import Tensor
 
 from histream_core.demo import painter
 from histream_core.wan_vae import WanVAE
-from training.checkpoint import load, save
+from training.checkpoint import read
+from training.loop import Losses, Moment, add_arguments, autocast, train
 from training.muon import Muon
+from training.rng import Rng
 from training.vae_forward import decode, encode, initialise
 
 NOISE = 0.1  # on the latents the decoder is trained on, so that it forgives the generator
@@ -55,65 +54,53 @@ def batch(rng: random.Random, progress: float) -> tuple[Tensor, bool]:
 
 
 def psnr(vae: WanVAE, rng: random.Random, clips: int = 2) -> float:
+    """Of clips [256, 256] that are decoded from their latents, in dB."""
     total = 0.0
     with torch.no_grad():
         for _ in range(clips):
-            x = clip(rng, 256, 13, world=256)[None]
+            x = clip(rng, 256, 13, world=256)[None].to(vae.conv1.weight.device)
             error = (decode(vae, encode(vae, x, wrap=False)).clamp(-1, 1) - x) / 2
             total += float(-10 * error.square().mean().log10())
     return total / clips
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--dim", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(2)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(args.seed)
-    rng = random.Random(args.seed)
-    vae = WanVAE(dim=args.dim)
-    initialise(vae)
+def load_vae(path: Path) -> WanVAE:
+    """The VAE in a checkpoint."""
+    return WanVAE.from_state_dict(read(path)["vae"])
+
+
+def make_optimiser(vae: WanVAE, lr: float) -> Muon:
     trained = [p for p in vae.parameters() if p.requires_grad]
-    optimiser = Muon(
-        [p for p in trained if p.ndim >= 4 and min(p.shape[:2]) > 3],
-        [p for p in trained if p.ndim < 4 or min(p.shape[:2]) <= 3],
-        lr=args.lr,
-        other_lr=args.lr,
-    )
-    state = {"step": 0, "seconds": 0.0}
-    load(args.out / "vae.pt", state, vae=vae, optimiser=optimiser)
-    began, saved, log = time.time() - state["seconds"], time.time(), []
-    while (progress := (time.time() - began) / (60 * args.minutes)) < 1:
-        optimiser.scale_lr(min(1, (state["step"] + 1) / 30) * min(1, 2.2 * (1 - progress) + 0.01))
-        x, wrap = batch(rng, progress)
-        z = encode(vae, x, wrap=wrap)
-        error = decode(vae, z + NOISE * torch.randn_like(z)) - x
-        loss = error.abs().mean() + 2 * error.square().mean() + 1e-3 * z.square().mean()
+    kernels = {p for p in trained if p.ndim >= 4 and min(p.shape[:2]) > 3}
+    return Muon([p for p in trained if p in kernels], [p for p in trained if p not in kernels], lr=lr, other_lr=lr)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser, lr=8e-4)
+    parser.add_argument("--dim", type=int, default=16, help="width")
+    args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
+    vae, rng = WanVAE(dim=args.dim), Rng(args.seed, args.device)
+    initialise(vae)
+    vae.to(args.device)
+    optimiser = make_optimiser(vae, args.lr)
+
+    def step(moment: Moment) -> Losses:
+        pixels, wrap = batch(rng.choices, moment.share)
+        pixels = pixels.to(args.device)
+        with autocast(args):
+            z = encode(vae, pixels, wrap=wrap)
+            error = decode(vae, z + NOISE * rng.normal(*z.shape)).float() - pixels
+            loss = error.abs().mean() + 2 * error.square().mean() + 1e-3 * z.float().square().mean()
         optimiser.zero_grad()
         loss.backward()
+        optimiser.scale_lr(moment.rate)
         optimiser.step()
-        state["step"] += 1
-        log.append(float(error.detach().square().mean()))
-        if state["step"] % 25 == 0:
-            mean = torch.tensor(log[-25:]).mean()
-            print(
-                f"step {state['step']} {time.time() - began:.0f}s train {-10 * torch.log10(mean / 4):.2f} dB "
-                f"loss {loss.item():.4f} latent std {z.detach().std():.2f}",
-                flush=True,
-            )
-        if time.time() - saved > 120:
-            saved = time.time()
-            state["seconds"] = saved - began
-            save(args.out / "vae.pt", state, vae=vae, optimiser=optimiser)
-            print(f"held-out position PSNR at 256 px: {psnr(vae, random.Random(0), 1):.2f} dB", flush=True)
-    state["seconds"] = time.time() - began
-    save(args.out / "vae.pt", state, vae=vae, optimiser=optimiser)
-    print(f"done: PSNR at 256 px {psnr(vae, random.Random(0), 4):.2f} dB after {state['step']} steps", flush=True)
+        return {"loss": loss, "error": error.square().mean(), "latent std": z.float().std()}
+
+    train(args, {"vae": vae, "optimiser": optimiser, "rng": rng}, step)
+    print(f"PSNR at 256 px, places not seen: {psnr(vae, random.Random(0), 1):.2f} dB")
 
 
 if __name__ == "__main__":

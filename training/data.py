@@ -1,0 +1,220 @@
+"""Training clips as latents: rolls of the bank, or samples of the teacher, with captions and with what is where.
+
+B clips, C channels (16), T latent frames, G the cells of a side of the square grid, K channels of the geometry.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from histream_core.demo.painter import (
+    COLOURS,
+    DIRECTIONS,
+    HELD_OUT,
+    SHAPES,
+    SPEED,
+    Combination,
+    HeldOutError,
+    signed_distance,
+)
+from histream_core.demo.text import token_table
+from histream_core.plan import PIXEL_FRAMES_PER_LATENT
+from histream_core.stream import resize
+from training.captions import DROPOUT, template
+from training.checkpoint import read
+from training.rng import Rng
+
+BANK_FRAMES = 4
+"""Latent frames that the bank holds; every later one is the last of them, rolled."""
+CHANNELS = 16
+COVER, OUTLINE = 0, 1
+"""Channels of the geometry that weigh the loss: how much of a cell is object, and how near its outline is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How clips are drawn from the bank."""
+
+    places: int = 16
+    """Places a side where the object of frame 0 may be, at most one per LOW cell; 1: the middle alone."""
+    noise_coupled: bool = False
+    """The place is the one that fits the noise of chunk 0 best (`place`), so that the seed decides it."""
+    shape_groups: bool = False
+    """Clips come in groups that differ in their shape alone: same colours, direction, place and noise."""
+    dropout: float = DROPOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """A batch of clean clips."""
+
+    tokens: Tensor
+    """Captions, [B, L]."""
+    latents: Tensor
+    """[B, C, T, G, G], normalised."""
+    geometry: Tensor | None = None
+    """[B, K, T, G, G]; None where nobody knows it."""
+    noise: Tensor | None = None
+    """LOW noise of the first frames that the clip grows out of, [B, C, T', g, g]; None where any noise will do."""
+    twin: Tensor | None = None
+    """The first clip of each clip's group, [B]: a group shares its noise. None: every clip has its own."""
+
+    def shared(self, drawn: Tensor) -> Tensor:
+        """Numbers drawn for every clip, [B, ...], such that a group has the same."""
+        return drawn if self.twin is None else drawn[self.twin]
+
+    def at(self, grid: tuple[int, int]) -> "Clips":
+        """The same clips on another grid, as the engine resizes."""
+        geometry = None if self.geometry is None else resize(self.geometry, grid, "area")
+        return replace(self, latents=resize(self.latents, grid), geometry=geometry)
+
+
+def check_training(combinations: Iterable[Combination]) -> None:
+    """Raise HeldOutError where training must not see one of them."""
+    for combination in combinations:
+        if combination in HELD_OUT:
+            raise HeldOutError(f"{' '.join(astuple(combination))} is held out: evaluation only")
+
+
+class Bank:
+    """Every training combination encoded once; every other place and later frame is a roll of it."""
+
+    def __init__(
+        self, latents: Tensor, combinations: Sequence[Combination], scale: float = 1.0, device: str = "cpu"
+    ) -> None:
+        """`latents` [N, BANK_FRAMES, C, G, G] of objects that start in the middle; `scale` of the objects."""
+        check_training(combinations)
+        self.combinations, self.grid, self.device = list(combinations), latents.shape[-1], torch.device(device)
+        geometry = torch.from_numpy(np.stack([describe(c, self.grid, scale) for c in combinations]))
+        self.latents = latents.permute(0, 1, 3, 4, 2).contiguous().to(device)
+        self.geometry = geometry.to(device)
+        self.steps = torch.tensor([DIRECTIONS[c.direction] for c in combinations], device=device)
+        groups = defaultdict(list)
+        for index, c in enumerate(combinations):
+            groups[c.colour, c.background, c.direction].append(index)
+        self.groups = list(groups.values())
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> "Bank":
+        found = read(path)
+        return cls(found["latents"], [Combination(*c) for c in found["combinations"]], found["scale"], device)
+
+    def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing, low: int) -> Clips:
+        """`count` clips of these latent frames; `low` is the LOW grid, on whose cells places lie."""
+        chosen, called, twin = self._choose(rng.choices, count, drawing)
+        index, twins = torch.tensor(chosen, device=self.device), torch.tensor(twin, device=self.device)
+        tokens = token_table([self.combinations[i].caption(name) for i, name in zip(chosen, called, strict=True)])
+        noise, places = None, min(drawing.places, low)
+        if drawing.noise_coupled:
+            noise = rng.normal(count, CHANNELS, 3, low, low)[twins]
+            start, _ = self.gather(index, range(3), torch.zeros(count, 2, dtype=torch.long, device=self.device))
+            roll = place(noise, resize(start, (low, low)), places)[twins]
+        else:
+            roll = rng.below(places, count, 2)[twins] * (low // places)
+        latents, geometry = self.gather(index, frames, roll * (self.grid // low))
+        return Clips(tokens.to(self.device), latents, geometry, noise, twins if drawing.shape_groups else None)
+
+    def gather(self, index: Tensor, frames: Sequence[int], roll: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [B, C, T, G, G] and geometry of combinations [B], rolled down and right by `roll` [B, 2] cells."""
+        times = torch.tensor(frames, device=self.device)
+        held = times.clamp(max=BANK_FRAMES - 1)
+        beyond = (times - held) * round(SPEED * PIXEL_FRAMES_PER_LATENT * self.grid)
+        cells = torch.arange(self.grid, device=self.device)
+        rows, columns = (
+            (cells - (roll[:, axis, None] + beyond * self.steps[index, 1 - axis, None])[..., None]) % self.grid
+            for axis in (0, 1)
+        )
+        where = index[:, None, None, None], held[:, None, None], rows[..., None], columns[:, :, None]
+        return tuple(x[where].permute(0, 4, 1, 2, 3) for x in (self.latents, self.geometry))
+
+    def _choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
+        """Combinations, what they are called, and which clip of the batch each shares its noise with."""
+        chosen, called, twin = [], [], []
+        while len(chosen) < count:
+            one = [choices.randrange(len(self.combinations))]
+            group = choices.choice(self.groups) if drawing.shape_groups else one
+            group = group[: count - len(chosen)]
+            twin += [len(chosen)] * len(group)
+            chosen += group
+            called += [template(choices, drawing.dropout)] * len(group)
+        return chosen, called, twin
+
+
+class Pairs:
+    """Clips that the teacher made, with the noise they came from (ODE pairs)."""
+
+    def __init__(self, found: dict, device: str = "cpu") -> None:
+        """`found`: tokens [N, L], noise [N, C, T, g, g], latents [N, C, T, G, G], and what was asked for."""
+        check_training(Combination(*c) for c in found["combinations"])
+        self.tokens, self.noise, self.latents = (found[key].to(device) for key in ("tokens", "noise", "latents"))
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> "Pairs":
+        return cls(read(path), device)
+
+    def draw(self, rng: Rng, count: int, frames: Sequence[int]) -> Clips:
+        index, times = rng.below(len(self.tokens), count), torch.tensor(frames, device=self.tokens.device)
+        latents, noise = (x[index][:, :, times].float() for x in (self.latents, self.noise))
+        return Clips(self.tokens[index], latents, noise=noise)
+
+
+def place(noise: Tensor, start: Tensor, places: int) -> Tensor:
+    """The roll [B, 2] of clips `start` [B, C, T, g, g] that puts them where they grow out of `noise` of that shape.
+
+    It is where the clip fits the noise best, among `places` a side. On a torus every place is as likely as any
+    other, so the noise stays Gaussian; and a network that finds a faint picture in noise learns one place for one
+    noise instead of the average of all places.
+    """
+    template = start - start.mean((3, 4), keepdim=True)
+    fit = torch.fft.ifft2((torch.fft.fft2(noise) * torch.fft.fft2(template).conj()).sum((1, 2))).real
+    step = noise.shape[-1] // places
+    best = fit[:, ::step, ::step].flatten(1).argmax(1)
+    return torch.stack([best // places, best % places], dim=1) * step
+
+
+def describe(combination: Combination, grid: int, scale: float = 1.0) -> np.ndarray:
+    """The geometry of a combination that starts in the middle, [BANK_FRAMES, G, G, K] float32: what the painter knows.
+
+    Of every cell, averaged over the pixel frames of the latent frame: how much of it is object, how near the outline
+    is, the distance to it and the way there; and where there is object, its shape, colour and direction.
+    """
+    cells = (np.arange(grid) + 0.5) / grid
+    dx, dy = DIRECTIONS[combination.direction]
+    one_hot = [float(combination.shape == shape) for shape in SHAPES]
+    words = np.array([*one_hot, *COLOURS[combination.colour], dx, dy], np.float32)
+    ground = np.broadcast_to(np.array(COLOURS[combination.background], np.float32), (grid, grid, 3))
+    frames = []
+    for latent in range(BANK_FRAMES):
+        first = max(0, PIXEL_FRAMES_PER_LATENT * (latent - 1) + 1)
+        moments = []
+        for t in range(first, PIXEL_FRAMES_PER_LATENT * latent + 1):
+            x, y = (
+                (((cells - 0.5 - step * SPEED * t + 0.5) % 1) - 0.5)[index]
+                for step, index in ((dx, np.s_[None, :]), (dy, np.s_[:, None]))
+            )
+            distance = grid * scale * signed_distance(combination.shape, x / scale, y / scale)
+            down, right = np.gradient(distance)
+            cover = np.clip(0.5 - distance, 0, 1)
+            near = np.clip(1.5 - np.abs(distance), 0, 1)
+            moments.append(np.stack([cover, near, np.tanh(distance / 4), near * down, near * right], axis=-1))
+        shown = np.mean(moments, axis=0, dtype=np.float32).astype(np.float32)
+        frames.append(np.concatenate([shown, shown[..., :1] * words, ground], axis=-1))
+    return np.stack(frames)
+
+
+def cell_weights(geometry: Tensor, object_weight: float, outline_weight: float, fade: Tensor | None = None) -> Tensor:
+    """How much cells count in the loss, [B, 1, T, G, G] with mean 1: background 1, object and outline more.
+
+    With `fade`, sigmas [B], the extra weight fades with the noise: a weight that depends on what the network cannot
+    see yet would pull its estimate towards objects, and a teacher's estimate has to be the mean.
+    """
+    extra = (object_weight - 1) * geometry[:, COVER] + (outline_weight - 1) * geometry[:, OUTLINE]
+    if fade is not None:
+        extra = extra * (1 - fade)[:, None, None, None]
+    weight = 1 + extra[:, None]
+    return weight / weight.mean((2, 3, 4), keepdim=True)

@@ -1,0 +1,114 @@
+"""The engine's forward with gradients: the same numbers as `histream_core.wan`, nothing overwritten on the way.
+
+B batch, C channels, T latent frames, H W latent grid, L tokens.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from histream_core.attention import Attention
+from histream_core.cache import Pages
+from histream_core.rope import Rope, rotate
+from histream_core.wan import Keys, forward_chunk
+
+Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Flow of noisy clips [B, C, T, H, W] at sigmas [B] under captions [B, L]."""
+
+
+def run_block(
+    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
+) -> Tensor:
+    """`histream_core.wan.run_block` out of place: `x` and the cache stay as they are, the window has no gradient."""
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + time6).chunk(6, dim=1)
+    y = torch.addcmul(shift, block.norm1(x), 1 + scale)
+    own, heads = block.self_attn, (block.self_attn.num_heads, -1)
+    v = own.v(y).unflatten(2, heads)
+    q, k = (
+        rotate(norm(linear(y)).unflatten(2, heads), pages.table).to(v.dtype)
+        for norm, linear in ((own.norm_q, own.q), (own.norm_k, own.k))
+    )
+    past = context(pages)
+    if past is not None:
+        k = torch.cat([pages.k[:, past].flatten(1, 2).to(k.dtype), k], dim=1)
+        v = torch.cat([pages.v[:, past].flatten(1, 2).to(v.dtype), v], dim=1)
+    y = attention(q * attention_scale, k, v)
+    x = torch.addcmul(x, own.o(y.flatten(2)), gate)
+    cross = block.cross_attn
+    k, v = (z.unflatten(2, heads) for z in text)
+    q = cross.norm_q(cross.q(block.norm3(x))).unflatten(2, heads)
+    x = x + cross.o(attention(q.to(v.dtype), k.to(v.dtype), v).flatten(2))
+    y = block.ffn(torch.addcmul(ffn_shift, block.norm2(x), 1 + ffn_scale))
+    return torch.addcmul(x, y, ffn_gate)
+
+
+def context(pages: Pages) -> Tensor | None:
+    """The committed pages that a chunk sees besides its own; None where it sees itself alone."""
+    if pages.visible is None:
+        return None
+    every = torch.arange(pages.k.shape[1], device=pages.k.device)
+    seen = every[pages.visible]
+    return seen[~torch.isin(seen, pages.written)]
+
+
+class Alone:
+    """Stands where a cache stands: a clip all of whose frames see each other, and nothing else."""
+
+    def __init__(self, table: Tensor) -> None:
+        nothing = table.new_empty(0)
+        self._pages = Pages(nothing, nothing, nothing, nothing, None, (), table)
+
+    def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        return self._pages
+
+
+class Bidirectional:
+    """A network on whole clips, every frame of which sees every other: the teacher's forward."""
+
+    def __init__(self, network: nn.Module, ropes: Sequence[Rope]) -> None:
+        """`ropes`: one for each grid of tokens that clips may have."""
+        self.network, self.ropes = network, {rope.grid: rope for rope in ropes}
+
+    def __call__(self, latent: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
+        """Flow, noise - clean, of noisy clips [B, C, T, H, W] at sigmas [B] under captions [B, L]."""
+        frames, height, width = latent.shape[2:]
+        alone = Alone(self.ropes[height // 2, width // 2].table(list(range(frames))))
+        text = self.network.text(tokens)
+        return forward_chunk(self.network.model, latent, 1000 * sigma, text, alone, block_forward=run_block)
+
+
+@contextmanager
+def hidden_state(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
+    """A list that receives what enters block `layer` at every forward, [..., L, dim]: what the blocks before made."""
+    found: list[Tensor] = []
+    hook = model.blocks[layer].norm1.register_forward_pre_hook(lambda module, given: found.append(given[0]))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def spread(sigma: Tensor, like: Tensor) -> Tensor:
+    """Noise levels [B], or [B, R], with as many dims as `like`."""
+    return sigma.view(*sigma.shape, *[1] * (like.ndim - sigma.ndim))
+
+
+def guided(flow: Flow, latent: Tensor, sigma: Tensor, tokens: Tensor, guidance: float) -> Tensor:
+    """Flow under classifier-free guidance; `guidance` 1 is none. Both captions go through in one batch."""
+    if guidance == 1:
+        return flow(latent, sigma, tokens)
+    twice = torch.cat([latent, latent]), torch.cat([sigma, sigma]), torch.cat([tokens, torch.zeros_like(tokens)])
+    asked, free = flow(*twice).chunk(2)
+    return free + guidance * (asked - free)
+
+
+@torch.no_grad()
+def solve(flow: Flow, latent: Tensor, sigmas: Sequence[float], tokens: Tensor, guidance: float) -> Tensor:
+    """Follow the ODE from noisy `latent` at the first of `sigmas` to the last in Euler steps."""
+    for now, following in pairwise(sigmas):
+        level = latent.new_full(latent.shape[:1], now)
+        latent = latent + (following - now) * guided(flow, latent, level, tokens, guidance)
+    return latent

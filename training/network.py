@@ -1,0 +1,88 @@
+"""What the stages train: a transformer and its text encoder as one network, with an optimiser and an average."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from histream_core.demo.text import TEXT_DIM, DemoTextEncoder
+from histream_core.wan import Text
+from histream_core.wan_model import WanConfig, WanModel
+from training.checkpoint import read
+from training.loop import Moment
+from training.muon import Muon
+
+DEMO = WanConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=4, text_dim=TEXT_DIM)
+AVERAGE_DECAY = 0.995
+
+
+class Network(nn.Module):
+    """Transformer and text encoder; with `features`, also REPA's projection onto that many (training alone)."""
+
+    def __init__(self, config: WanConfig, features: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.model, self.encoder = WanModel(config), DemoTextEncoder()
+        nn.init.zeros_(self.model.head.head.weight)
+        nn.init.zeros_(self.model.head.head.bias)
+        if features:
+            self.projection = nn.Sequential(
+                nn.Linear(config.dim, config.dim), nn.SiLU(), nn.Linear(config.dim, features)
+            )
+
+    def text(self, tokens: Tensor) -> Text:
+        """The conditioning of captions [B, L]."""
+        return Text(self.encoder(tokens))
+
+
+class Trainee:
+    """A network in training: its optimiser, its moving average, and how it takes a step."""
+
+    def __init__(self, network: Network, lr: float) -> None:
+        """`lr` is Muon's, of the matrices; tables, vectors and the ends of the network take AdamW at a third of it."""
+        self.network = network
+        named = dict(network.named_parameters())
+        matrices = {k for k, p in named.items() if p.ndim == 2 and (".blocks." in k or "time_projection" in k)}
+        self.others = [p for k, p in named.items() if k not in matrices]
+        self.optimiser = Muon([named[k] for k in named if k in matrices], self.others, lr=lr, other_lr=lr / 3)
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.updates = 0
+
+    def descend(self, loss: Tensor, moment: Moment) -> None:
+        """One step down `loss`."""
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.others, 1.0)
+        self.optimiser.scale_lr(moment.rate)
+        self.optimiser.step()
+        self.updates += 1
+        decay = min(AVERAGE_DECAY, self.updates / (self.updates + 20))
+        with torch.no_grad():
+            now = self.network.state_dict()
+            torch._foreach_lerp_(list(self.average.values()), [now[k] for k in self.average], 1 - decay)
+
+    def state_dict(self) -> dict:
+        return {
+            "config": asdict(self.network.config),
+            "now": self.network.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.network.load_state_dict(state["now"])
+        for name, value in self.average.items():
+            value.copy_(state["average"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.updates = state["updates"]
+
+
+def begin(path: Path, features: int = 0) -> Network:
+    """A network that starts as the average of the one in a checkpoint; what the checkpoint lacks starts afresh."""
+    found = read(path)["network"]
+    network = Network(WanConfig(**found["config"]), features)
+    mine = network.state_dict()
+    network.load_state_dict(mine | {key: w for key, w in found["average"].items() if key in mine})
+    return network

@@ -1,0 +1,34 @@
+"""All the chance of a training run in one object, so that a run that is continued draws what it would have drawn."""
+
+import random
+
+import torch
+from torch import Tensor
+
+
+class Rng:
+    """Choices from Python's generator, numbers from one of torch's on the device that trains."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.choices = random.Random(seed)
+        self.numbers = torch.Generator(self.device).manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.numbers, device=self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.numbers, device=self.device)
+
+    def below(self, limit: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 to `limit` - 1."""
+        return torch.randint(limit, shape, generator=self.numbers, device=self.device)
+
+    def state_dict(self) -> dict:
+        version, words, spare = self.choices.getstate()
+        return {"choices": [version, list(words), spare], "numbers": self.numbers.get_state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        version, words, spare = state["choices"]
+        self.choices.setstate((version, tuple(words), spare))
+        self.numbers.set_state(state["numbers"])

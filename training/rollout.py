@@ -1,0 +1,103 @@
+"""Self-rollout: the student makes a video with the engine's own stream and caches, and some calls keep their gradient.
+
+All chunks are made as in use, whatever step they are trained at: context is always what the engine would have put
+there. As in Self-Forcing, one step of a chunk has a gradient, and what went into the caches has none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from histream_core.cache import KVCache
+from histream_core.noise import Noise
+from histream_core.plan import Plan
+from histream_core.schedule import Scale, Step
+from histream_core.stream import Prompt, Stream, make_caches
+from histream_core.wan import Text, forward_chunk
+from training.forward import run_block
+from training.network import Network
+from training.rng import Rng
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """A video that the student made."""
+
+    estimates: Tensor
+    """Clean estimates of the chosen steps, one per trained chunk, [B, C, T, h, w] on the grid of those steps."""
+    video: Tensor
+    """Everything that came out, [B, C, T, H, W]; no gradient."""
+
+
+class Watched:
+    """The engine's network call; at the chosen step of a chunk it has a gradient, and its estimate is kept."""
+
+    def __init__(self, network: Network, tokens: Tensor, device_type: str, bf16: bool) -> None:
+        self.network, self.tokens = network, tokens
+        self.autocast = {"device_type": device_type, "dtype": torch.bfloat16, "enabled": bf16}
+        self.chosen: Step | None = None
+        self.estimates: list[Tensor] = []
+        self._text: Text | None = None
+
+    def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
+        if step != self.chosen:
+            with torch.no_grad(), torch.autocast(**self.autocast):
+                return self._clean(latent, step, cache, text)
+        with torch.autocast(**self.autocast):
+            if self._text is None:  # projected once for all chosen steps, and apart from those without gradient
+                self._text = self.network.text(self.tokens)
+            clean = self._clean(latent, step, cache, self._text, block_forward=run_block)
+        self.estimates.append(clean)
+        return clean.detach()
+
+    def _clean(self, latent: Tensor, step: Step, cache: KVCache, text: Text, **settings) -> Tensor:
+        timestep = latent.new_full(latent.shape[:1], step.timestep)
+        flow = forward_chunk(
+            self.network.model,
+            latent,
+            timestep,
+            text,
+            cache,
+            attention_scale=step.attention_scale,
+            cache_pass=step.sigma == 0,
+            **settings,
+        )
+        return latent if flow is None else latent - step.sigma * flow.to(latent.dtype)
+
+
+def rollout(
+    network: Network, plan: Plan, tokens: Tensor, noise: Noise, chosen: Sequence[Step | None], *, bf16: bool = False
+) -> Rolled:
+    """Make the video of `plan` under captions [B, L]; `chosen` is the step of each chunk that has a gradient.
+
+    All chosen steps are of one scale; None: no step of that chunk.
+    """
+    device = tokens.device
+    caches = make_caches(
+        plan,
+        num_layers=network.config.num_layers,
+        num_heads=network.config.num_heads,
+        head_dim=network.config.head_dim,
+        batch=len(tokens),
+        device=device,
+    )
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        text = network.text(tokens)
+    watched = Watched(network, tokens, device.type, bf16)
+    stream = Stream(plan, watched, caches, noise, [Prompt(text)], channels=network.config.out_dim)
+    chunks, made = stream.chunks(), []
+    for step in chosen:
+        watched.chosen = step
+        made.append(next(chunks))
+    return Rolled(torch.cat(watched.estimates, dim=2), torch.cat(made, dim=2))
+
+
+def choose_steps(plan: Plan, scale: Scale, trained: range, rng: Rng) -> list[Step | None]:
+    """One step at a scale for each of the chunks in `trained`, drawn afresh; None for the others."""
+    chosen = []
+    for chunk in plan.chunks:
+        steps = [step for step in chunk.steps if step.scale is scale]
+        chosen.append(rng.choices.choice(steps) if chunk.index in trained else None)
+    return chosen

@@ -1,0 +1,164 @@
+"""Trains the causal student: python -m training.train_student --begin TEACHER --bank F --out DIR --minutes 40
+
+Teacher forcing: chunks at the noise levels that the engine will ask for, with clean chunks of the same clip in the
+window (`dit_forward`). With `--pairs` some clips are the teacher's own, together with the noise they came from
+(ODE pairs), so that a step from pure noise has one answer.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from histream_core.presets import find_preset
+from histream_core.schedule import Scale
+from histream_core.stream import resize
+from training import loop, protocol, repa
+from training.data import CHANNELS, Bank, Clips, Drawing, Pairs, cell_weights
+from training.dit_forward import CHUNK, Rotations, flow
+from training.forward import hidden_state, spread
+from training.network import Network, Trainee, begin
+from training.protocol import Protocol
+from training.rng import Rng
+from training.train_teacher import add_drawing
+
+CONTEXT_NOISE = 0.1
+"""At most this much noise on the clean chunks: what the student will find there is its own, and not perfect."""
+LATEST = 8
+"""The last chunk that is trained: beyond the span, so that the anchor moves along."""
+
+
+class TeacherForcing:
+    """Noisy chunks of clean clips as rows of one pass, and what the student should answer."""
+
+    def __init__(self, network: Network, setting: Protocol, modes: Sequence[str], device: str) -> None:
+        if setting.chunk_frames != CHUNK:
+            raise ValueError(f"preset {setting.preset} has chunks of {setting.chunk_frames} frames: train one with 3")
+        self.network, self.num_layers = network, network.config.num_layers
+        self.grids = setting.grids()
+        self.steps = {
+            (scale, chunk): setting.steps(tuple(modes), scale, chunk) for scale in self.grids for chunk in (0, 1)
+        }
+        self.rotations = {rope.grid: Rotations(rope) for rope in setting.ropes(network.config, device)}
+        tokens = self.grids[Scale.HIGH][0] * self.grids[Scale.HIGH][1] // 4
+        high = find_preset(setting.preset).first_chunk_attention_scale(tokens)
+        self.attention_scale = {Scale.LOW: 1.0, Scale.HIGH: high}
+
+    def frames(self, start: int) -> list[int]:
+        """What a clip must show: the first chunk, the one before `start`, the one at `start`."""
+        return [*range(CHUNK), *range(start - CHUNK, start + CHUNK)]
+
+    def rows(self, clean: Tensor, scale: Scale, chunk: int, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A row for every step of a chunk: noisy [B, R, C, T, H, W], flow that leads to `clean`, sigma [B, R]."""
+        steps = self.steps[scale, chunk]
+        blurred = resize(resize(clean, self.grids[Scale.LOW]), clean.shape[-2:])
+        source = torch.stack([blurred if upsampled else clean for _, upsampled in steps], dim=1)
+        sigma = torch.tensor([step.sigma for step, _ in steps], device=clean.device).expand(len(clean), -1)
+        shown = torch.lerp(source, noise, spread(sigma, source))
+        return shown, (shown - clean[:, None]) / spread(sigma, source), sigma
+
+    def noise(self, clips: Clips, scale: Scale, chunk: int, frames: slice, rng: Rng) -> Tensor:
+        """Noise of the rows; that of the first LOW step is the one that a clip grows out of, where there is one."""
+        grid = self.grids[scale]
+        noise = rng.normal(len(clips.tokens), len(self.steps[scale, chunk]), CHANNELS, CHUNK, *grid)
+        noise = clips.shared(noise)
+        if scale is Scale.LOW and clips.noise is not None and frames.stop <= clips.noise.shape[2]:
+            noise[:, 0] = clips.noise[:, :, frames]
+        return noise
+
+    def loss(
+        self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
+        fade: bool = True,
+    ) -> loop.Losses:  # fmt: skip
+        """Mean square errors of the flow in the first and in the later chunk; `clips` show `frames(start)`.
+
+        `fade`: the extra weight of objects fades with the noise, as it must where many answers are right.
+        """
+        clips = clips.at(self.grids[scale])
+        zero, near, target = clips.latents.split(CHUNK, dim=2)
+        where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))
+        rows = [
+            self.rows(clean, scale, chunk, self.noise(clips, scale, chunk, frames, rng))
+            for chunk, (clean, frames) in enumerate(zip((zero, target), where, strict=True))
+        ]
+        window = torch.stack([zero] if start == CHUNK else [zero, near], dim=1)
+        window = window + CONTEXT_NOISE * rng.choices.random() * rng.normal(*window.shape)
+        (first, first_flow, first_sigma), (later, later_flow, later_sigma) = rows
+        predicted = flow(
+            self.network.model, self.network.encoder(clips.tokens), window, first, later, first_sigma, later_sigma,
+            start=start, rotations=self.rotations[tuple(cells // 2 for cells in self.grids[scale])],
+            first_attention_scale=self.attention_scale[scale],
+        )  # fmt: skip
+        losses = {}
+        for name, found, asked, sigma, frames in zip(
+            ("first", "later"), predicted, (first_flow, later_flow), (first_sigma, later_sigma), where, strict=True
+        ):
+            error = (found - asked).square()
+            if clips.geometry is not None and max(object_weight, outline_weight) > 1:
+                shown = clips.geometry[:, :, frames]
+                levels = sigma.unbind(1) if fade else [None] * sigma.shape[1]
+                weights = [cell_weights(shown, object_weight, outline_weight, level) for level in levels]
+                error = error * torch.stack(weights, dim=1)
+            losses[f"{name} {scale.value}"] = error.mean()
+        return losses
+
+    def alignment_loss(self, hidden: Tensor, clips: Clips, start: int, scale: Scale) -> Tensor:
+        """REPA's, of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""
+        geometry = clips.at(self.grids[scale]).geometry
+        num_first, num_later = (len(self.steps[scale, chunk]) for chunk in (0, 1))
+        zero, target = (repa.targets(geometry[:, :, part]) for part in (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK)))
+        features = torch.stack([zero] * num_first + [target] * num_later, dim=1)
+        return repa.alignment_loss(self.network.projection, hidden[:, -(num_first + num_later) :], features)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    loop.add_arguments(parser, lr=2e-3)
+    protocol.add_arguments(parser)
+    add_drawing(parser)
+    parser.add_argument("--noise-coupled", action="store_true", help="the noise decides where a clip starts")
+    parser.add_argument("--begin", type=Path, required=True, help="checkpoint of the teacher, or of a student")
+    parser.add_argument("--bank", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, help="file of training.make_pairs")
+    parser.add_argument("--pairs-share", type=float, default=0.5, help="part of the steps on pairs, where given")
+    parser.add_argument("--batch", type=int, default=2, help="clips at HIGH; LOW takes four times as many")
+    parser.add_argument("--high-share", type=float, default=0.5, help="part of the steps at HIGH")
+    parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
+    args = parser.parse_args(argv)
+
+    setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
+    bank = Bank.load(args.bank, args.device)
+    pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
+    drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
+    network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
+    trainee = Trainee(network, args.lr)
+    forcing = TeacherForcing(network, setting, args.modes, args.device)
+    weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}
+    fade = args.places > 1 and not args.noise_coupled
+
+    def step(moment: loop.Moment) -> loop.Losses:
+        high = rng.choices.random() < args.high_share
+        scale, count = (Scale.HIGH, args.batch) if high else (Scale.LOW, 4 * args.batch)
+        use_pairs = pairs is not None and rng.choices.random() < args.pairs_share
+        latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else LATEST
+        start = CHUNK * rng.choices.randint(1, latest)
+        if use_pairs:
+            clips = pairs.draw(rng, count, forcing.frames(start))
+        else:
+            clips = bank.draw(rng, count, forcing.frames(start), drawing, forcing.grids[Scale.LOW][0])
+        with loop.autocast(args), hidden_state(network.model, repa.layer(network.model.num_layers)) as hidden:
+            losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade)
+            loss = sum(losses.values())
+            if args.repa_weight and clips.geometry is not None:
+                losses["repa"] = forcing.alignment_loss(hidden[0], clips, start, scale)
+                loss = loss + args.repa_weight * losses["repa"]
+        trainee.descend(loss, moment)
+        return losses
+
+    loop.train(args, {"network": trainee, "rng": rng}, step)
+
+
+if __name__ == "__main__":
+    main()
