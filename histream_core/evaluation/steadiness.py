@@ -26,10 +26,9 @@ def drift(frames: np.ndarray) -> dict[str, float]:
     if not third:
         raise ValueError(f"{len(frames)} frames have no thirds to compare: use at least {LEAST_FRAMES}")
     first, last = look(frames[:third]), look(frames[-third:])
-    torus = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
     return {
         "colour": _colour_change(first, last),
-        "sharpness": 1 - likeness(sharpness(torus[:third]), sharpness(torus[-third:])),
+        "sharpness": 1 - likeness(sharpness(frames[:third]), sharpness(frames[-third:])),
         "outline": _outline_change(first, last),
     }
 
