@@ -34,7 +34,7 @@ from .progress import progress_bar, tell
 from .videos import plan_video
 from .weights import demo_source, pick_device
 
-MOMENTS = 4
+MOMENTS = 5
 COLUMNS = 2
 TILE = 128
 CONTROLS = ("random weights", "empty prompt")
@@ -110,10 +110,11 @@ def _make(arm: Arm, asked: Sequence[Asked], strips: Strips) -> list[Clip]:
 
 
 def _remark(clip: Clip) -> str:
-    """The prompt, and what is not as it says."""
-    agrees = clip.verdict.agrees(clip.asked.combination)
-    wrong = [f"{word} {getattr(clip.verdict, word) or 'none'}" for word in WORDS if not agrees[word]]
-    return " - ".join([clip.asked.prompt, *([f"seen: {', '.join(wrong)}"] if wrong else [])])
+    """What was asked for, and what is seen instead: short, to stand above a strip."""
+    asked, agrees = clip.asked.combination, clip.verdict.agrees(clip.asked.combination)
+    wrong = [getattr(clip.verdict, word) or f"no {word}" for word in WORDS if not agrees[word]]
+    words = f"{asked.colour} {asked.shape} {asked.direction} on {asked.background}"
+    return " - ".join([words, *([f"seen: {', '.join(wrong)}"] if wrong else [])])
 
 
 def _result(made: Mapping[str, list[Clip]], about: Mapping) -> dict:
