@@ -102,6 +102,11 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there already."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+
+
 def check_space(
     folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1, beside: float = 0
 ) -> None:

@@ -31,9 +31,9 @@ class BranchRun(io.ComfyNode):
                     default=AS_IT_WAS,
                     min=AS_IT_WAS,
                     max=100000,
-                    tooltip="The first chunk that is made anew. A chunk is 12 frames (0.75 s at 16 frames per "
-                    "second), the first one 9: second 10 is in chunk 13. -1: keep all that is finished, for another "
-                    "format.",
+                    tooltip="The first chunk that is made anew, counted from 0. With most weights a chunk is 12 frames "
+                    "(0.75 s at 16 frames per second), the first one 9: second 10 is in chunk 13. -1: keep all that "
+                    "is finished, for another format.",
                 ),
                 io.Int.Input(
                     "seed",

@@ -26,10 +26,11 @@ class ExtendRun(io.ComfyNode):
                 io.Float.Input(
                     "seconds",
                     default=5,
-                    min=0.1,
+                    min=0.05,
                     max=36000,
-                    step=0.1,
-                    tooltip="How much longer, at the run's frames per second; rounded up to what the VAE can make.",
+                    step=0.05,
+                    tooltip="How much longer, at the run's frames per second; rounded up to what the VAE can make. "
+                    "A chunk is 0.75 s at 16 frames per second.",
                 ),
                 io.Conditioning.Input(
                     "positive", optional=True, tooltip="The prompt from there on. Without it: as before."

@@ -15,7 +15,7 @@ import latent_preview
 from torch import Tensor
 
 from ..histream_core.decode import StreamingDecoder, stream_frames, vae_cache_bytes
-from ..histream_core.disk import check_space
+from ..histream_core.disk import check_space, existing
 from ..histream_core.formats import Format, find_format
 from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
 from ..histream_core.writers import open_writer
@@ -69,7 +69,7 @@ def decode_to_disk(
     check_decode(vae, latents)
     format, size = find_format(choice.format, choice.depth), video_size(latents.shape, crop=choice.crop)
     format.check_size(size)
-    check_space(_output_folder(), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
+    check_space(existing(_output_folder()), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
     progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
     videos = []
     for item in range(latents.shape[0]):

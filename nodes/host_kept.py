@@ -42,7 +42,6 @@ class KeptVideo:
     format: Format
     latent: Tensor
     """[1, C, T, H, W], un-normalised; it lies on the disk and is read where it is looked at."""
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,13 @@ def carry_on(model, vae, journal: Journal, choice: VideoChoice, *, tags: Mapping
             kept = f"{journal.finished} of {manifest.num_chunks} chunks are kept in {name}"
             unfinished = unfinished_path(folder, manifest)
             seen = f" ({unfinished.name} shows them)" if unfinished.exists() else ""
-            host.warn(f"{kept}{seen}: press Run again to go on, or use Resume Run")
+            host.warn(f"{kept}{seen}: press Run again with the same seed to go on, or use Resume Run")
         raise
-    summary = f"{name}: {describe(reports[0])}"
+    path = video_path(folder, manifest)
+    summary = f"{name}/{path.name}: {describe(reports[0])}"
     logging.getLogger("histream").info(summary)
     host.tell(summary)
-    format = format_of(manifest.settings)
-    return KeptVideo(name, video_path(folder, manifest), format, latent, summary)
+    return KeptVideo(name, path, format_of(manifest.settings), latent)
 
 
 def describe(progress: Progress) -> str:

@@ -40,7 +40,7 @@ from . import host
 from .host_checks import check_conditioning, check_latent, check_model
 from .host_decode import check_vae, video_size
 from .host_fingerprint import fingerprints
-from .run_folders import find_run, name_of, new_folder, numbered_runs, place
+from .run_folders import find_run, name_of, next_run, numbered_runs, place
 from .settings import VideoChoice
 
 
@@ -206,15 +206,16 @@ def open_or_make(
 
     `base` is the run that it branches from and the number of chunks it shares.
     """
+    new, name = next_run(choice, manifest.settings.size)
     if choice.resume:
-        for folder in reversed(numbered_runs(choice.folder)):
+        for folder in reversed(numbered_runs(name)):
             if is_same(folder, manifest, base):
                 journal = resume(folder)
                 host.warn(f"{name_of(folder)} is this very run, {journal.finished} chunks of it are there: it goes on")
                 for note in notes(journal, manifest):
                     host.warn(note)
                 return journal
-    return make(new_folder(choice, manifest.settings.size))
+    return make(new)
 
 
 def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> bool:

@@ -14,11 +14,11 @@ HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
 PLAYED_BY_BROWSERS = ("h264-mp4", 8)
 
 
-def run_input(what: str):
+def run_input(what: str, default: str = ""):
     """The name of a run, linked or written."""
     return io.String.Input(
         "run",
-        default="histream/run",
+        default=default,
         tooltip=f"The run {what}: its folder under ComfyUI's output folder, such as histream/run_00003, or without the "
         "number for the newest. Connect the run of another node, or write it.",
     )

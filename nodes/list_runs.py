@@ -17,7 +17,13 @@ class ListRuns(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "folder", default="histream", tooltip="A folder under ComfyUI's output folder, with runs in it."
-                )
+                ),
+                io.String.Input(
+                    "run",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Connect the run of another node to make the list after it.",
+                ),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="A line for each run, for Preview as Text.")],
         )
@@ -27,7 +33,7 @@ class ListRuns(io.ComfyNode):
         return float("nan")  # runs come and go while the graph stays the same
 
     @classmethod
-    def execute(cls, folder):
+    def execute(cls, folder, run=None):
         text = run_folders.list_text(folder)
         host.tell(text)
         return io.NodeOutput(text)

@@ -22,7 +22,16 @@ class ResumeRun(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that the run was begun with, LoRAs included."),
                 io.Vae.Input("vae", tooltip="The VAE that it was begun with."),
-                kept_video.run_input("to go on with"),
+                kept_video.run_input("to go on with", default="histream/run"),
+                io.Int.Input(
+                    "snapshots",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep the caches on disk every so many chunks and on Cancel, as in Video Output. 0: never.",
+                ),
             ],
             outputs=kept_video.outputs(),
         )
@@ -32,8 +41,7 @@ class ResumeRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run):
-        journal = host_runs.go_on(model, vae, run)
-        return kept_video.output(
-            host_kept.carry_on(model, vae, journal, VideoChoice(), tags=host_graph.tags_of(cls.hidden))
-        )
+    def execute(cls, model, vae, run, snapshots=0):
+        journal, choice = host_runs.go_on(model, vae, run), VideoChoice(snapshots=snapshots)
+        tags = host_graph.tags_of(cls.hidden)
+        return kept_video.output(host_kept.carry_on(model, vae, journal, choice, tags=tags))

@@ -25,15 +25,17 @@ def place(name: str) -> Path:
     root = output_folder()
     folder = (root / name.strip()).resolve()
     if not name.strip() or folder == root or not folder.is_relative_to(root):
-        raise ValueError(f"{name!r} is no folder inside ComfyUI's output folder: use a name like histream/run")
+        raise ValueError(
+            f"{name!r} is no folder inside ComfyUI's output folder: write a name like histream/run, or connect a run"
+        )
     return folder
 
 
-def new_folder(choice: VideoChoice, size: tuple[int, int]) -> Path:
-    """The folder of the next run of that name."""
+def next_run(choice: VideoChoice, size: tuple[int, int]) -> tuple[Path, str]:
+    """The folder of the next run of that name, and the name with what the host puts for %year% and the like."""
     place(choice.folder)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(choice.folder, str(output_folder()), *size)
-    return Path(folder, f"{name}_{counter:05}")
+    return Path(folder, f"{name}_{counter:05}"), name_of(Path(folder, name))
 
 
 def numbered_runs(name: str) -> list[Path]:
@@ -62,8 +64,9 @@ def exact_run(name: str) -> Path:
 
 
 def list_text(name: str) -> str:
-    """A line for each run in a folder. Raises ValueError or FileNotFoundError."""
-    lines = [info.line(name_of(info.folder)) for info in list_runs(place(name))]
+    """A line for each run in a folder. Raises ValueError for one outside the output folder."""
+    folder = place(name)
+    lines = [info.line(name_of(info.folder)) for info in list_runs(folder)] if folder.is_dir() else []
     return "\n".join(lines) or f"no run is in {name}"
 
 

@@ -65,14 +65,15 @@ class VideoOutputNode(io.ComfyNode):
                     default=True,
                     optional=True,
                     tooltip="Go on with a run of this name that is the same in model, prompt, seed and settings, "
-                    "instead of beginning it again. Off: always a new run.",
+                    "instead of beginning it again; set the seed to fixed for that. Off: always a new run.",
                 ),
                 io.Boolean.Input(
                     "discard_on_cancel",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Remove the run when it is cancelled. Off: what is finished stays, and Run goes on.",
+                    tooltip="Remove the run when it is cancelled, also what earlier attempts made of it. Off: what is "
+                    "finished stays, and Run with the same seed goes on.",
                 ),
                 io.Int.Input(
                     "snapshots",

@@ -72,7 +72,7 @@ BREAKS = [
      "test_decode.py", "exist_once"),
     ("nodes/host_decode.py", "    writer.keep_on = (", "    stopped = (", "test_decode.py", "cancel"),
     ("nodes/streaming_vae_decode.py", "choice = output or VideoChoice(", "choice = VideoChoice(", "test_decode.py", "chooses_folder"),
-    ("nodes/host_decode.py", "    check_space(_output_folder()", "    str(_output_folder()) or (0", "test_decode.py", "without_room"),
+    ("nodes/host_decode.py", "    check_space(existing(_output_folder())", "    str(_output_folder()) or (0", "test_decode.py", "without_room"),
     ("nodes/host_kept.py", "dtype=vae.vae_dtype, rollback=False)", "dtype=vae.vae_dtype, normalised=False)", "test_runs.py", "is_the_plain_one"),
     ("histream_core/session/whole_latent.py", 'np.float32, "c"', 'np.float32, "r+"', "test_runs.py", "changes_no_file"),
     ("nodes/host_kept.py", "prompts=prompts, given=given", "prompts=prompts, given=lambda chunk: given(chunk) * 0", "test_runs.py", "comes_to_the_same_bytes and 25"),

@@ -168,3 +168,10 @@ def test_a_disk_without_room_is_refused_before_decoding(pack, decode, vae, fille
     with pytest.raises(OSError, match="free space, choose another folder"):
         decode(filled, vae, "a/b")
     assert not [path for path in output.rglob("*") if path.is_file()]
+
+
+def test_an_output_folder_that_is_not_there_yet_is_made(decode, vae, filled, output):
+    """As in a fresh ComfyUI. Seen to fail when its room is asked for before it is there."""
+    output.rmdir()
+    decode(filled, vae, "a/b")
+    assert len(list(output.glob("a/*.mp4"))) == 2

@@ -140,6 +140,16 @@ def test_run_pressed_again_goes_on_with_a_run_that_is_the_same_in_all(pack, node
     assert files(nodes.output / "shots/run_00003") == files(nodes.output / "shots/run_00001")
 
 
+def test_a_run_named_by_the_date_goes_on_too(pack, nodes, keep, stop, monkeypatch):
+    """Seen to fail with the name as it was written."""
+    with monkeypatch.context(), pytest.raises(stop(pack, 9)):
+        keep("%year%/run")
+    monkeypatch.undo()
+    run = keep("%year%/run")[2]
+    assert run.endswith("/run_00001")
+    assert run[:2] == "20"
+
+
 def test_cancel_can_discard(pack, nodes, keep, stop, monkeypatch):
     with monkeypatch.context(), pytest.raises(stop(pack, 9)):
         keep(discard_on_cancel=True)
@@ -282,7 +292,8 @@ def test_a_run_with_a_lora_goes_on_with_it_also_while_it_is_in_the_weights(
         ("branch_run", ["shots/run", 7], "2 finished chunks: branch from 0 to 2"),
         ("clean_run", [""], "no folder inside"),
         ("clean_run", ["shots/run"], "there are shots/run_00001"),
-        ("list_runs", ["nowhere"], "does not exist"),
+        ("list_runs", ["../.."], "no folder inside"),
+        ("extend_run", ["", 5.0], "connect a run"),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_is_left(nodes, keep, load_wan, vae, act, inputs, said):
@@ -318,6 +329,7 @@ def test_memory_that_is_too_small_is_refused_before_the_first_step(pack, keep, n
 
 def test_runs_are_listed_and_cleaned(nodes, keep):
     keep(frames=4)
+    assert nodes.list_runs("others").result == ("no run is in others",)
     [text] = nodes.list_runs("shots").result
     assert text.startswith("shots/run_00001  finished 2/2 chunks, 0.8 s of 64x64")
     nodes.clean_run("shots/run_00001")
