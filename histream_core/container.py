@@ -15,7 +15,8 @@ from typing import Any
 from .disk import File, check_folder, disk_errors, partial_name, rename_whole
 from .formats import THREADS, Format
 from .pixels import Metadata
-from .sound import SoundCopy
+from .reading import Source
+from .sound import SoundCopy, check_sound
 
 BT709 = 1
 """The code of ITU-R BT.709 for primaries, transfer and matrix alike."""
@@ -68,10 +69,11 @@ class Output:
         stream.codec_context.framerate, stream.time_base = segment.rate, 1 / segment.rate
         return stream
 
-    def add_sound(self, source: str | Path | None) -> None:
+    def add_sound(self, source: Source | None) -> None:
         """Copy the sound of that file, if one is given. To be called after the picture's stream was added."""
         if source is not None:
-            self._sound = SoundCopy(Path(source), self.container)
+            check_sound(source, self.format)
+            self._sound = SoundCopy(source, self.container)
 
     def mux(self, packets: Iterable[Any], until: Fraction) -> None:
         """Write packets of pictures, and the sound that begins before `until` (seconds)."""
@@ -207,7 +209,7 @@ def join(
     *,
     lengths: Sequence[int] | None = None,
     metadata: Metadata | None = None,
-    sound: str | Path | None = None,
+    sound: Source | None = None,
 ) -> int:
     """Copy closed segments of that format into one file, without encoding again; return the number of its frames.
 

@@ -1,36 +1,100 @@
-"""Sound copied into a video as it is, packet by packet, as far as the pictures go."""
+"""Sound copied into a video as it is, packet by packet, as far as the pictures go.
+
+`av` is imported where it is used.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from .formats import Format
+from .reading import Source
+
+LARGEST = 2**30
+"""Bytes of a sound that can be kept with a run; it goes through memory once."""
+
+TIMES = "PACKET_TIMES"
+"""What a packed sound says about itself: when its packets begin, exactly. Matroska itself rounds to milliseconds."""
+
+
+class Track:
+    """The first sound of a file, open. Time 0 is where the file's pictures begin, or its sound where it has none.
+
+    Raises OSError, or ValueError for a file without sound.
+    """
+
+    def __init__(self, source: Source) -> None:
+        import av
+
+        self.name = Path(source).name if isinstance(source, (str, Path)) else "the file"
+        if not isinstance(source, (str, Path)):
+            source.seek(0)
+        try:
+            self._container = av.open(str(source) if isinstance(source, Path) else source)
+        except av.error.InvalidDataError as error:
+            raise ValueError(f"{self.name} holds no sound that can be read") from error
+        sounds = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
+        if not sounds:
+            self.close()
+            raise ValueError(f"{self.name} holds no sound: choose another file")
+        self.stream = sounds[0]
+
+    @property
+    def codec(self) -> str:
+        return self.stream.codec_context.codec.canonical_name
+
+    def packets(self) -> Iterator[Any]:
+        """All packets in order, each with its exact time. Raises ValueError for a damaged file.
+
+        What begins before time 0, such as the first packet of AAC, which nobody is meant to hear, is left out: to keep
+        it, a container shifts the pictures, or hides the first of them in a file whose writer was killed.
+        """
+        packets = (packet for packet in self._demux() if packet.size and packet.pts is not None)
+        if TIMES in self._container.metadata:
+            yield from _timed(packets, self._container.metadata[TIMES])
+            return
+        zero = self._zero()
+        for packet in packets:
+            packet.pts = packet.dts = packet.pts - zero
+            if packet.pts >= 0:
+                yield packet
+
+    def _demux(self) -> Iterator[Any]:
+        import av
+
+        try:
+            yield from self._container.demux(self.stream)
+        except av.error.FFmpegError as error:
+            raise ValueError(f"the sound of {self.name} is damaged: choose another file") from error
+
+    def _zero(self) -> int:
+        """Where time begins, in units of the stream."""
+        from av.stream import Disposition
+
+        pictures = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        first = pictures[0] if pictures else self.stream
+        return round((first.start_time or 0) * first.time_base / self.stream.time_base)
+
+    def close(self) -> None:
+        self._container.close()
+
 
 class SoundCopy:
-    """The first sound of a file, for one container. Raises OSError or ValueError where that cannot be.
+    """A sound for one container. Raises as `Track` does.
 
     `packets(seconds)` yields what begins before that time and was not yielded yet, ready to be muxed.
     """
 
-    def __init__(self, source: Path, container: Any) -> None:
-        import av
-
-        try:
-            self._source = av.open(str(source))
-        except av.error.InvalidDataError as error:
-            raise ValueError(f"{source} holds no sound that can be read") from error
-        if not self._source.streams.audio:
-            self.close()
-            raise ValueError(f"{source} holds no sound: choose another file")
-        self._in = self._source.streams.audio[0]
-        codec = self._in.codec_context.name
-        if codec not in container.supported_codecs:
-            self.close()
-            raise ValueError(f"{codec} sound does not fit into {container.format.name}: convert {source.name} to AAC")
-        self._out = container.add_stream_from_template(self._in)
-        self._waiting = (packet for packet in self._source.demux(self._in) if packet.pts is not None)
+    def __init__(self, source: Source, container: Any) -> None:
+        self._track = Track(source)
+        self._out = container.add_stream_from_template(self._track.stream)
+        self._waiting = self._track.packets()
         self._next = next(self._waiting, None)
 
     def packets(self, seconds: Fraction) -> Iterator[Any]:
@@ -40,4 +104,84 @@ class SoundCopy:
             yield packet
 
     def close(self) -> None:
-        self._source.close()
+        self._track.close()
+
+
+def check_sound(source: Source, format: Format) -> None:
+    """Refuse sound that a video of that format cannot hold, by trying it. Raises ValueError or OSError."""
+    import av
+
+    if format.is_sequence:
+        raise ValueError(f"{format.name} is a folder of pictures and holds no sound: leave it out")
+    with contextlib.closing(Track(source)) as track:
+        codec, name = track.codec, track.name
+        fits = not (format.muxer == "mp4" and codec.startswith("pcm_"))  # some are taken, but hardly a player knows it
+        try:
+            if fits:
+                _mux(track, list(islice(track.packets(), 1)), format.muxer)
+        except av.error.FFmpegError:
+            fits = False
+    if not fits:
+        raise ValueError(f"{codec} sound does not fit into {format.name}: convert {name} to AAC, which fits into all")
+
+
+def pack_sound(source: Source, *, start: float = 0, duration: float = 0) -> bytes:
+    """The sound of a file as a Matroska file of its own: the same bytes for the same sound.
+
+    With `start` and `duration` (seconds; 0: to the end) only what is heard then, and that begins at 0. Raises as
+    `Track` does, and ValueError for sound of more than 1 GiB.
+    """
+    import av
+
+    with contextlib.closing(Track(source)) as track:
+        packets, num_bytes = [], 0
+        for packet in track.packets():
+            packet.pts = packet.dts = packet.pts - round(start / packet.time_base)
+            if duration and packet.pts * packet.time_base >= duration:
+                break
+            if packet.pts < 0:
+                continue
+            packets.append(packet)
+            num_bytes += packet.size
+            if num_bytes > LARGEST:
+                raise ValueError(f"the sound of {track.name} is larger than 1 GiB: convert it to AAC, or cut it")
+        if not packets:
+            raise ValueError(f"{track.name} holds no sound between its start and its end: choose another file or trim")
+        try:
+            return _mux(track, packets, "matroska", {TIMES: _times(packets)})
+        except av.error.FFmpegError as error:
+            raise ValueError(f"{track.codec} sound cannot be kept: convert {track.name} to AAC") from error
+
+
+def _mux(track: Track, packets: list[Any], muxer: str, metadata: dict[str, str] | None = None) -> bytes:
+    """A file of that sound alone, without a date in it."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format=muxer, options={"fflags": "+bitexact"}) as container:
+        container.metadata.update(metadata or {})
+        stream = container.add_stream_from_template(track.stream)
+        for packet in packets:
+            packet.stream = stream
+            container.mux_one(packet)
+    return file.getvalue()
+
+
+def _times(packets: list[Any]) -> str:
+    """When packets begin, as text: the unit in seconds, the first, and the steps from each on (1024x99: 99 of 1024)."""
+    steps = [later.pts - packet.pts for packet, later in pairwise(packets)] + [packets[-1].duration or 0]
+    runs = (f"{step}x{sum(1 for _ in same)}" for step, same in groupby(steps))
+    return " ".join([str(packets[0].time_base), str(packets[0].pts), *runs])
+
+
+def _timed(packets: Iterator[Any], times: str) -> Iterator[Any]:
+    """The packets with those times."""
+    unit, first, *runs = times.split()
+    pts = int(first)
+    steps = (int(step) for step, count in (run.split("x") for run in runs) for _ in range(int(count)))
+    for packet, step in zip(packets, steps, strict=False):
+        packet.time_base = Fraction(unit)
+        packet.pts = packet.dts = pts
+        packet.duration = step
+        pts += step
+        yield packet

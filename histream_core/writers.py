@@ -20,6 +20,8 @@ from .container import Output, tag
 from .disk import check_folder, disk_errors, write_whole
 from .formats import THREADS, Format
 from .pixels import Metadata, exr, pictures_of, planes_of, png
+from .reading import Source
+from .sound import check_sound
 
 NTSC = Fraction(1000, 1001)
 
@@ -82,7 +84,7 @@ def open_writer(
     size: tuple[int, int],
     fps: float = 16,
     metadata: Metadata | None = None,
-    sound: Path | None = None,
+    sound: Source | None = None,
     first_frame: int = 0,
 ) -> VideoFile | PictureFolder:
     """A writer of that format, to be used in a `with` block: `path` is a file, or a folder for a sequence.
@@ -95,7 +97,7 @@ def open_writer(
     if not format.is_sequence:
         return VideoFile(path, format, size=size, fps=fps, metadata=metadata, sound=sound)
     if sound is not None:
-        raise ValueError(f"{format.name} is a folder of pictures and holds no sound: leave it out")
+        check_sound(sound, format)
     return PictureFolder(path, format, size=size, fps=fps, metadata=metadata, first_frame=first_frame)
 
 
@@ -115,7 +117,7 @@ class VideoFile(Closing):
         size: tuple[int, int],
         fps: float = 16,
         metadata: Metadata | None = None,
-        sound: Path | None = None,
+        sound: Source | None = None,
     ) -> None:
         self.path, self.format, self.size = Path(path), format, size
         self.num_frames = 0
