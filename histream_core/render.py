@@ -21,6 +21,7 @@ from .media import to_uint8
 from .noise import Noise
 from .plan import PIXEL_FRAMES_PER_LATENT, Plan, pixel_frames
 from .presets import Preset
+from .reading import Source
 from .schedule import Scale
 from .stream import Denoise, Given, Prompt, Stream, make_caches
 from .wan import Denoiser, Text
@@ -199,16 +200,18 @@ def render(
     size: tuple[int, int],
     fps: float = FPS,
     metadata: Mapping[str, str] | None = None,
+    sound: Source | None = None,
     report: Report = silent,
 ) -> Progress:
     """Make one video and write it to `path` as it comes, cropped to `size`; return the counts and times.
 
+    The sound of the file `sound` is copied in, as far as the pictures go.
     Raises ValueError and OSError that say what to change, and leaves no file behind then. Ctrl-C keeps what is
     finished as a partial file: the KeyboardInterrupt says where.
     """
     progress = start(order.plan)
     first = pixel_frames(min(len(order.plan.chunks[0].frames), order.plan.num_frames))
-    files = open_writer(path, format, size=size, fps=fps, metadata=metadata)
+    files = open_writer(path, format, size=size, fps=fps, metadata=metadata, sound=sound)
     writer = BackgroundWriter(files, times=progress.times)
 
     def watch(progress: Progress) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from sounds import sound_file, sound_packets
 
-from histream_core import wan, writers
+from histream_core import demo, wan, writers
 from histream_core.cli import main, memory
 from histream_core.media import probe
 
@@ -212,6 +213,71 @@ def test_the_section_files_of_an_extension_are_those_of_the_run_that_was_long_fr
     say("demo", RED, *LENGTH, "--run-dir", "whole", "--section-files")
     assert files_in("cut") == files_in("whole")
     assert [name for name in sorted(files_in("whole")) if name.startswith("video")] == ["video.01.mp4", "video.mp4"]
+
+
+def test_a_sound_goes_into_the_video_with_and_without_a_folder(here, say, stop_at):
+    """Its packets as they are. Seen to fail where the option is read with a folder only, and where it is forgotten."""
+    wanted = sound_packets(sound_file(here / "voice.m4a", 4))
+    words = ["demo", RED, *LENGTH, "--sound", "voice.m4a"]
+    assert say(*words, "--out", "plain.mp4")[0] == 0
+    go_on = stop_at(13)
+    assert say(*words, "--run-dir", "cut")[0] == 130
+    go_on()
+    assert sound_packets("cut/video.unfinished.mp4") == wanted[:62]
+    (here / "voice.m4a").rename(here / "elsewhere.m4a")
+    status, result = say("resume", "cut")
+    assert (status, probe(result["file"]).num_frames) == (0, 33)
+    assert sound_packets(result["file"]) == sound_packets("plain.mp4") == wanted[:97]  # 2.0625 s in packets of 1024
+    assert say(*words[:-1], "elsewhere.m4a", "--run-dir", "whole")[0] == 0
+    assert files_in("cut") == files_in("whole")
+
+
+def test_a_branch_keeps_the_sound_changes_it_or_leaves_it_out(here, say):
+    first, second = (sound_packets(sound_file(here / f"{tone}.m4a", 2, tone=tone)) for tone in (20, 30))
+    sound_file(here / "loss.flac", 2, "flac")
+    assert say("demo", RED, "--seconds", "1", "--sound", "20.m4a", "--run-dir", "run")[0] == 0
+    assert say("extend", "run", "--seconds", "0.5")[0] == 0
+    assert sound_packets("run/video.mp4") == first[:74]
+    cases = {"same": [], "dubbed": ["--sound", "30.m4a"], "master": ["--format", "prores-422hq"]}
+    found = {}
+    for name, options in cases.items():
+        status, result = say("branch", "run", name, *options)
+        assert (status, result["passes"]) == (0, {"high": 0, "low": 0})
+        found[name] = sound_packets(result["file"])
+    assert found == {"same": first[:74], "dubbed": second[:74], "master": first[:74]}
+    status, result = say("branch", "run", "mute", "--no-sound", "--format", "png8")
+    assert (status, (here / "mute" / "sound.mka").exists()) == (0, False)
+    assert say("branch", "run", "lossless", "--sound", "loss.flac")[0] == 0
+    before = sorted(os.listdir(here))
+    for words, fix in (
+        (["run", "new", "--format", "png8"], "png8 is a folder of pictures and holds no sound: leave the sound out"),
+        (["run", "new", "--sound", "20.m4a", "--no-sound"], "not allowed with argument"),
+        (["run", "new", "--sound", "loss.flac", "--format", "prores-422hq"], "convert loss.flac to AAC"),
+        (["lossless", "new", "--format", "prores-422hq"], "convert sound.mka to AAC, which fits into all"),
+    ):
+        status, said = say("branch", *words)
+        assert (status, fix in said) == (2, True)
+    assert sorted(os.listdir(here)) == before
+
+
+@pytest.mark.parametrize("place", [["--run-dir", "run"], ["--out", "clip"]], ids=["kept", "plain"])
+def test_a_sound_that_cannot_be_copied_is_refused_before_anything_is_loaded(here, say, monkeypatch, place):
+    monkeypatch.setattr(demo, "load_transformer", lambda: pytest.fail("loaded"))
+    for name, codec in (("a.m4a", "aac"), ("a.wav", "pcm_s16le"), ("a.flac", "flac")):
+        sound_file(here / name, 1, codec)
+    (here / "a.txt").write_text("words")
+    before = sorted(os.listdir(here))
+    for format, suffix, sound, fix in (
+        ("png8", "", "a.m4a", "png8 is a folder of pictures and holds no sound: leave it out"),
+        ("h264-mp4", ".mp4", "a.wav", "pcm_s16le sound does not fit into h264-mp4: convert a.wav to AAC"),
+        ("prores-422hq", ".mov", "a.flac", "flac sound does not fit into prores-422hq: convert a.flac to AAC"),
+        ("ffv1", ".mkv", "a.txt", "a.txt holds no sound that can be read"),
+        ("ffv1", ".mkv", "none.m4a", "none.m4a"),
+    ):
+        name = [place[0], place[1] + (suffix if place[0] == "--out" else "")]
+        status, said = say("demo", RED, "--seconds", "1", "--format", format, "--sound", sound, *name)
+        assert (status, fix in said) == (2, True), said
+        assert sorted(os.listdir(here)) == before
 
 
 def lengths(result):

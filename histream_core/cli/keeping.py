@@ -11,12 +11,14 @@ from pathlib import Path
 from torch import Tensor
 
 from ..checkpoint import DTYPES
+from ..formats import Format
 from ..kept_runs import describe_run, fingerprints, go_on
 from ..plan import Plan
 from ..render import Weights
-from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, start
+from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, hash_bytes, start
 from ..session.journal import MANIFEST
 from ..session.video import check_room, format_of, section_paths, unfinished_path, video_path
+from ..sound import check_sound, pack_sound
 from .memory import check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
@@ -64,7 +66,9 @@ def begin_run(
         section_files=bool(args.section_files),
     )
     settings = with_output(settings)
-    check_room(folder, plan, settings)
+    sound = read_sound(args.sound, format_of(settings)) if args.sound else None
+    settings = replace(settings, sound=sound and hash_bytes(sound))
+    check_room(folder, plan, settings, sound=sound)
     snapshots = snapshots_of(args)
     weights, (text,) = source.load()
     check_memory(args, weights, plan)
@@ -77,7 +81,7 @@ def begin_run(
         seed=args.seed,
         source=saved_options(args),
     )
-    with start(folder, manifest, [text]) as journal:
+    with start(folder, manifest, [text], sound) as journal:
         try:
             return carry_on(journal, weights, [text], snapshots=snapshots, notes=notes)
         except KeyboardInterrupt as stop:
@@ -86,6 +90,12 @@ def begin_run(
             discarded = stop
     clean(folder, video=True)
     raise KeyboardInterrupt(f"the run in {folder} is removed") from discarded
+
+
+def read_sound(path: Path, format: Format) -> bytes:
+    """The sound of a file, to be kept with a run of that format. Raises ValueError or OSError for one without."""
+    check_sound(path, format)
+    return pack_sound(path)
 
 
 def carry_on(

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..formats import NAMES
+from ..formats import NAMES, find_format
 from ..plan import Plan, latent_frames, make_plan
 from ..presets import find_preset
 from ..render import Weights, whole_length
@@ -26,15 +26,26 @@ from ..session import (
     check_same,
     clean,
     extend,
+    hash_bytes,
     hash_tensor,
     list_runs,
     notes,
     resume,
 )
-from ..session.journal import read_manifest
+from ..session.journal import read_manifest, sound_path
 from ..session.manifest import check_longer
-from ..session.video import check_room, chunks_on_disk
-from .keeping import add_section_files, add_snapshots, as_now, carry_on, options_of, snapshots_of, with_output
+from ..session.video import check_room, chunks_on_disk, format_of
+from ..sound import check_sound
+from .keeping import (
+    add_section_files,
+    add_snapshots,
+    as_now,
+    carry_on,
+    options_of,
+    read_sound,
+    snapshots_of,
+    with_output,
+)
 from .memory import add_memory_option, check_memory
 from .weights import Source, find_source
 
@@ -66,6 +77,9 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--seconds", metavar="S", type=float, help="how much longer (default: as long as it was)")
     verb.add_argument("--format", metavar="F", help=f"{', '.join(NAMES)} (default: as it was)")
     verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    sound = verb.add_mutually_exclusive_group()
+    sound.add_argument("--sound", metavar="FILE", type=Path, help="another sound (default: as it was)")
+    sound.add_argument("--no-sound", action="store_true", help="leave the sound out")
     add_section_files(verb)
     _add_prompt(verb)
     _add_places(verb)
@@ -126,17 +140,19 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     """Share the first chunks in a new run, and go on there."""
     snapshots = snapshots_of(args)
     old = read_manifest(args.folder)
-    settings = _settings(old.settings, args)
+    settings, sound = _settings(old.settings, args)
     plan = old.plan if args.seconds is None else _longer(old, args.seconds)
-    check_room(args.new, plan, settings)
+    check_room(args.new, plan, settings, sound=sound)
     with resume(args.folder) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
+        if settings.sound and not sound:
+            check_sound(sound_path(args.folder, old), format_of(settings))
     source = _source(old, args)
     weights, texts = source.load()
     check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, plan=plan, settings=settings), weights)
     changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))
-    with branch(args.folder, args.new, chunk, changed, texts) as journal:
+    with branch(args.folder, args.new, chunk, changed, texts, sound) as journal:
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=source.notes)
 
 
@@ -177,12 +193,19 @@ def _section(args: argparse.Namespace, texts: list[Tensor]) -> Section | None:
     return Section(0, args.prompt, hash_tensor(texts[0]), recache=True) if args.prompt else None
 
 
-def _settings(old: Settings, args: argparse.Namespace) -> Settings:
-    """The settings of a branch."""
-    files = old.section_files if args.section_files is None else args.section_files
-    if not (args.format or args.depth):
-        return replace(old, section_files=files)
-    return with_output(replace(old, format=args.format or old.format, depth=args.depth, section_files=files))
+def _settings(old: Settings, args: argparse.Namespace) -> tuple[Settings, bytes | None]:
+    """The settings of a branch, and its sound where it is a new one."""
+    same = not (args.format or args.depth)
+    name, depth = (old.format, old.depth) if same else (args.format or old.format, args.depth)
+    sound = read_sound(args.sound, find_format(name, depth)) if args.sound else None
+    settings = replace(
+        old,
+        format=name,
+        depth=depth,
+        section_files=old.section_files if args.section_files is None else args.section_files,
+        sound=hash_bytes(sound) if sound else None if args.no_sound else old.sound,
+    )
+    return settings if same else with_output(settings), sound
 
 
 def _longer(manifest: Manifest, seconds: float) -> Plan:

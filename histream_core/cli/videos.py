@@ -20,6 +20,7 @@ from ..noise import SeededNoise
 from ..plan import Plan, latent_frames, make_plan
 from ..presets import MODES, Preset
 from ..render import FPS, Order, generated_size, render, whole_length
+from ..sound import check_sound
 from ..writers import frame_rate
 from .keeping import add_section_files, add_snapshots, begin_run
 from .memory import add_memory_option, check_memory
@@ -66,6 +67,7 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another video (default: 0)")
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
     verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    verb.add_argument("--sound", metavar="FILE", type=Path, help="a video or sound whose sound is copied in as it is")
     place = verb.add_mutually_exclusive_group()
     place.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: a new name here)")
     place.add_argument(
@@ -113,13 +115,17 @@ def _make(
     format = find_format(args.format, args.depth)
     path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
+    if args.sound:
+        check_sound(args.sound, format)
     weights, (text,) = source.load()
     check_memory(args, weights, plan)
     tell(notes)
     tags = metadata([args.prompt or ""], [args.seed])
     with progress_bar() as report:
         order = Order(plan, text, noise)
-        progress = render(weights, order, path, format, size=size, fps=fps, metadata=tags, report=report)
+        progress = render(
+            weights, order, path, format, size=size, fps=fps, metadata=tags, sound=args.sound, report=report
+        )
     result = {
         "file": str(path.resolve()),
         "prompt": args.prompt,

@@ -3,7 +3,7 @@
 A journal is the folder of a run, a session goes on with it from wherever it stands, verbs are what a user does.
 """
 
-from .fingerprint import environment, fingerprint_weights, hash_tensor
+from .fingerprint import environment, fingerprint_weights, hash_bytes, hash_tensor
 from .journal import DamagedRunError, Journal
 from .lock import RunInUseError
 from .manifest import Manifest, Section, Seed, Settings
@@ -42,6 +42,7 @@ __all__ = [
     "environment",
     "extend",
     "fingerprint_weights",
+    "hash_bytes",
     "hash_tensor",
     "list_runs",
     "notes",

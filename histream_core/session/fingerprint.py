@@ -18,6 +18,11 @@ def hash_tensor(tensor: Tensor) -> str:
     return hashlib.sha256(_bytes(tensor)).hexdigest()
 
 
+def hash_bytes(data: bytes) -> str:
+    """The SHA-256 of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> str:
     """A hash of names, types, shapes and at most 4096 evenly spaced values of each tensor.
 

@@ -4,6 +4,7 @@
     chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks
     snapshots/00012.safetensors the state of caches and VAE before a chunk, where asked for
     texts/0123abcd.safetensors  a prompt's embedding each, where given, so that going on needs no text encoder
+    sound.mka                   the sound that goes into the video, where there is one
     lock                        held while a process works here
 
 Every file is there whole or not at all, carries its checksum, and is never changed. Nothing outside the folder is
@@ -28,7 +29,7 @@ from torch import Tensor
 from ..disk import disk_errors, sync_folder, write_whole
 from ..schedule import Scale
 from ..weight_file import CheckpointError, write_safetensors
-from .fingerprint import hash_tensor
+from .fingerprint import hash_bytes, hash_tensor
 from .lock import Lock
 from .manifest import FORMAT, Manifest, from_json, recipes, to_json
 
@@ -37,6 +38,7 @@ _NUMBERED = re.compile(r"[0-9]{5}\.safetensors")
 _TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
 
 MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
+SOUND = "sound.mka"
 
 
 class DamagedRunError(ValueError):
@@ -60,6 +62,7 @@ class Journal:
             for index in range(self.finished):
                 self.read(index)
             self._check_base()
+            self._check_sound()
         except BaseException:
             self._lock.release()
             raise
@@ -216,6 +219,18 @@ class Journal:
                 f"from {base.run}, branch again"
             )
 
+    def _check_sound(self) -> None:
+        path = sound_path(self.folder, self.manifest)
+        if path is None:
+            return
+        if not path.is_file():
+            raise DamagedRunError(f"{path} is missing: put back the sound that the run was begun with")
+        if hash_bytes(path.read_bytes()) != self.manifest.settings.sound:
+            raise DamagedRunError(
+                f"{path} was changed after it was written, its checksum does not fit: "
+                "put back the sound that the run was begun with"
+            )
+
     def _check_latent(self, index: int, latent: Tensor, name: str) -> None:
         frames, grid = self.manifest.plan.chunks[index].frames, self.manifest.plan.grids[Scale.HIGH]
         if latent.dtype != torch.float32:
@@ -264,6 +279,11 @@ def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
         write_whole(path, _pack("text", text.detach().cpu().contiguous(), {}))
 
 
+def sound_path(folder: Path, manifest: Manifest) -> Path | None:
+    """Where the sound of a run lies; None where it has none."""
+    return inside(folder / SOUND) if manifest.settings.sound else None
+
+
 def lock(folder: Path) -> Lock:
     """Take a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
     check_run(folder)
@@ -274,7 +294,7 @@ def check_run(folder: Path) -> None:
     """Refuse a folder that holds no run. Raises FileNotFoundError or DamagedRunError."""
     if not os.path.lexists(folder / MANIFEST):
         raise FileNotFoundError(f"{folder} holds no run: give a folder that was made with --run-dir")
-    for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS):
+    for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS, SOUND):
         inside(folder / name)
 
 
@@ -291,8 +311,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST, to_json(manifest).encode())
 
 
-def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = ()) -> None:
-    """Make the folder of a new run; `texts` are its prompts' embeddings, to be kept.
+def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> None:
+    """Make the folder of a new run; `texts` are its prompts' embeddings, to be kept, and `sound` as `pack_sound` packs.
 
     Raises FileExistsError where a run is, OSError where it cannot be written.
     """
@@ -305,6 +325,8 @@ def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = ()) -> No
     if chunk_indices(folder):
         raise DamagedRunError(f"{folder} holds chunks but no {MANIFEST}: choose another folder")
     write_texts(folder, texts)
+    if sound is not None:
+        write_whole(inside(folder / SOUND), sound)
     write_manifest(folder, manifest)
 
 

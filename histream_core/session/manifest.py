@@ -22,7 +22,7 @@ FORMAT = 1
 """Of the folder; a folder of another one is refused."""
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
-_RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "segments", "cuts.edl", "cuts.json")
+_RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "sound.mka", "segments", "cuts.edl", "cuts.json")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Settings:
     """Bits for each channel of the file; None: what the format usually has."""
     section_files: bool = False
     """Write each section of the video as a file of its own too."""
+    sound: str | None = None
+    """The SHA-256 of the sound that goes into the video, as it is kept in the run's folder; None: no sound."""
 
     def __post_init__(self):
         check_name(self.output)
@@ -52,6 +54,8 @@ class Settings:
                 f"{format.name} is a folder of pictures, and the cut list tells which of them belong to a section: "
                 "leave section files out"
             )
+        if self.sound and format.is_sequence:
+            raise ValueError(f"{format.name} is a folder of pictures and holds no sound: leave the sound out")
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,9 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
              if old.fingerprint.get(name) != new.fingerprint.get(name)]  # fmt: skip
     for name in (field.name for field in fields(Settings)):
         then, now = getattr(old.settings, name), getattr(new.settings, name)
-        if then != now:
+        if then != now and name == "sound":
+            found.append("the sound")
+        elif then != now:
             found.append(f"the setting {name} ({_words(now)}, was {_words(then)})")
     if [section.prompt for section in old.sections] != [section.prompt for section in new.sections]:
         found.append(f"the prompt ({_prompts(new)}, was {_prompts(old)})")

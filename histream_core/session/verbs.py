@@ -20,6 +20,7 @@ from .journal import (
     LOCK,
     MANIFEST,
     SNAPSHOTS,
+    SOUND,
     TEXTS,
     DamagedRunError,
     Journal,
@@ -31,6 +32,7 @@ from .journal import (
     lock,
     read_manifest,
     snapshot_paths,
+    sound_path,
     text_paths,
     write_texts,
 )
@@ -52,12 +54,13 @@ CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOS
 """What a disk says that knows no second name for a file."""
 
 
-def start(folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = ()) -> Journal:
+def start(folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> Journal:
     """A new run in `folder`; with `texts`, the embeddings of its prompts, it can go on without a text encoder.
 
-    Raises FileExistsError where a run is already.
+    `sound` is what `pack_sound` makes of a file, where the manifest names one. Raises FileExistsError where a run is
+    already.
     """
-    create(Path(folder), manifest, texts)
+    create(Path(folder), manifest, texts, sound)
     return Journal(folder)
 
 
@@ -142,13 +145,15 @@ def branch(
     chunk: int,
     manifest: Manifest | None = None,
     texts: Iterable[Tensor] = (),
+    sound: bytes | None = None,
 ) -> Journal:
     """A new run that shares the first `chunk` chunks with another; `manifest` is what it is, as `branched` makes it.
 
-    Without one, it is the same run again; its plan may be longer. `texts` are embeddings of new prompts, to be kept.
-    The chunks are linked where the disk can do that, else copied, and so are the closed segments that the new run
-    would write just the same. Raises ValueError for chunks that are not there, FileExistsError where
-    `folder` is not empty, and as `resume` does.
+    Without one, it is the same run again; its plan may be longer. `texts` are embeddings of new prompts, to be kept,
+    and `sound` is another one than the old run's, as `pack_sound` packs it. The chunks are linked where the disk can do
+    that, else copied, and so are the old run's sound and the closed segments that the new run would write just the
+    same. Raises ValueError for chunks that are not there, FileExistsError where `folder` is not empty, and as `resume`
+    does.
     """
     source, folder = Path(source), Path(folder)
     with Journal(source) as old:
@@ -162,11 +167,14 @@ def branch(
         partial = folder.with_name(f".{folder.name}.partial")
         if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
             clean(partial)
-        create(partial, replace(manifest, base=base), texts)
+        same_sound = manifest.settings.sound == old.manifest.settings.sound
+        create(partial, replace(manifest, base=base), texts, None if same_sound else sound)
         if text_paths(source):
             write_texts(partial, old.texts())
         _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
         _share(segments, partial / SEGMENTS)
+        if same_sound and manifest.settings.sound:
+            _share([sound_path(source, old.manifest)], partial)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()  # is empty
         partial.rename(folder)
@@ -234,8 +242,9 @@ def clean(folder: str | Path, *, video: bool = False) -> int:
                 freed += _remove([path for path in files if path.is_file()])
                 _drop_empty(video_path(folder, manifest))
         chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
+        files = [folder / name for name in (whole_latent.NAME, SOUND, MANIFEST)]
         freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
-        freed += _remove([path for path in (folder / whole_latent.NAME, folder / MANIFEST) if path.exists()])
+        freed += _remove([path for path in files if path.exists()])
     finally:
         held.release()
     (folder / LOCK).unlink(missing_ok=True)
@@ -298,7 +307,7 @@ def _copy(path: Path, target: Path) -> None:
 
 def _partials(folder: Path) -> Iterator[Path]:
     """What a kill left half written."""
-    for name in (MANIFEST, whole_latent.NAME):
+    for name in (MANIFEST, SOUND, whole_latent.NAME):
         yield from folder.glob(partial_name(Path(name)).name)
     for name in (CHUNKS, SNAPSHOTS, TEXTS):
         yield from inside(folder / name).glob("[0-9a-f]*.partial.safetensors")

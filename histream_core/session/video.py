@@ -20,7 +20,7 @@ from ..pixels import Metadata
 from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk, Plan
 from ..schedule import Scale
 from ..writers import PictureFolder, Segments, frame_rate, segment_name
-from .journal import inside
+from .journal import inside, sound_path
 from .manifest import Manifest, Settings, kept_frames
 
 SEGMENTS = "segments"
@@ -30,6 +30,9 @@ LATENT_CHANNELS, FLOAT_BYTES = 16, 4
 
 LATENT_COPIES = 2
 """A chunk each, and all of them in one file for the host's nodes."""
+
+SOUND_COPIES = 2
+"""In the run's folder and in the video."""
 
 _SEGMENT = re.compile(r"seg-[0-9]{5}(\.partial)?\.[a-z0-9]+")
 
@@ -48,10 +51,10 @@ def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
     return [inside(folder / section.file) for section in cut_sections(manifest) if section.file]
 
 
-def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> None:
+def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> None:
     """Refuse a run whose latents and video, from chunk `first` on, cannot be written. Raises ValueError or OSError.
 
-    `folder` need not exist yet.
+    `folder` need not exist yet. `sound` is the one that is to be kept, if it is not there yet.
     """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     format = format_of(settings)
@@ -60,7 +63,7 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0) -> 
     left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
-    beside = LATENT_COPIES * latents
+    beside = LATENT_COPIES * latents + SOUND_COPIES * len(sound or b"")
     if format.is_sequence:
         check_space(place, format, settings.size, left, beside=beside)
     else:  # the segments that are missing, and all of them joined anew
@@ -109,13 +112,14 @@ def open_video(
 def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path:
     """Make the video, and the files of its sections, out of all segments; say where the video is.
 
+    The run's sound goes into the video as far as the pictures go; the files of sections are pictures only.
     A section's file says its own prompt and seed where `metadata` has them. Raises ValueError for a segment that does
     not fit.
     """
     path = video_path(folder, manifest)
     if format_of(manifest.settings).is_sequence:
         return path
-    _join(folder, manifest, range(manifest.plan.pixel_frames), path, metadata)
+    _join(folder, manifest, range(manifest.plan.pixel_frames), path, metadata, sound_path(folder, manifest))
     for section in cut_sections(manifest):
         if section.file:
             own = {"prompt": section.prompt, "seed": str(section.seed)}
@@ -138,16 +142,23 @@ def join_finished(folder: Path, manifest: Manifest, metadata: Metadata | None = 
         return None
     path = unfinished_path(folder, manifest)
     end = first_frame(chunks[done]) if done < len(chunks) else manifest.plan.pixel_frames
-    _join(folder, manifest, range(end), path, metadata)
+    _join(folder, manifest, range(end), path, metadata, sound_path(folder, manifest))
     return path
 
 
-def _join(folder: Path, manifest: Manifest, frames: range, path: Path, metadata: Metadata | None) -> None:
+def _join(
+    folder: Path,
+    manifest: Manifest,
+    frames: range,
+    path: Path,
+    metadata: Metadata | None,
+    sound: Path | None = None,
+) -> None:
     """Make a file out of the segments of the chunks that begin at `frames` of the video."""
     format, segments = format_of(manifest.settings), inside(folder / SEGMENTS)
     parts = [(index, len(part)) for index, part in enumerate(_chunk_frames(manifest.plan)) if part.start in frames]
     names = [segment_name(segments, format, index) for index, _ in parts]
-    join(names, path, format, lengths=[length for _, length in parts], metadata=metadata)
+    join(names, path, format, lengths=[length for _, length in parts], metadata=metadata, sound=sound)
 
 
 def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
