@@ -15,6 +15,7 @@ from .decode import SMALL, vae_cache_bytes
 from .plan import PIXELS_PER_CELL, Chunk, Plan
 from .schedule import Scale
 from .text import MAX_TOKENS
+from .tiers import EXACT, TIERS
 from .wan_model import WanConfig
 from .wan_vae import WanVAE
 
@@ -23,6 +24,9 @@ GB = 2**30
 
 RESERVE = GB
 """What the driver, its kernels and the gaps between allocations take besides the tensors counted here."""
+
+WHERE = "--kv, or kv_memory of Dual-Resolution Cache"
+"""Where a tier of memory is chosen."""
 
 VAE_WIDTH = 96
 """Channels at full resolution of the Wan 2.1 VAE."""
@@ -48,6 +52,10 @@ class Cost:
     vae_width: int = VAE_WIDTH
     offloaded: bool = False
     """Whether weights wait in main memory and pass through the device a part at a time, as ComfyUI does at need."""
+    kv: str = "full"
+    """One of TIERS: how keys and values lie in memory."""
+    unified: bool = False
+    """Whether the device's memory is main memory."""
 
     @property
     def passes(self) -> tuple[dict[Scale, int], ...]:
@@ -80,11 +88,23 @@ class Cost:
 
     @property
     def kv_bytes(self) -> int:
-        """The caches of all scales, the un-rotated anchor included: what `make_caches` allocates."""
-        anchors, ring = self.plan.window.pages(self.plan.cached_frames)
-        pages = 2 * (anchors + ring) + (anchors if self.plan.moving_anchor else 0)
-        tokens = sum(self.plan.tokens_per_frame(scale) for scale in self.plan.grids)
-        return pages * tokens * self.config.dim * self.config.num_layers * self.batch * self.dtype.itemsize
+        """The caches of all scales, the un-rotated anchor included: what `make_caches` allocates on the device."""
+        window = self._kv_values(sum(self.plan.window.pages(self.plan.cached_frames))) * self.dtype.itemsize
+        if self.kv == "full":
+            return self.config.num_layers * window
+        if self.kv == "cpu":
+            return 2 * window
+        return window + self._past_bytes
+
+    @property
+    def kv_main_bytes(self) -> int:
+        """What `make_caches` allocates in main memory besides."""
+        return self._past_bytes if self.kv == "cpu" else 0
+
+    @property
+    def kv_held_bytes(self) -> int:
+        """What of both lies in the device's memory."""
+        return self.kv_bytes + (self.kv_main_bytes if self.unified else 0)
 
     @property
     def weight_bytes(self) -> int:
@@ -131,7 +151,7 @@ class Cost:
     @property
     def sampling_bytes(self) -> int:
         """The peak of sampling alone, without a VAE."""
-        return self._held(self.weight_bytes) + self.text_bytes + self.kv_bytes + self.working_bytes
+        return self._held(self.weight_bytes) + self.text_bytes + self.kv_held_bytes + self.working_bytes
 
     @property
     def decoding_bytes(self) -> int:
@@ -143,7 +163,7 @@ class Cost:
         """The peak where every chunk is decoded as soon as it is sampled; an estimate, kernels' own memory left out."""
         shared = max(self.working_bytes, self.vae_working_bytes)
         weights = self._held(self.weight_bytes + self.vae_weight_bytes)
-        return weights + self.text_bytes + self.kv_bytes + self.vae_cache_bytes + shared
+        return weights + self.text_bytes + self.kv_held_bytes + self.vae_cache_bytes + shared
 
     def summary(self) -> dict:
         """All figures as plain values, for printing."""
@@ -157,7 +177,9 @@ class Cost:
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,
             "tflops": self.flops / 1e12,
+            "kv": self.kv,
             "kv_bytes": self.kv_bytes,
+            "kv_main_bytes": self.kv_main_bytes,
             "vae_cache_bytes": self.vae_cache_bytes,
             "weight_bytes": self.weight_bytes,
             "vae_weight_bytes": self.vae_weight_bytes,
@@ -168,6 +190,25 @@ class Cost:
             "decoding_bytes": self.decoding_bytes,
             "peak_bytes": self.peak_bytes,
         }
+
+    @property
+    def _past_bytes(self) -> int:
+        """Keys and values of past frames alone, in all layers."""
+        window, layers = self.plan.window, self.config.num_layers
+        anchors, _ = window.pages(self.plan.cached_frames)
+        frames = anchors + window.past_frames(self.plan.cached_frames)
+        if self.kv != "fp8":
+            return layers * self._kv_values(frames) * self.dtype.itemsize
+        scales = 2 * frames * len(self.plan.grids) * self.batch * self.config.num_heads * torch.float32.itemsize
+        rounded, moving = self._kv_values(frames, moving=False), self._kv_values(0)
+        return layers * (rounded + moving * self.dtype.itemsize + scales)
+
+    def _kv_values(self, frames: int, *, moving: bool = True) -> int:
+        """Keys and values of so many frames in one layer, at all scales, and the anchors' un-rotated keys."""
+        anchors, _ = self.plan.window.pages(self.plan.cached_frames)
+        copies = 2 * frames + (anchors if moving and self.plan.moving_anchor else 0)
+        tokens = sum(self.plan.tokens_per_frame(scale) for scale in self.plan.grids)
+        return copies * tokens * self.config.dim * self.batch
 
     def _held(self, num_bytes: int) -> int:
         """What of weights of that size lies on the device all the time."""
@@ -234,7 +275,7 @@ def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:
 def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
     parts = {
         "weights": 0 if cost.offloaded else cost.weight_bytes + cost.vae_weight_bytes,
-        "key/value caches": cost.kv_bytes,
+        "key/value caches": cost.kv_held_bytes,
         "VAE memory": cost.vae_cache_bytes,
         "working memory": max(cost.working_bytes, cost.vae_working_bytes) + cost.text_bytes + RESERVE,
     }
@@ -242,6 +283,9 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
     yield f"{_gb(cost.peak_bytes + RESERVE)} are needed and {vram:g} GB are there: {listed}"
     if cost.plan.window.local_frames is None:
         yield f"the caches hold the whole history, {_gb(cost.kv_bytes)}: use mode histream, whose window does not grow"
+    fitting = [_tier(tier) for tier in tiers(cost).values() if tier.peak_bytes <= room]
+    if fitting:
+        yield f"keys and values in less memory would fit ({WHERE}): {'; '.join(fitting)}"
     if max(cost.sampling_bytes, cost.decoding_bytes) <= room:
         yield (
             f"one after the other would fit (sampling {_gb(cost.sampling_bytes)}, decoding "
@@ -253,6 +297,17 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
         yield f"{width}x{height} would fit, in {_gb(smaller.peak_bytes + RESERVE)}"
     else:
         yield f"no size fits: the weights alone take {_gb(parts['weights'])}, so use a smaller model or a larger GPU"
+
+
+def tiers(cost: Cost) -> dict[str, Cost]:
+    """The same in every tier of memory."""
+    return {name: replace(cost, kv=name) for name in TIERS}
+
+
+def _tier(cost: Cost) -> str:
+    main = f" and {_gb(cost.kv_main_bytes)} of main memory" if cost.kv_main_bytes and not cost.unified else ""
+    rounded = "" if cost.kv in EXACT else ", the frames not quite the same"
+    return f"{cost.kv} (in {_gb(cost.peak_bytes + RESERVE)}{main}{rounded})"
 
 
 def _largest_that_fits(cost: Cost, room: float) -> Cost | None:

@@ -16,7 +16,7 @@ from .noise import Noise
 from .plan import Chunk, Grid, Plan
 from .rope import Rope
 from .schedule import Scale, Step
-from .tiers import LeanCache, check_tier
+from .tiers import Fp8Cache, LeanCache, check_tier
 from .transfer import upload
 from .wan import Text
 
@@ -101,6 +101,7 @@ def make_caches(
         "full": KVCache,
         "lean": partial(LeanCache, local_frames=past_frames),
         "cpu": partial(LeanCache, local_frames=past_frames, main_memory=True),
+        "fp8": partial(Fp8Cache, local_frames=past_frames),
     }[kv]
     anchor_frames, ring_frames = plan.window.pages(plan.cached_frames)
     return {

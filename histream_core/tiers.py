@@ -15,11 +15,16 @@ TIERS = {
     "full": "everything in its place on the device",
     "lean": "past frames alone, and room for one chunk that all layers share; the same frames",
     "cpu": "past frames in main memory, and the room of two layers on the device; the same frames",
+    "fp8": "lean with past frames in FP8; nearly the same frames",
 }
 """How keys and values may lie in memory."""
 
 EXACT = ("full", "lean", "cpu")
 """Those that give the same frames bit for bit."""
+
+
+FP8 = torch.float8_e4m3fn
+MOST = torch.finfo(FP8).max
 
 
 def check_tier(name: str) -> None:
@@ -58,7 +63,7 @@ class LeanCache(KVCache):
 
     def _allocate_past(self, num_layers: int, page: tuple[int, ...], *, moving: int, dtype: torch.dtype) -> None:
         frames = self.anchor_frames + self.local_frames
-        self.k, self.v = (self._past(num_layers, frames, page, dtype) for _ in self.parts)
+        self.k, self.v = (self._past(num_layers, frames, page, dtype) for _ in range(2))
         self.anchor_k = self._past(num_layers, moving, page, dtype)
 
     def _past(self, num_layers: int, frames: int, page: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -149,7 +154,7 @@ class LeanCache(KVCache):
             self._write("k", layer, slot, k[:, page])
             self._write("v", layer, slot, v[:, page])
         for _, page in self._anchors_written:
-            super()._write("anchor_k", layer, page, anchor_k[:, page])
+            self._write("anchor_k", layer, page, anchor_k[:, page])
 
     def _forget(self, slots: set[int]) -> None:
         for page, frame in enumerate(self._frames):
@@ -163,3 +168,33 @@ class LeanCache(KVCache):
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
         """Put a kept frame of one layer into `out` [B, tokens, N, D]."""
         out.copy_(getattr(self, name)[layer, :, slot], non_blocking=True)
+
+
+class Fp8Cache(LeanCache):
+    """A lean cache whose past frames are kept in FP8, with one scale for each frame and head.
+
+    What is kept is rounded to 3 bits behind the first, so the frames are near those of a full cache and not the same.
+    The chunk's own keys and values, and the anchors' un-rotated keys, are not rounded.
+    """
+
+    parts = ("k", "v", "k_scale", "v_scale")
+
+    def _allocate_past(self, num_layers: int, page: tuple[int, ...], *, moving: int, dtype: torch.dtype) -> None:
+        frames, (_, num_heads, _) = self.anchor_frames + self.local_frames, page
+        self.k, self.v = (self._past(num_layers, frames, page, FP8) for _ in range(2))
+        self.k_scale, self.v_scale = (
+            self._past(num_layers, frames, (1, num_heads, 1), torch.float32) for _ in range(2)
+        )
+        self.anchor_k = self._past(num_layers, moving, page, dtype)
+
+    def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
+        if name not in ("k", "v"):
+            super()._write(name, layer, slot, x)
+            return
+        scale = x.abs().amax(dim=(1, 3), keepdim=True).float().div(MOST).clamp(min=torch.finfo(torch.float32).tiny)
+        super()._write(f"{name}_scale", layer, slot, scale)
+        super()._write(name, layer, slot, (x / scale).clamp(-MOST, MOST).to(FP8))
+
+    def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
+        scale = getattr(self, f"{name}_scale")[layer, :, slot]
+        out.copy_(getattr(self, name)[layer, :, slot].float() * scale)
