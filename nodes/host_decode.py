@@ -3,6 +3,7 @@
 B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,8 @@ def decode_to_disk(
     videos = []
     for item in range(latents.shape[0]):
         path, subfolder = output_path(choice.folder, size, format)
-        writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags)
+        sound = io.BytesIO(choice.sound) if choice.sound else None
+        writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags, sound=sound)
         pictures = None if images is None else images[item]
         _decode_item(vae, latents[item : item + 1], writer, progress, pictures, num_done=item * latents.shape[2])
         videos.append(SavedVideo(path, subfolder, format))

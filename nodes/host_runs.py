@@ -27,6 +27,7 @@ from ..histream_core.session import (
     branched,
     check_same,
     environment,
+    hash_bytes,
     hash_tensor,
     notes,
     resume,
@@ -85,8 +86,8 @@ def begin(
         source={},
         made_with=environment(model.load_device),
     )
-    check_possible(model, vae, place(choice.folder), manifest)
-    return open_or_make(choice, manifest, lambda folder: start(folder, manifest, [text]))
+    check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
+    return open_or_make(choice, manifest, lambda folder: start(folder, manifest, [text], choice.sound))
 
 
 def go_on(model, vae, name: str) -> Journal:
@@ -172,9 +173,13 @@ def derived(
         settings = settings_of(choice, manifest.plan, preset=old.preset, mode=old.mode, dtype=old.dtype)
         manifest = replace(manifest, settings=settings)
     manifest = as_now(manifest, model, vae)
-    check_possible(model, vae, place(choice.folder), manifest)
+    check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
     base = (source.resolve().name, chunk) if chunk else None
-    return open_or_make(choice, manifest, lambda folder: branch(source, folder, chunk, manifest, texts), base=base)
+
+    def make(folder: Path) -> Journal:
+        return branch(source, folder, chunk, manifest, texts, choice.sound)
+
+    return open_or_make(choice, manifest, make, base=base)
 
 
 def later_steps(manifest: Manifest) -> Steps | None:
@@ -193,9 +198,9 @@ def as_now(manifest: Manifest, model, vae) -> Manifest:
     return replace(manifest, settings=settings, fingerprint=fingerprints(model, vae), made_with=made_with)
 
 
-def check_possible(model, vae, folder: Path, manifest: Manifest, first: int = 0) -> None:
+def check_possible(model, vae, folder: Path, manifest: Manifest, first: int = 0, *, sound: bytes | None = None) -> None:
     """Refuse a run that has no room on the disk or in memory, from chunk `first` on. Raises ValueError or OSError."""
-    check_room(folder, manifest.plan, manifest.settings, first)
+    check_room(folder, manifest.plan, manifest.settings, first, sound=sound)
     check_memory(model, vae, manifest)
 
 
@@ -250,6 +255,7 @@ def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str, dtyp
         dtype=dtype,
         depth=choice.depth,
         section_files=choice.section_files,
+        sound=hash_bytes(choice.sound) if choice.sound else None,
     )
 
 

@@ -4,7 +4,7 @@ They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..histream_core.plan import PIXELS_PER_CELL, Plan, Window, make_plan
 from ..histream_core.presets import Preset, find_preset
@@ -98,6 +98,8 @@ class VideoChoice:
     """Whether a run that is the same in all is gone on with."""
     discard: bool = False
     """Whether a run that is cancelled is removed."""
+    sound: bytes | None = field(default=None, repr=False)
+    """What goes into the file as it is, packed by `pack_sound`."""
 
 
 def plan_for(settings: ModelSettings, steps: StepChoice, window: WindowChoice, shape: Sequence[int]) -> Plan:

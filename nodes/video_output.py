@@ -2,6 +2,7 @@
 
 from ..histream_core.formats import FORMATS, NAMES, find_format
 from .api import CATEGORY, VideoOutput, io
+from .host_sound import sound_of
 from .settings import AUTO, VideoChoice
 
 DEPTHS = [AUTO, "8", "10", "16"]
@@ -86,6 +87,12 @@ class VideoOutputNode(io.ComfyNode):
                     "they are in memory (10.5 GiB at 1080p). 0: never; going on then takes one pass for each "
                     "finished chunk and resolution.",
                 ),
+                io.Video.Input(
+                    "sound",
+                    optional=True,
+                    tooltip="From Load Video: its sound is copied into the file as it is, from the first picture on "
+                    "and as far as the pictures go. A trim is honoured. Not for folders of pictures.",
+                ),
             ],
             outputs=[VideoOutput.Output(display_name="output", tooltip="For the Anchor-Window Sampler.")],
         )
@@ -102,9 +109,10 @@ class VideoOutputNode(io.ComfyNode):
         resume=True,
         discard_on_cancel=False,
         snapshots=0,
+        sound=None,
     ):
         depth = None if bit_depth == AUTO else int(bit_depth)
-        find_format(format, depth)
+        known = find_format(format, depth)
         choice = VideoChoice(
             folder=folder,
             format=format,
@@ -115,5 +123,6 @@ class VideoOutputNode(io.ComfyNode):
             snapshots=snapshots,
             resume=resume,
             discard=discard_on_cancel,
+            sound=None if sound is None else sound_of(sound, known),
         )
         return io.NodeOutput(choice)

@@ -111,6 +111,17 @@ BREAKS = [
     ("nodes/ranges_to_video.py", "blocked(None)", 'blocked("not yet")', "test_frames.py", "in_silence"),
     ("nodes/ranges_to_video.py", 'float("nan")', "0", "test_frames.py", "was_deleted"),
     ("histream_core/handoff.py", '"video": part.source', '"video": ""', "test_frames.py", "another_video"),
+    ("nodes/host_runs.py", "start(folder, manifest, [text], choice.sound)", "start(folder, manifest, [text])",
+     "test_runs.py", "sound_goes_into"),
+    ("nodes/host_runs.py", "sound=hash_bytes(choice.sound) if choice.sound else None", "sound=None",
+     "test_runs.py", "sound_goes_into and ffv1"),
+    ("nodes/host_runs.py", "chunk, manifest, texts, choice.sound)", "chunk, manifest, texts)",
+     "test_runs.py", "another_sound"),
+    ("nodes/host_sound.py", "    check_sound(source, format)\n", "", "test_runs.py", "refused_by_the_video_output"),
+    ("nodes/host_sound.py", "    if isinstance(video, InputImpl.VideoFromComponents):", "    if False:",
+     "test_runs.py", "refused_by_the_video_output"),
+    ("nodes/host_sound.py", "source, start=start, duration=duration", "source", "test_decode.py", "the_sound_of"),
+    ("nodes/host_decode.py", "metadata=tags, sound=sound)", "metadata=tags)", "test_decode.py", "the_sound_of"),
 ]  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """Streaming VAE Decode inside a real ComfyUI, with a tiny VAE of random weights."""
 
 import errno
+import io
 import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from sounds import sound_file, sound_packets
 
 from histream_core.media import probe
 
@@ -175,3 +177,22 @@ def test_an_output_folder_that_is_not_there_yet_is_made(decode, vae, filled, out
     output.rmdir()
     decode(filled, vae, "a/b")
     assert len(list(output.glob("a/*.mp4"))) == 2
+
+
+def test_the_sound_of_a_video_output_goes_into_every_video_of_a_batch_within_its_trim(
+    pack, decode, vae, filled, output, tmp_path_factory
+):
+    """Seen to fail where the choice is not passed on to the writer, and where a trim is not honoured."""
+    from comfy_api.latest import InputImpl
+
+    path = sound_file(tmp_path_factory.mktemp("input") / "voice.m4a", 3)
+    packets = sound_packets(path)
+    make = pack.part("nodes.video_output").VideoOutputNode.execute
+    video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
+    for sound, heard in ((video, (0, 17 / 16)), (video.as_trimmed(1.0, 0.5), (1, 1.5))):
+        [choice] = make("c/loud", sound=sound).result
+        videos, _ = decode(filled, vae, "a/b", output=choice).result
+        wanted = [data for data, time in packets if heard[0] <= time < heard[1]]
+        found = [[data for data, _ in sound_packets(made.get_stream_source())] for made in videos]
+        assert found == [wanted, wanted]
+        assert [probe(made.get_stream_source()).num_frames for made in videos] == [17, 17]
