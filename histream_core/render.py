@@ -44,6 +44,8 @@ class Weights:
     preset: Preset
     device: torch.device
     dtype: torch.dtype
+    kv: str = "full"
+    """One of TIERS: how keys and values lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def open_stream(
         head_dim=model.dim // model.num_heads,
         device=weights.device,
         dtype=weights.dtype,
+        kv=weights.kv,
     )
     denoise = counted(Denoiser(model, dtype=weights.dtype), progress, report)
     return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)

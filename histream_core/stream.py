@@ -93,9 +93,9 @@ def make_caches(
 ) -> dict[Scale, KVCache]:
     """Allocate the caches that a plan needs: one for every scale that it uses, for a model of these sizes.
 
-    `kv` is one of TIERS: how they lie in memory. Raises ValueError for another one.
+    `kv` is one of TIERS: how they lie in memory. Raises ValueError for one that cannot be.
     """
-    check_tier(kv)
+    check_tier(kv, device)
     past_frames = plan.window.past_frames(plan.cached_frames)
     make = {
         "full": KVCache,

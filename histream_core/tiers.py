@@ -27,10 +27,12 @@ FP8 = torch.float8_e4m3fn
 MOST = torch.finfo(FP8).max
 
 
-def check_tier(name: str) -> None:
-    """Refuse a name that is none. Raises ValueError."""
+def check_tier(name: str, device: torch.device | str | None = None) -> None:
+    """Refuse a name that is none, and what the device cannot hold. Raises ValueError."""
     if name not in TIERS:
         raise ValueError(f'key/value memory "{name}" does not exist: use one of {", ".join(TIERS)}')
+    if name == "fp8" and device is not None and torch.device(device).type == "mps":
+        raise ValueError("Apple GPUs have no FP8: use key/value memory lean, which gives the same frames as full")
 
 
 class LeanCache(KVCache):

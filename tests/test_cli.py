@@ -24,6 +24,7 @@ from histream_core.media import probe, read_frames
 from histream_core.plan import make_plan
 from histream_core.presets import MODES, PRESETS
 from histream_core.schedule import Scale
+from histream_core.tiers import TIERS
 from histream_core.wan_model import WanConfig, WanModel
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,16 @@ def test_the_same_seed_gives_the_same_file_and_another_one_another(here, capsys)
     assert a == b != c
 
 
+def test_exact_memory_tiers_give_the_same_file_and_fp8_nearly(here, capsys):
+    """Seen to fail with a `--kv` that is read and not used."""
+    made = {}
+    for kv in TIERS:
+        result = result_of(["demo", "--seconds", "1", "--kv", kv, "--out", f"{kv}.mp4"], capsys)
+        assert result["kv"] == kv
+        made[kv] = (here / f"{kv}.mp4").read_bytes()
+    assert made["full"] == made["lean"] == made["cpu"] != made["fp8"]
+
+
 def test_render_makes_the_size_and_length_asked_for(here, weights, capsys):
     result = result_of(render_words(weights, "--size", "96x64", "--frames", "13", "--out", "clip.mp4"), capsys)
     info = probe(here / "clip.mp4")
@@ -148,6 +159,7 @@ REFUSED = {
     "a width": (["plan", "--size", "1900x1080"], "use 1888 or 1920"),
     "a tiny height": (["plan", "--size", "64x8"], "use 32"),
     "no frames": (["plan", "--frames", "0"], "0 frames is empty"),
+    "a memory tier that is none": (["plan", "--kv", "tiny"], "choose from 'full', 'lean', 'cpu', 'fp8'"),
     "no card": (["plan", "--vram", "0"], "give --vram 24"),
     "a picture for a sheet": (["sheet", "--model", "demo", "--out", "sheet.jpg"], "use sheet.png"),
     "no moment": (["sheet", "--model", "demo", "--moments", "0"], "--moments 4"),
@@ -264,6 +276,20 @@ def test_plan_knows_the_published_models_and_what_fits(here, capsys):
     assert result_of([*words, "--model", "wan-1.3b", "--vram", "80"], capsys)["fits"]
     assert result_of([*words, "--model", "wan-14b"], capsys)["kv_bytes"] > 3 * result["kv_bytes"]
     assert {"wan-1.3b", "wan-14b"} == set(MODELS)
+
+
+def test_plan_names_the_memory_tiers_and_costs_the_one_that_is_asked_for(here, capsys):
+    words = ["plan", "--size", "1920x1088", "--frames", "81", "--vram", "22"]
+    full, cpu = (result_of([*words, "--kv", kv], capsys) for kv in ("full", "cpu"))
+    assert full["kv_tiers"].keys() == TIERS.keys() and full["kv_tiers"] == cpu["kv_tiers"]
+    for found in (full, cpu):
+        tier = found["kv_tiers"][found["kv"]]
+        assert tier == {name: found[name] for name in ("kv_bytes", "kv_main_bytes", "peak_bytes")}
+    assert cpu["fits"] and not full["fits"]
+    assert "cpu (in " in " ".join(full["does_not_fit"])
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name}: " in said or f"\n{name}" in said for name in TIERS)
 
 
 def test_plan_reads_the_sizes_of_the_demo_model_and_of_a_file(here, weights, capsys):

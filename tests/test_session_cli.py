@@ -90,6 +90,37 @@ def test_a_snapshot_spares_the_clean_passes(here, say, stop_at):
     assert (here / "cut" / "video.mp4").read_bytes() == (here / "whole" / "video.mp4").read_bytes()
 
 
+@pytest.mark.parametrize(("before", "after"), [("full", "lean"), ("lean", "cpu"), ("cpu", "full")])
+def test_a_run_goes_on_in_another_memory_tier_from_its_snapshot(here, say, stop_at, before, after):
+    """Seen to fail with snapshots that hold the pages as they lie."""
+    go_on = stop_at(13)
+    say("demo", RED, *LENGTH, "--run-dir", "cut", "--snapshots", "9", "--kv", before)
+    go_on()
+    status, result = say("resume", "cut", "--kv", after)
+    assert (status, result["kv"], result["passes"]) == (0, after, {"high": 2, "low": 2})
+    say("demo", RED, *LENGTH, "--run-dir", "whole")
+    assert files_in("cut")["video.mp4"] == files_in("whole")["video.mp4"]
+    assert files_in("cut")["manifest.json"] == files_in("whole")["manifest.json"]
+
+
+def test_a_run_in_fp8_stays_in_fp8(here, say, stop_at):
+    """What it is made in belongs to the run. Seen to fail with a manifest that does not say so."""
+    go_on = stop_at(13)
+    say("demo", RED, *LENGTH, "--run-dir", "cut", "--kv", "fp8")
+    go_on()
+    status, said = say("resume", "cut", "--kv", "lean")
+    assert status == 2 and "the setting fp8_kv (False, was True)" in said
+    status, result = say("resume", "cut")
+    assert (status, result["kv"]) == (0, "fp8")
+    say("demo", RED, *LENGTH, "--run-dir", "whole", "--kv", "fp8")
+    assert files_in("cut") == files_in("whole")
+    say("demo", RED, *LENGTH, "--run-dir", "exact")
+    assert files_in("exact")["00002.safetensors"] != files_in("cut")["00002.safetensors"]
+    status, result = say("branch", "exact", "rounded", "--from", "1", "--kv", "fp8")
+    assert (status, result["kv"], result["chunks_kept"]) == (0, "fp8", 1)
+    assert say("resume", "exact", "--kv", "fp8")[0] == 2
+
+
 def test_a_run_that_is_not_wanted_leaves_nothing(here, say, stop_at):
     stop_at(13)
     status, said = say("demo", RED, *LENGTH, "--run-dir", "cut", "--discard")

@@ -10,9 +10,11 @@ import torch
 
 from .. import demo
 from ..checkpoint import DTYPES, guess_preset, load_vae, read_checkpoint
-from ..cost import GB, Cost, does_not_fit
+from ..cost import GB, Cost, does_not_fit, tiers
 from ..presets import MODES, find_preset
+from ..tiers import TIERS
 from ..wan_model import WAN_1_3B, WAN_14B, WanConfig
+from .memory import add_kv_option
 from .progress import tell
 from .videos import add_size_options, plan_video
 from .weights import DEMO
@@ -28,6 +30,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
     add_size_options(verb, size="1920x1088")
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
+    add_kv_option(verb)
     verb.add_argument("--vram", metavar="GB", type=float, help="say what would not fit into a card of that size")
     verb.set_defaults(run=run_plan)
     yield verb
@@ -42,9 +45,13 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames)
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
     width_of_vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
-    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, **width_of_vae)
+    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, **width_of_vae)
     problems = list(does_not_fit(cost, args.vram)) if args.vram is not None else []
     result = {"model": args.model, "preset": preset.name, "mode": args.mode, **cost.summary()}
+    result["kv_tiers"] = {
+        name: {"kv_bytes": tier.kv_bytes, "kv_main_bytes": tier.kv_main_bytes, "peak_bytes": tier.peak_bytes}
+        for name, tier in tiers(cost).items()
+    }
     if args.vram is not None:
         result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
     result["notes"] = notes
@@ -71,6 +78,11 @@ def _lines(result: dict) -> Iterator[str]:
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
     for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):
         yield f"{name.replace('_', ' '):12} {result[f'{name}_bytes'] / GB:8.2f} GB"
+    yield "memory of keys and values (--kv):"
+    for name, tier in result["kv_tiers"].items():
+        device, main, peak = (tier[key] / GB for key in ("kv_bytes", "kv_main_bytes", "peak_bytes"))
+        besides = f" and {main:.2f} GB of main memory" if main else ""
+        yield f"{name:6} {device:6.2f} GB{besides}, peak {peak:.2f} GB: {TIERS[name]}"
 
 
 def _calls(passes: list[dict[str, int]]) -> str:

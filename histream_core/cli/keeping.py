@@ -71,11 +71,12 @@ def begin_run(
     check_room(folder, plan, settings, sound=sound)
     snapshots = snapshots_of(args)
     weights, (text,) = source.load()
+    weights = replace(weights, kv=args.kv)
     check_memory(args, weights, plan)
     manifest = describe_run(
         weights,
         plan,
-        replace(settings, dtype=dtype_name(weights)),
+        as_computed(settings, weights),
         prompt=args.prompt or "",
         text=text,
         seed=args.seed,
@@ -121,6 +122,7 @@ def carry_on(
         "prompt": manifest.sections[-1].prompt,
         "preset": settings.preset,
         "mode": settings.mode,
+        "kv": weights.kv,
         "seed": manifest.seeds[-1].seed,
         **describe_video(manifest.plan, format_of(settings), settings.size, settings.fps),
         "chunks_kept": kept,
@@ -173,10 +175,11 @@ def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespa
 
 def as_now(manifest: Manifest, weights: Weights) -> Manifest:
     """The run as it would be if it were begun now with these weights."""
-    settings = replace(manifest.settings, dtype=dtype_name(weights))
+    settings = as_computed(manifest.settings, weights)
     made_with = environment(weights.device)
     return replace(manifest, settings=settings, fingerprint=fingerprints(weights), made_with=made_with)
 
 
-def dtype_name(weights: Weights) -> str:
-    return str(weights.dtype).removeprefix("torch.")
+def as_computed(settings: Settings, weights: Weights) -> Settings:
+    """The settings, as far as they tell how these weights compute."""
+    return replace(settings, dtype=str(weights.dtype).removeprefix("torch."), fp8_kv=weights.kv == "fp8")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
 import torch
 
 from ..cost import GB, Cost, does_not_fit
 from ..plan import Plan
 from ..render import Weights
+from ..session import Settings
+from ..tiers import TIERS
 from ..wan_model import WanConfig
 
 
@@ -18,6 +21,23 @@ def add_memory_option(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--ignore-memory", action="store_true", help="begin even where the plan says that memory is too small"
     )
+
+
+def add_kv_option(verb: argparse.ArgumentParser, *, default: str | None = "full") -> None:
+    """--kv. `default` None: what `with_kv` makes of a run that is there already."""
+    verb.add_argument(
+        "--kv",
+        choices=TIERS,
+        default=default,
+        help="memory of keys and values. "
+        + "; ".join(f"{name}: {what}" for name, what in TIERS.items())
+        + f" (default: {default or 'full, or fp8 where the run is'})",
+    )
+
+
+def with_kv(weights: Weights, args: argparse.Namespace, settings: Settings) -> Weights:
+    """The weights, with the memory of keys and values that was asked for, else one that gives the run's frames."""
+    return replace(weights, kv=args.kv or ("fp8" if settings.fp8_kv else "full"))
 
 
 def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_prompts: int = 1) -> None:
@@ -32,6 +52,8 @@ def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_
         dtype=weights.dtype,
         vae_dtype=weights.dtype,
         vae_width=weights.vae.dim,
+        kv=weights.kv,
+        unified=weights.device.type == "cpu",
     )
     problems = does_not_fit(cost, round(size / GB, 1))
     if problems:

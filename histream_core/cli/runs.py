@@ -46,7 +46,7 @@ from .keeping import (
     snapshots_of,
     with_output,
 )
-from .memory import add_memory_option, check_memory
+from .memory import add_kv_option, add_memory_option, check_memory, with_kv
 from .weights import Source, find_source
 
 
@@ -98,6 +98,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 def _add_places(verb: argparse.ArgumentParser) -> None:
     add_snapshots(verb)
+    add_kv_option(verb, default=None)
     add_memory_option(verb)
     verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
     verb.add_argument("--vae", metavar="F", help="where the VAE is now")
@@ -116,7 +117,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         texts, source = journal.texts(), find_source(options_of(journal.manifest, args), None)
         manifest = journal.manifest
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
-        weights, _ = source.load()
+        weights = with_kv(source.load()[0], args, manifest.settings)
         check_memory(args, weights, manifest.plan, num_prompts=len(texts))
         said = [*source.notes, *_check(journal, weights)]
         return carry_on(journal, weights, texts, snapshots=snapshots, notes=said)
@@ -130,6 +131,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         source = _source(journal.manifest, args)
         check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
         weights, texts = source.load()
+        weights = with_kv(weights, args, journal.manifest.settings)
         check_memory(args, weights, plan, num_prompts=len(journal.manifest.sections) + len(texts))
         said = [*source.notes, *_check(journal, weights)]
         extend(journal, plan, _section(args, texts), texts)
@@ -149,6 +151,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
             check_sound(sound_path(args.folder, old), format_of(settings))
     source = _source(old, args)
     weights, texts = source.load()
+    weights = with_kv(weights, args, settings)
     check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, plan=plan, settings=settings), weights)
     changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))

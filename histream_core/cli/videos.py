@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ..render import FPS, Order, generated_size, render, whole_length
 from ..sound import check_sound
 from ..writers import frame_rate
 from .keeping import add_section_files, add_snapshots, begin_run
-from .memory import add_memory_option, check_memory
+from .memory import add_kv_option, add_memory_option, check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
 from .weights import Source, add_weight_options, demo_source, find_source, pick_device, prompts_of
@@ -76,6 +77,7 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
     add_section_files(verb)
     add_snapshots(verb)
+    add_kv_option(verb)
     add_memory_option(verb)
 
 
@@ -118,6 +120,7 @@ def _make(
     if args.sound:
         check_sound(args.sound, format)
     weights, (text,) = source.load()
+    weights = replace(weights, kv=args.kv)
     check_memory(args, weights, plan)
     tell(notes)
     tags = metadata([args.prompt or ""], [args.seed])
@@ -131,6 +134,7 @@ def _make(
         "prompt": args.prompt,
         "preset": source.preset.name,
         "mode": args.mode,
+        "kv": args.kv,
         "seed": args.seed,
         **describe_video(plan, format, size, fps),
         **describe_progress(progress),

@@ -43,6 +43,8 @@ class Settings:
     """Bits for each channel of the file; None: what the format usually has."""
     section_files: bool = False
     """Write each section of the video as a file of its own too."""
+    fp8_kv: bool = False
+    """Keep keys and values of past frames in FP8; every other tier of memory gives the same frames."""
     sound: str | None = None
     """The SHA-256 of the sound that goes into the video, as it is kept in the run's folder; None: no sound."""
 
@@ -139,6 +141,7 @@ def recipes(manifest: Manifest) -> list[str]:
     common = digest([
         [plain(getattr(plan, name)) for name in ("grids", "ntk", "window", "temporal", "resize")],
         manifest.settings.dtype,
+        *(["fp8_kv"] if manifest.settings.fp8_kv else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
     found = [""] * (shared - 1) + ([base.recipe] if base else [])
