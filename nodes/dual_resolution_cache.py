@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ..histream_core.presets import PRESETS
 from ..histream_core.stream import RESIZE_MODES
+from ..histream_core.tiers import TIERS
 from . import host
 from .api import CATEGORY, io
 from .host_checks import check_model
@@ -77,6 +78,16 @@ class DualResolutionCache(io.ComfyNode):
                     advanced=True,
                     tooltip="How latents go between LOW and HIGH. bicubic is sharper, area is plainest.",
                 ),
+                io.Combo.Input(
+                    "kv_memory",
+                    options=list(TIERS),
+                    default="full",
+                    optional=True,
+                    advanced=True,
+                    tooltip="GPU memory of past frames, at 1080p with 1.3B weights. full: 10.5 GB. lean: 5.6 GB, for "
+                    "one more copy in each layer. cpu: 0.7 GB, and 5.3 GB of main memory, from where they come while "
+                    "the GPU computes. These three give the same frames. fp8: 3.0 GB, and other frames, a little.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The same model, with these settings, for the HiStream samplers.")],
         )
@@ -91,6 +102,7 @@ class DualResolutionCache(io.ComfyNode):
         ntk_high=0.0,
         temporal_positions=AUTO,
         resize="bilinear",
+        kv_memory="full",
     ):
         check_model(model)
         before = host.model_settings(model)
@@ -102,5 +114,6 @@ class DualResolutionCache(io.ComfyNode):
             ntk_high=ntk_high or None,
             temporal=None if temporal_positions == AUTO else temporal_positions,
             resize=resize,
+            kv=kv_memory,
         )
         return io.NodeOutput(host.attach(model, settings))

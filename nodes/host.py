@@ -55,9 +55,11 @@ class HostRun:
     `forward`, the wrapper.
     """
 
-    def __init__(self, model: Callable, plan: Plan, extra_args: dict, *, batch: int, previewer: Callable | None):
-        """`model` is what a sampler function gets from the host, with its `extra_args`."""
-        self.model, self.plan = model, plan
+    def __init__(
+        self, model: Callable, plan: Plan, extra_args: dict, *, batch: int, kv: str, previewer: Callable | None
+    ):
+        """`model` is what a sampler function gets from the host, with its `extra_args`; `kv` is one of TIERS."""
+        self.model, self.plan, self.kv = model, plan, kv
         self.guider = model.inner_model
         self.base = self.guider.inner_model
         self.batch = batch
@@ -94,7 +96,7 @@ class HostRun:
 
         `prompts` None: the one of the guider.
         """
-        sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference()}
+        sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference(), "kv": self.kv}
         make_room(kv_bytes(plan, self.batch, **sizes) + extra_bytes, self.guider, device)
         caches = make_caches(plan, batch=self.batch, device=device, **sizes)
         return Stream(plan, self.denoise, caches, noise, prompts or [self.prompt], given=given)
@@ -228,7 +230,7 @@ class ChunkSampler:
         check_sigmas(sigmas, first_chunk_sigmas(plan.chunks[0].steps))
         check_empty(model.latent_image)
         previewer = chunk_previewer(guider.model_patcher, self.vae)
-        run = HostRun(model, plan, extra_args, batch=shape[0], previewer=previewer)
+        run = HostRun(model, plan, extra_args, batch=shape[0], kv=self.settings.kv, previewer=previewer)
         return torch.cat(list(self.make(run, extra_args.get("seed") or 0, x.device)), dim=2)
 
 
@@ -262,7 +264,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     frames = plan.window.chunk_frames
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
-        shape = chunk_shape(model, plan, noise_shape, extra_bytes=function.extra_bytes)
+        shape = chunk_shape(model, plan, noise_shape, kv=function.settings.kv, extra_bytes=function.extra_bytes)
         return executor(model, shape, conds, *args, **kwargs)
 
     add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, prepare, guider.model_options, is_model_options=True)
@@ -270,10 +272,10 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     return executor(noise[:, :, :frames], latent_image[:, :, :frames], sampler, *args, **kwargs)
 
 
-def chunk_shape(model, plan: Plan, noise_shape: Sequence[int], *, extra_bytes: int = 0) -> list[int]:
+def chunk_shape(model, plan: Plan, noise_shape: Sequence[int], *, kv: str, extra_bytes: int = 0) -> list[int]:
     """The latent shape whose memory is that of one chunk, of the key-value caches and of `extra_bytes`."""
     batch, channels, _, *grid = noise_shape
-    sizes = model_sizes(model.model.diffusion_model) | {"dtype": model.model.get_dtype_inference()}
+    sizes = model_sizes(model.model.diffusion_model) | {"dtype": model.model.get_dtype_inference(), "kv": kv}
     frame_bytes = model.model.memory_required([2 * batch, channels, 1, *grid])
     extra = math.ceil((kv_bytes(plan, batch, **sizes) + extra_bytes) / max(1, frame_bytes))
     return [batch, channels, plan.window.chunk_frames + extra, *grid]
@@ -316,7 +318,7 @@ def model_sizes(module: nn.Module) -> dict[str, int]:
 
 
 def kv_bytes(plan: Plan, batch: int, **sizes) -> int:
-    """Bytes of a run's caches, without allocating them."""
+    """Bytes of a run's caches on the device, without allocating them."""
     return sum(cache.nbytes for cache in make_caches(plan, batch=batch, device="meta", **sizes).values())
 
 

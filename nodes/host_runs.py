@@ -71,15 +71,10 @@ def begin(
     text = text_of(model, positive)
     plan = sampler.plan(samples.shape)
     preset, _ = sampler.steps.resolve(sampler.settings)
+    mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
     manifest = Manifest(
         plan=plan,
-        settings=settings_of(
-            choice,
-            plan,
-            preset=preset.name,
-            mode="custom" if sampler.steps.table.strip() else sampler.steps.mode,
-            dtype=dtype_name(model),
-        ),
+        settings=as_computed(settings_of(choice, plan, preset=preset.name, mode=mode), model),
         sections=(Section(0, words, hash_tensor(text)),),
         seeds=(Seed(0, seed),),
         fingerprint=fingerprints(model, vae),
@@ -145,7 +140,7 @@ def retaken(
     """
     check_model(model)
     check_vae(vae)
-    with resume(find_run(name)) as old:
+    with Journal(find_run(name), first_chunks=chunk) as old:
         manifest, done, source = old.manifest, old.finished, old.folder
     chunk = done if chunk is None else chunk
     if not 0 <= chunk <= done:
@@ -170,7 +165,7 @@ def derived(
         choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(source)))
     else:
         old = manifest.settings
-        settings = settings_of(choice, manifest.plan, preset=old.preset, mode=old.mode, dtype=old.dtype)
+        settings = settings_of(choice, manifest.plan, preset=old.preset, mode=old.mode)
         manifest = replace(manifest, settings=settings)
     manifest = as_now(manifest, model, vae)
     check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
@@ -193,7 +188,7 @@ def later_steps(manifest: Manifest) -> Steps | None:
 
 def as_now(manifest: Manifest, model, vae) -> Manifest:
     """The run as it would be if it were begun now."""
-    settings = replace(manifest.settings, dtype=dtype_name(model))
+    settings = as_computed(manifest.settings, model)
     made_with = environment(model.load_device)
     return replace(manifest, settings=settings, fingerprint=fingerprints(model, vae), made_with=made_with)
 
@@ -241,8 +236,11 @@ def text_of(model, positive: list) -> Tensor:
     return check_conditioning(conds, 1, model.model.diffusion_model.text_dim)
 
 
-def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str, dtype: str) -> Settings:
-    """What the manifest says about an artist's choice. Raises ValueError for a format that does not exist."""
+def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> Settings:
+    """What the manifest says about an artist's choice, but for what `as_computed` knows.
+
+    Raises ValueError for a format that does not exist.
+    """
     high = plan.grids[Scale.HIGH]
     format = find_format(choice.format, choice.depth)
     return Settings(
@@ -252,7 +250,7 @@ def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str, dtyp
         fps=choice.fps,
         format=choice.format,
         output="video" if format.is_sequence else f"video{format.suffix}",
-        dtype=dtype,
+        dtype="",
         depth=choice.depth,
         section_files=choice.section_files,
         sound=hash_bytes(choice.sound) if choice.sound else None,
@@ -273,11 +271,15 @@ def check_memory(model, vae, manifest: Manifest) -> None:
         vae_dtype=vae.vae_dtype,
         vae_width=vae.first_stage_model.dim,
         offloaded=not comfy.model_management.is_device_cpu(device),
+        kv=host.model_settings(model).kv,
+        unified=comfy.model_management.is_device_cpu(device) or comfy.model_management.is_device_mps(device),
     )
     problems = does_not_fit(cost, round(comfy.model_management.get_total_memory(device) / GB, 1))
     if problems:
         raise ValueError("; ".join(problems))
 
 
-def dtype_name(model) -> str:
-    return str(model.model.get_dtype_inference()).removeprefix("torch.")
+def as_computed(settings: Settings, model) -> Settings:
+    """The settings, as far as they tell how this MODEL computes."""
+    dtype = str(model.model.get_dtype_inference()).removeprefix("torch.")
+    return replace(settings, dtype=dtype, fp8_kv=host.model_settings(model).kv == "fp8")

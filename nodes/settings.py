@@ -32,6 +32,8 @@ class ModelSettings:
     temporal: str | None = None
     span: int | None = None
     resize: str = "bilinear"
+    kv: str = "full"
+    """One of TIERS: how keys and values lie in memory."""
 
     def temporal_policy(self, preset: Preset) -> TemporalPolicy:
         policy = preset.temporal()

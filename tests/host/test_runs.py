@@ -406,3 +406,35 @@ def test_a_sound_that_cannot_be_copied_is_refused_by_the_video_output(nodes, voi
         with pytest.raises(ValueError, match=said):
             nodes.video_output("shots/run", format, sound=video)
     assert not list(nodes.output.iterdir())
+
+
+def test_a_run_goes_on_in_another_exact_memory_tier_and_not_in_fp8(pack, nodes, keep, stop, load_wan, vae):
+    """Seen to fail with snapshots of pages, and with a manifest that does not tell of FP8."""
+    tier = pack.part("nodes.dual_resolution_cache").DualResolutionCache.execute
+    interrupted = stop(pack, 14)
+    with pytest.raises(interrupted):
+        keep(model=tier(load_wan(), kv_memory="cpu").result[0], snapshots=1)
+    with pytest.raises(ValueError, match=r"the setting fp8_kv .True, was False."):
+        nodes.resume_run(tier(load_wan(), kv_memory="fp8").result[0], vae, "shots/run_00001")
+    nodes.resume_run(tier(load_wan(), kv_memory="lean").result[0], vae, "shots/run_00001")
+    keep("shots/whole")
+    chunks = [
+        [(nodes.output / "shots" / run / "chunks" / f"{n:05d}.safetensors").read_bytes() for n in range(5)]
+        for run in ("run_00001", "whole_00001")
+    ]
+    assert chunks[0] == chunks[1]
+    keep(model=tier(load_wan(), kv_memory="fp8").result[0])
+    assert read_manifest(nodes.output / "shots" / "run_00002").settings.fp8_kv
+
+
+def test_the_memory_that_a_run_is_refused_for_is_that_of_its_tier(pack, nodes, keep, load_wan, vae, monkeypatch):
+    """Seen to fail with a check that takes every run for a full one."""
+    runs = pack.part("nodes.host_runs")
+    asked = []
+    monkeypatch.setattr(runs, "does_not_fit", lambda cost, size: asked.append(cost) or ["too much"])
+    tier = pack.part("nodes.dual_resolution_cache").DualResolutionCache.execute
+    for kv in ("full", "lean", "cpu", "fp8"):
+        with pytest.raises(ValueError, match="too much"):
+            keep(model=tier(load_wan(), kv_memory=kv).result[0])
+    assert [cost.kv for cost in asked] == ["full", "lean", "cpu", "fp8"]
+    assert all(cost.unified for cost in asked), "the tests run on a CPU"

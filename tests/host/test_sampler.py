@@ -156,9 +156,27 @@ def test_the_sampler_twin_makes_the_same_video_and_uses_only_the_seed(pack, samp
         assert torch.equal(got, wanted)
 
 
+@pytest.mark.parametrize("frames", [9, 30])
+def test_exact_memory_tiers_give_the_same_video_bit_for_bit_and_fp8_nearly(
+    pack, sample, load_wan, positive, latent, frames
+):
+    """The longer one moves its anchor. Seen to fail with a `kv_memory` that does not reach the caches: fp8 is equal."""
+    node = pack.part("nodes.dual_resolution_cache").DualResolutionCache
+    made = {
+        kv: sample(node.execute(load_wan(), kv_memory=kv).result[0], positive, latent(frames))
+        for kv in ("full", "lean", "cpu", "fp8")
+    }
+    assert torch.equal(made["full"], sample(load_wan(), positive, latent(frames)))
+    assert torch.equal(made["lean"], made["full"])
+    assert torch.equal(made["cpu"], made["full"])
+    assert 0 < (made["fp8"] - made["full"]).norm() / made["full"].norm() < 0.1
+
+
+@pytest.mark.parametrize("kv", ["full", "lean", "cpu", "fp8"])
 @pytest.mark.parametrize("twin", [False, True], ids=["node", "twin"])
-def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive, latent, monkeypatch, twin):
-    """Seen to fail without the caches in the sum, and for the twin with the whole video in it."""
+def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive, latent, monkeypatch, twin, kv):
+    """Seen to fail without the caches in the sum, for the twin with the whole video in it, and with the bytes of the
+    full cache in every tier."""
     import comfy.sampler_helpers
     import comfy.samplers
 
@@ -170,7 +188,7 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
         "estimate_memory",
         lambda model, shape, conds: asked.append((model, shape)) or estimate(model, shape, conds),
     )
-    sampler = host.ChunkSampler(settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice())
+    sampler = host.ChunkSampler(settings.ModelSettings(kv=kv), settings.StepChoice(), settings.WindowChoice())
     made = []
     make_caches = host.make_caches
     monkeypatch.setattr(host, "make_caches", lambda *a, **k: made.append(make_caches(*a, **k)) or made[-1])
