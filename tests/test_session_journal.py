@@ -21,7 +21,7 @@ from tiny_runs import begin, finish, manifest, plan, same
 
 from histream_core import disk, session
 from histream_core.plan import Plan
-from histream_core.session import DamagedRunError, RunInUseError, clean, list_runs, resume, retry, start
+from histream_core.session import DamagedRunError, Journal, RunInUseError, clean, list_runs, resume, retry, start
 from histream_core.session.lock import is_locked
 from histream_core.session.manifest import from_json, recipes, to_json
 from histream_core.session.values import digest, parse, plain
@@ -318,7 +318,21 @@ def test_a_branch_needs_the_chunks_that_it_shares(run, tmp_path):
     assert not (tmp_path / "new").exists()
     edit_chunk(run, 1, put_nan)
     with pytest.raises(DamagedRunError, match="00001"):
-        retry(run, tmp_path / "new", 1, 9)
+        retry(run, tmp_path / "new", 2, 9)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b""), lambda path: path.unlink()])
+def test_a_branch_from_before_the_damage_saves_what_is_whole(run, tmp_path, spoil):
+    """Seen to fail when all chunks of the source are read."""
+    wanted = chunk(run, 1).read_bytes()
+    spoil(chunk(run, 2))
+    with pytest.raises(DamagedRunError):
+        resume(run)
+    with retry(run, tmp_path / "new", 2, 9) as journal:
+        assert journal.finished == 2
+    assert chunk(tmp_path / "new", 1).read_bytes() == wanted
+    with Journal(run, first_chunks=2) as journal, pytest.raises(ValueError, match="cannot follow"):
+        journal.write(2, torch.zeros(1, 4, 3, 4, 4))
 
 
 def test_a_run_keeps_the_embeddings_of_its_prompts(tmp_path):

@@ -145,7 +145,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     settings, sound = _settings(old.settings, args)
     plan = old.plan if args.seconds is None else _longer(old, args.seconds)
     check_room(args.new, plan, settings, sound=sound)
-    with resume(args.folder) as journal:
+    with Journal(args.folder, first_chunks=args.chunk or None) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
         if settings.sound and not sound:
             check_sound(sound_path(args.folder, old), format_of(settings))

@@ -48,11 +48,12 @@ class DamagedRunError(ValueError):
 class Journal:
     """A run's folder, opened and checked; locked until `close`. Use it in a `with` block.
 
-    `finished` is the number of chunks that are there, counted from the first.
+    `finished` is the number of chunks that are there, counted from the first. With `first_chunks` no more than so many
+    are looked at, to read from a run that is damaged behind them.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, first_chunks: int | None = None) -> None:
+        self.folder, self._first_chunks = Path(folder), first_chunks
         self._lock = lock(self.folder)
         try:
             self.manifest = read_manifest(self.folder)
@@ -82,7 +83,7 @@ class Journal:
         Raises ValueError for one that is not float32 or not finite, and OSError for a full disk: the run is then as
         it was, and can be resumed.
         """
-        if index != self.finished:
+        if index != self.finished or self._first_chunks is not None:
             raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
         latent = latent.detach().cpu().contiguous()
         self._check_latent(index, latent, f"chunk {index}")
@@ -200,7 +201,7 @@ class Journal:
 
     def _count(self) -> int:
         """Finished chunks. A hole means that a file was lost: the chunks behind it are not made anew in silence."""
-        there = sorted(chunk_indices(self.folder))
+        there = sorted(chunk_indices(self.folder))[: self._first_chunks]
         count = next((i for i, index in enumerate(there) if i != index), len(there))
         if count < len(there):
             raise DamagedRunError(
@@ -213,7 +214,7 @@ class Journal:
 
     def _check_base(self) -> None:
         base = self.manifest.base
-        if base and self.finished < base.chunks:
+        if base and self.finished < base.chunks and self._first_chunks is None:
             raise DamagedRunError(
                 f"{chunk_path(self.folder, self.finished)} is missing: the first {base.chunks} chunks of this run come "
                 f"from {base.run}, branch again"

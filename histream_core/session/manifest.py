@@ -196,7 +196,7 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
     elif old.sections != new.sections:
         found.append("what the text encoder makes of the prompt, or where a prompt begins")
     if old.seeds != new.seeds:
-        found.append(f"the seed ({_seeds(new)}, was {_seeds(old)})")
+        found.append(f"the seed ({words_of_seeds(new)}, was {words_of_seeds(old)})")
     return found + _plan_differences(old.plan, new.plan)
 
 
@@ -244,7 +244,8 @@ def _prompts(manifest: Manifest) -> str:
     return " | ".join(f'"{section.prompt}"' for section in manifest.sections)
 
 
-def _seeds(manifest: Manifest) -> str:
+def words_of_seeds(manifest: Manifest) -> str:
+    """The seeds and where they begin: "3, 99 from chunk 2"."""
     seeds: Sequence[Seed] = manifest.seeds
     return ", ".join(
         f"{seed.seed} from chunk {seed.first_chunk}" if seed.first_chunk else str(seed.seed) for seed in seeds

@@ -37,7 +37,7 @@ from .journal import (
     write_texts,
 )
 from .lock import is_locked
-from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames
+from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames, words_of_seeds
 from .video import (
     CUTS,
     SEGMENTS,
@@ -152,11 +152,11 @@ def branch(
     Without one, it is the same run again; its plan may be longer. `texts` are embeddings of new prompts, to be kept,
     and `sound` is another one than the old run's, as `pack_sound` packs it. The chunks are linked where the disk can do
     that, else copied, and so are the old run's sound and the closed segments that the new run would write just the
-    same. Raises ValueError for chunks that are not there, FileExistsError where `folder` is not empty, and as `resume`
-    does.
+    same. The old run may be damaged behind them. Raises ValueError for chunks that are not there, FileExistsError where
+    `folder` is not empty, and as `resume` does.
     """
     source, folder = Path(source), Path(folder)
-    with Journal(source) as old:
+    with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
         if not 0 <= chunk <= old.finished:
             raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")
         manifest = manifest or old.manifest
@@ -207,9 +207,12 @@ class RunInfo:
             return f"{name}  {self.state}: {self.problem}"
         settings, seconds = self.manifest.settings, self.manifest.plan.pixel_frames / self.manifest.settings.fps
         prompts = " | ".join(section.prompt for section in self.manifest.sections)
+        base = self.manifest.base
+        begun = f", {base.chunks} chunks from {base.run}" if base else ""
         return (
             f"{name}  {self.state} {self.chunks}/{self.num_chunks} chunks, {seconds:.1f} s of "
-            f"{settings.size[0]}x{settings.size[1]}, {self.num_bytes / 1e6:.1f} MB  {prompts}"
+            f"{settings.size[0]}x{settings.size[1]}, {self.num_bytes / 1e6:.1f} MB, "
+            f"seed {words_of_seeds(self.manifest)}{begun}  {prompts}"
         )
 
 
@@ -317,7 +320,8 @@ def _partials(folder: Path) -> Iterator[Path]:
 def _remove(paths: list[Path]) -> int:
     freed = 0
     for path in paths:
-        freed += path.lstat().st_size
+        about = path.lstat()
+        freed += about.st_size if about.st_nlink == 1 else 0  # a branch may still hold it
         path.unlink()
     return freed
 
