@@ -47,7 +47,7 @@ def widgets(node: dict) -> dict[str, tuple]:
     values = list(node["widgets_values"])
     found = {}
     for name, (what, options) in specs(node["type"]).items():
-        if is_widget(what):
+        if is_widget(what) and not options.get("forceInput"):
             found[name] = ((what, options), values.pop(0))
             if options.get("control_after_generate"):
                 assert values.pop(0) in ("fixed", "randomize", "increment", "decrement")
