@@ -4,13 +4,16 @@ import pytest
 import tiny
 import torch
 
-from histream_core import tiers
-from histream_core.plan import Window, replay
+from histream_core import demo, tiers
+from histream_core.decode import StreamingDecoder, stream_frames
+from histream_core.plan import Window, make_plan, replay
+from histream_core.presets import find_preset
 from histream_core.rope import TemporalPolicy
 from histream_core.schedule import Scale
 from histream_core.stream import Prompt, make_caches
 from histream_core.tiers import EXACT, TIERS, LeanCache
 from histream_core.transfer import Beside
+from histream_core.wan import Text
 
 SAVING = [name for name in EXACT if name != "full"]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -139,6 +142,28 @@ def test_fp8_is_near_the_full_cache_and_not_the_same():
     assert 0 < (got - wanted).norm() / wanted.norm() < 0.01
 
 
+def test_fp8_keeps_the_demo_models_picture():
+    """PSNR of the second chunk's frames at half size, against float32 caches: 50.9 dB.
+
+    Seen to fail with two bits behind the first (39.5 dB), without scales (44.4) and with one for all heads (30.3).
+    """
+    side, model, vae = demo.WIDTH // 2, demo.load_transformer(), demo.load_vae()
+    a_plan = make_plan(find_preset(demo.PRESET), "histream", width=side, height=side, num_frames=6)
+    text, first = demo.load_text_encoder().encode(demo.PROMPT), []
+
+    def frames(kv):
+        settings = {"model": model, "seed": 0, "prompts": [Prompt(Text(text))], "kv": kv}
+        if not first:
+            chunks = list(tiny.stream(a_plan, **settings).chunks())
+            first.append(chunks[0])
+        else:
+            chunks = list(tiny.stream(replay(a_plan, 1), **settings, given=first[0]).chunks())
+        return torch.cat(list(stream_frames(StreamingDecoder(vae, rollback=False), chunks)))[9:]
+
+    error = (frames("full") - frames("fp8")).square().mean()
+    assert 48 < -10 * error.log10() < 60
+
+
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
 def test_fp8_keeps_three_bits_of_every_number_that_is_not_small_beside_its_head(size):
     """Seen to fail without scales, and with one scale for all heads."""
@@ -171,7 +196,7 @@ def test_fp8_rounds_an_anchor_that_moves_once_and_not_again_and_again():
 # What is kept
 
 
-@pytest.mark.parametrize("cut", [2, 3, 5])
+@pytest.mark.parametrize("cut", [2, 4, 5])
 @pytest.mark.parametrize(("before", "after"), [(a, b) for a in EXACT for b in EXACT if a != b])
 def test_a_snapshot_of_one_tier_brings_a_run_back_in_another(before, after, cut):
     """Seen to fail with a snapshot that holds the pages as they lie."""
