@@ -188,7 +188,8 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
         "estimate_memory",
         lambda model, shape, conds: asked.append((model, shape)) or estimate(model, shape, conds),
     )
-    sampler = host.ChunkSampler(settings.ModelSettings(kv=kv), settings.StepChoice(), settings.WindowChoice())
+    window = settings.WindowChoice(local_frames=40)  # large enough to tell the tiers apart
+    sampler = host.ChunkSampler(settings.ModelSettings(kv=kv), settings.StepChoice(), window)
     made = []
     make_caches = host.make_caches
     monkeypatch.setattr(host, "make_caches", lambda *a, **k: made.append(make_caches(*a, **k)) or made[-1])
