@@ -40,6 +40,7 @@ class BranchRun(io.ComfyNode):
                     default=AS_IT_WAS,
                     min=AS_IT_WAS,
                     max=MAX_SEED,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Seed of the new chunks. -1: as it was.",
                 ),
                 io.Conditioning.Input(
