@@ -27,7 +27,7 @@ from training.loop import Moment
 from training.network import Network, Trainee
 from training.protocol import Protocol
 from training.rng import Rng
-from training.rollout import choose_steps, rollout
+from training.rollout import choose_steps, rollout, until
 from training.train_student import TeacherForcing
 from training.train_teacher import flow_matching_loss, pick_grid
 
@@ -77,16 +77,18 @@ def test_a_rollout_is_the_engines_stream(preset, mode, chunks, scale):
         prompts = [Prompt(made.text(TOKENS))]
     stream = Stream(a_plan, Denoiser(made.model), make_caches(a_plan, batch=2, **sizes), noise, prompts)
     video = torch.cat(list(stream.chunks()), dim=2)
-    torch.testing.assert_close(rolled.video, video, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat(rolled.chunks, dim=2), video, atol=1e-5, rtol=1e-5)
     assert rolled.estimates.shape == (2, 16, 3 * chunks, *a_plan.grids[scale])
-    assert rolled.estimates.requires_grad and not rolled.video.requires_grad
+    assert rolled.estimates.requires_grad and not any(chunk.requires_grad for chunk in rolled.chunks)
+    short = rollout(made, until(a_plan, chosen), TOKENS, noise, chosen)
+    torch.testing.assert_close(short.estimates, rolled.estimates)
 
 
 def test_the_estimates_of_last_steps_are_the_video_and_teach_every_part_of_the_network():
     made, a_plan = network(), plan("histream", 3)
     chosen = [None, *(chunk.steps[-1] for chunk in a_plan.chunks[1:])]
     rolled = rollout(made, a_plan, TOKENS, SeededNoise(1), chosen)
-    torch.testing.assert_close(rolled.estimates, rolled.video[:, :, 3:])
+    torch.testing.assert_close(rolled.estimates, torch.cat(rolled.chunks[1:], dim=2))
     rolled.estimates.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in made.parameters())
 

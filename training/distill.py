@@ -22,7 +22,7 @@ from training.forward import Bidirectional, Flow, guided, hidden_state, spread
 from training.network import Trainee, begin
 from training.protocol import Protocol, draw_sigma
 from training.rng import Rng
-from training.rollout import Rolled, choose_steps, rollout
+from training.rollout import Rolled, choose_steps, rollout, until
 from training.train_student import LATEST, TeacherForcing
 from training.train_teacher import add_drawing, flow_matching_loss
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--begin", type=Path, required=True, help="checkpoint of the student")
     parser.add_argument("--teacher", type=Path, help="checkpoint of the teacher")
     parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--batch", type=int, default=2, help="videos at HIGH steps; LOW steps take four times as many")
+    parser.add_argument("--batch", type=int, default=2, help="videos a step")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=["histream"], help="one is drawn a step")
     parser.add_argument("--chunks", type=int, default=3, help="chunks that are scored together, as the teacher's clips")
     parser.add_argument("--lead", type=int, default=0, help="up to this many chunks are made before them")
@@ -161,9 +161,10 @@ def distillation(args: argparse.Namespace):
     def step(moment: loop.Moment) -> loop.Losses:
         plan, scale, trained = setting.draw(rng)
         frames = range(CHUNK * trained.start, CHUNK * trained.stop)
-        clips = bank.draw(rng, args.batch * (4 if scale is Scale.LOW else 1), frames, drawing, low)
+        clips = bank.draw(rng, args.batch, frames, drawing, low)
         chosen = choose_steps(plan, scale, trained, rng)
-        rolled = rollout(student.network, plan, clips.tokens, stream_noise(clips, rng), chosen, bf16=args.bf16)
+        noise, short = stream_noise(clips, rng), until(plan, chosen)
+        rolled = rollout(student.network, short, clips.tokens, noise, chosen, bf16=args.bf16)
         losses, name = {}, scale.value
         if args.dmd_weight:
             made = Clips(clips.tokens, rolled.estimates.detach())

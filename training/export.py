@@ -44,7 +44,7 @@ def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> N
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.train_vae")
+    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.train_vae, or .safetensors")
     parser.add_argument("--bank", type=Path, required=True, help="for the statistics of the latents")
     parser.add_argument("--network", type=Path, required=True, help="checkpoint of any stage after them")
     parser.add_argument("--out", type=Path, default=FOLDER)

@@ -48,7 +48,7 @@ def roll_error(bank: Tensor, combinations: Sequence[Combination]) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.train_vae")
+    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.train_vae, or .safetensors")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=256, help="pixels a side, a multiple of 128")
     parser.add_argument("--object-scale", type=float, default=1.0, help="paints the objects larger: more tokens each")

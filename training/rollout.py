@@ -5,7 +5,7 @@ there. As in Self-Forcing, one step of a chunk has a gradient, and what went int
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ class Rolled:
 
     estimates: Tensor
     """Clean estimates of the chosen steps, one per trained chunk, [B, C, T, h, w] on the grid of those steps."""
-    video: Tensor
-    """Everything that came out, [B, C, T, H, W]; no gradient."""
+    chunks: tuple[Tensor, ...]
+    """What came out, [B, C, T, H, W] each; no gradient."""
 
 
 class Watched:
@@ -88,10 +88,18 @@ def rollout(
     watched = Watched(network, tokens, device.type, bf16)
     stream = Stream(plan, watched, caches, noise, [Prompt(text)], channels=network.config.out_dim)
     chunks, made = stream.chunks(), []
-    for step in chosen:
+    for _, step in zip(plan.chunks, chosen, strict=False):
         watched.chosen = step
         made.append(next(chunks))
-    return Rolled(torch.cat(watched.estimates, dim=2), torch.cat(made, dim=2))
+    return Rolled(torch.cat(watched.estimates, dim=2), tuple(made))
+
+
+def until(plan: Plan, chosen: Sequence[Step | None]) -> Plan:
+    """The same plan up to the last chosen step: what would follow nobody asks for."""
+    last = max(index for index, step in enumerate(chosen) if step is not None)
+    chunk = plan.chunks[last]
+    steps = chunk.steps[: chunk.steps.index(chosen[last]) + 1]
+    return replace(plan, chunks=(*plan.chunks[:last], replace(chunk, steps=steps)))
 
 
 def choose_steps(plan: Plan, scale: Scale, trained: range, rng: Rng) -> list[Step | None]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from histream_core.demo import painter
@@ -65,8 +66,9 @@ def psnr(vae: WanVAE, rng: random.Random, clips: int = 2) -> float:
 
 
 def load_vae(path: Path) -> WanVAE:
-    """The VAE in a checkpoint."""
-    return WanVAE.from_state_dict(read(path)["vae"])
+    """The VAE in a checkpoint, or in a .safetensors file such as the bundled one; in float32."""
+    weights = load_file(path) if path.suffix == ".safetensors" else read(path)["vae"]
+    return WanVAE.from_state_dict({key: w.float() for key, w in weights.items()})
 
 
 def make_optimiser(vae: WanVAE, lr: float) -> Muon:
