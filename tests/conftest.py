@@ -1,14 +1,25 @@
 """Make the core and the tests' own modules importable from a checkout; what the tests of the command line share."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start; see one_thread
+
 TESTS = Path(__file__).parent
 
 # At the end: a host's own `nodes` module, where there is one, must win over our folder.
 sys.path += [str(TESTS), str(TESTS.parent)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums over several threads differ in their last bits, and tensors this small are slower with them."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
