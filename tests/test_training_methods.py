@@ -96,7 +96,7 @@ def test_the_estimates_of_last_steps_are_the_video_and_teach_every_part_of_the_n
 def test_the_gradient_of_a_chunk_is_that_of_one_call_with_the_window_it_found(monkeypatch):
     """By differences: with the window frozen they agree, with the whole video made again they do not.
 
-    Seen to fail with every call, and with the cache passes, left in the graph.
+    Seen to fail with every other call, cache passes too, left in the graph.
     """
     made, a_plan, calls = network(), plan("histream-plus", 2), []
 

@@ -171,6 +171,19 @@ def test_a_run_with_other_settings_is_refused(runs):
         train_teacher.main([*teacher(runs), "--batch", "2"])
 
 
+def test_a_run_of_no_length_is_refused(runs):
+    with pytest.raises(ValueError, match="--steps 1 or more"):
+        train_teacher.main(teacher(runs, "none", steps=0))
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments"), [(train_teacher, teacher), (train_student, student), (distill, distillation)]
+)
+def test_a_bank_that_is_too_small_is_refused(stage, arguments, runs):
+    with pytest.raises(ValueError, match="16 cells a side but 32 are asked for: train with --size 128"):
+        stage.main([*arguments(runs, "none"), "--size", "256", *(["--grids", "32"] if stage is train_teacher else [])])
+
+
 def test_a_checkpoint_that_is_not_there_is_named(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist: run the stage that makes it first"):
         train_student.main(student(tmp_path))
@@ -224,3 +237,21 @@ def test_pairs_that_were_killed_go_on_to_the_same(runs, monkeypatch, tmp_path):
     assert not torch.equal(whole["noise"][0], whole["noise"][2])
     make_pairs.main([*arguments, "--count", "3"])
     assert_same(read(part), whole)
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments"),
+    [(train_teacher, teacher), (train_student, student), (distill, distillation)],
+    ids=lambda x: x.__name__.split(".")[-1],
+)
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_bfloat16_gives_nearly_the_same_losses_and_keeps_the_weights_in_float32(stage, arguments, runs, tmp_path):
+    for name, options in (("whole", []), ("half", ["--bf16"])):
+        stage.main([*arguments(runs, tmp_path / name, 1), *options])
+    whole, half = (curves(tmp_path / name)[0] for name in ("whole", "half"))
+    assert whole.keys() == half.keys()
+    assert whole != half
+    for name, loss in whole.items():
+        assert half[name] == pytest.approx(loss, rel=0.1, abs=0.02), name
+    weights = read(tmp_path / "half" / "checkpoint.pt")["network"]["now"]
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}

@@ -100,8 +100,14 @@ class Bank:
         self.groups = list(groups.values())
 
     @classmethod
-    def load(cls, path: Path, device: str = "cpu") -> "Bank":
+    def load(cls, path: Path, device: str = "cpu", *, largest: int = 0) -> "Bank":
+        """Raises ValueError where the bank is smaller than the `largest` grid that will be asked for."""
         found = read(path)
+        if (grid := found["latents"].shape[-1]) < largest:
+            raise ValueError(
+                f"{path} has {grid} cells a side but {largest} are asked for: train with --size {8 * grid} and no grid "
+                f"above {grid}, or make a bank of --size {8 * largest}"
+            )
         return cls(found["latents"], [Combination(*c) for c in found["combinations"]], found["scale"], device)
 
     def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing, low: int) -> Clips:

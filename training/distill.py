@@ -128,9 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def distillation(args: argparse.Namespace):
     """The parts of the run that are saved, and its step."""
     setting = Setting(protocol.from_arguments(args), tuple(args.modes), args.chunks, args.lead, args.low_share)
-    rng, bank = Rng(args.seed, args.device), Bank.load(args.bank, args.device)
+    rng, grids = Rng(args.seed, args.device), setting.protocol.grids()
+    bank, low = Bank.load(args.bank, args.device, largest=grids[Scale.HIGH][0]), grids[Scale.LOW][0]
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, dropout=0)
-    low = setting.protocol.grids()[Scale.LOW][0]
     features = bank.geometry.shape[-1] if args.repa_weight else 0
     student = Trainee(loop.seeded(args, lambda: begin(args.begin, features)), args.lr)
     parts = {"network": student, "rng": rng}

@@ -72,6 +72,8 @@ def train(args: argparse.Namespace, parts: Mapping[str, Stateful], step: Callabl
     `parts` are saved and loaded: networks, optimisers, averages, chance. Raises ValueError where the folder holds a
     run with other settings.
     """
+    if (args.steps or args.minutes or 0) <= 0:
+        raise ValueError("a run of no length trains nothing: give --steps 1 or more, or --minutes above 0")
     torch.set_flush_denormal(True)
     settings = {key: str(value) for key, value in vars(args).items() if key not in FREE}
     state = {"step": 0, "seconds": 0.0, "settings": settings}

@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
-    bank = Bank.load(args.bank, args.device)
+    bank = Bank.load(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
     network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))

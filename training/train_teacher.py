@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
     low, high = (setting.grids()[scale][0] for scale in (Scale.LOW, Scale.HIGH))
     grids = args.grids or [low, high]
-    bank = Bank.load(args.bank, args.device)
+    bank = Bank.load(args.bank, args.device, largest=max(grids))
     drawing = Drawing(args.places, shape_groups=args.shape_groups, dropout=args.prompt_dropout)
     features = bank.geometry.shape[-1] if args.repa_weight else 0
     config = WanConfig(args.dim, args.ffn_dim, args.heads, args.layers, text_dim=DEMO.text_dim)
