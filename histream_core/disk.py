@@ -67,21 +67,28 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises OSError that says what to change."""
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[File]:
+    """A file to write so that it is there whole or not at all. Raises OSError that says what to change."""
     partial = partial_name(path)
     check_folder(path)
     try:
         with disk_errors(path):
             file = File(partial)
             try:
-                file.write(data)
+                yield file
                 file.sync()
             finally:
                 file.close()
             rename_whole(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all. Raises OSError that says what to change."""
+    with whole_file(path) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager

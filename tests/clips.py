@@ -1,7 +1,14 @@
-"""Clips to write: smooth pictures with moving shapes, as the demo makes them."""
+"""Clips to write: smooth pictures with moving shapes, as the demo makes them; and what is really in a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+
+from histream_core.media import to_uint8
+from histream_core.reading import open_video, unit_frame
 
 EDGE = 6.0  # pixels from one colour to the next
 
@@ -25,3 +32,37 @@ def shapes(num_frames: int, height: int, width: int) -> torch.Tensor:
 def psnr(got: torch.Tensor, expected: torch.Tensor) -> float:
     """Decibels for pictures in [0, 1]."""
     return float(-10 * torch.log10(torch.mean((got.double() - expected.double()) ** 2)))
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is really in a file: frames are counted by decoding them."""
+
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+    codec: str
+    pix_fmt: str
+
+    @property
+    def seconds(self) -> float:
+        return self.num_frames / self.fps
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Decode a video and say what it holds. Raises OSError or ValueError where it is not one."""
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        count = sum(1 for _ in container.decode(stream))
+        context = stream.codec_context
+        return VideoInfo(
+            count, context.width, context.height, float(stream.guessed_rate or 0), context.name, context.pix_fmt
+        )
+
+
+def read_frames(path: str | Path) -> Iterator[np.ndarray]:
+    """Yield the frames [H, W, 3] of a video, uint8. Raises OSError or ValueError where it is not one."""
+    with open_video(path) as container:
+        for frame in container.decode(container.streams.video[0]):
+            yield to_uint8(unit_frame(frame)[None])[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import test_text
 import torch
+from clips import probe, read_frames
 from safetensors.torch import load_file, save_file
 from tiny_cli import SIDE, TOLD
 
@@ -20,7 +21,6 @@ from histream_core import render as road
 from histream_core.cli import main
 from histream_core.cli.costs import MODELS
 from histream_core.cli.sheet import Setting, plan_setting
-from histream_core.media import probe, read_frames
 from histream_core.plan import make_plan
 from histream_core.presets import MODES, PRESETS
 from histream_core.schedule import Scale

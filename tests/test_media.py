@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import VideoInfo, probe, read_frames
 
 from histream_core.formats import find_format
-from histream_core.media import VideoInfo, probe, read_frames, write_png
+from histream_core.media import write_png
 from histream_core.writers import VideoFile
 
 ROOT = Path(__file__).parent.parent

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from clips import probe
 from safetensors.torch import load_file, save_file
 from sounds import sound_file, sound_packets
 
 from histream_core import demo, wan, writers
 from histream_core.cli import main, memory
-from histream_core.media import probe
 
 RED, BLUE = "a red circle moves right", "a blue square moves up"
 LENGTH = ["--seconds", "2"]

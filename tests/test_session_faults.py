@@ -10,10 +10,10 @@ import os
 import shutil
 
 import pytest
+from clips import probe
 from tiny_runs import SMALL, complete, files_in, manifest
 
 from histream_core import container, disk, writers
-from histream_core.media import probe
 from histream_core.session import DamagedRunError, resume, retry, start, start_or_resume
 
 FORMATS = {

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..disk import File, disk_errors, partial_name, rename_whole
+from ..disk import File, whole_file
 from ..schedule import Scale
 from .journal import Journal, inside
 from .manifest import kept_frames
@@ -37,19 +37,9 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
     header = _header(shape, last)
     if path.exists() and _starts_with(path, header):
         return path
-    partial = partial_name(path)
-    try:
-        with disk_errors(path):
-            file = File(partial)
-            try:
-                file.write(header)
-                _write_chunks(file, len(header), journal, shape, convert)
-                file.sync()
-            finally:
-                file.close()
-            rename_whole(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(header)
+        _write_chunks(file, len(header), journal, shape, convert)
     return path
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT), str(Path(__file__).parent)]  # behind the host's own modules
+sys.path += [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]  # behind the host's own modules
 
+from clips import read_frames  # noqa: E402
 from comfy_server import Server  # noqa: E402
-
-from histream_core.media import read_frames  # noqa: E402
 
 SIZE = (600, 400)
 SHARP = 2  # drawn larger and shrunk

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from clips import probe
 from sounds import sound_file, sound_packets
-
-from histream_core.media import probe
 
 
 @pytest.fixture

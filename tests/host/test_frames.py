@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from clips import probe
 
 from histream_core.formats import FORMATS, find_format
-from histream_core.media import probe
 from histream_core.reading import frames_of
 from histream_core.writers import open_writer
 

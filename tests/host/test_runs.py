@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from clips import probe
 from sounds import sound_file, sound_packets
 
-from histream_core.media import probe, to_uint8
+from histream_core.media import to_uint8
 from histream_core.reading import frames_of
 from histream_core.session.journal import read_manifest
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from histream_core.media import probe
+from clips import probe
 
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = ROOT / "docs" / "object_info.json"

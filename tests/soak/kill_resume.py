@@ -20,12 +20,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from clips import probe  # noqa: E402
 
 from histream_core import kept_runs  # noqa: E402
 from histream_core.cli import main as histream  # noqa: E402
 from histream_core.demo import FPS  # noqa: E402
-from histream_core.media import probe  # noqa: E402
 
 CHUNK_FRAMES = 12
 WORK = "--work"
