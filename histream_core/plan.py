@@ -132,6 +132,13 @@ def latent_frames(pixel_frames: int) -> int:
     return 1 + pixel_frames // PIXEL_FRAMES_PER_LATENT
 
 
+def whole_length(num_frames: int) -> int:
+    """The next 4n + 1, which is what the VAE can make. Raises ValueError for none."""
+    if num_frames < 1:
+        raise ValueError(f"a video of {num_frames} frames is empty: ask for 81, or at least 1")
+    return 1 + -(-(num_frames - 1) // PIXEL_FRAMES_PER_LATENT) * PIXEL_FRAMES_PER_LATENT
+
+
 def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
     """The latent grid of a pixel size; raises ValueError that names the nearest sizes that would work.
 

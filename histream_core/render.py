@@ -19,7 +19,7 @@ from .decode import StreamingDecoder, stream_frames
 from .formats import Format
 from .media import to_uint8
 from .noise import Noise
-from .plan import PIXEL_FRAMES_PER_LATENT, Plan, pixel_frames
+from .plan import Plan, pixel_frames
 from .presets import Preset
 from .reading import Source
 from .schedule import Scale
@@ -107,13 +107,6 @@ def silent(_: Progress) -> None:
 def generated_size(width: int, height: int) -> tuple[int, int]:
     """The size to generate for a picture of that size: 1920x1088 for 1920x1080, most sizes as they are."""
     return GENERATED_AS.get(width, width), GENERATED_AS.get(height, height)
-
-
-def whole_length(num_frames: int) -> int:
-    """The next 4n + 1, which is what the VAE can make. Raises ValueError for none."""
-    if num_frames < 1:
-        raise ValueError(f"a video of {num_frames} frames is empty: ask for 81, or at least 1")
-    return 1 + -(-(num_frames - 1) // PIXEL_FRAMES_PER_LATENT) * PIXEL_FRAMES_PER_LATENT
 
 
 def start(plan: Plan) -> Progress:

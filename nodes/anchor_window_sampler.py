@@ -6,10 +6,9 @@ import comfy.samplers
 
 from . import host, host_graph, host_kept, host_runs, kept_video
 from .api import CATEGORY, Schedule, VideoOutput, blocked, io
-from .settings import StepChoice, WindowChoice
+from .settings import MAX_SEED, StepChoice, WindowChoice
 
 FROM_PRESET = -1
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def window_inputs():

@@ -3,10 +3,9 @@
 from . import host_graph, host_kept, host_runs, kept_video
 from .api import CATEGORY, io
 from .run_folders import run_state
-from .settings import VideoChoice
+from .settings import MAX_SEED, VideoChoice
 
 AS_IT_WAS = -1
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 class BranchRun(io.ComfyNode):

@@ -1,6 +1,5 @@
 """Which run a node means: a new one, one that was stopped, a longer one, a branch; opened, and checked at the door."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,10 +11,8 @@ from torch import Tensor
 
 from ..histream_core.cost import GB, Cost, does_not_fit
 from ..histream_core.formats import find_format
-from ..histream_core.plan import Plan, latent_frames, lengthen
-from ..histream_core.presets import find_preset
-from ..histream_core.render import whole_length
-from ..histream_core.schedule import Scale, Steps
+from ..histream_core.plan import Plan
+from ..histream_core.schedule import Scale
 from ..histream_core.session import (
     DamagedRunError,
     Journal,
@@ -29,13 +26,14 @@ from ..histream_core.session import (
     environment,
     hash_bytes,
     hash_tensor,
+    longer,
     notes,
     resume,
     start,
 )
 from ..histream_core.session.journal import read_manifest
 from ..histream_core.session.manifest import differences
-from ..histream_core.session.video import check_room, chunks_on_disk, video_path
+from ..histream_core.session.video import check_room, chunks_on_disk, usual_output, video_path
 from ..histream_core.wan_model import WanConfig
 from . import host
 from .host_checks import check_conditioning, check_latent, check_model
@@ -111,10 +109,7 @@ def extended(
     """
     with go_on(model, vae, name) as old:
         manifest, done, source = old.manifest, old.finished, old.folder
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{seconds:g} seconds is no length: use 5")
-    num_frames = whole_length(manifest.plan.pixel_frames + math.ceil(seconds * manifest.settings.fps))
-    plan = lengthen(manifest.plan, latent_frames(num_frames), later_steps(manifest))
+    plan = longer(manifest, seconds)
     sections, texts = manifest.sections, []
     if positive:
         texts = [text_of(model, positive)]
@@ -140,11 +135,11 @@ def retaken(
     """
     check_model(model)
     check_vae(vae)
-    with Journal(find_run(name), first_chunks=chunk) as old:
-        manifest, done, source = old.manifest, old.finished, old.folder
-    chunk = done if chunk is None else chunk
-    if not 0 <= chunk <= done:
-        raise ValueError(f"{name_of(source)} has {done} finished chunks: branch from 0 to {done}")
+    source = find_run(name)
+    if chunk is None:
+        with resume(source) as old:
+            chunk = old.finished
+    manifest = read_manifest(source)
     texts = [text_of(model, positive)] if positive else []
     section = Section(chunk, words, hash_tensor(texts[0]), recache=True) if positive else None
     changed = branched(manifest, chunk, seed=seed, section=section)
@@ -175,15 +170,6 @@ def derived(
         return branch(source, folder, chunk, manifest, texts, choice.sound)
 
     return open_or_make(choice, manifest, make, base=base)
-
-
-def later_steps(manifest: Manifest) -> Steps | None:
-    """The steps of chunks behind the end where the plan does not tell: it has one chunk. Raises ValueError."""
-    if manifest.num_chunks > 1:
-        return None
-    if manifest.settings.mode == "custom":
-        raise ValueError("the run is one chunk with steps of your own: make a run of two chunks or more to extend it")
-    return find_preset(manifest.settings.preset).schedule(manifest.settings.mode)[-1]
 
 
 def as_now(manifest: Manifest, model, vae) -> Manifest:
@@ -242,14 +228,13 @@ def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> S
     Raises ValueError for a format that does not exist.
     """
     high = plan.grids[Scale.HIGH]
-    format = find_format(choice.format, choice.depth)
     return Settings(
         preset=preset,
         mode=mode,
         size=video_size(high, crop=choice.crop),
         fps=choice.fps,
         format=choice.format,
-        output="video" if format.is_sequence else f"video{format.suffix}",
+        output=usual_output(find_format(choice.format, choice.depth)),
         dtype="",
         depth=choice.depth,
         section_files=choice.section_files,

@@ -32,6 +32,23 @@ def output_input():
     )
 
 
+def crop_input():
+    return io.Boolean.Input(
+        "crop_1088",
+        default=True,
+        optional=True,
+        advanced=True,
+        tooltip="1080 is no multiple of 32, so 1088 rows are generated: cut 4 off at the top and bottom. "
+        "Other sizes are left alone.",
+    )
+
+
+def image_limit_input(tooltip: str):
+    return io.Float.Input(
+        "image_limit_gib", default=8.0, min=0.1, max=1024, step=0.1, optional=True, advanced=True, tooltip=tooltip
+    )
+
+
 def outputs():
     """LATENT, VIDEO and the run's name."""
     return [

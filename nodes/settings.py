@@ -14,6 +14,8 @@ from ..histream_core.schedule import Schedule, parse_schedule
 AUTO = "auto"
 """Widget value: whatever the MODEL says about itself."""
 
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
 FALLBACK_PRESET = "self-forcing"
 """Of a MODEL that says nothing: most few-step causal Wan weights want these numbers."""
 

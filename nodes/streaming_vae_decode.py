@@ -43,24 +43,10 @@ class StreamingVAEDecode(io.ComfyNode):
                     advanced=True,
                     tooltip="Also put out all frames as IMAGE. Takes 23.7 MiB of memory for each frame of 1080p.",
                 ),
-                io.Float.Input(
-                    "image_limit_gib",
-                    default=8.0,
-                    min=0.1,
-                    max=1024,
-                    step=0.1,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Images that would take more memory (in GiB) than this are refused before decoding.",
+                kept_video.image_limit_input(
+                    "Images that would take more memory (in GiB) than this are refused before decoding."
                 ),
-                io.Boolean.Input(
-                    "crop_1088",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="1080 is no multiple of 32, so 1088 rows are generated: cut 4 off at the top and bottom. "
-                    "Other sizes are left alone.",
-                ),
+                kept_video.crop_input(),
                 VideoOutput.Input(
                     "output",
                     optional=True,

@@ -1,6 +1,6 @@
 """Node: one range of a video as pictures, for nodes that take an IMAGE."""
 
-from . import host, host_frames
+from . import host, host_frames, kept_video
 from .api import CATEGORY, Range, io
 
 
@@ -43,15 +43,8 @@ class VideoFrames(io.ComfyNode):
                     "motion across the seam. The second copies are dropped in Ranges to Video. For upscalers of single "
                     "pictures: 0.",
                 ),
-                io.Float.Input(
-                    "image_limit_gib",
-                    default=8.0,
-                    min=0.1,
-                    max=1024,
-                    step=0.1,
-                    optional=True,
-                    advanced=True,
-                    tooltip="A range that would take more memory (in GiB) than this is refused before it is read.",
+                kept_video.image_limit_input(
+                    "A range that would take more memory (in GiB) than this is refused before it is read."
                 ),
             ],
             outputs=[

@@ -1,6 +1,7 @@
 """Node: where and how a video is written while it is made."""
 
 from ..histream_core.formats import FORMATS, NAMES, find_format
+from . import kept_video
 from .api import CATEGORY, VideoOutput, io
 from .host_sound import sound_of
 from .settings import AUTO, VideoChoice
@@ -45,14 +46,7 @@ class VideoOutputNode(io.ComfyNode):
                     tooltip="Frames per second of the file. Wan makes 16; other values play slower or faster. 23.976 "
                     "is 24000/1001.",
                 ),
-                io.Boolean.Input(
-                    "crop_1088",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="1080 is no multiple of 32, so 1088 rows are generated: cut 4 off at the top and bottom. "
-                    "Other sizes are left alone.",
-                ),
+                kept_video.crop_input(),
                 io.Boolean.Input(
                     "section_files",
                     default=False,

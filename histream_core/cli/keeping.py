@@ -17,7 +17,7 @@ from ..plan import Plan
 from ..render import Weights
 from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, hash_bytes, start
 from ..session.journal import MANIFEST
-from ..session.video import check_room, format_of, section_paths, unfinished_path, video_path
+from ..session.video import check_room, format_of, section_paths, unfinished_path, usual_output, video_path
 from ..sound import check_sound, pack_sound
 from .memory import check_memory
 from .progress import progress_bar, tell
@@ -134,8 +134,7 @@ def carry_on(
 
 def with_output(settings: Settings) -> Settings:
     """The settings with the usual name for the format's video."""
-    format = format_of(settings)
-    return replace(settings, output="video" if format.is_sequence else f"video{format.suffix}")
+    return replace(settings, output=usual_output(format_of(settings)))
 
 
 def snapshots_of(args: argparse.Namespace) -> Snapshots:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..formats import NAMES, find_format
-from ..plan import Plan, latent_frames, make_plan
-from ..presets import find_preset
-from ..render import Weights, whole_length
+from ..render import Weights
 from ..session import (
     Journal,
     Manifest,
@@ -29,11 +26,11 @@ from ..session import (
     hash_bytes,
     hash_tensor,
     list_runs,
+    longer,
     notes,
     resume,
 )
 from ..session.journal import read_manifest, sound_path
-from ..session.manifest import check_longer
 from ..session.video import check_room, chunks_on_disk, format_of
 from ..sound import check_sound
 from .keeping import (
@@ -127,7 +124,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a run longer, and go on."""
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
-        plan = _longer(journal.manifest, args.seconds)
+        plan = longer(journal.manifest, args.seconds)
         source = _source(journal.manifest, args)
         check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
         weights, texts = source.load()
@@ -143,7 +140,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     snapshots = snapshots_of(args)
     old = read_manifest(args.folder)
     settings, sound = _settings(old.settings, args)
-    plan = old.plan if args.seconds is None else _longer(old, args.seconds)
+    plan = old.plan if args.seconds is None else longer(old, args.seconds)
     check_room(args.new, plan, settings, sound=sound)
     with Journal(args.folder, first_chunks=args.chunk or None) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
@@ -209,18 +206,6 @@ def _settings(old: Settings, args: argparse.Namespace) -> tuple[Settings, bytes 
         sound=hash_bytes(sound) if sound else None if args.no_sound else old.sound,
     )
     return settings if same else with_output(settings), sound
-
-
-def _longer(manifest: Manifest, seconds: float) -> Plan:
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{seconds:g} seconds is no length: use 5")
-    plan, settings = manifest.plan, manifest.settings
-    num_frames = whole_length(plan.pixel_frames + math.ceil(seconds * settings.fps))
-    width, height = plan.size
-    preset = find_preset(settings.preset)
-    longer = make_plan(preset, settings.mode, width=width, height=height, num_frames=latent_frames(num_frames))
-    check_longer(plan, longer)
-    return longer
 
 
 def _plain(info: RunInfo) -> dict:

@@ -18,9 +18,9 @@ from ..disk import check_space
 from ..formats import FORMATS, NAMES, Format, find_format
 from ..kept_runs import metadata
 from ..noise import SeededNoise
-from ..plan import Plan, latent_frames, make_plan
+from ..plan import Plan, latent_frames, make_plan, whole_length
 from ..presets import MODES, Preset
-from ..render import FPS, Order, generated_size, render, whole_length
+from ..render import FPS, Order, generated_size, render
 from ..sound import check_sound
 from ..writers import frame_rate
 from .keeping import add_section_files, add_snapshots, begin_run

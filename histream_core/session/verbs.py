@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ..disk import partial_name, sync_folder
-from ..plan import Plan
+from ..plan import Plan, latent_frames, lengthen, whole_length
+from ..presets import MODES, find_preset
+from ..schedule import Steps
 from . import whole_latent
 from .journal import (
     CHUNKS,
@@ -122,6 +125,24 @@ def extend(journal: Journal, plan: Plan, section: Section | None = None, texts: 
         drop_segment(journal.folder, old, last.index)
     write_texts(journal.folder, texts)
     journal.rewrite(replace(old, plan=plan, sections=sections))
+
+
+def longer(manifest: Manifest, seconds: float) -> Plan:
+    """A run's plan, made `seconds` longer at the run's rate, rounded up to what the VAE can make. Raises ValueError."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{seconds:g} seconds is no length: use 5")
+    num_frames = whole_length(manifest.plan.pixel_frames + math.ceil(seconds * manifest.settings.fps))
+    return lengthen(manifest.plan, latent_frames(num_frames), _later_steps(manifest))
+
+
+def _later_steps(manifest: Manifest) -> Steps | None:
+    """The steps of chunks behind the end where the plan does not tell them: it has one chunk."""
+    if manifest.num_chunks > 1:
+        return None
+    preset, mode = find_preset(manifest.settings.preset), manifest.settings.mode
+    if mode not in MODES:
+        raise ValueError("the run is one chunk with steps of your own: make a run of two chunks or more to extend it")
+    return preset.schedule(mode)[-1]
 
 
 def branched(manifest: Manifest, chunk: int, *, seed: int | None = None, section: Section | None = None) -> Manifest:

@@ -41,6 +41,11 @@ def format_of(settings: Settings) -> Format:
     return find_format(settings.format, settings.depth)
 
 
+def usual_output(format: Format) -> str:
+    """What a run's video is called, or its folder of pictures."""
+    return "video" if format.is_sequence else f"video{format.suffix}"
+
+
 def video_path(folder: Path, manifest: Manifest) -> Path:
     """Where the finished video, or the folder of pictures, lies."""
     return inside(folder / manifest.settings.output)
