@@ -1,5 +1,6 @@
 """A run in pieces is the run in one piece, byte for byte."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from tiny_runs import Run, begin, finish, manifest, plan, same
 
 from histream_core import session
+from histream_core.plan import make_plan
+from histream_core.presets import find_preset
 from histream_core.session import Snapshots, branch, branched, extend, resume, retry, start
 
 
@@ -254,3 +257,23 @@ def test_another_environment_is_said_and_not_refused(tmp_path):
     with resume(tmp_path, now) as journal:
         (note,) = session.notes(journal, now)
     assert "now it is 1.0" in note
+
+
+@pytest.mark.parametrize("mode", ["histream", "histream-plus"])
+@pytest.mark.parametrize("num_frames", [3, 9])
+def test_a_run_is_made_longer_in_the_steps_that_it_would_have_had(mode, num_frames):
+    """Seen to fail with the steps of the first chunk for a run that has no other."""
+
+    def of(frames):
+        return make_plan(find_preset("demo"), mode, width=64, height=64, num_frames=frames)
+
+    assert session.longer(manifest(of(num_frames), mode=mode), 2.0) == of(num_frames + 8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds", "said"),
+    [("custom", 2.0, "two chunks or more"), ("histream", 0.0, "0 seconds is no length"), ("histream", math.inf, "inf")],
+)
+def test_a_run_that_cannot_be_made_longer_says_why(mode, seconds, said):
+    with pytest.raises(ValueError, match=said):
+        session.longer(manifest(plan(3), mode=mode), seconds)
