@@ -3,6 +3,7 @@
 The VAE is causal in time, so decoding in pieces equals decoding at once as long as every causal convolution sees the
 two input frames before its own. `History` keeps those; the forward below runs over the modules of a Wan VAE (core's or
 the host's) one latent frame at a time and only calls them, so that offloading and patched weights keep working.
+Kernels whose weights for past frames are all zero (`still_kernels`) are 2-D convolutions and run as such.
 
 Shapes: B batch, C channels, T latent frames, H W latent grid, F pixel frames. The first latent frame of a stream gives
 one pixel frame, each later one four; pixels are 8x the latent grid.
@@ -11,7 +12,7 @@ one pixel frame, each later one four; pixels are 8x the latent grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from fractions import Fraction
 
 import torch
@@ -29,14 +30,16 @@ class History:
     """The last input frames of every causal convolution of one stream, keyed by the module.
 
     It starts empty (nothing before the first frame: the module pads with zeros), then holds at most two frames each.
+    Kernels in `still` have no use for the past: they see one frame at a time, and nothing is kept for them.
     """
 
-    def __init__(self, frames: dict[nn.Module, Tensor] | None = None) -> None:
+    def __init__(self, frames: Mapping[nn.Module, Tensor] | None = None, *, still: Set[nn.Module] = frozenset()):
         self.frames = dict(frames or {})
+        self.still = still
 
     def copy(self) -> History:
         """A second history over the same tensors: writing to one leaves the other as it is."""
-        return History(self.frames)
+        return History(self.frames, still=self.still)
 
     @property
     def nbytes(self) -> int:
@@ -45,6 +48,8 @@ class History:
 
     def convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
         """Run a causal convolution over [B, C, T, H, W] as if it had seen all the earlier frames."""
+        if conv in self.still:
+            return torch.cat([conv(frame) for frame in x.split(1, dim=2)], dim=2)
         past = self.frames.get(conv)
         y = conv(x, past)
         if past is not None and x.shape[2] < HISTORY_FRAMES:
@@ -122,11 +127,12 @@ class StreamingDecoder:
         self.dtype = weight_dtype(vae, dtype)
         self.normalised = normalised
         self.rollback = rollback
+        self._still = still_kernels(vae.decoder)
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream: the next latent frame is a first one."""
-        self._history = History()
+        self._history = History(still=self._still)
         self._shape: tuple[int, ...] | None = None
         self._failed = False
 
@@ -177,7 +183,8 @@ class StreamingDecoder:
     def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None:
         """Become what `snapshot` was taken of, in a stream of `latents` [B, C, T, H, W]; KeyError names a stranger."""
         modules = dict(self.vae.decoder.named_modules())
-        self._history = History({modules[name]: x.to(latents.device, self.dtype) for name, x in snapshot.items()})
+        frames = {modules[name]: x.to(latents.device, self.dtype) for name, x in snapshot.items()}
+        self._history = History({k: x for k, x in frames.items() if k not in self._still}, still=self._still)
         self._shape, self._failed = stream_shape(latents) if snapshot else None, False
 
     def _check(self, latents: Tensor) -> None:
@@ -202,10 +209,13 @@ class StreamingDecoder:
             if mode == "upsample3d" and not first:  # the first frame of a stream stays one frame
                 x = rearrange(history.convolve(layer.time_conv, x), "b (n c) t h w -> b c (t n) h w", n=2)
             x = run_spatial(layer, x)
-            parts = slices(x)
+            parts = x.split(1, dim=2) if self._is_still(layers[i + 1 :]) else slices(x)
             if len(parts) > 1:
                 return torch.cat([self._rise(part, layers[i + 1 :], history, first=first) for part in parts], dim=2)
         return x
+
+    def _is_still(self, layers: list[nn.Module]) -> bool:
+        return all(conv in self._still for layer in layers for conv in causal_kernels(layer))
 
 
 def decoder_layers(vae: nn.Module) -> list[nn.Module]:
@@ -224,33 +234,40 @@ def vae_cache_bytes(
 ) -> int:
     """Bytes that a StreamingDecoder holds between calls, from the third latent frame on, for frames of that size.
 
-    Reads sizes only, so a VAE on the meta device will do. While a call runs with `rollback`, twice as much is held.
+    A VAE on the meta device will do, whose kernels count as if all saw the past. While a call runs with `rollback`,
+    twice as much is held.
     """
-    layers = decoder_layers(vae)
+    layers, still = decoder_layers(vae), still_kernels(vae.decoder)
     shrink = 2 ** sum(hasattr(layer, "mode") for layer in layers)
     h, w = height // shrink, width // shrink
     values = 0
     for layer in layers:
         mode = getattr(layer, "mode", None)
-        values += HISTORY_FRAMES * h * w * sum(conv.in_channels for conv in _causal_convs(layer))
+        values += HISTORY_FRAMES * h * w * sum(conv.in_channels for conv in causal_kernels(layer) if conv not in still)
         if mode is not None:
             h, w = 2 * h, 2 * w
     return values * batch * torch.finfo(dtype).bits // 8
 
 
-def _causal_convs(layer: nn.Module) -> list[nn.Module]:
-    return [m for m in layer.modules() if isinstance(m, nn.Conv3d) and m.kernel_size[0] > 1]
+def causal_kernels(module: nn.Module) -> list[nn.Module]:
+    """The convolutions in a module that reach back in time."""
+    return [m for m in module.modules() if isinstance(m, nn.Conv3d) and m.kernel_size[0] > 1]
+
+
+def still_kernels(module: nn.Module) -> frozenset[nn.Module]:
+    """Those of them whose weights for past frames are all zero; none on the meta device, which has no values."""
+    return frozenset(m for m in causal_kernels(module) if not (m.weight.is_meta or m.weight[:, :, :-1].any()))
 
 
 def memory_frames(vae: nn.Module) -> int:
-    """How many latent frames back a decoded frame can remember: 38 in the Wan 2.1 VAE.
+    """How many latent frames back a decoded frame can remember: 38 in the Wan 2.1 VAE, fewer with still kernels.
 
     Decoded from that many frames before it, a frame is the same as in a stream from the beginning
     (`StreamingDecoder.warm_up`).
     """
-    reach, rate = Fraction(0), 1
+    reach, rate, still = Fraction(0), 1, still_kernels(vae.decoder)
     for layer in decoder_layers(vae):
-        reach += Fraction(HISTORY_FRAMES * len(_causal_convs(layer)), rate)
+        reach += Fraction(HISTORY_FRAMES * len([k for k in causal_kernels(layer) if k not in still]), rate)
         rate *= 2 if getattr(layer, "mode", None) == "upsample3d" else 1
     return math.ceil(reach)
 

@@ -21,6 +21,7 @@ from .decode import (
     run_layer,
     run_spatial,
     slices,
+    still_kernels,
     stream_shape,
     weight_dtype,
 )
@@ -38,11 +39,12 @@ class StreamingEncoder:
         self.vae = vae
         self.dtype = weight_dtype(vae, dtype)
         self.normalised = normalised
+        self._still = still_kernels(vae.encoder)
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream and the frames that wait: the next pixel frame is a first one."""
-        self._history = History()
+        self._history = History(still=self._still)
         self._shape: tuple[int, ...] | None = None
         self._waiting: Tensor | None = None
 

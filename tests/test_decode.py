@@ -11,7 +11,15 @@ import reference_vae
 import torch
 
 from histream_core import decode
-from histream_core.decode import StreamingDecoder, memory_frames, stream_frames, to_frames, vae_cache_bytes
+from histream_core.decode import (
+    StreamingDecoder,
+    causal_kernels,
+    memory_frames,
+    still_kernels,
+    stream_frames,
+    to_frames,
+    vae_cache_bytes,
+)
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
 
 
@@ -74,6 +82,47 @@ def test_slices_of_large_frames_change_nothing(vae, latents, monkeypatch):
     decoder = StreamingDecoder(vae)
     torch.testing.assert_close(decoder.decode(latents), whole, rtol=0, atol=1e-5)
     assert decoder.cache_bytes == vae_cache_bytes(vae, 16, 32, dtype=torch.float32, batch=2)
+
+
+def still_from(layer):
+    """A VAE whose kernels from that layer of the decoder's rising part on have no weight for the past but one."""
+    vae = make_vae()
+    last = [kernel for part in (*vae.decoder.upsamples[layer:], vae.decoder.head) for kernel in causal_kernels(part)]
+    still = [kernel for kernel in last if kernel.kernel_size[1] > 1]
+    for kernel in still:
+        kernel.weight[:, :, :-1] = 0
+    still[1].weight[0, 0, 1, 0, 0] = 1  # not still: it sees one value of the past
+    return vae, {still[0], *still[2:]}
+
+
+@pytest.mark.parametrize("layer", [4, 8])
+def test_kernels_without_a_past_run_as_2d_and_keep_nothing(layer, latents, monkeypatch):
+    """Seen to fail when a kernel with one weight for the past counts as still."""
+    vae, still = still_from(layer)
+    assert still_kernels(vae.decoder) == still
+    vae = vae.double()
+    decoder = StreamingDecoder(vae, normalised=False)
+    pixels = torch.cat([decoder.decode(part) for part in latents.double().split([1, 3, 2, 2], dim=2)], dim=2)
+    wanted = reference_vae.decode(vae.state_dict(), latents.double())
+    torch.testing.assert_close(pixels, wanted, rtol=0, atol=1e-12)
+    assert not still & decoder._history.frames.keys()
+    assert decoder.cache_bytes == vae_cache_bytes(vae, 16, 32, dtype=torch.float64, batch=2)
+    assert decoder.cache_bytes < vae_cache_bytes(make_vae().to("meta"), 16, 32, dtype=torch.float64, batch=2)
+
+
+def test_still_kernels_shorten_the_memory_and_a_longer_snapshot_still_fits(latents):
+    """Seen to fail when a restored history keeps what nothing reads, and with half the memory."""
+    vae, still = still_from(4)
+    assert memory_frames(vae) == 26
+    x = torch.randn(1, 16, 32, 2, 2, generator=torch.Generator().manual_seed(2))
+    decoder, whole = StreamingDecoder(vae), StreamingDecoder(vae).decode(x)
+    decoder.warm_up(x[:, :, 4:30], start=4)
+    assert torch.equal(decoder.decode(x[:, :, 30:]), whole[:, :, 1 + 4 * 29 :])
+    names = {module: name for name, module in vae.decoder.named_modules()}
+    older = {names[kernel]: torch.zeros(1) for kernel in still}
+    now = {name: x.clone() for name, x in decoder.snapshot().items()}
+    decoder.restore(now | older, x)
+    assert decoder.snapshot().keys() == now.keys()
 
 
 def test_every_cut_gives_the_same_bits(vae, latents):

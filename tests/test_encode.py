@@ -9,7 +9,7 @@ import reference_vae
 import torch
 
 from histream_core import decode
-from histream_core.decode import StreamingDecoder
+from histream_core.decode import StreamingDecoder, causal_kernels
 from histream_core.encode import StreamingEncoder, encode_first_frame, encode_frames
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
 
@@ -46,6 +46,20 @@ def test_every_cut_gives_the_same_bits(vae, pixels):
     for cut in CUTS:
         encoder = StreamingEncoder(vae)
         assert torch.equal(torch.cat([encoder.encode(part) for part in pixels.split(cut, dim=2)], dim=2), whole)
+
+
+def test_kernels_without_a_past_run_as_2d_and_keep_nothing(pixels):
+    """Seen to fail when no kernel counts as still."""
+    torch.manual_seed(0)
+    vae = WanVAE(dim=4).requires_grad_(False).double()
+    for kernel in causal_kernels(vae.encoder.downsamples):
+        kernel.weight[:, :, :-1] = 0
+    encoder = StreamingEncoder(vae, dtype=torch.float64, normalised=False)
+    latents = torch.cat([encoder.encode(part) for part in pixels.double().split([2, 7, 8], dim=2)], dim=2)
+    wanted = reference_vae.encode(vae.state_dict(), pixels.double())
+    torch.testing.assert_close(latents, wanted.float(), rtol=0, atol=1e-6)
+    kept = encoder._history.frames.keys() & set(causal_kernels(vae.encoder.downsamples))
+    assert all(kernel.stride[0] == 2 for kernel in kept)
 
 
 def test_the_order_of_temporal_layers_is_read_off_the_vae(pixels):

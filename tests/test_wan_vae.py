@@ -51,6 +51,14 @@ def test_a_causal_convolution_in_pieces_equals_the_whole():
     torch.testing.assert_close(pieces, conv(x))
 
 
+def test_a_first_frame_alone_is_a_2d_convolution_of_the_last_tap():
+    """Seen to fail with the first tap."""
+    conv = CausalConv3d(3, 5, 3, padding=1).double()
+    x = torch.randn(2, 3, 1, 4, 6, dtype=torch.double)
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1, 2, 0))
+    torch.testing.assert_close(conv(x), torch.nn.functional.conv3d(padded, conv.weight, conv.bias))
+
+
 def test_attention_stays_inside_a_frame():
     block = AttentionBlock(8)
     x = torch.randn(1, 8, 2, 4, 4)

@@ -67,6 +67,7 @@ BREAKS = [
     ("nodes/host_checks.py", "    if any(torch.count_nonzero(frame) for frame in samples.unbind(2)):\n", "    if False:\n", "test_refusals.py", "with_content"),
     ("nodes/host_decode.py", "yield frame.to(vae.device)", "yield (decoder.reset(), frame.to(vae.device))[1]",
      "test_decode.py", "hosts_own_decode"),
+    ("histream_core/decode.py", "if not (m.weight.is_meta or m", "if not (True or m", "test_decode.py", "are_2d_in_the_hosts"),
     ("nodes/host.py", "from_state_dict(module.state_dict())",
      "from_state_dict({key: value.clone() for key, value in module.state_dict().items()})",
      "test_decode.py", "exist_once"),

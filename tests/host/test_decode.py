@@ -45,6 +45,27 @@ def test_where_weights_are_not_plain_the_hosts_modules_decode(pack, decode, vae,
     torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
 
 
+def test_kernels_without_a_past_are_2d_in_the_hosts_modules_too(pack, decode, vae, filled, output, monkeypatch):
+    """Seen to fail when no kernel counts as still: then the history keeps frames for all of them."""
+    part = pack.part("histream_core.decode")
+    module = vae.first_stage_model
+    kernels = part.causal_kernels(module.decoder.upsamples[8:])
+    before = [kernel.weight.clone() for kernel in kernels]
+    monkeypatch.setattr(pack.part("nodes.host"), "vae_module", lambda vae: module)
+    full, size = part.vae_cache_bytes(module, 48, 64), filled["samples"].shape
+    needed = pack.part("nodes.host_decode").decode_bytes(vae, size)
+    try:
+        for kernel in kernels:
+            kernel.weight.data[:, :, :-1] = 0
+        _, images = decode(filled, vae, "a/b", images=True).result
+        torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
+        assert part.vae_cache_bytes(module, 48, 64) < full / 2
+        assert pack.part("nodes.host_decode").decode_bytes(vae, size) < needed
+    finally:
+        for kernel, weight in zip(kernels, before, strict=True):
+            kernel.weight.data.copy_(weight)
+
+
 def test_every_video_of_a_batch_is_a_file_on_disk_that_plays(decode, vae, filled, output):
     result = decode(filled, vae, "a/b", fps=12)
     files = sorted(output.glob("a/*.mp4"))
