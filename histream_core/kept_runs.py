@@ -51,7 +51,7 @@ def describe_run(
         seeds=(Seed(0, seed),),
         fingerprint=fingerprints(weights),
         source=source,
-        made_with=environment(weights.device),
+        made_with=environment(weights.device, weights.kernels().in_use),
     )
 
 

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from .decode import StreamingDecoder, stream_frames
 from .formats import Format
+from .kernels import Kernels, choose_kernels
 from .media import to_uint8
 from .noise import Noise
 from .plan import Plan, pixel_frames
 from .presets import Preset
 from .reading import Source
 from .schedule import Scale
+from .speed import DEFAULTS, Speed
 from .stream import Denoise, Given, Prompt, Stream, make_caches
 from .wan import Denoiser, Text
 from .writers import open_writer
@@ -46,6 +48,11 @@ class Weights:
     dtype: torch.dtype
     kv: str = "full"
     """One of TIERS: how keys and values lie in memory."""
+    speed: Speed = DEFAULTS
+
+    def kernels(self) -> Kernels:
+        """What the network is computed with. Raises ValueError for what cannot be had on this device."""
+        return choose_kernels(self.speed, self.device, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,9 @@ def open_stream(
         dtype=weights.dtype,
         kv=weights.kv,
     )
-    denoise = counted(Denoiser(model, dtype=weights.dtype), progress, report)
+    kernels = weights.kernels()
+    denoise = Denoiser(model, dtype=weights.dtype, attention=kernels.attention, block_forward=kernels.run_block)
+    denoise = counted(denoise, progress, report)
     return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)
 
 

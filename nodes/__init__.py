@@ -11,6 +11,7 @@ from .list_runs import ListRuns
 from .load_model import LoadModel
 from .ranges_to_video import RangesToVideo
 from .resume_run import ResumeRun
+from .speed import SpeedNode
 from .step_schedule import StepSchedule
 from .streaming_vae_decode import StreamingVAEDecode
 from .video_frames import VideoFrames
@@ -20,6 +21,7 @@ NODES = (
     LoadModel,
     DualResolutionCache,
     StepSchedule,
+    SpeedNode,
     AnchorWindowSampler,
     AnchorWindowSamplerSelect,
     StreamingVAEDecode,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import comfy.samplers
 
+from ..histream_core.speed import DEFAULTS, Speed
 from . import host, host_graph, host_kept, host_runs, kept_video
 from .api import CATEGORY, Schedule, VideoOutput, blocked, io
 from .settings import MAX_SEED, StepChoice, WindowChoice
@@ -47,10 +48,15 @@ def window_inputs():
     ]
 
 
-def chunk_sampler(model, schedule: StepChoice | None, window: Sequence[int]) -> host.ChunkSampler:
+def chunk_sampler(model, schedule: StepChoice | None, window: Sequence[int], speed: Speed | None) -> host.ChunkSampler:
     """The sampler of both nodes; `window` is what `window_inputs` gave, FROM_PRESET for what the preset decides."""
     choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window))
-    return host.ChunkSampler(settings=host.model_settings(model), steps=schedule or StepChoice(), window=choice)
+    return host.ChunkSampler(
+        settings=host.model_settings(model),
+        steps=schedule or StepChoice(),
+        window=choice,
+        speed=speed or DEFAULTS,
+    )
 
 
 class AnchorWindowSampler(io.ComfyNode):
@@ -101,6 +107,7 @@ class AnchorWindowSampler(io.ComfyNode):
                     tooltip="From Video Output: the video is written while it is made, and a run that was stopped "
                     "goes on where it was. Needs the VAE.",
                 ),
+                kept_video.speed_input("exact"),
             ],
             outputs=kept_video.outputs(),
         )
@@ -118,8 +125,9 @@ class AnchorWindowSampler(io.ComfyNode):
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
         output=None,
+        speed=None,
     ):
-        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames))
+        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), speed)
         if output is None:
             missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
             made = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
@@ -128,7 +136,8 @@ class AnchorWindowSampler(io.ComfyNode):
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
         words = host_graph.words_of(cls.hidden, "positive")
         journal = host_runs.begin(model, vae, positive, latent, sampler, output, seed=seed, words=words)
-        return kept_video.output(host_kept.carry_on(model, vae, journal, output, tags=host_graph.tags_of(cls.hidden)))
+        tags = host_graph.tags_of(cls.hidden)
+        return kept_video.output(host_kept.carry_on(model, vae, journal, output, tags=tags, speed=sampler.speed))
 
 
 class AnchorWindowSamplerSelect(io.ComfyNode):
@@ -149,6 +158,7 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
                 ),
                 Schedule.Input("schedule", optional=True, tooltip="From Step Schedule, as its SIGMAS."),
                 *window_inputs(),
+                kept_video.speed_input("exact"),
             ],
             outputs=[io.Sampler.Output()],
         )
@@ -161,6 +171,7 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
         chunk_frames=FROM_PRESET,
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
+        speed=None,
     ):
-        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames))
+        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), speed)
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

@@ -10,6 +10,9 @@ CATEGORY = "HiStream"
 Schedule = io.Custom("HISTREAM_SCHEDULE")
 """Socket of a `settings.StepChoice`."""
 
+Speed = io.Custom("HISTREAM_SPEED")
+"""Socket of a `histream_core.speed.Speed`."""
+
 Range = io.Custom("HISTREAM_RANGE")
 """Socket of a `histream_core.handoff.VideoRange`."""
 

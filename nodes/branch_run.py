@@ -46,6 +46,7 @@ class BranchRun(io.ComfyNode):
                     "positive", optional=True, tooltip="The prompt of the new chunks. Without it: as before."
                 ),
                 kept_video.output_input(),
+                kept_video.speed_input("as the run is"),
             ],
             outputs=kept_video.outputs(),
         )
@@ -55,7 +56,7 @@ class BranchRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run, from_chunk=AS_IT_WAS, seed=AS_IT_WAS, positive=None, output=None):
+    def execute(cls, model, vae, run, from_chunk=AS_IT_WAS, seed=AS_IT_WAS, positive=None, output=None, speed=None):
         journal = host_runs.retaken(
             model,
             vae,
@@ -65,6 +66,9 @@ class BranchRun(io.ComfyNode):
             seed=None if seed == AS_IT_WAS else seed,
             positive=positive,
             words=host_graph.words_of(cls.hidden, "positive"),
+            speed=speed,
         )
         tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(host_kept.carry_on(model, vae, journal, output or VideoChoice(), tags=tags))
+        return kept_video.output(
+            host_kept.carry_on(model, vae, journal, output or VideoChoice(), tags=tags, speed=speed)
+        )

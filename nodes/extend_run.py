@@ -36,6 +36,7 @@ class ExtendRun(io.ComfyNode):
                     "positive", optional=True, tooltip="The prompt from there on. Without it: as before."
                 ),
                 kept_video.output_input(),
+                kept_video.speed_input("as the run is"),
             ],
             outputs=kept_video.outputs(),
         )
@@ -45,8 +46,12 @@ class ExtendRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run, seconds, positive=None, output=None):
+    def execute(cls, model, vae, run, seconds, positive=None, output=None, speed=None):
         words = host_graph.words_of(cls.hidden, "positive")
-        journal = host_runs.extended(model, vae, run, output, seconds=seconds, positive=positive, words=words)
+        journal = host_runs.extended(
+            model, vae, run, output, seconds=seconds, positive=positive, words=words, speed=speed
+        )
         tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(host_kept.carry_on(model, vae, journal, output or VideoChoice(), tags=tags))
+        return kept_video.output(
+            host_kept.carry_on(model, vae, journal, output or VideoChoice(), tags=tags, speed=speed)
+        )

@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from ..histream_core.cache import KVCache
 from ..histream_core.decode import StreamingDecoder, to_frames
+from ..histream_core.kernels import Kernels
 from ..histream_core.noise import Noise, SeededNoise
 from ..histream_core.plan import PIXELS_PER_CELL, Plan
 from ..histream_core.schedule import Step, Steps
+from ..histream_core.speed import DEFAULTS, Speed
 from ..histream_core.stream import Given, Prompt, Stream, make_caches, resize
 from ..histream_core.wan import Text, forward_chunk
 from ..histream_core.wan_vae import WanVAE
@@ -41,6 +43,7 @@ from .host_checks import (
     check_options,
     check_sigmas,
 )
+from .host_speed import kernels_for
 from .settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 
 PREVIEW_PIXELS = 512
@@ -56,12 +59,24 @@ class HostRun:
     """
 
     def __init__(
-        self, model: Callable, plan: Plan, extra_args: dict, *, batch: int, kv: str, previewer: Callable | None
+        self,
+        model: Callable,
+        plan: Plan,
+        extra_args: dict,
+        *,
+        batch: int,
+        kv: str,
+        speed: Speed,
+        previewer: Callable | None,
     ):
-        """`model` is what a sampler function gets from the host, with its `extra_args`; `kv` is one of TIERS."""
+        """`model` is what a sampler function gets from the host, with its `extra_args`; `kv` is one of TIERS.
+
+        Raises ValueError for a `speed` that cannot be had.
+        """
         self.model, self.plan, self.kv = model, plan, kv
         self.guider = model.inner_model
         self.base = self.guider.inner_model
+        self.kernels = kernels_for(speed, self.guider.model_patcher, self._attend)
         self.batch = batch
         self.prompt = Prompt(self._text())
         self.previewer = previewer
@@ -133,15 +148,10 @@ class HostRun:
         self._call = None
         self._check_context(context)
 
-        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            heads = q.shape[2]
-            q, k, v = (y.flatten(2) for y in (q, k, v))
-            y = optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options)
-            return y.unflatten(2, (heads, -1))
-
         def on_block(index: int) -> None:
             transformer_options["block_index"] = index
 
+        self._transformer_options = transformer_options
         transformer_options["total_blocks"] = len(executor.class_obj.blocks)
         transformer_options["block_type"] = "double"
         flow = forward_chunk(
@@ -150,12 +160,20 @@ class HostRun:
             timestep,
             text,
             cache,
-            attention=attention,
+            attention=self.kernels.attention,
             attention_scale=step.attention_scale,
             cache_pass=step.sigma == 0,
             on_block=on_block,
+            block_forward=self.kernels.run_block,
         )
         return torch.zeros_like(x) if flow is None else flow
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The host's own attention, or what another node put in its place: [B, L, N, D] as in the engine."""
+        heads = q.shape[2]
+        q, k, v = (y.flatten(2) for y in (q, k, v))
+        y = optimized_attention(q, k, v, heads=heads, transformer_options=self._transformer_options)
+        return y.unflatten(2, (heads, -1))
 
     def count(self) -> None:
         """One part more of the progress bar is done."""
@@ -194,6 +212,7 @@ class ChunkSampler:
     settings: ModelSettings
     steps: StepChoice
     window: WindowChoice
+    speed: Speed = DEFAULTS
     shape: tuple[int, ...] | None = None
     """The whole LATENT [B, C, T, H, W], where the host is given less than that."""
     on_chunk: Callable[[Tensor], None] | None = None
@@ -230,7 +249,16 @@ class ChunkSampler:
         check_sigmas(sigmas, first_chunk_sigmas(plan.chunks[0].steps))
         check_empty(model.latent_image)
         previewer = chunk_previewer(guider.model_patcher, self.vae)
-        run = HostRun(model, plan, extra_args, batch=shape[0], kv=self.settings.kv, previewer=previewer)
+        run = HostRun(
+            model,
+            plan,
+            extra_args,
+            batch=shape[0],
+            kv=self.settings.kv,
+            speed=self.speed,
+            previewer=previewer,
+        )
+        say_kernels(run.kernels)
         return torch.cat(list(self.make(run, extra_args.get("seed") or 0, x.device)), dim=2)
 
 
@@ -362,6 +390,12 @@ def vae_module(vae) -> nn.Module:
     if vae.device.type != "cpu" or vae.vae_dtype != torch.float32:
         return module
     return WanVAE.from_state_dict(module.state_dict())
+
+
+def say_kernels(kernels: Kernels) -> None:
+    """What a run computes with, in the host's log: once for each run."""
+    chosen = ", ".join(f"{name} {words}" for name, words in kernels.in_use.items())
+    logging.getLogger("histream").info(f"computing with {chosen}")
 
 
 def warn(message: str) -> None:

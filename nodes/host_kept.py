@@ -21,6 +21,7 @@ from ..histream_core.session import Journal, Session, Snapshots, clean
 from ..histream_core.session.manifest import kept_frames
 from ..histream_core.session.video import chunks_on_disk, format_of, unfinished_path, video_path
 from ..histream_core.session.whole_latent import map_latent, write_latent
+from ..histream_core.speed import Speed
 from ..histream_core.stream import Given, Stream
 from . import host
 from .host_decode import decode_bytes
@@ -87,10 +88,12 @@ class KeptRunSampler(host.ChunkSampler):
         yield journal.read(last.index)[:, :, : kept_frames(manifest.plan, last)]
 
 
-def carry_on(model, vae, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str]) -> KeptVideo:
+def carry_on(
+    model, vae, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str], speed: Speed | None = None
+) -> KeptVideo:
     """Take an open run to its end under the host's guider, and close it.
 
-    What is finished stays when the run is stopped, unless the artist wants it gone.
+    What is finished stays when the run is stopped, unless the artist wants it gone. `speed` None: as the run is.
     """
     folder, manifest = journal.folder, journal.manifest
     name, reports = name_of(folder), []
@@ -101,6 +104,7 @@ def carry_on(model, vae, journal: Journal, choice: VideoChoice, *, tags: Mapping
                 settings=host.model_settings(model),
                 steps=StepChoice(),
                 window=WindowChoice(),
+                speed=speed or manifest.settings.speed,
                 shape=shape,
                 vae=vae,
                 extra_bytes=decode_bytes(vae, shape),

@@ -34,11 +34,13 @@ from ..histream_core.session import (
 from ..histream_core.session.journal import read_manifest
 from ..histream_core.session.manifest import differences
 from ..histream_core.session.video import check_room, chunks_on_disk, usual_output, video_path
+from ..histream_core.speed import Speed
 from ..histream_core.wan_model import WanConfig
 from . import host
 from .host_checks import check_conditioning, check_latent, check_model
 from .host_decode import check_vae, video_size
 from .host_fingerprint import fingerprints
+from .host_speed import in_use
 from .run_folders import find_run, name_of, next_run, numbered_runs, place
 from .settings import VideoChoice
 
@@ -72,24 +74,27 @@ def begin(
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
     manifest = Manifest(
         plan=plan,
-        settings=as_computed(settings_of(choice, plan, preset=preset.name, mode=mode), model),
+        settings=as_computed(settings_of(choice, plan, preset=preset.name, mode=mode), model, sampler.speed),
         sections=(Section(0, words, hash_tensor(text)),),
         seeds=(Seed(0, seed),),
         fingerprint=fingerprints(model, vae),
         source={},
-        made_with=environment(model.load_device),
+        made_with=environment(model.load_device, in_use(sampler.speed, model)),
     )
     check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
     return open_or_make(choice, manifest, lambda folder: start(folder, manifest, [text], choice.sound))
 
 
-def go_on(model, vae, name: str) -> Journal:
-    """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError."""
+def go_on(model, vae, name: str, speed: Speed | None = None) -> Journal:
+    """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError.
+
+    `speed` None: as the run is.
+    """
     check_model(model)
     check_vae(vae)
     journal = resume(find_run(name))
     try:
-        now = as_now(journal.manifest, model, vae)
+        now = as_now(journal.manifest, model, vae, speed)
         check_same(journal, now)
         check_possible(model, vae, journal.folder, journal.manifest, chunks_on_disk(journal.folder, journal.manifest))
     except BaseException:
@@ -101,13 +106,21 @@ def go_on(model, vae, name: str) -> Journal:
 
 
 def extended(
-    model, vae, name: str, choice: VideoChoice | None, *, seconds: float, positive: list | None, words: str = ""
+    model,
+    vae,
+    name: str,
+    choice: VideoChoice | None,
+    *,
+    seconds: float,
+    positive: list | None,
+    words: str = "",
+    speed: Speed | None = None,
 ) -> Journal:
     """The journal of a run that begins as another and is `seconds` longer; a new prompt holds behind the old end.
 
     The other one stays as it is, and shares what it has finished. Raises as `go_on` does.
     """
-    with go_on(model, vae, name) as old:
+    with go_on(model, vae, name, speed) as old:
         manifest, done, source = old.manifest, old.finished, old.folder
     plan = longer(manifest, seconds)
     sections, texts = manifest.sections, []
@@ -115,7 +128,7 @@ def extended(
         texts = [text_of(model, positive)]
         sections = (*sections, Section(manifest.num_chunks, words, hash_tensor(texts[0]), recache=True))
     manifest = replace(manifest, plan=plan, sections=sections)
-    return derived(model, vae, source, choice, manifest, done, texts)
+    return derived(model, vae, source, choice, manifest, done, texts, speed)
 
 
 def retaken(
@@ -128,10 +141,11 @@ def retaken(
     seed: int | None,
     positive: list | None,
     words: str = "",
+    speed: Speed | None = None,
 ) -> Journal:
     """The journal of a run that is another up to `chunk` (None: all that is finished) and then goes its own way.
 
-    With another seed, prompt, MODEL or format from there on; what is None stays. Raises as `go_on` does.
+    With another seed, prompt, MODEL, format or speed from there on; what is None stays. Raises as `go_on` does.
     """
     check_model(model)
     check_vae(vae)
@@ -143,7 +157,7 @@ def retaken(
     texts = [text_of(model, positive)] if positive else []
     section = Section(chunk, words, hash_tensor(texts[0]), recache=True) if positive else None
     changed = branched(manifest, chunk, seed=seed, section=section)
-    return derived(model, vae, source, choice, changed, chunk, texts)
+    return derived(model, vae, source, choice, changed, chunk, texts, speed)
 
 
 def derived(
@@ -154,6 +168,7 @@ def derived(
     manifest: Manifest,
     chunk: int,
     texts: Sequence[Tensor],
+    speed: Speed | None,
 ) -> Journal:
     """The journal of a run that shares the first chunks of another; without `choice` it is kept as that one is."""
     if choice is None:
@@ -162,7 +177,7 @@ def derived(
         old = manifest.settings
         settings = settings_of(choice, manifest.plan, preset=old.preset, mode=old.mode)
         manifest = replace(manifest, settings=settings)
-    manifest = as_now(manifest, model, vae)
+    manifest = as_now(manifest, model, vae, speed)
     check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
     base = (source.resolve().name, chunk) if chunk else None
 
@@ -172,10 +187,11 @@ def derived(
     return open_or_make(choice, manifest, make, base=base)
 
 
-def as_now(manifest: Manifest, model, vae) -> Manifest:
-    """The run as it would be if it were begun now."""
-    settings = as_computed(manifest.settings, model)
-    made_with = environment(model.load_device)
+def as_now(manifest: Manifest, model, vae, speed: Speed | None) -> Manifest:
+    """The run as it would be if it were begun now; `speed` None: as the run is."""
+    speed = speed or manifest.settings.speed
+    settings = as_computed(manifest.settings, model, speed)
+    made_with = environment(model.load_device, in_use(speed, model))
     return replace(manifest, settings=settings, fingerprint=fingerprints(model, vae), made_with=made_with)
 
 
@@ -264,7 +280,7 @@ def check_memory(model, vae, manifest: Manifest) -> None:
         raise ValueError("; ".join(problems))
 
 
-def as_computed(settings: Settings, model) -> Settings:
+def as_computed(settings: Settings, model, speed: Speed) -> Settings:
     """The settings, as far as they tell how this MODEL computes."""
     dtype = str(model.model.get_dtype_inference()).removeprefix("torch.")
-    return replace(settings, dtype=dtype, fp8_kv=host.model_settings(model).kv == "fp8")
+    return replace(settings, dtype=dtype, fp8_kv=host.model_settings(model).kv == "fp8", speed=speed.approximations)

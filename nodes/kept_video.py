@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..histream_core.formats import Format
 from . import host_kept
-from .api import InputImpl, VideoOutput, blocked, io, ui
+from .api import InputImpl, Speed, VideoOutput, blocked, io, ui
 from .host_decode import SavedVideo
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
@@ -29,6 +29,12 @@ def output_input():
         "output",
         optional=True,
         tooltip="From Video Output, for another folder or format. Without it: as the run that it comes from.",
+    )
+
+
+def speed_input(without: str):
+    return Speed.Input(
+        "speed", optional=True, tooltip=f"From HiStream Speed: which kernels compute. Without it: {without}."
     )
 
 

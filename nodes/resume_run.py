@@ -32,6 +32,7 @@ class ResumeRun(io.ComfyNode):
                     advanced=True,
                     tooltip="Keep the caches on disk every so many chunks and on Cancel, as in Video Output. 0: never.",
                 ),
+                kept_video.speed_input("as the run is"),
             ],
             outputs=kept_video.outputs(),
         )
@@ -41,7 +42,7 @@ class ResumeRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run, snapshots=0):
-        journal, choice = host_runs.go_on(model, vae, run), VideoChoice(snapshots=snapshots)
+    def execute(cls, model, vae, run, snapshots=0, speed=None):
+        journal, choice = host_runs.go_on(model, vae, run, speed), VideoChoice(snapshots=snapshots)
         tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(host_kept.carry_on(model, vae, journal, choice, tags=tags))
+        return kept_video.output(host_kept.carry_on(model, vae, journal, choice, tags=tags, speed=speed))

@@ -82,6 +82,7 @@ def test_the_ids_are_those_that_were_shipped():
     assert set(OURS) == {
         "HiStreamLoadModel",
         "HiStreamDualResolutionCache",
+        "HiStreamSpeed",
         "HiStreamStepSchedule",
         "HiStreamAnchorWindowSampler",
         "HiStreamAnchorWindowSamplerSelect",

@@ -22,6 +22,7 @@ from ..sound import check_sound, pack_sound
 from .memory import check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
+from .speed import speed_of
 from .weights import DEMO, Source
 
 FILES = ("vae", "text_encoder", "embeds")
@@ -69,9 +70,9 @@ def begin_run(
     sound = read_sound(args.sound, format_of(settings)) if args.sound else None
     settings = replace(settings, sound=sound and hash_bytes(sound))
     check_room(folder, plan, settings, sound=sound)
-    snapshots = snapshots_of(args)
+    snapshots, speed = snapshots_of(args), speed_of(args)
     weights, (text,) = source.load()
-    weights = replace(weights, kv=args.kv)
+    weights = replace(weights, kv=args.kv, speed=speed)
     check_memory(args, weights, plan)
     manifest = describe_run(
         weights,
@@ -123,6 +124,7 @@ def carry_on(
         "preset": settings.preset,
         "mode": settings.mode,
         "kv": weights.kv,
+        "kernels": dict(weights.kernels().in_use),
         "seed": manifest.seeds[-1].seed,
         **describe_video(manifest.plan, format_of(settings), settings.size, settings.fps),
         "chunks_kept": kept,
@@ -175,10 +177,15 @@ def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespa
 def as_now(manifest: Manifest, weights: Weights) -> Manifest:
     """The run as it would be if it were begun now with these weights."""
     settings = as_computed(manifest.settings, weights)
-    made_with = environment(weights.device)
+    made_with = environment(weights.device, weights.kernels().in_use)
     return replace(manifest, settings=settings, fingerprint=fingerprints(weights), made_with=made_with)
 
 
 def as_computed(settings: Settings, weights: Weights) -> Settings:
     """The settings, as far as they tell how these weights compute."""
-    return replace(settings, dtype=str(weights.dtype).removeprefix("torch."), fp8_kv=weights.kv == "fp8")
+    return replace(
+        settings,
+        dtype=str(weights.dtype).removeprefix("torch."),
+        fp8_kv=weights.kv == "fp8",
+        speed=weights.speed.approximations,
+    )

@@ -44,6 +44,7 @@ from .keeping import (
     with_output,
 )
 from .memory import add_kv_option, add_memory_option, check_memory, with_kv
+from .speed import add_speed_options, speed_of
 from .weights import Source, find_source
 
 
@@ -97,6 +98,7 @@ def _add_places(verb: argparse.ArgumentParser) -> None:
     add_snapshots(verb)
     add_kv_option(verb, default=None)
     add_memory_option(verb)
+    add_speed_options(verb, kept=True)
     verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
     verb.add_argument("--vae", metavar="F", help="where the VAE is now")
     verb.add_argument("--device", metavar="D", help="cuda, cuda:1, mps, cpu (default: as it was)")
@@ -114,7 +116,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         texts, source = journal.texts(), find_source(options_of(journal.manifest, args), None)
         manifest = journal.manifest
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
-        weights = with_kv(source.load()[0], args, manifest.settings)
+        weights = _as_chosen(source.load()[0], args, manifest.settings)
         check_memory(args, weights, manifest.plan, num_prompts=len(texts))
         said = [*source.notes, *_check(journal, weights)]
         return carry_on(journal, weights, texts, snapshots=snapshots, notes=said)
@@ -128,7 +130,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         source = _source(journal.manifest, args)
         check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
         weights, texts = source.load()
-        weights = with_kv(weights, args, journal.manifest.settings)
+        weights = _as_chosen(weights, args, journal.manifest.settings)
         check_memory(args, weights, plan, num_prompts=len(journal.manifest.sections) + len(texts))
         said = [*source.notes, *_check(journal, weights)]
         extend(journal, plan, _section(args, texts), texts)
@@ -148,7 +150,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
             check_sound(sound_path(args.folder, old), format_of(settings))
     source = _source(old, args)
     weights, texts = source.load()
-    weights = with_kv(weights, args, settings)
+    weights = _as_chosen(weights, args, settings)
     check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, plan=plan, settings=settings), weights)
     changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))
@@ -167,6 +169,11 @@ def run_clean(args: argparse.Namespace) -> tuple[dict, str]:
     """How much room there is now."""
     freed = clean(args.folder, video=args.video)
     return {"run": str(args.folder.resolve()), "bytes": freed}, f"{args.folder}: {freed / 1e6:.1f} MB are free again"
+
+
+def _as_chosen(weights: Weights, args: argparse.Namespace, settings: Settings) -> Weights:
+    """The weights, computed with as was asked for, else so that they give the run's frames."""
+    return replace(with_kv(weights, args, settings), speed=speed_of(args, settings.speed))
 
 
 def _check(journal: Journal, weights: Weights) -> list[str]:

@@ -27,6 +27,7 @@ from .keeping import add_section_files, add_snapshots, begin_run
 from .memory import add_kv_option, add_memory_option, check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
+from .speed import add_speed_options, speed_of
 from .weights import Source, add_weight_options, demo_source, find_source, pick_device, prompts_of
 
 DEMO_SECONDS = 5.0
@@ -79,6 +80,7 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     add_snapshots(verb)
     add_kv_option(verb)
     add_memory_option(verb)
+    add_speed_options(verb)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -119,8 +121,9 @@ def _make(
     check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
     if args.sound:
         check_sound(args.sound, format)
+    speed = speed_of(args)
     weights, (text,) = source.load()
-    weights = replace(weights, kv=args.kv)
+    weights = replace(weights, kv=args.kv, speed=speed)
     check_memory(args, weights, plan)
     tell(notes)
     tags = metadata([args.prompt or ""], [args.seed])
@@ -135,6 +138,7 @@ def _make(
         "preset": source.preset.name,
         "mode": args.mode,
         "kv": args.kv,
+        "kernels": dict(weights.kernels().in_use),
         "seed": args.seed,
         **describe_video(plan, format, size, fps),
         **describe_progress(progress),

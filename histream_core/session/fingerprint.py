@@ -1,7 +1,7 @@
 """What a run depends on, as short hashes that can be compared a day later."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -39,12 +39,15 @@ def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> st
     return total.hexdigest()
 
 
-def environment(device: torch.device | str = "cpu") -> dict[str, str]:
-    """What else decides the last bits of a number: versions, the device, the threads that share a sum."""
+def environment(device: torch.device | str = "cpu", in_use: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What else decides the last bits of a number: versions, the device, the threads that share a sum, kernels.
+
+    `in_use` are the kernels, as `Kernels.in_use` tells them.
+    """
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
-    return {"histream": __version__, "torch": torch.__version__, "device": name} | threads
+    return {"histream": __version__, "torch": torch.__version__, "device": name} | threads | dict(in_use or {})
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..formats import find_format
 from ..noise import SeededNoise
 from ..plan import Chunk, Plan
+from ..speed import DEFAULTS, Speed
 from .values import digest, parse, plain
 
 FORMAT = 1
@@ -47,6 +48,8 @@ class Settings:
     """Keep keys and values of past frames in FP8; every other tier of memory gives the same frames."""
     sound: str | None = None
     """The SHA-256 of the sound that goes into the video, as it is kept in the run's folder; None: no sound."""
+    speed: Speed = DEFAULTS
+    """What is computed approximately; exact choices are not kept."""
 
     def __post_init__(self):
         check_name(self.output)
@@ -142,6 +145,7 @@ def recipes(manifest: Manifest) -> list[str]:
         [plain(getattr(plan, name)) for name in ("grids", "ntk", "window", "temporal", "resize")],
         manifest.settings.dtype,
         *(["fp8_kv"] if manifest.settings.fp8_kv else []),
+        *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
     found = [""] * (shared - 1) + ([base.recipe] if base else [])
@@ -189,6 +193,8 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
         then, now = getattr(old.settings, name), getattr(new.settings, name)
         if then != now and name == "sound":
             found.append("the sound")
+        elif then != now and name == "speed":
+            found.extend(_field_differences(then, now))
         elif then != now:
             found.append(f"the setting {name} ({_words(now)}, was {_words(then)})")
     if [section.prompt for section in old.sections] != [section.prompt for section in new.sections]:
@@ -198,6 +204,11 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
     if old.seeds != new.seeds:
         found.append(f"the seed ({words_of_seeds(new)}, was {words_of_seeds(old)})")
     return found + _plan_differences(old.plan, new.plan)
+
+
+def _field_differences(then: Speed, now: Speed) -> list[str]:
+    pairs = [(field.name, getattr(then, field.name), getattr(now, field.name)) for field in fields(Speed)]
+    return [f"the setting {name} ({new}, was {old})" for name, old, new in pairs if old != new]
 
 
 def _plan_differences(old: Plan, new: Plan) -> list[str]:

@@ -1,0 +1,48 @@
+"""Node: what the sampler computes with."""
+
+from ..histream_core.attention import check_installed
+from ..histream_core.speed import CHOICES, DEFAULTS, Speed
+from .api import CATEGORY, io
+from .api import Speed as SpeedSocket
+
+TOOLTIPS = {
+    "attention": "Which library computes attention, three quarters of the work at 1080p. What is not installed is "
+    "refused, and the run says what it uses.",
+    "linears": "What the matrix products of the layers are computed in.",
+}
+
+
+def tooltip(name: str) -> str:
+    """What an input does, and each of its options in a line."""
+    return "\n".join([TOOLTIPS[name], *(f"{option}: {what}." for option, what in CHOICES[name].items())])
+
+
+class SpeedNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamSpeed",
+            display_name="HiStream Speed",
+            category=CATEGORY,
+            description="Which kernels the Anchor-Window Sampler computes with, and what they may round. Needed only "
+            "to change something: the defaults are exact.",
+            search_aliases=["HiStream", "attention", "FP8", "SageAttention", "FlashAttention", "fast"],
+            inputs=[
+                io.Combo.Input(
+                    name,
+                    options=list(options),
+                    default=getattr(DEFAULTS, name),
+                    tooltip=tooltip(name),
+                    optional=name != "attention",
+                    advanced=name != "attention",
+                )
+                for name, options in CHOICES.items()
+            ],
+            outputs=[SpeedSocket.Output(display_name="speed", tooltip="For the Anchor-Window Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, attention, **chosen):
+        speed = Speed(attention, **chosen)
+        check_installed(speed.attention)
+        return io.NodeOutput(speed)
