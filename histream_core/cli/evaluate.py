@@ -12,12 +12,25 @@ from ..evaluation.clip_score import ClipFeatures
 from ..evaluation.video import MEASURES, Settings, measure
 from ..presets import MODES
 from ..reading import frames_of
+from . import evaluate_tables
 from .evaluate_demo import run_demo_evaluation
 from .progress import follow
+from .videos import parse_size
 
-ONLY_DEMO = ("prompts", "seed", "mode", "against", "controls", "frames", "sheet", "plot", "csv", "device")
-ONLY_VIDEOS = ("videos", "reference", "motion_every", "clip", "prompt")
-DEFAULTS = {"prompts": 24, "seed": 0, "mode": "histream", "frames": 21, "device": "cpu", "motion_every": 1}
+SHORT = ("prompts", "seed", "against", "frames", "device")
+OPTIONS = {
+    "": ("videos", "reference", "motion_every", "clip", "prompt"),
+    "--demo": (*SHORT, "mode", "controls", "sheet", "plot", "csv"),
+    "--demo --tables": (*SHORT, "out", "size", "arms", "batch", "untuned", *evaluate_tables.TEACHER_OPTIONS),
+}
+"""What goes with which kind of evaluation; that of videos has no name."""
+
+DEFAULTS = {
+    "": {"motion_every": 1},
+    "--demo": {"prompts": 24, "seed": 0, "mode": "histream", "frames": 21, "device": "cpu"},
+    "--demo --tables": evaluate_tables.DEFAULTS,
+}
+RUN = {"--demo": run_demo_evaluation, "--demo --tables": evaluate_tables.run_tables}
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -34,35 +47,48 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--prompt", metavar="P", help="what the videos should show, for --clip")
     verb.add_argument("--demo", action="store_true", help="make short clips with the bundled model and score them")
     _add_demo_options(verb.add_argument_group("with --demo"))
+    evaluate_tables.add_options(verb.add_argument_group("with --demo --tables"))
     verb.set_defaults(run=run_evaluation)
     yield verb
 
 
 def _add_demo_options(group: Any) -> None:
-    group.add_argument("--prompts", metavar="N", type=int, help="drawn afresh, half of them held out (default: 24)")
+    group.add_argument("--prompts", metavar="N", type=int, help="drawn afresh, half of them held out (24; tables: 200)")
     group.add_argument("--seed", metavar="N", type=int, help="other prompts, other noise (default: 0)")
     group.add_argument("--mode", metavar="M", help=f"{', '.join(MODES)} (default: histream)")
-    group.add_argument("--against", metavar="M", help="compare with another mode, prompt by prompt")
+    group.add_argument("--against", metavar="M", help="compare with another mode or arm, prompt by prompt")
     group.add_argument("--controls", action="store_true", help="also random weights and an empty prompt")
     group.add_argument("--frames", metavar="N", type=int, help="of a clip, 4n + 1, at least 9 (default: 21)")
     group.add_argument("--sheet", metavar="FILE.png", type=Path, help="write a contact sheet of the clips")
     group.add_argument("--plot", metavar="FILE.svg", type=Path, help="write the means and intervals as a picture")
     group.add_argument("--csv", metavar="FILE.csv", type=Path, help="write a line for each clip")
     group.add_argument("--device", metavar="D", help="cuda, mps, cpu (default: cpu)")
+    group.add_argument("--out", metavar="DIR", type=Path, help="of tables: a folder, gone on with where there is one")
+    group.add_argument(
+        "--size", metavar="WxH", type=parse_size, help="of tables: multiples of 64 (default: the model's)"
+    )
 
 
 def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     """Figures of the videos, or of the bundled model."""
-    if not args.demo and not args.videos:
+    kind = _kind(args)
+    if not kind and not args.videos:
         raise ValueError("there is nothing to evaluate: give a video, or --demo for the bundled model")
-    other = ONLY_VIDEOS if args.demo else ONLY_DEMO
-    if wrong := [name for name in other if getattr(args, name)]:
+    every = dict.fromkeys(name for names in OPTIONS.values() for name in names)
+    if wrong := [name for name in every if name not in OPTIONS[kind] and getattr(args, name)]:
         named = "a video" if wrong[0] == "videos" else f"--{wrong[0].replace('_', '-')}"
-        raise ValueError(f"{named} does not go {'with' if args.demo else 'without'} --demo: leave one of them out")
-    for name, value in DEFAULTS.items():
+        raise ValueError(f"{named} does not go {f'with {kind}' if kind else 'without --demo'}: leave one of them out")
+    for name, value in DEFAULTS[kind].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    return run_demo_evaluation(args) if args.demo else _evaluate_videos(args)
+    return RUN[kind](args) if kind else _evaluate_videos(args)
+
+
+def _kind(args: argparse.Namespace) -> str:
+    """Which kind of evaluation is asked for, of OPTIONS."""
+    if args.tables and not args.demo:
+        raise ValueError("--tables are those of the bundled model: give --demo too")
+    return "--demo --tables" if args.tables else "--demo" if args.demo else ""
 
 
 def _evaluate_videos(args: argparse.Namespace) -> tuple[dict, str]:

@@ -22,11 +22,11 @@ PRESET = "demo"
 PROMPT = "a red circle moves right on a blue background"
 
 
-def load_transformer(*, dtype: torch.dtype = torch.float32) -> WanModel:
-    """The demo transformer; its patch embedding stays in float32, as the forward expects."""
+def load_transformer(path: Path | None = None, *, dtype: torch.dtype = torch.float32) -> WanModel:
+    """The demo transformer, or another of its kind; its patch embedding stays in float32, as the forward expects."""
     from safetensors import safe_open
 
-    with safe_open(TRANSFORMER_PATH, "pt") as file:
+    with safe_open(path or TRANSFORMER_PATH, "pt") as file:
         weights, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
     with torch.device("meta"):
         model = WanModel(WanConfig.from_state_dict(weights, metadata))
@@ -44,5 +44,5 @@ def load_vae(*, dtype: torch.dtype = torch.float32) -> WanVAE:
     return WanVAE.from_state_dict({key: w.to(dtype) for key, w in load_file(VAE_PATH).items()})
 
 
-def load_text_encoder(*, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
-    return DemoTextEncoder.load(TEXT_PATH, dtype=dtype)
+def load_text_encoder(path: Path | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
+    return DemoTextEncoder.load(path or TEXT_PATH, dtype=dtype)

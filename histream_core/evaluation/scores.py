@@ -31,13 +31,19 @@ SCORES = {
 """Names and meanings, in the order in which they are shown."""
 
 
-def score(frames: np.ndarray, asked: Combination) -> tuple[Verdict, dict[str, float]]:
-    """What a clip [F, H, W, 3] in [0, 1] shows, and how that scores; raises ValueError as `judge` does."""
-    verdict = judge(frames)
-    agrees, drifts = verdict.agrees(asked), drift(frames)
-    scores = {word: float(agrees[word]) for word in WORDS} | {
+def adherence(verdict: Verdict, asked: Combination) -> dict[str, float]:
+    """The scores that a verdict alone gives: the words, size and speed."""
+    agrees = verdict.agrees(asked)
+    return {word: float(agrees[word]) for word in WORDS} | {
         "size": likeness(verdict.area, painted_area(asked.shape)),
         "speed": likeness(verdict.speed, 1),
+    }
+
+
+def score(frames: np.ndarray, asked: Combination) -> tuple[Verdict, dict[str, float]]:
+    """What a clip [F, H, W, 3] in [0, 1] shows, and how that scores; raises ValueError as `judge` does."""
+    verdict, drifts = judge(frames), drift(frames)
+    scores = adherence(verdict, asked) | {
         "drift": max(drifts.values()),
         **{f"drift_{part}": value for part, value in drifts.items()},
         "flicker": flicker(frames),

@@ -55,10 +55,12 @@ def flicker(frames: np.ndarray) -> float:
     Motion is the roll that lays a frame best upon the next, so an object that keeps its colour and outline has none,
     wherever it goes. Noise that is new in every frame has about 1/3.
     """
-    return float(np.mean([_change(now, following) for now, following in pairwise(frames)]))
+    spectra = (np.fft.rfft2((frame - frame.mean((0, 1))).transpose(2, 0, 1)) for frame in frames)
+    return float(np.mean([_change(now, following) for now, following in pairwise(zip(frames, spectra, strict=True))]))
 
 
-def _change(now: np.ndarray, following: np.ndarray) -> float:
-    one, other = ((frame - frame.mean((0, 1))).transpose(2, 0, 1) for frame in (now, following))
-    fit = correlate(one, other).sum(0)
-    return float(np.abs(np.roll(now, np.unravel_index(int(fit.argmax()), fit.shape), (0, 1)) - following).mean())
+def _change(now: tuple[np.ndarray, np.ndarray], following: tuple[np.ndarray, np.ndarray]) -> float:
+    """What a frame and the next, each with its spectrum [3, H, W / 2 + 1], do not share when laid upon each other."""
+    (one, before), (other, after) = now, following
+    fit = np.fft.irfft2((after * before.conj()).sum(0), one.shape[:2])
+    return float(np.abs(np.roll(one, np.unravel_index(int(fit.argmax()), fit.shape), (0, 1)) - other).mean())
