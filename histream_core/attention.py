@@ -26,13 +26,14 @@ class Package:
     """Of [B, L, N, D], or of [B, N, L, D] where `heads_first`; gives the same, alone or first in a tuple."""
     install: str
     """What to install."""
-    capability: tuple[int, int]
-    """The oldest compute capability that it has kernels for."""
+    oldest: tuple[int, int]
+    newest: tuple[int, int] = (99, 0)
+    """Compute capabilities that it has kernels for."""
     heads_first: bool = False
 
 
 PACKAGES = {
-    "fa3": Package("flash_attn_interface", "flash_attn_func", "flash-attn-3", (9, 0)),
+    "fa3": Package("flash_attn_interface", "flash_attn_func", "flash-attn-3", (9, 0), (9, 9)),
     "fa4": Package("flash_attn.cute", "flash_attn_func", "flash-attn-4", (9, 0)),
     "sage": Package("sageattention", "sageattn", "sageattention", (8, 0), heads_first=True),
     "int8": Package("comfy_kitchen", "int8_attention", "comfy-kitchen", (7, 5), heads_first=True),
@@ -65,38 +66,42 @@ def choose_attention(
 ) -> tuple[Attention, str]:
     """The attention of that name for queries of `dtype` on a device, and in words what it is.
 
-    `host` is what comes back for the program's own that this runs in, if it has one. Raises ValueError for what is not
-    installed or cannot run there.
+    `host` is what comes back for the own one of the program that this runs in, if it has one. Raises ValueError for
+    what is not installed or cannot run there.
     """
     if name == "host" or (name == "auto" and host):
         if host is None:
             raise ValueError("attention host is ComfyUI's own: outside of it choose auto or sdpa")
         return host
     if name in ("auto", "sdpa"):
-        hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER
-        return (cudnn_first, "sdpa, cuDNN first") if hopper else (sdpa, "sdpa")
-    package = PACKAGES[name]
+        return (cudnn_first, "sdpa, cuDNN first") if is_hopper(device) else (sdpa, "sdpa")
     check_installed(name)
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < package.capability:
-        least = ".".join(map(str, package.capability))
-        raise ValueError(f"attention {name} runs on CUDA devices of compute capability {least} or more: choose auto")
+    package = PACKAGES[name]
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    if not package.oldest <= capability <= package.newest:
+        raise ValueError(f"attention {name} has no kernels for this device: choose auto")
     if dtype not in HALVES:
-        raise ValueError(f"attention {name} computes in bfloat16 or float16, not {dtype}: choose auto")
+        raise ValueError(f"attention {name} computes in bfloat16 or float16, not {_words(dtype)}: choose auto")
     return partial(packaged, package), name
+
+
+def is_hopper(device: torch.device) -> bool:
+    """Whether PyTorch's order of attention kernels is not the order of their speed there."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER
 
 
 def check_installed(name: str) -> None:
     """Refuse an attention whose package is not there. Raises ValueError that says what to install."""
     package = PACKAGES.get(name)
     if package and not is_installed(package):
-        raise ValueError(f"attention {name} is not installed: pip install {package.install}, or choose auto")
+        raise ValueError(f"attention {name} is not installed: install {package.install} for this torch, or choose auto")
 
 
 def is_installed(package: Package) -> bool:
     """Whether the package can be found; nothing is imported but what it lies in."""
     try:
         return find_spec(package.module) is not None
-    except ModuleNotFoundError:  # what it lies in is not there either
+    except ImportError:  # what it lies in is not there either, or is broken
         return False
 
 
@@ -108,3 +113,7 @@ def packaged(package: Package, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     y = call(q, k, v)
     y = y[0] if isinstance(y, tuple) else y
     return y.transpose(1, 2) if package.heads_first else y
+
+
+def _words(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .attention import Attention, choose_attention
+from .linears import choose_linears
 from .speed import Speed
 from .wan import RunBlock, run_block
 
@@ -28,4 +29,5 @@ def choose_kernels(
     `host` is the attention of the program that this runs in, and its name, if it has one.
     """
     attention, words = choose_attention(speed.attention, device, dtype, host=host)
-    return Kernels(attention, run_block, {"attention": words, "linears": speed.linears})
+    block, linears = choose_linears(speed.linears, device, run_block)
+    return Kernels(attention, block, {"attention": words, "linears": linears})

@@ -4,10 +4,9 @@ B batch, L tokens, N heads, D head dim.
 """
 
 import comfy.ldm.modules.attention as host_attention
-import torch
 from torch import Tensor
 
-from ..histream_core.attention import HOPPER, Attention
+from ..histream_core.attention import Attention, is_hopper
 from ..histream_core.kernels import Kernels, choose_kernels
 from ..histream_core.speed import Speed
 
@@ -23,18 +22,10 @@ def kernels_for(speed: Speed, model, attend: Attention) -> Kernels:
     chosen = host_attention.optimized_attention
     name = "another node's" if override else chosen.__name__.removeprefix("attention_")
     host = attend, f"host ({name})"
-    if speed.attention == "auto" and is_slow_on(model.load_device) and not override:
-        host = None
+    plain = chosen is host_attention.attention_pytorch and not override
+    if speed.attention == "auto" and plain and is_hopper(model.load_device):
+        host = None  # the host would use the same kernels, in another order
     return choose_kernels(speed, model.load_device, model.model.get_dtype_inference(), host=host)
-
-
-def is_slow_on(device: torch.device) -> bool:
-    """Whether the host would use PyTorch's attention, in an order that is not the fastest for this device.
-
-    What the user chose on the command line stays.
-    """
-    plain = host_attention.optimized_attention is host_attention.attention_pytorch
-    return plain and device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER
 
 
 def in_use(speed: Speed, model) -> dict[str, str]:
