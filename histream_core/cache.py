@@ -30,10 +30,25 @@ class Pages(NamedTuple):
     """(frame of the chunk, anchor page) of every anchor that the chunk writes."""
     table: Tensor
     """Rotations of the chunk's tokens."""
+    grid: tuple[int, int] = (0, 0)
+    """Rows and columns of a frame's tokens."""
+    pooled: "Pages | None" = None
+    """Pages of the same layer at a lower resolution, which take what is staged here too, averaged."""
 
 
 def attend(pages: Pages, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to."""
+    rotated = _stage(pages, k, v)
+    if pages.pooled is not None:
+        _stage(pages.pooled, *(pool(x, pages.grid, pages.pooled.grid) for x in (k, v)))
+    if pages.visible is None:
+        return rotated, v
+    keys, values = pages.k[:, pages.visible], pages.v[:, pages.visible]
+    return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
+
+
+def _stage(pages: Pages, k: Tensor, v: Tensor) -> Tensor:
+    """Write keys and values into the pages of the current frames; return the keys, rotated."""
     rotated = rotate(k, pages.table)
     by_frame = (pages.written.shape[0], -1)
     raw, keys, values = (x.to(pages.k.dtype).unflatten(1, by_frame) for x in (k, rotated, v))
@@ -41,10 +56,15 @@ def attend(pages: Pages, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     pages.v.index_copy_(1, pages.written, values)
     for frame, page in pages.anchors:
         pages.anchor_k[:, page] = raw[:, frame]
-    if pages.visible is None:
-        return rotated, v
-    keys, values = pages.k[:, pages.visible], pages.v[:, pages.visible]
-    return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
+    return rotated
+
+
+def pool(x: Tensor, grid: tuple[int, int], lower: tuple[int, int]) -> Tensor:
+    """Tokens [B, T * grid, N, D] on a lower grid, each the mean of those that it covers."""
+    batch, _, heads, _ = x.shape
+    frames = x.flatten(2).unflatten(1, (-1, *grid)).flatten(0, 1).permute(0, 3, 1, 2)
+    frames = torch.nn.functional.adaptive_avg_pool2d(frames, lower).permute(0, 2, 3, 1)
+    return frames.unflatten(0, (batch, -1)).flatten(1, 3).unflatten(2, (heads, -1))
 
 
 class KVCache:
@@ -58,6 +78,9 @@ class KVCache:
     `begin` says which frames are computed and which they look at, `attend` stages them layer by layer (every pass
     over the same chunk overwrites the one before), `commit` keeps the last pass. An interrupted chunk leaves the
     window as it was; an interrupted recache, which computes the window itself, does not.
+
+    What `pooled` names is another cache, of a lower resolution, that takes what is staged to be kept too, averaged; it
+    has to begin and to commit with this one.
 
     `tiers` has caches that do the same in less memory.
     """
@@ -89,6 +112,8 @@ class KVCache:
         self._frames: list[int | None] = [None] * pages
         self._times: list[int] = [0] * pages
         self._staged: dict[int, int] = {}
+        self._keeping = False
+        self.pooled: KVCache | None = None
 
     def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
         pages = self.anchor_frames + self.ring_frames
@@ -127,19 +152,28 @@ class KVCache:
         self._place_anchors(set(seen), self.temporal.anchor_time(start))
         for page, time in zip(pages, times, strict=True):
             self._frames[page], self._times[page] = None, time
-        self._staged = dict(zip(pages, frames, strict=True))
+        self._staged, self._keeping = dict(zip(pages, frames, strict=True)), False
         self._written = upload(torch.tensor(pages), self.device)
         self._visible = self._span(sorted({*pages, *seen})) if seen else None
         self._anchors_written = tuple((i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2])
         self.table = upload(self.rope.table(times), self.device)
 
+    def keep(self) -> None:
+        """Say that what follows is a pass to commit, whatever noise is in it; holds until `begin`."""
+        self._keeping = True
+
     def pages(self, layer: int, *, keep: bool = False) -> Pages:
         """What `attend` needs to know of one layer, from `begin` on; layers come in order.
 
-        `keep` says that the pass is one to commit, which this cache need not know: it has pages for every pass.
+        `keep` says that the pass is one to commit, as `keep()` does.
         """
-        tensors = self.k[layer], self.v[layer], self.anchor_k[layer]
-        return Pages(*tensors, self._written, self._visible, self._anchors_written, self.table)
+        return self._pages((self.k[layer], self.v[layer], self.anchor_k[layer]), layer, keep or self._keeping)
+
+    def _pages(self, tensors: tuple[Tensor, Tensor, Tensor], layer: int, keep: bool) -> Pages:
+        """Pages in these keys, values and anchors' keys of a layer."""
+        pooled = self.pooled.pages(layer, keep=True) if self.pooled and keep else None
+        about = self._written, self._visible, self._anchors_written, self.table
+        return Pages(*tensors, *about, self.rope.grid, pooled)
 
     def attend(self, layer: int, k: Tensor, v: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
         """`attend` on the pages of one layer."""

@@ -13,7 +13,7 @@ import torch
 
 from .decode import SMALL, vae_cache_bytes
 from .plan import PIXELS_PER_CELL, Chunk, Plan
-from .schedule import Scale
+from .schedule import Scale, Step
 from .text import MAX_TOKENS
 from .tiers import EXACT, TIERS
 from .wan_model import WanConfig
@@ -68,18 +68,13 @@ class Cost:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the transformer for the whole video."""
-        steps = sum(
-            pass_flops(
-                self.config,
-                frames=len(chunk.frames),
-                tokens=len(chunk.frames) * self.plan.tokens_per_frame(step.scale),
-                visible=self._visible_frames(chunk) * self.plan.tokens_per_frame(step.scale),
-                cache_pass=step.sigma == 0,
-            )
+        steps = sum(self._flops(chunk, step) for chunk in self.plan.chunks for step in chunk.steps)
+        cached = sum(
+            self._flops(replace(chunk, frames=chunk.cached), step)
             for chunk in self.plan.chunks
-            for step in (*chunk.steps, *chunk.cache_steps)
+            for step in chunk.cache_steps
         )
-        return self.batch * (steps + self.num_prompts * prompt_flops(self.config))
+        return self.batch * (steps + cached + self.num_prompts * prompt_flops(self.config))
 
     @property
     def tflops_per_frame(self) -> float:
@@ -174,6 +169,7 @@ class Cost:
             "frames": self.plan.pixel_frames,
             "latent_frames": self.plan.num_frames,
             "chunks": len(self.plan.chunks),
+            "levers": list(self.plan.levers),
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,
             "tflops": self.flops / 1e12,
@@ -213,6 +209,16 @@ class Cost:
     def _held(self, num_bytes: int) -> int:
         """What of weights of that size lies on the device all the time."""
         return 0 if self.offloaded else num_bytes
+
+    def _flops(self, chunk: Chunk, step: Step) -> int:
+        tokens = self.plan.tokens_per_frame(step.scale)
+        return pass_flops(
+            self.config,
+            frames=len(chunk.frames),
+            tokens=len(chunk.frames) * tokens,
+            visible=self._visible_frames(chunk) * tokens,
+            cache_pass=step.sigma == 0,
+        )
 
     def _visible_frames(self, chunk: Chunk) -> int:
         return len(chunk.frames) + len(chunk.context)

@@ -4,9 +4,10 @@ A plan decides every number of a run but the noise: two runs of one plan with th
 give the same video. Every ablation is a value in it, never a branch in the engine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SURVIVORS, check_levers
 from .presets import MODES, Preset
 from .rope import TemporalPolicy
 from .schedule import Scale, Schedule, Step, Steps
@@ -66,6 +67,10 @@ class Chunk:
     """Denoising calls; none where the clean latent is given (a first frame, a continuation)."""
     cache_steps: Steps
     """Calls at sigma 0 that write the finished chunk into the caches; none for the last chunk."""
+    cached: tuple[int, ...] = ()
+    """The frames that those calls compute: all of the chunk, or those that later chunks see."""
+    kept: Step | None = None
+    """The last step, where its keys and values stay in its cache in place of those of a cache step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,18 @@ class Plan:
     window: Window
     temporal: TemporalPolicy
     resize: str = "bilinear"
+    levers: tuple[str, ...] = ()
+    """What is approximated, of LEVERS; what the chunks say follows from it, but for where LOW keys come from."""
+
+    @property
+    def pooled_low(self) -> bool:
+        """Whether what is kept of a pass at HIGH is kept at LOW too, averaged."""
+        return POOLED_LOW in self.levers
+
+    @property
+    def cached_scales(self) -> tuple[Scale, ...]:
+        """The scales whose caches take a pass of their own."""
+        return tuple(scale for scale in self.grids if not (self.pooled_low and scale is Scale.LOW))
 
     @property
     def pixel_frames(self) -> int:
@@ -160,13 +177,14 @@ def plan_chunks(
     given_frames: int = 0,
     first_frame: bool = False,
     first_chunk_scale: float = 1.0,
+    levers: Collection[str] = (),
 ) -> tuple[Chunk, ...]:
     """Split `num_frames` latent frames into chunks that each see the anchor and their neighbours.
 
     With `first_frame` the grid is 1 + 3k: chunk 0 is that one frame, and the first chunk that is denoised takes
     the first steps. The first `given_frames` are not denoised, only cached; they must be whole chunks. A length
     that is not whole chunks gets one chunk more, to be cropped. `first_chunk_scale` is the attention scale of HIGH
-    in chunk 0.
+    in chunk 0. `levers`, some of LEVERS, change what is kept of the chunks.
 
     >>> [(c.frames, c.context) for c in plan_chunks(9, ((Step(1.0, Scale.HIGH),),), Window())]
     [(range(0, 3), ()), (range(3, 6), (0, 1, 2)), (range(6, 9), (0, 4, 5))]
@@ -183,22 +201,38 @@ def plan_chunks(
     if given_frames >= num_frames:
         raise ValueError(f"{given_frames} latent frames are given but only {num_frames} asked for: ask for more frames")
     scales = sorted({step.scale for steps in schedule for step in steps}, key=lambda scale: scale is Scale.LOW)
+    levers = check_levers(levers)
     chunks = []
     for index, (start, stop) in enumerate(zip(starts, stops, strict=False)):
         steps = schedule[min(max(0, index - first_frame), len(schedule) - 1)]
         cache_steps = tuple(Step(0.0, scale) for scale in scales)
         if index == 0:
             steps, cache_steps = (_heighten(calls, first_chunk_scale) for calls in (steps, cache_steps))
-        chunks.append(
-            Chunk(
-                index,
-                frames=range(start, stop),
-                context=window.context(start),
-                steps=steps if stop > given_frames else (),
-                cache_steps=cache_steps if stop < num_frames else (),
-            )
+        chunk = Chunk(
+            index,
+            frames=range(start, stop),
+            context=window.context(start),
+            steps=steps if stop > given_frames else (),
+            cache_steps=cache_steps if stop < num_frames else (),
         )
+        chunks.append(_with_levers(chunk, window, levers))
     return tuple(chunks)
+
+
+def _with_levers(chunk: Chunk, window: Window, levers: Collection[str]) -> Chunk:
+    """A chunk with all its cache steps, as the levers would have it."""
+    if not chunk.cache_steps:
+        return chunk
+    later = window.context(chunk.frames.stop)
+    cached = tuple(frame for frame in chunk.frames if frame in later or SURVIVORS not in levers)
+    drop = {Scale.LOW} if POOLED_LOW in levers else set()
+    holds_anchor = chunk.frames.start < window.anchor_frames
+    kept = None
+    if chunk.steps and (LAST_STEP in levers or (CLEAN_ANCHOR in levers and not holds_anchor)):
+        kept = chunk.steps[-1]
+        drop.add(kept.scale)
+    cache_steps = tuple(step for step in chunk.cache_steps if step.scale not in drop)
+    return replace(chunk, cache_steps=cache_steps, cached=cached if cache_steps else (), kept=kept)
 
 
 def make_plan(
@@ -217,6 +251,7 @@ def make_plan(
     resize: str = "bilinear",
     given_frames: int = 0,
     first_frame: bool = False,
+    levers: Collection[str] = (),
 ) -> Plan:
     """Plan a video of `num_frames` latent frames in one of MODES; every argument that is given beats the preset.
 
@@ -225,7 +260,10 @@ def make_plan(
     if mode not in MODES:
         raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')
     schedule = schedule or preset.schedule(mode)
+    levers = check_levers(levers)
     has_low = any(step.scale is Scale.LOW for steps in schedule for step in steps)
+    if POOLED_LOW in levers and not has_low:
+        raise ValueError(f"{POOLED_LOW} needs steps at LOW, and there are none: leave it out")
     high = grid_for(width, height, multiple=32 if has_low and low_scale != 1 else 16)
     grids = {Scale.HIGH: high} | ({Scale.LOW: _scaled(high, low_scale)} if has_low else {})
     hd = mode != "sd"
@@ -245,6 +283,7 @@ def make_plan(
             given_frames=given_frames,
             first_frame=first_frame,
             first_chunk_scale=preset.first_chunk_attention_scale(tokens_per_frame(high)) if hd else 1.0,
+            levers=levers,
         ),
         num_frames=num_frames,
         grids=grids,
@@ -252,11 +291,15 @@ def make_plan(
         window=window,
         temporal=temporal or preset.temporal(),
         resize=resize,
+        levers=levers,
     )
 
 
 def replay(plan: Plan, num_chunks: int) -> Plan:
-    """The same plan where the clean latents of the first `num_chunks` chunks are given instead of denoised."""
+    """The same plan where the clean latents of the first `num_chunks` chunks are given instead of denoised.
+
+    Where a chunk's `kept` step stays in the caches, that step is computed again on the noisy latent that it began with.
+    """
     if not 0 <= num_chunks <= len(plan.chunks):
         raise ValueError(f"{num_chunks} chunks cannot be given: the plan has {len(plan.chunks)}")
     chunks = tuple(replace(chunk, steps=()) if chunk.index < num_chunks else chunk for chunk in plan.chunks)
@@ -284,8 +327,9 @@ def lengthen(plan: Plan, num_frames: int, steps: Steps | None = None) -> Plan:
         first_frame=len(old[0].frames) < plan.window.chunk_frames,
         first_chunk_scale=scale,
     )
-    kept = (replace(chunk, steps=was.steps) for was, chunk in zip(old, new, strict=False))
-    return replace(plan, chunks=(*kept, *new[len(old) :]), num_frames=num_frames)
+    begun = (replace(chunk, steps=was.steps) for was, chunk in zip(old, new, strict=False))
+    chunks = tuple(_with_levers(chunk, plan.window, plan.levers) for chunk in (*begun, *new[len(old) :]))
+    return replace(plan, chunks=chunks, num_frames=num_frames)
 
 
 def _scaled(grid: Grid, scale: float) -> Grid:

@@ -122,8 +122,9 @@ def start(plan: Plan) -> Progress:
 
 
 def count_calls(plan: Plan) -> int:
-    """Network calls of a plan, cache passes included."""
-    return sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
+    """Network calls of a plan, cache passes included, and steps that are computed again for their keys."""
+    again = sum(bool(chunk.kept) and not chunk.steps for chunk in plan.chunks)
+    return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
 
 
 def stream(weights: Weights, order: Order, progress: Progress, report: Report = silent) -> Iterator[Tensor]:
@@ -161,7 +162,13 @@ def open_stream(
         kv=weights.kv,
     )
     kernels = weights.kernels()
-    denoise = Denoiser(model, dtype=weights.dtype, attention=kernels.attention, block_forward=kernels.run_block)
+    denoise = Denoiser(
+        model,
+        dtype=weights.dtype,
+        attention=kernels.attention,
+        block_forward=kernels.block_forward(plan),
+        low_forward=kernels.low_forward(),
+    )
     denoise = counted(denoise, progress, report)
     return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)
 
@@ -175,6 +182,7 @@ def timed_decode(items: Iterator, times: Times) -> Iterator:
     while True:
         start, before = time.perf_counter(), times.denoise
         item = next(items, None)
+        times.settle()
         times.decode += time.perf_counter() - start - (times.denoise - before)
         if item is None:
             return
@@ -186,10 +194,8 @@ def counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:
 
     def call(latent, step, cache, text):
         report(progress)
-        with progress.times.count("denoise"):
+        with progress.times.count("denoise", device=latent.device):
             clean = denoise(latent, step, cache, text)
-            if clean.is_cuda:  # where calls return before they are through
-                torch.cuda.synchronize(clean.device)
         progress.calls[step.scale] += 1
         return clean
 

@@ -139,11 +139,13 @@ class Stream:
         *,
         channels: int = 16,
         given: Tensor | Given | None = None,
+        given_noisy: Given | None = None,
         upsample: Resize | None = None,
     ):
         """`given` are the clean latents of the chunks that the plan does not denoise: all of them [B, C, T, H, W],
-        or a function that is asked for one chunk after the other. `upsample` goes from LOW to HIGH instead of
-        `resize`, such as a learned upsampler of latents.
+        or a function that is asked for one chunk after the other. `given_noisy` is asked for what `noisy` was of those
+        of them whose last step is kept. `upsample` goes from LOW to HIGH instead of `resize`, such as a learned
+        upsampler of latents.
         """
         if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
             raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
@@ -153,7 +155,12 @@ class Stream:
         cache = caches[Scale.HIGH]
         self.device, self.shape = cache.device, (cache.batch, channels)
         self.given = given if callable(given) else self._slices(given)
+        self.given_noisy = given_noisy
+        self.noisy: Tensor | None = None
+        """What the last step of the chunk that was yielded last began with; None where it took no step."""
         self._window: dict[int, Tensor] = {}
+        if plan.pooled_low:
+            cache.pooled = caches[Scale.LOW]
 
     def chunks(self, first: int = 0) -> Iterator[Tensor]:
         """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.
@@ -169,10 +176,7 @@ class Stream:
             if prompt.recache and prompt.first_chunk == chunk.index and chunk.context:
                 self._recache(chunk, prompt.text)
             self._begin(chunk.frames, chunk.context)
-            if chunk.steps:
-                clean = self._generate(chunk, prompt.text)
-            else:
-                clean = upload(self._check_given(self.given(chunk), len(chunk.frames)), self.device)
+            clean = self._generate(chunk, prompt.text) if chunk.steps else self._take(chunk, prompt.text)
             yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
             finished = chunk, clean
 
@@ -203,6 +207,9 @@ class Stream:
         """Few-step sampling: predict the clean chunk, re-noise it to the next sigma, at whichever scale comes next."""
         latent = self._draw(chunk, 0, chunk.steps[0].scale)
         for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
+            self.noisy = latent
+            if chunk.kept and not following:
+                self.caches[step.scale].keep()
             clean = self.denoise(latent, step, self.caches[step.scale], text)
             if following:
                 noise = self._draw(chunk, index, following.scale)
@@ -211,27 +218,62 @@ class Stream:
                 latent = (1 - following.sigma) * clean + following.sigma * noise
         return clean
 
+    def _take(self, chunk: Chunk, text: Text) -> Tensor:
+        """A chunk that is given. Of a kept step the keys are computed again: they are not those of the clean latent."""
+        clean = upload(self._check_given(self.given(chunk), len(chunk.frames)), self.device)
+        self.noisy = None
+        if chunk.kept:
+            if self.given_noisy is None:
+                raise ValueError(
+                    f"chunk {chunk.index} is given, but not what its last step began with, whose keys are kept: leave "
+                    "out the levers last-step and clean-anchor"
+                )
+            self.noisy = upload(self._check_given(self.given_noisy(chunk), len(chunk.frames)), self.device)
+            cache = self.caches[chunk.kept.scale]
+            cache.keep()
+            self.denoise(self.noisy, chunk.kept, cache, text)
+        return clean
+
     def _remember(self, chunk: Chunk, clean: Tensor) -> None:
-        """Write a finished chunk into the cache of every scale: one pass without noise each."""
+        """Write a finished chunk into the cache of every scale: one pass without noise each, or its last step."""
         text = self._prompt(chunk).text
+        if chunk.kept:
+            self._commit(chunk.kept.scale)
         for step in chunk.cache_steps:
-            self._cache_pass(clean, step, text)
+            self._cache_pass(self._cached_part(chunk, clean, step.scale), step, text)
         self._window |= zip(chunk.frames, clean.unbind(2), strict=True)
         following = self.plan.window.context(chunk.frames.stop)
         if self.plan.window.local_frames is not None:
             self._window = {frame: self._window[frame] for frame in following}
 
+    def _cached_part(self, chunk: Chunk, clean: Tensor, scale: Scale) -> Tensor:
+        """The frames of a chunk that its cache passes compute; where they are not all, the caches are told."""
+        if len(chunk.cached) == len(chunk.frames):
+            return clean
+        for cache in self._filled(scale):
+            cache.begin(chunk.cached, chunk.context, start=chunk.frames.start)
+        return torch.stack([clean[:, :, frame - chunk.frames.start] for frame in chunk.cached], dim=2)
+
     def _recache(self, chunk: Chunk, text: Text) -> None:
         """Compute the keys of everything that `chunk` is about to see anew, together, under another text."""
         clean = torch.stack([self._window[frame] for frame in chunk.context], dim=2)
         self._begin(chunk.context, (), start=chunk.frames.start)
-        for scale in self.caches:
+        for scale in self.plan.cached_scales:
             self._cache_pass(clean, Step(0.0, scale), text)
 
     def _cache_pass(self, clean: Tensor, step: Step, text: Text) -> None:
         cache = self.caches[step.scale]
         self.denoise(self._resize(clean, self.plan.grids[step.scale]), step, cache, text)
-        cache.commit()
+        self._commit(step.scale)
+
+    def _commit(self, scale: Scale) -> None:
+        for cache in self._filled(scale):
+            cache.commit()
+
+    def _filled(self, scale: Scale) -> tuple[KVCache, ...]:
+        """The caches that a pass at that scale fills."""
+        cache = self.caches[scale]
+        return (cache, cache.pooled) if cache.pooled else (cache,)
 
     def _resize(self, latent: Tensor, grid: Grid) -> Tensor:
         return resize(latent, grid, self.plan.resize)

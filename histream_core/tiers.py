@@ -102,6 +102,7 @@ class LeanCache(KVCache):
         self._kept: set[int] = set()
 
     def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        keep = keep or self._keeping
         self._save()
         self._load(layer)
         if len(self._scratch) > 1 and layer + 1 < len(self.k):
@@ -109,7 +110,7 @@ class LeanCache(KVCache):
         window = layer % len(self._scratch)
         self._beside.wait(self._arrived[window][1])
         self._computing = layer if keep else None
-        return Pages(*self._scratch[window], self._written, self._visible, self._anchors_written, self.table)
+        return self._pages(self._scratch[window], layer, keep)
 
     def commit(self) -> None:
         """Raises ValueError where the last pass was not one to keep: then nothing of it is there any more."""

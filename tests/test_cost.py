@@ -16,13 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from histream_core.checkpoint import FLOAT32_KEYS
 from histream_core.cost import GB, RESERVE, Cost, does_not_fit, num_params, pass_flops, prompt_flops
 from histream_core.decode import StreamingDecoder
+from histream_core.levers import LEVERS
 from histream_core.plan import make_plan
 from histream_core.presets import find_preset
 from histream_core.schedule import Scale
-from histream_core.stream import make_caches
+from histream_core.stream import Prompt, Stream, make_caches
 from histream_core.text import MAX_TOKENS
 from histream_core.tiers import TIERS
-from histream_core.wan import Text, forward_chunk
+from histream_core.wan import Denoiser, Text, forward_chunk
 from histream_core.wan_model import WAN_1_3B, WAN_14B, WanModel
 from histream_core.wan_vae import WanVAE
 
@@ -147,6 +148,34 @@ def test_every_later_chunk_costs_the_same_however_long_the_video():
     assert len({tuple(passes.items()) for passes in Cost(WAN_1_3B, a_plan).passes[1:-1]}) == 1
     cost = [Cost(WAN_1_3B, hd("histream-plus", num_frames=3 * chunks)).flops for chunks in (20, 21, 59, 60)]
     assert cost[1] - cost[0] == cost[3] - cost[2]
+
+
+@pytest.mark.parametrize(("mode", "levers"), [
+    ("histream-plus", ["last-step"]), ("histream-plus", ["clean-anchor", "survivors", "pooled-low"]),
+    ("histream-plus", ["survivors"]), ("history", ["clean-anchor", "survivors"]),
+], ids=str)  # fmt: skip
+def test_levers_cost_what_torch_counts_for_a_whole_run(mode, levers):
+    """Seen to fail with whole chunks counted where survivors alone are computed."""
+    a_plan = hd(mode, width=256, height=128, num_frames=13, levers=levers)
+    run = MetaRun(CONFIG, a_plan)
+    denoise = Denoiser(run.model, dtype=run.dtype)
+
+    def noise(chunk, step, shape):
+        return torch.empty(shape, device="meta")
+
+    stream = Stream(a_plan, denoise, run.caches, noise, [Prompt(run.text())], channels=CONFIG.in_dim)
+    with FlopCounterMode(display=False) as counter:
+        list(stream.chunks())
+    assert Cost(CONFIG, a_plan).flops == counter.get_total_flops()
+
+
+def test_every_lever_saves_what_it_promises():
+    """Shares of the operations of 81 frames at true size, as docs/performance.md has them."""
+    cost = {
+        levers: Cost(WAN_1_3B, hd("histream-plus", levers=levers)).flops for levers in ((), *((x,) for x in LEVERS))
+    }
+    saved = {name: round(100 * (1 - cost[name,] / cost[()]), 1) for name in LEVERS}
+    assert saved == {"last-step": 38.7, "clean-anchor": 34.5, "survivors": 15.9, "pooled-low": 4.2}
 
 
 # Passes

@@ -9,6 +9,7 @@ from math import inf, log, sqrt
 import pytest
 import torch
 from reference import Positions, Segment, flow, reference_histream
+from tiny import lively
 
 from histream_core.plan import Window, make_plan
 from histream_core.presets import PRESETS
@@ -16,7 +17,6 @@ from histream_core.rope import TemporalPolicy
 from histream_core.schedule import Scale
 from histream_core.stream import Prompt, Stream, blend_prompts, make_caches
 from histream_core.wan import Denoiser, Text, forward_chunk
-from histream_core.wan_model import WanConfig, WanModel
 
 GRIDS = {"low": (4, 6), "high": (8, 12)}
 SIZE = {"width": 96, "height": 64}
@@ -30,16 +30,7 @@ HISTREAM = replace(PRESETS["histream"], scale_first_chunk=False)
 
 @pytest.fixture(scope="module")
 def model():
-    """Random, and lively: sharp attention, no modulation near zero, heads whose three axes are not equal."""
-    torch.manual_seed(0)
-    sizes = {"dim": 44, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 12, "freq_dim": 16}
-    model = WanModel(WanConfig(in_dim=4, out_dim=4, **sizes)).requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if "norm_" in name:
-            parameter.copy_(2.5 + 0.5 * torch.randn_like(parameter))
-        elif "modulation" in name or name.endswith("bias"):
-            parameter.copy_(0.5 * torch.randn_like(parameter))
-    return model
+    return lively()
 
 
 @pytest.fixture(scope="module")

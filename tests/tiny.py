@@ -22,6 +22,20 @@ def wan(config: WanConfig = CONFIG, seed: int = 0) -> WanModel:
     return model
 
 
+def lively() -> WanModel:
+    """Random, and lively: sharp attention, no modulation near zero, heads whose three axes are not equal."""
+    sizes = {"dim": 44, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 12, "freq_dim": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = WanModel(WanConfig(in_dim=4, out_dim=4, **sizes)).requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if "norm_" in name:
+                parameter.copy_(2.5 + 0.5 * torch.randn_like(parameter))
+            elif "modulation" in name or name.endswith("bias"):
+                parameter.copy_(0.5 * torch.randn_like(parameter))
+    return model
+
+
 def text(seed: int = 0, batch: int = 1) -> Text:
     return Text(torch.randn(batch, 6, CONFIG.text_dim, generator=torch.Generator().manual_seed(seed)))
 

@@ -145,6 +145,7 @@ def recipes(manifest: Manifest) -> list[str]:
         [plain(getattr(plan, name)) for name in ("grids", "ntk", "window", "temporal", "resize")],
         manifest.settings.dtype,
         *(["fp8_kv"] if manifest.settings.fp8_kv else []),
+        *([plan.levers] if plan.levers else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
@@ -224,8 +225,9 @@ def check_longer(old: Plan, new: Plan) -> None:
         raise ValueError(f"{new.pixel_frames} frames are not more than the {old.pixel_frames} there are: ask for more")
     kept = len(old.chunks)
     head = replace(new, chunks=new.chunks[:kept], num_frames=old.num_frames)
-    last = (*old.chunks[:-1], replace(old.chunks[-1], cache_steps=head.chunks[-1].cache_steps))  # was not cached yet
-    found = _plan_differences(replace(old, chunks=last), head)
+    memory = {name: getattr(head.chunks[-1], name) for name in ("cache_steps", "cached", "kept")}
+    last = replace(old.chunks[-1], **memory)  # was not cached yet
+    found = _plan_differences(replace(old, chunks=(*old.chunks[:-1], last)), head)
     if found:
         raise ValueError(f"the longer plan differs from the run's in {', '.join(found)}: only the length may change")
 

@@ -1,0 +1,27 @@
+"""What may be approximated so that a video takes less work: pure names, which a plan turns into network calls.
+
+All are off unless asked for; each makes other frames. What each saves and what it does to the pictures of the bundled
+model is in docs/performance.md.
+"""
+
+from collections.abc import Collection
+
+LAST_STEP, CLEAN_ANCHOR, SURVIVORS, POOLED_LOW = "last-step", "clean-anchor", "survivors", "pooled-low"
+
+LEVERS = {
+    LAST_STEP: "no clean pass at HIGH: the keys of a chunk's last step are kept",
+    CLEAN_ANCHOR: "a clean pass at HIGH for the chunks that hold the anchor alone; later ones as last-step",
+    SURVIVORS: "clean passes over those frames alone that later chunks see",
+    POOLED_LOW: "no clean pass at LOW: its keys are those of HIGH, averaged over the tokens that a LOW token covers",
+}
+"""The levers and what they do."""
+
+
+def check_levers(levers: Collection[str]) -> tuple[str, ...]:
+    """The levers in the order of LEVERS; raises ValueError for one that does not exist, or two that exclude another."""
+    for name in levers:
+        if name not in LEVERS:
+            raise ValueError(f'lever "{name}" does not exist: use some of {", ".join(LEVERS)}')
+    if LAST_STEP in levers and CLEAN_ANCHOR in levers:
+        raise ValueError(f"{LAST_STEP} and {CLEAN_ANCHOR} exclude each other: use one of them")
+    return tuple(name for name in LEVERS if name in levers)
