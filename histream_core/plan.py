@@ -95,6 +95,11 @@ class Plan:
         return POOLED_LOW in self.levers
 
     @property
+    def keeps_steps(self) -> bool:
+        """Whether keys of last steps are kept, so that a run that goes on has to know what these began with."""
+        return LAST_STEP in self.levers or CLEAN_ANCHOR in self.levers
+
+    @property
     def cached_scales(self) -> tuple[Scale, ...]:
         """The scales whose caches take a pass of their own."""
         return tuple(scale for scale in self.grids if not (self.pooled_low and scale is Scale.LOW))

@@ -60,8 +60,9 @@ def manifest(a_plan=None, *, model=MODEL, seeds=((0, 1),), sections=None, **sett
 class Run:
     """A session over the tiny models that counts the network's calls: `steps` that denoise, `passes` that cache."""
 
-    def __init__(self, journal, *, model=MODEL, decoder=True, on_call=None, **options):
+    def __init__(self, journal, *, model=MODEL, decoder=True, on_call=None, kv="full", **options):
         self.steps = self.passes = 0
+        self.kv = kv
         self.denoise, self.journal, self.on_call = Denoiser(model), journal, on_call
         vae_decoder = StreamingDecoder(VAE, normalised=False, rollback=False) if decoder else None
         self.session = session.Session(journal, self.stream, vae_decoder, **options)
@@ -72,7 +73,9 @@ class Run:
             Prompt(tiny.text(PROMPTS[section.prompt]), section.first_chunk, section.recache)
             for section in self.journal.manifest.sections
         ]
-        return Stream(a_plan, self.call, make_caches(a_plan, **sizes), noise, prompts, channels=4, given=given)
+        return Stream(
+            a_plan, self.call, make_caches(a_plan, kv=self.kv, **sizes), noise, prompts, channels=4, given=given
+        )
 
     def call(self, latent, step, cache, text):
         if self.on_call:

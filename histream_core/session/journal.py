@@ -1,7 +1,8 @@
 """The folder of a run: its manifest, the clean latent of each finished chunk, snapshots, and a lock.
 
     manifest.json               what the run is
-    chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks
+    chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks; where the plan keeps keys of
+                                last steps, also the noisy one that the last step began with
     snapshots/00012.safetensors the state of caches and VAE before a chunk, where asked for
     texts/0123abcd.safetensors  a prompt's embedding each, where given, so that going on needs no text encoder
     sound.mka                   the sound that goes into the video, where there is one
@@ -77,33 +78,48 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def write(self, index: int, latent: Tensor) -> None:
-        """Put the next chunk's latent [B, C, T, H, W] on the disk, for good.
+    def write(self, index: int, latent: Tensor, noisy: Tensor | None = None) -> None:
+        """Put the next chunk's latent [B, C, T, H, W] on the disk, for good; `noisy` is what its last step began with.
 
         Raises ValueError for one that is not float32 or not finite, and OSError for a full disk: the run is then as
         it was, and can be resumed.
         """
         if index != self.finished or self._first_chunks is not None:
             raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
-        latent = latent.detach().cpu().contiguous()
-        self._check_latent(index, latent, f"chunk {index}")
+        given = {"latent": latent, "noisy": noisy}
+        tensors = {name: given[name].detach().cpu().contiguous() for name in self._names(index)}
+        for tensor in tensors.values():
+            self._check_latent(index, tensor, f"chunk {index}")
         previous = self._recipes[index - 1] if index else ""
         metadata = {
             "format": str(FORMAT),
             "chunk": str(index),
             "previous": previous,
             "recipe": self._recipes[index],
-            "sha256": hash_tensor(latent),
+            **{_checksum(name): hash_tensor(tensor) for name, tensor in tensors.items()},
         }
-        write_whole(chunk_path(self.folder, index), _pack("latent", latent, metadata))
+        write_whole(chunk_path(self.folder, index), _pack(tensors, metadata))
         self.finished += 1
 
     def read(self, index: int) -> Tensor:
         """The latent of a finished chunk, [B, C, T, H, W] float32. DamagedRunError names what is wrong."""
+        return self._read(index)["latent"]
+
+    def read_noisy(self, index: int) -> Tensor:
+        """What the last step of a finished chunk began with, where the plan keeps its keys. Raises as `read` does."""
+        return self._read(index)["noisy"]
+
+    def _names(self, index: int) -> tuple[str, ...]:
+        """The tensors that are kept of a chunk."""
+        plan = self.manifest.plan
+        return ("latent", "noisy") if plan.keeps_steps and plan.chunks[index].steps else ("latent",)
+
+    def _read(self, index: int) -> dict[str, Tensor]:
         path = chunk_path(self.folder, index)
         tensors, metadata = _load(path)
-        if tensors.keys() != {"latent"}:
-            raise DamagedRunError(f"{path} holds {', '.join(tensors) or 'nothing'}: it must hold one latent")
+        if tensors.keys() != {*self._names(index)}:
+            held, wanted = ", ".join(tensors) or "nothing", " and ".join(self._names(index))
+            raise DamagedRunError(f"{path} holds {held}: it must hold one {wanted}")
         previous = self._recipes[index - 1] if index else ""
         wanted = {"format": str(FORMAT), "chunk": str(index), "recipe": self._recipes[index], "previous": previous}
         for name, value in wanted.items():
@@ -112,15 +128,15 @@ class Journal:
                     f"{path} was made by another run or is in the wrong place: its {name} is "
                     f"{metadata.get(name, 'missing')[:16]}, {value[:16]} is right"
                 )
-        latent = tensors["latent"]
-        try:
-            self._check_latent(index, latent, str(path))
-        except ValueError as error:
-            raise DamagedRunError(str(error)) from error
-        if metadata.get("sha256") != hash_tensor(latent):
-            raise DamagedRunError(f"{path} was changed after it was written: its checksum does not fit")
+        for name, tensor in tensors.items():
+            try:
+                self._check_latent(index, tensor, str(path))
+            except ValueError as error:
+                raise DamagedRunError(str(error)) from error
+            if metadata.get(_checksum(name)) != hash_tensor(tensor):
+                raise DamagedRunError(f"{path} was changed after it was written: its checksum does not fit")
         self._recipes[index] = metadata.get("recipe", "")  # of a shared chunk: what the next one has to follow
-        return latent
+        return tensors
 
     def recipe(self, index: int) -> str:
         """The hash of all that a finished chunk's latent depends on."""
@@ -277,7 +293,7 @@ def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
     for text in texts:
         _own_folder(folder / TEXTS)
         path = text_path(folder, hash_tensor(text))
-        write_whole(path, _pack("text", text.detach().cpu().contiguous(), {}))
+        write_whole(path, _pack({"text": text.detach().cpu().contiguous()}, {}))
 
 
 def sound_path(folder: Path, manifest: Manifest) -> Path | None:
@@ -348,9 +364,14 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
 
 
-def _pack(name: str, tensor: Tensor, metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file of one tensor; the library writes metadata in another order every time, this does not."""
-    data = safetensors.torch.save({name: tensor})
+def _checksum(name: str) -> str:
+    """The key of a tensor's checksum in the metadata of a chunk."""
+    return "sha256" if name == "latent" else f"sha256_{name}"
+
+
+def _pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file; the library writes metadata in another order every time, this does not."""
+    data = safetensors.torch.save(dict(tensors))
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps({"__metadata__": dict(metadata)} | json.loads(data[8:start])).encode()
     header += b" " * (-len(header) % 8)

@@ -5,7 +5,7 @@ B batch, C channels, T latent frames, F pixel frames; H W in pixels where frames
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,27 +100,31 @@ class Session:
                 position = chunk.index
                 if position < done:
                     continue
-                journal.write(position, latent)
+                journal.write(position, latent, self._stream.noisy)
                 yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=True)
                 if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
-                    self._save(position)
+                    self._save_whole([position])
         except self.snapshots.cancel:
             if self.snapshots.on_cancel:
-                self._save_interrupted(position)
+                self._save_whole([position + 1, position] if position else [1])
             raise
 
     def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> int:
         """Make the stream, and return the chunk it goes on with."""
-        noise = ChunkSeeds(self.journal.manifest)
-        self._stream = self.make_stream(plan, noise, self._latent)
+        self._stream = self._new_stream(plan)
         if snapshot is None:
             return 0
         try:
             self._stream.restore(_part(snapshot[2], CACHES))
         except (KeyError, ValueError):  # of a shorter run, whose caches had another size
-            self._stream = self.make_stream(plan, noise, self._latent)
+            self._stream = self._new_stream(plan)
             return 0
         return snapshot[0]
+
+    def _new_stream(self, plan: Plan) -> Stream:
+        stream = self.make_stream(plan, ChunkSeeds(self.journal.manifest), self._latent)
+        stream.given_noisy = lambda chunk: self.journal.read_noisy(chunk.index)
+        return stream
 
     def _latent(self, chunk: Chunk) -> Tensor:
         if chunk.index < self.journal.finished:
@@ -162,16 +166,17 @@ class Session:
             state |= {VAE + name: tensor for name, tensor in self.decoder.snapshot().items()}
         self.journal.write_snapshot(position, self._decoded or 0, state)
 
-    def _save_interrupted(self, position: int) -> None:
-        """The same after the stream was stopped anywhere behind chunk `position`, if its state is whole.
+    def _save_whole(self, positions: Sequence[int]) -> None:
+        """The same for the first of these chunks all of whose past the caches hold, if there is one.
 
-        It is where every cache holds all that a chunk looks at: the next one, or else this one.
+        It need not be there: a stream is stopped anywhere, and a lean cache keeps a last step over what is past.
         """
         held = set(self._stream.snapshot()["window.frames"].tolist())
         held = held.intersection(*(cache.frames for cache in self._stream.caches.values()))
-        for chunk in reversed(self.journal.manifest.plan.chunks[max(1, position) : position + 2]):
-            if held.issuperset(chunk.context):
-                self._save(chunk.index)
+        for position in positions:
+            chunks = self.journal.manifest.plan.chunks[position : position + 1]
+            if any(held.issuperset(chunk.context) for chunk in chunks):
+                self._save(position)
                 return
 
 

@@ -68,6 +68,7 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, 
     left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
+    latents *= 1 + plan.keeps_steps
     beside = LATENT_COPIES * latents + SOUND_COPIES * len(sound or b"")
     if format.is_sequence:
         check_space(place, format, settings.size, left, beside=beside)
