@@ -19,7 +19,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .wan_vae import LATENT_MEAN, LATENT_STD
+from .transfer import download, upload
+from .wan_vae import LATENT_MEAN, LATENT_STD, CausalConv3d
 
 HISTORY_FRAMES = 2  # what a causal kernel of 3 looks back
 SLICE_FRAMES = 2  # frames that go through large grids together: history needs no copy, working memory is halved
@@ -99,7 +100,7 @@ def latent_statistics(like: Tensor) -> tuple[Tensor, Tensor]:
 def weight_dtype(vae: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
     """The dtype to compute in: the one asked for, else that of the weights."""
     stored = next(vae.parameters()).dtype
-    casts = getattr(vae.conv1, "comfy_cast_weights", False)  # the host's layers may cast weights to the input
+    casts = any(getattr(m, "comfy_cast_weights", False) for m in vae.modules())  # the host's layers may, to the input
     if dtype is None or dtype == stored or casts:
         return dtype or stored
     raise ValueError(
@@ -113,6 +114,8 @@ class StreamingDecoder:
     `normalised`: latents come as the sampler makes them (mean 0, std 1 per channel); False: raw VAE latents.
     `rollback`: a decode that fails leaves the stream where it was, and can be tried again; this holds the old and the
     new history side by side while a call runs. False holds one history, and a failure asks for `reset()`.
+    `channels_last`: compute with the channels of a pixel side by side, as some GPUs' convolutions like it; weights of
+    core's own modules are laid out so once. The same but for the last bits.
     """
 
     def __init__(
@@ -122,11 +125,15 @@ class StreamingDecoder:
         dtype: torch.dtype | None = None,
         normalised: bool = True,
         rollback: bool = True,
+        channels_last: bool = False,
     ) -> None:
         self.vae = vae
         self.dtype = weight_dtype(vae, dtype)
         self.normalised = normalised
         self.rollback = rollback
+        self.channels_last = channels_last
+        if channels_last:
+            lay_out_channels_last(vae)
         self._still = still_kernels(vae.decoder)
         self.reset()
 
@@ -150,6 +157,11 @@ class StreamingDecoder:
         """Bytes of history held between calls; `vae_cache_bytes` from the third latent frame on."""
         return self._history.nbytes
 
+    @property
+    def memory_frames(self) -> int:
+        """How many latent frames back a decoded frame can remember: what `warm_up` needs."""
+        return memory_frames(self.vae)
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """The stream's next latents [B, C, T, H, W] to pixels [B, 3, F, 8H, 8W] about [-1, 1], not clamped.
@@ -158,22 +170,28 @@ class StreamingDecoder:
         overflows (half precision on weights that need more range).
         """
         self._check(latents)
-        x = latents
-        if self.normalised:
-            mean, std = latent_statistics(latents)
-            x = x.float() * std + mean
         history = self._history.copy() if self.rollback else self._history
         first = self._shape is None
         self._failed = not self.rollback  # until this call has got through
         pieces = []
-        for frame in x.to(self.dtype).split(1, dim=2):
-            pieces.append(self._rise(self.vae.conv2(frame), decoder_layers(self.vae), history, first=first))
+        for frame in self._scaled(latents).to(self.dtype).split(1, dim=2):
+            if self.channels_last:
+                frame = frame.to(memory_format=torch.channels_last_3d)
+            pieces.append(self._decode_frame(frame, history, first=first))
             first = False
         pixels = torch.cat(pieces, dim=2)
         if not torch.isfinite(pixels).all():
             raise ValueError(f"the VAE made NaN or infinite pixels in {self.dtype}: run it in float32 or bfloat16")
         self._history, self._shape, self._failed = history, stream_shape(latents), False
         return pixels
+
+    def park(self) -> None:
+        """Move the memory between two calls to main memory; nothing waits for it."""
+        self._history.frames = {conv: download(x) for conv, x in self._history.frames.items()}
+
+    def fetch(self, device: torch.device | str) -> None:
+        """Bring it back to where to decode."""
+        self._history.frames = {conv: upload(x, device) for conv, x in self._history.frames.items()}
 
     def snapshot(self) -> dict[str, Tensor]:
         """The memory between two calls as tensors, not copied; empty before the first call."""
@@ -200,6 +218,17 @@ class StreamingDecoder:
         if not torch.isfinite(latents).all():
             raise ValueError("the latents hold NaN or infinity: sample in float32 or bfloat16, or check the weights")
 
+    def _scaled(self, latents: Tensor) -> Tensor:
+        """The latents as the network wants them."""
+        if not self.normalised:
+            return latents
+        mean, std = latent_statistics(latents)
+        return latents.float() * std + mean
+
+    def _decode_frame(self, frame: Tensor, history: History, *, first: bool) -> Tensor:
+        """One latent frame [B, C, 1, H, W] to its pixels [B, 3, F, 8H, 8W]; `first` of a stream is one, others four."""
+        return self._rise(self.vae.conv2(frame), decoder_layers(self.vae), history, first=first)
+
     def _rise(self, x: Tensor, layers: list[nn.Module], history: History, *, first: bool) -> Tensor:
         for i, layer in enumerate(layers):
             mode = getattr(layer, "mode", None)
@@ -222,6 +251,17 @@ def decoder_layers(vae: nn.Module) -> list[nn.Module]:
     """The decoder of a Wan VAE as one flat list."""
     d = vae.decoder
     return [d.conv1, *d.middle, *d.upsamples, *d.head]
+
+
+def lay_out_channels_last(vae: nn.Module) -> None:
+    """Lay out the weights of plain convolutions with channels last, in place; those that a host moves stay as they are.
+
+    The values do not change.
+    """
+    formats = {nn.Conv2d: torch.channels_last, CausalConv3d: torch.channels_last_3d}
+    for conv in vae.modules():
+        if type(conv) in formats:
+            conv.weight.data = conv.weight.data.to(memory_format=formats[type(conv)])
 
 
 def stream_shape(x: Tensor) -> tuple[int, ...]:

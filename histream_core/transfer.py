@@ -22,6 +22,13 @@ def upload(x: Tensor, device: torch.device | str | None) -> Tensor:
     return x.to(device, non_blocking=device.type in NON_BLOCKING)
 
 
+def download(x: Tensor) -> Tensor:
+    """`x` in main memory, pinned where a CUDA device copies it when it gets there; read it only behind that."""
+    if x.device.type != "cuda":
+        return x.cpu()
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+
+
 class Beside:
     """Copies that run beside what a CUDA device computes, one after the other; elsewhere they simply run."""
 
