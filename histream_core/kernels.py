@@ -1,14 +1,21 @@
 """From what was chosen for speed to what computes: the attention, and the forward of a layer."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from .attention import Attention, choose_attention
 from .linears import choose_linears
+from .plan import Plan
 from .speed import Speed
-from .wan import RunBlock, run_block
+from .wan import Forward, RunBlock, forward_chunk, run_block
+
+Tell = Callable[[str], None]
+
+_warn = logging.getLogger(__name__).warning
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,26 @@ class Kernels:
     run_block: RunBlock
     in_use: Mapping[str, str]
     """What was chosen, by its name in `Speed`, in words: said once for each run."""
+    compiler: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `torch.compile`, its backend among them; none: layers are not compiled."""
+    graphs: bool = False
+    """Whether passes at LOW are replayed as CUDA graphs."""
+
+    def block_forward(self, plan: Plan, *, tell: Tell = _warn) -> RunBlock:
+        """The forward of a layer in a run of `plan`. Where compiling fails it runs as it is, and `tell` says so."""
+        if not self.compiler:
+            return self.run_block
+        from .compiled import CompiledBlocks  # takes a second
+
+        return CompiledBlocks(plan, tell, run_block=self.run_block, **self.compiler)
+
+    def low_forward(self, *, tell: Tell = _warn) -> Forward:
+        """`forward_chunk` at LOW in a run. Where it cannot be recorded it runs as it is, and `tell` says so."""
+        if not self.graphs:
+            return forward_chunk
+        from .graphs import CudaRecorder, GraphedForward
+
+        return GraphedForward(CudaRecorder(), tell)
 
 
 def choose_kernels(
@@ -30,4 +57,8 @@ def choose_kernels(
     """
     attention, words = choose_attention(speed.attention, device, dtype, host=host)
     block, linears = choose_linears(speed.linears, device, run_block)
-    return Kernels(attention, block, {"attention": words, "linears": linears})
+    if speed.graphs != "off" and device.type != "cuda":
+        raise ValueError(f"graphs {speed.graphs} needs a CUDA device, and this is {device.type}: choose graphs off")
+    in_use = {"attention": words, "linears": linears, "compile": speed.compile, "graphs": speed.graphs}
+    compiler = {} if speed.compile == "off" else {"backend": speed.compile}
+    return Kernels(attention, block, in_use, compiler, graphs=speed.graphs == "low")

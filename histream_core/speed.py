@@ -19,8 +19,21 @@ LINEARS = {
     "plain": "as the weights are",
     "fp8": "the layers' matrix products in FP8; other frames, a little",
 }
+COMPILE = {
+    "off": "layers run as they are written",
+    "inductor": "layers compiled by torch.compile: a wait before the first chunk of the first run; last bits differ",
+}
+GRAPHS = {
+    "off": "every kernel is asked for one by one",
+    "low": "passes at LOW are recorded once and replayed, on CUDA devices; the same frames",
+}
 
-CHOICES: Mapping[str, Mapping[str, str]] = {"attention": ATTENTION, "linears": LINEARS}
+CHOICES: Mapping[str, Mapping[str, str]] = {
+    "attention": ATTENTION,
+    "linears": LINEARS,
+    "compile": COMPILE,
+    "graphs": GRAPHS,
+}
 """What the fields of `Speed` may be, in words."""
 
 APPROXIMATE = {"attention": ("sage", "int8"), "linears": ("fp8",)}
@@ -33,6 +46,8 @@ class Speed:
 
     attention: str = "auto"
     linears: str = "plain"
+    compile: str = "off"
+    graphs: str = "off"
 
     def __post_init__(self):
         for name, options in CHOICES.items():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .attention import Attention, sdpa
 from .cache import KVCache, Pages, attend
 from .rope import rotate
-from .schedule import Step
+from .schedule import Scale, Step
 
 FREQUENCY_BASE = 10000
 
@@ -24,6 +24,9 @@ Keys = tuple[Tensor, Tensor]
 
 RunBlock = Callable[[nn.Module, Tensor, Tensor, Pages, Keys, Attention, float], Tensor]
 """`run_block`, or a compiled one."""
+
+Forward = Callable[..., Tensor | None]
+"""`forward_chunk`, or what replays it."""
 
 
 class Text:
@@ -162,14 +165,18 @@ class Denoiser:
         dtype: torch.dtype = torch.float32,
         attention: Attention = sdpa,
         block_forward: RunBlock | None = None,
+        low_forward: Forward = forward_chunk,
     ):
+        """`low_forward` stands in for `forward_chunk` at LOW."""
         self.model, self.dtype, self.attention, self.block_forward = model, dtype, attention, block_forward
+        self.low_forward = low_forward
 
     @torch.inference_mode()
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W], in the latent's dtype."""
         timestep = torch.full(latent.shape[:1], step.timestep, device=latent.device)
-        flow = forward_chunk(
+        forward = self.low_forward if step.scale is Scale.LOW else forward_chunk
+        flow = forward(
             self.model,
             latent.to(self.dtype),
             timestep,

@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .writers import Closing, Writer
@@ -26,6 +27,7 @@ class Times:
     """What the writer's thread worked."""
     wait: float = 0.0
     """What the other two waited for the writer."""
+    _unsettled: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
 
     @property
     def bottleneck(self) -> str:
@@ -35,13 +37,39 @@ class Times:
         return "denoise" if self.denoise >= self.decode else "decode"
 
     @contextlib.contextmanager
-    def count(self, work: str) -> Iterator[None]:
-        """Add the seconds a block takes to `work`, the name of a field."""
+    def count(self, work: str, *, device: torch.device | None = None) -> Iterator[None]:
+        """Add the seconds a block takes to `work`, the name of a field.
+
+        Those that a CUDA `device` takes are added by `settle`: the block is over before the device is through.
+        """
+        if device is not None and device.type == "cuda":
+            with self._count_on(device, work):
+                yield
+            return
         start = time.perf_counter()
         try:
             yield
         finally:
-            setattr(self, work, getattr(self, work) + time.perf_counter() - start)
+            self._add(work, time.perf_counter() - start)
+
+    def settle(self) -> None:
+        """Wait until the devices are through with what was counted on them, and add it."""
+        for work, start, end in self._unsettled:
+            end.synchronize()
+            self._add(work, start.elapsed_time(end) / 1000)
+        self._unsettled.clear()
+
+    @contextlib.contextmanager
+    def _count_on(self, device: torch.device, work: str) -> Iterator[None]:
+        stream = torch.cuda.current_stream(device)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record(stream)
+        yield
+        end.record(stream)
+        self._unsettled.append((work, start, end))
+
+    def _add(self, work: str, seconds: float) -> None:
+        setattr(self, work, getattr(self, work) + seconds)
 
 
 class BackgroundWriter(Closing):

@@ -9,6 +9,8 @@ TOOLTIPS = {
     "attention": "Which library computes attention, three quarters of the work at 1080p. What is not installed is "
     "refused, and the run says what it uses.",
     "linears": "What the matrix products of the layers are computed in.",
+    "compile": "Whether the layers are compiled. What cannot be compiled runs as it is, and the run says so.",
+    "graphs": "Whether CUDA graphs spare the CPU the work of asking for kernels one by one.",
 }
 
 
