@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ..cost import Cost
+from ..levers import LEVERS
 from ..plan import Plan, latent_frames, make_plan
 from ..presets import Preset
 from ..rope import TemporalPolicy
@@ -102,6 +103,8 @@ def ablations(
     derived = replace(preset, ntk_low=None, ntk_high=None)
     what = "NTK factor sqrt(tokens / trained tokens), at least 1"
     yield Ablation("ntk-sqrt", what, make_plan(derived, BASE, width=size[0], height=size[1], num_frames=length))
+    for lever, what in LEVERS.items():
+        yield Ablation(lever, what, plan(BASE, levers=[lever]))
 
 
 def twins(rows: Sequence[Ablation]) -> dict[str, str]:
