@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..decode import StreamingDecoder, memory_frames, to_frames
+from ..decode import StreamingDecoder, to_frames
 from ..noise import Noise
 from ..plan import Chunk, Plan, replay
 from ..stream import Given, Stream
@@ -147,7 +147,7 @@ class Session:
     def _warm_up(self, chunk: Chunk) -> None:
         """Give the VAE the frames before a chunk, as far back as its memory reaches."""
         start = chunk.frames.start
-        seen = range(max(0, start - memory_frames(self.decoder.vae)), start)
+        seen = range(max(0, start - self.decoder.memory_frames), start)
         self.decoder.warm_up(self.journal.frames(seen).to(self._device), start=seen.start)
 
     def _restore_decoder(self, tensors: dict[str, Tensor], decoded: int) -> None:
