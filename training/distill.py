@@ -19,7 +19,7 @@ from training import loop, protocol, repa
 from training.data import Bank, Clips, Drawing, cell_weights
 from training.dit_forward import CHUNK
 from training.forward import Bidirectional, Flow, guided, hidden_state, spread
-from training.network import Trainee, begin
+from training.network import Trainee, add_optimiser, begin
 from training.protocol import Protocol, draw_sigma
 from training.rng import Rng
 from training.rollout import Rolled, choose_steps, rollout, until
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     loop.add_arguments(parser, lr=3e-4)
     protocol.add_arguments(parser)
+    add_optimiser(parser)
     add_drawing(parser)
     parser.add_argument("--noise-coupled", action="store_true", help="for regression: the noise decides the place")
     parser.add_argument("--begin", type=Path, required=True, help="checkpoint of the student")
@@ -132,7 +133,7 @@ def distillation(args: argparse.Namespace):
     bank, low = Bank.load(args.bank, args.device, largest=grids[Scale.HIGH][0]), grids[Scale.LOW][0]
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, dropout=0)
     features = bank.geometry.shape[-1] if args.repa_weight else 0
-    student = Trainee(loop.seeded(args, lambda: begin(args.begin, features)), args.lr)
+    student = Trainee(loop.seeded(args, lambda: begin(args.begin, features)), args.lr, args.optimiser)
     parts = {"network": student, "rng": rng}
     forcing = TeacherForcing(student.network, setting.protocol, args.modes, args.device)
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}
@@ -140,7 +141,7 @@ def distillation(args: argparse.Namespace):
         teacher, copy = (begin(args.teacher).to(args.device) for _ in range(2))
         ropes = setting.protocol.ropes(teacher.config, args.device)
         real, fake = Bidirectional(teacher.requires_grad_(False), ropes), Bidirectional(copy, ropes)
-        parts["fake"] = critic = Trainee(copy, args.fake_lr)
+        parts["fake"] = critic = Trainee(copy, args.fake_lr, args.optimiser)
 
     def learn_fake(clips: Clips, moment: loop.Moment) -> Tensor:
         """The fake score learns what the student makes now."""

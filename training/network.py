@@ -1,5 +1,6 @@
 """What the stages train: a transformer and its text encoder as one network, with an optimiser and an average."""
 
+import argparse
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from training.muon import Muon
 
 DEMO = WanConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=4, text_dim=TEXT_DIM)
 AVERAGE_DECAY = 0.995
+OPTIMISERS = ("adamw", "muon")
+"""Muon learns more from a large batch, AdamW more in a second of a CPU."""
 
 
 class Network(nn.Module):
@@ -39,13 +42,16 @@ class Network(nn.Module):
 class Trainee:
     """A network in training: its optimiser, its moving average, and how it takes a step."""
 
-    def __init__(self, network: Network, lr: float) -> None:
-        """`lr` is Muon's, of the matrices; tables, vectors and the ends of the network take AdamW at a third of it."""
+    def __init__(self, network: Network, lr: float, optimiser: str = "adamw") -> None:
+        """`optimiser` is one of OPTIMISERS; "muon" takes the matrices at `lr`, and the rest AdamW at a third of it."""
         self.network = network
         named = dict(network.named_parameters())
-        matrices = {k for k, p in named.items() if p.ndim == 2 and (".blocks." in k or "time_projection" in k)}
+        muon = optimiser == "muon"
+        matrices = {k for k, p in named.items() if muon and p.ndim == 2 and (".blocks." in k or "time_projection" in k)}
         self.others = [p for k, p in named.items() if k not in matrices]
-        self.optimiser = Muon([named[k] for k in named if k in matrices], self.others, lr=lr, other_lr=lr / 3)
+        self.optimiser = Muon(
+            [named[k] for k in named if k in matrices], self.others, lr=lr, other_lr=lr / 3 if muon else lr
+        )
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.updates = 0
 
@@ -77,6 +83,10 @@ class Trainee:
             value.copy_(state["average"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates = state["updates"]
+
+
+def add_optimiser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default="adamw", help="of the network's matrices")
 
 
 def begin(path: Path, features: int = 0) -> Network:

@@ -19,7 +19,7 @@ from training import loop, protocol, repa
 from training.data import CHANNELS, Bank, Clips, Drawing, Pairs, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow
 from training.forward import hidden_state, spread
-from training.network import Network, Trainee, begin
+from training.network import Network, Trainee, add_optimiser, begin
 from training.protocol import Protocol
 from training.rng import Rng
 from training.train_teacher import add_drawing
@@ -117,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     loop.add_arguments(parser, lr=2e-3)
     protocol.add_arguments(parser)
+    add_optimiser(parser)
     add_drawing(parser)
     parser.add_argument("--noise-coupled", action="store_true", help="the noise decides where a clip starts")
     parser.add_argument("--begin", type=Path, required=True, help="checkpoint of the teacher, or of a student")
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
     network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
-    trainee = Trainee(network, args.lr)
+    trainee = Trainee(network, args.lr, args.optimiser)
     forcing = TeacherForcing(network, setting, args.modes, args.device)
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}
     fade = args.places > 1 and not args.noise_coupled

@@ -15,7 +15,7 @@ from histream_core.wan_model import WanConfig
 from training import loop, protocol, repa
 from training.data import Bank, Clips, Drawing, cell_weights
 from training.forward import Bidirectional, hidden_state, spread
-from training.network import DEMO, Network, Trainee, begin
+from training.network import DEMO, Network, Trainee, add_optimiser, begin
 from training.protocol import draw_sigma
 from training.rng import Rng
 
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     loop.add_arguments(parser, lr=3e-3)
     protocol.add_arguments(parser)
+    add_optimiser(parser)
     add_network(parser)
     add_drawing(parser)
     parser.add_argument("--bank", type=Path, required=True)
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = bank.geometry.shape[-1] if args.repa_weight else 0
     config = WanConfig(args.dim, args.ffn_dim, args.heads, args.layers, text_dim=DEMO.text_dim)
     network = loop.seeded(args, lambda: begin(args.begin, features) if args.begin else Network(config, features))
-    trainee = Trainee(network, args.lr)
+    trainee = Trainee(network, args.lr, args.optimiser)
     flow = Bidirectional(network, setting.ropes(network.config, args.device, tuple(grids)))
 
     def step(moment: loop.Moment) -> loop.Losses:
