@@ -60,5 +60,6 @@ def choose_kernels(
     if speed.graphs != "off" and device.type != "cuda":
         raise ValueError(f"graphs {speed.graphs} needs a CUDA device, and this is {device.type}: choose graphs off")
     in_use = {"attention": words, "linears": linears, "compile": speed.compile, "graphs": speed.graphs}
+    in_use["levers"] = " and ".join(speed.levers) or "none"
     compiler = {} if speed.compile == "off" else {"backend": speed.compile}
     return Kernels(attention, block, in_use, compiler, graphs=speed.graphs == "low")

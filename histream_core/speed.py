@@ -1,10 +1,12 @@
-"""What makes a run fast: which kernels compute, and what they may round. One value, chosen before a run.
+"""What makes a run fast: which kernels compute, what they may round, what is left out. Chosen before a run.
 
 The defaults compute as always. What a run made of its choices is said once: `kernels.Kernels.in_use`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from .levers import CLEAN_ANCHOR, LAST_STEP, LEVERS, POOLED_LOW, SURVIVORS
 
 ATTENTION = {
     "auto": "the fastest exact one that needs nothing installed",
@@ -27,16 +29,37 @@ GRAPHS = {
     "off": "every kernel is asked for one by one",
     "low": "passes at LOW are recorded once and replayed, on CUDA devices; the same frames",
 }
+HIGH_KEYS = {
+    "clean": "a clean pass at HIGH over every chunk that others see",
+    **{lever: f"{LEVERS[lever]}; other frames" for lever in (CLEAN_ANCHOR, LAST_STEP)},
+}
+CACHED_FRAMES = {
+    "all": "clean passes over whole chunks",
+    SURVIVORS: f"{LEVERS[SURVIVORS]}; other frames",
+}
+LOW_KEYS = {
+    "clean": "a clean pass at LOW over every chunk that others see",
+    POOLED_LOW: f"{LEVERS[POOLED_LOW]}; other frames",
+}
 
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "attention": ATTENTION,
     "linears": LINEARS,
     "compile": COMPILE,
     "graphs": GRAPHS,
+    "high_keys": HIGH_KEYS,
+    "cached_frames": CACHED_FRAMES,
+    "low_keys": LOW_KEYS,
 }
 """What the fields of `Speed` may be, in words."""
 
-APPROXIMATE = {"attention": ("sage", "int8"), "linears": ("fp8",)}
+APPROXIMATE = {
+    "attention": ("sage", "int8"),
+    "linears": ("fp8",),
+    "high_keys": (CLEAN_ANCHOR, LAST_STEP),
+    "cached_frames": (SURVIVORS,),
+    "low_keys": (POOLED_LOW,),
+}
 """Choices that change frames by more than the last bits of numbers."""
 
 
@@ -48,6 +71,9 @@ class Speed:
     linears: str = "plain"
     compile: str = "off"
     graphs: str = "off"
+    high_keys: str = "clean"
+    cached_frames: str = "all"
+    low_keys: str = "clean"
 
     def __post_init__(self):
         for name, options in CHOICES.items():
@@ -59,6 +85,11 @@ class Speed:
         """The same with the defaults in the place of all that is exact: what a kept run has among its settings."""
         exact = [name for name in CHOICES if getattr(self, name) not in APPROXIMATE.get(name, ())]
         return replace(self, **{name: getattr(DEFAULTS, name) for name in exact})
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """What of the network calls is approximated, of LEVERS: for the plan."""
+        return tuple(lever for lever in LEVERS if lever in (self.high_keys, self.cached_frames, self.low_keys))
 
 
 DEFAULTS = Speed()

@@ -223,7 +223,7 @@ class ChunkSampler:
     """Memory on the device that is needed besides the network's."""
 
     def plan(self, shape: Sequence[int]) -> Plan:
-        return plan_for(self.settings, self.steps, self.window, shape)
+        return plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers)
 
     def make(self, run: HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
         """Make the video; yield the latents that the host is given back, normalised."""

@@ -3,7 +3,7 @@
 They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when the size of the video is known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..histream_core.plan import PIXELS_PER_CELL, Plan, Window, make_plan
@@ -106,7 +106,14 @@ class VideoChoice:
     """What goes into the file as it is, packed by `pack_sound`."""
 
 
-def plan_for(settings: ModelSettings, steps: StepChoice, window: WindowChoice, shape: Sequence[int]) -> Plan:
+def plan_for(
+    settings: ModelSettings,
+    steps: StepChoice,
+    window: WindowChoice,
+    shape: Sequence[int],
+    *,
+    levers: Collection[str] = (),
+) -> Plan:
     """The plan of a LATENT of `shape` [B, 16, T, H, W]; raises ValueError with sizes or numbers that would work."""
     if len(shape) != 5 or shape[1] != 16:
         raise ValueError(
@@ -127,4 +134,5 @@ def plan_for(settings: ModelSettings, steps: StepChoice, window: WindowChoice, s
         ntk_low=settings.ntk_low,
         ntk_high=settings.ntk_high,
         resize=settings.resize,
+        levers=levers,
     )

@@ -9,8 +9,12 @@ TOOLTIPS = {
     "attention": "Which library computes attention, three quarters of the work at 1080p. What is not installed is "
     "refused, and the run says what it uses.",
     "linears": "What the matrix products of the layers are computed in.",
+    "elementwise": "What computes norms and positions between them.",
     "compile": "Whether the layers are compiled. What cannot be compiled runs as it is, and the run says so.",
     "graphs": "Whether CUDA graphs spare the CPU the work of asking for kernels one by one.",
+    "high_keys": "Where what later chunks remember of a finished chunk comes from, at HIGH.",
+    "cached_frames": "Of which frames it is computed.",
+    "low_keys": "Where it comes from at LOW.",
 }
 
 

@@ -10,14 +10,22 @@ from tiny_runs import Run, begin, finish, manifest, plan, same
 from histream_core.plan import lengthen
 from histream_core.session import DamagedRunError, Journal, Snapshots, extend, resume, retry, start
 from histream_core.session.journal import chunk_path
-from histream_core.session.manifest import from_json, recipes, to_json
+from histream_core.session.manifest import differences, from_json, recipes, to_json
+from histream_core.speed import Speed
 
 LEVERS = [["last-step"], ["clean-anchor", "survivors"], ["last-step", "pooled-low"], ["survivors", "pooled-low"]]
 NO_FRAMES = {"decoder": False}
 
 
 def lever_run(levers, num_frames=14):
-    return manifest(plan(num_frames, levers=levers))
+    fields = {
+        "clean-anchor": "high_keys",
+        "last-step": "high_keys",
+        "survivors": "cached_frames",
+        "pooled-low": "low_keys",
+    }
+    speed = Speed(**{fields[lever]: lever for lever in levers})
+    return manifest(plan(num_frames, levers=levers), speed=speed.approximations)
 
 
 @pytest.mark.parametrize("kv", ["full", "lean"])
@@ -76,12 +84,14 @@ def test_a_chunk_that_lacks_what_its_last_step_began_with_is_refused(tmp_path):
 
 
 def test_levers_belong_to_what_a_run_is():
-    """Seen to fail with levers left out of the recipes."""
+    """Of its settings and of its plan alike. Seen to fail where the two may differ."""
     exact, survivors, pooled = (lever_run(levers) for levers in ([], ["survivors"], ["pooled-low"]))
     assert from_json(to_json(survivors)) == survivors
     firsts = {recipes(each)[0] for each in (exact, survivors, pooled)}
     assert len(firsts) == 3
-    assert recipes(replace(survivors, plan=exact.plan)) == recipes(exact)
+    assert differences(exact, survivors)[0] == "the setting cached_frames (survivors, was all)"
+    with pytest.raises(ValueError, match="planned with clean keys, not with survivors: leave that as it is"):
+        replace(exact, settings=survivors.settings)
 
 
 def test_an_exact_run_keeps_latents_alone(tmp_path):

@@ -16,6 +16,7 @@ from ..tiers import TIERS
 from ..wan_model import WAN_1_3B, WAN_14B, WanConfig
 from .memory import add_kv_option
 from .progress import tell
+from .speed import LEVERS, add_speed_options, chosen
 from .videos import add_size_options, plan_video
 from .weights import DEMO
 
@@ -31,6 +32,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_size_options(verb, size="1920x1088")
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
     add_kv_option(verb)
+    add_speed_options(verb, LEVERS)
     verb.add_argument("--vram", metavar="GB", type=float, help="say what would not fit into a card of that size")
     verb.set_defaults(run=run_plan)
     yield verb
@@ -42,7 +44,8 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f"a card of {args.vram:g} GB holds nothing: give --vram 24")
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
-    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames)
+    levers = chosen(args).levers
+    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, levers=levers)
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
     width_of_vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
     cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, **width_of_vae)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -109,7 +109,8 @@ def _make(
     args: argparse.Namespace, source: Source, *, size: tuple[int, int], num_frames: int, fps: float
 ) -> tuple[dict, str]:
     """Refuse what cannot work, load, then sample, decode and write in one loop."""
-    plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames)
+    speed = speed_of(args)
+    plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, levers=speed.levers)
     notes = [*source.notes, *notes]
     noise = SeededNoise(args.seed)
     if args.run_dir:
@@ -121,7 +122,6 @@ def _make(
     check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
     if args.sound:
         check_sound(args.sound, format)
-    speed = speed_of(args)
     weights, (text,) = source.load()
     weights = replace(weights, kv=args.kv, speed=speed)
     check_memory(args, weights, plan)
@@ -156,11 +156,13 @@ def check_output(path: Path, format: Format, *, size: tuple[int, int], fps: floa
     check_space(path.parent, format, size, num_frames)
 
 
-def plan_video(preset: Preset, mode: str, *, size: tuple[int, int], num_frames: int) -> tuple[Plan, list[str]]:
+def plan_video(
+    preset: Preset, mode: str, *, size: tuple[int, int], num_frames: int, levers: Collection[str] = ()
+) -> tuple[Plan, list[str]]:
     """The plan of a video of that size and length, and what had to be changed. Raises ValueError if it cannot be."""
     length = whole_length(num_frames)
     width, height = generated_size(*size)
-    plan = make_plan(preset, mode, width=width, height=height, num_frames=latent_frames(length))
+    plan = make_plan(preset, mode, width=width, height=height, num_frames=latent_frames(length), levers=levers)
     notes = []
     if length != num_frames:
         notes.append(f"{num_frames} frames is not of the form 4n + 1: {length} are made")

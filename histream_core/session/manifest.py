@@ -114,6 +114,12 @@ class Manifest:
                 raise ValueError(f"each {name} must begin after the one before it, the first at chunk 0, got {firsts}")
         for seed in self.seeds:
             SeededNoise(seed.seed)
+        planned, chosen = self.plan.levers, self.settings.speed.levers
+        if planned != chosen:
+            raise ValueError(
+                f"the run is planned with {' and '.join(planned) or 'clean keys'}, not with "
+                f"{' and '.join(chosen) or 'clean keys'}: leave that as it is, or begin a new run"
+            )
 
     def section(self, chunk: int) -> Section:
         """The section that a chunk belongs to."""
@@ -145,7 +151,6 @@ def recipes(manifest: Manifest) -> list[str]:
         [plain(getattr(plan, name)) for name in ("grids", "ntk", "window", "temporal", "resize")],
         manifest.settings.dtype,
         *(["fp8_kv"] if manifest.settings.fp8_kv else []),
-        *([plan.levers] if plan.levers else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
