@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .rope import Rope, TemporalPolicy, rotate
+from .rope import Rope, Rotate, TemporalPolicy, rotate
 from .transfer import upload
 
 _STRANGER = "it belongs to another model, size or window"
@@ -36,18 +36,21 @@ class Pages(NamedTuple):
     """Pages of the same layer at a lower resolution, which take what is staged here too, averaged."""
 
 
-def attend(pages: Pages, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to."""
-    rotated = _stage(pages, k, v)
+def attend(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate = rotate) -> tuple[Tensor, Tensor]:
+    """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to.
+
+    `rotate` stands in for `rope.rotate`.
+    """
+    rotated = _stage(pages, k, v, rotate)
     if pages.pooled is not None:
-        _stage(pages.pooled, *(pool(x, pages.grid, pages.pooled.grid) for x in (k, v)))
+        _stage(pages.pooled, *(pool(x, pages.grid, pages.pooled.grid) for x in (k, v)), rotate)
     if pages.visible is None:
         return rotated, v
     keys, values = pages.k[:, pages.visible], pages.v[:, pages.visible]
     return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
 
 
-def _stage(pages: Pages, k: Tensor, v: Tensor) -> Tensor:
+def _stage(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate) -> Tensor:
     """Write keys and values into the pages of the current frames; return the keys, rotated."""
     rotated = rotate(k, pages.table)
     by_frame = (pages.written.shape[0], -1)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from .attention import Attention, choose_attention
+from .elementwise import choose_elementwise
 from .linears import choose_linears
 from .plan import Plan
-from .speed import Speed
+from .speed import CHOICES, Speed
 from .wan import Forward, RunBlock, forward_chunk, run_block
 
 Tell = Callable[[str], None]
@@ -56,10 +57,10 @@ def choose_kernels(
     `host` is the attention of the program that this runs in, and its name, if it has one.
     """
     attention, words = choose_attention(speed.attention, device, dtype, host=host)
-    block, linears = choose_linears(speed.linears, device, run_block)
+    block, linears = choose_linears(speed.linears, device, choose_elementwise(speed.elementwise, run_block))
     if speed.graphs != "off" and device.type != "cuda":
         raise ValueError(f"graphs {speed.graphs} needs a CUDA device, and this is {device.type}: choose graphs off")
-    in_use = {"attention": words, "linears": linears, "compile": speed.compile, "graphs": speed.graphs}
+    in_use = {name: getattr(speed, name) for name in CHOICES} | {"attention": words, "linears": linears}
     in_use["levers"] = " and ".join(speed.levers) or "none"
     compiler = {} if speed.compile == "off" else {"backend": speed.compile}
     return Kernels(attention, block, in_use, compiler, graphs=speed.graphs == "low")

@@ -3,6 +3,7 @@
 B batch, L tokens, N heads, D head dim, T latent frames.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,10 @@ class Rope:
         time = time[:, None, None].expand(-1, height, width, -1, -1, -1)
         space = self._space[None].expand(len(times), -1, -1, -1, -1, -1)
         return torch.cat([time, space], dim=3).flatten(0, 2).unsqueeze(1)
+
+
+Rotate = Callable[[Tensor, Tensor], Tensor]
+"""`rotate`, or what stands in for it."""
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ LINEARS = {
     "plain": "as the weights are",
     "fp8": "the layers' matrix products in FP8; other frames, a little",
 }
+ELEMENTWISE = {
+    "plain": "PyTorch's kernels, one after the other",
+    "fused": "comfy-kitchen's, fused, which ComfyUI brings; last bits differ",
+}
 COMPILE = {
     "off": "layers run as they are written",
     "inductor": "layers compiled by torch.compile: a wait before the first chunk of the first run; last bits differ",
@@ -45,6 +49,7 @@ LOW_KEYS = {
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "attention": ATTENTION,
     "linears": LINEARS,
+    "elementwise": ELEMENTWISE,
     "compile": COMPILE,
     "graphs": GRAPHS,
     "high_keys": HIGH_KEYS,
@@ -69,6 +74,7 @@ class Speed:
 
     attention: str = "auto"
     linears: str = "plain"
+    elementwise: str = "plain"
     compile: str = "off"
     graphs: str = "off"
     high_keys: str = "clean"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, sdpa
 from .cache import KVCache, Pages, attend
-from .rope import rotate
+from .elementwise import PLAIN, Elementwise, modulate
 from .schedule import Scale, Step
 
 FREQUENCY_BASE = 10000
@@ -106,7 +106,14 @@ def forward_chunk(
 
 
 def run_block(
-    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
+    block: nn.Module,
+    x: Tensor,
+    time6: Tensor,
+    pages: Pages,
+    text: Keys,
+    attention: Attention,
+    attention_scale: float,
+    elementwise: Elementwise = PLAIN,
 ) -> Tensor:
     """One layer, [B, L, dim] to the same: `x` is overwritten and comes back, keys and values are staged in `pages`.
 
@@ -114,20 +121,20 @@ def run_block(
     and chunks of one shape.
     """
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(block, x, time6)
-    y = torch.addcmul(shift, block.norm1(x), 1 + scale)
+    y = elementwise.modulate(block.norm1, x, shift, scale)
     q, (k, v) = _queries(block.self_attn, y), _keys(block.self_attn, y)
-    q = rotate(q, pages.table)
-    y = attention(q if attention_scale == 1 else q * attention_scale, *attend(pages, k, v))
+    q = elementwise.rotate_(q, pages.table)
+    y = attention(q if attention_scale == 1 else q * attention_scale, *attend(pages, k, v, elementwise.rotate))
     x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
     x.add_(_cross_attend(block.cross_attn, block.norm3(x), text, attention))
-    y = block.ffn(torch.addcmul(ffn_shift, block.norm2(x), 1 + ffn_scale))
+    y = block.ffn(elementwise.modulate(block.norm2, x, ffn_shift, ffn_scale))
     return x.addcmul_(y, ffn_gate)
 
 
 def stage_block(block: nn.Module, x: Tensor, time6: Tensor, pages: Pages) -> None:
     """As much of a layer as its keys and values take."""
     shift, scale, *_ = _modulation(block, x, time6)
-    attend(pages, *_keys(block.self_attn, torch.addcmul(shift, block.norm1(x), 1 + scale)))
+    attend(pages, *_keys(block.self_attn, modulate(block.norm1, x, shift, scale)))
 
 
 def _modulation(block: nn.Module, x: Tensor, time6: Tensor) -> tuple[Tensor, ...]:
