@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from types import FunctionType
 
 import torch
@@ -110,7 +111,7 @@ class CompiledBlocks:
         key = self.run_block, self.backend, options, torch.is_inference_mode_enabled(), kind
         if key not in _compiled:
             function = _copy_of(self.run_block, f"{self.run_block.__name__}_{len(_compiled)}")
-            settings = {"dynamic": False, "fullgraph": True, "backend": self.backend} | self.options
+            settings = {"dynamic": False, "fullgraph": True, "backend": self.backend} | deepcopy(self.options)
             try:
                 _compiled[key] = torch.compile(function, **settings)
             except RuntimeError as error:  # this Python, or this system, has no compiler

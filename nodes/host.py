@@ -19,16 +19,19 @@ import latent_preview
 import server
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.wan.vae import WanVAE as HostWanVAE
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from comfy_execution.utils import get_executing_context
 from torch import Tensor, nn
 
 from ..histream_core.cache import KVCache
-from ..histream_core.decode import StreamingDecoder, to_frames
+from ..histream_core import decoders
+from ..histream_core.decode import to_frames
 from ..histream_core.kernels import Kernels
 from ..histream_core.noise import Noise, SeededNoise
 from ..histream_core.plan import PIXELS_PER_CELL, Plan
-from ..histream_core.schedule import Step, Steps
+from ..histream_core.schedule import Scale, Step, Steps
 from ..histream_core.speed import DEFAULTS, Speed
 from ..histream_core.stream import Given, Prompt, Stream, make_caches, resize
 from ..histream_core.wan import Text, forward_chunk
@@ -77,6 +80,8 @@ class HostRun:
         self.guider = model.inner_model
         self.base = self.guider.inner_model
         self.kernels = kernels_for(speed, self.guider.model_patcher, self._attend)
+        self.block_forward = self.kernels.block_forward(plan, tell=warn)
+        self.low_forward = self.kernels.low_forward(tell=warn)
         self.batch = batch
         self.prompt = Prompt(self._text())
         self.previewer = previewer
@@ -89,6 +94,8 @@ class HostRun:
             kind: {key: list(wrappers) for key, wrappers in by_key.items()}
             for kind, by_key in transformer_options.get("wrappers", {}).items()
         }
+        # It would compile the whole model, this run's state with it; `kernels_for` compiles the layers in its place.
+        transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
         self.extra_args = extra_args
 
@@ -154,7 +161,8 @@ class HostRun:
         self._transformer_options = transformer_options
         transformer_options["total_blocks"] = len(executor.class_obj.blocks)
         transformer_options["block_type"] = "double"
-        flow = forward_chunk(
+        forward = self.low_forward if step.scale is Scale.LOW else forward_chunk
+        flow = forward(
             executor.class_obj,
             x,
             timestep,
@@ -164,7 +172,7 @@ class HostRun:
             attention_scale=step.attention_scale,
             cache_pass=step.sigma == 0,
             on_block=on_block,
-            block_forward=self.kernels.run_block,
+            block_forward=self.block_forward,
         )
         return torch.zeros_like(x) if flow is None else flow
 
@@ -380,14 +388,30 @@ def decode_still(vae, latent: Tensor):
     """
     shrink = min(1, PREVIEW_CELLS / max(latent.shape[-2:]))
     latent = resize(latent, tuple(max(1, round(cells * shrink)) for cells in latent.shape[-2:]))
-    decoder = StreamingDecoder(vae_module(vae), dtype=vae.vae_dtype, normalised=False)
+    decoder = open_decoder(vae, normalised=False)
     return latent_preview.preview_to_image(to_frames(decoder.decode(latent.to(vae.device)))[0, 0], do_scale=False)
+
+
+def open_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> decoders.Decoder:
+    """The decoder for a VAE, as far as `speed` chooses one.
+
+    A TAEHV in float16 the host takes for that of another model; here it is Wan's, which wants latents as sampled.
+    """
+    module = vae.first_stage_model
+    return decoders.open_decoder(
+        vae_module(vae),
+        dtype=vae.vae_dtype,
+        normalised=normalised,
+        raw_latents=getattr(module, "latent_format", None) is None,
+        channels_last=speed.vae_layout == "channels-last",
+        strips=int(speed.vae_strips),
+    )
 
 
 def vae_module(vae) -> nn.Module:
     """The modules to decode with: the host's, or on a CPU core's own around the same weights, several times faster."""
     module = vae.first_stage_model
-    if vae.device.type != "cpu" or vae.vae_dtype != torch.float32:
+    if not isinstance(module, HostWanVAE) or vae.device.type != "cpu" or vae.vae_dtype != torch.float32:
         return module
     return WanVAE.from_state_dict(module.state_dict())
 

@@ -3,7 +3,10 @@
 B batch, L tokens, N heads, D head dim.
 """
 
+from dataclasses import replace
+
 import comfy.ldm.modules.attention as host_attention
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
 from ..histream_core.attention import Attention, is_hopper
@@ -25,7 +28,21 @@ def kernels_for(speed: Speed, model, attend: Attention) -> Kernels:
     plain = chosen is host_attention.attention_pytorch and not override
     if speed.attention == "auto" and plain and is_hopper(model.load_device):
         host = None  # the host would use the same kernels, in another order
-    return choose_kernels(speed, model.load_device, model.model.get_dtype_inference(), host=host)
+    kernels = choose_kernels(speed, model.load_device, model.model.get_dtype_inference(), host=host)
+    if override and kernels.graphs:
+        in_use = {**kernels.in_use, "graphs": "off, since another node's attention may be another one in each step"}
+        kernels = replace(kernels, graphs=False, in_use=in_use)
+    return compiled_as_asked(kernels, model)
+
+
+def compiled_as_asked(kernels: Kernels, model) -> Kernels:
+    """The same, the layers compiled as a TorchCompileModel node on the MODEL says, or one that works as it does."""
+    asked = model.model_options.get(TORCH_COMPILE_KWARGS)
+    if not asked:
+        return kernels
+    compiler = {name: asked[name] for name in ("backend", "mode", "options") if asked.get(name)}
+    in_use = {**kernels.in_use, "compile": f"{asked['backend']}, as a node on the MODEL says"}
+    return replace(kernels, compiler=compiler, in_use=in_use)
 
 
 def in_use(speed: Speed, model) -> dict[str, str]:
