@@ -56,6 +56,8 @@ class Cost:
     """One of TIERS: how keys and values lie in memory."""
     unified: bool = False
     """Whether the device's memory is main memory."""
+    text_tokens: int = MAX_TOKENS
+    """Of a prompt, as its encoder pads it."""
 
     @property
     def passes(self) -> tuple[dict[Scale, int], ...]:
@@ -74,7 +76,7 @@ class Cost:
             for chunk in self.plan.chunks
             for step in chunk.cache_steps
         )
-        return self.batch * (steps + cached + self.num_prompts * prompt_flops(self.config))
+        return self.batch * (steps + cached + self.num_prompts * prompt_flops(self.config, self.text_tokens))
 
     @property
     def tflops_per_frame(self) -> float:
@@ -110,7 +112,7 @@ class Cost:
     def text_bytes(self) -> int:
         """Embeddings and cross-attention keys and values of all prompts."""
         values = self.config.text_dim + (1 + 2 * self.config.num_layers) * self.config.dim
-        return self.num_prompts * self.batch * MAX_TOKENS * values * self.dtype.itemsize
+        return self.num_prompts * self.batch * self.text_tokens * values * self.dtype.itemsize
 
     @property
     def working_bytes(self) -> int:
@@ -218,6 +220,7 @@ class Cost:
             tokens=len(chunk.frames) * tokens,
             visible=self._visible_frames(chunk) * tokens,
             cache_pass=step.sigma == 0,
+            text_tokens=self.text_tokens,
         )
 
     def _visible_frames(self, chunk: Chunk) -> int:
@@ -231,14 +234,22 @@ def meta_vae(width: int) -> WanVAE:
         return WanVAE(dim=width)
 
 
-def pass_flops(config: WanConfig, *, frames: int, tokens: int, visible: int, cache_pass: bool = False) -> int:
+def pass_flops(
+    config: WanConfig,
+    *,
+    frames: int,
+    tokens: int,
+    visible: int,
+    cache_pass: bool = False,
+    text_tokens: int = MAX_TOKENS,
+) -> int:
     """Operations of one network call over `tokens` queries in all, of `frames` frames, that see `visible` keys.
 
     A cache pass ends at the last layer's keys and values.
     """
     dim = config.dim
     self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim
-    cross_attention = 4 * tokens * dim**2 + 4 * tokens * MAX_TOKENS * dim
+    cross_attention = 4 * tokens * dim**2 + 4 * tokens * text_tokens * dim
     layer = self_attention + cross_attention + 4 * tokens * dim * config.ffn_dim
     patches = 8 * tokens * config.in_dim * dim
     time = 2 * frames * dim * (config.freq_dim + dim + 6 * dim)
@@ -248,10 +259,10 @@ def pass_flops(config: WanConfig, *, frames: int, tokens: int, visible: int, cac
     return patches + time + config.num_layers * layer + head
 
 
-def prompt_flops(config: WanConfig) -> int:
+def prompt_flops(config: WanConfig, text_tokens: int = MAX_TOKENS) -> int:
     """Operations that a prompt takes once: its embedding, and every layer's cross-attention keys and values."""
     dim = config.dim
-    return 2 * MAX_TOKENS * (config.text_dim * dim + dim**2) + config.num_layers * 4 * MAX_TOKENS * dim**2
+    return 2 * text_tokens * (config.text_dim * dim + dim**2) + config.num_layers * 4 * text_tokens * dim**2
 
 
 def num_params(config: WanConfig) -> int:

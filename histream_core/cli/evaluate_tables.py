@@ -35,7 +35,7 @@ DEFAULTS = {
     "seed": 0,
     "frames": 21,
     "device": "cpu",
-    "batch": 4,
+    "batch": 1,
     "teacher_steps": 32,
     "teacher_low": 0,
     "guidance": 2.0,
@@ -58,7 +58,7 @@ def add_options(group: Any) -> None:
     group.add_argument("--guidance", metavar="W", type=float, help="of the teacher; 1: none (default: 2)")
     group.add_argument("--teacher-shift", metavar="K", type=float, help="time shift of its steps (default: 2)")
     group.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, likewise")
-    group.add_argument("--batch", metavar="N", type=int, help="clips that go through the network at once (default: 4)")
+    group.add_argument("--batch", metavar="N", type=int, help="clips at once (default: 1, as fast on one thread)")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
     if args.frames <= LAG:
         raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
     if args.batch < 1:
-        raise ValueError(f"{args.batch} clips at once are none: use --batch 4")
+        raise ValueError(f"{args.batch} clips at once are none: use --batch 1")
     solver = None
     if args.teacher:
         solver = Solver(args.teacher_steps, args.teacher_low, args.guidance, args.teacher_shift)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ..cost import Cost
+from ..demo.text import TEXT_TOKENS
 from ..levers import LEVERS
 from ..plan import Plan, latent_frames, make_plan
 from ..presets import Preset
@@ -58,7 +59,7 @@ class Ablation:
 
     def flops_per_frame(self, config: WanConfig) -> float:
         """Floating-point operations of the transformer per pixel frame, cache passes and guidance included."""
-        cost = Cost(config, self.plan)
+        cost = Cost(config, self.plan, text_tokens=TEXT_TOKENS)
         passes = 1 if self.guidance == 1 else 2
         return passes * cost.flops / self.plan.pixel_frames
 
