@@ -37,11 +37,14 @@ PLAIN = Elementwise(modulate, rotate, rotate)
 
 def choose_elementwise(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The forward of a layer, `wan.run_block`, computed as `name` says. Raises ValueError for what is not installed."""
-    if name == "plain":
-        return run
-    if find_spec(PACKAGE) is None:
+    check_installed(name)
+    return run if name == "plain" else with_elementwise(run, fused())
+
+
+def check_installed(name: str) -> None:
+    """Refuse kernels that are not there. Raises ValueError that says what to install."""
+    if name != "plain" and find_spec(PACKAGE) is None:
         raise ValueError(f"elementwise {name} is not installed: install comfy-kitchen, or choose plain")
-    return with_elementwise(run, fused())
 
 
 @cache  # what is compiled is known by its function, which has to be the same in the next run

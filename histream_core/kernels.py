@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from . import attention, elementwise
 from .attention import Attention, choose_attention
 from .elementwise import choose_elementwise
 from .linears import choose_linears
@@ -49,6 +50,12 @@ class Kernels:
         return GraphedForward(CudaRecorder(), tell)
 
 
+def check_installed(speed: Speed) -> None:
+    """Refuse a choice whose package is not there, before anything is loaded. Raises ValueError."""
+    attention.check_installed(speed.attention)
+    elementwise.check_installed(speed.elementwise)
+
+
 def choose_kernels(
     speed: Speed, device: torch.device, dtype: torch.dtype, *, host: tuple[Attention, str] | None = None
 ) -> Kernels:
@@ -56,11 +63,11 @@ def choose_kernels(
 
     `host` is the attention of the program that this runs in, and its name, if it has one.
     """
-    attention, words = choose_attention(speed.attention, device, dtype, host=host)
+    attend, words = choose_attention(speed.attention, device, dtype, host=host)
     block, linears = choose_linears(speed.linears, device, choose_elementwise(speed.elementwise, run_block))
     if speed.graphs != "off" and device.type != "cuda":
         raise ValueError(f"graphs {speed.graphs} needs a CUDA device, and this is {device.type}: choose graphs off")
     in_use = {name: getattr(speed, name) for name in CHOICES} | {"attention": words, "linears": linears}
     in_use["levers"] = " and ".join(speed.levers) or "none"
     compiler = {} if speed.compile == "off" else {"backend": speed.compile}
-    return Kernels(attention, block, in_use, compiler, graphs=speed.graphs == "low")
+    return Kernels(attend, block, in_use, compiler, graphs=speed.graphs == "low")

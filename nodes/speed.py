@@ -1,6 +1,6 @@
 """Node: what the sampler computes with."""
 
-from ..histream_core.attention import check_installed
+from ..histream_core.kernels import check_installed
 from ..histream_core.speed import CHOICES, DEFAULTS, Speed
 from .api import CATEGORY, io
 from .api import Speed as SpeedSocket
@@ -50,5 +50,5 @@ class SpeedNode(io.ComfyNode):
     @classmethod
     def execute(cls, attention, **chosen):
         speed = Speed(attention, **chosen)
-        check_installed(speed.attention)
+        check_installed(speed)
         return io.NodeOutput(speed)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection
 from typing import Any
 
-from ..attention import check_installed
+from ..kernels import check_installed
 from ..speed import CHOICES, DEFAULTS, Speed
 
 LEVERS = ("high_keys", "cached_frames", "low_keys")
@@ -25,7 +25,7 @@ def add_speed_options(verb: Any, names: Collection[str] = tuple(CHOICES), *, kep
 def speed_of(args: argparse.Namespace, kept: Speed = DEFAULTS) -> Speed:
     """What was chosen; the rest is as in `kept`. Raises ValueError for what is not installed."""
     speed = chosen(args, kept)
-    check_installed(speed.attention)
+    check_installed(speed)
     return speed
 
 
