@@ -26,7 +26,18 @@ from histream_core.wan_model import WAN_1_3B
 from histream_core.wan_vae import WanVAE
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("operations", "savings", "passes", "long_run", "caches", "prompt_and_waits", "layer", "decoding", "graphs")
+GROUPS = (
+    "operations",
+    "savings",
+    "passes",
+    "levers",
+    "long_run",
+    "caches",
+    "prompt_and_waits",
+    "layer",
+    "decoding",
+    "graphs",
+)
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -20,6 +20,7 @@ def tiny_sheet():
     "histream, denoising, eager", "histream-plus, denoising, compiled", "one call, compiled from eager",
     "core-style loop with full history / histream", "attention high, later, flash", "attention low, later, math",
     "VAE decode, native", "VAE decode, channels last", "first 9 frames of histream-plus",
+    "histream-plus with last-step, denoising, compiled", "latents of histream-plus with survivors, from exact ones",
     "histream-plus with the VAE", "90th percentile of chunks / median", "tokens of a chunk, high",
 ])  # fmt: skip
 def test_every_figure_of_the_sheet_is_there(tiny_sheet, name):
@@ -57,7 +58,7 @@ def sections(monkeypatch, **functions):
 
 SECTIONS = {
     "machine", "tokens", "attention", "decoding", "products", "rotations", "convolutions", "absent",
-    "passes", "cudnn_passes", "whole_videos", "end_to_end", "full_history", "flatness",
+    "passes", "cudnn_passes", "whole_videos", "end_to_end", "full_history", "flatness", "levers",
 }  # fmt: skip
 
 

@@ -44,6 +44,9 @@ LATENT_FRAMES = 21
 KERNELS_PER_LAYER = 57
 """What a layer launches at HIGH in a later chunk, as torch 2.13 dispatches it; may only fall."""
 
+LEVER_TFLOPS = {"clean-anchor": 32.4, "last-step": 30.3, "survivors": 41.6, "pooled-low": 47.3}
+"""What a frame of histream-plus may cost with each lever."""
+
 LONG = 60
 """Chunks of the long runs: 45 seconds of video."""
 
@@ -55,6 +58,7 @@ def meta_bars() -> Iterator[Bar]:
     yield from operations()
     yield from savings()
     yield from passes()
+    yield from levers()
     yield from long_run()
     yield from caches()
     yield from prompt_and_waits()
@@ -69,9 +73,16 @@ def hd(mode: str, num_frames: int = LATENT_FRAMES, **settings) -> Plan:
 
 
 @cache
-def counted(mode: str, *, layers: int = 2, num_frames: int = LATENT_FRAMES, low_scale: float = 0.5) -> Run:
+def counted(
+    mode: str,
+    *,
+    layers: int = 2,
+    num_frames: int = LATENT_FRAMES,
+    low_scale: float = 0.5,
+    levers: tuple[str, ...] = (),
+) -> Run:
     """A counted run of so few layers."""
-    return dry_run(replace(WAN_1_3B, num_layers=layers), hd(mode, num_frames, low_scale=low_scale))
+    return dry_run(replace(WAN_1_3B, num_layers=layers), hd(mode, num_frames, low_scale=low_scale, levers=levers))
 
 
 def deep(one: float, two: float) -> float:
@@ -144,6 +155,14 @@ def passes() -> Iterator[Bar]:
             f"network calls that the schedule does not need, {mode}",
             _too_many(found, wanted), 0, "the last chunk is cached too", _too_many(cached, wanted),
         )  # fmt: skip
+
+
+def levers() -> Iterator[Bar]:
+    """What each lever leaves of the operations; none is on by default."""
+    exact = tflops("histream-plus")
+    for lever, most in LEVER_TFLOPS.items():
+        found = tflops("histream-plus", levers=(lever,))
+        yield Bar(f"TFLOP per frame, histream-plus with {lever}", found, most, "no lever", exact)
 
 
 def _too_many(found: list[tuple[int, int]], wanted: list[tuple[int, int]]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,9 +68,9 @@ class Setup:
     repeats: int
     has_targets: bool
 
-    def plan(self, mode: str, num_frames: int | None = None) -> Plan:
-        size = {"width": self.width, "height": self.height}
-        return make_plan(find_preset("histream"), mode, num_frames=num_frames or self.num_frames, **size)
+    def plan(self, mode: str, num_frames: int | None = None, *, levers: Collection[str] = ()) -> Plan:
+        settings = {"width": self.width, "height": self.height, "levers": levers}
+        return make_plan(find_preset("histream"), mode, num_frames=num_frames or self.num_frames, **settings)
 
     def row(self, name: str, value: float | None, unit: str = "", target: float | None = None, **more) -> Row:
         """A row; its target is left out where targets do not apply."""
@@ -141,6 +141,7 @@ def sheet_rows(*, tiny: bool) -> Iterator[Row]:
         sheet_network.end_to_end,
         sheet_network.full_history,
         sheet_network.flatness,
+        sheet_network.levers,
         sheet_parts.products,
         sheet_parts.rotations,
         sheet_parts.convolutions,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..cache import KVCache
 from ..decode import StreamingDecoder, to_frames
+from ..levers import LEVERS
 from ..noise import SeededNoise
 from ..plan import Plan
 from ..presets import find_preset
@@ -33,6 +34,9 @@ PASSES = {
     (Scale.LOW, False, False): ("low, first chunk", None),
 }
 """(scale, cache pass, later chunk) of the kinds of pass, and the seconds that the compiled one may take."""
+
+LEVER_SECONDS = {"last-step": 0.0625}
+"""Of a frame: 16 frames a second, for which the kernels must be fast too."""
 
 
 def compiled_block(setup: Setup) -> RunBlock:
@@ -141,6 +145,25 @@ def whole_videos(setup: Setup) -> Iterator[Row]:
             stream = stream_of(setup, model, plan, block_forward=block)
             taken = setup.seconds(lambda stream=stream: exhaust(stream.chunks())) / plan.pixel_frames
             yield setup.row(f"{mode}, denoising, {name}", taken, "s/frame", target if block else None)
+
+
+def levers(setup: Setup) -> Iterator[Row]:
+    """Seconds per frame of HiStream+ with each lever, and how far its latents are from those without."""
+    torch._dynamo.reset()  # passes over survivors are other shapes
+    model, block_forward = network(setup), compiled_block(setup)
+
+    def chunks(*levers: str, num_frames: int | None = None) -> list[Tensor]:
+        plan = setup.plan("histream-plus", num_frames, levers=levers)
+        return list(stream_of(setup, model, plan, block_forward=block_forward).chunks())
+
+    exact, pixel_frames = chunks(), setup.plan("histream-plus").pixel_frames
+    for lever in LEVERS:
+        chunks(lever, num_frames=9)
+        made: list[Tensor] = []
+        taken = setup.seconds(lambda made=made, lever=lever: made.extend(chunks(lever))) / pixel_frames
+        yield setup.row(f"histream-plus with {lever}, denoising, compiled", taken, "s/frame", LEVER_SECONDS.get(lever))
+        apart = relative_error(torch.cat(made, dim=2), torch.cat(exact, dim=2))
+        yield setup.row(f"latents of histream-plus with {lever}, from exact ones", apart, "relative")
 
 
 def full_history(setup: Setup) -> Iterator[Row]:

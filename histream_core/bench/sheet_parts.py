@@ -198,6 +198,5 @@ def decoding(setup: Setup) -> Iterator[Row]:
 
 def absent(setup: Setup) -> Iterator[Row]:
     """What this version has not got, so that nobody looks for it in vain."""
-    for name in ("FP8 products", "FP8 attention", "CUDA graphs", "TAEHV decode", "decode on a second stream",
-                 "last step as cache pass"):  # fmt: skip
+    for name in ("FP8 products", "FP8 attention", "CUDA graphs", "TAEHV decode", "decode on a second stream"):
         yield setup.row(name, None, note=f"{ABSENT}: not built")
