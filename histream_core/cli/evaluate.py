@@ -12,7 +12,7 @@ from ..evaluation.clip_score import ClipFeatures
 from ..evaluation.video import MEASURES, Settings, measure
 from ..presets import MODES
 from ..reading import frames_of
-from . import evaluate_tables
+from . import evaluate_long, evaluate_tables
 from .evaluate_demo import run_demo_evaluation
 from .progress import follow
 from .videos import parse_size
@@ -21,16 +21,22 @@ SHORT = ("prompts", "seed", "against", "frames", "device")
 OPTIONS = {
     "": ("videos", "reference", "motion_every", "clip", "prompt"),
     "--demo": (*SHORT, "mode", "controls", "sheet", "plot", "csv"),
-    "--demo --tables": (*SHORT, "out", "size", "arms", "batch", "untuned", *evaluate_tables.TEACHER_OPTIONS),
+    "--demo --minutes": ("minutes", "prompts", "seed", "device", "out", "size", "arms"),
+    "--demo --tables": (*SHORT, "tables", "out", "size", "arms", "batch", "untuned", *evaluate_tables.TEACHER_OPTIONS),
 }
 """What goes with which kind of evaluation; that of videos has no name."""
 
 DEFAULTS = {
     "": {"motion_every": 1},
     "--demo": {"prompts": 24, "seed": 0, "mode": "histream", "frames": 21, "device": "cpu"},
+    "--demo --minutes": evaluate_long.DEFAULTS,
     "--demo --tables": evaluate_tables.DEFAULTS,
 }
-RUN = {"--demo": run_demo_evaluation, "--demo --tables": evaluate_tables.run_tables}
+RUN = {
+    "--demo": run_demo_evaluation,
+    "--demo --minutes": evaluate_long.run_minutes,
+    "--demo --tables": evaluate_tables.run_tables,
+}
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -47,6 +53,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--prompt", metavar="P", help="what the videos should show, for --clip")
     verb.add_argument("--demo", action="store_true", help="make short clips with the bundled model and score them")
     _add_demo_options(verb.add_argument_group("with --demo"))
+    group = verb.add_argument_group("with --demo, long videos")
+    group.add_argument("--minutes", metavar="M", type=float, help="make long videos and read how they drift")
     evaluate_tables.add_options(verb.add_argument_group("with --demo --tables"))
     verb.set_defaults(run=run_evaluation)
     yield verb
@@ -63,9 +71,11 @@ def _add_demo_options(group: Any) -> None:
     group.add_argument("--plot", metavar="FILE.svg", type=Path, help="write the means and intervals as a picture")
     group.add_argument("--csv", metavar="FILE.csv", type=Path, help="write a line for each clip")
     group.add_argument("--device", metavar="D", help="cuda, mps, cpu (default: cpu)")
-    group.add_argument("--out", metavar="DIR", type=Path, help="of tables: a folder, gone on with where there is one")
     group.add_argument(
-        "--size", metavar="WxH", type=parse_size, help="of tables: multiples of 64 (default: the model's)"
+        "--out", metavar="DIR", type=Path, help="of tables and long videos: a folder, made or gone on with"
+    )
+    group.add_argument(
+        "--size", metavar="WxH", type=parse_size, help="likewise: multiples of 64 (default: the model's)"
     )
 
 
@@ -86,9 +96,10 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
 
 def _kind(args: argparse.Namespace) -> str:
     """Which kind of evaluation is asked for, of OPTIONS."""
-    if args.tables and not args.demo:
-        raise ValueError("--tables are those of the bundled model: give --demo too")
-    return "--demo --tables" if args.tables else "--demo" if args.demo else ""
+    asked = [name for name, given in (("tables", args.tables), ("minutes", args.minutes is not None)) if given]
+    if asked and not args.demo:
+        raise ValueError(f"--{asked[0]} is for the bundled model: give --demo too")
+    return " --".join(["--demo", *asked[:1]]) if args.demo else ""
 
 
 def _evaluate_videos(args: argparse.Namespace) -> tuple[dict, str]:

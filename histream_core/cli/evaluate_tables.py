@@ -201,7 +201,7 @@ def report(
         (f"{name}: {asked[number].prompt}", list(strip))
         for name in own
         for number in shown(len(asked))
-        if (strip := records.strip(name, number)) is not None
+        if (strip := records.frames(name, number)) is not None
     ]
     write_png(folder / "sheet.png", contact_sheet(strips, columns=len(shown(len(asked))), width=TILE))
     return result, text

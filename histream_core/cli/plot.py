@@ -1,14 +1,15 @@
-"""Means with their intervals as a picture in SVG, written by hand: a row for each score, a colour for each arm."""
+"""Means with their intervals, and courses over time, as pictures in SVG, written by hand: a colour for each arm."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from ..evaluation.bootstrap import Estimate
 
 LEFT, WIDTH, RIGHT = 130, 480, 20
 HEAD, STEP, GAP = 44, 11, 10
+PANEL, PANEL_GAP = 110, 26
 COLOURS = ("#2563eb", "#dc2626", "#6b7280", "#16a34a")
 
 
@@ -58,3 +59,34 @@ def _whisker(one: Estimate, y: float, colour: str) -> Iterator[str]:
 
 def _text(x: float, y: float, words: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
+
+
+def course_plot(title: str, names: Sequence[str], arms: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> str:
+    """How amounts in [0, 1] go over time, a panel for each of `names` and a line for each video.
+
+    `arms` holds the videos of each arm, a video the values of its stretches under their names, and "seconds".
+    """
+    height = HEAD + len(names) * (PANEL + PANEL_GAP)
+    end = max(stretch["seconds"] for videos in arms.values() for video in videos for stretch in video) or 1.0
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + RIGHT}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        _text(8, 16, title),
+        *_legend(list(arms)),
+    ]
+    for number, name in enumerate(names):
+        top = HEAD + number * (PANEL + PANEL_GAP)
+        most = max(stretch[name] for videos in arms.values() for video in videos for stretch in video) or 1.0
+        lines.append(f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{PANEL}" fill="none" stroke="#e5e7eb"/>')
+        lines += [_text(8, top + PANEL / 2, name), _text(LEFT - 44, top + 10, f"{most:.3f}")]
+        lines.append(_text(LEFT + WIDTH - 40, top + PANEL + 14, f"{end:.0f} s"))
+        for place, videos in enumerate(arms.values()):
+            for video in videos:
+                points = " ".join(
+                    f"{_x(stretch['seconds'] / end):.1f},{top + PANEL * (1 - stretch[name] / most):.1f}"
+                    for stretch in video
+                )
+                colour = COLOURS[place % len(COLOURS)]
+                lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
+    return "\n".join([*lines, "</svg>", ""])

@@ -59,30 +59,42 @@ class Records:
         self._lines = folder / LINES
         self._trim()
 
+    def lines(self) -> list[dict]:
+        """All that was kept, in the order in which it came."""
+        text = self._lines.read_text("utf-8") if self._lines.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def append(self, values: Mapping[str, object]) -> None:
+        """Keep plain values, as a line."""
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
     def read(self) -> dict[str, dict[int, Record]]:
         """All clips, by arm and number."""
         found: dict[str, dict[int, Record]] = {}
-        text = self._lines.read_text("utf-8") if self._lines.exists() else ""
-        for record in (Record(**json.loads(line)) for line in text.splitlines()):
+        for record in (Record(**line) for line in self.lines()):
             found.setdefault(record.arm, {})[record.number] = record
         return found
 
     def add(self, record: Record, strip: Sequence[np.ndarray] | None = None) -> None:
         """Keep a clip; `strip`, some of its frames [H, W, 3], uint8, is for the contact sheet."""
         if strip is not None:
-            path = self._strip(record.arm, record.number)
-            path.parent.mkdir(exist_ok=True)
-            np.save(path, np.stack(strip), allow_pickle=False)
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+            self.keep_frames(record.arm, record.number, strip)
+        self.append(asdict(record))
 
-    def strip(self, arm: str, number: int) -> np.ndarray | None:
-        """Frames of a clip [F, H, W, 3], uint8, where they were kept."""
-        path = self._strip(arm, number)
+    def keep_frames(self, arm: str, number: int, frames: Sequence[np.ndarray], part: int = 0) -> None:
+        """Keep frames [H, W, 3], uint8, of a part of a clip."""
+        path = self._frames(arm, number, part)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.stack(frames), allow_pickle=False)
+
+    def frames(self, arm: str, number: int, part: int = 0) -> np.ndarray | None:
+        """Frames [F, H, W, 3], uint8, of a part of a clip, where they were kept."""
+        path = self._frames(arm, number, part)
         return np.load(path, allow_pickle=False) if path.exists() else None
 
-    def _strip(self, arm: str, number: int) -> Path:
-        return self.folder / STRIPS / f"{arm}-{number:05d}.npy"
+    def _frames(self, arm: str, number: int, part: int) -> Path:
+        return self.folder / STRIPS / f"{arm}-{number:05d}-{part:05d}.npy"
 
     def _trim(self) -> None:
         """Drop a line that a kill left half written."""

@@ -29,7 +29,7 @@ def drift(frames: np.ndarray) -> dict[str, float]:
     return {
         "colour": _colour_change(first, last),
         "sharpness": 1 - likeness(sharpness(frames[:third]), sharpness(frames[-third:])),
-        "outline": _outline_change(first, last),
+        "outline": outline_change(first, last),
     }
 
 
@@ -39,7 +39,8 @@ def _colour_change(first: View, last: View) -> float:
     return float(max(np.abs(first.ground - last.ground).max(), np.abs(first.ink - last.ink).max()))
 
 
-def _outline_change(first: View, last: View) -> float:
+def outline_change(first: View, last: View) -> float:
+    """The part of the outlines of two views of as many frames, laid upon each other, that they do not share."""
     if first.ink is None or last.ink is None:
         return 1.0
     one, other = (shrink(view.masks) > 0.5 for view in (first, last))
