@@ -1,5 +1,6 @@
 """Kept runs under levers: keys that are not those of a clean latent come back too."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import tiny_runs
 import torch
 from tiny_runs import Run, begin, finish, manifest, plan, same
 
+from histream_core.cli import main
 from histream_core.plan import lengthen
 from histream_core.session import DamagedRunError, Journal, Snapshots, extend, resume, retry, start
 from histream_core.session.journal import chunk_path
@@ -101,3 +103,46 @@ def test_an_exact_run_keeps_latents_alone(tmp_path):
         with pytest.raises(KeyError):
             journal.read_noisy(0)
     assert tiny_runs.files_in(tmp_path).keys() == {"chunks/00000.safetensors"}
+
+
+# On the command line
+
+
+@pytest.fixture
+def say(capsys):
+    """Run the command line; status and what it said, standard output as JSON where there is some."""
+
+    def run(*words):
+        status = main([*map(str, words), "--json"])
+        said = capsys.readouterr()
+        return status, json.loads(said.out) if said.out else said.err.splitlines()[-1]
+
+    return run
+
+
+def test_a_plan_is_told_with_levers(say):
+    """Seen to fail with options that are read and not used."""
+    words = ["plan", "--mode", "histream-plus"]
+    exact, fewer = say(*words)[1], say(*words, "--high-keys", "last-step", "--low-keys", "pooled-low")[1]
+    assert (exact["levers"], fewer["levers"]) == ([], ["last-step", "pooled-low"])
+    assert exact["passes"][1] == {"low": 2, "high": 2} and fewer["passes"][1] == {"low": 1, "high": 1}
+    assert fewer["tflops_per_frame"] < 0.6 * exact["tflops_per_frame"]
+
+
+def test_a_run_goes_on_with_its_levers_and_with_no_others(here, say):
+    """Seen to fail with a resumed run that takes the defaults."""
+    prompt = ["a red circle", "--seconds", "1.5"]
+    status, result = say("demo", *prompt, "--run-dir", "run", "--high-keys", "last-step")
+    assert (status, result["kernels"]["levers"]) == (0, "last-step")
+    last = here / "run" / "chunks" / "00002.safetensors"
+    whole = last.read_bytes()
+    last.unlink()
+    (here / "run" / "segments" / "seg-00002.mp4").unlink()
+    status, said = say("resume", "run", "--high-keys", "clean")
+    assert status == 2 and "planned with last-step, not with clean keys" in said
+    assert say("resume", "run")[1]["kernels"]["levers"] == "last-step"
+    assert last.read_bytes() == whole
+    assert say("demo", *prompt, "--out", "exact.mp4")[1]["kernels"]["levers"] == "none"
+    assert (here / "exact.mp4").read_bytes() != (here / "run" / "video.mp4").read_bytes()
+    status, said = say("branch", "run", "other", "--from", "1", "--cached-frames", "survivors")
+    assert status == 2 and "begin a new run" in said and not (here / "other").exists()
