@@ -54,7 +54,7 @@ def _stage(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate) -> Tensor:
     """Write keys and values into the pages of the current frames; return the keys, rotated."""
     rotated = rotate(k, pages.table)
     by_frame = (pages.written.shape[0], -1)
-    raw, keys, values = (x.to(pages.k.dtype).unflatten(1, by_frame) for x in (k, rotated, v))
+    raw, keys, values = (torch.unflatten(x.to(pages.k.dtype), 1, by_frame) for x in (k, rotated, v))
     pages.k.index_copy_(1, pages.written, keys)
     pages.v.index_copy_(1, pages.written, values)
     for frame, page in pages.anchors:
@@ -65,9 +65,9 @@ def _stage(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate) -> Tensor:
 def pool(x: Tensor, grid: tuple[int, int], lower: tuple[int, int]) -> Tensor:
     """Tokens [B, T * grid, N, D] on a lower grid, each the mean of those that it covers."""
     batch, _, heads, _ = x.shape
-    frames = x.flatten(2).unflatten(1, (-1, *grid)).flatten(0, 1).permute(0, 3, 1, 2)
+    frames = torch.unflatten(x.flatten(2), 1, (-1, *grid)).flatten(0, 1).permute(0, 3, 1, 2)
     frames = torch.nn.functional.adaptive_avg_pool2d(frames, lower).permute(0, 2, 3, 1)
-    return frames.unflatten(0, (batch, -1)).flatten(1, 3).unflatten(2, (heads, -1))
+    return torch.unflatten(torch.unflatten(frames, 0, (batch, -1)).flatten(1, 3), 2, (heads, -1))
 
 
 class KVCache:

@@ -71,7 +71,7 @@ def fp8_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     multiply = on_tensor_cores if x.is_cuda else emulated
     y = multiply(rows, columns, x_scale, weight_scale).to(x.dtype)
     y = y if bias is None else y + bias
-    return y.unflatten(0, x.shape[:-1])
+    return torch.unflatten(y, 0, x.shape[:-1])
 
 
 def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:

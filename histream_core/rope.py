@@ -70,7 +70,7 @@ Rotate = Callable[[Tensor, Tensor], Tensor]
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Apply rotations [L, 1, D / 2, 2, 2] to queries or keys [B, L, N, D]; computed in float32."""
-    pairs = x.to(table.dtype).unflatten(-1, (-1, 1, 2))
+    pairs = torch.unflatten(x.to(table.dtype), -1, (-1, 1, 2))
     turned = table[..., 0] * pairs[..., 0]
     turned.addcmul_(table[..., 1], pairs[..., 1])
     return turned.flatten(-2).to(x.dtype)

@@ -118,7 +118,8 @@ def run_block(
     """One layer, [B, L, dim] to the same: `x` is overwritten and comes back, keys and values are staged in `pages`.
 
     A function of tensors and of values that never change within a run: compiled, it is one graph for all layers
-    and chunks of one shape.
+    and chunks of one shape. (`torch.unflatten` and not the method: compilers cannot follow that one where products are
+    replaced.)
     """
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(block, x, time6)
     y = elementwise.modulate(block.norm1, x, shift, scale)
@@ -148,17 +149,17 @@ def _like(parameter: Tensor, x: Tensor) -> Tensor:
 
 def _queries(attention: nn.Module, x: Tensor) -> Tensor:
     """Queries of an attention, [B, L, N, D]; not rotated yet."""
-    return attention.norm_q(attention.q(x)).unflatten(2, (attention.num_heads, -1))
+    return torch.unflatten(attention.norm_q(attention.q(x)), 2, (attention.num_heads, -1))
 
 
 def _keys(attention: nn.Module, x: Tensor) -> Keys:
     """Keys and values of self-attention, [B, L, N, D]; not rotated yet."""
     heads = (attention.num_heads, -1)
-    return attention.norm_k(attention.k(x)).unflatten(2, heads), attention.v(x).unflatten(2, heads)
+    return torch.unflatten(attention.norm_k(attention.k(x)), 2, heads), torch.unflatten(attention.v(x), 2, heads)
 
 
 def _cross_attend(cross: nn.Module, x: Tensor, text: Keys, attention: Attention) -> Tensor:
-    k, v = (y.unflatten(2, (cross.num_heads, -1)) for y in text)
+    k, v = (torch.unflatten(y, 2, (cross.num_heads, -1)) for y in text)
     return cross.o(attention(_queries(cross, x), k, v).flatten(2))
 
 

@@ -23,8 +23,8 @@ sys.path.pop()  # the copy's tests import their own
 BREAKS = [
     ("histream_core/wan.py", "embed_time(timestep.repeat_interleave(frames)", "embed_time(timestep.repeat_interleave(1)",
      "test_sampler.py", "bit_for_bit"),
-    ("histream_core/wan.py", "attention.norm_q(attention.q(x)).unflatten",
-     "attention.norm_q(torch.nn.functional.linear(x, attention.q.weight, attention.q.bias)).unflatten",
+    ("histream_core/wan.py", "torch.unflatten(attention.norm_q(attention.q(x))",
+     "torch.unflatten(attention.norm_q(torch.nn.functional.linear(x, attention.q.weight, attention.q.bias))",
      "test_sampler.py", "another_loader"),
     ("nodes/host.py", "    model = model.clone()\n    model.set_attachments",
      "    model = model.clone()\n    model.patches = {}\n    model.set_attachments", "test_sampler.py", "with_a_lora"),
