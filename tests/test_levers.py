@@ -88,7 +88,8 @@ def test_a_lever_is_the_approximation_that_it_says(model, levers):
 
 @pytest.mark.parametrize("levers", COMBINATIONS, ids="+".join)
 def test_levers_and_anchors_that_move(model, levers):
-    """Seen to fail with the un-rotated anchors left out of what is pooled."""
+    """Seen to fail with the un-rotated anchors left out of what is pooled, and with survivors that stand at times
+    counted from the first of them."""
     window, temporal = Window(3, 2, 2), TemporalPolicy(span=4)
     plan = make_plan(HISTREAM, "histream", num_frames=15, window=window, temporal=temporal, levers=levers, **SIZE)
     reference = run_reference(model, levers, [(TEXT, 3, FOUR)] * 5, anchor=2, window=(2, 2), span=4)

@@ -46,7 +46,7 @@ def test_a_resumed_run_is_the_whole_run_and_denoises_nothing_again(tmp_path, lev
 
 @pytest.mark.parametrize("levers", LEVERS, ids="+".join)
 def test_snapshots_hold_what_later_chunks_need(tmp_path, levers):
-    """Seen to fail with the step committed before the snapshot."""
+    """Seen to fail where what the last step began with is not read for the chunk behind the snapshot."""
     a_run = lever_run(levers)
     wanted, _ = finish(start(tmp_path / "whole", a_run), **NO_FRAMES)
     begin(tmp_path / "cut", 4, a_run, snapshots=Snapshots(every=3), **NO_FRAMES)

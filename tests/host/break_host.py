@@ -129,6 +129,9 @@ BREAKS = [
      "test_runs.py", "refused_by_the_video_output"),
     ("nodes/host_sound.py", "source, start=start, duration=duration", "source", "test_decode.py", "the_sound_of"),
     ("nodes/host_decode.py", "metadata=tags, sound=sound)", "metadata=tags)", "test_decode.py", "the_sound_of"),
+    ("nodes/host.py", "shape, levers=self.speed.levers)", "shape)", "test_levers.py", "under_levers_is_the_cores"),
+    ("histream_core/stream.py", "self.denoise(self.noisy, chunk.kept", "self.denoise(clean, chunk.kept",
+     "test_levers.py", "byte_for_byte and last-step"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""Levers inside a real ComfyUI: what HiStream Speed chooses is planned, and a kept run goes on with it."""
+
+import pytest
+import torch
+
+from histream_core.noise import SeededNoise
+from histream_core.stream import Prompt, Stream, make_caches
+from histream_core.wan import Denoiser, Text
+
+LEVERS = [
+    {"high_keys": "last-step", "low_keys": "pooled-low"},
+    {"high_keys": "clean-anchor", "cached_frames": "survivors"},
+]
+
+
+@pytest.fixture
+def speed(pack):
+    """What the node gives for these choices."""
+    return lambda **chosen: pack.part("nodes.speed").SpeedNode.execute("auto", **chosen).result[0]
+
+
+def core_video(pack, model, positive, shape, levers):
+    """What the core makes of the host's module, without the host."""
+    settings = pack.part("nodes.settings")
+    choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
+    plan, module = settings.plan_for(*choices, shape, levers=levers), model.model.diffusion_model
+    sizes = {
+        "num_layers": len(module.blocks),
+        "num_heads": module.num_heads,
+        "head_dim": module.dim // module.num_heads,
+    }
+    stream = Stream(plan, Denoiser(module), make_caches(plan, **sizes), SeededNoise(3), [Prompt(Text(positive[0][0]))])
+    return model.model.process_latent_out(torch.cat(list(stream.chunks()), dim=2))
+
+
+@pytest.mark.parametrize("chosen", LEVERS, ids=lambda chosen: "+".join(chosen.values()))
+def test_a_video_under_levers_is_the_cores(pack, speed, load_wan, positive, latent, chosen):
+    """Seen to fail with a plan that is made without them."""
+    node, model = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler, load_wan()
+    made = node.execute(model, positive, latent(12), 3, speed=speed(**chosen)).result[0]["samples"]
+    exact = node.execute(model, positive, latent(12), 3).result[0]["samples"]
+    wanted = core_video(pack, model, positive, tuple(exact.shape), speed(**chosen).levers)
+    torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
+    assert (made - exact).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("chosen", LEVERS, ids=lambda chosen: "+".join(chosen.values()))
+def test_a_kept_run_goes_on_under_its_levers_byte_for_byte(
+    pack, speed, output, load_wan, vae, positive, latent, chosen
+):
+    """Seen to fail with clean passes in the place of last steps."""
+    [choice] = pack.part("nodes.video_output").VideoOutputNode.execute("run", format="ffv1", bit_depth="8").result
+    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    settings = {"vae": vae, "output": choice, "speed": speed(**chosen)}
+    _, _, run = node.execute(load_wan(), positive, latent(12), 3, **settings).result
+    last = output / run / "chunks" / "00003.safetensors"
+    whole = last.read_bytes()
+    for path in (last, *(output / run / "segments").glob("*00003*")):
+        path.unlink()
+    resume = pack.part("nodes.resume_run").ResumeRun.execute
+    with pytest.raises(ValueError, match="leave that as it is, or begin a new run"):
+        resume(load_wan(), vae, run, speed=speed())
+    resume(load_wan(), vae, run)
+    assert last.read_bytes() == whole
