@@ -12,7 +12,7 @@ from ..evaluation.clip_score import ClipFeatures
 from ..evaluation.video import MEASURES, Settings, measure
 from ..presets import MODES
 from ..reading import frames_of
-from . import evaluate_long, evaluate_tables
+from . import evaluate_long, evaluate_tables, evaluate_ways
 from .evaluate_demo import run_demo_evaluation
 from .progress import follow
 from .videos import parse_size
@@ -22,6 +22,7 @@ OPTIONS = {
     "": ("videos", "reference", "motion_every", "clip", "prompt"),
     "--demo": (*SHORT, "mode", "controls", "sheet", "plot", "csv"),
     "--demo --minutes": ("minutes", "prompts", "seed", "device", "out", "size", "arms"),
+    "--demo --ways": ("ways", "prompts", "seed", "mode", "frames", "device"),
     "--demo --tables": (*SHORT, "tables", "out", "size", "arms", "batch", "untuned", *evaluate_tables.TEACHER_OPTIONS),
 }
 """What goes with which kind of evaluation; that of videos has no name."""
@@ -31,11 +32,13 @@ DEFAULTS = {
     "--demo": {"prompts": 24, "seed": 0, "mode": "histream", "frames": 21, "device": "cpu"},
     "--demo --minutes": evaluate_long.DEFAULTS,
     "--demo --tables": evaluate_tables.DEFAULTS,
+    "--demo --ways": evaluate_ways.DEFAULTS,
 }
 RUN = {
     "--demo": run_demo_evaluation,
     "--demo --minutes": evaluate_long.run_minutes,
     "--demo --tables": evaluate_tables.run_tables,
+    "--demo --ways": evaluate_ways.run_ways,
 }
 
 
@@ -53,7 +56,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--prompt", metavar="P", help="what the videos should show, for --clip")
     verb.add_argument("--demo", action="store_true", help="make short clips with the bundled model and score them")
     _add_demo_options(verb.add_argument_group("with --demo"))
-    group = verb.add_argument_group("with --demo, long videos")
+    group = verb.add_argument_group("with --demo, instead of short clips")
+    group.add_argument("--ways", action="store_true", help="streamed, resumed and branched runs against plain ones")
     group.add_argument("--minutes", metavar="M", type=float, help="make long videos and read how they drift")
     evaluate_tables.add_options(verb.add_argument_group("with --demo --tables"))
     verb.set_defaults(run=run_evaluation)
@@ -96,7 +100,8 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
 
 def _kind(args: argparse.Namespace) -> str:
     """Which kind of evaluation is asked for, of OPTIONS."""
-    asked = [name for name, given in (("tables", args.tables), ("minutes", args.minutes is not None)) if given]
+    kinds = {"tables": args.tables, "minutes": args.minutes is not None, "ways": args.ways}
+    asked = [name for name, given in kinds.items() if given]
     if asked and not args.demo:
         raise ValueError(f"--{asked[0]} is for the bundled model: give --demo too")
     return " --".join(["--demo", *asked[:1]]) if args.demo else ""
