@@ -7,6 +7,7 @@ give the same video. Every ablation is a value in it, never a branch in the engi
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from .anchor_match import check_match
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SURVIVORS, check_levers
 from .presets import MODES, Preset
 from .rope import TemporalPolicy
@@ -88,6 +89,11 @@ class Plan:
     resize: str = "bilinear"
     levers: tuple[str, ...] = ()
     """What is approximated, of LEVERS; what the chunks say follows from it, but for where LOW keys come from."""
+    anchor_match: float = 0.0
+    """How far chunks are pulled to the statistics of their prompt's first one: 0 not at all, 1 all the way."""
+
+    def __post_init__(self):
+        check_match(self.anchor_match)
 
     @property
     def pooled_low(self) -> bool:
@@ -257,6 +263,7 @@ def make_plan(
     given_frames: int = 0,
     first_frame: bool = False,
     levers: Collection[str] = (),
+    anchor_match: float = 0.0,
 ) -> Plan:
     """Plan a video of `num_frames` latent frames in one of MODES; every argument that is given beats the preset.
 
@@ -297,6 +304,7 @@ def make_plan(
         temporal=temporal or preset.temporal(),
         resize=resize,
         levers=levers,
+        anchor_match=anchor_match,
     )
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .anchor_match import Statistics, match, statistics_of
 from .cache import KVCache
 from .noise import Noise
 from .plan import Chunk, Grid, Plan
@@ -159,6 +160,7 @@ class Stream:
         self.noisy: Tensor | None = None
         """What the last step of the chunk that was yielded last began with; None where it took no step."""
         self._window: dict[int, Tensor] = {}
+        self._anchor: tuple[int, Statistics] | None = None
         if plan.pooled_low:
             cache.pooled = caches[Scale.LOW]
 
@@ -177,6 +179,8 @@ class Stream:
                 self._recache(chunk, prompt.text)
             self._begin(chunk.frames, chunk.context)
             clean = self._generate(chunk, prompt.text) if chunk.steps else self._take(chunk, prompt.text)
+            if self.plan.anchor_match:
+                clean = self._match(chunk, prompt, clean)
             yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
             finished = chunk, clean
 
@@ -193,7 +197,11 @@ class Stream:
         frames = sorted(self._window)
         empty = torch.zeros(*self.shape, 0, *self.plan.grids[Scale.HIGH])
         latents = torch.stack([self._window[frame] for frame in frames], dim=2) if frames else empty
-        return state | {"window.frames": torch.tensor(frames, dtype=torch.long), "window.latents": latents}
+        state |= {"window.frames": torch.tensor(frames, dtype=torch.long), "window.latents": latents}
+        if self._anchor:
+            first, anchor = self._anchor
+            state |= {"anchor.chunk": torch.tensor(first), "anchor.mean": anchor.mean, "anchor.std": anchor.std}
+        return state
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Become what `snapshot` was taken of; KeyError or ValueError where it belongs to another run."""
@@ -202,6 +210,9 @@ class Stream:
             cache.restore({key.removeprefix(prefix): x for key, x in snapshot.items() if key.startswith(prefix)})
         latents = snapshot["window.latents"].to(self.device).unbind(2)
         self._window = dict(zip(snapshot["window.frames"].tolist(), latents, strict=True))
+        if self.plan.anchor_match:
+            anchor = Statistics(*(snapshot[f"anchor.{name}"].to(self.device) for name in ("mean", "std")))
+            self._anchor = int(snapshot["anchor.chunk"]), anchor
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, re-noise it to the next sigma, at whichever scale comes next."""
@@ -232,6 +243,14 @@ class Stream:
             cache = self.caches[chunk.kept.scale]
             cache.keep()
             self.denoise(self.noisy, chunk.kept, cache, text)
+        return clean
+
+    def _match(self, chunk: Chunk, prompt: Prompt, clean: Tensor) -> Tensor:
+        """A finished chunk with the statistics of its prompt's first one, as far as the plan says."""
+        if self._anchor is None or self._anchor[0] != prompt.first_chunk:
+            self._anchor = prompt.first_chunk, statistics_of(clean)
+        elif chunk.steps:
+            clean = match(clean, self._anchor[1], self.plan.anchor_match)
         return clean
 
     def _remember(self, chunk: Chunk, clean: Tensor) -> None:

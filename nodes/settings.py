@@ -72,6 +72,8 @@ class WindowChoice:
     chunk_frames: int | None = None
     anchor_frames: int | None = None
     local_frames: int | None = None
+    anchor_match: float = 0.0
+    """How far chunks are pulled to the statistics of the first one."""
 
     def window(self, preset: Preset) -> Window:
         def chosen(value: int | None, default: int | None) -> int | None:
@@ -135,4 +137,5 @@ def plan_for(
         ntk_high=settings.ntk_high,
         resize=settings.resize,
         levers=levers,
+        anchor_match=window.anchor_match,
     )

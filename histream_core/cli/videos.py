@@ -78,6 +78,14 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
     add_section_files(verb)
     add_snapshots(verb)
+    verb.add_argument(
+        "--anchor-match",
+        metavar="W",
+        type=float,
+        default=0.0,
+        help="pull the colour and contrast of every chunk that far to those of its prompt's first one: 0 to 1, against "
+        "slow drift (default: 0, not at all)",
+    )
     add_kv_option(verb)
     add_memory_option(verb)
     add_speed_options(verb)
@@ -111,6 +119,7 @@ def _make(
     """Refuse what cannot work, load, then sample, decode and write in one loop."""
     speed = speed_of(args)
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, levers=speed.levers)
+    plan = replace(plan, anchor_match=args.anchor_match)
     notes = [*source.notes, *notes]
     noise = SeededNoise(args.seed)
     if args.run_dir:

@@ -151,6 +151,7 @@ def recipes(manifest: Manifest) -> list[str]:
         [plain(getattr(plan, name)) for name in ("grids", "ntk", "window", "temporal", "resize")],
         manifest.settings.dtype,
         *(["fp8_kv"] if manifest.settings.fp8_kv else []),
+        *(["anchor_match", plan.anchor_match] if plan.anchor_match else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
@@ -218,7 +219,8 @@ def _field_differences(then: Speed, now: Speed) -> list[str]:
 
 
 def _plan_differences(old: Plan, new: Plan) -> list[str]:
-    words = {"num_frames": "the length", "grids": "the size", "ntk": "the NTK factors", "chunks": "the steps"}
+    words = {"num_frames": "the length", "grids": "the size", "ntk": "the NTK factors", "chunks": "the steps",
+             "anchor_match": "the anchor match"}  # fmt: skip
     found = [words.get(field.name, f"the {field.name}") for field in fields(Plan)
              if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
     return found if found == ["the steps"] else [name for name in found if name != "the steps"]

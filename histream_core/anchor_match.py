@@ -1,0 +1,39 @@
+"""Against slow drift of colour and contrast: later chunks keep the statistics of the first one.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEAST_SPREAD = 1e-5
+"""Of a channel that is flat all over: it has no contrast to change."""
+
+
+def check_match(weight: float) -> None:
+    """Refuse a weight that is no share. Raises ValueError."""
+    if not 0 <= weight <= 1:
+        raise ValueError(f"an anchor match of {weight:g} is no share: use 0 for none, 0.5, or at most 1")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of every channel of a latent, each [B, C, 1, 1, 1] float32."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def statistics_of(latent: Tensor) -> Statistics:
+    """Over all frames of a latent [B, C, T, H, W]; the same bits however it lies in memory."""
+    std, mean = torch.std_mean(latent.float().contiguous(), dim=(2, 3, 4), correction=0, keepdim=True)
+    return Statistics(mean, std)
+
+
+def match(latent: Tensor, anchor: Statistics, weight: float) -> Tensor:
+    """A latent [B, C, T, H, W], `weight` of the way (0: itself) to one that has the anchor's statistics."""
+    own = statistics_of(latent)
+    matched = (latent - own.mean) / own.std.clamp(min=LEAST_SPREAD) * anchor.std + anchor.mean
+    return torch.lerp(latent.float(), matched, weight).to(latent.dtype)
