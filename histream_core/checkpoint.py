@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .presets import PRESETS
+from .taehv import SIZE_KEYS, TAEHV, decoder_weights
 from .wan_model import WanConfig, WanModel
 from .wan_vae import WanVAE
 from .weight_file import CONTAINERS, CheckpointError, Tensors, open_weights, write_safetensors
@@ -53,7 +54,7 @@ class Checkpoint:
 
     path: Path
     kind: str
-    """"wan", "wan-vae", "umt5", or what else was recognised: "lora", "wan-i2v", "diffusers-vae", "unknown"."""
+    """"wan", "wan-vae", "taehv", "umt5", or what else was recognised: "lora", "wan-i2v", "diffusers-vae", "unknown"."""
     container: str
     """Format, and the dictionary in it that was chosen: "safetensors", "torch: generator_ema"."""
     prefix: str
@@ -178,9 +179,24 @@ def load_wan(
     return model.requires_grad_(False).eval(), loaded
 
 
-def load_vae(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> WanVAE:
-    """A Wan VAE ready to run. `dtype` None: as stored. Decode in bfloat16; encode in float32."""
-    checkpoint = read_checkpoint(path, kind="wan-vae")
+def read_vae(path: str | Path) -> Checkpoint:
+    """Look at the file of a Wan VAE or a TAEHV. Raises CheckpointError for anything else."""
+    checkpoint = read_checkpoint(path)
+    return check(checkpoint, "taehv" if checkpoint.kind == "taehv" else "wan-vae")
+
+
+def load_vae(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> WanVAE | TAEHV:
+    """A Wan VAE or a TAEHV ready to run. `dtype` None: as stored. Decode in bfloat16; encode in float32.
+
+    A TAEHV in float16 takes latents as they are sampled (taew2_1), in another type raw ones (lighttaew2_1): nothing
+    else tells the two files apart, and ComfyUI does the same.
+    """
+    checkpoint = read_vae(path)
+    if checkpoint.kind == "taehv":
+        weights = cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device)
+        return TAEHV.from_state_dict(weights, raw_latents=checkpoint.dtype != torch.float16)
     return WanVAE.from_state_dict(cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device))
 
 
@@ -290,6 +306,7 @@ KINDS = {
     "wan": "a Wan text-to-video model",
     "wan-i2v": "a Wan image-to-video model, whose extra inputs are not supported",
     "wan-vae": "a Wan VAE",
+    "taehv": "a TAEHV for Wan 2.1",
     "umt5": "a umt5 text encoder",
     "umt5-original": "a umt5 text encoder under Wan's own names (take ComfyUI's umt5_xxl file)",
     "diffusers-vae": "a VAE under diffusers names (take wan_2.1_vae.safetensors)",
@@ -301,6 +318,7 @@ _SIGNS = (
     ("wan-i2v", "img_emb.proj.0.weight"),
     ("wan", "head.modulation"),
     ("wan-vae", "decoder.middle.0.residual.0.gamma"),
+    ("taehv", "decoder.3.conv.0.weight"),
     ("diffusers-vae", "decoder.mid_block.resnets.0.conv1.weight"),
     ("umt5", "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"),
     ("umt5-original", "blocks.0.pos_embedding.embedding.weight"),
@@ -368,6 +386,7 @@ _SIZES = {
         "head.modulation",
     ),
     "wan-vae": ("decoder.head.0.gamma", "conv2.weight", "encoder.conv1.weight"),
+    "taehv": SIZE_KEYS,
 }
 """Tensors that a model's sizes are read off; without them nothing more can be said about it."""
 
@@ -380,7 +399,11 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
     absent = tuple(key for key in _SIZES[checkpoint.kind] if key not in found or found[key].ndim < 2)
     if absent:
         return replace(checkpoint, missing=absent)
-    config, expected = _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(found)
+    if checkpoint.kind == "taehv":
+        found = decoder_weights(found)  # an encoder may be there, or not
+    config, expected = (
+        _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(checkpoint.kind, found)
+    )
     wrong = [
         f"{key} {list(found[key].shape)} instead of {list(shape)}"
         for key, shape in expected.items()
@@ -411,10 +434,14 @@ def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict
     return config, expected
 
 
-def _expect_vae(found: Tensors) -> tuple[None, dict[str, torch.Size]]:
-    width, latent, image = (found[key] for key in _SIZES["wan-vae"])
+def _expect_vae(kind: str, found: Tensors) -> tuple[None, dict[str, torch.Size]]:
+    sizes = [found[key] for key in _SIZES[kind]]
     with torch.device("meta"):
-        vae = WanVAE(dim=width.shape[0], z_dim=latent.shape[0], image_channels=image.shape[1])
+        if kind == "taehv":
+            vae = TAEHV(widths=tuple(x.shape[0] for x in sizes))
+        else:
+            width, latent, image = sizes
+            vae = WanVAE(dim=width.shape[0], z_dim=latent.shape[0], image_channels=image.shape[1])
     return None, {key: x.shape for key, x in vae.state_dict().items()}
 
 

@@ -11,9 +11,11 @@ from functools import cached_property, lru_cache
 
 import torch
 
-from .decode import SMALL, vae_cache_bytes
+from .decode import SMALL
+from .decoders import decoder_cache_bytes, most_strips, strip_ranges, strip_size
 from .plan import PIXELS_PER_CELL, Chunk, Plan
 from .schedule import Scale, Step
+from .taehv import TAEHV
 from .text import MAX_TOKENS
 from .tiers import EXACT, TIERS
 from .wan_model import WanConfig
@@ -37,6 +39,24 @@ WORKING_ROWS, WORKING_HIDDEN = 6, 2
 VAE_WORKING, VAE_WORKING_SMALL = 15, 25
 """Values per pixel and channel while the VAE decodes; more on small grids, which it decodes 4 frames at once."""
 
+TAEHV_WORKING = 402
+"""Values per pixel while a TAEHV decodes."""
+
+LIGHT_VAE_WIDTH = 24
+"""Channels at full resolution of a Wan VAE pruned to a quarter."""
+
+DECODERS = {
+    "wan": {},
+    "wan, 2 strips": {"vae_strips": 2},
+    "wan, 4 strips": {"vae_strips": 4},
+    "light wan": {"vae_width": LIGHT_VAE_WIDTH},
+    "taehv": {"taehv": True},
+}
+"""Ways to decode, as changes of a `Cost`: a pruned VAE and a TAEHV are files of their own."""
+
+CHUNK_PIXELS = 3 * 12
+"""Values of a chunk's picture for each pixel."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -50,6 +70,10 @@ class Cost:
     """Of weights, computation and caches."""
     vae_dtype: torch.dtype = torch.bfloat16
     vae_width: int = VAE_WIDTH
+    taehv: bool = False
+    """Whether the VAE is a TAEHV, of the published size."""
+    vae_strips: int = 1
+    """Strips that a picture is decoded in, whose memory waits in main memory but for one."""
     offloaded: bool = False
     """Whether weights wait in main memory and pass through the device a part at a time, as ComfyUI does at need."""
     kv: str = "full"
@@ -110,9 +134,9 @@ class Cost:
 
     @property
     def text_bytes(self) -> int:
-        """Embeddings and cross-attention keys and values of all prompts."""
-        values = self.config.text_dim + (1 + 2 * self.config.num_layers) * self.config.dim
-        return self.num_prompts * self.batch * self.text_tokens * values * self.dtype.itemsize
+        """Embeddings of all prompts, and cross-attention keys and values of the one in force."""
+        values = self.num_prompts * self.config.text_dim + (1 + 2 * self.config.num_layers) * self.config.dim
+        return self.batch * self.text_tokens * values * self.dtype.itemsize
 
     @property
     def working_bytes(self) -> int:
@@ -128,21 +152,38 @@ class Cost:
 
     @property
     def vae_weight_bytes(self) -> int:
-        return sum(x.numel() for x in meta_vae(self.vae_width).parameters()) * self.vae_dtype.itemsize
+        return sum(x.numel() for x in self._meta_vae.parameters()) * self.vae_dtype.itemsize
 
     @property
     def vae_cache_bytes(self) -> int:
-        """What the streaming decoder remembers from chunk to chunk."""
+        """What the streaming decoder remembers from chunk to chunk; of strips the largest, all that the device has."""
         width, height = self.plan.size
-        return vae_cache_bytes(meta_vae(self.vae_width), height, width, dtype=self.vae_dtype, batch=self.batch)
+        sizes = {"dtype": self.vae_dtype, "batch": self.batch, "strips": self.vae_strips}
+        return decoder_cache_bytes(self._meta_vae, height, width, **sizes)
+
+    @property
+    def vae_main_bytes(self) -> int:
+        """What it remembers in main memory: the memory of all strips, where there are several."""
+        if self.vae_strips == 1:
+            return 0
+        width, height = self.plan.size
+        long, short = max(width, height), min(width, height)
+        spans = strip_ranges(long // PIXELS_PER_CELL, self.vae_strips)
+        sizes = {"dtype": self.vae_dtype, "batch": self.batch}
+        return sum(decoder_cache_bytes(self._meta_vae, short, len(s) * PIXELS_PER_CELL, **sizes) for s in spans)
 
     @property
     def vae_working_bytes(self) -> int:
         """What decoding one chunk holds at its peak, besides weights and memory."""
         width, height = self.plan.size
-        values = width * height * self.vae_width
+        rows, columns = strip_size(height, width, strips=self.vae_strips)
+        values = rows * columns * self.vae_width
         small = min(values, SMALL // 4)
         working = max(VAE_WORKING * values, VAE_WORKING_SMALL * small)
+        if self.taehv:
+            working = TAEHV_WORKING * rows * columns
+        if self.vae_strips > 1:
+            working += CHUNK_PIXELS * height * width
         return working * self.batch * self.vae_dtype.itemsize
 
     @property
@@ -179,6 +220,7 @@ class Cost:
             "kv_bytes": self.kv_bytes,
             "kv_main_bytes": self.kv_main_bytes,
             "vae_cache_bytes": self.vae_cache_bytes,
+            "vae_main_bytes": self.vae_main_bytes,
             "weight_bytes": self.weight_bytes,
             "vae_weight_bytes": self.vae_weight_bytes,
             "text_bytes": self.text_bytes,
@@ -188,6 +230,10 @@ class Cost:
             "decoding_bytes": self.decoding_bytes,
             "peak_bytes": self.peak_bytes,
         }
+
+    @property
+    def _meta_vae(self) -> WanVAE | TAEHV:
+        return meta_taehv() if self.taehv else meta_vae(self.vae_width)
 
     @property
     def _past_bytes(self) -> int:
@@ -225,6 +271,13 @@ class Cost:
 
     def _visible_frames(self, chunk: Chunk) -> int:
         return len(chunk.frames) + len(chunk.context)
+
+
+@lru_cache(maxsize=1)
+def meta_taehv() -> TAEHV:
+    """A TAEHV of the published size without values."""
+    with torch.device("meta"):
+        return TAEHV()
 
 
 @lru_cache(maxsize=4)
@@ -308,6 +361,10 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
             f"one after the other would fit (sampling {_gb(cost.sampling_bytes)}, decoding "
             f"{_gb(cost.decoding_bytes)}): in ComfyUI, sample to a LATENT first and decode it with Streaming VAE Decode"
         )
+    lighter = {name: way.peak_bytes for name, way in decoders(cost).items() if way.peak_bytes <= room}
+    if lighter:
+        said = "; ".join(f"{name} (in {_gb(size + RESERVE)})" for name, size in lighter.items())
+        yield f"another decoder would fit (--vae-strips, or another --vae): {said}"
     smaller = _largest_that_fits(cost, room)
     if smaller:
         width, height = smaller.plan.size
@@ -319,6 +376,15 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
 def tiers(cost: Cost) -> dict[str, Cost]:
     """The same in every tier of memory."""
     return {name: replace(cost, kv=name) for name in TIERS}
+
+
+def decoders(cost: Cost) -> dict[str, Cost]:
+    """The same with every way to decode that the size allows."""
+    most = most_strips(max(cost.plan.size) // PIXELS_PER_CELL)
+    ways = {name: change for name, change in DECODERS.items() if change.get("vae_strips", 1) <= most}
+    if cost.vae_width <= LIGHT_VAE_WIDTH:
+        del ways["light wan"]
+    return {name: replace(cost, **({"taehv": False, "vae_strips": 1} | change)) for name, change in ways.items()}
 
 
 def _tier(cost: Cost) -> str:
@@ -333,7 +399,8 @@ def _largest_that_fits(cost: Cost, room: float) -> Cost | None:
 
     def at(columns: int) -> Cost:
         rows = max(1, round(columns * height / width))
-        return replace(cost, plan=_resized(cost.plan, columns * 32, rows * 32))
+        strips = min(cost.vae_strips, most_strips(max(columns, rows) * 32 // PIXELS_PER_CELL))
+        return replace(cost, plan=_resized(cost.plan, columns * 32, rows * 32), vae_strips=strips)
 
     fitting = bisect_right(range(1, width // 32), room, key=lambda columns: at(columns).peak_bytes)
     return at(fitting) if fitting else None

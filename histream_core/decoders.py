@@ -27,7 +27,7 @@ def open_decoder(
     raw_latents: bool | None = None,
     channels_last: bool = False,
     strips: int = 1,
-) -> StreamingDecoder | TiledDecoder:
+) -> Decoder:
     """The decoder for a Wan VAE or a TAEHV, without rollback: a decode that fails asks for `reset()`.
 
     `raw_latents`: see `StreamingTAEHV`. `channels_last`: in that memory layout. `strips`: see `TiledDecoder`.
@@ -109,9 +109,17 @@ class TiledDecoder:
         yield from zip(self.decoders, strip_ranges(max(latents.shape[-2:]), len(self.decoders)), strict=True)
 
 
+Decoder = StreamingDecoder | TiledDecoder
+
+
+def most_strips(cells: int) -> int:
+    """Into how many strips a side of so many latent cells can be cut."""
+    return max(1, cells // (2 * OVERLAP))
+
+
 def strip_ranges(cells: int, strips: int) -> list[range]:
     """The latent cells of each strip along a side of so many; neighbours share OVERLAP. ValueError for too many."""
-    most = max(1, cells // (2 * OVERLAP))
+    most = most_strips(cells)
     if not 1 <= strips <= most:
         raise ValueError(f"{strips} strips are too many for {cells * PIXELS_PER_CELL} pixels: use at most {most}")
     edges = [round(cells * i / strips) for i in range(strips + 1)]
@@ -142,8 +150,13 @@ def decoder_cache_bytes(
 ) -> int:
     """Bytes on the device that a decoder remembers in, for frames of that size; of strips the largest alone."""
     count = taehv_cache_bytes if is_taehv(vae) else vae_cache_bytes
-    longest = max(len(cells) for cells in strip_ranges(max(height, width) // PIXELS_PER_CELL, strips))
-    return count(vae, min(height, width), longest * PIXELS_PER_CELL, dtype=dtype, batch=batch)
+    return count(vae, *strip_size(height, width, strips=strips), dtype=dtype, batch=batch)
+
+
+def strip_size(height: int, width: int, *, strips: int) -> tuple[int, int]:
+    """Height and width in pixels of the largest strip of a picture."""
+    longest = PIXELS_PER_CELL * max(map(len, strip_ranges(max(height, width) // PIXELS_PER_CELL, strips)))
+    return (height, longest) if width >= height else (longest, width)
 
 
 def _part(latents: Tensor, cells: range) -> Tensor:

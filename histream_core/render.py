@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .decode import StreamingDecoder, stream_frames
+from . import decoders
+from .ahead import work_ahead
+from .decode import stream_frames, to_frames
 from .formats import Format
 from .kernels import Kernels, choose_kernels
 from .media import to_uint8
@@ -131,7 +133,15 @@ def stream(weights: Weights, order: Order, progress: Progress, report: Report = 
     """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk."""
     prompts = [Prompt(Text(order.text.to(weights.device)))]
     run = open_stream(weights, order.plan, order.noise, prompts, progress=progress, report=report)
-    return timed_decode(stream_frames(open_decoder(weights), run.chunks()), progress.times)
+    return timed_decode(decode_frames(weights, run.chunks()), progress.times)
+
+
+def decode_frames(weights: Weights, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield the frames [F, H, W, 3] of each latent chunk [1, C, T, H, W], in turn with it or beside the next one."""
+    decoder, device = open_decoder(weights), next(weights.vae.parameters()).device
+    if weights.speed.decode == "ahead":
+        return work_ahead(chunks, lambda chunk: to_frames(decoder.decode(chunk.to(device)))[0], device)
+    return stream_frames(decoder, (chunk.to(device) for chunk in chunks))
 
 
 def open_stream(
@@ -173,8 +183,15 @@ def open_stream(
     return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)
 
 
-def open_decoder(weights: Weights) -> StreamingDecoder:
-    return StreamingDecoder(weights.vae, normalised=weights.preset.normalised, rollback=False)
+def open_decoder(weights: Weights) -> decoders.Decoder:
+    """The decoder that was chosen for these weights."""
+    speed = weights.speed
+    return decoders.open_decoder(
+        weights.vae,
+        normalised=weights.preset.normalised,
+        channels_last=speed.vae_layout == "channels-last",
+        strips=int(speed.vae_strips),
+    )
 
 
 def timed_decode(items: Iterator, times: Times) -> Iterator:

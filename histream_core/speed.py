@@ -45,6 +45,18 @@ LOW_KEYS = {
     "clean": "a clean pass at LOW over every chunk that others see",
     POOLED_LOW: f"{LEVERS[POOLED_LOW]}; other frames",
 }
+VAE_LAYOUT = {
+    "plain": "the VAE's values as they are stored",
+    "channels-last": "the channels of a pixel side by side, which newer GPUs' convolutions like; last bits differ",
+}
+VAE_STRIPS = {
+    "1": "the whole picture",
+    **{str(n): f"the picture in {n} strips, each with memory of its own; other frames, a little" for n in (2, 3, 4)},
+}
+DECODE = {
+    "in-turn": "a chunk is decoded before the next one is sampled",
+    "ahead": "a chunk is decoded while the next one is sampled, on the command line without --run-dir; the same frames",
+}
 
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "attention": ATTENTION,
@@ -55,6 +67,9 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "high_keys": HIGH_KEYS,
     "cached_frames": CACHED_FRAMES,
     "low_keys": LOW_KEYS,
+    "vae_layout": VAE_LAYOUT,
+    "vae_strips": VAE_STRIPS,
+    "decode": DECODE,
 }
 """What the fields of `Speed` may be, in words."""
 
@@ -64,6 +79,7 @@ APPROXIMATE = {
     "high_keys": (CLEAN_ANCHOR, LAST_STEP),
     "cached_frames": (SURVIVORS,),
     "low_keys": (POOLED_LOW,),
+    "vae_strips": ("2", "3", "4"),
 }
 """Choices that change frames by more than the last bits of numbers."""
 
@@ -80,6 +96,9 @@ class Speed:
     high_keys: str = "clean"
     cached_frames: str = "all"
     low_keys: str = "clean"
+    vae_layout: str = "plain"
+    vae_strips: str = "1"
+    decode: str = "in-turn"
 
     def __post_init__(self):
         for name, options in CHOICES.items():

@@ -10,20 +10,27 @@ from pathlib import Path
 
 import comfy.ldm.wan.vae
 import comfy.model_management
+import comfy.taesd.taehv
 import comfy.utils
 import folder_paths
 import latent_preview
 from torch import Tensor
 
-from ..histream_core.decode import StreamingDecoder, stream_frames, vae_cache_bytes
+from ..histream_core.decode import stream_frames
+from ..histream_core.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ..histream_core.disk import check_space, existing
 from ..histream_core.formats import Format, find_format
 from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
+from ..histream_core.speed import DEFAULTS, Speed
+from ..histream_core.taehv import is_taehv
 from ..histream_core.writers import open_writer
 from . import host
 from .host_checks import check_finite
 from .host_images import empty_images
 from .settings import VideoChoice
+
+STRIP_FRAMES = 3
+"""Latent frames that a strip decodes while its memory is on the device."""
 
 HD_ROWS, HD_ROWS_GENERATED = 1080, 1088
 
@@ -39,10 +46,14 @@ class SavedVideo:
 
 
 def check_vae(vae) -> None:
-    """Refuse another VAE than that of Wan 2.1; raises ValueError."""
+    """Refuse another VAE than that of Wan 2.1, and another TAEHV than one for it; raises ValueError."""
     module = vae.first_stage_model
-    if type(module) is not comfy.ldm.wan.vae.WanVAE:
-        raise ValueError(f"the VAE is a {type(module).__name__}, not a Wan 2.1 VAE: load wan_2.1_vae.safetensors")
+    small = isinstance(module, comfy.taesd.taehv.TAEHV) and is_taehv(module)
+    if not small and type(module) is not comfy.ldm.wan.vae.WanVAE:
+        raise ValueError(
+            f"the VAE is a {type(module).__name__}, not a Wan 2.1 VAE: load wan_2.1_vae.safetensors, or a TAEHV for it "
+            "(taew2_1, lighttaew2_1)"
+        )
 
 
 def check_decode(vae, latents: Tensor) -> None:
@@ -60,14 +71,21 @@ def video_size(shape: Sequence[int], *, crop: bool) -> tuple[int, int]:
 
 
 def decode_to_disk(
-    vae, latents: Tensor, choice: VideoChoice, *, tags: Mapping[str, str], images: Tensor | None = None
+    vae,
+    latents: Tensor,
+    choice: VideoChoice,
+    *,
+    tags: Mapping[str, str],
+    images: Tensor | None = None,
+    speed: Speed = DEFAULTS,
 ) -> tuple[SavedVideo, ...]:
     """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
 
     `tags` are stored in the files. `images` [B, F, H, W, 3], where given, is filled with the pictures too. Raises
-    ValueError and OSError for what cannot work, before anything is decoded.
+    ValueError and OSError for what cannot work, before anything is decoded. Of `speed` the VAE's choices hold.
     """
     check_decode(vae, latents)
+    strip_ranges(max(latents.shape[-2:]), int(speed.vae_strips))
     format, size = find_format(choice.format, choice.depth), video_size(latents.shape, crop=choice.crop)
     format.check_size(size)
     check_space(existing(_output_folder()), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
@@ -78,21 +96,23 @@ def decode_to_disk(
         sound = io.BytesIO(choice.sound) if choice.sound else None
         writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags, sound=sound)
         pictures = None if images is None else images[item]
-        _decode_item(vae, latents[item : item + 1], writer, progress, pictures, num_done=item * latents.shape[2])
+        frames = decode_frames(vae, latents[item : item + 1], speed)
+        _write_frames(frames, writer, progress, pictures, num_done=item * latents.shape[2])
         videos.append(SavedVideo(path, subfolder, format))
     return tuple(videos)
 
 
-def _decode_item(vae, latents: Tensor, writer, progress, images: Tensor | None, *, num_done: int) -> None:
+def _write_frames(made: Iterator[Tensor], writer, progress, images: Tensor | None, *, num_done: int) -> None:
     writer.keep_on = (comfy.model_management.InterruptProcessingException,)
     with writer:
-        for index, frames in enumerate(decode_frames(vae, latents), start=1):
+        for frames in made:
             frames = crop_rows(frames, writer.size[1])
             if images is not None:
                 images[writer.num_frames : writer.num_frames + len(frames)] = frames
             writer.write(frames)
             picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
-            progress.update_absolute(num_done + index, preview=("JPEG", picture, host.PREVIEW_PIXELS))
+            done = num_done + 1 + (writer.num_frames - 1) // 4  # the first latent frame is one pixel frame
+            progress.update_absolute(done, preview=("JPEG", picture, host.PREVIEW_PIXELS))
 
 
 def crop_rows(frames: Tensor, rows: int) -> Tensor:
@@ -107,24 +127,27 @@ def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tenso
     return empty_images(shape, limit_gib, "turn images off and use the VIDEO")
 
 
-def decode_frames(vae, latents: Tensor) -> Iterator[Tensor]:
-    """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], one latent frame's at a time."""
-    vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape))
-    decoder = StreamingDecoder(host.vae_module(vae), dtype=vae.vae_dtype, normalised=False, rollback=False)
+def decode_frames(vae, latents: Tensor, speed: Speed = DEFAULTS) -> Iterator[Tensor]:
+    """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], a few latent frames' at a time."""
+    vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape, speed))
+    decoder = host.open_decoder(vae, speed, normalised=False)
+    together = 1 if speed.vae_strips == "1" else STRIP_FRAMES
 
     def frames() -> Iterator[Tensor]:
-        for frame in latents.split(1, dim=2):
+        for frame in latents.split(together, dim=2):
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield frame.to(vae.device)
 
     return stream_frames(decoder, frames())
 
 
-def decode_bytes(vae, shape: Sequence[int]) -> int:
+def decode_bytes(vae, shape: Sequence[int], speed: Speed = DEFAULTS) -> int:
     """Memory that decoding latents of `shape` takes, a latent frame at a time, besides the VAE's weights."""
     height, width = (cells * PIXELS_PER_CELL for cells in shape[-2:])
-    working = vae.memory_used_decode((*shape[:2], 1, *shape[3:]), vae.vae_dtype)
-    return working + vae_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype)
+    strips = int(speed.vae_strips)
+    grid = strip_size(height, width, strips=strips)
+    working = vae.memory_used_decode((*shape[:2], 1, *(side // PIXELS_PER_CELL for side in grid)), vae.vae_dtype)
+    return working + decoder_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype, strips=strips)
 
 
 def output_path(prefix: str, size: tuple[int, int], format: Format) -> tuple[Path, str]:

@@ -10,7 +10,6 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..histream_core.decode import StreamingDecoder
 from ..histream_core.formats import Format
 from ..histream_core.kept_runs import make_video, prompts_of
 from ..histream_core.noise import Noise
@@ -61,7 +60,7 @@ class KeptRunSampler(host.ChunkSampler):
         journal, manifest, vae = self.journal, self.journal.manifest, self.vae
         missing = manifest.num_chunks - chunks_on_disk(journal.folder, manifest)
         run.expect(max(1, replay(manifest.plan, journal.finished).num_steps() + missing))
-        decoder = StreamingDecoder(host.vae_module(vae), dtype=vae.vae_dtype, rollback=False)
+        decoder = host.open_decoder(vae, self.speed)
         texts = journal.texts()
 
         def make_session(progress: Progress, watch: Callable[[Progress], None]) -> Session:
@@ -97,6 +96,7 @@ def carry_on(
     """
     folder, manifest = journal.folder, journal.manifest
     name, reports = name_of(folder), []
+    speed = speed or manifest.settings.speed
     shape = (1, 16, manifest.plan.num_frames, *manifest.plan.grids[Scale.HIGH])
     try:
         with journal:
@@ -104,10 +104,10 @@ def carry_on(
                 settings=host.model_settings(model),
                 steps=StepChoice(),
                 window=WindowChoice(),
-                speed=speed or manifest.settings.speed,
+                speed=speed,
                 shape=shape,
                 vae=vae,
-                extra_bytes=decode_bytes(vae, shape),
+                extra_bytes=decode_bytes(vae, shape, speed),
                 journal=journal,
                 snapshots=Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS),
                 tags=tags,

@@ -1,7 +1,9 @@
 """Node: a LATENT becomes a video file, without the whole clip in memory."""
 
+from ..histream_core.speed import DEFAULTS, Speed
 from . import host_decode, host_graph, kept_video
 from .api import CATEGORY, VideoOutput, blocked, io
+from .api import Speed as SpeedSocket
 from .settings import VideoChoice
 
 DEFAULT_FPS = 16
@@ -21,7 +23,11 @@ class StreamingVAEDecode(io.ComfyNode):
             hidden=kept_video.HIDDEN,
             inputs=[
                 io.Latent.Input("samples", tooltip="From the Anchor-Window Sampler, or any Wan 2.1 video latent."),
-                io.Vae.Input("vae", tooltip="The Wan 2.1 VAE (wan_2.1_vae.safetensors)."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="The Wan 2.1 VAE (wan_2.1_vae.safetensors), or for less memory and time a lighter one of "
+                    "its kind, or a TAEHV (taew2_1, lighttaew2_1).",
+                ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/HiStream",
@@ -53,6 +59,11 @@ class StreamingVAEDecode(io.ComfyNode):
                     tooltip="From Video Output: its folder, format, fps and crop then hold instead of those here. For "
                     "a video that is written while it is sampled, connect it to the sampler instead.",
                 ),
+                SpeedSocket.Input(
+                    "speed",
+                    optional=True,
+                    tooltip="From HiStream Speed: its vae_strips, where memory is short, and its vae_layout hold.",
+                ),
             ],
             outputs=[
                 io.Video.Output(
@@ -73,6 +84,7 @@ class StreamingVAEDecode(io.ComfyNode):
         image_limit_gib=8.0,
         crop_1088=True,
         output=None,
+        speed: Speed | None = None,
     ):
         latents = samples["samples"]
         host_decode.check_decode(vae, latents)
@@ -80,7 +92,7 @@ class StreamingVAEDecode(io.ComfyNode):
         size = host_decode.video_size(latents.shape, crop=choice.crop)
         pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None
         tags = host_graph.tags_of(cls.hidden)
-        saved = host_decode.decode_to_disk(vae, latents, choice, tags=tags, images=pictures)
+        saved = host_decode.decode_to_disk(vae, latents, choice, tags=tags, images=pictures, speed=speed or DEFAULTS)
         return io.NodeOutput(
             [kept_video.video_socket(video.path, video.format) for video in saved],
             blocked("turn images on to get them") if pictures is None else pictures.flatten(0, 1),

@@ -403,6 +403,7 @@ KINDS = {
     "lora": {"blocks.0.self_attn.q.lora_A.weight": torch.ones(2)},
     "wan-i2v": WEIGHTS | {"img_emb.proj.0.weight": torch.ones(2)},
     "wan-vae": {"decoder.middle.0.residual.0.gamma": torch.ones(2)},
+    "taehv": {"decoder.3.conv.0.weight": torch.ones(2)},
     "diffusers-vae": {"decoder.mid_block.resnets.0.conv1.weight": torch.ones(2)},
     "umt5": {"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight": torch.ones(2)},
     "umt5-original": {"blocks.0.pos_embedding.embedding.weight": torch.ones(2)},
@@ -415,7 +416,7 @@ def test_another_kind_of_model_is_named_where_a_wan_model_is_wanted(kind, tmp_pa
     save_file(KINDS[kind], tmp_path / "a.safetensors")
     assert inspect(tmp_path / "a.safetensors")["kind"] == kind
     refused(tmp_path / "a.safetensors", checkpoint.KINDS[kind], "not a Wan text-to-video model", load=load_wan)
-    if kind != "wan-vae":
+    if kind not in ("wan-vae", "taehv"):
         refused(tmp_path / "a.safetensors", checkpoint.KINDS[kind], "not a Wan VAE", load=load_vae)
 
 

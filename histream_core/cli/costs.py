@@ -10,11 +10,11 @@ import torch
 
 from .. import demo
 from ..checkpoint import DTYPES, guess_preset, load_vae, read_checkpoint
-from ..cost import GB, Cost, does_not_fit, tiers
+from ..cost import GB, Cost, decoders, does_not_fit, tiers
 from ..presets import MODES, find_preset
 from ..tiers import TIERS
 from ..wan_model import WAN_1_3B, WAN_14B, WanConfig
-from .memory import add_kv_option
+from .memory import add_kv_option, check_strips
 from .progress import tell
 from .speed import LEVERS, add_speed_options, chosen
 from .videos import add_size_options, plan_video
@@ -32,7 +32,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_size_options(verb, size="1920x1088")
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
     add_kv_option(verb)
-    add_speed_options(verb, LEVERS)
+    add_speed_options(verb, [*LEVERS, "vae_strips"])
     verb.add_argument("--vram", metavar="GB", type=float, help="say what would not fit into a card of that size")
     verb.set_defaults(run=run_plan)
     yield verb
@@ -44,16 +44,26 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f"a card of {args.vram:g} GB holds nothing: give --vram 24")
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
-    levers = chosen(args).levers
-    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, levers=levers)
+    speed = chosen(args)
+    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, levers=speed.levers)
+    check_strips(speed, plan)
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
-    width_of_vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
-    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, **width_of_vae)
+    vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
+    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, vae_strips=int(speed.vae_strips), **vae)
     problems = list(does_not_fit(cost, args.vram)) if args.vram is not None else []
     result = {"model": args.model, "preset": preset.name, "mode": args.mode, **cost.summary()}
     result["kv_tiers"] = {
         name: {"kv_bytes": tier.kv_bytes, "kv_main_bytes": tier.kv_main_bytes, "peak_bytes": tier.peak_bytes}
         for name, tier in tiers(cost).items()
+    }
+    result["decoders"] = {
+        name: {
+            "vae_cache_bytes": way.vae_cache_bytes,
+            "vae_main_bytes": way.vae_main_bytes,
+            "vae_working_bytes": way.vae_working_bytes,
+            "peak_bytes": way.peak_bytes,
+        }
+        for name, way in decoders(cost).items()
     }
     if args.vram is not None:
         result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
@@ -86,6 +96,13 @@ def _lines(result: dict) -> Iterator[str]:
         device, main, peak = (tier[key] / GB for key in ("kv_bytes", "kv_main_bytes", "peak_bytes"))
         besides = f" and {main:.2f} GB of main memory" if main else ""
         yield f"{name:6} {device:6.2f} GB{besides}, peak {peak:.2f} GB: {TIERS[name]}"
+    yield "memory of decoding (--vae-strips, or another --vae), remembered and at work:"
+    for name, way in result["decoders"].items():
+        device, main, working, peak = (
+            way[f"{key}_bytes"] / GB for key in ("vae_cache", "vae_main", "vae_working", "peak")
+        )
+        besides = f" and {main:.2f} GB of main memory" if main else ""
+        yield f"{name:13} {device:5.2f} + {working:4.2f} GB{besides}, peak {peak:.2f} GB"
 
 
 def _calls(passes: list[dict[str, int]]) -> str:

@@ -71,6 +71,8 @@ def begin_run(
     settings = replace(settings, sound=sound and hash_bytes(sound))
     check_room(folder, plan, settings, sound=sound)
     snapshots, speed = snapshots_of(args), speed_of(args)
+    if speed.decode == "ahead":
+        raise ValueError("--decode ahead is not for runs that are kept: leave it out, or leave out --run-dir")
     weights, (text,) = source.load()
     weights = replace(weights, kv=args.kv, speed=speed)
     check_memory(args, weights, plan)

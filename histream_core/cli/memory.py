@@ -9,9 +9,12 @@ from dataclasses import replace
 import torch
 
 from ..cost import GB, Cost, does_not_fit
-from ..plan import Plan
+from ..decoders import strip_ranges
+from ..plan import PIXELS_PER_CELL, Plan
 from ..render import Weights
 from ..session import Settings
+from ..speed import Speed
+from ..taehv import is_taehv
 from ..tiers import TIERS
 from ..wan_model import WanConfig
 
@@ -40,8 +43,14 @@ def with_kv(weights: Weights, args: argparse.Namespace, settings: Settings) -> W
     return replace(weights, kv=args.kv or ("fp8" if settings.fp8_kv else "full"))
 
 
+def check_strips(speed: Speed, plan: Plan) -> None:
+    """Refuse more strips than the pictures of a plan have room for. Raises ValueError."""
+    strip_ranges(max(plan.size) // PIXELS_PER_CELL, int(speed.vae_strips))
+
+
 def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_prompts: int = 1) -> None:
     """Refuse a plan that needs more memory than the device has. Raises ValueError that says what would fit."""
+    check_strips(weights.speed, plan)
     size = installed_memory(weights.device)
     if size is None or args.ignore_memory:
         return
@@ -51,13 +60,19 @@ def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_
         num_prompts=num_prompts,
         dtype=weights.dtype,
         vae_dtype=weights.dtype,
-        vae_width=weights.vae.dim,
+        **_decoder_of(weights),
         kv=weights.kv,
         unified=weights.device.type == "cpu",
     )
     problems = does_not_fit(cost, round(size / GB, 1))
     if problems:
         raise ValueError(f"{'; '.join(problems)}; or try with --ignore-memory")
+
+
+def _decoder_of(weights: Weights) -> dict:
+    """What of a `Cost` the VAE and its choices decide."""
+    vae = {"taehv": True} if is_taehv(weights.vae) else {"vae_width": weights.vae.dim}
+    return vae | {"vae_strips": int(weights.speed.vae_strips)}
 
 
 def installed_memory(device: torch.device) -> int | None:

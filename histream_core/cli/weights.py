@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import demo
-from ..checkpoint import DTYPES, guess_preset, load_vae, load_wan, read_checkpoint
+from ..checkpoint import DTYPES, guess_preset, load_vae, load_wan, read_checkpoint, read_vae
 from ..demo.text import VOCABULARY
 from ..presets import PRESETS, Preset, find_preset
 from ..render import Weights
@@ -34,7 +34,12 @@ class Source:
 def add_weight_options(verb: argparse.ArgumentParser) -> None:
     """The options that `find_source` reads."""
     verb.add_argument("--model", metavar="F", required=True, help='a Wan transformer, or "demo" for the bundled one')
-    verb.add_argument("--vae", metavar="F", type=Path, help="the Wan 2.1 VAE")
+    verb.add_argument(
+        "--vae",
+        metavar="F",
+        type=Path,
+        help="the Wan 2.1 VAE, a lighter one of its kind, or a TAEHV (taew2_1, lighttaew2_1)",
+    )
     text = verb.add_mutually_exclusive_group()
     text.add_argument("--text-encoder", metavar="F", type=Path, help="a umt5_xxl file as ComfyUI uses it")
     text.add_argument(
@@ -43,6 +48,7 @@ def add_weight_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--prompt", metavar="P", help="what the video shows")
     verb.add_argument("--preset", metavar="NAME", help=f"how the weights are sampled: {', '.join(PRESETS)}")
     add_device_options(verb)
+    verb.add_argument("--vae-device", metavar="D", help="where to decode (default: where the rest is)")
 
 
 def add_device_options(verb: argparse.ArgumentParser) -> None:
@@ -72,13 +78,14 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Sour
     if prompts is not None:
         _check_text_options(args, prompts)
     checkpoint = read_checkpoint(args.model, kind="wan")
-    read_checkpoint(args.vae, kind="wan-vae")
+    read_vae(args.vae)
+    vae_device = pick_device(args.vae_device) if getattr(args, "vae_device", None) else device
     preset = find_preset(args.preset or guess_preset(checkpoint))
 
     def load() -> tuple[Weights, list[Tensor]]:
         texts = [] if prompts is None else _read_texts(args, prompts, device)  # gone again before the model comes
         model, _ = load_wan(args.model, dtype=dtype, device=device)
-        return Weights(model, load_vae(args.vae, dtype=dtype, device=device), preset, device, dtype), texts
+        return Weights(model, load_vae(args.vae, dtype=dtype, device=vae_device), preset, device, dtype), texts
 
     return Source(preset, load, (f"preset {preset.name}: {preset.note}",) if preset.note else ())
 

@@ -216,3 +216,63 @@ def test_the_sound_of_a_video_output_goes_into_every_video_of_a_batch_within_its
         found = [[data for data, _ in sound_packets(made.get_stream_source())] for made in videos]
         assert found == [wanted, wanted]
         assert [probe(made.get_stream_source()).num_frames for made in videos] == [17, 17]
+
+
+def host_taehv(*, float16=False):
+    """A VAE of the host around a small decoder of random weights and the published sizes."""
+    import comfy.sd
+    from comfy.taesd.taehv import TAEHV
+
+    torch.manual_seed(3)
+    weights = {
+        key: torch.randn(x.shape) / x[0].numel() ** 0.5 if x.ndim > 1 else torch.zeros(x.shape)
+        for key, x in TAEHV(latent_channels=16).state_dict().items()
+    }
+    return comfy.sd.VAE(sd={key: x.half() if float16 else x for key, x in weights.items()})
+
+
+def test_a_taehv_decodes_as_in_the_host_any_length_at_a_time(decode, filled, output):
+    """Seen to fail when the first frame of every call is taken for the first of the video."""
+    vae = host_taehv()
+    latents = {"samples": filled["samples"][:, :, :3, :4, :4]}
+    _, images = decode(latents, vae, "a/b", images=True).result
+    assert images.shape == (2 * 9, 32, 32, 3)
+    wanted = vae.decode(latents["samples"]).flatten(0, 1).clamp(0, 1)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(images, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_taehv_in_float16_is_given_latents_as_they_are_sampled(decode, filled, output):
+    """As taew2_1 wants them. Seen to fail with raw latents."""
+    import comfy.latent_formats
+
+    latents = filled["samples"][:1, :, :2, :4, :4]
+    raw = comfy.latent_formats.Wan21().process_out(latents)
+    _, images = decode({"samples": raw}, host_taehv(float16=True), "a/b", images=True).result
+    wanted = host_taehv().decode(latents).flatten(0, 1).clamp(0, 1)
+    torch.testing.assert_close(images, wanted, rtol=0, atol=0.02)
+
+
+def test_a_taehv_of_another_model_is_refused(decode, filled, output):
+    import comfy.sd
+    from comfy.taesd.taehv import TAEHV
+
+    other = comfy.sd.VAE(sd=TAEHV(latent_channels=48).state_dict())
+    with pytest.raises(ValueError, match="TAEHV, not a Wan"):
+        decode(filled, other, "a/b")
+
+
+def test_strips_and_layout_come_from_hi_stream_speed(pack, decode, vae, output):
+    """Seen to fail when the choices are not handed on."""
+    part, bytes_of = pack.part("histream_core.decoders"), pack.part("nodes.host_decode").decode_bytes
+    speed = pack.part("histream_core.speed").Speed(vae_strips="2", vae_layout="channels-last")
+    latents = torch.randn(1, 16, 4, 4, 32, generator=torch.Generator().manual_seed(8))
+    _, whole = decode({"samples": latents}, vae, "a/b", images=True).result
+    _, images = decode({"samples": latents}, vae, "a/b", images=True, speed=speed).result
+    decoder = part.open_decoder(vae.first_stage_model, dtype=torch.float32, normalised=False, strips=2)
+    wanted = pack.part("histream_core.decode").to_frames(decoder.decode(latents))[0]
+    torch.testing.assert_close(images, wanted, rtol=0, atol=1e-5)
+    assert not torch.equal(images, whole)
+    assert bytes_of(vae, latents.shape, speed) < bytes_of(vae, latents.shape)
+    with pytest.raises(ValueError, match="use at most 1"):
+        decode({"samples": latents[..., :16]}, vae, "a/b", speed=speed)
