@@ -25,8 +25,8 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from comfy_execution.utils import get_executing_context
 from torch import Tensor, nn
 
-from ..histream_core.cache import KVCache
 from ..histream_core import decoders
+from ..histream_core.cache import KVCache
 from ..histream_core.decode import to_frames
 from ..histream_core.kernels import Kernels
 from ..histream_core.noise import Noise, SeededNoise
@@ -94,7 +94,7 @@ class HostRun:
             kind: {key: list(wrappers) for key, wrappers in by_key.items()}
             for kind, by_key in transformer_options.get("wrappers", {}).items()
         }
-        # It would compile the whole model, this run's state with it; `kernels_for` compiles the layers in its place.
+        # It would compile the whole model piece by piece, dozens of graphs; the layers are compiled in its place.
         transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
         self.extra_args = extra_args

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -68,6 +69,11 @@ def caches_for(model: WanModel, plan: Plan, *, device: str | torch.device, dtype
     """`make_caches` for a model."""
     sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
     return make_caches(plan, device=device, dtype=dtype, **sizes)
+
+
+def no_fallback(words: str) -> NoReturn:
+    """What is told of a compiler that fails: a measurement must not go on without it."""
+    raise RuntimeError(words)
 
 
 def random_text(model: WanModel, *, device: str | torch.device, dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 
 from .. import transfer
+from ..compiled import CompiledBlocks
 from ..cost import Cost, meta_vae
 from ..decode import StreamingDecoder, vae_cache_bytes
 from ..noise import SeededNoise
@@ -22,11 +23,11 @@ from ..presets import find_preset
 from ..rope import Rope, TemporalPolicy
 from ..schedule import Scale
 from ..stream import Prompt, Stream
-from ..wan import Denoiser, RunBlock, Text, run_block
+from ..wan import Denoiser, RunBlock, Text
 from ..wan_model import WAN_1_3B, WanConfig
 from .bars import Bar
 from .census import Census
-from .dry_run import Run, caches_for, dry_run, random_model
+from .dry_run import Run, caches_for, dry_run, no_fallback, random_model
 from .naive import (
     ConcatenatingCache,
     ForgetfulText,
@@ -287,15 +288,13 @@ def decoding() -> Iterator[Bar]:
 
 def graphs() -> Iterator[Bar]:
     """Bar 9: compiled layers. On a small model with values, the CPU and a compiler that only counts."""
-    torch._dynamo.reset()  # what this process has compiled before would not be counted
     plan = make_plan(find_preset("histream"), "histream", width=64, height=64, num_frames=3 * LONG)
     model = random_model(SMALL, device="cpu", dtype=torch.float32)
     backend = CountingBackend()
-    compiled = torch.compile(run_block, dynamic=False, fullgraph=True, backend=backend)
-    first = _run_small(model, plan, compiled, seed=0)
+    first = _run_small(model, plan, CompiledBlocks(plan, no_fallback, backend=backend), seed=0)
     found = backend.graphs
     plain = _run_small(model, plan, None, seed=0)
-    other = _run_small(model, plan, compiled, seed=1)
+    other = _run_small(model, plan, CompiledBlocks(plan, no_fallback, backend=backend), seed=1)
     again = backend.graphs - found
     numbered = CountingBackend()
     layers = NumberedLayers(torch.compile(numbered_block, dynamic=False, backend=numbered))
