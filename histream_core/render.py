@@ -199,11 +199,19 @@ def timed_decode(items: Iterator, times: Times) -> Iterator:
     while True:
         start, before = time.perf_counter(), times.denoise
         item = next(items, None)
+        _wait_for(item)
         times.settle()
         times.decode += time.perf_counter() - start - (times.denoise - before)
         if item is None:
             return
         yield item
+
+
+def _wait_for(item: object) -> None:
+    """Return when finished frames are there; they are copied to main memory next, which waits for them too."""
+    frames = getattr(item, "frames", item)
+    if isinstance(frames, Tensor) and frames.is_cuda:
+        torch.cuda.current_stream(frames.device).synchronize()
 
 
 def counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:

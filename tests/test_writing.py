@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ import histream_core.disk
 from histream_core.container import join
 from histream_core.formats import find_format
 from histream_core.reading import frames_of
+from histream_core.render import Progress, counted, silent, timed_decode
+from histream_core.schedule import Scale, Step
 from histream_core.writers import PictureFolder, Segments, VideoFile, open_writer
 from histream_core.writing import BackgroundWriter, Times
 
@@ -300,3 +303,54 @@ def test_times_are_counted_also_for_what_fails():
         time.sleep(0.02)
         raise ValueError("x")
     assert 0.02 <= times.decode < 1 and times.denoise == 0
+
+
+class DeviceClock:
+    """A device that is slower than the CPU, as its events tell: each is 3 s after the one before."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.waits = 0.0, 0
+        clock = self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self, stream):
+                clock.now += 3
+                self.at = clock.now
+
+            def synchronize(self):
+                clock.waits += 1
+
+            def elapsed_time(self, later):
+                return 1000 * (later.at - self.at)
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("the CPU waited for the device"))
+
+
+def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
+    """Seen to fail when every call waits for its device, and when what was added is added again."""
+    clock, progress = DeviceClock(monkeypatch), Progress(0, 0, 0)
+    latent = SimpleNamespace(device=torch.device("cuda"))
+    call = counted(lambda latent, step, cache, text: latent, progress, silent)
+
+    def chunk(number):
+        for _ in range(4):
+            call(latent, Step(1.0, Scale.HIGH), None, None)
+        assert (clock.waits, progress.times.denoise) == (4 * number, 12.0 * number)
+        return number
+
+    times = progress.times
+    for number in timed_decode(map(chunk, range(2)), times):
+        assert (clock.waits, times.denoise) == (4 * (number + 1), 12.0 * (number + 1))
+    assert times.denoise == 24.0 and progress.calls[Scale.HIGH] == 8
+
+
+def test_what_the_cpu_takes_is_added_at_once():
+    progress = Progress(0, 0, 0)
+    call = counted(lambda latent, step, cache, text: latent, progress, silent)
+    call(torch.zeros(1), Step(1.0, Scale.LOW), None, None)
+    assert progress.times.denoise > 0
