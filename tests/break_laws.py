@@ -239,7 +239,7 @@ BREAKS = [
      "test_compiled.py", "what_comes_again"),
     ("compiled.py", 'function.__code__.replace(co_name=name)', "function.__code__",
      "test_compiled.py", "use_up"),
-    ("compiled.py", "text, attend_outside, attention_scale)", "text, attention, attention_scale)",
+    ("compiled.py", "(*inputs, attend_outside, attention_scale)", "(*inputs, attention, attention_scale)",
      "test_compiled.py", "another_attention"),
     ("compiled.py", "        if self.failure is None and _shape(pages)", "        if _shape(pages)",
      "test_compiled.py", "told_of_once"),
