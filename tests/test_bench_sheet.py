@@ -21,6 +21,9 @@ def tiny_sheet():
     "core-style loop with full history / histream", "attention high, later, flash", "attention low, later, math",
     "VAE decode, native", "VAE decode, channels last", "first 9 frames of histream-plus",
     "histream-plus with last-step, denoising, compiled", "latents of histream-plus with survivors, from exact ones",
+    "pass high, later chunk, compiled, FP8 products", "pass low, first chunk, eager, torch's order of attention",
+    "product 48 x 96 x 128, FP8, time without / with", "product 48 x 96 x 96, FP8, the rounding in it",
+    "norm with modulation, plain",
     "histream-plus with the VAE", "90th percentile of chunks / median", "tokens of a chunk, high",
 ])  # fmt: skip
 def test_every_figure_of_the_sheet_is_there(tiny_sheet, name):
@@ -43,7 +46,7 @@ def test_compiled_layers_predict_what_eager_ones_do(tiny_sheet):
 def test_what_is_not_installed_or_not_there_is_a_row_that_says_so(tiny_sheet):
     rows = {row.name: row for row in tiny_sheet if row.value is None}
     assert rows["attention high, later, cudnn"].note.startswith("absent")
-    assert rows["attention high, later, flash-attn-3"].note == "absent: not installed"
+    assert rows["attention high, later, fa3"].note == "absent: not installed"
     assert rows["peak memory of histream-plus with the VAE"].note.startswith("absent")
     assert {"FP8 attention", "CUDA graphs", "TAEHV decode"} <= rows.keys()
 
@@ -58,7 +61,8 @@ def sections(monkeypatch, **functions):
 
 SECTIONS = {
     "machine", "tokens", "attention", "decoding", "products", "rotations", "convolutions", "absent",
-    "passes", "cudnn_passes", "whole_videos", "end_to_end", "full_history", "flatness", "levers",
+    "passes", "chosen_passes", "fp8_products", "norms", "whole_videos", "end_to_end", "full_history", "flatness",
+    "levers",
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def sheet_rows(*, tiny: bool) -> Iterator[Row]:
         sheet_parts.tokens,
         sheet_parts.attention,
         sheet_network.passes,
-        sheet_network.cudnn_passes,
+        sheet_network.chosen_passes,
         sheet_network.whole_videos,
         sheet_parts.decoding,
         sheet_network.end_to_end,
@@ -143,7 +143,9 @@ def sheet_rows(*, tiny: bool) -> Iterator[Row]:
         sheet_network.flatness,
         sheet_network.levers,
         sheet_parts.products,
+        sheet_parts.fp8_products,
         sheet_parts.rotations,
+        sheet_parts.norms,
         sheet_parts.convolutions,
         sheet_parts.absent,
     )

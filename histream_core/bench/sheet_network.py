@@ -9,13 +9,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..attention import Attention, choose_attention, sdpa
 from ..cache import KVCache
 from ..decode import StreamingDecoder, to_frames
+from ..kernels import choose_kernels
 from ..levers import LEVERS
 from ..noise import SeededNoise
 from ..plan import Plan
 from ..presets import find_preset
 from ..schedule import Scale, Step
+from ..speed import Speed
 from ..stream import Denoise, Prompt, Stream
 from ..transfer import upload
 from ..wan import Denoiser, RunBlock, Text, run_block
@@ -23,7 +26,7 @@ from ..wan_model import WanModel
 from .dry_run import caches_for, random_model, random_text
 from .naive import full_history_chunks, full_history_plan
 from .sheet import ABSENT, Row, Setup
-from .sheet_parts import backends, random_vae
+from .sheet_parts import random_vae
 
 PASSES = {
     (Scale.HIGH, False, True): ("high, later chunk", 0.5),
@@ -39,9 +42,16 @@ LEVER_SECONDS = {"last-step": 0.0625}
 """Of a frame: 16 frames a second, for which the kernels must be fast too."""
 
 
-def compiled_block(setup: Setup) -> RunBlock:
-    """`run_block`, compiled for static shapes; at most four graphs over both resolutions."""
-    return torch.compile(run_block, dynamic=False, fullgraph=True, backend=setup.backend)
+WAYS = {
+    "eager, fused norms and rotations": (Speed(elementwise="fused"), False),
+    "compiled, FP8 products": (Speed(linears="fp8"), True),
+}
+"""Kernels besides the defaults, and whether layers are compiled."""
+
+
+def compiled_block(setup: Setup, block: RunBlock = run_block) -> RunBlock:
+    """The forward of a layer, compiled for static shapes; at most four graphs over both resolutions."""
+    return torch.compile(block, dynamic=False, fullgraph=True, backend=setup.backend)
 
 
 def network(setup: Setup) -> WanModel:
@@ -49,12 +59,20 @@ def network(setup: Setup) -> WanModel:
     return random_model(setup.config, device=setup.device, dtype=setup.dtype)
 
 
+def denoiser(
+    setup: Setup, model: WanModel, *, attention: Attention | None = None, block_forward: RunBlock | None = None
+) -> Denoiser:
+    """The network's call, with the attention that a run would choose."""
+    attention = attention or choose_attention("auto", setup.device, setup.dtype)[0]
+    return Denoiser(model, dtype=setup.dtype, attention=attention, block_forward=block_forward)
+
+
 def stream_of(
     setup: Setup, model: WanModel, plan: Plan, *, block_forward: RunBlock | None = None, denoise: Denoise | None = None
 ) -> Stream:
     """A run of a plan with noise of its own."""
     where = {"device": setup.device, "dtype": setup.dtype}
-    denoise = denoise or Denoiser(model, dtype=setup.dtype, block_forward=block_forward)
+    denoise = denoise or denoiser(setup, model, block_forward=block_forward)
     prompts = [Prompt(Text(random_text(model, **where)))]
     caches = caches_for(model, plan, **where)
     return Stream(plan, denoise, caches, SeededNoise(0), prompts, channels=setup.config.in_dim)
@@ -95,7 +113,7 @@ def passes(setup: Setup) -> Iterator[Row]:
         start = time.perf_counter()
         exhaust(stream_of(setup, model, setup.plan("histream", 6), block_forward=block_forward).chunks())
         yield setup.row(f"first two chunks, {name}", time.perf_counter() - start, "s")
-        timer = PassTimer(Denoiser(model, dtype=setup.dtype, block_forward=block_forward), setup)
+        timer = PassTimer(denoiser(setup, model, block_forward=block_forward), setup)
         last[name] = exhaust(stream_of(setup, model, setup.plan("histream", 12), denoise=timer).chunks())
         yield from timer.rows(name, with_targets=name == "compiled")
     yield setup.row("one call, compiled from eager", _one_call_error(setup, model), "relative", 0.02)
@@ -115,17 +133,28 @@ def _one_call_error(setup: Setup, model: WanModel) -> float:
     return relative_error(*predicted)
 
 
-def cudnn_passes(setup: Setup) -> Iterator[Row]:
-    """The same, eager, where attention is cuDNN's and not what torch would choose."""
-    if setup.device.type != "cuda":
-        yield setup.row("passes with cuDNN's attention", None, note=f"{ABSENT}: no CUDA device")
-        return
+def chosen_passes(setup: Setup) -> Iterator[Row]:
+    """The same with other kernels than the defaults, and with attention in the order in which torch would choose."""
     model = network(setup)
-    denoiser = Denoiser(model, dtype=setup.dtype, attention=dict(backends())["cudnn"])
-    exhaust(stream_of(setup, model, setup.plan("histream", 6), denoise=denoiser).chunks())
-    timer = PassTimer(denoiser, setup)
-    exhaust(stream_of(setup, model, setup.plan("histream", 12), denoise=timer).chunks())
-    yield from timer.rows("eager, cuDNN attention")
+    yield from _timed_passes(setup, model, "eager, torch's order of attention", sdpa, None)
+    for name, (speed, is_compiled) in WAYS.items():
+        try:
+            kernels = choose_kernels(speed, setup.device, setup.dtype)
+        except ValueError as error:  # what is not installed, or cannot run here
+            yield setup.row(f"passes, {name}", None, note=f"{ABSENT}: {error}")
+            continue
+        block = compiled_block(setup, kernels.run_block) if is_compiled else kernels.run_block
+        yield from _timed_passes(setup, model, name, kernels.attention, block)
+
+
+def _timed_passes(
+    setup: Setup, model: WanModel, name: str, attention: Attention, block_forward: RunBlock | None
+) -> Iterator[Row]:
+    denoise = denoiser(setup, model, attention=attention, block_forward=block_forward)
+    exhaust(stream_of(setup, model, setup.plan("histream", 6), denoise=denoise).chunks())
+    timer = PassTimer(denoise, setup)
+    exhaust(stream_of(setup, model, setup.plan("histream", 9), denoise=timer).chunks())
+    yield from timer.rows(name)
 
 
 def relative_error(x: Tensor, like: Tensor) -> float:
@@ -176,7 +205,7 @@ def full_history(setup: Setup) -> Iterator[Row]:
         find_preset("self-forcing"), width=setup.width, height=setup.height, num_frames=setup.num_frames
     )
     cache, text = caches_for(model, plan, **where)[Scale.HIGH], Text(random_text(model, **where))
-    denoise, channels = Denoiser(model, dtype=setup.dtype), setup.config.in_dim
+    denoise, channels = denoiser(setup, model), setup.config.in_dim
     loop = full_history_chunks(plan, denoise, cache, SeededNoise(0), text, channels=channels)
     native = setup.seconds(lambda: exhaust(loop)) / plan.pixel_frames
     yield setup.row("core-style loop with full history, denoising, eager", native, "s/frame")

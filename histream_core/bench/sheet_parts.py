@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..attention import Attention, sdpa
+from ..attention import PACKAGES, Attention, is_installed, packaged, sdpa
 from ..decode import StreamingDecoder
+from ..elementwise import PLAIN, Elementwise, check_installed, fused
+from ..linears import fp8_linear, to_fp8
 from ..plan import PIXELS_PER_CELL
 from ..rope import Rope, rotate
 from ..schedule import Scale
@@ -27,13 +28,6 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-PACKAGES = {
-    "flash-attn": ("flash_attn", "flash_attn_func"),
-    "flash-attn-3": ("flash_attn_interface", "flash_attn_func"),
-    "sageattention": ("sageattention", "sageattn"),
-}
-"""Attention packages: the module, and the function of [B, L, N, D] in it."""
-
 MATH_LIMIT = 2**31
 """Scores that the math backend, which holds them all, may be asked for."""
 
@@ -84,17 +78,8 @@ def backends() -> Iterator[tuple[str, Attention | None]]:
                 return sdpa(q, k, v)
 
         yield name, one
-    for name, (module, function) in PACKAGES.items():
-        if find_spec(module) is None:
-            yield name, None
-            continue
-
-        def packaged(q: Tensor, k: Tensor, v: Tensor, module: str = module, function: str = function) -> Tensor:
-            layout = {"tensor_layout": "NHD"} if module == "sageattention" else {}
-            y = getattr(import_module(module), function)(q, k, v, **layout)
-            return y[0] if isinstance(y, tuple) else y
-
-        yield name, packaged
+    for name, package in PACKAGES.items():
+        yield name, partial(packaged, package) if is_installed(package) else None
 
 
 def _attend(setup: Setup, row: str, call: Attention | None, name: str, queries: int, keys: int) -> Iterator[Row]:
@@ -128,12 +113,60 @@ def _random(setup: Setup, *shape: int) -> Tensor:
 
 def products(setup: Setup) -> Iterator[Row]:
     """Matrix products of a layer, operations a second."""
-    tokens_, dim, ffn = 3 * setup.plan("histream").tokens_per_frame(Scale.HIGH), setup.config.dim, setup.config.ffn_dim
-    for inner, outer in ((dim, dim), (dim, ffn), (ffn, dim)):
+    for tokens_, inner, outer in _product_sizes(setup):
         x, weight = _random(setup, tokens_, inner), _random(setup, outer, inner)
         taken = setup.ms(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight))
         rate = 2 * tokens_ * inner * outer / taken / 1e9
         yield setup.row(f"product {tokens_} x {inner} x {outer}", rate, "TFLOP/s", 600.0, at_least=True)
+
+
+def fp8_products(setup: Setup) -> Iterator[Row]:
+    """The same in FP8, what they multiply rounded first, against what they are else."""
+    for tokens_, inner, outer in _product_sizes(setup):
+        x, weight = _random(setup, tokens_, inner), _random(setup, outer, inner)
+        words = f"product {tokens_} x {inner} x {outer}, FP8"
+        plain = setup.ms(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight))
+        first = try_row(
+            setup, words, "ms", lambda x=x, weight=weight: setup.ms(lambda: fp8_linear(x, weight)), otherwise=ABSENT
+        )
+        yield first
+        yield try_row(setup, f"{words}, the rounding in it", "ms", lambda x=x: setup.ms(lambda: to_fp8(x)))
+        if first.value:
+            yield setup.row(f"{words}, time without / with", plain / first.value, "times", 1.4, at_least=True)
+
+
+def _product_sizes(setup: Setup) -> tuple[tuple[int, int, int], ...]:
+    tokens_, dim, ffn = 3 * setup.plan("histream").tokens_per_frame(Scale.HIGH), setup.config.dim, setup.config.ffn_dim
+    return (tokens_, dim, dim), (tokens_, dim, ffn), (tokens_, ffn, dim)
+
+
+def norms(setup: Setup) -> Iterator[Row]:
+    """Norm, modulation and rotations of one high pass by PyTorch's kernels and by fused ones."""
+    height, width = (cells // 2 for cells in setup.plan("histream").grids[Scale.HIGH])
+    tokens_, dim = 3 * height * width, setup.config.dim
+    table = Rope(setup.config.head_dim, (height, width), device=setup.device).table([0, 1, 2])
+    norm = torch.nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+    x, shift, scale = _random(setup, 1, tokens_, dim), _random(setup, 1, 1, dim), _random(setup, 1, 1, dim)
+    for name, kernels in elementwise_kernels():
+        if kernels is None:
+            yield setup.row(f"norm with modulation, {name}", None, "ms", note=f"{ABSENT}: not installed")
+            continue
+        for words, work in (
+            ("norm with modulation", partial(kernels.modulate, norm, x, shift, scale)),
+            ("rotations of one tensor", partial(kernels.rotate, x.unflatten(2, (setup.config.num_heads, -1)), table)),
+        ):
+            yield try_row(setup, f"{words}, {name}", "ms", lambda work=work: setup.ms(work))
+
+
+def elementwise_kernels() -> Iterator[tuple[str, Elementwise | None]]:
+    """Both ways; None where comfy-kitchen is not installed."""
+    yield "plain", PLAIN
+    try:
+        check_installed("fused")
+    except ValueError:
+        yield "fused", None
+    else:
+        yield "fused", fused()
 
 
 def rotations(setup: Setup) -> Iterator[Row]:
@@ -198,5 +231,5 @@ def decoding(setup: Setup) -> Iterator[Row]:
 
 def absent(setup: Setup) -> Iterator[Row]:
     """What this version has not got, so that nobody looks for it in vain."""
-    for name in ("FP8 products", "FP8 attention", "CUDA graphs", "TAEHV decode", "decode on a second stream"):
+    for name in ("FP8 attention", "CUDA graphs", "TAEHV decode", "decode on a second stream"):
         yield setup.row(name, None, note=f"{ABSENT}: not built")
