@@ -82,6 +82,8 @@ class Cost:
     """Whether the device's memory is main memory."""
     text_tokens: int = MAX_TOKENS
     """Of a prompt, as its encoder pads it."""
+    stored_bytes: int | None = None
+    """Of the transformer's weights as they are loaded, such as in FP8; None: all in `dtype`."""
 
     @property
     def passes(self) -> tuple[dict[Scale, int], ...]:
@@ -130,6 +132,8 @@ class Cost:
     @property
     def weight_bytes(self) -> int:
         """The transformer's weights, some of which stay in float32."""
+        if self.stored_bytes is not None:
+            return self.stored_bytes
         return num_params(self.config) * self.dtype.itemsize + num_float32(self.config) * (4 - self.dtype.itemsize)
 
     @property

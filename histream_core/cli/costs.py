@@ -11,6 +11,7 @@ import torch
 from .. import demo
 from ..checkpoint import DTYPES, guess_preset, load_vae, read_checkpoint
 from ..cost import GB, Cost, decoders, does_not_fit, tiers
+from ..memory_plan import CARDS, card_lines, choices, ways
 from ..presets import MODES, find_preset
 from ..tiers import TIERS
 from ..wan_model import WAN_1_3B, WAN_14B, WanConfig
@@ -65,11 +66,18 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
         }
         for name, way in decoders(cost).items()
     }
+    runs = ways(cost, files=["taehv"])
+    result["cards"] = {
+        str(card): [
+            {"settings": way.settings, "bytes": way.bytes_needed, "costs": way.prices} for way in choices(runs, card)
+        ]
+        for card in CARDS
+    }
     if args.vram is not None:
         result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
     result["notes"] = notes
     tell(notes)
-    return result, "\n".join([*_lines(result), *problems])
+    return result, "\n".join([*_lines(result), *card_lines(runs), *problems])
 
 
 def find_model(name: str) -> tuple[WanConfig, str]:
