@@ -73,6 +73,11 @@ class Chunk:
     kept: Step | None = None
     """The last step, where its keys and values stay in its cache in place of those of a cache step."""
 
+    @property
+    def first_pixel_frame(self) -> int:
+        """The number of its first frame in the video: latent frame 0 is one frame, every other four."""
+        return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (self.frames.start - 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -175,6 +175,7 @@ class Stream:
             if finished:
                 self._remember(*finished)
             prompt = self._prompt(chunk)
+            self._forget_others(prompt)
             if prompt.recache and prompt.first_chunk == chunk.index and chunk.context:
                 self._recache(chunk, prompt.text)
             self._begin(chunk.frames, chunk.context)
@@ -303,6 +304,12 @@ class Stream:
 
     def _prompt(self, chunk: Chunk) -> Prompt:
         return [prompt for prompt in self.prompts if prompt.first_chunk <= chunk.index][-1]
+
+    def _forget_others(self, prompt: Prompt) -> None:
+        """A long timeline has many prompts, and the keys of one take 0.1 GB: those in force alone are kept."""
+        for other in self.prompts:
+            if other.text is not prompt.text:
+                other.text.forget()
 
     def _draw(self, chunk: Chunk, step: int, scale: Scale) -> Tensor:
         batch, channels = self.shape

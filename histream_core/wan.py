@@ -52,6 +52,10 @@ class Text:
             self._keys[layer] = attention.norm_k(attention.k(self._embedded)), attention.v(self._embedded)
         return self._keys[layer]
 
+    def forget(self) -> None:
+        """Let go of the projected keys; they are projected again where they are asked for."""
+        self._embedded, self._keys = None, {}
+
 
 def embed_time(timestep: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding of timesteps [B], float32: [B, dim], cosines before sines as in Wan."""

@@ -155,8 +155,8 @@ def retaken(
             chunk = old.finished
     manifest = read_manifest(source)
     texts = [text_of(model, positive)] if positive else []
-    section = Section(chunk, words, hash_tensor(texts[0]), recache=True) if positive else None
-    changed = branched(manifest, chunk, seed=seed, section=section)
+    sections = [Section(0, words, hash_tensor(text), recache=True) for text in texts]
+    changed = branched(manifest, chunk, seed=seed, sections=sections)
     return derived(model, vae, source, choice, changed, chunk, texts, speed)
 
 

@@ -151,7 +151,7 @@ def test_an_extension_can_have_a_prompt_of_its_own(whole, tmp_path):
     wanted = finish(start(tmp_path / "long", manifest(plan(24), sections=sections)))
     finish(start(tmp_path / "cut", manifest()))
     with resume(tmp_path / "cut") as journal:
-        extend(journal, plan(24), tiny_runs.section("a dog", recache=True))
+        extend(journal, plan(24), [tiny_runs.section("a dog", recache=True)])
     latents, frames = finish(resume(tmp_path / "cut", manifest(plan(24), sections=sections)))
     assert same(latents, wanted[0])
     assert same(frames, wanted[1])
@@ -196,7 +196,7 @@ def test_a_retry_with_another_seed_differs_from_its_chunk_on(whole, tmp_path):
 def test_a_branch_may_go_on_with_another_prompt_and_another_model(tmp_path):
     begin(tmp_path / "first", 3)
     other = tiny.wan(seed=9)
-    changed = branched(manifest(model=other), 2, section=tiny_runs.section("a dog", recache=True))
+    changed = branched(manifest(model=other), 2, sections=[tiny_runs.section("a dog", recache=True)])
     with branch(tmp_path / "first", tmp_path / "new", 2, changed) as journal:
         chunks = Run(journal, model=other, decoder=False).chunks()
         first = [next(chunks).latent for _ in range(3)]

@@ -205,7 +205,7 @@ def longer(old, num_frames):
 
 BRANCHES = {
     "another seed": (3, lambda run: branched(run, 3, seed=7), [0, 1, 2], 5),
-    "another prompt": (2, lambda run: branched(run, 2, section=tiny_runs.section("a dog", recache=True)), [0, 1], 8),
+    "another prompt": (2, lambda run: branched(run, 2, sections=[tiny_runs.section("a dog", recache=True)]), [0, 1], 8),
     "the same again": (5, lambda run: run, [0, 1, 2, 3, 4], 0),
     "from the start": (0, lambda run: run, [], 14),
     "section files": (
@@ -247,8 +247,8 @@ def test_a_run_that_is_made_longer_by_a_branch_is_the_run_that_was_long_from_the
     finished, tmp_path, num_frames, section
 ):
     """Latents, segments, video and cut list. Seen to fail where a branch ends where the old run ended."""
-    section = section and tiny_runs.section(section, recache=True)
-    run = branched(longer(manifest(**SMALL), num_frames), 5, section=section)
+    sections = [tiny_runs.section(section, recache=True)] if section else []
+    run = branched(longer(manifest(**SMALL), num_frames), 5, sections=sections)
     new = complete(branch(finished["h264-mp4"], tmp_path / "new", 5, run))
     long = complete(start(tmp_path / "long", run))
     assert len(files_in(new)) == 2 * len(run.plan.chunks) + 3

@@ -133,7 +133,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         weights = _as_chosen(weights, args, journal.manifest.settings)
         check_memory(args, weights, plan, num_prompts=len(journal.manifest.sections) + len(texts))
         said = [*source.notes, *_check(journal, weights)]
-        extend(journal, plan, _section(args, texts), texts)
+        extend(journal, plan, _sections(args, texts), texts)
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=said)
 
 
@@ -153,7 +153,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     weights = _as_chosen(weights, args, settings)
     check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, plan=plan, settings=settings), weights)
-    changed = branched(now, chunk, seed=args.seed, section=_section(args, texts))
+    changed = branched(now, chunk, seed=args.seed, sections=_sections(args, texts))
     with branch(args.folder, args.new, chunk, changed, texts, sound) as journal:
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=source.notes)
 
@@ -195,9 +195,9 @@ def _source(manifest: Manifest, args: argparse.Namespace) -> Source:
     return find_source(options, [args.prompt])
 
 
-def _section(args: argparse.Namespace, texts: list[Tensor]) -> Section | None:
-    """The section of the new prompt; where it begins is for the verb to say."""
-    return Section(0, args.prompt, hash_tensor(texts[0]), recache=True) if args.prompt else None
+def _sections(args: argparse.Namespace, texts: list[Tensor]) -> list[Section]:
+    """The section of the new prompt, if there is one, counted from the first new chunk."""
+    return [Section(0, args.prompt, hash_tensor(texts[0]), recache=True)] if args.prompt else []
 
 
 def _settings(old: Settings, args: argparse.Namespace) -> tuple[Settings, bytes | None]:

@@ -71,6 +71,8 @@ class Section:
     prompt: str
     text: str
     recache: bool = False
+    blended: bool = False
+    """Goes on with a blend that began in the section before: another text, and no cut."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,16 +110,15 @@ def notes(journal: Journal, now: Manifest) -> list[str]:
     ]
 
 
-def extend(journal: Journal, plan: Plan, section: Section | None = None, texts: Iterable[Tensor] = ()) -> None:
-    """Make an open run longer: `plan` begins as its plan does. A new `section` begins behind the old end.
+def extend(journal: Journal, plan: Plan, sections: Sequence[Section] = (), texts: Iterable[Tensor] = ()) -> None:
+    """Make an open run longer: `plan` begins as its plan does. Chunks of new `sections` are counted from the old end.
 
-    `texts` is the section's embedding, to be kept. Raises ValueError for a plan that begins otherwise or is not longer.
+    `texts` are the sections' embeddings, to be kept. Raises ValueError for a plan that begins otherwise or is not
+    longer.
     """
     old = journal.manifest
     check_longer(old.plan, plan)
-    sections = old.sections
-    if section:
-        sections = (*sections, replace(section, first_chunk=old.num_chunks))
+    sections = branched(old, old.num_chunks, sections=sections).sections
     last = old.plan.chunks[-1]
     if kept_frames(old.plan, last) < len(last.frames):  # what was cut off comes back
         drop_segment(journal.folder, old, last.index)
@@ -145,19 +144,22 @@ def _later_steps(manifest: Manifest) -> Steps | None:
     return preset.schedule(mode)[-1]
 
 
-def branched(manifest: Manifest, chunk: int, *, seed: int | None = None, section: Section | None = None) -> Manifest:
-    """The run that is like another up to `chunk`, and from there on has another seed or prompt.
+def branched(
+    manifest: Manifest, chunk: int, *, seed: int | None = None, sections: Sequence[Section] = ()
+) -> Manifest:
+    """The run that is like another up to `chunk`, and from there on has another seed or other prompts.
 
-    With the seed that it had it is the same run.
+    Chunks of `sections` are counted from `chunk`. With the seed that it had it is the same run.
     """
-    seeds, sections = manifest.seeds, manifest.sections
+    seeds, old = manifest.seeds, manifest.sections
     if seed is not None:
         seeds = tuple(old for old in seeds if old.first_chunk < chunk)
         if not seeds or seeds[-1].seed != seed:
             seeds = (*seeds, Seed(chunk, seed))
-    if section:
-        sections = (*(old for old in sections if old.first_chunk < chunk), replace(section, first_chunk=chunk))
-    return replace(manifest, seeds=seeds, sections=sections)
+    if sections:
+        new = (replace(section, first_chunk=chunk + section.first_chunk) for section in sections)
+        old = (*(section for section in old if section.first_chunk < chunk), *new)
+    return replace(manifest, seeds=seeds, sections=old)
 
 
 def branch(

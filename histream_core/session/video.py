@@ -17,7 +17,7 @@ from ..container import join
 from ..disk import check_space, write_whole
 from ..formats import Format, find_format
 from ..pixels import Metadata
-from ..plan import PIXEL_FRAMES_PER_LATENT, Chunk, Plan
+from ..plan import Chunk, Plan
 from ..schedule import Scale
 from ..writers import PictureFolder, Segments, frame_rate, segment_name
 from .journal import inside, sound_path
@@ -80,7 +80,7 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, 
 
 def first_frame(chunk: Chunk) -> int:
     """The number of a chunk's first frame in the video."""
-    return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (chunk.frames.start - 1))
+    return chunk.first_pixel_frame
 
 
 def _chunk_frames(plan: Plan) -> list[range]:
@@ -170,7 +170,8 @@ def _join(
 def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
     """The stretches of the video that have one prompt and one seed, and the names of their files if they have some."""
     chunks, settings = manifest.plan.chunks, manifest.settings
-    starts = {start.first_chunk for start in (*manifest.sections, *manifest.seeds) if start.first_chunk < len(chunks)}
+    cuts = (section for section in manifest.sections if not section.blended)
+    starts = {start.first_chunk for start in (*cuts, *manifest.seeds) if start.first_chunk < len(chunks)}
     frames = [*(first_frame(chunks[start]) for start in sorted(starts)), manifest.plan.pixel_frames]
     sections = [
         cutlist.Section(manifest.section(start).prompt, manifest.seed(start), *between)
