@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .rope import Rope, Rotate, TemporalPolicy, rotate
+from .sparse import Blocks
 from .transfer import upload
 
 _STRANGER = "it belongs to another model, size or window"
@@ -34,6 +35,8 @@ class Pages(NamedTuple):
     """Rows and columns of a frame's tokens."""
     pooled: "Pages | None" = None
     """Pages of the same layer at a lower resolution, which take what is staged here too, averaged."""
+    blocks: Blocks | None = None
+    """Where the chunk sees blocks of its window alone: how long they are."""
 
 
 def attend(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate = rotate) -> tuple[Tensor, Tensor]:
@@ -117,6 +120,7 @@ class KVCache:
         self._staged: dict[int, int] = {}
         self._keeping = False
         self.pooled: KVCache | None = None
+        self.blocks: Blocks | None = None
 
     def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
         pages = self.anchor_frames + self.ring_frames
@@ -176,7 +180,7 @@ class KVCache:
         """Pages in these keys, values and anchors' keys of a layer."""
         pooled = self.pooled.pages(layer, keep=True) if self.pooled and keep else None
         about = self._written, self._visible, self._anchors_written, self.table
-        return Pages(*tensors, *about, self.rope.grid, pooled)
+        return Pages(*tensors, *about, self.rope.grid, pooled, self.blocks if self._visible is not None else None)
 
     def attend(self, layer: int, k: Tensor, v: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
         """`attend` on the pages of one layer."""

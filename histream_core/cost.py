@@ -15,6 +15,7 @@ from .decode import SMALL
 from .decoders import decoder_cache_bytes, most_strips, strip_ranges, strip_size
 from .plan import PIXELS_PER_CELL, Chunk, Plan
 from .schedule import Scale, Step
+from .sparse import Blocks
 from .taehv import TAEHV
 from .text import MAX_TOKENS
 from .tiers import EXACT, TIERS
@@ -270,6 +271,7 @@ class Cost:
             tokens=len(chunk.frames) * tokens,
             visible=self._visible_frames(chunk) * tokens,
             cache_pass=step.sigma == 0,
+            blocks=self.plan.blocks(step.scale) if chunk.context else None,
             text_tokens=self.text_tokens,
         )
 
@@ -299,13 +301,17 @@ def pass_flops(
     visible: int,
     cache_pass: bool = False,
     text_tokens: int = MAX_TOKENS,
+    blocks: Blocks | None = None,
 ) -> int:
     """Operations of one network call over `tokens` queries in all, of `frames` frames, that see `visible` keys.
 
-    A cache pass ends at the last layer's keys and values.
+    A cache pass ends at the last layer's keys and values. With `blocks` the keys are chosen among those.
     """
-    dim = config.dim
-    self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim
+    dim, choosing = config.dim, 0
+    if blocks:
+        choosing = 2 * (tokens // blocks.queries) * (visible // blocks.keys) * dim
+        visible = blocks.num_kept(visible) * blocks.keys
+    self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim + choosing
     cross_attention = 4 * tokens * dim**2 + 4 * tokens * text_tokens * dim
     layer = self_attention + cross_attention + 4 * tokens * dim * config.ffn_dim
     patches = 8 * tokens * config.in_dim * dim

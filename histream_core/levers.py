@@ -7,12 +7,14 @@ model is in docs/performance.md.
 from collections.abc import Collection
 
 LAST_STEP, CLEAN_ANCHOR, SURVIVORS, POOLED_LOW = "last-step", "clean-anchor", "survivors", "pooled-low"
+SPARSE = "sparse"
 
 LEVERS = {
     CLEAN_ANCHOR: "a clean pass at HIGH over the chunks that hold the anchor alone; the others as last-step",
     LAST_STEP: "no clean pass at HIGH: the keys of a chunk's last step are kept",
     SURVIVORS: "clean passes over those frames alone that later chunks see",
     POOLED_LOW: "no clean pass at LOW: its keys are those of HIGH, averaged over the tokens that a LOW token covers",
+    SPARSE: "each part of a frame attends at HIGH to half of the window, where it answers best on average",
 }
 """The levers and what they do."""
 

@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from .anchor_match import check_match
-from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SURVIVORS, check_levers
+from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
 from .presets import MODES, Preset
 from .rope import TemporalPolicy
 from .schedule import Scale, Schedule, Step, Steps
+from .sparse import Blocks, blocks_for
 
 Grid = tuple[int, int]
 """Height and width, in latent cells (an eighth of the pixels)."""
@@ -104,6 +105,11 @@ class Plan:
     def pooled_low(self) -> bool:
         """Whether what is kept of a pass at HIGH is kept at LOW too, averaged."""
         return POOLED_LOW in self.levers
+
+    def blocks(self, scale: Scale) -> Blocks | None:
+        """Of queries and keys, where chunks that see a past see a part of it; None where they see all."""
+        sparse = SPARSE in self.levers and scale is Scale.HIGH
+        return blocks_for(self.tokens_per_frame(scale)) if sparse else None
 
     @property
     def keeps_steps(self) -> bool:

@@ -6,7 +6,7 @@ The defaults compute as always. What a run made of its choices is said once: `ke
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .levers import CLEAN_ANCHOR, LAST_STEP, LEVERS, POOLED_LOW, SURVIVORS
+from .levers import CLEAN_ANCHOR, LAST_STEP, LEVERS, POOLED_LOW, SPARSE, SURVIVORS
 
 ATTENTION = {
     "auto": "the fastest exact one that needs nothing installed",
@@ -45,6 +45,10 @@ LOW_KEYS = {
     "clean": "a clean pass at LOW over every chunk that others see",
     POOLED_LOW: f"{LEVERS[POOLED_LOW]}; other frames",
 }
+SEEN_KEYS = {
+    "all": "attention to the whole window",
+    SPARSE: f"{LEVERS[SPARSE]}; other frames",
+}
 VAE_LAYOUT = {
     "plain": "the VAE's values as they are stored",
     "channels-last": "the channels of a pixel side by side, which newer GPUs' convolutions like; last bits differ",
@@ -67,6 +71,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "high_keys": HIGH_KEYS,
     "cached_frames": CACHED_FRAMES,
     "low_keys": LOW_KEYS,
+    "seen_keys": SEEN_KEYS,
     "vae_layout": VAE_LAYOUT,
     "vae_strips": VAE_STRIPS,
     "decode": DECODE,
@@ -79,6 +84,7 @@ APPROXIMATE = {
     "high_keys": (CLEAN_ANCHOR, LAST_STEP),
     "cached_frames": (SURVIVORS,),
     "low_keys": (POOLED_LOW,),
+    "seen_keys": (SPARSE,),
     "vae_strips": ("2", "3", "4"),
 }
 """Choices that change frames by more than the last bits of numbers."""
@@ -96,6 +102,7 @@ class Speed:
     high_keys: str = "clean"
     cached_frames: str = "all"
     low_keys: str = "clean"
+    seen_keys: str = "all"
     vae_layout: str = "plain"
     vae_strips: str = "1"
     decode: str = "in-turn"
@@ -114,7 +121,8 @@ class Speed:
     @property
     def levers(self) -> tuple[str, ...]:
         """What of the network calls is approximated, of LEVERS: for the plan."""
-        return tuple(lever for lever in LEVERS if lever in (self.high_keys, self.cached_frames, self.low_keys))
+        chosen = self.high_keys, self.cached_frames, self.low_keys, self.seen_keys
+        return tuple(lever for lever in LEVERS if lever in chosen)
 
 
 DEFAULTS = Speed()

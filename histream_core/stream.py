@@ -163,6 +163,7 @@ class Stream:
         self._anchor: tuple[int, Statistics] | None = None
         if plan.pooled_low:
             cache.pooled = caches[Scale.LOW]
+        cache.blocks = plan.blocks(Scale.HIGH)
 
     def chunks(self, first: int = 0) -> Iterator[Tensor]:
         """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.

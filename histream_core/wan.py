@@ -15,6 +15,7 @@ from .attention import Attention, sdpa
 from .cache import KVCache, Pages, attend
 from .elementwise import PLAIN, Elementwise, modulate
 from .schedule import Scale, Step
+from .sparse import Blocks, sparse_attention
 
 FREQUENCY_BASE = 10000
 
@@ -129,7 +130,8 @@ def run_block(
     y = elementwise.modulate(block.norm1, x, shift, scale)
     q, (k, v) = _queries(block.self_attn, y), _keys(block.self_attn, y)
     q = elementwise.rotate_(q, pages.table)
-    y = attention(q if attention_scale == 1 else q * attention_scale, *attend(pages, k, v, elementwise.rotate))
+    q = q if attention_scale == 1 else q * attention_scale
+    y = _self_attend(pages.blocks, attention, q, *attend(pages, k, v, elementwise.rotate))
     x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
     x.add_(_cross_attend(block.cross_attn, block.norm3(x), text, attention))
     y = block.ffn(elementwise.modulate(block.norm2, x, ffn_shift, ffn_scale))
@@ -160,6 +162,10 @@ def _keys(attention: nn.Module, x: Tensor) -> Keys:
     """Keys and values of self-attention, [B, L, N, D]; not rotated yet."""
     heads = (attention.num_heads, -1)
     return torch.unflatten(attention.norm_k(attention.k(x)), 2, heads), torch.unflatten(attention.v(x), 2, heads)
+
+
+def _self_attend(blocks: Blocks | None, attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return sparse_attention(attention, blocks, q, k, v) if blocks else attention(q, k, v)
 
 
 def _cross_attend(cross: nn.Module, x: Tensor, text: Keys, attention: Attention) -> Tensor:

@@ -15,6 +15,7 @@ TOOLTIPS = {
     "high_keys": "Where what later chunks remember of a finished chunk comes from, at HIGH.",
     "cached_frames": "Of which frames it is computed.",
     "low_keys": "Where it comes from at LOW.",
+    "seen_keys": "How much of the window attention sees at HIGH.",
     "vae_layout": "How the VAE's values lie in memory while it decodes.",
     "vae_strips": "How much of the picture is decoded at once. The VAE remembers in 9.9 GB at 1080p; of strips only "
     "the one that is decoded has its memory on the GPU.",

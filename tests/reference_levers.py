@@ -3,8 +3,10 @@
 Letters as there.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from unittest import mock
 
+import reference
 import torch
 from reference import Positions, Segment, flow, resize
 from torch import Tensor
@@ -32,14 +34,46 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return avg_pool2d(frames, 2).movedim(1, -1).flatten(1, 2).unflatten(0, (x.shape[0], -1)).flatten(1, 2)
 
 
+def attend_to_half(tokens: int, most_queries: int, most_keys: int):
+    """`reference.attend` under a mask that each block of queries and each head has of its own."""
+    block_q, block_k = (max(n for n in range(1, most + 1) if tokens % n == 0) for most in (most_queries, most_keys))
+    attend = reference.attend
+
+    def sparse(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> Tensor:
+        if mask is None or mask.sum() == q.shape[1]:  # text, or a chunk without a past
+            return attend(q, k, v, scale, mask)
+        seen = k[:, mask]
+        means = q.unflatten(1, (-1, block_q)).mean(2), seen.unflatten(1, (-1, block_k)).mean(2)
+        scores = torch.einsum("blnd,bmnd->bnlm", *means)
+        kept = -(-scores.shape[-1] // 2)
+        best = scores >= scores.sort(dim=-1, descending=True).values[..., kept - 1 : kept]
+        best = best.repeat_interleave(block_q, 2).repeat_interleave(block_k, 3)
+        return attend(q, seen, v[:, mask], scale, best)
+
+    return mock.patch("reference.attend", sparse)
+
+
 @torch.no_grad()
 def reference_levers(
-    model, chunks, noise, *, grids, ntk, window, span=None, in_flight=(), survivors=False, pooled_low=False, given=None
+    model,
+    chunks,
+    noise,
+    *,
+    grids,
+    ntk,
+    window,
+    span=None,
+    in_flight=(),
+    survivors=False,
+    pooled_low=False,
+    blocks=None,
+    given=None,
 ) -> Tensor:
     """Latents [B, C, T, H, W]; arguments as those of `reference_histream`.
 
     in_flight: chunks whose keys at "high" stay those of their last step. survivors: a clean pass has only frames that
-    later chunks see. pooled_low: what is past at "low" has the keys and values of "high", averaged.
+    later chunks see. pooled_low: what is past at "low" has the keys and values of "high", averaged. blocks: tokens
+    that a block of queries and of keys has at most, where attention at "high" is to half of them.
     """
     anchor, local = window
     begins = [sum(length for _, length, _ in chunks[:i]) for i in range(len(chunks))]
@@ -64,6 +98,10 @@ def reference_levers(
             order += mine
         return segments, order
 
+    def half(at: str):
+        sparse = blocks and at == "high"
+        return attend_to_half(grids[at][0] * grids[at][1] // 4, *blocks) if sparse else nullcontext()
+
     def positions(at: str) -> Positions:
         return Positions(grids[at], ntk[at], anchor, span)
 
@@ -72,7 +110,8 @@ def reference_levers(
         memory = {}
         if at == "low" and pooled_low and chunk:
             high, order = past(chunk, "high")
-            with outputs(model, lambda layer, name, y: memory.update({(layer, name): pooled(y, grids["high"])})):
+            keep = outputs(model, lambda layer, name, y: memory.update({(layer, name): pooled(y, grids["high"])}))
+            with keep, half("high"):
                 flow(model, high, positions("high"))
             blank = x.new_zeros(*x.shape[:2], len(order), *grids["low"])
             segments = [Segment(blank, order, [], 0, 0.0, chunks[0][0], 1.0)]
@@ -85,7 +124,7 @@ def reference_levers(
             kept = memory.get((layer, name))
             return y if kept is None else torch.cat((kept, y[:, kept.shape[1] :]), dim=1)
 
-        with outputs(model, remember):
+        with outputs(model, remember), half(at):
             return flow(model, segments, positions(at))
 
     for chunk, (_, length, steps) in enumerate(chunks):

@@ -11,7 +11,8 @@ import torch
 from reference_levers import reference_levers
 from test_reference import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, noise, sizes
 
-from histream_core.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SURVIVORS
+from histream_core import sparse
+from histream_core.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan import Window, lengthen, make_plan, replay
 from histream_core.rope import TemporalPolicy
 from histream_core.schedule import Scale
@@ -27,14 +28,24 @@ COMBINATIONS = [
     (LAST_STEP, SURVIVORS),
     (LAST_STEP, POOLED_LOW),
     (SURVIVORS, POOLED_LOW),
-    (CLEAN_ANCHOR, SURVIVORS, POOLED_LOW),
+    (SPARSE,),
+    (CLEAN_ANCHOR, SURVIVORS, POOLED_LOW, SPARSE),
 ]
+BLOCKS = 12, 4
+"""Tokens of a block of queries and of keys at most; a frame has 24 at HIGH."""
+
 TEXT = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
 def model():
     return tiny.lively()
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch):
+    for name, most in zip(("MOST_QUERIES", "MOST_KEYS"), BLOCKS, strict=True):
+        monkeypatch.setattr(sparse, name, most)
 
 
 def run_engine(model, plan, *, given=None, given_noisy=None, kv="full"):
@@ -60,6 +71,7 @@ def run_reference(model, levers, chunks, *, anchor=1, **settings):
         in_flight=[i for i in range(first, len(chunks)) if chunks[i][2]] if keeps else (),
         survivors=SURVIVORS in levers,
         pooled_low=POOLED_LOW in levers,
+        blocks=BLOCKS if SPARSE in levers else None,
     )
 
 
@@ -76,7 +88,8 @@ def assert_same(video, reference):
 @pytest.mark.parametrize("levers", COMBINATIONS, ids="+".join)
 def test_a_lever_is_the_approximation_that_it_says(model, levers):
     """Seen to fail with the clean pass left in (last-step), with the whole chunk cached (survivors), with the largest
-    token in place of the mean (pooled-low), and with chunk 0 kept in flight too (clean-anchor)."""
+    token in place of the mean (pooled-low), with chunk 0 kept in flight too (clean-anchor), and with the blocks that
+    answer worst (sparse)."""
     plan = make_plan(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE)
     chunks = [(TEXT, 3, FOUR), *[(TEXT, 3, TWO)] * 4]
     exact = run_engine(model, make_plan(HISTREAM, "histream-plus", num_frames=15, **SIZE))

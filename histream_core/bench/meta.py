@@ -45,7 +45,7 @@ LATENT_FRAMES = 21
 KERNELS_PER_LAYER = 57
 """What a layer launches at HIGH in a later chunk, as torch 2.13 dispatches it; may only fall."""
 
-LEVER_TFLOPS = {"clean-anchor": 32.4, "last-step": 30.3, "survivors": 41.6, "pooled-low": 47.3}
+LEVER_TFLOPS = {"clean-anchor": 32.4, "last-step": 30.3, "survivors": 41.6, "pooled-low": 47.3, "sparse": 34.6}
 """What a frame of histream-plus may cost with each lever."""
 
 LONG = 60

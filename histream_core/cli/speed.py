@@ -9,7 +9,7 @@ from typing import Any
 from ..kernels import check_installed
 from ..speed import CHOICES, DEFAULTS, Speed
 
-LEVERS = ("high_keys", "cached_frames", "low_keys")
+LEVERS = ("high_keys", "cached_frames", "low_keys", "seen_keys")
 """Choices that a plan is made of."""
 
 
