@@ -163,7 +163,7 @@ def real_layer():
 
 
 def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
-    """What it adds to its input, relative to float32: 0.0054 in bfloat16, FP8 0.037."""
+    """What it adds to its input, relative to float32: off by 0.0088 in bfloat16, 0.053 in FP8."""
     block, (x, time6, pages, text) = real_layer()
     wanted = run_block(block, x.clone(), time6, pages, text, sdpa, 1.0) - x
     block = block.to(torch.bfloat16)
@@ -172,7 +172,7 @@ def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
         name: error(run(block, half.clone(), time6, pages, text, sdpa, 1.0).float() - x, wanted)
         for name, run in (("plain", run_block), ("fp8", in_fp8(run_block)))
     }
-    assert found["plain"] < 0.01
+    assert found["plain"] < 0.012
     assert 0.01 < found["fp8"] < 0.06, found
 
 
