@@ -220,6 +220,8 @@ BREAKS = [
     ("sparse.py", "blocks.num_kept(k.shape[1]), dim=-1)", "blocks.num_kept(k.shape[1]), dim=-1, largest=False)",
      "test_levers.py", "that_it_says and sparse"),
     ("cost.py", "visible = blocks.num_kept(visible) * blocks.keys", "pass", "test_cost.py", "levers_cost_what"),
+    ("wan.py", "if blocks else attention(q, k, v)",
+     "if blocks and not torch.compiler.is_compiling() else attention(q, k, v)", "test_levers.py", "compiled_layers"),
     ("tiers.py", "        keep = keep or self._keeping\n", "", "test_levers.py", "memory_tiers"),
     ("cost.py", "self._flops(replace(chunk, frames=chunk.cached), step)", "self._flops(chunk, step)",
      "test_cost.py", "levers_cost_what"),
