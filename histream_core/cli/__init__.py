@@ -56,10 +56,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _add_verbs(parser: Parser) -> None:
-    from . import bench, costs, evaluate, files, runs, sheet, videos
+    from . import bench, costs, drift, evaluate, files, runs, sheet, videos
 
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
-    for module in (videos, runs, costs, files, sheet, evaluate, bench):
+    for module in (videos, runs, costs, files, sheet, evaluate, drift, bench):
         for verb in module.add_to(verbs):
             verb.add_argument("--json", action="store_true", help="print one JSON object last")
 
