@@ -121,6 +121,14 @@ def test_every_score_has_its_name_its_share_and_its_interval(here, evaluate):
     assert set(found["chance"]["held_out"]) == set(WORDS)
 
 
+def test_clips_are_made_with_the_kernels_that_are_chosen(here, evaluate):
+    """Seen to fail with options that are read and not used."""
+    one = ("--demo", "--prompts", 2, "--frames", 9)
+    plain, rounded = evaluate(*one), evaluate(*one, "--linears", "fp8")
+    assert (plain["kernels"]["linears"], rounded["kernels"]["linears"]) == ("plain", "fp8, emulated")
+    assert {name: plain[name] for name in SCORES} != {name: rounded[name] for name in SCORES}
+
+
 def test_two_modes_are_compared_prompt_by_prompt(here, evaluate):
     """Seen to fail when the difference is taken the other way round."""
     found = evaluate("--demo", "--prompts", 4, "--frames", 13, "--against", "naive", "--csv", "clips.csv")

@@ -15,12 +15,13 @@ from ..reading import frames_of
 from . import evaluate_long, evaluate_tables, evaluate_ways
 from .evaluate_demo import run_demo_evaluation
 from .progress import follow
+from .speed import KERNELS, add_speed_options
 from .videos import parse_size
 
 SHORT = ("prompts", "seed", "against", "frames", "device")
 OPTIONS = {
     "": ("videos", "reference", "motion_every", "clip", "prompt"),
-    "--demo": (*SHORT, "mode", "controls", "sheet", "plot", "csv"),
+    "--demo": (*SHORT, *KERNELS, "mode", "controls", "sheet", "plot", "csv"),
     "--demo --minutes": ("minutes", "prompts", "seed", "device", "out", "size", "arms"),
     "--demo --ways": ("ways", "prompts", "seed", "mode", "frames", "device"),
     "--demo --tables": (*SHORT, "tables", "out", "size", "arms", "batch", "untuned", *evaluate_tables.TEACHER_OPTIONS),
@@ -69,6 +70,7 @@ def _add_demo_options(group: Any) -> None:
     group.add_argument("--seed", metavar="N", type=int, help="other prompts, other noise (default: 0)")
     group.add_argument("--mode", metavar="M", help=f"{', '.join(MODES)} (default: histream)")
     group.add_argument("--against", metavar="M", help="compare with another mode or arm, prompt by prompt")
+    add_speed_options(group, KERNELS)
     group.add_argument("--controls", action="store_true", help="also random weights and an empty prompt")
     group.add_argument("--frames", metavar="N", type=int, help="of a clip, 4n + 1, at least 9 (default: 21)")
     group.add_argument("--sheet", metavar="FILE.png", type=Path, help="write a contact sheet of the clips")

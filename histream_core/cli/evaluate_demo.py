@@ -6,7 +6,7 @@ import argparse
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from ..media import write_png
 from .contact_sheet import contact_sheet, pick
 from .plot import interval_plot
 from .progress import progress_bar, tell
+from .speed import KERNELS, speed_of
 from .videos import plan_video
 from .weights import demo_source, pick_device
 
@@ -55,6 +56,7 @@ def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         "against": args.against,
         "prompts": args.prompts,
         "seed": args.seed,
+        "kernels": {name: arms[0].weights.kernels().in_use[name] for name in KERNELS},
         "frames": arms[0].plan.pixel_frames,
         "width": demo.WIDTH,
         "height": demo.HEIGHT,
@@ -89,7 +91,9 @@ def _prepare(args: argparse.Namespace, asked: Sequence[Asked]) -> tuple[list[Arm
     size = demo.WIDTH, demo.HEIGHT
     modes = [args.mode, *([args.against] if args.against else [])]
     planned = {mode: plan_video(source.preset, mode, size=size, num_frames=args.frames) for mode in modes}
+    speed = speed_of(args)
     weights, (*texts, empty) = source.load()
+    weights = replace(weights, speed=speed)
     arms = [Arm(mode, weights, plan, texts) for mode, (plan, _) in planned.items()]
     plan, notes = planned[args.mode]
     if args.controls:

@@ -9,6 +9,9 @@ from typing import Any
 from ..kernels import check_installed
 from ..speed import CHOICES, DEFAULTS, Speed
 
+KERNELS = ("attention", "linears", "elementwise")
+"""Choices of what computes."""
+
 LEVERS = ("high_keys", "cached_frames", "low_keys", "seen_keys")
 """Choices that a plan is made of."""
 
