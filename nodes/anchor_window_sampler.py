@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import comfy.samplers
 
 from ..histream_core.speed import DEFAULTS, Speed
-from . import host, host_graph, host_kept, host_runs, kept_video
+from . import host, host_graph, host_kept, host_runs, host_summary, kept_video
 from .api import CATEGORY, Schedule, VideoOutput, blocked, io
 from .settings import MAX_SEED, StepChoice, WindowChoice
 
@@ -98,7 +98,8 @@ class AnchorWindowSampler(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Shows the last frame of each chunk in true colours; without it previews are a guess.",
+                    tooltip="Shows every finished chunk in true colours while the next one is made. Without it: by a "
+                    "TAEHV (taew2_1, lighttaew2_1) in models/vae_approx, else as a guess.",
                 ),
                 *window_inputs(),
                 VideoOutput.Input(
@@ -130,8 +131,8 @@ class AnchorWindowSampler(io.ComfyNode):
         sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), speed)
         if output is None:
             missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
-            made = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
-            return io.NodeOutput(made, missing, missing)
+            made, run = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
+            return io.NodeOutput(made, missing, missing, host_summary.summary_of_latent(sampler, run, seed))
         if vae is None:
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
         words = host_graph.words_of(cls.hidden, "positive")

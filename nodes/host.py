@@ -10,12 +10,12 @@ B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import cycle
 
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import server
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -27,14 +27,15 @@ from torch import Tensor, nn
 
 from ..histream_core import decoders
 from ..histream_core.cache import KVCache
-from ..histream_core.decode import to_frames
 from ..histream_core.kernels import Kernels
 from ..histream_core.noise import Noise, SeededNoise
-from ..histream_core.plan import PIXELS_PER_CELL, Plan
+from ..histream_core.pace import Pace
+from ..histream_core.plan import Plan
 from ..histream_core.schedule import Scale, Step, Steps
 from ..histream_core.speed import DEFAULTS, Speed
-from ..histream_core.stream import Given, Prompt, Stream, make_caches, resize
+from ..histream_core.stream import Given, Prompt, Stream, make_caches
 from ..histream_core.wan import Text, forward_chunk
+from ..histream_core.wan_model import WanConfig
 from ..histream_core.wan_vae import WanVAE
 from .host_checks import (
     check_conditioning,
@@ -46,11 +47,10 @@ from .host_checks import (
     check_options,
     check_sigmas,
 )
+from .host_preview import PREVIEW_PIXELS, Previewer, guesser, small_decoder, stills
 from .host_speed import kernels_for
 from .settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 
-PREVIEW_PIXELS = 512
-PREVIEW_CELLS = PREVIEW_PIXELS // PIXELS_PER_CELL
 WRAPPER_KEY = "histream"
 
 
@@ -70,7 +70,7 @@ class HostRun:
         batch: int,
         kv: str,
         speed: Speed,
-        previewer: Callable | None,
+        previewer: Previewer | None,
     ):
         """`model` is what a sampler function gets from the host, with its `extra_args`; `kv` is one of TIERS.
 
@@ -85,7 +85,8 @@ class HostRun:
         self.batch = batch
         self.prompt = Prompt(self._text())
         self.previewer = previewer
-        self.expect(plan.num_steps())
+        self.bottleneck, self.kv_bytes = "", 0
+        self.expect(plan, plan.num_steps())
         self._call: tuple[Step, KVCache, Text] | None = None
         self._context_checked = False
         options = extra_args["model_options"]
@@ -99,10 +100,12 @@ class HostRun:
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
         self.extra_args = extra_args
 
-    def expect(self, num_calls: int) -> None:
-        """Begin a progress bar of so many parts."""
-        self.num_calls, self.num_done = num_calls, 0
-        self.progress = comfy.utils.ProgressBar(num_calls)
+    def expect(self, plan: Plan, num_parts: int) -> None:
+        """Begin a progress bar of so many parts, for what `plan` does not find done."""
+        self.num_parts, self.num_done = num_parts, 0
+        self.progress = comfy.utils.ProgressBar(num_parts)
+        self.pace = Pace(plan, wan_config(self.base.diffusion_model), batch=self.batch)
+        self.pictures: Iterator = iter(())
 
     def stream(
         self,
@@ -119,7 +122,8 @@ class HostRun:
         `prompts` None: the one of the guider.
         """
         sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference(), "kv": self.kv}
-        make_room(kv_bytes(plan, self.batch, **sizes) + extra_bytes, self.guider, device)
+        self.kv_bytes = kv_bytes(plan, self.batch, **sizes)
+        make_room(self.kv_bytes + extra_bytes, self.guider, device)
         caches = make_caches(plan, batch=self.batch, device=device, **sizes)
         return Stream(plan, self.denoise, caches, noise, prompts or [self.prompt], given=given)
 
@@ -127,12 +131,15 @@ class HostRun:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._call = step, cache, text
+        self.pace.begin(step)
+        tell(self.pace.describe(self.bottleneck))
         clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)
         if self._call is not None:
             raise ValueError(
                 "another node on this MODEL skipped a step (EasyCache, TeaCache and the like do): remove it, few-step "
                 "sampling needs every step"
             )
+        self.pace.end(step)
         if step.sigma == 0:
             return latent
         self.count()
@@ -184,17 +191,24 @@ class HostRun:
         return y.unflatten(2, (heads, -1))
 
     def count(self) -> None:
-        """One part more of the progress bar is done."""
+        """One part more of the progress bar is done; what was finished last moves on by a picture."""
         self.num_done += 1
-        self.progress.update_absolute(self.num_done, self.num_calls)
+        self._update(next(self.pictures, None))
 
     def show(self, clean: Tensor) -> None:
-        """Show a finished chunk [B, C, T, H, W] as a preview."""
-        self.show_picture(self.previewer(clean) if self.previewer else None)
+        """Show a finished chunk [B, C, T, H, W]."""
+        self.show_pictures(self.previewer(clean) if self.previewer else [])
 
-    def show_picture(self, image) -> None:
-        preview = ("JPEG", image, PREVIEW_PIXELS) if image else None
-        self.progress.update_absolute(self.num_done, self.num_calls, preview)
+    def show_pictures(self, pictures: Sequence) -> None:
+        """Show the last picture of a finished chunk now, and all of them in turn while the next one is made."""
+        self.pace.finish()
+        tell(self.pace.describe(self.bottleneck))
+        self.pictures = cycle(pictures)
+        self._update(pictures[-1] if pictures else None)
+
+    def _update(self, picture) -> None:
+        preview = ("JPEG", picture, PREVIEW_PIXELS) if picture else None
+        self.progress.update_absolute(self.num_done, self.num_parts, preview)
 
     def _text(self) -> Text:
         width = self.base.diffusion_model.text_dim
@@ -229,6 +243,8 @@ class ChunkSampler:
     vae: object | None = None
     extra_bytes: int = 0
     """Memory on the device that is needed besides the network's."""
+    on_end: Callable[[HostRun], None] | None = None
+    """Told the run when its video is made."""
 
     def plan(self, shape: Sequence[int]) -> Plan:
         return plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers)
@@ -267,7 +283,10 @@ class ChunkSampler:
             previewer=previewer,
         )
         say_kernels(run.kernels)
-        return torch.cat(list(self.make(run, extra_args.get("seed") or 0, x.device)), dim=2)
+        made = torch.cat(list(self.make(run, extra_args.get("seed") or 0, x.device)), dim=2)
+        if self.on_end:
+            self.on_end(run)
+        return made
 
 
 def attach(model, settings: ModelSettings):
@@ -317,16 +336,24 @@ def chunk_shape(model, plan: Plan, noise_shape: Sequence[int], *, kv: str, extra
     return [batch, channels, plan.window.chunk_frames + extra, *grid]
 
 
-def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, *, seed: int, vae=None) -> dict:
-    """Make a video under the host's guider without guidance: the LATENT, filled, un-normalised, on the CPU."""
+def sample_latent(
+    model, positive: list, latent: dict, sampler: ChunkSampler, *, seed: int, vae=None
+) -> tuple[dict, HostRun]:
+    """Make a video under the host's guider without guidance.
+
+    The LATENT, filled, un-normalised, on the CPU; and the run that made it, its caches gone.
+    """
     check_model(model)
     samples = check_latent(latent, model)
-    chunks = []
+    chunks, runs = [], []
     noise = sampler.noise or SeededNoise(seed)
-    sampler = replace(sampler, shape=tuple(samples.shape), on_chunk=chunks.append, noise=noise, vae=vae)
+    sampler = replace(
+        sampler, shape=tuple(samples.shape), on_chunk=chunks.append, noise=noise, vae=vae, on_end=runs.append
+    )
     guide(model, positive, sampler, seed=seed)
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    return rest | {"samples": torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())}
+    made = torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())
+    return rest | {"samples": made}, runs[0]
 
 
 def guide(model, positive: list, sampler: ChunkSampler, *, seed: int) -> None:
@@ -353,6 +380,11 @@ def model_sizes(module: nn.Module) -> dict[str, int]:
     return {"num_layers": len(module.blocks), "num_heads": heads, "head_dim": module.dim // heads}
 
 
+def wan_config(module: nn.Module) -> WanConfig:
+    """The sizes of a Wan module of the host."""
+    return WanConfig(**{size.name: getattr(module, size.name) for size in fields(WanConfig)})
+
+
 def kv_bytes(plan: Plan, batch: int, **sizes) -> int:
     """Bytes of a run's caches on the device, without allocating them."""
     return sum(cache.nbytes for cache in make_caches(plan, batch=batch, device="meta", **sizes).values())
@@ -365,31 +397,22 @@ def make_room(num_bytes: int, guider, device: torch.device) -> None:
     comfy.model_management.free_memory(num_bytes, device, keep_loaded=keep)
 
 
-def chunk_previewer(model, vae=None) -> Callable[[Tensor], object] | None:
-    """A function from a finished chunk [B, C, T, H, W] to an image of its last frame.
+def chunk_previewer(model, vae=None) -> Previewer | None:
+    """What makes pictures of a finished chunk.
 
-    True colours where a VAE is given; else what the user chose in the host's settings, else a linear guess.
+    True colours where a VAE is given or a TAEHV lies in the host's vae_approx folder, else a guess.
     """
     if vae is not None:
-        return lambda clean: decode_still(vae, model.model.process_latent_out(clean[:1, :, -1:].float()))
-    latent_format = model.model.latent_format
-    previewer = latent_preview.get_previewer(model.load_device, latent_format)
-    if previewer is None and latent_format.latent_rgb_factors is not None:
-        previewer = latent_preview.Latent2RGBPreviewer(
-            latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
-        )
-    return previewer and (lambda clean: previewer.decode_latent_to_preview(clean[:1, :, -1:]))
-
-
-def decode_still(vae, latent: Tensor):
-    """One un-normalised latent frame [1, C, 1, H, W] as a small picture.
-
-    It is made small before it is decoded: a preview must not cost a run its memory.
-    """
-    shrink = min(1, PREVIEW_CELLS / max(latent.shape[-2:]))
-    latent = resize(latent, tuple(max(1, round(cells * shrink)) for cells in latent.shape[-2:]))
-    decoder = open_decoder(vae, normalised=False)
-    return latent_preview.preview_to_image(to_frames(decoder.decode(latent.to(vae.device)))[0, 0], do_scale=False)
+        decoder = open_decoder(vae, normalised=False)
+        return lambda clean: stills(decoder, model.model.process_latent_out(clean[:1].float()).to(vae.device))
+    try:
+        small = small_decoder(model.load_device)
+    except ValueError as error:
+        warn(f"previews are a guess: {error}")
+        small = None
+    if small is None:
+        return guesser(model)
+    return lambda clean: stills(small, clean[:1].float().to(model.load_device))
 
 
 def open_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> decoders.Decoder:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.model_management
-import latent_preview
 import torch
 from torch import Tensor
 
@@ -24,6 +23,8 @@ from ..histream_core.speed import Speed
 from ..histream_core.stream import Given, Stream
 from . import host
 from .host_decode import decode_bytes
+from .host_preview import some_of
+from .host_summary import summary_of_run
 from .run_folders import name_of
 from .settings import StepChoice, VideoChoice, WindowChoice
 
@@ -42,6 +43,8 @@ class KeptVideo:
     format: Format
     latent: Tensor
     """[1, C, T, H, W], un-normalised; it lies on the disk and is read where it is looked at."""
+    summary: str
+    """What was made, how, and what it took."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class KeptRunSampler(host.ChunkSampler):
     journal: Journal | None = None
     snapshots: Snapshots | None = None
     tags: Mapping[str, str] | None = None
-    on_end: Callable[[Progress], None] = lambda progress: None
+    on_made: Callable[[Progress], None] = lambda progress: None
 
     def plan(self, shape: Sequence[int]) -> Plan:
         return self.journal.manifest.plan
@@ -59,7 +62,8 @@ class KeptRunSampler(host.ChunkSampler):
     def make(self, run: host.HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
         journal, manifest, vae = self.journal, self.journal.manifest, self.vae
         missing = manifest.num_chunks - chunks_on_disk(journal.folder, manifest)
-        run.expect(max(1, replay(manifest.plan, journal.finished).num_steps() + missing))
+        rest = replay(manifest.plan, journal.finished)
+        run.expect(rest, max(1, rest.num_steps() + missing))
         decoder = host.open_decoder(vae, self.speed)
         texts = journal.texts()
 
@@ -75,14 +79,14 @@ class KeptRunSampler(host.ChunkSampler):
         def show(frames: Tensor) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             run.count()
-            run.show_picture(latent_preview.preview_to_image(frames[-1], do_scale=False))
+            run.show_pictures(some_of(frames))
 
         def report(progress: Progress) -> None:
             if progress.first_frames is not None:
-                host.tell(describe(progress))
+                run.bottleneck = progress.times.bottleneck
 
         made = make_video(journal, make_session, tags=self.tags, report=report, on_frames=show, stops=STOPS)
-        self.on_end(made)
+        self.on_made(made)
         last = manifest.plan.chunks[-1]
         yield journal.read(last.index)[:, :, : kept_frames(manifest.plan, last)]
 
@@ -95,7 +99,7 @@ def carry_on(
     What is finished stays when the run is stopped, unless the artist wants it gone. `speed` None: as the run is.
     """
     folder, manifest = journal.folder, journal.manifest
-    name, reports = name_of(folder), []
+    name, reports, runs = name_of(folder), [], []
     speed = speed or manifest.settings.speed
     shape = (1, 16, manifest.plan.num_frames, *manifest.plan.grids[Scale.HIGH])
     try:
@@ -111,7 +115,8 @@ def carry_on(
                 journal=journal,
                 snapshots=Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS),
                 tags=tags,
-                on_end=reports.append,
+                on_made=reports.append,
+                on_end=runs.append,
             )
             host.guide(model, [[journal.texts()[0], {}]], sampler, seed=manifest.seeds[0].seed)
             latent = map_latent(write_latent(journal, model.model.process_latent_out))
@@ -125,10 +130,11 @@ def carry_on(
             host.warn(f"{kept}{seen}: press Run again with the same seed to go on, or use Resume Run")
         raise
     path = video_path(folder, manifest)
-    summary = f"{name}/{path.name}: {describe(reports[0])}"
-    logging.getLogger("histream").info(summary)
-    host.tell(summary)
-    return KeptVideo(name, path, format_of(manifest.settings), latent)
+    line = f"{name}/{path.name}: {describe(reports[0])}"
+    logging.getLogger("histream").info(line)
+    host.tell(line)
+    summary = summary_of_run(f"{name}/{path.name}", manifest, reports[0], runs[0])
+    return KeptVideo(name, path, format_of(manifest.settings), latent, summary)
 
 
 def describe(progress: Progress) -> str:

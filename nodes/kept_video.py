@@ -56,12 +56,15 @@ def image_limit_input(tooltip: str):
 
 
 def outputs():
-    """LATENT, VIDEO and the run's name."""
+    """LATENT, VIDEO, the run's name and its summary."""
     return [
         io.Latent.Output(tooltip="The video as a LATENT; with a run it lies on the disk and takes no memory."),
         io.Video.Output(tooltip="The file on disk, for Save Video and other nodes. For pictures: see their folder."),
         io.String.Output(
             display_name="run", tooltip="The run's folder, for Resume, Extend and Branch Run, and to read where it is."
+        ),
+        io.String.Output(
+            display_name="summary", tooltip="What was made, with which settings, and what it took: for Preview Any."
         ),
     ]
 
@@ -70,7 +73,7 @@ def output(kept: host_kept.KeptVideo) -> io.NodeOutput:
     """A finished run on those sockets, with a player under the node where browsers can play the file."""
     video = video_socket(kept.path, kept.format)
     shown = player([SavedVideo(kept.path, kept.run, kept.format)])
-    return io.NodeOutput({"samples": kept.latent}, video, kept.run, ui=shown)
+    return io.NodeOutput({"samples": kept.latent}, video, kept.run, kept.summary, ui=shown)
 
 
 def video_socket(path: Path, format: Format):

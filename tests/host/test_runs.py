@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,7 +82,7 @@ def test_a_kept_run_is_the_plain_one_and_its_frames_are_the_decoders(
 ):
     """Seen to fail with latents that are not un-normalised before they are decoded."""
     plain = nodes.anchor_window_sampler(load_wan(), positive, latent(FRAMES), 3).result[0]["samples"]
-    made, video, run = keep()
+    made, video, run, _ = keep()
     assert run == "shots/run_00001"
     assert torch.equal(made["samples"], plain)
     decode = pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
@@ -94,16 +95,42 @@ def test_a_kept_run_is_the_plain_one_and_its_frames_are_the_decoders(
 def test_without_a_video_output_nothing_is_written_and_the_other_sockets_say_what_is_missing(
     nodes, load_wan, positive, latent
 ):
-    made, video, run = nodes.anchor_window_sampler(load_wan(), positive, latent(4), 3).result
+    made, video, run, _ = nodes.anchor_window_sampler(load_wan(), positive, latent(4), 3).result
     assert made["samples"].shape[2] == 4
     assert "connect a Video Output" in video.message
     assert "connect a Video Output" in run.message
     assert not list(nodes.output.rglob("*"))
 
 
+def test_a_kept_run_says_how_far_it_is_and_what_it_was(pack, nodes, keep, load_wan, vae, stop, progress, monkeypatch):
+    """A run that goes on counts what it makes itself. Seen to fail where the pace is that of the whole plan."""
+    told = []
+    with monkeypatch.context(), pytest.raises(stop(pack, 9)):
+        keep(format="h264-mp4")
+    monkeypatch.undo()
+    monkeypatch.setattr(pack.part("nodes.host"), "tell", told.append)
+    progress.clear()
+    *_, summary = nodes.resume_run(load_wan(), vae, "shots/run").result
+    assert told[0] == "taking up 1 finished chunks, 9 of 49 frames"
+    assert re.match(r"chunk 2 of 5, step 2 of 4, 9 of 49 frames, about ", told[3])
+    assert re.match(r"all chunks sampled, 49 of 49 frames, .* s for each, slowest: (denoise|decode|write)$", told[-2])
+    assert told[-1].startswith("shots/run_00001/video.mp4: 49 of 49 frames")
+    pictures = [preview[1].tobytes() for _, _, preview in progress if preview]
+    assert len(set(pictures)) == 3 * 3 + 1
+    lines = summary.splitlines()
+    assert lines[0] == (
+        "shots/run_00001/video.mp4: 64x64, 49 frames, 5 chunks, 20 steps, h264-mp4 at 16 frames per second"
+    )
+    assert lines[1] == "preset self-forcing, mode histream, seed 3, 1 prompts"
+    assert lines[2] == "9 frames were there before"
+    assert lines[3].startswith("40 frames in ")
+    assert lines[4].startswith("denoise ")
+    assert lines[5].startswith("attention host (")
+
+
 def test_the_latent_lies_on_the_disk_and_writing_into_it_changes_no_file(nodes, keep):
     """Seen to fail with a file that is mapped to be written."""
-    made, _, run = keep(frames=4)
+    made, _, run, _ = keep(frames=4)
     path = nodes.output / run / "video.latent"
     before = path.read_bytes()
     assert str(path) in Path("/proc/self/maps").read_text()
@@ -123,7 +150,7 @@ def test_a_cancelled_run_goes_on_by_the_node_and_comes_to_the_same_bytes(
     finished = len(list((nodes.output / "shots/run_00001/chunks").iterdir()))
     unfinished = nodes.output / "shots/run_00001/video.unfinished.mkv"
     assert (probe(unfinished).num_frames if finished else 0) == max(0, 12 * finished - 3)
-    _, video, run = nodes.resume_run(load_wan(), vae, "shots/run").result
+    _, video, run, _ = nodes.resume_run(load_wan(), vae, "shots/run").result
     assert finished < 5
     assert run == "shots/run_00001"
     assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
@@ -196,7 +223,7 @@ def test_an_extended_run_is_the_long_run_byte_for_byte_and_the_short_one_stays(n
 def test_an_extension_can_have_another_prompt_and_the_cut_list_tells_where(nodes, keep, load_wan, vae):
     keep(section_files=True)
     prompt = [[torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(8)), {}]]
-    _, video, run = nodes.extend_run(load_wan(), vae, "shots/run", 1.0, positive=prompt).result
+    _, video, run, _ = nodes.extend_run(load_wan(), vae, "shots/run", 1.0, positive=prompt).result
     cuts = json.loads((nodes.output / run / "cuts.json").read_text())
     assert [(cut["start"], cut["stop"]) for cut in cuts["sections"]] == [(0, 57), (57, 65)]
     assert probe(video.get_stream_source()).num_frames == 65
@@ -219,14 +246,14 @@ def test_a_branch_without_changes_writes_another_format_and_samples_nothing(
     keep()
     [choice] = nodes.video_output("shots/edit", "prores-422hq").result
     monkeypatch.setattr(pack.part("nodes.host").HostRun, "denoise", None)
-    _, video, run = nodes.branch_run(load_wan(), vae, "shots/run", output=choice).result
+    _, video, run, _ = nodes.branch_run(load_wan(), vae, "shots/run", output=choice).result
     assert run == "shots/edit_00001"
     info = probe(video.get_stream_source())
     assert (info.num_frames, nodes.output / run / "video.mov") == (49, nodes.output / "shots/edit_00001/video.mov")
 
 
 def test_pictures_are_a_folder_and_the_video_socket_says_so(nodes, keep):
-    _, video, run = keep(format="png16", bit_depth="auto", frames=4)
+    _, video, run, _ = keep(format="png16", bit_depth="auto", frames=4)
     assert len(list((nodes.output / run / "video").glob("video.*.png"))) == 13
     assert "folder of pictures" in video.message
 
@@ -240,7 +267,7 @@ def test_a_video_carries_the_graph_that_made_it(pack, nodes, keep, monkeypatch):
     }
     hidden = SimpleNamespace(prompt=graph, extra_pnginfo={"workflow": {"nodes": []}}, unique_id="3")
     monkeypatch.setattr(pack.part("nodes.anchor_window_sampler").AnchorWindowSampler, "hidden", hidden)
-    _, video, run = keep(frames=4, format="h264-mp4")
+    _, video, run, _ = keep(frames=4, format="h264-mp4")
     with av.open(video.get_stream_source()) as container:
         tags = container.metadata
     assert json.loads(tags["prompt"]) == graph
@@ -374,14 +401,14 @@ def test_another_sound_is_another_run_and_a_longer_one_keeps_it(nodes, keep, loa
     assert keep(frames=4)[2] == "shots/run_00002"
     assert keep(frames=4, sound=video.as_trimmed(1.0, 2.0))[2] == "shots/run_00003"
     assert keep(frames=4, sound=video)[2] == "shots/run_00001"
-    _, longer, run = nodes.extend_run(load_wan(), vae, "shots/run_00001", 1.0).result
+    _, longer, run, _ = nodes.extend_run(load_wan(), vae, "shots/run_00001", 1.0).result
     assert sound_packets(longer.get_stream_source()) == sound_packets_of(wanted, 29 / 16)
     [choice] = nodes.video_output("shots/master", "prores-422hq").result
-    _, mute, _ = nodes.branch_run(load_wan(), vae, run, output=choice).result
+    _, mute, _, _ = nodes.branch_run(load_wan(), vae, run, output=choice).result
     with pytest.raises(ValueError, match="holds no sound"):
         sound_packets(mute.get_stream_source())
     [choice] = nodes.video_output("shots/master", "prores-422hq", sound=video).result
-    _, loud, _ = nodes.branch_run(load_wan(), vae, "shots/run_00002", output=choice).result
+    _, loud, _, _ = nodes.branch_run(load_wan(), vae, "shots/run_00002", output=choice).result
     assert sound_packets(loud.get_stream_source()) == sound_packets_of(wanted, 13 / 16)
 
 

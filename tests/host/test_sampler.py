@@ -4,6 +4,8 @@ Law 3: with full history, at one resolution and with the same noise, the engine 
 autoregressive sampler makes, bit for bit.
 """
 
+import re
+
 import pytest
 import torch
 
@@ -41,7 +43,7 @@ def our_video(pack, model, positive, latent, sigmas, noise, **window):
         window=settings.WindowChoice(**window),
         noise=noise,
     )
-    return host.sample_latent(model, positive, latent, sampler, seed=5)["samples"]
+    return host.sample_latent(model, positive, latent, sampler, seed=5)[0]["samples"]
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["WanModel", "CausalWanModel"])
@@ -255,27 +257,101 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
     assert all(loaded)
 
 
-def test_a_preview_of_a_large_video_is_decoded_small(pack, vae):
-    """1080p decoded whole for a preview takes gigabytes. Seen to fail without the resize."""
-    host = pack.part("nodes.host")
-    decoded = []
-    decode = host.StreamingDecoder.decode
-    host.StreamingDecoder.decode = lambda self, x: decoded.append(tuple(x.shape)) or decode(self, x)
-    try:
-        picture = host.decode_still(vae, torch.randn(1, 16, 1, 34, 160))
-    finally:
-        host.StreamingDecoder.decode = decode
-    assert decoded == [(1, 16, 1, 14, 64)]
-    assert picture.size == (512, 112)
+def test_previews_of_a_large_video_are_decoded_small_and_alone(pack, vae):
+    """1080p decoded whole for a preview takes gigabytes. Seen to fail without the resize, and without the reset."""
+    host, preview = pack.part("nodes.host"), pack.part("nodes.host_preview")
+    decoder, decoded = host.open_decoder(vae, normalised=False), []
+
+    def decode(latents, decode=decoder.decode):
+        decoded.append(tuple(latents.shape))
+        return decode(latents)
+
+    decoder.decode = decode
+    pictures = preview.stills(decoder, torch.randn(1, 16, 2, 34, 160))
+    assert decoded == [(1, 16, 1, 14, 64)] * 2
+    assert [picture.size for picture in pictures] == [(512, 112)] * 2
 
 
-def test_progress_counts_every_step_of_every_chunk_and_shows_each_chunk(pack, load_wan, positive, latent, progress):
-    """Seen to fail when cache passes are counted too."""
+def test_progress_counts_every_step_and_plays_each_finished_chunk_while_the_next_is_made(
+    pack, load_wan, positive, latent, progress
+):
+    """The end of a chunk at once, then its pictures in turn. Seen to fail when cache passes are counted too, and with
+    one picture for each chunk."""
     node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
     node.execute(load_wan(), positive, latent(frames=7), seed=3)
     assert {total for _, total, _ in progress} == {12}
-    assert [value for value, _, preview in progress if preview] == [4, 8, 12]
+    assert [value for value, _, preview in progress if preview] == [4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 12]
+    end, *played = [preview[1] for _, _, preview in progress if preview][:5]
+    assert end.size == (8, 8)
+    first, second, third, again = (picture.tobytes() for picture in played)
+    assert len({first, second, third}) == 3
+    assert (again, end.tobytes()) == (first, third)
+
+
+def test_a_taehv_in_vae_approx_gives_previews_in_its_colours(pack, load_wan, positive, latent, progress, small_file):
+    """Without a VAE. Seen to fail where the file is not looked for, and with latents as they are between nodes."""
+    from histream_core.checkpoint import load_vae
+    from histream_core.decoders import open_decoder
+
+    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    model = load_wan()
+    made = sampler.execute(model, positive, latent(3), 3).result[0]["samples"]
+    decoder = open_decoder(load_vae(small_file), normalised=False)
+    wanted = decoder.decode(made[:, :, 2:3])[0, :, 0].movedim(0, -1).add(1).div(2).clamp(0, 1).mul(255)
+    shown = torch.frombuffer(bytearray(progress[-1][2][1].tobytes()), dtype=torch.uint8).view(64, 64, 3)
+    assert (shown - wanted).abs().max() < 1.01
+
+
+def test_a_file_that_is_no_taehv_costs_a_warning_and_not_the_run(
+    pack, load_wan, positive, latent, progress, small_file, caplog
+):
+    small_file.write_bytes(b"no weights")
+    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    sampler.execute(load_wan(), positive, latent(3), 3)
     assert progress[-1][2][1].size == (8, 8)
+    assert "previews are a guess" in caplog.text
+
+
+@pytest.fixture
+def small_file(comfyui, tmp_path):
+    """A TAEHV of random weights where the host looks for one."""
+    import folder_paths
+    from safetensors.torch import save_file
+    from test_taehv import make_taehv
+
+    path = tmp_path / "taew2_1.safetensors"
+    save_file({key: x.half() for key, x in make_taehv().state_dict().items()}, path)
+    folders, kinds = folder_paths.folder_names_and_paths["vae_approx"]
+    folder_paths.folder_names_and_paths["vae_approx"] = ([*folders, str(tmp_path)], kinds)
+    yield path
+    folder_paths.folder_names_and_paths["vae_approx"] = (folders, kinds)
+    folder_paths.filename_list_cache.pop("vae_approx")
+
+
+@pytest.fixture
+def told(pack, monkeypatch):
+    """The lines under the node."""
+    lines = []
+    monkeypatch.setattr(pack.part("nodes.host"), "tell", lines.append)
+    return lines
+
+
+def test_the_line_under_the_node_says_chunk_step_frames_seconds_and_what_is_left(
+    pack, load_wan, positive, latent, told
+):
+    """Seen to fail without `pace.begin`."""
+    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    summary = node.execute(load_wan(), positive, latent(frames=7, batch=2), seed=3).result[3]
+    assert told[0] == "chunk 1 of 3, step 1 of 4, 0 of 25 frames"
+    assert told[1].startswith("chunk 1 of 3, step 2 of 4, 0 of 25 frames, about ")
+    assert any(re.match(r"chunk 2 of 3, step 1 of 4, 9 of 25 frames, \d+\.\d\d s for each, about", x) for x in told)
+    assert re.fullmatch(r"all chunks sampled, 25 of 25 frames, \d+\.\d\d s for each", told[-1])
+    first, how, took, kernels, memory = summary.splitlines()
+    assert first == "a LATENT of 2 videos: 64x64, 25 frames, 3 chunks, 12 steps"
+    assert how == "preset self-forcing, mode histream, seed 3"
+    assert re.fullmatch(r"\d+ s, \d+\.\d\d s for each frame, decoding not counted", took)
+    assert kernels.startswith("attention host (")
+    assert re.fullmatch(r"keys and values 0\.00 GB \(full\)", memory)
 
 
 def test_cancel_stops_within_a_step_and_the_next_run_works(pack, sample, load_wan, positive, latent):
