@@ -162,6 +162,19 @@ BREAKS = [
     ("nodes/host_runs.py", "    speed = speed or manifest.settings.speed\n", "    speed = speed or Speed()\n",
      "test_speed.py", "kept_run"),
     ("nodes/host_runs.py", "fp8\", speed=speed.approximations)", "fp8\")", "test_speed.py", "kept_run"),
+    ("nodes/host_speed.py", 'if speed.attention == "auto" and plain and is_hopper(model.load_device):',
+     'if speed.attention == "auto":', "test_speed.py", "change_nothing"),
+    ("nodes/host_speed.py", 'if speed.attention == "auto" and plain and', 'if speed.attention == "auto" and',
+     "test_speed.py", "hopper"),
+    ("nodes/host_speed.py", 'if override and speed.attention not in ("auto", "host"):', "if False:",
+     "test_speed.py", "two_nodes"),
+    ("histream_core/kernels.py", "choose_elementwise(speed.elementwise, run_block))", "run_block)",
+     "test_speed.py", "that_compute"),
+    ("histream_core/linears.py", " and type(args[1]) in (Tensor, nn.Parameter)", " and type(args[1]) is Tensor",
+     "test_speed.py", "every_product"),
+    ("nodes/host_runs.py", "    speed = speed or manifest.settings.speed\n", "    speed = speed or Speed()\n",
+     "test_speed.py", "kept_run"),
+    ("nodes/host_runs.py", "fp8\", speed=speed.approximations)", "fp8\")", "test_speed.py", "kept_run"),
 ]  # fmt: skip
 
 
