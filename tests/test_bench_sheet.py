@@ -19,7 +19,8 @@ def tiny_sheet():
     "pass high, later chunk, eager", "pass high, cache pass of a later chunk, compiled", "pass low, first chunk, eager",
     "histream, denoising, eager", "histream-plus, denoising, compiled", "one call, compiled from eager",
     "core-style loop with full history / histream", "attention high, later, flash", "attention low, later, math",
-    "VAE decode, native", "VAE decode, channels last", "first 9 frames of histream-plus",
+    "VAE decode, native", "VAE decode, channels last", "first 9 frames of histream-plus with the VAE",
+    "VAE decode, TAEHV", "VAE decode, a quarter of the width", "histream-plus with TAEHV beside sampling",
     "histream-plus with last-step, denoising, compiled", "latents of histream-plus with survivors, from exact ones",
     "pass high, later chunk, compiled, FP8 products", "pass low, first chunk, eager, torch's order of attention",
     "product 48 x 96 x 128, FP8, time without / with", "product 48 x 96 x 96, FP8, the rounding in it",
@@ -48,7 +49,7 @@ def test_what_is_not_installed_or_not_there_is_a_row_that_says_so(tiny_sheet):
     assert rows["attention high, later, cudnn"].note.startswith("absent")
     assert rows["attention high, later, fa3"].note == "absent: not installed"
     assert rows["peak memory of histream-plus with the VAE"].note.startswith("absent")
-    assert {"FP8 attention", "CUDA graphs", "TAEHV decode"} <= rows.keys()
+    assert {"FP8 attention", "passes at LOW as CUDA graphs", "TAEHV decode"} <= rows.keys()
 
 
 def sections(monkeypatch, **functions):
@@ -61,8 +62,8 @@ def sections(monkeypatch, **functions):
 
 SECTIONS = {
     "machine", "tokens", "attention", "decoding", "products", "rotations", "convolutions", "absent",
-    "passes", "chosen_passes", "fp8_products", "norms", "whole_videos", "end_to_end", "full_history", "flatness",
-    "levers",
+    "passes", "graphed_passes", "chosen_passes", "fp8_products", "norms", "whole_videos", "end_to_end", "full_history",
+    "flatness", "levers",
 }  # fmt: skip
 
 

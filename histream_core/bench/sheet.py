@@ -135,6 +135,7 @@ def sheet_rows(*, tiny: bool) -> Iterator[Row]:
         sheet_parts.tokens,
         sheet_parts.attention,
         sheet_network.passes,
+        sheet_network.graphed_passes,
         sheet_network.chosen_passes,
         sheet_network.whole_videos,
         sheet_parts.decoding,

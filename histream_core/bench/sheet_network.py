@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Tensor
 
+from ..ahead import work_ahead
 from ..attention import Attention, choose_attention, sdpa
 from ..cache import KVCache
-from ..decode import StreamingDecoder, to_frames
+from ..compiled import CompiledBlocks
+from ..decode import to_frames
+from ..decoders import open_decoder
+from ..graphs import CudaRecorder, GraphedForward
 from ..kernels import choose_kernels
 from ..levers import LEVERS
 from ..noise import SeededNoise
@@ -21,12 +25,12 @@ from ..schedule import Scale, Step
 from ..speed import Speed
 from ..stream import Denoise, Prompt, Stream
 from ..transfer import upload
-from ..wan import Denoiser, RunBlock, Text, run_block
+from ..wan import Denoiser, Forward, RunBlock, Text, run_block
 from ..wan_model import WanModel
-from .dry_run import caches_for, random_model, random_text
+from .dry_run import caches_for, no_fallback, random_model, random_text
 from .naive import full_history_chunks, full_history_plan
 from .sheet import ABSENT, Row, Setup
-from .sheet_parts import random_vae
+from .sheet_parts import random_taehv, random_vae
 
 PASSES = {
     (Scale.HIGH, False, True): ("high, later chunk", 0.5),
@@ -49,9 +53,10 @@ WAYS = {
 """Kernels besides the defaults, and whether layers are compiled."""
 
 
-def compiled_block(setup: Setup, block: RunBlock = run_block) -> RunBlock:
-    """The forward of a layer, compiled for static shapes; at most four graphs over both resolutions."""
-    return torch.compile(block, dynamic=False, fullgraph=True, backend=setup.backend)
+def compiled_block(setup: Setup, block: RunBlock = run_block, *, levers: Collection[str] = ()) -> RunBlock:
+    """The forward of a layer, compiled for what comes again in runs with these levers."""
+    plan = setup.plan("histream", 9, levers=levers)
+    return CompiledBlocks(plan, no_fallback, backend=setup.backend, run_block=block)
 
 
 def network(setup: Setup) -> WanModel:
@@ -60,11 +65,11 @@ def network(setup: Setup) -> WanModel:
 
 
 def denoiser(
-    setup: Setup, model: WanModel, *, attention: Attention | None = None, block_forward: RunBlock | None = None
+    setup: Setup, model: WanModel, *, attention: Attention | None = None, **forwards: RunBlock | Forward | None
 ) -> Denoiser:
     """The network's call, with the attention that a run would choose."""
     attention = attention or choose_attention("auto", setup.device, setup.dtype)[0]
-    return Denoiser(model, dtype=setup.dtype, attention=attention, block_forward=block_forward)
+    return Denoiser(model, dtype=setup.dtype, attention=attention, **forwards)
 
 
 def stream_of(
@@ -99,9 +104,11 @@ class PassTimer:
         self.seconds.setdefault(kind, []).append(took)
         return out[0]
 
-    def rows(self, name: str, *, with_targets: bool = False) -> Iterator[Row]:
-        """The median of every kind of pass."""
+    def rows(self, name: str, *, with_targets: bool = False, scales: Collection[Scale] = tuple(Scale)) -> Iterator[Row]:
+        """The median of every kind of pass at these scales."""
         for kind, (words, seconds) in PASSES.items():
+            if kind[0] not in scales:
+                continue
             target = 1000 * seconds if seconds and with_targets else None
             yield self.setup.row(f"pass {words}, {name}", 1000 * statistics.median(self.seconds[kind]), "ms", target)
 
@@ -118,6 +125,22 @@ def passes(setup: Setup) -> Iterator[Row]:
         yield from timer.rows(name, with_targets=name == "compiled")
     yield setup.row("one call, compiled from eager", _one_call_error(setup, model), "relative", 0.02)
     yield setup.row("whole run, compiled from eager", relative_error(last["compiled"], last["eager"]), "relative")
+
+
+def graphed_passes(setup: Setup) -> Iterator[Row]:
+    """Passes at LOW, compiled and replayed as CUDA graphs."""
+    if setup.device.type != "cuda":
+        yield setup.row("passes at LOW as CUDA graphs", None, note=f"{ABSENT}: no CUDA device")
+        return
+    model, block_forward = network(setup), compiled_block(setup)
+    graphed = GraphedForward(CudaRecorder(), no_fallback)
+    timer = PassTimer(denoiser(setup, model, block_forward=block_forward, low_forward=graphed), setup)
+    made, plain = (
+        exhaust(stream_of(setup, model, setup.plan("histream", 15), denoise=denoise).chunks())
+        for denoise in (timer, denoiser(setup, model, block_forward=block_forward))
+    )
+    yield from timer.rows("compiled, CUDA graphs", scales=[Scale.LOW])
+    yield setup.row("whole run, CUDA graphs from none", relative_error(made, plain), "relative", 0.02)
 
 
 def _one_call_error(setup: Setup, model: WanModel) -> float:
@@ -178,12 +201,11 @@ def whole_videos(setup: Setup) -> Iterator[Row]:
 
 def levers(setup: Setup) -> Iterator[Row]:
     """Seconds per frame of HiStream+ with each lever, and how far its latents are from those without."""
-    torch._dynamo.reset()  # passes over survivors are other shapes
-    model, block_forward = network(setup), compiled_block(setup)
+    model = network(setup)
 
     def chunks(*levers: str, num_frames: int | None = None) -> list[Tensor]:
         plan = setup.plan("histream-plus", num_frames, levers=levers)
-        return list(stream_of(setup, model, plan, block_forward=block_forward).chunks())
+        return list(stream_of(setup, model, plan, block_forward=compiled_block(setup, levers=levers)).chunks())
 
     exact, pixel_frames = chunks(), setup.plan("histream-plus").pixel_frames
     for lever in LEVERS:
@@ -214,7 +236,6 @@ def full_history(setup: Setup) -> Iterator[Row]:
 
 def flatness(setup: Setup) -> Iterator[Row]:
     """Seconds of every chunk of a long HiStream+ run from the third on: they are all alike."""
-    torch._dynamo.reset()  # a moving anchor is another shape, and compilers count how many there are
     model, block_forward = network(setup), compiled_block(setup)
     chunks = stream_of(
         setup, model, setup.plan("histream-plus", 3 * setup.flat_chunks), block_forward=block_forward
@@ -226,20 +247,38 @@ def flatness(setup: Setup) -> Iterator[Row]:
 
 
 def end_to_end(setup: Setup) -> Iterator[Row]:
-    """Noise to frames in memory: every chunk is decoded as soon as it is there."""
+    """Noise to frames in memory: every chunk is decoded as soon as it is there, or while the next one is made."""
+    yield from _noise_to_frames(setup, "the VAE", random_vae, targets=(0.20, 3.0, 35.0))
+    yield from _noise_to_frames(setup, "the VAE beside sampling", random_vae, ahead=True)
+    yield from _noise_to_frames(setup, "TAEHV", random_taehv, targets=(0.12, None, 20.0))
+    yield from _noise_to_frames(setup, "TAEHV beside sampling", random_taehv, ahead=True)
+
+
+def _noise_to_frames(
+    setup: Setup,
+    name: str,
+    make: Callable[[Setup], torch.nn.Module],
+    *,
+    ahead: bool = False,
+    targets: tuple[float | None, ...] = (None, None, None),
+) -> Iterator[Row]:
     model, block_forward = network(setup), compiled_block(setup)
-    plan, vae = setup.plan("histream-plus"), random_vae(setup)
+    plan, decoder = setup.plan("histream-plus"), open_decoder(make(setup))
     exhaust(stream_of(setup, model, setup.plan("histream-plus", 6), block_forward=block_forward).chunks())
     setup.forget()
+    chunks = stream_of(setup, model, plan, block_forward=block_forward).chunks()
+
+    def decode(clean: Tensor) -> Tensor:
+        return to_frames(decoder.decode(clean))
+
     first: list[float] = []
-    stream, decoder = stream_of(setup, model, plan, block_forward=block_forward), StreamingDecoder(vae, rollback=False)
     setup.wait()
     start = time.perf_counter()
-    for clean in stream.chunks():
-        to_frames(decoder.decode(clean)).cpu()
+    for frames in work_ahead(chunks, decode, setup.device) if ahead else map(decode, chunks):
+        frames.cpu()
         first = first or [time.perf_counter() - start]
     taken = (time.perf_counter() - start) / plan.pixel_frames
-    yield setup.row("histream-plus with the VAE", taken, "s/frame", 0.20)
-    yield setup.row("first 9 frames of histream-plus", first[0], "s", 3.0)
-    note = "" if setup.device.type == "cuda" else "absent: this device does not tell"
-    yield setup.row("peak memory of histream-plus with the VAE", setup.peak_gib(), "GiB", 35.0, note=note)
+    yield setup.row(f"histream-plus with {name}", taken, "s/frame", targets[0])
+    yield setup.row(f"first 9 frames of histream-plus with {name}", first[0], "s", targets[1])
+    note = "" if setup.device.type == "cuda" else f"{ABSENT}: this device does not tell"
+    yield setup.row(f"peak memory of histream-plus with {name}", setup.peak_gib(), "GiB", targets[2], note=note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attention import PACKAGES, Attention, is_installed, packaged, sdpa
-from ..decode import StreamingDecoder
+from ..decoders import most_strips, open_decoder
 from ..elementwise import PLAIN, Elementwise, check_installed, fused
 from ..linears import fp8_linear, to_fp8
 from ..plan import PIXELS_PER_CELL
 from ..rope import Rope, rotate
 from ..schedule import Scale
+from ..taehv import TAEHV
 from ..text import MAX_TOKENS
 from ..wan_vae import WanVAE
 from .naive import rotate_complex
@@ -198,38 +199,51 @@ def convolutions(setup: Setup) -> Iterator[Row]:
         yield try_row(setup, f"convolution at full resolution, {name}", "ms", lambda work=convolve: setup.ms(work))
 
 
-def random_vae(setup: Setup) -> WanVAE:
-    """A Wan VAE with random weights."""
+def random_vae(setup: Setup, *, part: int = 1) -> WanVAE:
+    """A Wan VAE with random weights; `part` of 4 has a quarter of its width, as one that is pruned."""
     torch.manual_seed(0)
     with torch.device(setup.device):
-        return WanVAE(dim=setup.vae_width).requires_grad_(False).eval().to(setup.dtype)
+        return WanVAE(dim=setup.vae_width // part).requires_grad_(False).eval().to(setup.dtype)
+
+
+def random_taehv(setup: Setup) -> TAEHV:
+    """A TAEHV with random weights, of the published size where the VAE is."""
+    torch.manual_seed(0)
+    with torch.device(setup.device):
+        vae = TAEHV() if setup.has_targets else TAEHV(widths=(8, 8, 4, 4))
+        return vae.requires_grad_(False).eval().to(setup.dtype)
 
 
 def decoding(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of streaming decode per pixel frame, and its peak memory."""
-    cells = setup.height // PIXELS_PER_CELL, setup.width // PIXELS_PER_CELL
-    for name, layout, target in (
-        ("native", torch.contiguous_format, 110.0),
-        ("channels last", torch.channels_last_3d, 70.0),
+    """Milliseconds of streaming decode per pixel frame, and its peak memory, of every way to decode."""
+    for name, make, options, target in (
+        ("native", random_vae, {}, 110.0),
+        ("channels last", random_vae, {"channels_last": True}, 70.0),
+        ("TAEHV", random_taehv, {}, 10.0),
+        ("TAEHV, channels last", random_taehv, {"channels_last": True}, None),
+        ("a quarter of the width", partial(random_vae, part=4), {}, None),
+        ("2 strips", random_vae, {"strips": 2}, None),
     ):
         setup.forget()
-        vae = random_vae(setup)
-        for conv in vae.modules():
-            if isinstance(conv, torch.nn.Conv3d):
-                conv.to(memory_format=layout)
-        latents = torch.randn(1, 16, 3, *cells, device=setup.device)
-
-        def per_frame(vae: WanVAE = vae, latents: Tensor = latents) -> float:
-            decoder = StreamingDecoder(vae, rollback=False)
-            taken = [setup.seconds(lambda: decoder.decode(latents)) for _ in range(2 + setup.repeats)]
-            return 1000 * statistics.median(taken[2:]) / 12
-
+        per_frame = partial(_decode_ms, setup, make, options)
+        if most_strips(max(setup.width, setup.height) // PIXELS_PER_CELL) < options.get("strips", 1):
+            yield setup.row(f"VAE decode, {name}", None, "ms/frame", note=f"{ABSENT}: the picture is too small")
+            continue
         yield try_row(setup, f"VAE decode, {name}", "ms/frame", per_frame, target)
         note = "" if setup.device.type == "cuda" else f"{ABSENT}: this device does not tell"
         yield setup.row(f"VAE decode, {name}, peak memory", setup.peak_gib(), "GiB", note=note)
 
 
+def _decode_ms(setup: Setup, make: Callable[[Setup], torch.nn.Module], options: dict) -> float:
+    """Milliseconds for a pixel frame of a later chunk."""
+    decoder = open_decoder(make(setup), **options)
+    cells = setup.height // PIXELS_PER_CELL, setup.width // PIXELS_PER_CELL
+    latents = torch.randn(1, 16, 3, *cells, device=setup.device)
+    taken = [setup.seconds(lambda: decoder.decode(latents)) for _ in range(2 + setup.repeats)]
+    return 1000 * statistics.median(taken[2:]) / 12
+
+
 def absent(setup: Setup) -> Iterator[Row]:
     """What this version has not got, so that nobody looks for it in vain."""
-    for name in ("FP8 attention", "CUDA graphs", "TAEHV decode", "decode on a second stream"):
+    for name in ("FP8 attention",):
         yield setup.row(name, None, note=f"{ABSENT}: not built")
