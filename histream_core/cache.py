@@ -3,12 +3,14 @@
 B batch, L tokens, N heads, D head dim.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .plan import anchor_before
 from .rope import Rope, Rotate, TemporalPolicy, rotate
 from .sparse import Blocks
 from .transfer import upload
@@ -79,7 +81,8 @@ class KVCache:
     Page `f` holds anchor frame f; behind the anchors lies a ring of `ring_frames` pages, as many as the local
     frames and one chunk together. Attention does not care in which order keys come, so nothing is ever moved: a
     chunk overwrites exactly the pages that have left the window. With `ring_frames` as long as the video the same
-    object is a full history in temporal order.
+    object is a full history in temporal order. Where anchors change, there is room for two, which they take in turn:
+    the chunk that writes a new one still sees the one before.
 
     `begin` says which frames are computed and which they look at, `attend` stages them layer by layer (every pass
     over the same chunk overwrites the one before), `commit` keeps the last pass. An interrupted chunk leaves the
@@ -106,15 +109,20 @@ class KVCache:
         anchor_frames: int,
         ring_frames: int,
         moving_anchor: bool,
+        anchors: Sequence[int] = (0,),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        """`moving_anchor`: keep the anchors' keys un-rotated too, so that they can be put at another time."""
+        """`moving_anchor`: keep the anchors' keys un-rotated too, so that they can be put at another time.
+
+        `anchors` are the first frames of all anchors, in order, of `anchor_frames` frames each.
+        """
         self.rope, self.temporal, self.batch = rope, temporal, batch
-        self.anchor_frames, self.ring_frames = anchor_frames, ring_frames
-        pages = anchor_frames + ring_frames
+        self.anchor_frames, self.ring_frames, self.anchors = anchor_frames, ring_frames, tuple(anchors)
+        self.anchor_pages = anchor_frames * min(2, len(self.anchors))
+        pages = self.anchor_pages + ring_frames
         page = (rope.grid[0] * rope.grid[1], num_heads, head_dim)
-        self._allocate(num_layers, page, moving=anchor_frames if moving_anchor else 0, device=device, dtype=dtype)
+        self._allocate(num_layers, page, moving=self.anchor_pages if moving_anchor else 0, device=device, dtype=dtype)
         self._frames: list[int | None] = [None] * pages
         self._times: list[int] = [0] * pages
         self._staged: dict[int, int] = {}
@@ -123,7 +131,7 @@ class KVCache:
         self.blocks: Blocks | None = None
 
     def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
-        pages = self.anchor_frames + self.ring_frames
+        pages = self.anchor_pages + self.ring_frames
         self.k = torch.empty(num_layers, self.batch, pages, *page, device=device, dtype=dtype)
         self.v = torch.empty_like(self.k)
         self.anchor_k = self.k.new_empty(num_layers, self.batch, moving, *page)
@@ -156,9 +164,10 @@ class KVCache:
         if missing:
             raise ValueError(f"frames {missing} are not in the window, which holds {list(self.frames)}")
         times = [self._time(frame, start) for frame in frames]
-        self._place_anchors(set(seen), self.temporal.anchor_time(start))
+        self._place_anchors(set(seen), start)
+        self._frames = [frame if frame in context else None for frame in self._frames]  # an anchor may have given way
         for page, time in zip(pages, times, strict=True):
-            self._frames[page], self._times[page] = None, time
+            self._times[page] = time
         self._staged, self._keeping = dict(zip(pages, frames, strict=True)), False
         self._written = upload(torch.tensor(pages), self.device)
         self._visible = self._span(sorted({*pages, *seen})) if seen else None
@@ -228,16 +237,22 @@ class KVCache:
         found = {
             f"{name}.{frame}": getattr(self, name)[:, :, self._slot(frame)] for frame in frames for name in self.parts
         }
-        moving = self.anchor_k.shape[2]
-        return found | {f"anchor_k.{frame}": self.anchor_k[:, :, frame] for frame in frames if frame < moving}
+        moving = [frame for frame in frames if self._page(frame) < self.anchor_k.shape[2]]
+        return found | {f"anchor_k.{frame}": self.anchor_k[:, :, self._page(frame)] for frame in moving}
 
     def _slot(self, frame: int) -> int:
         """Where a committed frame lies in `k` and `v`."""
         return self._page(frame)
 
     def _page(self, frame: int) -> int:
-        anchors = self.anchor_frames
-        return frame if frame < anchors else anchors + (frame - anchors) % self.ring_frames
+        page = self._anchor_page(frame)
+        return self.anchor_pages + (frame - self.anchor_frames) % self.ring_frames if page is None else page
+
+    def _anchor_page(self, frame: int) -> int | None:
+        """The page of a frame that is part of an anchor, whichever; None for any other."""
+        index = bisect_right(self.anchors, frame) - 1
+        within = frame - self.anchors[index]
+        return index % 2 * self.anchor_frames + within if within < self.anchor_frames else None
 
     def _span(self, pages: list[int]) -> slice | Tensor:
         """An index of `pages`: a slice, which copies nothing, wherever they are the first ones."""
@@ -249,19 +264,24 @@ class KVCache:
         """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
         if frame >= start:
             return self.temporal.chunk_time(start) + frame - start
-        if frame < self.anchor_frames:
-            return self.temporal.anchor_time(start) + frame
+        anchor = anchor_before(self.anchors, start)
+        if 0 <= frame - anchor < self.anchor_frames:
+            return self.temporal.anchor_time(start, anchor) + frame - anchor
         return self._times[self._page(frame)]
 
-    def _place_anchors(self, seen: set[int], time: int) -> None:
-        """Put the anchors' keys at another time: rotated anew from the un-rotated copy, so nothing wears off."""
-        for page in sorted(seen & set(range(self.anchor_k.shape[2]))):
-            if self._times[page] != time + page:
-                table = upload(self.rope.table([time + page]), self.device)
+    def _place_anchors(self, seen: set[int], start: int) -> None:
+        """Put the anchor's keys at another time: rotated anew from the un-rotated copy, so nothing wears off."""
+        if not self.anchor_k.shape[2]:
+            return
+        anchor = anchor_before(self.anchors, start)
+        for frame in range(anchor, anchor + self.anchor_frames):
+            page, time = self._page(frame), self._time(frame, start)
+            if page in seen and self._times[page] != time:
+                table = upload(self.rope.table([time]), self.device)
                 for layer, raw in enumerate(self.anchor_k):
                     keys = rotate(raw[:, page].to(self.device, non_blocking=True), table)
                     self._write("k", layer, page, keys)
-                self._times[page] = time + page
+                self._times[page] = time
 
     def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
         """Keep one frame of one layer, [B, tokens, N, D]."""

@@ -113,7 +113,7 @@ class Cost:
     @property
     def kv_bytes(self) -> int:
         """The caches of all scales, the un-rotated anchor included: what `make_caches` allocates on the device."""
-        window = self._kv_values(sum(self.plan.window.pages(self.plan.cached_frames))) * self.dtype.itemsize
+        window = self._kv_values(sum(self.plan.pages)) * self.dtype.itemsize
         if self.kv == "full":
             return self.config.num_layers * window
         if self.kv == "cpu":
@@ -244,7 +244,7 @@ class Cost:
     def _past_bytes(self) -> int:
         """Keys and values of past frames alone, in all layers."""
         window, layers = self.plan.window, self.config.num_layers
-        anchors, _ = window.pages(self.plan.cached_frames)
+        anchors, _ = self.plan.pages
         frames = anchors + window.past_frames(self.plan.cached_frames)
         if self.kv != "fp8":
             return layers * self._kv_values(frames) * self.dtype.itemsize
@@ -254,7 +254,7 @@ class Cost:
 
     def _kv_values(self, frames: int, *, moving: bool = True) -> int:
         """Keys and values of so many frames in one layer, at all scales, and the anchors' un-rotated keys."""
-        anchors, _ = self.plan.window.pages(self.plan.cached_frames)
+        anchors, _ = self.plan.pages
         copies = 2 * frames + (anchors if moving and self.plan.moving_anchor else 0)
         tokens = sum(self.plan.tokens_per_frame(scale) for scale in self.plan.grids)
         return copies * tokens * self.config.dim * self.batch

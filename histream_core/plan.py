@@ -4,7 +4,8 @@ A plan decides every number of a run but the noise: two runs of one plan with th
 give the same video. Every ablation is a value in it, never a branch in the engine.
 """
 
-from collections.abc import Collection, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .anchor_match import check_match
@@ -25,7 +26,7 @@ TOKENS_PER_CELL = 4
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which earlier frames a chunk sees: the first `anchor_frames` and the `local_frames` just before it.
+    """Which earlier frames a chunk sees: the anchor's `anchor_frames` and the `local_frames` just before it.
 
     `local_frames` None is the full history.
     """
@@ -40,12 +41,12 @@ class Window:
         if self.anchor_frames < 0 or (self.local_frames or 0) < 0:
             raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
 
-    def context(self, start: int) -> tuple[int, ...]:
-        """The frames seen by the chunk that starts at frame `start`, in temporal order."""
+    def context(self, start: int, anchor: int = 0) -> tuple[int, ...]:
+        """The frames seen by the chunk at frame `start`, in temporal order; `anchor` is the first of its anchor."""
         if self.local_frames is None:
             return tuple(range(start))
-        anchors = range(min(self.anchor_frames, start))
-        return (*anchors, *range(max(len(anchors), start - self.local_frames), start))
+        anchors = range(anchor, min(anchor + self.anchor_frames, start))
+        return tuple(sorted({*anchors, *range(max(0, start - self.local_frames), start)}))
 
     def pages(self, num_frames: int) -> tuple[int, int]:
         """Cache pages for anchors and for the ring behind them, in a video of `num_frames` latent frames."""
@@ -95,6 +96,8 @@ class Plan:
     resize: str = "bilinear"
     levers: tuple[str, ...] = ()
     """What is approximated, of LEVERS; what the chunks say follows from it, but for where LOW keys come from."""
+    anchors: tuple[int, ...] = (0,)
+    """The first frame of each anchor. It takes the place of the one before for all chunks behind its own."""
     anchor_match: float = 0.0
     """How far chunks are pulled to the statistics of their prompt's first one: 0 not at all, 1 all the way."""
 
@@ -137,9 +140,27 @@ class Plan:
         return self.chunks[-1].frames.stop
 
     @property
+    def pages(self) -> tuple[int, int]:
+        """Cache pages for anchors and for the ring behind them: while an anchor gives way there are two."""
+        anchors, ring = self.window.pages(self.cached_frames)
+        return anchors * min(2, len(self.anchors)), ring
+
+    @property
     def moving_anchor(self) -> bool:
-        """True where the video is long enough for the anchor to be moved along."""
-        return bool(self.temporal.anchor_time(self.chunks[-1].frames.start))
+        """True where the video is long enough for an anchor to be moved along."""
+        return any(
+            self.temporal.anchor_time(chunk.frames.start, anchor) != self.temporal.chunk_time(anchor)
+            for chunk in self.chunks
+            for anchor in [self.anchor(chunk.frames.start)]
+        )
+
+    def anchor(self, start: int) -> int:
+        """The first frame of the anchor that the chunk at frame `start` sees."""
+        return anchor_before(self.anchors, start)
+
+    def context(self, start: int) -> tuple[int, ...]:
+        """The frames seen by the chunk that starts at frame `start`, in temporal order."""
+        return self.window.context(start, self.anchor(start))
 
     def tokens_per_frame(self, scale: Scale) -> int:
         return tokens_per_frame(self.grids[scale])
@@ -147,6 +168,11 @@ class Plan:
     def num_steps(self) -> int:
         """Denoising calls in all; what a progress bar counts."""
         return sum(len(chunk.steps) for chunk in self.chunks)
+
+
+def anchor_before(anchors: Sequence[int], start: int) -> int:
+    """The last of `anchors`, first frames in order, before frame `start`; 0 where there is none."""
+    return anchors[max(0, bisect_left(anchors, start) - 1)]
 
 
 def tokens_per_frame(grid: Grid) -> int:
@@ -200,13 +226,14 @@ def plan_chunks(
     first_frame: bool = False,
     first_chunk_scale: float = 1.0,
     levers: Collection[str] = (),
+    anchors: Sequence[int] = (0,),
 ) -> tuple[Chunk, ...]:
     """Split `num_frames` latent frames into chunks that each see the anchor and their neighbours.
 
     With `first_frame` the grid is 1 + 3k: chunk 0 is that one frame, and the first chunk that is denoised takes
     the first steps. The first `given_frames` are not denoised, only cached; they must be whole chunks. A length
     that is not whole chunks gets one chunk more, to be cropped. `first_chunk_scale` is the attention scale of HIGH
-    in chunk 0. `levers`, some of LEVERS, change what is kept of the chunks.
+    in chunk 0. `levers`, some of LEVERS, change what is kept of the chunks. `anchors` are those of `Plan`.
 
     >>> [(c.frames, c.context) for c in plan_chunks(9, ((Step(1.0, Scale.HIGH),),), Window())]
     [(range(0, 3), ()), (range(3, 6), (0, 1, 2)), (range(6, 9), (0, 4, 5))]
@@ -233,22 +260,22 @@ def plan_chunks(
         chunk = Chunk(
             index,
             frames=range(start, stop),
-            context=window.context(start),
+            context=window.context(start, anchor_before(anchors, start)),
             steps=steps if stop > given_frames else (),
             cache_steps=cache_steps if stop < num_frames else (),
         )
-        chunks.append(_with_levers(chunk, window, levers))
+        chunks.append(_with_levers(chunk, window, levers, anchors))
     return tuple(chunks)
 
 
-def _with_levers(chunk: Chunk, window: Window, levers: Collection[str]) -> Chunk:
+def _with_levers(chunk: Chunk, window: Window, levers: Collection[str], anchors: Sequence[int]) -> Chunk:
     """A chunk with all its cache steps, as the levers would have it."""
     if not chunk.cache_steps:
         return chunk
-    later = window.context(chunk.frames.stop)
+    later = window.context(chunk.frames.stop, anchor_before(anchors, chunk.frames.stop))
     cached = tuple(frame for frame in chunk.frames if frame in later or SURVIVORS not in levers)
     drop = {Scale.LOW} if POOLED_LOW in levers else set()
-    holds_anchor = chunk.frames.start < window.anchor_frames
+    holds_anchor = any(0 <= frame - anchor < window.anchor_frames for frame in chunk.frames for anchor in anchors)
     kept = None
     if chunk.steps and (LAST_STEP in levers or (CLEAN_ANCHOR in levers and not holds_anchor)):
         kept = chunk.steps[-1]
@@ -340,19 +367,57 @@ def lengthen(plan: Plan, num_frames: int, steps: Steps | None = None) -> Plan:
         raise ValueError(
             f"{pixel_frames(num_frames)} frames are not more than the {plan.pixel_frames} there are: ask for more"
         )
-    old = plan.chunks
-    if len(old) == 1 and steps is None:
+    if len(plan.chunks) == 1 and steps is None:
         raise ValueError("a plan of one chunk does not tell the steps of later ones: give them")
-    scale = next((step.attention_scale for step in old[0].steps if step.scale is Scale.HIGH), 1.0)
+    return _planned_again(plan, num_frames, steps or plan.chunks[-1].steps)
+
+
+def with_anchors(plan: Plan, anchors: Sequence[int]) -> Plan:
+    """The same plan with these frames as the first ones of its anchors; 0 is always one of them.
+
+    A chunk that begins at a new anchor still sees the one before; all later ones see the new one. Raises ValueError
+    for a frame that no chunk begins at, for anchors that come too close, and for a window without an anchor.
+    """
+    anchors = tuple(sorted({0, *anchors}))
+    if anchors == plan.anchors:
+        return plan
+    _check_anchors(plan, anchors)
+    return _planned_again(replace(plan, anchors=anchors), plan.num_frames, plan.chunks[-1].steps)
+
+
+def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
+    window, starts = plan.window, [chunk.frames.start for chunk in plan.chunks]
+    if window.local_frames is None or not window.anchor_frames:
+        why = "every chunk sees the whole video" if window.local_frames is None else "there are no anchor frames"
+        raise ValueError(f"{why}, so there is no anchor to be changed: leave the new anchor out")
+    for index, anchor in enumerate(anchors[1:], start=1):
+        earliest = anchors[index - 1] + window.anchor_frames
+        if index > 1:  # its room in the caches is that of the last but one, of which nothing may be seen any more
+            earliest = max(earliest, anchors[index - 2] + window.anchor_frames + window.local_frames)
+        if anchor < earliest:
+            raise ValueError(
+                f"a new anchor at latent frame {anchor} comes too soon after the one at {anchors[index - 1]}: "
+                f"let it be at {earliest} or later"
+            )
+        if anchor not in starts:
+            near = min(starts, key=lambda start: abs(start - anchor))
+            raise ValueError(f"no chunk begins at latent frame {anchor}, so it cannot be a new anchor: use {near}")
+
+
+def _planned_again(plan: Plan, num_frames: int, steps: Steps) -> Plan:
+    """The plan for so many frames: its chunks take the steps that they had, later ones `steps`."""
+    old = plan.chunks
+    calls = (*old[0].steps, *old[0].cache_steps)
     new = plan_chunks(
         num_frames,
-        (old[0].steps, steps or old[-1].steps),
+        (old[0].steps, steps),
         plan.window,
         first_frame=len(old[0].frames) < plan.window.chunk_frames,
-        first_chunk_scale=scale,
+        first_chunk_scale=next((call.attention_scale for call in calls if call.scale is Scale.HIGH), 1.0),
+        anchors=plan.anchors,
     )
     begun = (replace(chunk, steps=was.steps) for was, chunk in zip(old, new, strict=False))
-    chunks = tuple(_with_levers(chunk, plan.window, plan.levers) for chunk in (*begun, *new[len(old) :]))
+    chunks = tuple(_with_levers(chunk, plan.window, plan.levers, plan.anchors) for chunk in (*begun, *new[len(old) :]))
     return replace(plan, chunks=chunks, num_frames=num_frames)
 
 

@@ -104,6 +104,6 @@ class TemporalPolicy:
             return self.restart + (start - self.span) % (self.span - self.restart)
         return start
 
-    def anchor_time(self, start: int) -> int:
-        """Time of frame 0 as the chunk that starts at frame `start` sees it."""
-        return max(0, start - self.span) if self.kind == "clamped" else 0
+    def anchor_time(self, start: int, anchor: int = 0) -> int:
+        """Time of the anchor's first frame, frame `anchor`, as the chunk that starts at frame `start` sees it."""
+        return max(anchor, start - self.span) if self.kind == "clamped" else self.chunk_time(anchor)

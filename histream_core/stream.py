@@ -116,6 +116,7 @@ def make_caches(
             anchor_frames=anchor_frames,
             ring_frames=ring_frames,
             moving_anchor=plan.moving_anchor and anchor_frames > 0,
+            anchors=plan.anchors,
             device=device,
             dtype=dtype,
         )
@@ -263,7 +264,7 @@ class Stream:
         for step in chunk.cache_steps:
             self._cache_pass(self._cached_part(chunk, clean, step.scale), step, text)
         self._window |= zip(chunk.frames, clean.unbind(2), strict=True)
-        following = self.plan.window.context(chunk.frames.stop)
+        following = self.plan.context(chunk.frames.stop)
         if self.plan.window.local_frames is not None:
             self._window = {frame: self._window[frame] for frame in following}
 

@@ -53,7 +53,7 @@ class LeanCache(KVCache):
         super().__init__(*args, **settings)
 
     def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
-        pages = self.anchor_frames + self.ring_frames
+        pages = self.anchor_pages + self.ring_frames
         self._scratch = [
             tuple(torch.empty(self.batch, n, *page, device=device, dtype=dtype) for n in (pages, pages, moving))
             for _ in range(2 if self.main_memory else 1)
@@ -64,7 +64,7 @@ class LeanCache(KVCache):
         self._allocate_past(num_layers, page, moving=moving, dtype=self._scratch[0][0].dtype)
 
     def _allocate_past(self, num_layers: int, page: tuple[int, ...], *, moving: int, dtype: torch.dtype) -> None:
-        frames = self.anchor_frames + self.local_frames
+        frames = self.anchor_pages + self.local_frames
         self.k, self.v = (self._past(num_layers, frames, page, dtype) for _ in range(2))
         self.anchor_k = self._past(num_layers, moving, page, dtype)
 
@@ -95,7 +95,7 @@ class LeanCache(KVCache):
         self._survivors = [
             (page, self._slot(frame))
             for page, frame in self._staged.items()
-            if frame < self.anchor_frames or frame > last - self.local_frames
+            if self._anchor_page(frame) is not None or frame > last - self.local_frames
         ]
         self._arrived: dict[int, tuple] = {}  # by window of scratch: which layer's past lies in it, and since when
         self._computing: int | None = None
@@ -165,8 +165,8 @@ class LeanCache(KVCache):
                 self._frames[page] = None
 
     def _slot(self, frame: int) -> int:
-        anchors = self.anchor_frames
-        return frame if frame < anchors else anchors + (frame - anchors) % max(1, self.local_frames)
+        page = self._anchor_page(frame)
+        return self.anchor_pages + (frame - self.anchor_frames) % max(1, self.local_frames) if page is None else page
 
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
         """Put a kept frame of one layer into `out` [B, tokens, N, D]."""
@@ -183,7 +183,7 @@ class Fp8Cache(LeanCache):
     parts = ("k", "v", "k_scale", "v_scale")
 
     def _allocate_past(self, num_layers: int, page: tuple[int, ...], *, moving: int, dtype: torch.dtype) -> None:
-        frames, (_, num_heads, _) = self.anchor_frames + self.local_frames, page
+        frames, (_, num_heads, _) = self.anchor_pages + self.local_frames, page
         self.k, self.v = (self._past(num_layers, frames, page, FP8) for _ in range(2))
         self.k_scale, self.v_scale = (
             self._past(num_layers, frames, (1, num_heads, 1), torch.float32) for _ in range(2)

@@ -194,6 +194,15 @@ def stretch_out(
     return tuple(found)
 
 
+def new_anchors(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
+    """The first latent frames of the anchors that a timeline asks for; see `plan.with_anchors`."""
+    return [
+        plan.chunks[index].frames.start
+        for cue, index in zip(cues, chunks, strict=True)
+        if cue.change.new_anchor and index
+    ]
+
+
 def prompts_for(stretches: Sequence[Stretch]) -> list[Prompt]:
     """The prompts of a `Stream`."""
     return [Prompt(Text(stretch.text), stretch.first_chunk, stretch.recache) for stretch in stretches]

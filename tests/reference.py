@@ -32,10 +32,12 @@ class Positions:
     ntk: float
     anchor: int
     span: int | None  # None: absolute times; else the anchor comes no further away than this
+    firsts: tuple[int, ...] = (0,)  # of each anchor the first frame
 
     def times(self, frames: list[int], start: int) -> list[int]:
-        shift = 0 if self.span is None else max(0, start - self.span)
-        return [frame + shift if frame < self.anchor else frame for frame in frames]
+        first = max(first for first in self.firsts if first < max(1, start))  # not one in the chunk itself
+        shift = 0 if self.span is None else max(0, start - first - self.span)
+        return [frame + shift if first <= frame < first + self.anchor else frame for frame in frames]
 
     def rotate(self, x: Tensor, times: list[int]) -> Tensor:
         """Turn [B, S * P, N, D] by time, row and column; neighbouring channels are one complex number."""
@@ -108,7 +110,7 @@ def resize(latents: Tensor, grid: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def reference_histream(
-    model, chunks, noise, *, grids, ntk, window=(1, 2), span=None, first_scale=1.0, given=None, recache=()
+    model, chunks, noise, *, grids, ntk, window=(1, 2), span=None, first_scale=1.0, given=None, recache=(), firsts=(0,)
 ) -> Tensor:
     """Latents [B, C, T, H, W] of the whole video.
 
@@ -117,6 +119,7 @@ def reference_histream(
     re-noises before step i. grids, ntk: of "low" and "high", grids in latent cells. window: how many frames
     stay from the start of the video, and how many before a chunk. span: see Positions. first_scale: on the
     softmax scale of chunk 0 at "high". recache: chunks before which the context runs again, with its text.
+    firsts: the first frames of the anchors, each for all chunks behind its own.
     """
     anchor, local = window
     begins = [sum(length for _, length, _ in chunks[:i]) for i in range(len(chunks))]
@@ -127,17 +130,18 @@ def reference_histream(
         clean = resize(video, grids[at]) if chunk else video
         for i, (text, length, _) in enumerate(chunks[: chunk + 1]):
             begin = begins[i]
-            context = [f for f in range(begin) if f < anchor or f >= begin - local]
+            first = max(first for first in firsts if first < max(1, begin))
+            context = [f for f in range(begin) if first <= f < first + anchor or f >= begin - local]
             mine, scale = [*range(begin, begin + length)], first_scale if i == 0 and at == "high" else 1.0
             runs = [(x, mine, 1000 * sigma, scale) if i == chunk else (clean[:, :, mine], mine, 0.0, scale)]
             if i in recache and context:
                 runs.insert(0, (clean[:, :, context], context, 0.0, 1.0))
             for latents, frames, timestep, scale in runs:
-                newest = {frame: place for place, frame in enumerate(order)}
-                seen = [newest[f] for f in context] if frames is mine else []
+                last = {frame: place for place, frame in enumerate(order)}
+                seen = [last[f] for f in context] if frames is mine else []
                 segments.append(Segment(latents, frames, seen, begin, timestep, text, scale))
                 order += frames
-        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span))
+        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span, firsts))
 
     for chunk, (_, length, steps) in enumerate(chunks):
         if not steps:

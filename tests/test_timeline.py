@@ -8,6 +8,8 @@ import tiny_runs
 import torch
 
 from histream_core import session
+from histream_core.plan import Window, lengthen, with_anchors
+from histream_core.session.manifest import recipes
 from histream_core.session.video import cut_sections
 from histream_core.stream import Prompt, blend_prompts
 from histream_core.timeline import (
@@ -173,3 +175,32 @@ def test_a_run_that_is_made_longer_leaves_out_what_its_timeline_had_behind_its_e
     with session.start(tmp_path, run) as journal:
         session.extend(journal, tiny_runs.plan(15), [tiny_runs.section("a dog")])
         assert [section.first_chunk for section in journal.manifest.sections] == [0, 1, 2, 3]
+
+
+def test_a_run_can_be_made_longer_with_a_new_anchor_and_is_the_run_that_had_it_from_the_start(tmp_path):
+    """Seen to fail with a longer plan that is held against the anchors of the shorter one."""
+    short, long = tiny_runs.plan(9), with_anchors(tiny_runs.plan(18), [9])
+    sections = [tiny_runs.section(), tiny_runs.section("a dog", 3)]
+    wanted = tiny_runs.finish(session.start(tmp_path / "long", tiny_runs.manifest(long, sections=sections)))
+    tiny_runs.finish(session.start(tmp_path / "cut", tiny_runs.manifest(short)))
+    with session.resume(tmp_path / "cut") as journal:
+        session.extend(journal, with_anchors(lengthen(short, 18), [9]), [tiny_runs.section("a dog")])
+        assert journal.manifest.plan == long
+    assert tiny_runs.same(tiny_runs.finish(session.resume(tmp_path / "cut"))[0], wanted[0])
+
+
+def test_a_branch_with_a_prompt_of_its_own_drops_the_anchors_behind_it_and_has_its_own():
+    run = tiny_runs.manifest(with_anchors(tiny_runs.plan(18), [3, 9]))
+    assert session.branched(run, 2, seed=7).plan.anchors == (0, 3, 9)
+    assert session.branched(run, 2, sections=[tiny_runs.section("a dog")]).plan.anchors == (0, 3)
+    assert session.branched(run, 2, sections=[tiny_runs.section("a dog")], anchors=[6]).plan.anchors == (0, 3, 6)
+
+
+def test_chunks_that_see_another_anchor_are_other_chunks_in_the_journal():
+    """Also where the window is so wide that both anchors are in it. Seen to fail without the anchor in the recipe."""
+    runs = [
+        tiny_runs.manifest(with_anchors(tiny_runs.plan(9, window=Window(3, 1, 9)), anchors)) for anchors in ([], [3])
+    ]
+    plain, other = (recipes(run) for run in runs)
+    assert plain[:2] == other[:2]
+    assert plain[2] != other[2]

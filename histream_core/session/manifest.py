@@ -163,6 +163,7 @@ def recipes(manifest: Manifest) -> list[str]:
         section = manifest.section(chunk.index)
         recached = section.recache and section.first_chunk == chunk.index
         made_of = [found[-1] if found else "", common, before, chunk.frames, chunk.context, chunk.steps]
+        made_of += [plan.anchor(chunk.frames.start)] if plan.anchor(chunk.frames.start) else []
         found.append(digest([*made_of, section.text, recached, manifest.seed(chunk.index)]))
     return found
 
@@ -233,7 +234,8 @@ def check_longer(old: Plan, new: Plan) -> None:
     if len(new.chunks) < len(old.chunks) or new.num_frames <= old.num_frames:
         raise ValueError(f"{new.pixel_frames} frames are not more than the {old.pixel_frames} there are: ask for more")
     kept = len(old.chunks)
-    head = replace(new, chunks=new.chunks[:kept], num_frames=old.num_frames)
+    anchors = tuple(anchor for anchor in new.anchors if anchor < old.cached_frames)
+    head = replace(new, chunks=new.chunks[:kept], num_frames=old.num_frames, anchors=anchors)
     memory = {name: getattr(head.chunks[-1], name) for name in ("cache_steps", "cached", "kept")}
     last = replace(old.chunks[-1], **memory)  # was not cached yet
     found = _plan_differences(replace(old, chunks=(*old.chunks[:-1], last)), head)

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..disk import partial_name, sync_folder
-from ..plan import Plan, latent_frames, lengthen, whole_length
+from ..plan import Plan, latent_frames, lengthen, whole_length, with_anchors
 from ..presets import MODES, find_preset
 from ..schedule import Steps
 from . import whole_latent
@@ -118,12 +118,12 @@ def extend(journal: Journal, plan: Plan, sections: Sequence[Section] = (), texts
     """
     old = journal.manifest
     check_longer(old.plan, plan)
-    sections = branched(old, old.num_chunks, sections=sections).sections
+    run = branched(replace(old, plan=plan), old.num_chunks, sections=sections, anchors=plan.anchors)
     last = old.plan.chunks[-1]
     if kept_frames(old.plan, last) < len(last.frames):  # what was cut off comes back
         drop_segment(journal.folder, old, last.index)
     write_texts(journal.folder, texts)
-    journal.rewrite(replace(old, plan=plan, sections=sections))
+    journal.rewrite(run)
 
 
 def longer(manifest: Manifest, seconds: float) -> Plan:
@@ -145,13 +145,19 @@ def _later_steps(manifest: Manifest) -> Steps | None:
 
 
 def branched(
-    manifest: Manifest, chunk: int, *, seed: int | None = None, sections: Sequence[Section] = ()
+    manifest: Manifest,
+    chunk: int,
+    *,
+    seed: int | None = None,
+    sections: Sequence[Section] = (),
+    anchors: Sequence[int] = (),
 ) -> Manifest:
     """The run that is like another up to `chunk`, and from there on has another seed or other prompts.
 
-    Chunks of `sections` are counted from `chunk`. With the seed that it had it is the same run.
+    Chunks of `sections` are counted from `chunk`; `anchors` are the first latent frames of those that they begin with.
+    With the seed that it had it is the same run.
     """
-    seeds, old = manifest.seeds, manifest.sections
+    plan, seeds, old = manifest.plan, manifest.seeds, manifest.sections
     if seed is not None:
         seeds = tuple(old for old in seeds if old.first_chunk < chunk)
         if not seeds or seeds[-1].seed != seed:
@@ -159,7 +165,9 @@ def branched(
     if sections:
         new = (replace(section, first_chunk=chunk + section.first_chunk) for section in sections)
         old = (*(section for section in old if section.first_chunk < chunk), *new)
-    return replace(manifest, seeds=seeds, sections=old)
+        begin = plan.chunks[chunk].frames.start if chunk < len(plan.chunks) else plan.cached_frames
+        plan = with_anchors(plan, [*(anchor for anchor in plan.anchors if anchor < begin), *anchors])
+    return replace(manifest, plan=plan, seeds=seeds, sections=old)
 
 
 def branch(
