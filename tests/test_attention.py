@@ -53,7 +53,11 @@ def install(tmp_path, monkeypatch):
             monkeypatch.delitem(sys.modules, module, raising=False)
         return package
 
-    return fake
+    before = dict(sys.modules)
+    yield fake
+    for module in {part for package in PACKAGES.values() for part in (package.module, package.module.split(".")[0])}:
+        sys.modules.pop(module, None)
+        sys.modules.update({module: before[module]} if module in before else {})
 
 
 def queries(dtype=torch.float32):

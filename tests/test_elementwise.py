@@ -38,11 +38,12 @@ def kitchen(tmp_path, monkeypatch):
     """comfy-kitchen's signatures, as PyTorch computes them; the list of calls comes back."""
     (tmp_path / "comfy_kitchen.py").write_text(KITCHEN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "comfy_kitchen", raising=False)
+    real = sys.modules.pop("comfy_kitchen", None)
     fused.cache_clear()
     fused()
-    yield sys.modules["comfy_kitchen"].calls
+    yield sys.modules.pop("comfy_kitchen").calls
     fused.cache_clear()
+    sys.modules.update({"comfy_kitchen": real} if real else {})
 
 
 def make(block):
