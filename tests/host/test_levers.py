@@ -3,10 +3,6 @@
 import pytest
 import torch
 
-from histream_core.noise import SeededNoise
-from histream_core.stream import Prompt, Stream, make_caches
-from histream_core.wan import Denoiser, Text
-
 LEVERS = [
     {"high_keys": "last-step", "low_keys": "pooled-low"},
     {"high_keys": "clean-anchor", "cached_frames": "survivors"},
@@ -21,16 +17,15 @@ def speed(pack):
 
 def core_video(pack, model, positive, shape, levers):
     """What the core makes of the host's module, without the host."""
-    settings = pack.part("nodes.settings")
+    settings, stream, wan = (
+        pack.part(name) for name in ("nodes.settings", "histream_core.stream", "histream_core.wan")
+    )
     choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
     plan, module = settings.plan_for(*choices, shape, levers=levers), model.model.diffusion_model
-    sizes = {
-        "num_layers": len(module.blocks),
-        "num_heads": module.num_heads,
-        "head_dim": module.dim // module.num_heads,
-    }
-    stream = Stream(plan, Denoiser(module), make_caches(plan, **sizes), SeededNoise(3), [Prompt(Text(positive[0][0]))])
-    return model.model.process_latent_out(torch.cat(list(stream.chunks()), dim=2))
+    caches = stream.make_caches(plan, **pack.part("nodes.host").model_sizes(module))
+    noise, prompts = pack.part("histream_core.noise").SeededNoise(3), [stream.Prompt(wan.Text(positive[0][0]))]
+    chunks = stream.Stream(plan, wan.Denoiser(module), caches, noise, prompts).chunks()
+    return model.model.process_latent_out(torch.cat(list(chunks), dim=2))
 
 
 @pytest.mark.parametrize("chosen", LEVERS, ids=lambda chosen: "+".join(chosen.values()))
