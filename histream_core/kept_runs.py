@@ -29,8 +29,12 @@ from .session import (
 )
 from .session.video import chunks_on_disk, first_frame, join_finished, join_video, open_video, write_cuts
 from .stream import Given, Prompt, Stream
+from .timeline import Stretch
 from .wan import Text
 from .writing import BackgroundWriter
+
+FIRST_FRAME = "first frame"
+"""In the fingerprint of a run that begins with a picture: the hash of its latent."""
 
 
 def describe_run(
@@ -42,17 +46,42 @@ def describe_run(
     text: Tensor,
     seed: int,
     source: Mapping[str, str | None],
+    changes: Sequence[Stretch] = (),
+    given: Tensor | None = None,
 ) -> Manifest:
-    """The manifest of a run that is about to begin; `text` is the prompt's embedding [1, tokens, channels]."""
+    """The manifest of a run that is about to begin; `text` is the prompt's embedding [1, tokens, channels].
+
+    `changes` are what the text becomes later, `given` is the clean latent of the first chunk where it is not denoised.
+    """
     return Manifest(
         plan=plan,
         settings=settings,
-        sections=(Section(0, prompt, hash_tensor(text)),),
+        sections=(Section(0, prompt, hash_tensor(text)), *sections_of(changes)),
         seeds=(Seed(0, seed),),
-        fingerprint=fingerprints(weights),
+        fingerprint=fingerprints(weights) | ({} if given is None else {FIRST_FRAME: hash_tensor(given)}),
         source=source,
         made_with=environment(weights.device, weights.kernels().in_use),
     )
+
+
+def sections_of(stretches: Sequence[Stretch], first_chunk: int = 0) -> tuple[Section, ...]:
+    """Stretches as sections of a run, counted from `first_chunk`."""
+    return tuple(
+        Section(part.first_chunk - first_chunk, part.prompt, hash_tensor(part.text), part.recache, part.blended)
+        for part in stretches
+    )
+
+
+def text_before(manifest: Manifest, texts: Sequence[Tensor], chunk: int) -> Tensor | None:
+    """The text that the chunk before `chunk` was made under; `texts` are those of the run's sections."""
+    found = [text for section, text in zip(manifest.sections, texts, strict=True) if section.first_chunk < chunk]
+    return found[-1] if found else None
+
+
+def keep_given(journal: Journal, given: Tensor | None) -> None:
+    """Write the first chunk of a run that begins with a picture, so that going on needs the picture no more."""
+    if given is not None and not journal.finished:
+        journal.write(0, given)
 
 
 def fingerprints(weights: Weights) -> dict[str, str]:

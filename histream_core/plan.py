@@ -230,10 +230,11 @@ def plan_chunks(
 ) -> tuple[Chunk, ...]:
     """Split `num_frames` latent frames into chunks that each see the anchor and their neighbours.
 
-    With `first_frame` the grid is 1 + 3k: chunk 0 is that one frame, and the first chunk that is denoised takes
-    the first steps. The first `given_frames` are not denoised, only cached; they must be whole chunks. A length
-    that is not whole chunks gets one chunk more, to be cropped. `first_chunk_scale` is the attention scale of HIGH
-    in chunk 0. `levers`, some of LEVERS, change what is kept of the chunks. `anchors` are those of `Plan`.
+    With `first_frame` the grid is 1 + 3k: chunk 0 is that one frame, or a whole chunk where so many frames are given,
+    and the first chunk that is denoised takes the first steps. The first `given_frames` are not denoised, only cached;
+    they must be whole chunks. A length that is not whole chunks gets one chunk more, to be cropped.
+    `first_chunk_scale` is the attention scale of HIGH in chunk 0. `levers`, some of LEVERS, change what is kept of the
+    chunks. `anchors` are those of `Plan`.
 
     >>> [(c.frames, c.context) for c in plan_chunks(9, ((Step(1.0, Scale.HIGH),),), Window())]
     [(range(0, 3), ()), (range(3, 6), (0, 1, 2)), (range(6, 9), (0, 4, 5))]
@@ -241,7 +242,8 @@ def plan_chunks(
     if num_frames < 1:
         raise ValueError(f"a video of {num_frames} latent frames is empty: ask for 21, or at least 1")
     size = window.chunk_frames
-    stops = range(1 if first_frame else size, num_frames + size, size)
+    held = first_frame and given_frames == size
+    stops = range(1 if first_frame and not held else size, num_frames + size, size)
     starts = (0, *stops)
     if given_frames not in starts:
         raise ValueError(

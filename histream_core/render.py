@@ -28,6 +28,7 @@ from .reading import Source
 from .schedule import Scale
 from .speed import DEFAULTS, Speed
 from .stream import Denoise, Given, Prompt, Stream, make_caches
+from .timeline import Stretch, prompts_for
 from .wan import Denoiser, Text
 from .writers import open_writer
 from .writing import BackgroundWriter, Times
@@ -65,6 +66,10 @@ class Order:
     text: Tensor
     """[1, tokens, channels], padded as the text encoder pads."""
     noise: Noise
+    changes: tuple[Stretch, ...] = ()
+    """What the text becomes later."""
+    given: Tensor | None = None
+    """The clean latent of the first chunk, where the plan does not denoise it."""
 
 
 @dataclass
@@ -131,8 +136,8 @@ def count_calls(plan: Plan) -> int:
 
 def stream(weights: Weights, order: Order, progress: Progress, report: Report = silent) -> Iterator[Tensor]:
     """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk."""
-    prompts = [Prompt(Text(order.text.to(weights.device)))]
-    run = open_stream(weights, order.plan, order.noise, prompts, progress=progress, report=report)
+    prompts = [Prompt(Text(order.text.to(weights.device))), *prompts_for(order.changes, weights.device)]
+    run = open_stream(weights, order.plan, order.noise, prompts, order.given, progress=progress, report=report)
     return timed_decode(decode_frames(weights, run.chunks()), progress.times)
 
 
@@ -149,7 +154,7 @@ def open_stream(
     plan: Plan,
     noise: Noise,
     prompts: Sequence[Prompt],
-    given: Given | None = None,
+    given: Tensor | Given | None = None,
     *,
     progress: Progress,
     report: Report = silent,

@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from .plan import Plan, whole_length
@@ -133,6 +134,11 @@ def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 
     one chunk, and for a blend that the next cue would cut off.
     """
     starts = {chunk.index: chunk.first_pixel_frame for chunk in plan.chunks[first_chunk:]}
+    if first_chunk not in starts:
+        raise ValueError(
+            f"there is no chunk {first_chunk} for another prompt: begin at one of chunks 0 to {len(plan.chunks) - 1}, "
+            "or make the video longer"
+        )
     begin, found = starts[first_chunk], []
     for number, cue in enumerate(cues, start=1):
         frame = begin + cue.seconds * fps
@@ -203,9 +209,9 @@ def new_anchors(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[
     ]
 
 
-def prompts_for(stretches: Sequence[Stretch]) -> list[Prompt]:
+def prompts_for(stretches: Sequence[Stretch], device: torch.device | str = "cpu") -> list[Prompt]:
     """The prompts of a `Stream`."""
-    return [Prompt(Text(stretch.text), stretch.first_chunk, stretch.recache) for stretch in stretches]
+    return [Prompt(Text(stretch.text.to(device)), stretch.first_chunk, stretch.recache) for stretch in stretches]
 
 
 def _parse_cue(head: str, prompt: str, change: Change, where: str) -> Cue:

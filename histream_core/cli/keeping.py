@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..checkpoint import DTYPES
 from ..formats import Format
-from ..kept_runs import describe_run, fingerprints, go_on
-from ..plan import Plan
+from ..kept_runs import describe_run, fingerprints, go_on, keep_given
 from ..render import Weights
 from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, hash_bytes, start
 from ..session.journal import MANIFEST
@@ -23,6 +22,7 @@ from .memory import check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
 from .speed import speed_of
+from .timelines import Shown
 from .weights import DEMO, Source
 
 FILES = ("vae", "text_encoder", "embeds")
@@ -49,10 +49,10 @@ def add_section_files(verb: argparse.ArgumentParser) -> None:
 
 
 def begin_run(
-    args: argparse.Namespace, source: Source, plan: Plan, *, size: tuple[int, int], fps: float, notes: Sequence[str]
+    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float, notes: Sequence[str]
 ) -> tuple[dict, str]:
     """Start a run in --run-dir and take it to its end."""
-    folder = args.run_dir
+    folder, plan = args.run_dir, shown.plan
     if os.path.lexists(folder / MANIFEST):
         raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
     settings = Settings(
@@ -73,21 +73,27 @@ def begin_run(
     snapshots, speed = snapshots_of(args), speed_of(args)
     if speed.decode == "ahead":
         raise ValueError("--decode ahead is not for runs that are kept: leave it out, or leave out --run-dir")
-    weights, (text,) = source.load()
+    weights, texts = source.load()
     weights = replace(weights, kv=args.kv, speed=speed)
-    check_memory(args, weights, plan)
+    check_memory(args, weights, plan, num_prompts=len(texts))
+    first, *changes = shown.stretches(texts)
+    given = shown.given(weights)
     manifest = describe_run(
         weights,
         plan,
         as_computed(settings, weights),
-        prompt=args.prompt or "",
-        text=text,
+        prompt=first.prompt,
+        text=first.text,
         seed=args.seed,
         source=saved_options(args),
+        changes=changes,
+        given=given,
     )
-    with start(folder, manifest, [text], sound) as journal:
+    texts = [part.text for part in (first, *changes)]
+    with start(folder, manifest, texts, sound) as journal:
         try:
-            return carry_on(journal, weights, [text], snapshots=snapshots, notes=notes)
+            keep_given(journal, given)
+            return carry_on(journal, weights, texts, snapshots=snapshots, notes=notes)
         except KeyboardInterrupt as stop:
             if not args.discard:
                 raise
@@ -180,7 +186,8 @@ def as_now(manifest: Manifest, weights: Weights) -> Manifest:
     """The run as it would be if it were begun now with these weights."""
     settings = as_computed(manifest.settings, weights)
     made_with = environment(weights.device, weights.kernels().in_use)
-    return replace(manifest, settings=settings, fingerprint=fingerprints(weights), made_with=made_with)
+    fingerprint = dict(manifest.fingerprint) | fingerprints(weights)
+    return replace(manifest, settings=settings, fingerprint=fingerprint, made_with=made_with)
 
 
 def as_computed(settings: Settings, weights: Weights) -> Settings:

@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..formats import NAMES, find_format
 from ..render import Weights
 from ..session import (
     Journal,
     Manifest,
     RunInfo,
-    Section,
     Settings,
     branch,
     branched,
@@ -24,7 +21,6 @@ from ..session import (
     clean,
     extend,
     hash_bytes,
-    hash_tensor,
     list_runs,
     longer,
     notes,
@@ -45,6 +41,7 @@ from .keeping import (
 )
 from .memory import add_kv_option, add_memory_option, check_memory, with_kv
 from .speed import add_speed_options, speed_of
+from .timelines import Continued, add_timeline, continued
 from .weights import Source, find_source
 
 
@@ -105,7 +102,9 @@ def _add_places(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_prompt(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--prompt", metavar="P", help="what the video shows from there on (default: as it was)")
+    text = verb.add_mutually_exclusive_group()
+    text.add_argument("--prompt", metavar="P", help="what the video shows from there on (default: as it was)")
+    add_timeline(text)
     verb.add_argument("--text-encoder", metavar="F", help="where the text encoder is now")
 
 
@@ -127,13 +126,15 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         plan = longer(journal.manifest, args.seconds)
-        source = _source(journal.manifest, args)
+        told = continued(args, journal.manifest, plan, journal.manifest.num_chunks)
+        source = _source(journal.manifest, args, told)
         check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
         weights, texts = source.load()
         weights = _as_chosen(weights, args, journal.manifest.settings)
         check_memory(args, weights, plan, num_prompts=len(journal.manifest.sections) + len(texts))
-        said = [*source.notes, *_check(journal, weights)]
-        extend(journal, plan, _sections(args, texts), texts)
+        said = [*source.notes, *_check(journal, weights), *told.notes]
+        sections, texts = told.sections(texts, journal)
+        extend(journal, told.plan, sections, texts)
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=said)
 
 
@@ -148,14 +149,16 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         chunk = journal.finished if args.chunk is None else args.chunk
         if settings.sound and not sound:
             check_sound(sound_path(args.folder, old), format_of(settings))
-    source = _source(old, args)
-    weights, texts = source.load()
+        told = continued(args, old, plan, chunk)
+        source = _source(old, args, told)
+        weights, texts = source.load()
+        sections, texts = told.sections(texts, journal)
     weights = _as_chosen(weights, args, settings)
     check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, plan=plan, settings=settings), weights)
-    changed = branched(now, chunk, seed=args.seed, sections=_sections(args, texts))
+    changed = branched(now, chunk, seed=args.seed, sections=sections, anchors=told.anchors)
     with branch(args.folder, args.new, chunk, changed, texts, sound) as journal:
-        return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=source.notes)
+        return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=[*source.notes, *told.notes])
 
 
 def run_runs(args: argparse.Namespace) -> tuple[dict, str]:
@@ -183,21 +186,16 @@ def _check(journal: Journal, weights: Weights) -> list[str]:
     return notes(journal, now)
 
 
-def _source(manifest: Manifest, args: argparse.Namespace) -> Source:
+def _source(manifest: Manifest, args: argparse.Namespace, told: Continued) -> Source:
     """The run's weights, and the text encoder where there is a new prompt."""
     options = options_of(manifest, args)
-    if not args.prompt:
+    if not told.cues:
         return find_source(options, None)
     if args.text_encoder:
         options.embeds = None
     if options.embeds:
         raise ValueError("the run was made from --embeds: give --text-encoder for the new prompt")
-    return find_source(options, [args.prompt])
-
-
-def _sections(args: argparse.Namespace, texts: list[Tensor]) -> list[Section]:
-    """The section of the new prompt, if there is one, counted from the first new chunk."""
-    return [Section(0, args.prompt, hash_tensor(texts[0]), recache=True)] if args.prompt else []
+    return find_source(options, [cue.prompt for cue in told.cues])
 
 
 def _settings(old: Settings, args: argparse.Namespace) -> tuple[Settings, bytes | None]:

@@ -22,13 +22,15 @@ from ..plan import Plan, latent_frames, make_plan, whole_length
 from ..presets import MODES, Preset
 from ..render import FPS, Order, generated_size, render
 from ..sound import check_sound
+from ..timeline import Cue
 from ..writers import frame_rate
 from .keeping import add_section_files, add_snapshots, begin_run
 from .memory import add_kv_option, add_memory_option, check_memory
 from .progress import progress_bar, tell
 from .results import describe_progress, describe_video, sentence
 from .speed import add_speed_options, speed_of
-from .weights import Source, add_weight_options, demo_source, find_source, pick_device, prompts_of
+from .timelines import add_first_frame, add_timeline, cues_of, given_frames, shown
+from .weights import Source, add_weight_options, demo_source, find_source, pick_device
 
 DEMO_SECONDS = 5.0
 
@@ -41,7 +43,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         description=f"Make a {demo.WIDTH}x{demo.HEIGHT} video with the bundled model.",
         epilog=f"Words it knows: {', '.join(VOCABULARY)}.",
     )
-    verb.add_argument("prompt", metavar="PROMPT", nargs="?", default=demo.PROMPT, help=f'default: "{demo.PROMPT}"')
+    verb.add_argument("prompt", metavar="PROMPT", nargs="?", help=f'default: "{demo.PROMPT}"')
     verb.add_argument("--seconds", metavar="S", type=float, default=DEMO_SECONDS, help="length (default: 5)")
     add_run_options(verb)
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
@@ -69,6 +71,8 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another video (default: 0)")
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
     verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    add_timeline(verb)
+    add_first_frame(verb)
     verb.add_argument("--sound", metavar="FILE", type=Path, help="a video or sound whose sound is copied in as it is")
     place = verb.add_mutually_exclusive_group()
     place.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: a new name here)")
@@ -104,26 +108,43 @@ def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
     if not 0 < args.seconds < math.inf:
         raise ValueError(f"{args.seconds:g} seconds is no length: use 5")
     num_frames = whole_length(max(1, math.ceil(args.seconds * demo.FPS)))
-    source = demo_source([args.prompt], pick_device(args.device))
-    return _make(args, source, size=(demo.WIDTH, demo.HEIGHT), num_frames=num_frames, fps=demo.FPS)
+    cues = _cues(args, demo.PROMPT)
+    source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
+    return _make(args, source, cues, size=(demo.WIDTH, demo.HEIGHT), num_frames=num_frames, fps=demo.FPS)
 
 
 def run_render(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a video from the user's weights."""
-    return _make(args, find_source(args, prompts_of(args)), size=args.size, num_frames=args.frames, fps=args.fps)
+    cues = _cues(args)
+    source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
+    return _make(args, source, cues, size=args.size, num_frames=args.frames, fps=args.fps)
+
+
+def _cues(args: argparse.Namespace, default: str | None = None) -> tuple[Cue, ...]:
+    if args.prompt and args.timeline:
+        raise ValueError("there is a prompt and a --timeline: put the prompt into the timeline, or leave one out")
+    return cues_of(args, args.prompt or default)
 
 
 def _make(
-    args: argparse.Namespace, source: Source, *, size: tuple[int, int], num_frames: int, fps: float
+    args: argparse.Namespace,
+    source: Source,
+    cues: tuple[Cue, ...],
+    *,
+    size: tuple[int, int],
+    num_frames: int,
+    fps: float,
 ) -> tuple[dict, str]:
     """Refuse what cannot work, load, then sample, decode and write in one loop."""
-    speed = speed_of(args)
-    plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, levers=speed.levers)
-    plan = replace(plan, anchor_match=args.anchor_match)
-    notes = [*source.notes, *notes]
+    speed, given = speed_of(args), given_frames(args, source.preset.chunk_frames)
+    plan, notes = plan_video(
+        source.preset, args.mode, size=size, num_frames=num_frames, levers=speed.levers, given_frames=given
+    )
+    video = shown(args, replace(plan, anchor_match=args.anchor_match), fps, cues)
+    plan, notes = video.plan, [*source.notes, *notes, *video.notes]
     noise = SeededNoise(args.seed)
     if args.run_dir:
-        return begin_run(args, source, plan, size=size, fps=fps, notes=notes)
+        return begin_run(args, source, video, size=size, fps=fps, notes=notes)
     if args.section_files:
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
     format = find_format(args.format, args.depth)
@@ -131,19 +152,20 @@ def _make(
     check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
     if args.sound:
         check_sound(args.sound, format)
-    weights, (text,) = source.load()
+    weights, texts = source.load()
     weights = replace(weights, kv=args.kv, speed=speed)
-    check_memory(args, weights, plan)
+    check_memory(args, weights, plan, num_prompts=len(texts))
     tell(notes)
-    tags = metadata([args.prompt or ""], [args.seed])
+    tags = metadata([cue.prompt for cue in cues], [args.seed])
+    first, *changes = video.stretches(texts)
     with progress_bar() as report:
-        order = Order(plan, text, noise)
+        order = Order(plan, first.text, noise, tuple(changes), video.given(weights))
         progress = render(
             weights, order, path, format, size=size, fps=fps, metadata=tags, sound=args.sound, report=report
         )
     result = {
         "file": str(path.resolve()),
-        "prompt": args.prompt,
+        "prompt": video.words or None,
         "preset": source.preset.name,
         "mode": args.mode,
         "kv": args.kv,
@@ -166,12 +188,30 @@ def check_output(path: Path, format: Format, *, size: tuple[int, int], fps: floa
 
 
 def plan_video(
-    preset: Preset, mode: str, *, size: tuple[int, int], num_frames: int, levers: Collection[str] = ()
+    preset: Preset,
+    mode: str,
+    *,
+    size: tuple[int, int],
+    num_frames: int,
+    levers: Collection[str] = (),
+    given_frames: int = 0,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a video of that size and length, and what had to be changed. Raises ValueError if it cannot be."""
+    """The plan of a video of that size and length, and what had to be changed. Raises ValueError if it cannot be.
+
+    `given_frames` are the latent frames that a picture fills.
+    """
     length = whole_length(num_frames)
     width, height = generated_size(*size)
-    plan = make_plan(preset, mode, width=width, height=height, num_frames=latent_frames(length), levers=levers)
+    plan = make_plan(
+        preset,
+        mode,
+        width=width,
+        height=height,
+        num_frames=latent_frames(length),
+        levers=levers,
+        given_frames=given_frames,
+        first_frame=given_frames > 0,
+    )
     notes = []
     if length != num_frames:
         notes.append(f"{num_frames} frames is not of the form 4n + 1: {length} are made")
