@@ -27,7 +27,8 @@ class Statistics:
 
 
 def statistics_of(latent: Tensor) -> Statistics:
-    """Over all frames of a latent [B, C, T, H, W]; the same bits however it lies in memory."""
+    """Over all frames of a latent [B, C, T, H, W]."""
+    # A chunk that is read from a file lies in memory in another order than when it was made, and sums may follow that.
     std, mean = torch.std_mean(latent.float().contiguous(), dim=(2, 3, 4), correction=0, keepdim=True)
     return Statistics(mean, std)
 

@@ -22,7 +22,7 @@ class Way:
 
     cost: Cost
     decoder: str
-    """One of `cost.DECODERS`."""
+    """One of `cost.DECODERS`; "wan" is the VAE that is chosen, whole."""
     apart: bool = False
     """Whether everything is sampled first and decoded afterwards."""
 
@@ -90,9 +90,8 @@ def ways(
     whether = product((False, True) if offload else (cost.offloaded,), (False, True) if apart else (False,))
     for offloaded, later in whether:
         for tier in running_tiers(cost, device):
-            for name, decoding in decoders(replace(cost, kv=tier, offloaded=offloaded)).items():
-                if name not in LIGHTER_FILES or name in files:
-                    found.append(Way(decoding, name, later))
+            for name, decoding in _decoders(replace(cost, kv=tier, offloaded=offloaded), files).items():
+                found.append(Way(decoding, name, later))
     order = list(TIERS)
     return tuple(
         sorted(
@@ -107,6 +106,14 @@ def ways(
             ),
         )
     )
+
+
+def _decoders(cost: Cost, files: Collection[str]) -> dict[str, Cost]:
+    """The ways to decode with the VAE that is chosen, which goes by the name of "wan", and with the files there are."""
+    found = decoders(cost)
+    if cost.taehv:
+        return {name: replace(way, taehv=True) for name, way in found.items() if name not in LIGHTER_FILES}
+    return {name: way for name, way in found.items() if name not in LIGHTER_FILES or name in files}
 
 
 def running_tiers(cost: Cost, device: torch.device | str | None = None) -> tuple[str, ...]:
@@ -163,16 +170,17 @@ def card_lines(found: Sequence[Way]) -> Iterator[str]:
     """What runs on each card, in lines."""
     yield "what runs on a card of"
     for card in CARDS:
-        yield from _card_lines(found, card)
+        yield from card_line(found, card)
 
 
-def _card_lines(found: Sequence[Way], card: int) -> Iterator[str]:
+def card_line(found: Sequence[Way], card: float) -> Iterator[str]:
+    """The same of one card, in one line or two."""
     fitting = choices(found, card)
     if not fitting:
         least = min(found, key=lambda way: way.bytes_needed)
-        yield f"  {card} GB: nothing at this size, the least is {gb(least.bytes_needed)}; choose a smaller one"
+        yield f"  {card:g} GB: nothing at this size, the least is {gb(least.bytes_needed)}; choose a smaller one"
     for place, way in enumerate(fitting):
-        start = f"  {card} GB: " if not place else "    or "
+        start = f"  {card:g} GB: " if not place else "    or "
         yield f"{start}{way.settings or 'the defaults'}, {gb(way.bytes_needed)}; costs: {way.prices}"
 
 

@@ -5,10 +5,12 @@ from .api import ComfyExtension
 from .branch_run import BranchRun
 from .clean_run import CleanRun
 from .demo_model import DemoModel
+from .drift_meter import DriftMeter
 from .dual_resolution_cache import DualResolutionCache
 from .extend_run import ExtendRun
 from .list_runs import ListRuns
 from .load_model import LoadModel
+from .memory_plan import MemoryPlan
 from .ranges_to_video import RangesToVideo
 from .resume_run import ResumeRun
 from .speed import SpeedNode
@@ -26,6 +28,7 @@ NODES = (
     AnchorWindowSamplerSelect,
     StreamingVAEDecode,
     VideoOutputNode,
+    MemoryPlan,
     ResumeRun,
     ExtendRun,
     BranchRun,
@@ -33,6 +36,7 @@ NODES = (
     RangesToVideo,
     ListRuns,
     CleanRun,
+    DriftMeter,
     DemoModel,
 )
 """In order of worth; the ids in them are for ever."""

@@ -13,7 +13,7 @@ FROM_PRESET = -1
 
 
 def window_inputs():
-    """The three numbers of the Anchor-Guided Sliding Window."""
+    """The three numbers of the Anchor-Guided Sliding Window, and how far chunks are matched to the first one."""
     return [
         io.Int.Input(
             "chunk_frames",
@@ -45,12 +45,26 @@ def window_inputs():
             tooltip="Latent frames just before a chunk that it remembers. More: steadier motion, more memory and "
             "time. -1: from the preset (2 for most).",
         ),
+        io.Float.Input(
+            "anchor_match",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="Pulls colour and contrast of every chunk to those of its prompt's first one, against slow drift "
+            "in long videos. 0: not at all. 0.5: half-way. 1: all the way, and what should change, such as the light, "
+            "stays too.",
+        ),
     ]
 
 
-def chunk_sampler(model, schedule: StepChoice | None, window: Sequence[int], speed: Speed | None) -> host.ChunkSampler:
+def chunk_sampler(
+    model, schedule: StepChoice | None, window: Sequence[int], anchor_match: float, speed: Speed | None
+) -> host.ChunkSampler:
     """The sampler of both nodes; `window` is what `window_inputs` gave, FROM_PRESET for what the preset decides."""
-    choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window))
+    choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window), anchor_match)
     return host.ChunkSampler(
         settings=host.model_settings(model),
         steps=schedule or StepChoice(),
@@ -125,10 +139,11 @@ class AnchorWindowSampler(io.ComfyNode):
         chunk_frames=FROM_PRESET,
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
+        anchor_match=0.0,
         output=None,
         speed=None,
     ):
-        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), speed)
+        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
         if output is None:
             missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
             made, run = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
@@ -172,7 +187,8 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
         chunk_frames=FROM_PRESET,
         anchor_frames=FROM_PRESET,
         local_frames=FROM_PRESET,
+        anchor_match=0.0,
         speed=None,
     ):
-        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), speed)
+        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

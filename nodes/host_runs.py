@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import comfy.model_management
 import comfy.sampler_helpers
 from torch import Tensor
 
-from ..histream_core.cost import GB, Cost, does_not_fit
+from ..histream_core.cost import does_not_fit
 from ..histream_core.formats import find_format
 from ..histream_core.plan import Plan
 from ..histream_core.schedule import Scale
@@ -35,11 +34,11 @@ from ..histream_core.session.journal import read_manifest
 from ..histream_core.session.manifest import differences
 from ..histream_core.session.video import check_room, chunks_on_disk, usual_output, video_path
 from ..histream_core.speed import Speed
-from ..histream_core.wan_model import WanConfig
 from . import host
 from .host_checks import check_conditioning, check_latent, check_model
 from .host_decode import check_vae, video_size
 from .host_fingerprint import fingerprints
+from .host_memory import cost_of, memory_of
 from .host_speed import in_use
 from .run_folders import find_run, name_of, next_run, numbered_runs, place
 from .settings import VideoChoice
@@ -263,19 +262,9 @@ def check_memory(model, vae, manifest: Manifest) -> None:
 
     Raises ValueError that says what would fit.
     """
-    device = model.load_device
-    cost = Cost(
-        WanConfig.from_state_dict(model.model.diffusion_model.state_dict()),
-        manifest.plan,
-        num_prompts=len(manifest.sections),
-        dtype=model.model.get_dtype_inference(),
-        vae_dtype=vae.vae_dtype,
-        vae_width=vae.first_stage_model.dim,
-        offloaded=not comfy.model_management.is_device_cpu(device),
-        kv=host.model_settings(model).kv,
-        unified=comfy.model_management.is_device_cpu(device) or comfy.model_management.is_device_mps(device),
-    )
-    problems = does_not_fit(cost, round(comfy.model_management.get_total_memory(device) / GB, 1))
+    num_prompts, speed = len(manifest.sections), manifest.settings.speed
+    cost = cost_of(model, vae, manifest.plan, num_prompts=num_prompts, speed=speed)
+    problems = does_not_fit(cost, memory_of(model.load_device))
     if problems:
         raise ValueError("; ".join(problems))
 

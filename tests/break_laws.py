@@ -321,6 +321,22 @@ BREAKS = [
      "test_demo_scenes.py", "none_that_is_held_out"),
     ("demo/scenes.py", "for combination in scene.combinations():", "for combination in [scene.combination]:",
      "test_demo_scenes.py", "before_and_after"),
+    ("stream.py", "                clean = self._match(", "                self._match(",
+     "test_anchor_match.py", "first_ones_statistics"),
+    ("stream.py", " or self._anchor[0] != prompt.first_chunk", "", "test_anchor_match.py", "colours_of_its_own"),
+    ("stream.py", '"anchor.mean": anchor.mean,', '"anchor.mean": anchor.mean * 0,',
+     "test_anchor_match.py", "resumed_run"),
+    ("stream.py", "        elif chunk.steps:\n            clean = match(", "        else:\n            clean = match(",
+     "test_anchor_match.py", "resumed_run"),
+    ("session/manifest.py", '*(["anchor_match", plan.anchor_match] if plan.anchor_match else []),', "",
+     "test_anchor_match.py", "part_of_what"),
+    ("memory_plan.py", "return RESERVE + (", "return (", "test_memory_plan.py", "figures_that"),
+    ("memory_plan.py", 'if not (cost.unified and name == "cpu") and _works(name, device)', "",
+     "test_memory_plan.py", "really_runs"),
+    ("memory_plan.py", "                not way.same_frames,\n", "", "test_memory_plan.py", "cheapest"),
+    ("evaluation/drift_meter.py", "np.abs(change - brightness)", "np.abs(change)",
+     "test_drift_meter.py", "no_change_of_colour"),
+    ("cli/drift_plot.py", "(1 - along / most)", "(1 + along / most)", "test_drift_meter.py", "goes_where"),
 ]  # fmt: skip
 
 

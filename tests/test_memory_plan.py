@@ -58,6 +58,9 @@ def test_only_what_really_runs_is_proposed():
     assert running_tiers(replace(COST, unified=True)) == ("full", "lean", "fp8")
     assert {way.decoder for way in ways(COST)} == {"wan", "wan, 2 strips", "wan, 4 strips"}
     assert {way.decoder for way in ways(COST, files=["taehv"])} == {"wan", "wan, 2 strips", "wan, 4 strips", "taehv"}
+    chosen = ways(replace(COST, taehv=True), files=["taehv", "light wan"])
+    assert {way.decoder for way in chosen} == {"wan", "wan, 2 strips", "wan, 4 strips"}
+    assert all(way.cost.taehv for way in chosen)
     small = Cost(WAN_1_3B, hd("histream", width=256, height=256))
     assert {way.decoder for way in ways(small)} == {"wan", "wan, 2 strips"}
     assert not any(way.apart or way.cost.offloaded for way in ways(COST))
@@ -65,7 +68,7 @@ def test_only_what_really_runs_is_proposed():
 
 def test_the_same_frames_are_said_only_of_settings_that_give_them():
     for way in ways(COST, **EVERYTHING):
-        exact = way.cost.kv in EXACT and way.cost.vae_strips == 1 and not way.cost.taehv
+        exact = way.cost.kv in EXACT and way.cost.vae_strips == 1 and way.cost.taehv == COST.taehv
         assert way.same_frames == (exact and way.decoder != "light wan")
         assert ("other frames" in way.prices or "less detail" in way.prices) == (not way.same_frames)
 

@@ -56,6 +56,23 @@ def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
     return [inside(folder / section.file) for section in cut_sections(manifest) if section.file]
 
 
+def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> dict[str, float]:
+    """About what a run writes from chunk `first` on, by what it is: its latents, its segments, its video, its sound.
+
+    The video is written whole, from all segments.
+    """
+    format = format_of(settings)
+    left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
+    height, width = plan.grids[Scale.HIGH]
+    latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
+    found = {"latents": LATENT_COPIES * latents * (1 + plan.keeps_steps), "sound": SOUND_COPIES * len(sound or b"")}
+    if format.is_sequence:
+        return found | {"segments": 0, "video": format.num_bytes(settings.size, left)}
+    copies = 1 + settings.section_files
+    video = format.num_bytes(settings.size, plan.pixel_frames) * copies
+    return found | {"segments": format.num_bytes(settings.size, left), "video": video}
+
+
 def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> None:
     """Refuse a run whose latents and video, from chunk `first` on, cannot be written. Raises ValueError or OSError.
 
@@ -65,17 +82,8 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, 
     format = format_of(settings)
     format.check_size(settings.size)
     frame_rate(settings.fps)
-    left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
-    height, width = plan.grids[Scale.HIGH]
-    latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
-    latents *= 1 + plan.keeps_steps
-    beside = LATENT_COPIES * latents + SOUND_COPIES * len(sound or b"")
-    if format.is_sequence:
-        check_space(place, format, settings.size, left, beside=beside)
-    else:  # the segments that are missing, and all of them joined anew
-        beside += format.num_bytes(settings.size, left)
-        copies = 1 + settings.section_files
-        check_space(place, format, settings.size, plan.pixel_frames, copies=copies, beside=beside)
+    needed = run_bytes(plan, settings, first, sound=sound)
+    check_space(place, format, settings.size, plan.pixel_frames, copies=0, beside=sum(needed.values()))
 
 
 def first_frame(chunk: Chunk) -> int:

@@ -105,7 +105,7 @@ BREAKS = [
      "test_load.py", "own_text_encode"),
     ("nodes/host.py", '"kv": self.kv}', '"kv": "full"}', "test_sampler.py", "exact_memory_tiers"),
     ("nodes/host.py", '"kv": kv}', '"kv": "full"}', "test_sampler.py", "asked_for_one_chunk"),
-    ("nodes/host_runs.py", "kv=host.model_settings(model).kv,", 'kv="full",', "test_runs.py", "refused_for"),
+    ("nodes/host_memory.py", "kv=host.model_settings(model).kv,", 'kv="full",', "test_runs.py", "refused_for"),
     ("nodes/host_runs.py", 'fp8_kv=host.model_settings(model).kv == "fp8"', "fp8_kv=False",
      "test_runs.py", "another_exact_memory_tier"),
     ("nodes/dual_resolution_cache.py", "before,\n            preset=before.preset if preset == AUTO else preset,",
@@ -175,6 +175,14 @@ BREAKS = [
     ("nodes/host_runs.py", "    speed = speed or manifest.settings.speed\n", "    speed = speed or Speed()\n",
      "test_speed.py", "kept_run"),
     ("nodes/host_runs.py", "fp8\", speed=speed.approximations)", "fp8\")", "test_speed.py", "kept_run"),
+    ("nodes/host_memory.py", '{"vae_width": module.dim}', '{"vae_width": 96}', "test_plan_and_drift.py", "refused_by"),
+    ("nodes/host_memory.py", "card_line(found, memory_of(device))", "card_line(found, 24)",
+     "test_plan_and_drift.py", "fits_there"),
+    ("nodes/host_memory.py", "apart=not kept", "apart=True", "test_plan_and_drift.py", "disk_counts"),
+    ("nodes/host_memory.py", "files=_lighter_files()", 'files=("taehv",)', "test_plan_and_drift.py", "where_its_file"),
+    ("nodes/settings.py", "        anchor_match=window.anchor_match,\n", "", "test_plan_and_drift.py", "among_its_settings"),
+    ("nodes/host_drift.py", "meter(_frames(clip), clip.fps)", "meter(_frames(clip), 8)",
+     "test_plan_and_drift.py", "draws_what"),
 ]  # fmt: skip
 
 
