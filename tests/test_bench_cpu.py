@@ -6,7 +6,7 @@ import torch
 from histream_core.bench import cpu
 
 
-@pytest.mark.parametrize("group", ["exact_decoding", "half_resolution", "orchestration"])
+@pytest.mark.parametrize("group", ["exact_decoding", "still_decoding", "half_resolution", "orchestration"])
 def test_a_timed_bar_is_kept_and_its_control_fails(group):
     """Seen to fail with a decoder that sees no frame before its own."""
     with cpu.one_thread():
@@ -37,7 +37,10 @@ def test_threads_are_as_they_were_afterwards():
 
 
 def test_all_groups_are_part_of_the_bench(monkeypatch):
-    groups = ("memory", "flat_chunks", "half_resolution", "exact_decoding", "flat_decoding", "orchestration")
+    groups = (
+        "memory", "flat_chunks", "half_resolution",
+        "exact_decoding", "flat_decoding", "still_decoding", "orchestration",
+    )  # fmt: skip
     for group in groups:
         monkeypatch.setattr(cpu, group, lambda group=group: iter([group]))
     assert list(cpu.cpu_bars()) == list(groups)

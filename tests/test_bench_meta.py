@@ -35,7 +35,7 @@ GROUPS = (
     "caches",
     "prompt_and_waits",
     "layer",
-    "decoding",
+    "decoding", "small_decoding",
     "graphs",
 )
 

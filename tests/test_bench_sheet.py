@@ -49,7 +49,7 @@ def test_what_is_not_installed_or_not_there_is_a_row_that_says_so(tiny_sheet):
     assert rows["attention high, later, cudnn"].note.startswith("absent")
     assert rows["attention high, later, fa3"].note == "absent: not installed"
     assert rows["peak memory of histream-plus with the VAE"].note.startswith("absent")
-    assert {"FP8 attention", "passes at LOW as CUDA graphs", "TAEHV decode"} <= rows.keys()
+    assert {"FP8 attention", "passes at LOW as CUDA graphs", "VAE decode, 2 strips"} <= rows.keys()
 
 
 def sections(monkeypatch, **functions):

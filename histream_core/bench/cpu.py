@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..cost import pass_flops
-from ..decode import StreamingDecoder
+from ..decode import StreamingDecoder, causal_kernels
 from ..noise import SeededNoise
 from ..plan import Plan, make_plan
 from ..presets import find_preset
@@ -43,6 +43,7 @@ def cpu_bars() -> Iterator[Bar]:
         yield from half_resolution()
         yield from exact_decoding()
         yield from flat_decoding()
+        yield from still_decoding()
         yield from orchestration()
 
 
@@ -192,6 +193,28 @@ def flat_decoding() -> Iterator[Bar]:
         "time to decode chunks 20 to 30 / 2 to 12, or its inverse",
         flatness(lambda: in_turns(lambda: late.decode(chunk), lambda: early.decode(chunk), times=11), 1.05), 1.05,
         "the whole clip again for every chunk, chunk 6 / 2", in_turns(again(6), again(2), times=3),
+    )  # fmt: skip
+
+
+def still_decoding() -> Iterator[Bar]:
+    """Kernels without weights for the past, as the demo VAE has above its smallest grid, against all others."""
+    latents = torch.randn(1, 16, 1, 16, 20, generator=torch.Generator().manual_seed(0))
+
+    def work(kept: float) -> Callable[[], object]:
+        torch.manual_seed(0)
+        vae = WanVAE(dim=16).requires_grad_(False).eval()
+        for kernel in causal_kernels(vae.decoder.upsamples[4:]):
+            if kernel.kernel_size[1] > 1:
+                kernel.weight[:, :, :-1] *= kept
+        decoder = StreamingDecoder(vae, normalised=False, rollback=False)
+        decoder.decode(latents)
+        return lambda: decoder.decode(latents)
+
+    full = work(1.0)
+    yield Bar(
+        "time to decode without weights for the past above the smallest grid / with",
+        in_turns(work(0.0), full, times=5), 0.85,
+        "weights for the past that are small", in_turns(work(0.001), full, times=5),
     )  # fmt: skip
 
 

@@ -15,8 +15,9 @@ import torch
 
 from .. import transfer
 from ..compiled import CompiledBlocks
-from ..cost import Cost, meta_vae
+from ..cost import Cost, meta_taehv, meta_vae
 from ..decode import StreamingDecoder, vae_cache_bytes
+from ..decoders import decoder_cache_bytes, open_decoder
 from ..noise import SeededNoise
 from ..plan import Plan, Window, make_plan
 from ..presets import find_preset
@@ -65,6 +66,7 @@ def meta_bars() -> Iterator[Bar]:
     yield from prompt_and_waits()
     yield from layer()
     yield from decoding()
+    yield from small_decoding()
     yield from graphs()
 
 
@@ -283,6 +285,28 @@ def decoding() -> Iterator[Bar]:
     yield Bar(
         "GB of the decoder's memory between chunks", held / 1e9, 9.9,
         "in float32", vae_cache_bytes(vae, SIZE["height"], SIZE["width"], dtype=torch.float32) / 1e9,
+    )  # fmt: skip
+
+
+def small_decoding() -> Iterator[Bar]:
+    """What a TAEHV and strips take, against the whole Wan VAE."""
+    vae, small, size = meta_vae(96).to(torch.bfloat16), meta_taehv().to(torch.bfloat16), (SIZE["height"], SIZE["width"])
+
+    def teraflops(vae: torch.nn.Module) -> float:
+        decoder, census = open_decoder(vae), Census()
+        latents = torch.empty(1, 16, 1, size[0] // 8, size[1] // 8, device="meta", dtype=torch.bfloat16)
+        with census():
+            decoder.decode(latents)
+            census.take()
+            decoder.decode(latents)
+        return census.take().flops / 4e12
+
+    full = teraflops(vae), decoder_cache_bytes(vae, *size) / 1e9
+    yield Bar("TFLOP to decode a frame, TAEHV", teraflops(small), 0.72, "the Wan VAE", full[0])
+    yield Bar("GB of a TAEHV's memory", decoder_cache_bytes(small, *size) / 1e9, 0.36, "the Wan VAE", full[1])
+    yield Bar(
+        "GB of the decoder's memory on the device, 4 strips",
+        decoder_cache_bytes(vae, *size, strips=4) / 1e9, 2.9, "the whole picture", full[1],
     )  # fmt: skip
 
 
