@@ -257,6 +257,22 @@ def test_the_students_loss_falls():
     assert last < 0.75 * first  # 24 channels cannot carry the noise of 64
 
 
+@pytest.mark.parametrize("scale", Scale)
+def test_the_first_chunk_alone_has_the_loss_that_it_has_beside_a_later_one(scale):
+    """The same clips and noise: the window and the later rows are not there, and nobody in the first chunk saw them.
+
+    Seen to fail with every row of the first chunk attending to the first of them.
+    """
+    forcing = TeacherForcing(network(), Protocol(size=128), ("histream",), "cpu")
+    losses = {}
+    for start in (0, 6):
+        clips = bank().draw(Rng(0), 2, forcing.frames(start), Drawing(places=1), 8)
+        losses[start] = forcing.loss(clips, start, scale, Rng(1))
+    name = f"first {scale.value}"
+    assert list(losses[0]) == [name]
+    torch.testing.assert_close(losses[0][name], losses[6][name], atol=1e-5, rtol=1e-5)
+
+
 def test_the_loss_of_rolled_out_videos_falls_and_noise_decides_the_place():
     made, data, rng = Network(CONFIG), bank(RED_CIRCLES[:1]), Rng(0)
     setting = Setting(Protocol(size=64), ("histream-plus",), chunks=1, lead=1, low_share=1.0)

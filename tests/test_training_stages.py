@@ -126,6 +126,16 @@ def test_a_run_that_was_killed_continues_to_the_same_numbers(stage, arguments, r
     assert_same(whole, cut)
 
 
+def test_a_run_stopped_early_is_the_beginning_of_the_whole_one(runs, tmp_path):
+    """Seen to fail with a schedule that ends where the run stops."""
+    teacher_run = teacher(runs, tmp_path / "run", 3)
+    train_teacher.main([*teacher_run, "--until", "2"])
+    assert read(tmp_path / "run" / "checkpoint.pt")["state"]["step"] == 2
+    train_teacher.main(teacher_run)
+    found, expected = (read(folder / "checkpoint.pt") for folder in (tmp_path / "run", runs / "teacher"))
+    assert_same(found["network"], expected["network"])
+
+
 def dying(save):
     """A `save` that kills the run the second time."""
     saved = []

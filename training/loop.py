@@ -24,7 +24,7 @@ LOG_EVERY = 10
 WARM_UP = 50
 DECAY = 0.4
 """The last part of a run, in which the learning rate falls to nothing."""
-FREE = ("out", "steps", "minutes", "device")
+FREE = ("out", "steps", "minutes", "until", "device")
 """Settings that may change when a run is continued."""
 
 Losses = dict[str, Tensor]
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, lr: float) -> None:
     limit = parser.add_mutually_exclusive_group(required=True)
     limit.add_argument("--steps", type=int, help="length of the run; the same steps give the same numbers")
     limit.add_argument("--minutes", type=float, help="length of the run by the clock")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop there; learning rates are the whole run's")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lr", type=float, default=lr)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -83,7 +84,7 @@ def train(args: argparse.Namespace, parts: Mapping[str, Stateful], step: Callabl
     curves = _Curves(args.out / "losses.jsonl", state["step"])
     began = saved = time.monotonic()
     before = state["seconds"]
-    while (share := _share(args, state)) < 1:
+    while (share := _share(args, state)) < 1 and (args.until is None or state["step"] < args.until):
         curves.add(step(Moment(state["step"], share)))
         state["step"] += 1
         now = time.monotonic()

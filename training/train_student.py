@@ -26,6 +26,8 @@ from training.train_teacher import add_drawing
 
 CONTEXT_NOISE = 0.1
 """At most this much noise on the clean chunks: what the student will find there is its own, and not perfect."""
+FIRST_ALONE = 3
+"""How many times as many clips a step on the first chunk alone takes."""
 LATEST = 8
 """The last chunk that is trained: beyond the span, so that the anchor moves along."""
 
@@ -47,8 +49,8 @@ class TeacherForcing:
         self.attention_scale = {Scale.LOW: 1.0, Scale.HIGH: high}
 
     def frames(self, start: int) -> list[int]:
-        """What a clip must show: the first chunk, the one before `start`, the one at `start`."""
-        return [*range(CHUNK), *range(start - CHUNK, start + CHUNK)]
+        """What a clip must show: the first chunk, the one before `start`, the one at `start`; 0: the first alone."""
+        return [*range(CHUNK), *(range(start - CHUNK, start + CHUNK) if start else ())]
 
     def rows(self, clean: Tensor, scale: Scale, chunk: int, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A row for every step of a chunk: noisy [B, R, C, T, H, W], flow that leads to `clean`, sigma [B, R]."""
@@ -72,20 +74,24 @@ class TeacherForcing:
         self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
         fade: bool = True,
     ) -> loop.Losses:  # fmt: skip
-        """Mean square errors of the flow in the first and in the later chunk; `clips` show `frames(start)`.
+        """Mean square errors of the flow in the first chunk and in the one at `start`; `clips` show `frames(start)`.
 
         `fade`: the extra weight of objects fades with the noise, as it must where many answers are right.
         """
         clips = clips.at(self.grids[scale])
-        zero, near, target = clips.latents.split(CHUNK, dim=2)
-        where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))
+        zero, *others = clips.latents.split(CHUNK, dim=2)
+        where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))[: 2 if start else 1]
         rows = [
             self.rows(clean, scale, chunk, self.noise(clips, scale, chunk, frames, rng))
-            for chunk, (clean, frames) in enumerate(zip((zero, target), where, strict=True))
+            for chunk, (clean, frames) in enumerate(zip((zero, *others[1:]), where, strict=True))
         ]
-        window = torch.stack([zero] if start == CHUNK else [zero, near], dim=1)
-        window = window + CONTEXT_NOISE * rng.choices.random() * rng.normal(*window.shape)
-        (first, first_flow, first_sigma), (later, later_flow, later_sigma) = rows
+        first, first_flow, first_sigma = rows[0]
+        if start:
+            window = torch.stack([zero] if start == CHUNK else [zero, others[0]], dim=1)
+            window = window + CONTEXT_NOISE * rng.choices.random() * rng.normal(*window.shape)
+            later, later_flow, later_sigma = rows[1]
+        else:
+            window, later, later_flow, later_sigma = first[:, :0], first[:, :0], first_flow[:, :0], first_sigma[:, :0]
         predicted = flow(
             self.network.model, self.network.encoder(clips.tokens), window, first, later, first_sigma, later_sigma,
             start=start, rotations=self.rotations[tuple(cells // 2 for cells in self.grids[scale])],
@@ -93,7 +99,7 @@ class TeacherForcing:
         )  # fmt: skip
         losses = {}
         for name, found, asked, sigma, frames in zip(
-            ("first", "later"), predicted, (first_flow, later_flow), (first_sigma, later_sigma), where, strict=True
+            ("first", "later"), predicted, (first_flow, later_flow), (first_sigma, later_sigma), where, strict=False
         ):
             error = (found - asked).square()
             if clips.geometry is not None and max(object_weight, outline_weight) > 1:
@@ -107,10 +113,9 @@ class TeacherForcing:
     def alignment_loss(self, hidden: Tensor, clips: Clips, start: int, scale: Scale) -> Tensor:
         """REPA's, of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""
         geometry = clips.at(self.grids[scale]).geometry
-        num_first, num_later = (len(self.steps[scale, chunk]) for chunk in (0, 1))
-        zero, target = (repa.targets(geometry[:, :, part]) for part in (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK)))
-        features = torch.stack([zero] * num_first + [target] * num_later, dim=1)
-        return repa.alignment_loss(self.network.projection, hidden[:, -(num_first + num_later) :], features)
+        chunks = [(0, slice(0, CHUNK)), (1, slice(2 * CHUNK, 3 * CHUNK))][: 2 if start else 1]
+        features = [repa.targets(geometry[:, :, part]) for chunk, part in chunks for _ in self.steps[scale, chunk]]
+        return repa.alignment_loss(self.network.projection, hidden[:, -len(features) :], torch.stack(features, dim=1))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -126,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs-share", type=float, default=0.5, help="part of the steps on pairs, where given")
     parser.add_argument("--batch", type=int, default=2, help="clips at HIGH; LOW takes four times as many")
     parser.add_argument("--high-share", type=float, default=0.5, help="part of the steps at HIGH")
+    parser.add_argument("--first-share", type=float, default=0.0, help="part of the LOW steps on the first chunk alone")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
@@ -142,9 +148,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     def step(moment: loop.Moment) -> loop.Losses:
         high = rng.choices.random() < args.high_share
         scale, count = (Scale.HIGH, args.batch) if high else (Scale.LOW, 4 * args.batch)
+        alone = not high and args.first_share > 0 and rng.choices.random() < args.first_share
         use_pairs = pairs is not None and rng.choices.random() < args.pairs_share
         latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else LATEST
-        start = CHUNK * rng.choices.randint(1, latest)
+        start = 0 if alone else CHUNK * rng.choices.randint(1, latest)
+        if alone:  # a third of the rows, and no window: as much work as the others
+            count *= FIRST_ALONE
         if use_pairs:
             clips = pairs.draw(rng, count, forcing.frames(start))
         else:
