@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from .encode import encode_first_frame
-from .plan import Plan
 from .render import generated_size
 
 
@@ -47,23 +46,23 @@ def fit_picture(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.nn.functional.pad(picture.movedim(-1, 0)[None], edges, mode="replicate")[0].movedim(0, -1)
 
 
-def encode_picture(vae: nn.Module, picture: Tensor, plan: Plan, *, normalised: bool = True) -> Tensor:
-    """The latent [1, C, T, H / 8, W / 8] of the plan's first chunk, filled by `picture` [H, W, 3]; float32, on the CPU.
+def encode_picture(vae: nn.Module, picture: Tensor, *, hold: int = 1, normalised: bool = True) -> Tensor:
+    """The latent [1, C, hold, H / 8, W / 8] of a chunk that `picture` [H, W, 3] fills; float32, on the CPU.
 
     The VAE computes in float32, whatever its weights are: the error of a rounded first frame would grow. Raises
-    ValueError for a size that does not fit, and for a decoder without an encoder.
+    ValueError for sides that are no multiples of 8, and for a VAE that is there for decoding alone.
     """
     check_encoder(vae)
     if next(vae.parameters()).dtype != torch.float32:
         vae = copy.deepcopy(vae).float()
-    picture = fit_picture(picture, plan.size).to(next(vae.parameters()).device)
-    return encode_first_frame(vae, picture, hold=len(plan.chunks[0].frames), normalised=normalised).cpu()
+    picture = picture.to(next(vae.parameters()).device)
+    return encode_first_frame(vae, picture, hold=hold, normalised=normalised).cpu()
 
 
 def check_encoder(vae: nn.Module) -> None:
-    """Refuse a VAE that only decodes. Raises ValueError."""
+    """Refuse a VAE that is there for decoding alone. Raises ValueError."""
     if not hasattr(vae, "conv1"):
         raise ValueError(
-            f"the VAE is a {type(vae).__name__}, which only decodes: a first frame needs the Wan 2.1 VAE, "
+            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a first frame needs the Wan 2.1 VAE, "
             "wan_2.1_vae.safetensors"
         )

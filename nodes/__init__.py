@@ -8,9 +8,11 @@ from .demo_model import DemoModel
 from .drift_meter import DriftMeter
 from .dual_resolution_cache import DualResolutionCache
 from .extend_run import ExtendRun
+from .first_frame import FirstFrameNode
 from .list_runs import ListRuns
 from .load_model import LoadModel
 from .memory_plan import MemoryPlan
+from .prompt_timeline import PromptTimeline, TimelineSection
 from .ranges_to_video import RangesToVideo
 from .resume_run import ResumeRun
 from .speed import SpeedNode
@@ -26,12 +28,15 @@ NODES = (
     SpeedNode,
     AnchorWindowSampler,
     AnchorWindowSamplerSelect,
+    PromptTimeline,
+    FirstFrameNode,
     StreamingVAEDecode,
     VideoOutputNode,
     MemoryPlan,
     ResumeRun,
     ExtendRun,
     BranchRun,
+    TimelineSection,
     VideoFrames,
     RangesToVideo,
     ListRuns,

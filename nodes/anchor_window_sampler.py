@@ -6,7 +6,7 @@ import comfy.samplers
 
 from ..histream_core.speed import DEFAULTS, Speed
 from . import host, host_graph, host_kept, host_runs, host_summary, kept_video
-from .api import CATEGORY, Schedule, VideoOutput, blocked, io
+from .api import CATEGORY, FirstFrame, Schedule, VideoOutput, blocked, io
 from .settings import MAX_SEED, StepChoice, WindowChoice
 
 FROM_PRESET = -1
@@ -60,8 +60,22 @@ def window_inputs():
     ]
 
 
+def first_frame_input():
+    return FirstFrame.Input(
+        "first_frame",
+        optional=True,
+        tooltip="From First Frame (I2V): the video begins with that picture. It must be as large as the LATENT. "
+        "Without it: from noise.",
+    )
+
+
 def chunk_sampler(
-    model, schedule: StepChoice | None, window: Sequence[int], anchor_match: float, speed: Speed | None
+    model,
+    schedule: StepChoice | None,
+    window: Sequence[int],
+    anchor_match: float,
+    speed: Speed | None,
+    first_frame=None,
 ) -> host.ChunkSampler:
     """The sampler of both nodes; `window` is what `window_inputs` gave, FROM_PRESET for what the preset decides."""
     choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window), anchor_match)
@@ -70,6 +84,7 @@ def chunk_sampler(
         steps=schedule or StepChoice(),
         window=choice,
         speed=speed or DEFAULTS,
+        first_frame=first_frame,
     )
 
 
@@ -92,7 +107,10 @@ class AnchorWindowSampler(io.ComfyNode):
                     tooltip="A causal few-step Wan 2.1 text-to-video model, from Load Model or Load Diffusion Model; "
                     "LoRA is fine.",
                 ),
-                io.Conditioning.Input("positive", tooltip="The prompt. There is no negative prompt: CFG is 1."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The prompt, or several from Prompt Timeline. There is no negative prompt: CFG is 1.",
+                ),
                 io.Latent.Input(
                     "latent",
                     tooltip="An empty video latent; it sets size and length. Sides must be multiples of 32 pixels "
@@ -123,6 +141,7 @@ class AnchorWindowSampler(io.ComfyNode):
                     "goes on where it was. Needs the VAE.",
                 ),
                 kept_video.speed_input("exact"),
+                first_frame_input(),
             ],
             outputs=kept_video.outputs(),
         )
@@ -142,8 +161,10 @@ class AnchorWindowSampler(io.ComfyNode):
         anchor_match=0.0,
         output=None,
         speed=None,
+        first_frame=None,
     ):
-        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
+        window = chunk_frames, anchor_frames, local_frames
+        sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
         if output is None:
             missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
             made, run = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
@@ -175,6 +196,7 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
                 Schedule.Input("schedule", optional=True, tooltip="From Step Schedule, as its SIGMAS."),
                 *window_inputs(),
                 kept_video.speed_input("exact"),
+                first_frame_input(),
             ],
             outputs=[io.Sampler.Output()],
         )
@@ -189,6 +211,8 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
         local_frames=FROM_PRESET,
         anchor_match=0.0,
         speed=None,
+        first_frame=None,
     ):
-        sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
+        window = chunk_frames, anchor_frames, local_frames
+        sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

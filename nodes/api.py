@@ -13,6 +13,9 @@ Schedule = io.Custom("HISTREAM_SCHEDULE")
 Speed = io.Custom("HISTREAM_SPEED")
 """Socket of a `histream_core.speed.Speed`."""
 
+FirstFrame = io.Custom("HISTREAM_FIRST_FRAME")
+"""Socket of a `host_first_frame.FirstFrame`."""
+
 Range = io.Custom("HISTREAM_RANGE")
 """Socket of a `histream_core.handoff.VideoRange`."""
 

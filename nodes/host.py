@@ -34,6 +34,7 @@ from ..histream_core.plan import Plan
 from ..histream_core.schedule import Scale, Step, Steps
 from ..histream_core.speed import DEFAULTS, Speed
 from ..histream_core.stream import Given, Prompt, Stream, make_caches
+from ..histream_core.timeline import prompts_for
 from ..histream_core.wan import Text, forward_chunk
 from ..histream_core.wan_model import WanConfig
 from ..histream_core.wan_vae import WanVAE
@@ -47,8 +48,10 @@ from .host_checks import (
     check_options,
     check_sigmas,
 )
+from .host_first_frame import FirstFrame, check_fits
 from .host_preview import PREVIEW_PIXELS, Previewer, guesser, small_decoder, stills
 from .host_speed import kernels_for
+from .host_timeline import Timeline, placed, timeline_of
 from .settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 
 WRAPPER_KEY = "histream"
@@ -84,6 +87,8 @@ class HostRun:
         self.low_forward = self.kernels.low_forward(tell=warn)
         self.batch = batch
         self.prompt = Prompt(self._text())
+        self.told: list[str] = []
+        """Where the prompts of a timeline begin, in words."""
         self.previewer = previewer
         self.bottleneck, self.kv_bytes = "", 0
         self.expect(plan, plan.num_steps())
@@ -114,7 +119,7 @@ class HostRun:
         device: torch.device,
         *,
         prompts: Sequence[Prompt] | None = None,
-        given: Given | None = None,
+        given: Tensor | Given | None = None,
         extra_bytes: int = 0,
     ) -> Stream:
         """Allocate the caches, after the host made room for them and for `extra_bytes`, and set up the engine.
@@ -126,6 +131,17 @@ class HostRun:
         make_room(self.kv_bytes + extra_bytes, self.guider, device)
         caches = make_caches(plan, batch=self.batch, device=device, **sizes)
         return Stream(plan, self.denoise, caches, noise, prompts or [self.prompt], given=given)
+
+    def prompts(self, device: torch.device) -> list[Prompt]:
+        """The prompts of the guider's timeline, else its one prompt."""
+        timeline = timeline_of(self.guider.conds["positive"])
+        if timeline is None:
+            return [self.prompt]
+        found = placed(timeline, self.plan)
+        self.told = found.lines
+        for line in found.lines:
+            say(line)
+        return prompts_for(found.stretches(self.batch, self.base.diffusion_model.text_dim), device)
 
     def denoise(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""
@@ -245,14 +261,23 @@ class ChunkSampler:
     """Memory on the device that is needed besides the network's."""
     on_end: Callable[[HostRun], None] | None = None
     """Told the run when its video is made."""
+    first_frame: FirstFrame | None = None
+    """What the video begins with."""
 
-    def plan(self, shape: Sequence[int]) -> Plan:
-        return plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers)
+    def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
+        """The plan of a LATENT of that shape; raises ValueError for what cannot work."""
+        if self.first_frame:
+            check_fits(self.first_frame, shape)
+        given = self.first_frame.frames if self.first_frame else 0
+        plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers, given_frames=given)
+        return placed(timeline, plan).plan if timeline else plan
 
     def make(self, run: HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
         """Make the video; yield the latents that the host is given back, normalised."""
         noise, num_chunks = self.noise or SeededNoise(seed), len(run.plan.chunks)
-        for index, chunk in enumerate(run.stream(run.plan, noise, device).chunks(), start=1):
+        given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
+        stream = run.stream(run.plan, noise, device, prompts=run.prompts(device), given=given)
+        for index, chunk in enumerate(stream.chunks(), start=1):
             check_finite(chunk, f"chunk {index} of {num_chunks}")
             run.show(chunk)
             if self.on_chunk:
@@ -269,8 +294,8 @@ class ChunkSampler:
         guider = model.inner_model
         check_model(guider.model_patcher)
         check_guider(guider, extra_args)
-        plan = self.plan(shape)
-        check_sigmas(sigmas, first_chunk_sigmas(plan.chunks[0].steps))
+        plan = self.plan(shape, timeline_of(guider.conds.get("positive")))
+        check_sigmas(sigmas, first_chunk_sigmas(first_steps(plan)))
         check_empty(model.latent_image)
         previewer = chunk_previewer(guider.model_patcher, self.vae)
         run = HostRun(
@@ -315,7 +340,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     guider = executor.class_obj
     check_latent({"samples": latent_image})
     function = replace(function, shape=function.shape or tuple(latent_image.shape))
-    plan = function.plan(function.shape)
+    plan = function.plan(function.shape, timeline_of(guider.conds.get("positive")))
     frames = plan.window.chunk_frames
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
@@ -365,8 +390,18 @@ def guide(model, positive: list, sampler: ChunkSampler, *, seed: int) -> None:
     guider.inner_set_conds({"positive": positive})
     batch, channels, _, *grid = sampler.shape
     blank = torch.zeros(batch, channels, 1, *grid)
-    sigmas = first_chunk_sigmas(sampler.plan(sampler.shape).chunks[0].steps)
+    sigmas = first_chunk_sigmas(first_steps(sampler.plan(sampler.shape)))
     guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=seed)
+
+
+def first_steps(plan: Plan) -> Steps:
+    """The steps of the first chunk that is denoised."""
+    return next((chunk.steps for chunk in plan.chunks if chunk.steps), ())
+
+
+def given_latent(base, first: FirstFrame, batch: int) -> Tensor:
+    """The latent [B, C, T, H, W] of a first chunk as the network has it, the same in every video of a batch."""
+    return base.process_latent_in(first.latent).expand(batch, -1, -1, -1, -1)
 
 
 def first_chunk_sigmas(steps: Steps) -> Tensor:
@@ -442,7 +477,12 @@ def vae_module(vae) -> nn.Module:
 def say_kernels(kernels: Kernels) -> None:
     """What a run computes with, in the host's log: once for each run."""
     chosen = ", ".join(f"{name} {words}" for name, words in kernels.in_use.items())
-    logging.getLogger("histream").info(f"computing with {chosen}")
+    say(f"computing with {chosen}")
+
+
+def say(message: str) -> None:
+    """A line in the host's log."""
+    logging.getLogger("histream").info(message)
 
 
 def warn(message: str) -> None:

@@ -25,6 +25,7 @@ from . import host
 from .host_decode import decode_bytes
 from .host_preview import some_of
 from .host_summary import summary_of_run
+from .host_timeline import Timeline
 from .run_folders import name_of
 from .settings import StepChoice, VideoChoice, WindowChoice
 
@@ -56,7 +57,7 @@ class KeptRunSampler(host.ChunkSampler):
     tags: Mapping[str, str] | None = None
     on_made: Callable[[Progress], None] = lambda progress: None
 
-    def plan(self, shape: Sequence[int]) -> Plan:
+    def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
         return self.journal.manifest.plan
 
     def make(self, run: host.HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import comfy.sampler_helpers
 from torch import Tensor
 
 from ..histream_core.cost import does_not_fit
 from ..histream_core.formats import find_format
+from ..histream_core.kept_runs import FIRST_FRAME, keep_given, sections_of, text_before
 from ..histream_core.plan import Plan
 from ..histream_core.schedule import Scale
 from ..histream_core.session import (
@@ -34,12 +34,14 @@ from ..histream_core.session.journal import read_manifest
 from ..histream_core.session.manifest import differences
 from ..histream_core.session.video import check_room, chunks_on_disk, usual_output, video_path
 from ..histream_core.speed import Speed
+from ..histream_core.timeline import Cue
 from . import host
-from .host_checks import check_conditioning, check_latent, check_model
+from .host_checks import check_latent, check_model
 from .host_decode import check_vae, video_size
 from .host_fingerprint import fingerprints
 from .host_memory import cost_of, memory_of
 from .host_speed import in_use
+from .host_timeline import Placed, Timeline, placed, timeline_of
 from .run_folders import find_run, name_of, next_run, numbered_runs, place
 from .settings import VideoChoice
 
@@ -67,21 +69,25 @@ def begin(
         raise ValueError(
             f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
         )
-    text = text_of(model, positive)
     plan = sampler.plan(samples.shape)
+    found, sections, texts = told(model, positive, plan, choice.fps, words=words)
+    plan = found.plan
+    given = sampler.first_frame and host.given_latent(model.model, sampler.first_frame, 1).contiguous()
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
     manifest = Manifest(
         plan=plan,
         settings=as_computed(settings_of(choice, plan, preset=preset.name, mode=mode), model, sampler.speed),
-        sections=(Section(0, words, hash_tensor(text)),),
+        sections=sections,
         seeds=(Seed(0, seed),),
-        fingerprint=fingerprints(model, vae),
+        fingerprint=fingerprints(model, vae) | ({} if given is None else {FIRST_FRAME: hash_tensor(given)}),
         source={},
         made_with=environment(model.load_device, in_use(sampler.speed, model)),
     )
     check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
-    return open_or_make(choice, manifest, lambda folder: start(folder, manifest, [text], choice.sound))
+    journal = open_or_make(choice, manifest, lambda folder: start(folder, manifest, texts, choice.sound))
+    keep_given(journal, given)
+    return journal
 
 
 def go_on(model, vae, name: str, speed: Speed | None = None) -> Journal:
@@ -121,13 +127,9 @@ def extended(
     """
     with go_on(model, vae, name, speed) as old:
         manifest, done, source = old.manifest, old.finished, old.folder
-    plan = longer(manifest, seconds)
-    sections, texts = manifest.sections, []
-    if positive:
-        texts = [text_of(model, positive)]
-        sections = (*sections, Section(manifest.num_chunks, words, hash_tensor(texts[0]), recache=True))
-    manifest = replace(manifest, plan=plan, sections=sections)
-    return derived(model, vae, source, choice, manifest, done, texts, speed)
+    longer_run = replace(manifest, plan=longer(manifest, seconds))
+    changed, texts = continued(model, source, longer_run, manifest.num_chunks, choice, positive, words=words)
+    return derived(model, vae, source, choice, changed, done, texts, speed)
 
 
 def retaken(
@@ -153,10 +155,53 @@ def retaken(
         with resume(source) as old:
             chunk = old.finished
     manifest = read_manifest(source)
-    texts = [text_of(model, positive)] if positive else []
-    sections = [Section(0, words, hash_tensor(text), recache=True) for text in texts]
-    changed = branched(manifest, chunk, seed=seed, sections=sections)
+    changed, texts = continued(model, source, manifest, chunk, choice, positive, words=words, seed=seed)
     return derived(model, vae, source, choice, changed, chunk, texts, speed)
+
+
+def told(
+    model,
+    positive: list,
+    plan: Plan,
+    fps: float,
+    *,
+    words: str = "",
+    first_chunk: int = 0,
+    before: Tensor | None = None,
+) -> tuple[Placed, tuple[Section, ...], list[Tensor]]:
+    """What a CONDITIONING tells from a chunk on: where in the plan, the sections counted from there, and their texts.
+
+    `words` is the prompt as the artist wrote it, `before` the text that it takes over from. A line for each section is
+    in the host's log. Raises ValueError for what does not fit the video.
+    """
+    timeline = timeline_of(positive) or Timeline((Cue(0.0, words),), (positive,))
+    found = placed(timeline, plan, fps, first_chunk)
+    for line in found.lines if len(found.chunks) > 1 else ():
+        host.say(line)
+    parts = found.stretches(1, model.model.diffusion_model.text_dim, before)
+    return found, sections_of(parts, first_chunk), [part.text for part in parts]
+
+
+def continued(
+    model,
+    source: Path,
+    manifest: Manifest,
+    chunk: int,
+    choice: VideoChoice | None,
+    positive: list | None,
+    *,
+    words: str,
+    seed: int | None = None,
+) -> tuple[Manifest, list[Tensor]]:
+    """The run that is another, kept in `source`, up to `chunk`, and the texts of its new sections, if it has some."""
+    if not positive:
+        return branched(manifest, chunk, seed=seed), []
+    fps = choice.fps if choice else manifest.settings.fps
+    with Journal(source, first_chunks=chunk or None) as old:
+        before = text_before(old.manifest, old.texts(), chunk)
+    plan = manifest.plan
+    found, sections, texts = told(model, positive, plan, fps, words=words, first_chunk=chunk, before=before)
+    return branched(manifest, chunk, seed=seed, sections=sections, anchors=found.anchors), texts
 
 
 def derived(
@@ -191,7 +236,8 @@ def as_now(manifest: Manifest, model, vae, speed: Speed | None) -> Manifest:
     speed = speed or manifest.settings.speed
     settings = as_computed(manifest.settings, model, speed)
     made_with = environment(model.load_device, in_use(speed, model))
-    return replace(manifest, settings=settings, fingerprint=fingerprints(model, vae), made_with=made_with)
+    fingerprint = dict(manifest.fingerprint) | fingerprints(model, vae)
+    return replace(manifest, settings=settings, fingerprint=fingerprint, made_with=made_with)
 
 
 def check_possible(model, vae, folder: Path, manifest: Manifest, first: int = 0, *, sound: bytes | None = None) -> None:
@@ -229,12 +275,6 @@ def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> b
     if differences(there, manifest) or shared != base:
         return False
     return not video_path(folder, there).exists() or there.made_with == manifest.made_with
-
-
-def text_of(model, positive: list) -> Tensor:
-    """The prompt's embedding [1, tokens, channels] in a CONDITIONING that is one plain prompt. Raises ValueError."""
-    conds = comfy.sampler_helpers.convert_cond(positive)
-    return check_conditioning(conds, 1, model.model.diffusion_model.text_dim)
 
 
 def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> Settings:

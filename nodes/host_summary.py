@@ -7,6 +7,8 @@ from ..histream_core.pace import duration
 from ..histream_core.plan import Plan
 from ..histream_core.render import Progress
 from ..histream_core.session import Manifest
+from ..histream_core.session.video import cut_sections
+from ..histream_core.timeline import clock
 from . import host
 
 
@@ -21,7 +23,7 @@ def summary_of_latent(sampler: host.ChunkSampler, run: host.HostRun, seed: int) 
         f"preset {preset.name}, {mode}, seed {seed}",
         f"{duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each frame, decoding not counted",
     ]
-    return "\n".join([*lines, *computed_with(run)])
+    return "\n".join([*lines, *run.told, *computed_with(run)])
 
 
 def summary_of_run(name: str, manifest: Manifest, made: Progress, run: host.HostRun) -> str:
@@ -30,9 +32,17 @@ def summary_of_run(name: str, manifest: Manifest, made: Progress, run: host.Host
     lines = [
         f"{name}: {size_of(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
         f"preset {settings.preset}, mode {settings.mode}, seed {seeds}, {len(manifest.sections)} prompts",
+        *began(manifest),
         *taken(made),
     ]
     return "\n".join([*lines, *computed_with(run)])
+
+
+def began(manifest: Manifest) -> Iterator[str]:
+    """Where each prompt and seed begins, if there are several."""
+    cuts, fps = cut_sections(manifest), manifest.settings.fps
+    for cut in cuts if len(cuts) > 1 else ():
+        yield f'"{cut.prompt}", seed {cut.seed}, begins at frame {cut.start} ({clock(cut.start / fps)})'
 
 
 def size_of(plan: Plan) -> str:

@@ -14,8 +14,6 @@ from histream_core.decode import StreamingDecoder
 from histream_core.demo import load_vae
 from histream_core.encode import to_pixels
 from histream_core.first_frame import encode_picture, fit_picture, read_picture
-from histream_core.plan import make_plan
-from histream_core.presets import find_preset
 from histream_core.taehv import TAEHV
 
 FIVE = ["--seconds", "3.3"]
@@ -71,7 +69,7 @@ def test_a_timeline_gives_the_same_frames_with_and_without_a_folder_and_after_a_
 
 @pytest.mark.parametrize("verb", ["extend", "branch"])
 def test_a_run_goes_on_with_a_timeline_of_its_own(here, say, verb):
-    """Its times count from the first new chunk, and it can blend into its first prompt. Seen to fail without a blend."""
+    """Its times count from the first new chunk, and its first prompt can be blended. Seen to fail without a blend."""
     say("demo", RED, "--seconds", "2", "--run-dir", "first")
     more = f"[0:00, blend 2] {BLUE}\n[0:01.5, new anchor] {RED}"
     words = ("extend", "first", "--seconds", "3") if verb == "extend" else ("branch", "first", "new", "--seconds", "3")
@@ -112,15 +110,10 @@ def test_a_first_frame_goes_through_the_vae_into_the_video_and_its_run_needs_it_
 def test_a_first_frame_is_the_first_frame(here, say, picture):
     _, result = say("demo", RED, "--seconds", "1", "--first-frame", picture, "--format", "ffv1", "--out", "a.mkv")
     shown = torch.from_numpy(next(iter(read_frames(result["file"])))).float() / 255
-    vae, plan = load_vae(), plan_with_first_frame()
-    latent = encode_picture(vae, read_picture(picture), plan)
+    vae = load_vae()
+    latent = encode_picture(vae, read_picture(picture))
     pixels = StreamingDecoder(vae).decode(latent)
     torch.testing.assert_close(to_pixels(shown[None]), pixels.clamp(-1, 1), atol=0.02, rtol=0)
-
-
-def plan_with_first_frame(width=SIDE, height=SIDE):
-    settings = {"width": width, "height": height, "num_frames": 4, "given_frames": 1, "first_frame": True}
-    return make_plan(find_preset("demo"), "histream", **settings)
 
 
 def test_a_picture_of_1080_rows_fits_a_video_that_is_made_with_1088():
@@ -132,15 +125,15 @@ def test_a_picture_of_1080_rows_fits_a_video_that_is_made_with_1088():
 
 def test_a_vae_in_bfloat16_encodes_in_float32(here):
     """Seen to fail with the weights' own precision."""
-    vae, plan = load_vae(), plan_with_first_frame()
+    vae = load_vae()
     rounded = load_vae().bfloat16()
     picture = torch.rand(SIDE, SIDE, 3)
-    latent = encode_picture(rounded, picture, plan)
+    latent = encode_picture(rounded, picture)
     assert latent.dtype == torch.float32
     assert next(rounded.parameters()).dtype == torch.bfloat16
     expected = vae.load_state_dict({name: x.float() for name, x in rounded.state_dict().items()})
     assert not expected.missing_keys
-    torch.testing.assert_close(latent, encode_picture(vae, picture, plan), atol=0, rtol=0)
+    torch.testing.assert_close(latent, encode_picture(vae, picture), atol=0, rtol=0)
 
 
 REFUSED = {
@@ -167,5 +160,5 @@ def test_what_cannot_be_shown_is_refused_before_anything_is_loaded(here, say, mo
 
 
 def test_a_decoder_alone_encodes_no_first_frame():
-    with pytest.raises(ValueError, match="the VAE is a TAEHV, which only decodes"):
-        encode_picture(TAEHV(), torch.rand(SIDE, SIDE, 3), plan_with_first_frame())
+    with pytest.raises(ValueError, match="the VAE is a TAEHV, which is here for decoding alone"):
+        encode_picture(TAEHV(), torch.rand(SIDE, SIDE, 3))

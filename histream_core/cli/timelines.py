@@ -41,7 +41,8 @@ class Shown:
         """The latent of the first chunk, where it is a picture's."""
         if self.picture is None:
             return None
-        return encode_picture(weights.vae, self.picture, self.plan, normalised=weights.preset.normalised)
+        picture, hold = fit_picture(self.picture, self.plan.size), len(self.plan.chunks[0].frames)
+        return encode_picture(weights.vae, picture, hold=hold, normalised=weights.preset.normalised)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,262 @@
+# ruff: noqa: F401, F811 (fixtures of another file)
+"""Timelines of prompts and first frames, inside a real ComfyUI, on tiny random weights."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_runs import FRAMES, files, keep, nodes, stop
+
+from histream_core.encode import encode_first_frame
+from histream_core.session.journal import read_manifest
+
+
+@pytest.fixture
+def text():
+    """CONDITIONING of one prompt, another one for each number."""
+
+    def make(number):
+        return [[torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(number)), {}]]
+
+    return make
+
+
+@pytest.fixture
+def clip(text):
+    """Something like a CLIP, which makes an embedding of the length of a prompt."""
+    return SimpleNamespace(
+        tokenize=lambda prompt: prompt, encode_from_tokens_scheduled=lambda prompt: text(len(prompt))
+    )
+
+
+@pytest.fixture
+def tell(pack, clip):
+    """The CONDITIONING of a written timeline."""
+    node = pack.part("nodes.prompt_timeline").PromptTimeline
+    return lambda timeline, **settings: node.execute(clip, timeline, **settings).result[0]
+
+
+@pytest.fixture
+def later(pack, monkeypatch):
+    """A CONDITIONING with another one behind it."""
+    node = pack.part("nodes.prompt_timeline").TimelineSection
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(prompt=None, unique_id="1"), raising=False)
+    return lambda *args, **settings: node.execute(*args, **settings).result[0]
+
+
+def engine(pack, load_wan, frames, prompts, *, anchors=(), given=None):
+    """What the engine makes of prompts at chunks, without nodes: the LATENT's samples."""
+    host, plans = pack.part("nodes.host"), pack.part("histream_core.plan")
+    preset = pack.part("histream_core.presets").find_preset("self-forcing")
+    model, made = load_wan(), []
+
+    class Plain(host.ChunkSampler):
+        def plan(self, shape, timeline=None):
+            first = given is not None
+            size = {"width": 64, "height": 64, "num_frames": frames}
+            plan = plans.make_plan(preset, "histream", **size, given_frames=int(first), first_frame=first)
+            return plans.with_anchors(plan, anchors)
+
+        def make(self, run, seed, device):
+            stream = run.stream(run.plan, self.noise, device, prompts=prompts, given=given)
+            for chunk in stream.chunks():
+                made.append(run.base.process_latent_out(chunk))
+            yield chunk
+
+    settings = pack.part("nodes.settings")
+    noise = pack.part("histream_core.noise").SeededNoise(3)
+    choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
+    sampler = Plain(*choices, shape=(1, 16, frames, 8, 8), noise=noise)
+    host.guide(model, [[prompts[0].text.context, {}]], sampler, seed=3)
+    return torch.cat(made, dim=2)
+
+
+def test_a_written_timeline_is_the_engines_prompts_at_their_chunks(pack, load_wan, tell, text, sample, latent):
+    """Seen to fail with the first prompt alone, and without the anchor."""
+    stream, wan = pack.part("histream_core.stream"), pack.part("histream_core.wan")
+    old, new, last = (text(number)[0][0] for number in (3, 5, 17))
+    prompts = [
+        stream.Prompt(wan.Text(old)),
+        *stream.blend_prompts(old, new, first_chunk=2, num_chunks=2),
+        stream.Prompt(wan.Text(last), 4),
+    ]
+    wanted = engine(pack, load_wan, 18, prompts, anchors=[12])
+    timeline = tell("[0:00-0:01] one\n[0:01, blend 2] three\n[0:02.8, cut, new anchor] seventeen letters")
+    assert torch.equal(sample(load_wan(), timeline, latent(18)), wanted)
+
+
+def test_a_chain_of_sections_is_the_written_timeline(load_wan, tell, later, text, sample, latent):
+    """Seen to fail with sections of which the last alone is kept."""
+    wanted = sample(load_wan(), tell("[0] one\n[0:01] three\n[0:02, cut] seventeen letters"), latent(12))
+    chain = later(later(text(3), text(5), 1.0), text(17), 2.0, change="cut")
+    assert torch.equal(sample(load_wan(), chain, latent(12)), wanted)
+    assert not torch.equal(sample(load_wan(), text(3), latent(12)), wanted)
+
+
+def test_a_batch_has_every_prompt_in_every_video(load_wan, tell, sample, latent):
+    timeline = tell("[0] one\n[0:01] three")
+    both, one = (sample(load_wan(), timeline, latent(9, batch=batch)) for batch in (2, 1))
+    torch.testing.assert_close(both[:1], one, atol=1e-5, rtol=0)
+
+
+def test_the_sampler_twin_follows_a_timeline_and_a_first_frame_too(pack, load_wan, tell, vae, latent):
+    """Seen to fail with a plan that knows of neither."""
+    from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise, SamplerCustomAdvanced
+
+    timeline = tell("[0] one\n[0:00.8, cut, new anchor] three")
+    first = pack.part("nodes.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3)).result[0]
+    sampler = pack.part("nodes.anchor_window_sampler")
+    _, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream").result
+    for attached in (False, True):
+        model = load_wan()
+        if attached:
+            model = pack.part("nodes.host").attach(model, pack.part("nodes.settings").ModelSettings())
+        wanted = sampler.AnchorWindowSampler.execute(model, timeline, latent(10), 3, first_frame=first).result[0]
+        twin = sampler.AnchorWindowSamplerSelect.execute(model, first_frame=first).result[0]
+        guider, noise = BasicGuider.execute(model, timeline).result[0], RandomNoise.execute(3).result[0]
+        got = SamplerCustomAdvanced.execute(noise, guider, twin, sigmas, latent(10)).result[0]
+        assert torch.equal(got["samples"], wanted["samples"])
+
+
+def test_the_node_and_the_run_say_which_frame_a_time_became(pack, clip, load_wan, tell, latent):
+    node = pack.part("nodes.prompt_timeline").PromptTimeline
+    moved = '"three" begins at frame 21 (0:01.312, chunk 2), the nearest to 0:01 (frame 16)'
+    made = node.execute(clip, "[0] one\n[0:01] three")
+    assert made.result[1].splitlines() == ['"one" begins at frame 0 (0:00, chunk 0)', moved]
+    assert made.ui.as_dict()["text"] == (made.result[1],)
+    settings = pack.part("nodes.settings").ModelSettings("causal-forcing-framewise")
+    model = pack.part("nodes.host").attach(load_wan(), settings)
+    assert '"three" begins at frame 17' in node.execute(clip, "[0] one\n[0:01] three", model=model).result[1]
+    summary = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler.execute(
+        load_wan(), tell("[0] one\n[0:01] three"), latent(9), 3
+    )
+    assert moved in summary.result[3]
+
+
+def test_a_kept_run_with_a_timeline_is_the_plain_one_and_goes_on_to_the_same_bytes(
+    pack,
+    nodes,
+    keep,
+    load_wan,
+    vae,
+    tell,
+    sample,
+    latent,
+    stop,
+    monkeypatch,
+):
+    """Seen to fail with a run that keeps the first prompt alone."""
+    timeline = tell("[0] one\n[0:01, spherical 2] three\n[0:02.8, new anchor] seventeen letters")
+    plain = sample(load_wan(), timeline, latent(FRAMES))
+    made, *_ = keep("whole/run", prompt=timeline)
+    assert torch.equal(made["samples"], plain)
+    with monkeypatch.context(), pytest.raises(stop(pack, 20)):
+        keep(prompt=timeline)
+    monkeypatch.undo()
+    run = nodes.resume_run(load_wan(), vae, "shots/run").result[2]
+    assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
+    cuts = json.loads((nodes.output / run / "cuts.json").read_text())["sections"]
+    assert [(cut["prompt"], cut["start"]) for cut in cuts] == [("one", 0), ("three", 21), ("seventeen letters", 45)]
+
+
+def test_runs_are_extended_and_branched_with_timelines(nodes, keep, load_wan, vae, tell):
+    """Their times count from the first new chunk. Seen to fail with a blend that has nothing to blend from."""
+    keep(prompt=tell("[0] one"), frames=9)
+    more = tell("[0, blend 2] three\n[0:01.5, cut, new anchor] seventeen letters")
+    run = nodes.extend_run(load_wan(), vae, "shots/run_00001", 3.0, positive=more).result[2]
+    whole = tell("[0] one\n[0:02.0625, blend 2] three\n[0:03.5625, cut, new anchor] seventeen letters")
+    keep("whole/run", prompt=whole, frames=21)
+    assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
+    other = nodes.branch_run(load_wan(), vae, run, 3, positive=tell("[0, blend 2] three")).result[2]
+    manifest = read_manifest(nodes.output / other)
+    assert [(s.first_chunk, s.prompt, s.blended) for s in manifest.sections] == [
+        (0, "one", False), (3, "three", False), (4, "three", True),
+    ]  # fmt: skip
+    assert manifest.plan.anchors == (0,)
+    frames = {path.name: path.read_bytes() for path in (nodes.output / run / "segments").iterdir()}
+    others = {path.name: path.read_bytes() for path in (nodes.output / other / "segments").iterdir()}
+    assert [name for name in sorted(frames) if frames[name] != others[name]] == ["seg-00005.mkv", "seg-00006.mkv"]
+
+
+def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae, sample, latent):
+    """Seen to fail with a latent that is not normalised."""
+    picture = torch.rand(1, 64, 64, 3)
+    first = pack.part("nodes.first_frame").FirstFrameNode.execute(vae, picture).result[0]
+    given = encode_first_frame(vae.first_stage_model, picture[0])
+    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    made = node.execute(load_wan(), text(3), latent(10), 3, first_frame=first).result[0]["samples"]
+    prompt = pack.part("histream_core.stream").Prompt(pack.part("histream_core.wan").Text(text(3)[0][0]))
+    wanted = engine(pack, load_wan, 10, [prompt], given=given)
+    torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(made[:, :, :1], first.latent, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("hold", [1, 3])
+def test_a_kept_run_with_a_first_frame_needs_it_no_more(
+    pack,
+    nodes,
+    keep,
+    load_wan,
+    vae,
+    text,
+    latent,
+    stop,
+    monkeypatch,
+    hold,
+):
+    """Seen to fail with a first chunk that is kept when it is decoded."""
+    first = pack.part("nodes.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3), hold).result[0]
+    sampler = nodes.anchor_window_sampler
+    [choice] = nodes.video_output("shots/run", "ffv1", "8").result
+    [whole] = nodes.video_output("whole/run", "ffv1", "8").result
+    plain = sampler(load_wan(), text(3), latent(7), 3, first_frame=first).result[0]["samples"]
+    made = sampler(load_wan(), text(3), latent(7), 3, vae=vae, output=whole, first_frame=first).result[0]["samples"]
+    torch.testing.assert_close(made, plain, atol=1e-6, rtol=0)
+    with monkeypatch.context(), pytest.raises(stop(pack, 1)):
+        sampler(load_wan(), text(3), latent(7), 3, vae=vae, output=choice, first_frame=first)
+    monkeypatch.undo()
+    run = nodes.resume_run(load_wan(), vae, "shots/run").result[2]
+    assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
+    run = nodes.extend_run(load_wan(), vae, run, 1.0).result[2]
+    assert read_manifest(nodes.output / run).plan.pixel_frames == 41
+    sampler(load_wan(), text(3), latent(7), 3, vae=vae, output=choice)
+    assert (nodes.output / "shots/run_00003").exists(), "a run without the picture is another run"
+
+
+def refusals(pack, clip, load_wan, vae, text, latent, section):
+    timeline = pack.part("nodes.prompt_timeline").PromptTimeline.execute
+    first = pack.part("nodes.first_frame").FirstFrameNode.execute
+    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler.execute
+    picture = torch.rand(1, 64, 64, 3)
+    return {
+        "line 1 of the timeline has no time": lambda: timeline(clip, "a cat"),
+        "let its first section begin at 0:00": lambda: timeline(clip, "[0:02] a cat"),
+        "use cut, recache, blend 3": lambda: timeline(clip, "[0] a cat\n[0:04, fade] a dog"),
+        "let it begin later than 0:04": lambda: section(section(text(1), text(2), 4), text(3), 3),
+        "connect a plain prompt": lambda: section(text(1), section(text(1), text(2), 4), 4),
+        "ask for 65 frames or more": lambda: sampler(load_wan(), section(text(1), text(2), 4), latent(9), 3),
+        "holds 2 prompts": lambda: sampler(load_wan(), section(text(1), text(2) * 2, 1), latent(9), 3),
+        "begin at 0:00.562 or later": lambda: sampler(load_wan(), section(text(1), text(2), 0.1), latent(9), 3),
+        "use cut or recache between them": lambda: sampler(
+            load_wan(), section(text(1), [[torch.zeros(1, 9, 32), {}]], 1, change="blend"), latent(9), 3
+        ),
+        "holds 2 pictures": lambda: first(vae, picture.repeat(2, 1, 1, 1)),
+        "width 72 is not a multiple of 16: use 64 or 80": lambda: first(vae, torch.rand(1, 64, 72, 3)),
+        "the LATENT 96x64: scale the picture to 96x64": lambda: sampler(
+            load_wan(), text(1), latent(9, 96), 3, first_frame=first(vae, picture).result[0]
+        ),
+        "set hold to 1 or 3": lambda: sampler(
+            load_wan(), text(1), latent(9), 3, first_frame=first(vae, picture, 2).result[0]
+        ),
+    }
+
+
+def test_what_cannot_be_shown_is_refused_in_a_sentence_and_the_next_run_works(
+    pack, clip, load_wan, vae, text, latent, later, sample
+):
+    for said, run in refusals(pack, clip, load_wan, vae, text, latent, later).items():
+        with pytest.raises(ValueError, match=said) as refused:
+            run()
+        assert "\n" not in str(refused.value)
+    assert torch.isfinite(sample(load_wan(), text(1), latent(3))).all()
