@@ -1,5 +1,6 @@
 """The nodes: thin, over the engine in histream_core; `host` is the one adapter between the two."""
 
+from . import renamed
 from .anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
 from .api import ComfyExtension
 from .branch_run import BranchRun
@@ -48,5 +49,8 @@ NODES = (
 
 
 class HiStreamExtension(ComfyExtension):
+    async def on_load(self):
+        await renamed.register()
+
     async def get_node_list(self):
         return list(NODES)

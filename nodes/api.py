@@ -1,9 +1,9 @@
 """The node API of the host, imported here once and by number, so that a change of it is a change of one line."""
 
-from comfy_api.v0_0_2 import ComfyExtension, InputImpl, io, ui
+from comfy_api.v0_0_2 import ComfyAPI, ComfyExtension, InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-__all__ = ["ComfyExtension", "InputImpl", "blocked", "io", "ui"]
+__all__ = ["ComfyAPI", "ComfyExtension", "InputImpl", "blocked", "io", "ui"]
 
 CATEGORY = "HiStream"
 

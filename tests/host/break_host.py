@@ -183,6 +183,11 @@ BREAKS = [
     ("nodes/settings.py", "        anchor_match=window.anchor_match,\n", "", "test_plan_and_drift.py", "among_its_settings"),
     ("nodes/host_drift.py", "meter(_frames(clip), clip.fps)", "meter(_frames(clip), 8)",
      "test_plan_and_drift.py", "draws_what"),
+    ("nodes/__init__.py", "        await renamed.register()", "        pass", "test_install.py", "is_renamed"),
+    ("nodes/api.py", 'CATEGORY = "HiStream"', 'import kornia\n\nCATEGORY = "HiStream"', "test_install.py", "well_under"),
+    ("nodes/api.py", 'CATEGORY = "HiStream"', 'import histream_core\n\nCATEGORY = "HiStream"', "test_install.py", "for_its_own"),
+    ("requirements.txt", "# Nothing:", "einops>=99\n# Nothing:", "test_install.py", "changes_no_package"),
+    ("pyproject.toml", 'path = "histream_core/__init__.py"', 'path = ""', "test_install.py", "registry"),
 ]  # fmt: skip
 
 

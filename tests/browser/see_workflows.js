@@ -1,0 +1,216 @@
+// What a user sees, in a real browser against a running ComfyUI: both kinds of canvas, every shipped workflow, one run
+// of the demo to a playing video, Cancel, and an error. Started by see_workflows.py; README.md says what it needs.
+//
+//   node see_workflows.js URL PICTURES classic|vue [PART ...]
+//
+// PART is one of workflows, demo, cancel, error; without one, all of them in turn.
+// Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
+'use strict'
+
+const fs = require('fs')
+const path = require('path')
+const { chromium } = require('playwright-core')
+
+const [url, pictures, kind, ...parts] = process.argv.slice(2)
+const WORKFLOWS = path.join(__dirname, '..', '..', 'workflows')
+const DEMO = 'histream_1_try_it_now'
+const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
+const VIEW = { width: 1600, height: 1000 }
+const SLOW = 600000 // ms, for what waits for sampling on a shared CPU
+const OURS = /histream/i
+const BLOCKED = /Content Security Policy|api\.comfy\.org/ // what the host asks other servers about any node
+let failed = 0
+
+function check(name, fine, seen = '') {
+  failed += fine ? 0 : 1
+  console.log(`${fine ? 'ok  ' : 'FAIL'} ${kind}: ${name}${seen === '' ? '' : ` (${seen})`}`)
+}
+
+async function set(setting, value) {
+  const body = JSON.stringify(value)
+  await fetch(`${url}/settings/${setting}`, { method: 'POST', body, headers: { 'Content-Type': 'application/json' } })
+}
+
+async function open(browser) {
+  const page = await browser.newPage({ viewport: VIEW })
+  const errors = []
+  page.on('console', (message) => {
+    if (message.type() === 'error') errors.push(`${message.text()} ${message.location().url}`)
+  })
+  page.on('pageerror', (error) => errors.push(`${error.message}\n${error.stack}`))
+  await page.goto(url, { timeout: SLOW })
+  await page.waitForFunction(() => window.app?.graph && window.app.extensionManager, null, { timeout: SLOW })
+  await page.waitForFunction(() => window.LiteGraph.registered_node_types.HiStreamLoadModel, null, { timeout: SLOW })
+  await page.evaluate(watch)
+  return { page, errors: () => errors.splice(0).filter((text) => OURS.test(text) && !BLOCKED.test(text)) }
+}
+
+// In the page: note what the server tells while something runs, from now on.
+function watch() {
+  const before = window.seen
+  window.seen = { previews: new Set(), texts: [], errors: [], interrupted: 0, done: 0, progress: 0 }
+  if (before) return
+  const { api } = window.app
+  api.addEventListener('b_preview_with_metadata', ({ detail }) => {
+    detail.blob.arrayBuffer().then(async (bytes) => {
+      const digest = await crypto.subtle.digest('SHA-1', bytes)
+      window.seen.previews.add(String(new Uint8Array(digest)))
+    })
+  })
+  api.addEventListener('progress_text', ({ detail }) => window.seen.texts.push(detail.text))
+  api.addEventListener('progress', () => window.seen.progress++)
+  api.addEventListener('execution_error', ({ detail }) => window.seen.errors.push(detail.exception_message))
+  api.addEventListener('execution_interrupted', () => window.seen.interrupted++)
+  api.addEventListener('execution_success', () => window.seen.done++)
+}
+
+async function load(page, name, change = (graph) => graph) {
+  const graph = change(JSON.parse(fs.readFileSync(path.join(WORKFLOWS, `${name}.json`))))
+  const file = { name: `${name}.json`, mimeType: 'application/json', buffer: Buffer.from(JSON.stringify(graph)) }
+  await page.setInputFiles('#comfy-file-input', file)
+  await page.waitForFunction((count) => window.app.graph._nodes.length === count, graph.nodes.length)
+  await page.waitForTimeout(1500)
+  await page.keyboard.press('Escape')
+  await fit(page)
+}
+
+// Every node in view, whatever the canvas draws with.
+async function fit(page) {
+  await page.evaluate(([width, height]) => {
+    const nodes = window.app.graph._nodes
+    const left = Math.min(...nodes.map((node) => node.pos[0]))
+    const top = Math.min(...nodes.map((node) => node.pos[1] - 40))
+    const right = Math.max(...nodes.map((node) => node.pos[0] + node.size[0]))
+    const bottom = Math.max(...nodes.map((node) => node.pos[1] + node.size[1]))
+    const { canvas } = window.app
+    const scale = Math.min((width - 140) / (right - left), (height - 170) / (bottom - top), 1)
+    canvas.ds.scale = scale
+    canvas.ds.offset = [90 / scale - left, 90 / scale - top]
+    canvas.setDirty(true, true)
+  }, [VIEW.width, VIEW.height])
+  await page.waitForTimeout(800)
+}
+
+async function shoot(page, name) {
+  await page.screenshot({ path: path.join(pictures, `${name}_${kind}.jpg`), type: 'jpeg', quality: 72 })
+}
+
+function widget(graph, type, index, value) {
+  for (const node of graph.nodes) if (node.type === type) node.widgets_values[index] = value
+  return graph
+}
+
+const short = (length, seed) => (graph) =>
+  widget(widget(graph, 'EmptyHunyuanLatentVideo', 2, length), 'HiStreamAnchorWindowSampler', 0, seed)
+
+async function everyWorkflow(page, errors) {
+  for (const file of fs.readdirSync(WORKFLOWS).filter((name) => name.endsWith('.json'))) {
+    const name = path.basename(file, '.json')
+    errors()
+    await load(page, name)
+    const missing = await page.evaluate(() =>
+      window.app.graph._nodes.filter((node) => !window.LiteGraph.registered_node_types[node.type]).map((n) => n.type)
+    )
+    check(`${name} opens with no missing node`, missing.length === 0, missing.join())
+    const told = errors()
+    check(`${name} brings no console error of ours`, told.length === 0, told.join(' | '))
+    await shoot(page, name)
+  }
+}
+
+const run = (page) => page.locator('[data-testid="queue-button"]').first().click()
+
+async function demo(page) {
+  await load(page, DEMO, short(33, 11))
+  await run(page)
+  await page.waitForFunction(() => window.seen.previews.size >= 3, null, { timeout: SLOW })
+  await page.waitForTimeout(500)
+  const shown = await page.evaluate(() => {
+    const sampler = window.app.graph._nodes.find((node) => node.type === 'HiStreamAnchorWindowSampler')
+    const inCanvas = (window.app.nodePreviewImages[sampler.id] || []).length + (sampler.imgs || []).length
+    const inPage = [...document.querySelectorAll(`[data-node-id="${sampler.id}"] img`)].length
+    return { inCanvas, inPage, done: window.seen.done }
+  })
+  check('three previews are seen before the end', shown.done === 0)
+  check('the sampler shows one', (kind === 'vue' ? shown.inPage : shown.inCanvas) > 0, JSON.stringify(shown))
+  await shoot(page, 'while_it_runs')
+  await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
+  const seen = await page.evaluate(() => ({
+    ...window.seen,
+    previews: window.seen.previews.size
+  }))
+  check('it ends without an error', seen.done === 1, seen.errors.join())
+  const said = seen.texts.filter((text) => /chunk \d of \d, step \d of \d, \d+ of 33 frames/.test(text))
+  check('the line under the node says chunk, step and frames', said.length >= 12, said[said.length - 1])
+  check('and the time that is left', said.some((text) => /about .* left/.test(text)))
+  check('progress and previews came', seen.progress > 12 && seen.previews >= 3, `${seen.previews} pictures`)
+  await page.waitForFunction(() => [...document.querySelectorAll('video')].some((v) => v.readyState >= 2), null, {
+    timeout: SLOW
+  })
+  const played = await page.evaluate(async () => {
+    const video = [...document.querySelectorAll('video')].find((v) => v.readyState >= 2)
+    video.muted = true
+    await video.play()
+    const before = video.currentTime
+    await new Promise((done) => setTimeout(done, 1500))
+    return { moved: video.currentTime !== before, seconds: video.duration, width: video.videoWidth }
+  })
+  check('the video plays', played.moved && Math.abs(played.seconds - 33 / 16) < 0.2, JSON.stringify(played))
+  await fit(page)
+  await shoot(page, 'the_video_plays')
+}
+
+async function cancel(page) {
+  await load(page, DEMO, short(241, 12))
+  await run(page)
+  await page.waitForFunction(() => window.seen.progress > 3, null, { timeout: SLOW })
+  await page.locator('button[aria-label="Cancel current run"]').first().click()
+  await page.waitForFunction(() => window.seen.interrupted, null, { timeout: SLOW })
+  const seen = await page.evaluate(() => [window.seen.interrupted, window.seen.done])
+  check('Cancel stops it', seen[0] === 1 && seen[1] === 0)
+}
+
+async function error(page) {
+  await load(page, DEMO, (graph) => widget(short(9, 13)(graph), 'EmptyHunyuanLatentVideo', 0, 272))
+  await run(page)
+  await page.waitForFunction(() => window.seen.errors.length, null, { timeout: SLOW })
+  await page.waitForTimeout(1000)
+  const details = page.getByText('View details')
+  if (await details.count()) await details.first().click()
+  const sentence = 'width 272 is not a multiple of 32: use 256 or 288'
+  const shown = page.getByText(sentence)
+  await shown.first().waitFor({ timeout: 60000 }).catch(() => {})
+  check('the error names the number that works', (await shown.count()) > 0)
+  await shoot(page, 'an_error')
+  await page.evaluate(watch)
+  await load(page, DEMO, short(1, 14))
+  await run(page)
+  await page.waitForFunction(() => window.seen.done || window.seen.errors.length, null, { timeout: SLOW })
+  check('the next correct run works', (await page.evaluate(() => window.seen.errors.length)) === 0)
+}
+
+async function main() {
+  await set('Comfy.TutorialCompleted', true)
+  await set('Comfy.VueNodes.Enabled', kind === 'vue')
+  const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
+  try {
+    const { page, errors } = await open(browser)
+    const all = { workflows: everyWorkflow, demo, cancel, error }
+    for (const part of parts.length ? parts : Object.keys(all)) {
+      errors()
+      await page.evaluate(watch)
+      await all[part](page, errors)
+      const told = errors()
+      check(`${part} brings no console error of ours`, told.length === 0, told.join(' | '))
+    }
+  } finally {
+    await browser.close()
+  }
+  process.exit(failed ? 1 : 0)
+}
+
+main().catch((problem) => {
+  console.error(problem)
+  process.exit(1)
+})

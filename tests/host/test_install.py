@@ -1,0 +1,128 @@
+"""What installing and loading the pack does to a ComfyUI: nothing but adding its nodes."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OPTIONAL = {"flash_attn", "triton", "ray", "transformers", "kornia", "sageattention", "xformers", "tensorrt", "cv2"}
+SECONDS = 1.0
+
+LOAD = """
+import asyncio, importlib.util, json, os, sys, time
+root, comfyui = sys.argv[1:]
+sys.path.insert(0, comfyui)
+import comfy.options
+comfy.options.enable_args_parsing(False)
+from comfy.cli_args import args
+args.cpu = True
+import nodes, server, comfy.ldm.wan.ar_model, comfy_api.latest
+before, start = set(sys.modules), time.process_time()
+spec = importlib.util.spec_from_file_location("a_pack", root + "/__init__.py", submodule_search_locations=[root])
+pack = importlib.util.module_from_spec(spec)
+sys.modules["a_pack"] = pack
+spec.loader.exec_module(pack)
+extension = asyncio.run(pack.comfy_entrypoint())
+found = asyncio.run(extension.get_node_list())
+for node in found:
+    node.GET_SCHEMA()
+seconds = time.process_time() - start
+print(json.dumps([len(found), seconds, sorted(set(sys.modules) - before)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(comfyui) -> tuple[int, float, list[str]]:
+    """Nodes, seconds of CPU, and modules that were imported, of the pack in a ComfyUI that has started."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    told = subprocess.run(
+        [sys.executable, "-c", LOAD, str(ROOT), str(comfyui)], capture_output=True, text=True, env=environment
+    )
+    assert told.returncode == 0, told.stderr[-2000:]
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def test_it_loads_in_well_under_a_second_and_imports_nothing_heavy(loaded):
+    """What the host imports anyway is there already. Seen to fail with `import kornia` in a node file."""
+    count, seconds, modules = loaded
+    assert count >= 16
+    assert seconds < SECONDS
+    assert not {name.split(".")[0] for name in modules} & OPTIONAL
+
+
+def test_it_brings_no_module_that_another_pack_could_take_for_its_own(loaded):
+    """`nodes`, `utils` and their like stay those of the host. Seen to fail with an absolute import in a node file."""
+    _, _, modules = loaded
+    ours = {name for name in modules if "histream" in name or name.startswith("a_pack")}
+    assert all(name.split(".")[0] == "a_pack" for name in ours)
+    assert not {"nodes", "utils", "histream_core"} & set(modules)
+
+
+def test_installing_what_it_requires_changes_no_package():
+    """As the Manager does. Seen to fail with a line `einops>=99` in requirements.txt."""
+    before = {(item.metadata["Name"], item.version) for item in distributions()}
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--disable-pip-version-check", "-r"]
+    done = subprocess.run([*command, str(ROOT / "requirements.txt")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {(item.metadata["Name"], item.version) for item in distributions()} == before
+
+
+def test_the_registry_reads_its_metadata(comfyui, monkeypatch, capsys):
+    """ComfyUI's own parser and that of comfy-cli, which publishes. Seen to fail without `[tool.comfy.version]`."""
+    pytest.importorskip("pydantic_settings", reason="pydantic-settings is not installed")
+    parser = pytest.importorskip("comfy_cli.registry.config_parser", reason="comfy-cli is not installed")
+    from comfy_config.config_parser import extract_node_configuration
+
+    from histream_core import __version__
+
+    monkeypatch.chdir(ROOT)
+    host, registry = extract_node_configuration(str(ROOT)), parser.extract_node_configuration()
+    assert "arning" not in capsys.readouterr().out
+    assert registry.project.version == __version__
+    assert registry.project.license.text == "Apache-2.0"
+    assert host.project.name == registry.project.name == "histream"
+    assert host.project.supported_os == ["OS Independent"]
+    assert host.project.supported_comfyui_version == ">=0.33.0"
+    assert host.tool_comfy.display_name == "HiStream"
+
+
+def test_a_node_that_is_renamed_is_replaced_in_old_graphs(comfyui, pack, monkeypatch):
+    """Its links and widgets go along. Seen to fail where the extension does not register."""
+    import server
+    from app.node_replace_manager import NodeReplaceManager
+
+    import nodes
+
+    ours, io = pack.part("nodes"), pack.part("nodes.api").io
+    renamed = io.NodeReplace(
+        new_node_id="HiStreamListRuns",
+        old_node_id="HiStreamOldList",
+        input_mapping=[{"new_id": "folder", "old_id": "where"}],
+        output_mapping=[{"new_idx": 0, "old_idx": 0}],
+    )
+    manager = NodeReplaceManager()
+    monkeypatch.setattr(ours.renamed, "RENAMED", (renamed,))
+    monkeypatch.setattr(server.PromptServer, "instance", SimpleNamespace(node_replace_manager=manager), raising=False)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "HiStreamListRuns", object)
+    asyncio.run(ours.HiStreamExtension().on_load())
+    prompt = {
+        "1": {"class_type": "HiStreamOldList", "inputs": {"where": "a/b"}, "_meta": {"title": ""}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}, "_meta": {"title": ""}},
+    }
+    manager.apply_replacements(prompt)
+    assert prompt["1"] == {"class_type": "HiStreamListRuns", "inputs": {"folder": "a/b"}, "_meta": {"title": ""}}
+    assert prompt["2"]["inputs"]["source"] == ["1", 0]
+
+
+def test_every_node_can_be_searched_for_by_what_it_does(pack):
+    for node in pack.part("nodes").NODES:
+        schema = node.define_schema()
+        assert "HiStream" in schema.search_aliases, schema.node_id
+        assert len(schema.search_aliases) >= 2, schema.node_id

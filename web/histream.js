@@ -1,0 +1,46 @@
+// The classic canvas shows a node's live previews as long as there are any, also when the node has put out its video.
+// So they are dropped when one of our nodes is finished, and the player takes their place. Vue nodes do that themselves.
+import { app } from '../../scripts/app.js'
+
+const STILL = '$$canvas-image-preview'
+const PLAYER = 'video-preview'
+
+// The node of an execution id such as "5", or "3:5" for node 5 in subgraph node 3; and its key among the previews.
+function find(id) {
+  const numbers = String(id).split(':')
+  let graph = app.rootGraph ?? app.graph
+  for (const number of numbers.slice(0, -1)) graph = graph?.getNodeById(Number(number))?.subgraph
+  const last = numbers[numbers.length - 1]
+  const node = graph?.getNodeById(Number(last))
+  return [node, numbers.length > 1 ? `${graph?.id}:${last}` : last]
+}
+
+function showPlayer({ detail }) {
+  const [node, key] = find(detail.display_node ?? detail.node)
+  const videos = detail.output?.animated?.some(Boolean)
+  if (!videos || !node?.type?.startsWith('HiStream') || window.LiteGraph?.vueNodesMode) return
+  delete app.nodePreviewImages[key]
+  node.imgs = undefined
+  const still = node.widgets?.find((widget) => widget.name === STILL)
+  if (still) {
+    still.onRemove?.()
+    node.widgets.splice(node.widgets.indexOf(still), 1)
+  }
+  node.setDirtyCanvas?.(true, true)
+  makeRoom(node, 100)
+}
+
+// The player comes when its file is loaded, and would stand out of a node that has the height of before.
+function makeRoom(node, tries) {
+  if (node.widgets?.some((widget) => widget.name === PLAYER)) {
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
+    node.setDirtyCanvas?.(true, true)
+  } else if (tries) setTimeout(() => makeRoom(node, tries - 1), 100)
+}
+
+app.registerExtension({
+  name: 'HiStream.player',
+  setup() {
+    app.api.addEventListener('executed', showPlayer)
+  }
+})
