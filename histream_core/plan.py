@@ -37,7 +37,7 @@ class Window:
 
     def __post_init__(self):
         if self.chunk_frames < 1:
-            raise ValueError(f"a chunk has {self.chunk_frames} latent frames: use 3, or at least 1")
+            raise ValueError(f"chunk_frames {self.chunk_frames} makes no chunk: use 3, or at least 1")
         if self.anchor_frames < 0 or (self.local_frames or 0) < 0:
             raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
 
@@ -429,7 +429,7 @@ def _scaled(grid: Grid, scale: float) -> Grid:
         cells * scale != fit or fit % 2 or not fit for cells, fit in zip(grid, low, strict=True)
     ):
         raise ValueError(
-            f"LOW at {scale:g} of a {grid[1]}x{grid[0]} latent is not an even number of cells: "
+            f"low_scale {scale:g} of a {grid[1]}x{grid[0]} latent is not an even number of cells: "
             "use 0.5 with a size whose sides are multiples of 32"
         )
     return low

@@ -27,6 +27,7 @@ from ..histream_core.writers import open_writer
 from . import host
 from .host_checks import check_finite
 from .host_images import empty_images
+from .run_folders import new_file
 from .settings import VideoChoice
 
 STRIP_FRAMES = 3
@@ -152,8 +153,8 @@ def decode_bytes(vae, shape: Sequence[int], speed: Speed = DEFAULTS) -> int:
 
 def output_path(prefix: str, size: tuple[int, int], format: Format) -> tuple[Path, str]:
     """A new file (or folder of pictures) in the host's output folder, and its subfolder there."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(_output_folder()), *size)
-    return Path(folder, f"{name}_{counter:05}_{'' if format.is_sequence else format.suffix}"), subfolder
+    folder, name, counter, subfolder = new_file(prefix, size)
+    return folder / f"{name}_{counter:05}_{'' if format.is_sequence else format.suffix}", subfolder
 
 
 def _output_folder() -> Path:

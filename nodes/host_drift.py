@@ -5,7 +5,6 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ..histream_core.cli.drift_plot import drift_plot
 from ..histream_core.evaluation.drift_meter import meter, summary
 from ..histream_core.media import write_png
 from .host_frames import Clip, clip_of
+from .run_folders import new_file
 
 
 def measure(video) -> tuple[np.ndarray, str]:
@@ -33,9 +33,8 @@ def _frames(clip: Clip) -> Iterator[Tensor]:
 
 def write_plot(plot: np.ndarray, prefix: str) -> tuple[Path, str]:
     """A new file in the host's output folder, and its subfolder there."""
-    size, output = (plot.shape[1], plot.shape[0]), folder_paths.get_output_directory()
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, *size)
-    path = Path(folder, f"{name}_{counter:05}_.png")
+    folder, name, counter, subfolder = new_file(prefix, (plot.shape[1], plot.shape[0]))
+    path = folder / f"{name}_{counter:05}_.png"
     write_png(path, plot)
     return path, subfolder
 

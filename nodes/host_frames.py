@@ -9,7 +9,6 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 from torch import Tensor
 
 from ..histream_core.formats import Format
@@ -18,6 +17,7 @@ from ..histream_core.reading import Source, VideoIndex, frames_of, index_video, 
 from .api import InputImpl
 from .host_decode import SavedVideo
 from .host_images import empty_images, image_gib
+from .run_folders import new_file
 
 WRITTEN_AT_ONCE = 4
 DIGEST_STEP = 16
@@ -143,8 +143,8 @@ def _place(name: str, format: Format) -> tuple[Path, str]:
     name = name.removesuffix(format.suffix)
     if not name or name[-1] in "/\\.":
         raise ValueError(f'"{name}" has no name for the video in it: write one, such as video/upscaled')
-    folder, stem, _, subfolder, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
-    return Path(folder, f"{stem}{format.suffix}"), subfolder
+    folder, stem, _, subfolder = new_file(name, (0, 0))
+    return folder / f"{stem}{format.suffix}", subfolder
 
 
 def progress_of(part: VideoRange, video: SavedVideo, missing: tuple[int, ...]) -> str:

@@ -45,6 +45,19 @@ def numbered_runs(name: str) -> list[Path]:
     return sorted(path for path in runs if path.name.removeprefix(f"{folder.name}_").isdecimal())
 
 
+def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
+    """Where a new file goes that the artist calls `prefix`: its folder, its name, its number, its subfolder.
+
+    Under the host's output folder, with the host's marks for date and `size` replaced. Raises ValueError for a place
+    outside.
+    """
+    root = Path(folder_paths.get_output_directory()).resolve()
+    if not (root / prefix).resolve().is_relative_to(root):
+        raise ValueError(f"{prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
+    return Path(folder), name, counter, subfolder
+
+
 def find_run(name: str) -> Path:
     """The run of that name, or the newest one with a number behind it. Raises ValueError or FileNotFoundError."""
     numbered = numbered_runs(name)

@@ -6,6 +6,7 @@ from .api import CATEGORY, Schedule, io
 from .settings import AUTO, ModelSettings, StepChoice
 
 CUSTOM = "custom"
+EXAMPLE = "1000L 750L 500H 250H | 1000L 500H"
 
 
 class StepSchedule(io.ComfyNode):
@@ -41,7 +42,7 @@ class StepSchedule(io.ComfyNode):
                 ),
                 io.String.Input(
                     "steps",
-                    default="1000L 750L 500H 250H | 1000L 500H",
+                    default=EXAMPLE,
                     multiline=True,
                     optional=True,
                     advanced=True,
@@ -87,6 +88,8 @@ class StepSchedule(io.ComfyNode):
         shift_low=0.0,
         shift_high=0.0,
     ):
+        if mode == CUSTOM and not steps.strip():
+            raise ValueError(f"mode is {CUSTOM} and steps is empty: write some, such as {EXAMPLE}")
         choice = StepChoice(
             mode="histream" if mode == CUSTOM else mode,
             preset=None if preset == AUTO else preset,

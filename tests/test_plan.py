@@ -93,10 +93,10 @@ def test_pixel_frames_are_one_and_then_four_a_latent_frame(frames, latents):
         (lambda: grid_for(20, 64), "width 20 is not a multiple of 32: use 32$"),
         (lambda: tiny.plan("fast"), 'mode "fast" does not exist: use one of histream'),
         (lambda: tiny.plan(num_frames=0), "0 latent frames is empty"),
-        (lambda: tiny.plan(low_scale=0.3), "LOW at 0.3"),
+        (lambda: tiny.plan(low_scale=0.3), r"low_scale 0\.3 of a 8x8"),
         (lambda: tiny.plan(given_frames=2), "2 given latent frames are not whole chunks: give 0, 3, 6, 9"),
         (lambda: tiny.plan(given_frames=12), "only 11 asked for"),
-        (lambda: Window(chunk_frames=0), "a chunk has 0 latent frames"),
+        (lambda: Window(chunk_frames=0), "chunk_frames 0 makes no chunk"),
         (lambda: Window(local_frames=-1), "cannot be negative"),
     ],
 )

@@ -1,9 +1,11 @@
 """What cannot work is refused in one sentence, before the first step, and the host goes on working."""
 
 import json
+import re
 
 import pytest
 import torch
+from wrong_values import KEPT, WRONG, WRONG_FOR_THE_HOST, graph
 
 
 @pytest.fixture
@@ -180,3 +182,59 @@ def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent
 def test_a_table_that_cannot_be_read_is_refused(pack):
     with pytest.raises(ValueError, match="1000L 750L"):
         pack.part("nodes.step_schedule").StepSchedule.execute("custom", steps="1000 500")
+
+
+def test_custom_steps_that_are_none_are_refused(pack):
+    """Seen to fail where the steps of another mode take their place without a word."""
+    schedule = pack.part("nodes.step_schedule").StepSchedule
+    with pytest.raises(ValueError, match="steps is empty: write some, such as 1000L"):
+        schedule.execute("custom", steps=" ")
+    schedule.execute("histream", steps=" ")
+
+
+@pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/x"])
+def test_a_file_outside_the_output_folder_is_refused_in_one_line(pack, output, prefix):
+    """Seen to fail with the words of the host, which are three lines with full paths."""
+    new_file = pack.part("nodes.run_folders").new_file
+    with pytest.raises(
+        ValueError, match="is outside ComfyUI's output folder: write a name like video/HiStream"
+    ) as error:
+        new_file(prefix, (64, 64))
+    assert "\n" not in str(error.value)
+    folder, name, counter, subfolder = new_file("a/%width%/x", (64, 48))
+    assert (folder.relative_to(output).as_posix(), name, counter, subfolder) == ("a/64", "x", 1, "a/64")
+
+
+@pytest.fixture(scope="module")
+def with_run(server):
+    """The server, with one finished run in its output folder."""
+    assert server.run(graph(KEPT, seed=0)).error == ""
+    return server
+
+
+def runs_again(server, number: int) -> bool:
+    """Whether the graph without the mistake still runs; its seed is another one, so that nothing is remembered."""
+    return server.run(graph(seed=1000 + number)).error == ""
+
+
+@pytest.mark.parametrize(("number", "change", "said"), [(n, *row[1:]) for n, row in enumerate(WRONG)],
+                         ids=[row[0] for row in WRONG])  # fmt: skip
+def test_an_artist_is_told_what_is_wrong_and_what_would_work(with_run, number, change, said):
+    """In one line, and the next run works without a restart."""
+    error = with_run.run(graph(change, seed=number)).error
+    assert re.search(said, error), error
+    assert "\n" not in error
+    assert runs_again(with_run, number)
+
+
+@pytest.mark.parametrize(("number", "change", "said"), [(n, *row[1:]) for n, row in enumerate(WRONG_FOR_THE_HOST)],
+                         ids=[row[0] for row in WRONG_FOR_THE_HOST])  # fmt: skip
+def test_the_host_refuses_what_no_widget_holds_before_anything_runs(with_run, number, change, said):
+    error = with_run.run(graph(change, seed=number)).error
+    assert "node_errors" in error
+    assert re.search(said, error), error
+    assert runs_again(with_run, 100 + number)
+
+
+def test_the_table_is_as_long_as_was_promised():
+    assert len(WRONG) >= 25

@@ -1,0 +1,143 @@
+"""Wrong values and wrong wiring, as a browser would send them: what is changed, and what the artist is told.
+
+WRONG is what the pack refuses, in a sentence of its own, WRONG_FOR_THE_HOST what the host does before anything runs.
+"""
+
+import copy
+
+GOOD = {
+    "demo": {"class_type": "HiStreamDemoModel", "inputs": {}},
+    "words": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red circle", "clip": ["demo", 1]}},
+    "empty": {
+        "class_type": "EmptyHunyuanLatentVideo",
+        "inputs": {"width": 64, "height": 64, "length": 1, "batch_size": 1},
+    },
+    "sampler": {
+        "class_type": "HiStreamAnchorWindowSampler",
+        "inputs": {
+            "model": ["demo", 0],
+            "positive": ["words", 0],
+            "latent": ["empty", 0],
+            "vae": ["demo", 2],
+            "seed": 0,
+        },
+    },
+    "decode": {
+        "class_type": "HiStreamStreamingVAEDecode",
+        "inputs": {"samples": ["sampler", 0], "vae": ["demo", 2], "filename_prefix": "video/clip", "fps": 16},
+    },
+}
+"""One frame of the demo model, decoded into a file."""
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": f"HiStream{kind}", "inputs": inputs}
+
+
+def graph(change: dict | None = None, *, seed: int) -> dict:
+    """GOOD with other inputs at its nodes and with more nodes; an input that is None is left out."""
+    prompt = copy.deepcopy(GOOD)
+    prompt["sampler"]["inputs"]["seed"] = seed
+    for name, changed in (change or {}).items():
+        if "class_type" in changed:
+            prompt[name] = changed
+            continue
+        inputs = prompt[name]["inputs"] | changed
+        prompt[name]["inputs"] = {key: value for key, value in inputs.items() if value is not None}
+    return prompt
+
+
+OUTPUT = {"sampler": {"output": ["output", 0]}}
+"""The sampler keeps its run as the node "output" says."""
+
+KEPT = {"output": node("VideoOutput", folder="kept/run", format="ffv1", fps=16), **OUTPUT}
+"""A run that is there for the others."""
+
+WEIGHTS = {"model": ["demo", 0], "vae": ["demo", 2]}
+VIDEO = ["decode", 0]
+
+
+def schedule(**inputs) -> dict:
+    return {"steps": node("StepSchedule", **inputs), "sampler": {"schedule": ["steps", 0]}}
+
+
+def custom(steps: str) -> dict:
+    return schedule(mode="custom", steps=steps)
+
+
+def settings(**inputs) -> dict:
+    inputs = {"model": ["demo", 0], "preset": "auto", "low_scale": 0.5} | inputs
+    return {"cache": node("DualResolutionCache", **inputs), "sampler": {"model": ["cache", 0]}}
+
+
+def speed(**inputs) -> dict:
+    chosen = node("Speed", **({"attention": "auto"} | inputs))
+    return {"speed": chosen, "sampler": {"speed": ["speed", 0]}, "decode": {"speed": ["speed", 0]}}
+
+
+def output(**inputs) -> dict:
+    return {"output": node("VideoOutput", **({"folder": "a/run", "format": "ffv1", "fps": 16} | inputs)), **OUTPUT}
+
+
+def extra(kind: str, **inputs) -> dict:
+    return {"extra": node(kind, **inputs)}
+
+
+def ranges(**inputs) -> dict:
+    """Pictures of a range of the video, looked at."""
+    return extra("VideoFrames", video=VIDEO, **inputs) | {
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["extra", 0]}}
+    }
+
+
+WRONG = [
+    ("width", {"empty": {"width": 80}}, r"width 80 is not a multiple of 32: use 64 or 96"),
+    ("height", {"empty": {"height": 48}}, r"height 48 is not a multiple of 32: use 32 or 64"),
+    ("chunk of nothing", {"sampler": {"chunk_frames": 0}}, r"chunk_frames 0 .*: use 3, or at least 1"),
+    ("steps in words", custom("many"), r"\"many\" is not a list of steps: .*1000L 750L 500H 250H"),
+    ("steps without a scale", custom("1000 500"), r"is not a list of steps: .*1000L 750L 500H 250H"),
+    ("no steps", custom("  "), r"steps is empty: write some, such as 1000L 750L"),
+    ("steps that rise", custom("500H 1000H"), r"timesteps must fall .*: list them from 1000 downwards"),
+    ("the last step at LOW", custom("1000L 500L"), r"last step of a chunk must be at HIGH: add .* 250"),
+    ("LOW after HIGH", custom("1000H 500L 250H"), r"LOW step cannot follow .*: list the L timesteps first"),
+    ("a step above 1000", custom("2000L 500H"), r"timestep .* is not in \(0, 1000\]: use 1000"),
+    ("low_scale", {**settings(low_scale=0.75), "empty": {"width": 96, "height": 96}}, r"low_scale 0\.75 .*: use 0\.5"),
+    ("attention that is not installed", speed(attention="fa3"),
+     r"attention fa3 is not installed: install .*, or choose auto"),
+    ("strips", speed(vae_strips="4"), r"4 strips are too many for 64 pixels: use at most 1"),
+    ("a folder outside", {"decode": {"filename_prefix": "../../x"}},
+     r"'../../x' is outside .*: write a name like video/HiStream"),
+    ("bits", output(format="h264-mp4", bit_depth="16"), r"h264-mp4 cannot be stored with 16 bits: use 8 or 10"),
+    ("sections of pictures", output(format="png16", section_files=True), r"leave section files out"),
+    ("a run outside", output(folder="../../x"), r"is no folder inside .*: write a name like histream/run"),
+    ("a run without a VAE", {**output(), "sampler": {**OUTPUT["sampler"], "vae": None}}, r"connect the VAE"),
+    ("a kept batch", {**output(), "empty": {"batch_size": 2}}, r"a batch of 2: .* set batch_size to 1"),
+    ("a run that is not there", extra("ResumeRun", **WEIGHTS, run="kept/none"), r"there is no run \"kept/none\""),
+    ("no run", extra("ResumeRun", **WEIGHTS, run=""), r"write a name like histream/run"),
+    ("a chunk that is not there", extra("BranchRun", **WEIGHTS, run="kept/run_00001", from_chunk=9, seed=7),
+     r"1 finished chunks: branch from 0 to 1"),
+    ("a longer run whose steps nobody told", {**custom("1000L 500H"), "output": output()["output"],
+     "sampler": {"schedule": ["steps", 0], **OUTPUT["sampler"]},
+     "extra": node("ExtendRun", **WEIGHTS, run=["sampler", 2], seconds=1)},
+     r"one chunk with steps of your own: make a run of two chunks or more"),
+    ("cleaning by a name without its number", extra("CleanRun", run="kept/run", video=False), r"kept/run_00001"),
+    ("a range that is not there", ranges(range_index=9, range_frames=5, overlap=0),
+     r"no range 9: .* begin again with 0"),
+    ("an overlap as long as the range", ranges(range_index=0, range_frames=1, overlap=1),
+     r"overlap of 1 frames .*use 0 to 0"),
+    ("a video too short to drift", extra("DriftMeter", video=VIDEO, filename_prefix="drift/x"),
+     r"less than two seconds .* give a longer one"),
+    ("a plan of what cannot be", {**extra("MemoryPlan", model=["demo", 0], latent=["empty", 0]),
+     "empty": {"width": 80}}, r"width 80 is not a multiple of 32: use 64 or 96"),
+    ("sound that is not there", {"sampler": OUTPUT["sampler"], "output": node("VideoOutput", folder="a/run",
+     format="ffv1", fps=16, sound=VIDEO), "decode": {"samples": ["first", 0]}, "first": node("AnchorWindowSampler", model=["demo", 0],
+     positive=["words", 0], latent=["empty", 0], seed=1)}, r"holds no sound: choose another file"),
+]  # fmt: skip
+
+WRONG_FOR_THE_HOST = [
+    ("anchor_match", {"sampler": {"anchor_match": 2}}, r"anchor_match.*max"),
+    ("a tier that does not exist", settings(kv_memory="huge"), r"kv_memory"),
+    ("a seed below nothing", {"sampler": {"seed": -5}}, r"seed.*min"),
+    ("a VAE as MODEL", {"sampler": {"model": ["demo", 2]}}, r"model.*VAE|VAE.*MODEL"),
+    ("no latent", {"sampler": {"latent": None}}, r"latent"),
+]  # fmt: skip
