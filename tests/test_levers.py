@@ -230,7 +230,7 @@ def test_a_plan_made_longer_keeps_its_levers(levers, given):
 
 
 def test_levers_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match='lever "fast" does not exist: use some of last-step'):
+    with pytest.raises(ValueError, match='lever "fast" does not exist: use some of clean-anchor, last-step'):
         tiny.plan(levers=["fast"])
     with pytest.raises(ValueError, match="exclude each other"):
         tiny.plan(levers=[LAST_STEP, CLEAN_ANCHOR])
