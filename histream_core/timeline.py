@@ -2,7 +2,7 @@
 
     [00:00-00:04] a red circle moves right on a blue background
     [00:04-00:08, blend 3] a green square moves left on a blue background
-    [00:08, cut, new anchor] a yellow circle moves up on a gray background
+    [00:08, cut, new anchor] a yellow circle moves up on a black background
 
 A prompt can change where a chunk begins, so times are moved to the nearest one. B batch.
 """

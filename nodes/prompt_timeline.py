@@ -8,7 +8,7 @@ from .settings import StepChoice
 
 EXAMPLE = """[00:00-00:02] a red circle moves right on a blue background
 [00:02-00:04, blend 2] a green square moves left on a blue background
-[00:04, cut, new anchor] a yellow circle moves up on a gray background"""
+[00:04, cut, new anchor] a yellow circle moves up on a black background"""
 
 
 def change_inputs():
