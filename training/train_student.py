@@ -132,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=2, help="clips at HIGH; LOW takes four times as many")
     parser.add_argument("--high-share", type=float, default=0.5, help="part of the steps at HIGH")
     parser.add_argument("--first-share", type=float, default=0.0, help="part of the LOW steps on the first chunk alone")
+    parser.add_argument("--first-share-high", type=float, default=0.0, help="likewise, of the steps at HIGH")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
@@ -148,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     def step(moment: loop.Moment) -> loop.Losses:
         high = rng.choices.random() < args.high_share
         scale, count = (Scale.HIGH, args.batch) if high else (Scale.LOW, 4 * args.batch)
-        alone = not high and args.first_share > 0 and rng.choices.random() < args.first_share
+        share = args.first_share_high if high else args.first_share
+        alone = share > 0 and rng.choices.random() < share
         use_pairs = pairs is not None and rng.choices.random() < args.pairs_share
         latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else LATEST
         start = 0 if alone else CHUNK * rng.choices.randint(1, latest)
