@@ -59,11 +59,13 @@ def test_inside_the_pack_imports_are_relative(path):
 
 
 def test_the_node_api_is_imported_once_and_by_number():
+    """What TorchCompileModel leaves in a model has no numbered API: its names come from where the host keeps them."""
     importers = {
         (path.name, node.module)
         for path in NODE_FILES
         for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("comfy_api")
+        and not node.module.startswith("comfy_api.torch_helpers.")
     }
     assert len(importers) == 1
     assert re.fullmatch(r"comfy_api\.v\d+_\d+_\d+", importers.pop()[1])
