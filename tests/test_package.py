@@ -64,7 +64,8 @@ def test_the_node_api_is_imported_once_and_by_number():
         (path.name, node.module)
         for path in NODE_FILES
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("comfy_api")
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("comfy_api")
         and not node.module.startswith("comfy_api.torch_helpers.")
     }
     assert len(importers) == 1
