@@ -12,7 +12,7 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("MarkdownNote",)
 ANY = "*"
 """The type of a socket that takes everything."""
-FILES = {"model_name", "clip_name", "vae_name"}
+FILES = {"model_name", "lora_name", "clip_name", "vae_name"}
 each_workflow = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -20,11 +20,9 @@ def load(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def empty_latent(path: Path) -> dict | None:
-    """The node that sets size and length, where a workflow makes a video."""
-    nodes = [node for node in load(path)["nodes"] if node["type"] == "EmptyHunyuanLatentVideo"]
-    assert len(nodes) <= 1
-    return nodes[0] if nodes else None
+def empty_latents(path: Path) -> list[dict]:
+    """The nodes that set size and length, where a workflow makes a video."""
+    return [node for node in load(path)["nodes"] if node["type"] == "EmptyHunyuanLatentVideo"]
 
 
 def specs(kind: str) -> dict[str, tuple]:
@@ -98,13 +96,14 @@ def test_every_widget_has_a_value_that_it_allows(path):
                 assert options.get("min", value) <= value <= options.get("max", value), name
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if empty_latent(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in PATHS if empty_latents(path)], ids=lambda path: path.stem)
 def test_its_size_and_length_are_some_that_the_sampler_takes(path):
     from histream_core.plan import grid_for, latent_frames
 
-    values = {name: value for name, (_, value) in widgets(empty_latent(path)).items()}
-    grid_for(values["width"], values["height"])
-    assert latent_frames(values["length"]) > 1
+    for node in empty_latents(path):
+        values = {name: value for name, (_, value) in widgets(node).items()}
+        grid_for(values["width"], values["height"])
+        assert latent_frames(values["length"]) > 1
 
 
 @each_workflow

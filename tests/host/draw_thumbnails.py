@@ -33,8 +33,13 @@ VIDEOS = {
     ),
     "histream_4_long_video_to_disk": (
         "Long video to disk",
-        "written while it is made, as long as you like",
-        [("one prompt", LOW, 0, 0.4), ("the next one", HIGH, 0.4, 1)],
+        "a prompt timeline, written while it is made",
+        [("one prompt", LOW, 0, 0.31), ("blend to the next", HIGH, 0.31, 0.6), ("cut", PALE, 0.6, 1)],
+    ),
+    "histream_5_image_to_video": (
+        "Image to video",
+        "begins with a picture, and goes on from it",
+        [("the picture", PALE, 0, 0.16), ('"a red circle moves down on a blue background"', FAINT, 0.16, 1)],
     ),
     EXTEND: (
         "Extend, retry, branch",
@@ -117,6 +122,19 @@ def draw_ranges() -> None:
     card.save(RANGES)
 
 
+def draw_lora() -> None:
+    card = Card("LoRA", "between the model and the sampler, each with its strength")
+    boxes = [("Load Model", 140, LOW), ("LoRA 0.6", 140, HIGH), ("Sampler", 140, LOW)]
+    left = 32
+    for text, width, colour in boxes:
+        card.box(left, 190, left + width, 250, colour)
+        card.text((left + width / 2, 220), text, 17, DARK, middle=True)
+        left += width + 58
+        if left < 500:
+            card.text((left - 29, 218), ">", 24, PALE, middle=True)
+    card.save("histream_11_lora")
+
+
 def draw_video(name: str, title: str, subtitle: str, *bars: list[tuple], frames: list, fps: int = 16) -> None:
     """Three moments of a video, and under them bars of (text, colour, start, end) on its time line from 0 to 1."""
     card = Card(title, subtitle)
@@ -158,14 +176,17 @@ def videos(server: Server) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--diagrams", action="store_true", help="only those that need no ComfyUI")
+    parser.add_argument("--only", default="", help="videos whose name contains this")
+    args = parser.parse_args()
     for name, diagram in DIAGRAMS.items():
         draw_diagram(name, *diagram)
     draw_ranges()
-    if parser.parse_args().diagrams:
+    draw_lora()
+    if args.diagrams:
         return
     comfyui = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
     with tempfile.TemporaryDirectory() as folder, Server(comfyui, ROOT, Path(folder) / "comfyui") as server:
-        for name, words in VIDEOS.items():
+        for name, words in ((name, words) for name, words in VIDEOS.items() if args.only in name):
             draw_video(name, *words, frames=run_workflow(server, name))
 
 

@@ -5,13 +5,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from clips import probe
+from clips import probe, read_frames
 
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = ROOT / "docs" / "object_info.json"
 DEMO = "histream_1_try_it_now"
 LONG = "histream_4_long_video_to_disk"
+PICTURE = "histream_5_image_to_video"
 EXTEND = "histream_6_extend_retry_branch"
 EDITOR = "histream_10_to_an_editor"
 AWAKE = 0
@@ -46,9 +48,11 @@ def change(prompt: dict, kind: str, **inputs) -> dict:
 
 
 def shorten(prompt: dict, length: int) -> dict:
-    """The prompt at 64 x 64, `length` frames long, and extended by one chunk at a time."""
-    prompt = change(prompt, "EmptyHunyuanLatentVideo", width=64, height=64, length=length)
+    """The prompt at 64 x 64, at most `length` frames long, and extended by one chunk at a time."""
+    prompt = copy.deepcopy(prompt)
     for node in prompt.values():
+        if node["class_type"] == "EmptyHunyuanLatentVideo":
+            node["inputs"] |= {"width": 64, "height": 64, "length": min(length, node["inputs"]["length"])}
         if node["class_type"] == "HiStreamExtendRun":
             node["inputs"]["seconds"] = 0.7
     return prompt
@@ -122,16 +126,34 @@ def test_the_demo_workflow_runs_and_writes_a_file_that_plays(server, convert):
     assert (info.num_frames, info.width, info.height, info.fps) == (33, 256, 256, 16)
 
 
-def test_the_long_video_has_both_prompts_and_a_third_one_when_it_is_woken(server, convert):
+def test_the_long_video_has_the_prompts_of_its_timeline_and_two_more_when_they_are_woken(server, convert):
     """Seen to fail with an Extend Run whose `run` is not linked."""
     runs = server.folder / "output" / "histream"
-    assert server.run(shorten(convert(LONG), 9)).error == ""
-    assert [probe(runs / f"long_0000{number}" / "video.mp4").num_frames for number in (1, 2)] == [9, 21]
-    assert sections(runs / "long_00002") == [(0, 9, "red", 1), (9, 21, "yellow", 1)]
-    assert server.run(shorten(convert(LONG, "HiStreamExtendRun", "CLIPTextEncode"), 9)).error == ""
-    assert sections(runs / "long_00003") == [(0, 9, "red", 1), (9, 21, "yellow", 1), (21, 33, "green", 1)]
-    assert probe(runs / "long_00003" / "video.mp4").num_frames == 33
-    assert not (runs / "long_00004").exists()
+    story = "[0] a red circle\n[0:00.6, blend 2] a yellow circle\n[0:02, cut, new anchor] a green square"
+
+    def short(*woken):
+        prompt = shorten(convert(LONG, *woken), 45)
+        return change(prompt, "HiStreamPromptTimeline", timeline=story)
+
+    run = server.run(short())
+    assert run.error == ""
+    assert sections(runs / "long_00001") == [(0, 9, "red", 1), (9, 33, "yellow", 1), (33, 45, "green", 1)]
+    [said] = [text for output in run.outputs.values() for text in output.get("text", [])]
+    assert "begins at frame 9 (0:00.562, chunk 1), the nearest to 0:00.6 (frame 9.6)" in said
+    woken = ("HiStreamExtendRun", "CLIPTextEncode", "HiStreamTimelineSection")
+    longer = change(change(short(*woken), "HiStreamTimelineSection", seconds=0.75), "HiStreamExtendRun", seconds=1.4)
+    assert server.run(longer).error == ""
+    assert sections(runs / "long_00002")[3:] == [(45, 57, "green", 1), (57, 69, "white", 1)]
+    assert not (runs / "long_00003").exists()
+
+
+def test_a_video_begins_with_the_picture_that_the_first_frame_node_was_given(server, convert):
+    """Seen to fail with a sampler whose `first_frame` is not linked."""
+    assert server.run(shorten(convert(PICTURE), 21)).error == ""
+    made, picture = (sorted((server.folder / "output" / "video").glob(name)) for name in ("HiStream_*", "HiStream-p*"))
+    last, first = (list(read_frames(files[-1])) for files in (picture, made))
+    assert len(first) == 21
+    assert np.abs(last[8].astype(float) - first[0]).mean() < 8
 
 
 def test_a_run_is_extended_retried_resumed_and_listed(server, convert):
@@ -213,7 +235,7 @@ def test_what_cannot_work_is_one_clear_line_and_the_server_lives(server, convert
     assert server.get("/system_stats")
 
 
-@pytest.mark.parametrize("name", ["histream_2_text_to_1080p", "histream_3_text_to_1080p_faster"])
+@pytest.mark.parametrize("name", ["histream_2_text_to_1080p", "histream_3_text_to_1080p_faster", "histream_11_lora"])
 def test_the_other_workflows_lack_nothing_but_their_model_files(server, convert, name):
     """The server checks every input of every node; only the files are not in its folders."""
     prompt = convert(name)
@@ -221,7 +243,9 @@ def test_the_other_workflows_lack_nothing_but_their_model_files(server, convert,
     missing = {
         (node["class_type"], error["details"].split(":")[0]) for node in refused.values() for error in node["errors"]
     }
-    assert missing == {("HiStreamLoadModel", "model_name"), ("CLIPLoader", "clip_name"), ("VAELoader", "vae_name")}
+    lora = {("LoraLoaderModelOnly", "lora_name")} if name.endswith("lora") else set()
+    files = {("HiStreamLoadModel", "model_name"), ("CLIPLoader", "clip_name"), ("VAELoader", "vae_name")}
+    assert missing == files | lora
 
 
 def test_every_workflow_is_in_the_template_browser_with_its_picture(server):
