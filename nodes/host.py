@@ -174,6 +174,8 @@ class HostRun:
     ) -> Tensor:
         """Stands in for the Wan module's forward: flow [B, C, T, H, W] of a chunk; zeros for a cache pass."""
         check_options(transformer_options, clip_fea, time_dim_concat, kwargs)
+        if self._call is None:
+            raise ValueError("the guider asks for more than one prompt: set CFG to 1, or use BasicGuider")
         step, cache, text = self._call
         self._call = None
         self._check_context(context)

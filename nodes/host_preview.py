@@ -65,6 +65,8 @@ def guesser(model) -> Previewer | None:
     """What the user chose in the host's settings, else a linear guess; None for latents that there is none for."""
     latent_format = model.model.latent_format
     previewer = latent_preview.get_previewer(model.load_device, latent_format)
+    if type(previewer).__module__ != latent_preview.__name__:  # none, or another pack's, which shows in its own way
+        previewer = None
     if previewer is None and latent_format.latent_rgb_factors is not None:
         previewer = latent_preview.Latent2RGBPreviewer(
             latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias

@@ -130,8 +130,8 @@ WRONG = [
     ("a plan of what cannot be", {**extra("MemoryPlan", model=["demo", 0], latent=["empty", 0]),
      "empty": {"width": 80}}, r"width 80 is not a multiple of 32: use 64 or 96"),
     ("sound that is not there", {"sampler": OUTPUT["sampler"], "output": node("VideoOutput", folder="a/run",
-     format="ffv1", fps=16, sound=VIDEO), "decode": {"samples": ["first", 0]}, "first": node("AnchorWindowSampler", model=["demo", 0],
-     positive=["words", 0], latent=["empty", 0], seed=1)}, r"holds no sound: choose another file"),
+     format="ffv1", fps=16, sound=VIDEO), "decode": {"samples": ["first", 0]}, "first": node("AnchorWindowSampler",
+     model=["demo", 0], positive=["words", 0], latent=["empty", 0], seed=1)}, r"holds no sound: choose another file"),
 ]  # fmt: skip
 
 WRONG_FOR_THE_HOST = [
