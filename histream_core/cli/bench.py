@@ -24,6 +24,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     what.add_argument("--meta", action="store_true", help="count operations, bytes and waits at 1920x1088; no GPU used")
     what.add_argument("--cpu", action="store_true", help="ratios of times on one thread, in a minute or two")
     what.add_argument("--gpu", action="store_true", help="the ten-minute sheet: random weights of the real size")
+    what.add_argument("--plots", metavar="FOLDER", type=Path, help="draw what a frame costs, as SVG files")
     verb.add_argument("--tiny", action="store_true", help="with --gpu: the same sheet at tiny sizes, on the CPU")
     verb.add_argument("--out", metavar="F.json", type=Path, help="write the result there too")
     verb.set_defaults(run=run_bench)
@@ -36,10 +37,24 @@ def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError("--tiny belongs to --gpu: give --gpu --tiny")
     if args.out and not args.out.absolute().parent.is_dir():
         raise ValueError(f"--out {args.out}: the folder {args.out.absolute().parent} does not exist")
+    if args.plots:
+        return _plots(args.plots)
     result, text = _sheet(args) if args.gpu else _bars(args)
     if args.out:
         write_whole(args.out, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode())
     return result, text
+
+
+def _plots(folder: Path) -> tuple[dict, str]:
+    from ..bench.plots import plots
+
+    if not folder.is_dir():
+        raise ValueError(f"--plots {folder}: there is no such folder")
+    written = []
+    for name, text in plots():
+        write_whole(folder / name, text.encode())
+        written.append(str(folder / name))
+    return {"written": written}, "\n".join(written)
 
 
 def _bars(args: argparse.Namespace) -> tuple[dict, str]:
