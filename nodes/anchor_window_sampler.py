@@ -54,8 +54,8 @@ def window_inputs():
             optional=True,
             advanced=True,
             tooltip="Pulls colour and contrast of every chunk to those of its prompt's first one, against slow drift "
-            "in long videos. 0: not at all. 0.5: half-way. 1: all the way, and what should change, such as the light, "
-            "stays too.",
+            "in long videos. 0: not at all. 1: all the way, which helped most where the demo model drifts; what should "
+            "change, such as the light, is held back too.",
         ),
     ]
 

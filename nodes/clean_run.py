@@ -23,7 +23,7 @@ class CleanRun(io.ComfyNode):
                     tooltip="The run's folder with its number, such as histream/run_00003. There is no default: "
                     "nothing is removed by accident.",
                 ),
-                io.Boolean.Input("video", default=False, tooltip="Remove the video and its cut list too."),
+                io.Boolean.Input("video", default=False, tooltip="Remove the video and its cut list too, for good."),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="How much room is free again.")],
         )

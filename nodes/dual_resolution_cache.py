@@ -76,7 +76,8 @@ class DualResolutionCache(io.ComfyNode):
                     default="bilinear",
                     optional=True,
                     advanced=True,
-                    tooltip="How latents go between LOW and HIGH. bicubic is sharper, area is plainest.",
+                    tooltip="How latents go between LOW and HIGH. bilinear: smooth. bicubic: sharper, rings at hard "
+                    "edges. area: plain averages, blocky when enlarged.",
                 ),
                 io.Combo.Input(
                     "kv_memory",

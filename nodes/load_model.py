@@ -40,8 +40,8 @@ class LoadModel(io.ComfyNode):
                     default="default",
                     optional=True,
                     advanced=True,
-                    tooltip="default: as ComfyUI sees fit for this computer. fp8: half the memory for weights, "
-                    "slightly less detail.",
+                    tooltip="default: as ComfyUI sees fit for this computer. fp8_e4m3fn: half the memory for weights, "
+                    "slightly less detail. fp8_e5m2: the same memory, rounded more.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="For LoRA, Dual-Resolution Cache and the samplers.")],

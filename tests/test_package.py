@@ -98,6 +98,9 @@ def test_the_ids_are_those_that_were_shipped():
         "HiStreamBranchRun",
         "HiStreamListRuns",
         "HiStreamCleanRun",
+        "HiStreamPromptTimeline",
+        "HiStreamTimelineSection",
+        "HiStreamFirstFrame",
         "HiStreamMemoryPlan",
         "HiStreamDriftMeter",
         "HiStreamDemoModel",
@@ -112,6 +115,22 @@ def test_every_node_and_every_input_says_what_it_does(name):
     assert len(info["description"]) > 40
     for key, (_, *options) in inputs(info).items():
         assert len((options or [{}])[0].get("tooltip", "")) > 20, key
+
+
+UNITS = re.compile(r"frame|second|pixel|GiB|chunk|factor|Time shift|as a part|range|[Ss]eed|\b0: ")
+"""What a number is counted in, or what 0 means."""
+NAMES = {"preset", "bit_depth", "model_name"}
+"""Choices that are names or numbers, of which there is nothing to say one by one."""
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_number_has_a_unit_and_every_choice_its_consequence(name):
+    """Seen to fail on three choices whose tooltips left options out."""
+    for key, (what, *rest) in inputs(OURS[name]).items():
+        options = (rest or [{}])[0]
+        tooltip, choices = options.get("tooltip", ""), what if isinstance(what, list) else options.get("options", [])
+        assert what not in ("INT", "FLOAT") or UNITS.search(tooltip), key
+        assert key in NAMES or not [choice for choice in choices if choice not in tooltip], key
 
 
 @pytest.mark.parametrize("name", OURS)
