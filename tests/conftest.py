@@ -1,5 +1,6 @@
 """Make the core and the tests' own modules importable from a checkout; what the tests of the command line share."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -38,3 +39,30 @@ def here(tmp_path, monkeypatch, weights):
     bundle(monkeypatch, weights)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def say(capsys):
+    """Run the command line; status and what it said, standard output as JSON where there is some."""
+    from histream_core.cli import main
+
+    def run(*words):
+        status = main([*map(str, words), "--json"])
+        said = capsys.readouterr()
+        return status, json.loads(said.out) if said.out else said.err.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys):
+    """Run `histream eval` where it must end with status 2; its one line comes back."""
+    from histream_core.cli import main
+
+    def run(*words):
+        assert main(["eval", *map(str, words)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1, said.err
+        return said.err
+
+    return run

@@ -64,19 +64,6 @@ def evaluate(capsys):
 
 
 @pytest.fixture
-def refusal(capsys):
-    """Run the verb where it must end with status 2; its one line comes back."""
-
-    def run(*words):
-        assert main(["eval", *map(str, words)]) == 2
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1, said.err
-        return said.err
-
-    return run
-
-
-@pytest.fixture
 def painted(monkeypatch):
     """The painter in place of the model, which answers an empty prompt, and random weights, with noise."""
     asked = {one.seed: one.combination for count in (4, 12) for one in draw_prompts(count, 0)}

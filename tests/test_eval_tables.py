@@ -76,19 +76,6 @@ def tables(capsys):
     return run
 
 
-@pytest.fixture
-def refusal(capsys):
-    """Run the verb where it must end with status 2; its one line comes back."""
-
-    def run(*words):
-        assert main(["eval", *map(str, words)]) == 2
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1, said.err
-        return said.err
-
-    return run
-
-
 def rows(num_frames=21, **settings):
     return {row.name: row for row in ablations.ablations(PRESET, size=SIZE, num_frames=num_frames, **settings)}
 

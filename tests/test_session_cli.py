@@ -12,23 +12,11 @@ from safetensors.torch import load_file, save_file
 from sounds import sound_file, sound_packets
 
 from histream_core import demo, wan, writers
-from histream_core.cli import main, memory
+from histream_core.cli import memory
 
 RED, BLUE = "a red circle moves right", "a blue square moves up"
 LENGTH = ["--seconds", "2"]
 """Three chunks of 9, 12 and 12 frames."""
-
-
-@pytest.fixture
-def say(capsys):
-    """Run the command line; status and what it said, standard output as JSON where there is some."""
-
-    def run(*words):
-        status = main([*map(str, words), "--json"])
-        said = capsys.readouterr()
-        return status, json.loads(said.out) if said.out else said.err.splitlines()[-1]
-
-    return run
 
 
 @pytest.fixture

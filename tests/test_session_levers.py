@@ -1,6 +1,5 @@
 """Kept runs under levers: keys that are not those of a clean latent come back too."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,6 @@ import tiny_runs
 import torch
 from tiny_runs import Run, begin, finish, manifest, plan, same
 
-from histream_core.cli import main
 from histream_core.plan import lengthen
 from histream_core.session import DamagedRunError, Journal, Snapshots, extend, resume, retry, start
 from histream_core.session.journal import chunk_path
@@ -106,18 +104,6 @@ def test_an_exact_run_keeps_latents_alone(tmp_path):
 
 
 # On the command line
-
-
-@pytest.fixture
-def say(capsys):
-    """Run the command line; status and what it said, standard output as JSON where there is some."""
-
-    def run(*words):
-        status = main([*map(str, words), "--json"])
-        said = capsys.readouterr()
-        return status, json.loads(said.out) if said.out else said.err.splitlines()[-1]
-
-    return run
 
 
 def test_a_plan_is_told_with_levers(say):

@@ -8,25 +8,12 @@ import torch
 from tiny_runs import manifest
 
 from histream_core import attention, elementwise
-from histream_core.cli import main
 from histream_core.kernels import choose_kernels
 from histream_core.session.manifest import differences, from_json, recipes, to_json
 from histream_core.speed import APPROXIMATE, CHOICES, DEFAULTS, Speed
 
 RED = "a red circle moves right"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def say(capsys):
-    """Run the command line; status and what it said, standard output as JSON where there is some."""
-
-    def run(*words):
-        status = main([*map(str, words), "--json"])
-        said = capsys.readouterr()
-        return status, json.loads(said.out) if said.out else said.err.splitlines()[-1]
-
-    return run
 
 
 def test_every_choice_is_a_field_and_every_default_is_exact():
