@@ -34,12 +34,12 @@ VIDEOS = {
     "histream_4_long_video_to_disk": (
         "Long video to disk",
         "a prompt timeline, written while it is made",
-        [("one prompt", LOW, 0, 0.31), ("blend to the next", HIGH, 0.31, 0.6), ("cut", PALE, 0.6, 1)],
+        [("one prompt", LOW, 0, 0.31), ("the next", HIGH, 0.31, 0.66), ("blend to a third", PALE, 0.66, 1)],
     ),
     "histream_5_image_to_video": (
         "Image to video",
         "begins with a picture, and goes on from it",
-        [("the picture", PALE, 0, 0.16), ('"a red circle moves down on a blue background"', FAINT, 0.16, 1)],
+        [('"a red circle moves down on a blue background"', FAINT, 0, 1)],
     ),
     EXTEND: (
         "Extend, retry, branch",
