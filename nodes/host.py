@@ -494,8 +494,8 @@ def warn(message: str) -> None:
 
 
 def tell(message: str) -> None:
-    """Show a line under the node that is running."""
+    """Show a line under the node that is running, to whoever runs it."""
     context = get_executing_context()
     instance = getattr(server.PromptServer, "instance", None)
     if context and instance:
-        instance.send_progress_text(message, context.node_id)
+        instance.send_progress_text(message, context.node_id, instance.client_id)

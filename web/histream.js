@@ -1,5 +1,5 @@
-// The classic canvas shows a node's live previews as long as there are any, also when the node has put out its video.
-// So they are dropped when one of our nodes is finished, and the player takes their place. Vue nodes do that themselves.
+// A node shows its live previews as long as there are any, also when it has put out its video: the classic canvas keeps the
+// last one, and Vue nodes try to play it. So they are dropped when one of our nodes is finished, for the player to come.
 import { app } from '../../scripts/app.js'
 
 const STILL = '$$canvas-image-preview'
@@ -15,11 +15,20 @@ function find(id) {
   return [node, numbers.length > 1 ? `${graph?.id}:${last}` : last]
 }
 
+// Where Vue nodes look; nothing official leads there, so it may be gone in another version.
+function shownByVue() {
+  const page = [...document.querySelectorAll('div')].find((part) => part.__vue_app__)
+  return page?.__vue_app__.config.globalProperties.$pinia?._s?.get('nodeOutput')?.nodePreviewImages
+}
+
 function showPlayer({ detail }) {
   const [node, key] = find(detail.display_node ?? detail.node)
   const videos = detail.output?.animated?.some(Boolean)
-  if (!videos || !node?.type?.startsWith('HiStream') || window.LiteGraph?.vueNodesMode) return
+  if (!videos || !node?.type?.startsWith('HiStream')) return
   delete app.nodePreviewImages[key]
+  const shown = shownByVue()
+  if (shown) delete shown[key]
+  if (window.LiteGraph?.vueNodesMode) return
   node.imgs = undefined
   const still = node.widgets?.find((widget) => widget.name === STILL)
   if (still) {

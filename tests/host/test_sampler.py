@@ -5,6 +5,7 @@ autoregressive sampler makes, bit for bit.
 """
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -326,6 +327,16 @@ def small_file(comfyui, tmp_path):
     yield path
     folder_paths.folder_names_and_paths["vae_approx"] = (folders, kinds)
     folder_paths.filename_list_cache.pop("vae_approx")
+
+
+def test_the_line_goes_to_the_page_that_runs_the_graph_and_to_no_other(pack, monkeypatch):
+    """Seen to fail without the client's id: every open page showed it at its node of that number."""
+    host, sent = pack.part("nodes.host"), []
+    page = SimpleNamespace(client_id="mine", send_progress_text=lambda *args: sent.append(args))
+    monkeypatch.setattr(host.server.PromptServer, "instance", page, raising=False)
+    monkeypatch.setattr(host, "get_executing_context", lambda: SimpleNamespace(node_id="6"))
+    host.tell("chunk 1 of 3")
+    assert sent == [("chunk 1 of 3", "6", "mine")]
 
 
 @pytest.fixture
