@@ -7,7 +7,7 @@ import av
 import pytest
 import torch
 from clips import read_frames
-from test_session_cli import BLUE, RED, files_in, say, stop_at
+from test_session_cli import BLUE, RED, files_in, stop_at
 from tiny_cli import SIDE
 
 from histream_core.decode import StreamingDecoder
