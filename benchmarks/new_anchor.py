@@ -1,0 +1,89 @@
+"""What a cut to another scene shows in the end, with the old anchor and with a new one: on the bundled demo model.
+
+    python benchmarks/new_anchor.py --pairs 6
+
+For each pair of prompts that share neither background, colour nor shape: three chunks of the first, then five of the
+second, by a cut and by a recache, each with the anchor of the video and with the first frame behind the cut in its
+place. The last chunk is decoded and judged as `histream eval --demo` judges: is it the second prompt's background,
+colour and shape, or still the first one's? Noise and the first three chunks are the same in all four.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from histream_core import demo
+from histream_core.decode import to_frames
+from histream_core.evaluation.judge import judge
+from histream_core.evaluation.prompts import draw_prompts
+from histream_core.media import to_uint8
+from histream_core.noise import SeededNoise
+from histream_core.plan import Plan, make_plan, replay, with_anchors
+from histream_core.presets import find_preset
+from histream_core.render import Weights, open_decoder, open_stream, start
+from histream_core.stream import Prompt
+from histream_core.wan import Text
+
+CUT, CHUNKS, SIZE = 3, 8, 256
+ARMS = {f"{change}, {anchor} anchor": (change == "recache", anchor == "new")
+        for change in ("cut", "recache") for anchor in ("old", "new")}  # fmt: skip
+WORDS = ("background", "colour", "shape")
+
+
+def make(weights: Weights, plan: Plan, seed: int, prompts: list[Prompt], given: torch.Tensor | None) -> torch.Tensor:
+    """All latents [1, C, T, H, W]; `given` are those of the chunks before the cut."""
+    plan = replay(plan, CUT) if given is not None else plan
+    stream = open_stream(weights, plan, SeededNoise(seed), prompts, given, progress=start(plan))
+    return torch.cat(list(stream.chunks()), dim=2)
+
+
+def last_frames(weights: Weights, latents: torch.Tensor):
+    """The last chunk's frames [F, H, W, 3], uint8, decoded from as far back as the VAE remembers."""
+    decoder = open_decoder(weights)
+    start = latents.shape[2] - 3
+    first = max(0, start - decoder.memory_frames)
+    decoder.warm_up(latents[:, :, first:start], start=first)
+    return to_uint8(to_frames(decoder.decode(latents[:, :, start:]))[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    device, encoder = torch.device("cpu"), demo.load_text_encoder()
+    preset = find_preset(demo.PRESET)
+    weights = Weights(demo.load_transformer(), demo.load_vae(), preset, device, torch.float32)
+    plan = make_plan(preset, "histream", width=SIZE, height=SIZE, num_frames=3 * CHUNKS)
+    pairs = [
+        pair
+        for pair in combinations(draw_prompts(40, args.seed), 2)
+        if all(getattr(pair[0].combination, word) != getattr(pair[1].combination, word) for word in WORDS)
+    ][::7][: args.pairs]
+    right, left = Counter(), Counter()
+    for before, after in pairs:
+        texts = [encoder.encode(asked.prompt) for asked in (before, after)]
+        head = make(weights, make_plan(preset, "histream", width=SIZE, height=SIZE, num_frames=3 * CUT), before.seed,
+                    [Prompt(Text(texts[0]))], None)  # fmt: skip
+        for arm, (recache, new) in ARMS.items():
+            prompts = [Prompt(Text(texts[0])), Prompt(Text(texts[1]), CUT, recache)]
+            made = make(weights, with_anchors(plan, [3 * CUT] if new else []), before.seed, prompts, head)
+            verdict = judge(last_frames(weights, made))
+            for word in WORDS:
+                seen = getattr(verdict, word)
+                right[arm, word] += seen == getattr(after.combination, word)
+                left[arm, word] += seen == getattr(before.combination, word)
+        sys.stderr.write(f"{before.prompt} | {after.prompt}\n")
+    found = {arm: {word: {"second": right[arm, word], "first": left[arm, word]} for word in WORDS} for arm in ARMS}
+    sys.stdout.write(json.dumps({"pairs": len(pairs), "seed": args.seed, "arms": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
