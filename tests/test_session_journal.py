@@ -340,7 +340,7 @@ def test_a_run_keeps_the_embeddings_of_its_prompts(tmp_path):
     with start(tmp_path / "run", manifest(), [cat]) as journal:
         finish(journal, decoder=False)
     with resume(tmp_path / "run") as journal:
-        session.extend(journal, plan(24), tiny_runs.section("a dog"), [dog])
+        session.extend(journal, plan(24), [tiny_runs.section("a dog")], [dog])
         assert same(journal.texts(), [cat, dog])
     with retry(tmp_path / "run", tmp_path / "new", 2, 5) as journal:
         assert same(journal.texts(), [cat, dog])

@@ -114,7 +114,7 @@ def test_latent_frame_ten_thousand_is_as_good_as_frame_thirty():
         stream.denoise(given, stream.plan.chunks[0].cache_steps[0], cache, text)
         cache.commit()
         neighbours = range(start - 2, start)
-        cache.begin(neighbours, (), start=start - 2)
+        cache.begin(neighbours, (0,), start=start - 2)
         stream.denoise(given[:, :, 1:], stream.plan.chunks[0].cache_steps[0], cache, text)
         cache.commit()
         cache.begin(range(start, start + 3), window.context(start))

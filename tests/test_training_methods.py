@@ -300,7 +300,7 @@ def test_hidden_states_learn_what_is_where():
         return repa.alignment_loss(made.projection, hidden[0], repa.targets(clips.geometry))
 
     first, last = last_losses(loss, made)
-    assert first > 0.7 and last < 0.5 * first
+    assert first > 0.6 and last < 0.5 * first
 
 
 def test_the_student_is_trained_at_the_engines_own_steps():
