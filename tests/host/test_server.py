@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,8 @@ def test_the_committed_object_info_is_that_of_the_host(object_info):
 
 
 def test_the_pack_loads_without_a_complaint_in_the_log(server, object_info, pack):
-    lines = [line for line in server.read_log().splitlines() if "histream" in line.lower()]
+    start, _, _ = server.read_log().partition("got prompt")  # what was refused later is no complaint about the pack
+    lines = [line for line in start.splitlines() if "histream" in line.lower()]
     assert not [line for line in lines if "fail" in line.lower() or "error" in line.lower()]
     ours = {node.define_schema().node_id for node in pack.part("nodes").NODES}
     assert {name for name in object_info if name.startswith("HiStream")} == ours
@@ -150,8 +152,11 @@ def test_the_long_video_has_the_prompts_of_its_timeline_and_two_more_when_they_a
 def test_a_video_begins_with_the_picture_that_the_first_frame_node_was_given(server, convert):
     """Seen to fail with a sampler whose `first_frame` is not linked."""
     assert server.run(shorten(convert(PICTURE), 21)).error == ""
-    made, picture = (sorted((server.folder / "output" / "video").glob(name)) for name in ("HiStream_*", "HiStream-p*"))
-    last, first = (list(read_frames(files[-1])) for files in (picture, made))
+    written = server.folder / "output" / "video"
+    made, picture = (
+        max(written.glob(name), key=lambda path: path.stat().st_mtime_ns) for name in ("HiStream_*", "HiStream-p*")
+    )
+    last, first = list(read_frames(picture)), list(read_frames(made))
     assert len(first) == 21
     assert np.abs(last[8].astype(float) - first[0]).mean() < 8
 
@@ -177,7 +182,9 @@ def test_a_run_is_extended_retried_resumed_and_listed(server, convert):
     assert probe(runs / "take_00003" / "video.mp4").num_frames == 21
     [text] = run.outputs[node_of(prompt, "PreviewAny")]["text"]
     listed = [line.split(",")[0] for line in text.splitlines() if "take" in line]
-    assert listed[1:] == ["histream/take_00002  finished 3/3 chunks", "histream/take_00003  stopped 2/2 chunks"]
+    # ComfyUI runs the list before or after what resumes the run.
+    assert listed[1:2] == ["histream/take_00002  finished 3/3 chunks"]
+    assert re.fullmatch(r"histream/take_00003  (stopped|finished) 2/2 chunks", listed[2]) and len(listed) == 3
 
 
 def segments(folder: Path) -> list[Path]:
