@@ -268,8 +268,10 @@ def test_previews_of_a_large_video_are_decoded_small_and_alone(pack, vae):
         return decode(latents)
 
     decoder.decode = decode
-    pictures = preview.stills(decoder, torch.randn(1, 16, 2, 34, 160))
+    latents = torch.randn(1, 16, 2, 34, 160)
+    pictures = preview.stills(decoder, latents)
     assert decoded == [(1, 16, 1, 14, 64)] * 2
+    assert pictures[1].tobytes() == preview.stills(decoder, latents[:, :, 1:])[0].tobytes()
     assert [picture.size for picture in pictures] == [(512, 112)] * 2
 
 
