@@ -35,10 +35,17 @@ LATEST = 8
 class TeacherForcing:
     """Noisy chunks of clean clips as rows of one pass, and what the student should answer."""
 
-    def __init__(self, network: Network, setting: Protocol, modes: Sequence[str], device: str) -> None:
+    def __init__(
+        self,
+        network: Network,
+        setting: Protocol,
+        modes: Sequence[str],
+        device: str,
+        context_noise: float = CONTEXT_NOISE,
+    ) -> None:
         if setting.chunk_frames != CHUNK:
             raise ValueError(f"preset {setting.preset} has chunks of {setting.chunk_frames} frames: train one with 3")
-        self.network, self.num_layers = network, network.config.num_layers
+        self.network, self.num_layers, self.context_noise = network, network.config.num_layers, context_noise
         self.grids = setting.grids()
         self.steps = {
             (scale, chunk): setting.steps(tuple(modes), scale, chunk) for scale in self.grids for chunk in (0, 1)
@@ -88,7 +95,7 @@ class TeacherForcing:
         first, first_flow, first_sigma = rows[0]
         if start:
             window = torch.stack([zero] if start == CHUNK else [zero, others[0]], dim=1)
-            window = window + CONTEXT_NOISE * rng.choices.random() * rng.normal(*window.shape)
+            window = window + self.context_noise * rng.choices.random() * rng.normal(*window.shape)
             later, later_flow, later_sigma = rows[1]
         else:
             window, later, later_flow, later_sigma = first[:, :0], first[:, :0], first_flow[:, :0], first_sigma[:, :0]
@@ -133,6 +140,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--high-share", type=float, default=0.5, help="part of the steps at HIGH")
     parser.add_argument("--first-share", type=float, default=0.0, help="part of the LOW steps on the first chunk alone")
     parser.add_argument("--first-share-high", type=float, default=0.0, help="likewise, of the steps at HIGH")
+    parser.add_argument(
+        "--context-noise", type=float, default=CONTEXT_NOISE, help="at most so much on the clean chunks"
+    )
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
@@ -142,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
     network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
     trainee = Trainee(network, args.lr, args.optimiser)
-    forcing = TeacherForcing(network, setting, args.modes, args.device)
+    forcing = TeacherForcing(network, setting, args.modes, args.device, args.context_noise)
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}
     fade = args.places > 1 and not args.noise_coupled
 
