@@ -63,6 +63,6 @@ def check_encoder(vae: nn.Module) -> None:
     """Refuse a VAE that is there for decoding alone. Raises ValueError."""
     if not hasattr(vae, "conv1"):
         raise ValueError(
-            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a first frame needs the Wan 2.1 VAE, "
-            "wan_2.1_vae.safetensors"
+            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a first frame needs the "
+            "Wan 2.1 VAE, wan_2.1_vae.safetensors"
         )
