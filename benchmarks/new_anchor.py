@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 from collections import Counter
-from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -62,11 +61,12 @@ def main() -> None:
     preset = find_preset(demo.PRESET)
     weights = Weights(demo.load_transformer(), demo.load_vae(), preset, device, torch.float32)
     plan = make_plan(preset, "histream", width=SIZE, height=SIZE, num_frames=3 * CHUNKS)
+    asked = draw_prompts(40, args.seed)
     pairs = [
         pair
-        for pair in combinations(draw_prompts(40, args.seed), 2)
+        for pair in zip(asked, asked[1:] + asked[:1], strict=True)
         if all(getattr(pair[0].combination, word) != getattr(pair[1].combination, word) for word in WORDS)
-    ][::7][: args.pairs]
+    ][: args.pairs]
     right, left = Counter(), Counter()
     for before, after in pairs:
         texts = [encoder.encode(asked.prompt) for asked in (before, after)]
@@ -80,7 +80,8 @@ def main() -> None:
                 seen = getattr(verdict, word)
                 right[arm, word] += seen == getattr(after.combination, word)
                 left[arm, word] += seen == getattr(before.combination, word)
-        sys.stderr.write(f"{before.prompt} | {after.prompt}\n")
+            shown = " ".join(str(getattr(verdict, word)) for word in WORDS)
+            sys.stderr.write(f"{before.prompt} | {after.prompt} | {arm}: {shown}\n")
     found = {arm: {word: {"second": right[arm, word], "first": left[arm, word]} for word in WORDS} for arm in ARMS}
     sys.stdout.write(json.dumps({"pairs": len(pairs), "seed": args.seed, "arms": found}, indent=1) + "\n")
 
