@@ -35,7 +35,8 @@ GROUPS = (
     "caches",
     "prompt_and_waits",
     "layer",
-    "decoding", "small_decoding",
+    "decoding",
+    "small_decoding",
     "graphs",
 )
 
