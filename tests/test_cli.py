@@ -243,7 +243,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(here, capsys):
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_where(here, weights):
-    program = f"import sys; sys.path.append({str(ROOT)!r}); from histream_core.cli import main; sys.exit(main())"
+    # A shell's background jobs, and so their children, ignore what Ctrl-C sends.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = (
+        f"{heard}; import sys; sys.path.append({str(ROOT)!r}); from histream_core.cli import main; sys.exit(main())"
+    )
     words = render_words(weights, "--size", "64x64", "--frames", "40001", "--out", "long.mp4")
     run = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
     while "chunk 3/" not in run.stderr.readline():
