@@ -246,7 +246,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_where(here, weights):
     # A shell's background jobs, and so their children, ignore what Ctrl-C sends.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = (
-        f"{heard}; import sys; sys.path.append({str(ROOT)!r}); from histream_core.cli import main; sys.exit(main())"
+        f"{heard}; import sys; sys.path.append({str(ROOT)!r}); from histream_core import cli; sys.exit(cli.main())"
     )
     words = render_words(weights, "--size", "64x64", "--frames", "40001", "--out", "long.mp4")
     run = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
