@@ -22,7 +22,6 @@ from histream_core import demo
 from histream_core.decode import to_frames
 from histream_core.evaluation.judge import judge
 from histream_core.evaluation.prompts import draw_prompts
-from histream_core.media import to_uint8
 from histream_core.noise import SeededNoise
 from histream_core.plan import Plan, make_plan, replay, with_anchors
 from histream_core.presets import find_preset
@@ -44,12 +43,12 @@ def make(weights: Weights, plan: Plan, seed: int, prompts: list[Prompt], given: 
 
 
 def last_frames(weights: Weights, latents: torch.Tensor):
-    """The last chunk's frames [F, H, W, 3], uint8, decoded from as far back as the VAE remembers."""
+    """The last chunk's frames [F, H, W, 3] in [0, 1], decoded from as far back as the VAE remembers."""
     decoder = open_decoder(weights)
     start = latents.shape[2] - 3
     first = max(0, start - decoder.memory_frames)
     decoder.warm_up(latents[:, :, first:start], start=first)
-    return to_uint8(to_frames(decoder.decode(latents[:, :, start:]))[0])
+    return to_frames(decoder.decode(latents[:, :, start:]))[0].numpy()
 
 
 def main() -> None:
