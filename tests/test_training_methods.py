@@ -19,7 +19,7 @@ from histream_core.stream import Prompt, Stream, make_caches
 from histream_core.wan import Denoiser, forward_chunk
 from histream_core.wan_model import WanConfig
 from training import repa
-from training.data import Bank, Clips, Drawing, Pairs, cell_weights, describe, place
+from training.data import Bank, Clips, Drawing, Pairs, Rollouts, cell_weights, describe, place
 from training.distill import Setting, matching_direction, matching_loss, regression_loss, stream_noise
 from training.dit_forward import flow
 from training.forward import Bidirectional, guided, hidden_state, run_block, solve, spread
@@ -286,6 +286,59 @@ def test_the_loss_of_rolled_out_videos_falls_and_noise_decides_the_place():
 
     first, last = last_losses(loss, made, steps=60)
     assert last < 0.8 * first
+
+
+@pytest.mark.parametrize(("frames", "grid"), [(range(3), 16), (range(9, 12), 16), (range(9, 12), 8)])
+def test_a_true_clip_catches_up_with_where_a_video_shows_it(frames, grid):
+    """Along the motion alone, under noise too. Seen to fail with the axes exchanged, and with both axes followed."""
+    data, rng = bank(painter.training_combinations()[::5]), Rng(0)
+    clips = data.draw(rng, 24, frames, Drawing(places=1, shape_groups=True), 8)
+    assert len({tuple(step) for step in data.steps[clips.index].tolist()}) > 2
+    away = replace(clips, roll=clips.roll + torch.tensor([6, 4]))
+    shown = data.at(away, frames).at((grid, grid)).latents
+    along = data.steps[clips.index].abs().flip(1) * torch.tensor([6, 4])
+    found = data.catch_up(clips, frames, shown + 0.1 * rng.normal(*shown.shape))
+    assert torch.equal(found % data.grid, (clips.roll + along) % data.grid)
+
+
+def rollouts(data: Bank) -> Rollouts:
+    """Videos of three chunks that show noise, and true clips that go on two cells further in every chunk."""
+    count = len(data.combinations)
+    latents = torch.randn(count, 16, 9, 8, 8, generator=torch.Generator().manual_seed(0))
+    rolls = torch.tensor([[0, 0], [2, 0], [4, 0]]).expand(count, -1, -1)
+    found = {"combinations": [list(painter.astuple(c)) for c in data.combinations], "latents": latents, "rolls": rolls}
+    return Rollouts(found, data)
+
+
+def test_rollouts_show_the_students_frames_and_ask_for_the_true_ones():
+    """Seen to fail with the roll of the first chunk for all, and of the chunk before."""
+    data = bank()
+    videos, frames = rollouts(data), [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    clips = videos.draw(Rng(0), 5, frames, Drawing(shape_groups=True))
+    assert torch.equal(clips.at((8, 8)).seen, videos.latents[clips.index])
+    true, _ = data.gather(clips.index, frames, clips.roll)
+    moved = [true[:, :, 3 * i : 3 * i + 3].roll(2 * i, dims=3) for i in range(3)]
+    assert torch.equal(clips.latents, torch.cat(moved, dim=2))
+    assert clips.tokens.shape[0] == 5 and clips.twin is not None
+
+
+def test_windows_show_rollouts_and_answers_are_true_clips():
+    """Seen to fail with true windows: then the flow of the later chunk cannot depend on what was seen."""
+    made, data = network(), bank()
+    forcing = TeacherForcing(made, Protocol(size=64), ("histream",), "cpu", context_noise=0.0)
+    clips = rollouts(data).draw(Rng(0), 4, forcing.frames(6), Drawing())
+    found = [forcing.loss(shown, 6, Scale.LOW, Rng(1)) for shown in (clips, replace(clips, seen=clips.latents))]
+    true = forcing.loss(replace(clips, seen=None), 6, Scale.LOW, Rng(1))
+    assert found[1] == true
+    assert found[0]["first low"] == true["first low"]
+    assert abs(found[0]["later low"] - true["later low"]) > 1e-4
+
+
+def test_rollouts_of_other_combinations_are_refused():
+    with pytest.raises(ValueError, match="not of this bank's combinations"):
+        replaced = bank(RED_CIRCLES[:2])
+        videos = rollouts(bank())
+        Rollouts({"combinations": [list(painter.astuple(c)) for c in videos.bank.combinations]}, replaced)
 
 
 def test_hidden_states_learn_what_is_where():

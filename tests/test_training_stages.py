@@ -21,12 +21,13 @@ from training import (
     loop,
     make_bank,
     make_pairs,
+    make_rollouts,
     train_student,
     train_teacher,
     train_vae,
 )
 from training.checkpoint import read
-from training.data import Bank, Pairs
+from training.data import Bank, Pairs, Rollouts
 from training.make_bank import encode_all
 
 SIZE = ("--size", "64")
@@ -54,6 +55,8 @@ def runs(tmp_path_factory, small_pictures):
     make_pairs.main(["--teacher", point(folder, "teacher"), "--bank", bank, "--out", str(folder / "pairs.pt"), *SIZE,
                      "--count", "3", "--batch", "2", "--ode-steps", "2"])  # fmt: skip
     train_student.main(student(folder))
+    make_rollouts.main(["--student", point(folder, "student"), "--bank", bank, "--out", str(folder / "rollouts.pt"),
+                        *SIZE, "--chunks", "3", "--batch", "2"])  # fmt: skip
     distill.main(distillation(folder))
     export.main(["--vae", vae, "--bank", bank, "--network", point(folder, "distill"), "--out", str(folder / "files")])
     return folder
@@ -76,6 +79,12 @@ def student(folder, out="student", steps=3):
     return ["--begin", point(folder, "teacher"), "--bank", str(folder / "bank.pt"), "--out", str(folder / out), *SIZE,
             "--pairs", str(folder / "pairs.pt"), "--steps", str(steps), "--batch", "1", "--noise-coupled",
             "--repa-weight", "0.5"]  # fmt: skip
+
+
+def corrected(folder, out="corrected", steps=3):
+    return ["--begin", point(folder, "student"), "--bank", str(folder / "bank.pt"), "--out", str(folder / out), *SIZE,
+            "--rollouts", str(folder / "rollouts.pt"), "--rollouts-share", "1", "--steps", str(steps), "--batch", "1",
+            "--shape-groups"]  # fmt: skip
 
 
 def distillation(folder, out="distill", steps=3):
@@ -105,8 +114,14 @@ def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
 
 @pytest.mark.parametrize(
     ("stage", "arguments"),
-    [(train_vae, vae), (train_teacher, teacher), (train_student, student), (distill, distillation)],
-    ids=lambda x: x.__name__.split(".")[-1],
+    [
+        (train_vae, vae),
+        (train_teacher, teacher),
+        (train_student, student),
+        (train_student, corrected),
+        (distill, distillation),
+    ],
+    ids=["vae", "teacher", "student", "corrected", "distill"],
 )
 def test_a_run_that_was_killed_continues_to_the_same_numbers(stage, arguments, runs, tmp_path, monkeypatch):
     """Seen to fail with the state of Python's generator, of torch's, or the momenta left out of the checkpoint."""
@@ -236,6 +251,18 @@ def test_held_out_combinations_are_refused_by_every_stage(runs, monkeypatch):
     monkeypatch.setattr(painter, "training_combinations", lambda: [HELD_OUT])
     with pytest.raises(painter.HeldOutError):
         make_bank.main(["--vae", point(runs, "vae"), "--out", str(runs / "other.pt")])
+
+
+def test_rollouts_are_a_video_of_each_combination_and_held_out_ones_are_refused(runs):
+    found, bank = read(runs / "rollouts.pt"), Bank.load(runs / "bank.pt")
+    count = len(bank.combinations)
+    assert found["latents"].shape == (count, 16, 9, 8, 8) and found["rolls"].shape == (count, 3, 2)
+    assert not found["rolls"][:, 0].any()
+    across = bank.steps.flip(1) == 0
+    assert not found["rolls"].permute(0, 2, 1)[across].any(), "the true clip follows along the motion alone"
+    assert len({tuple(video.flatten()[:4].tolist()) for video in found["latents"]}) == count
+    with pytest.raises(painter.HeldOutError):
+        Rollouts(found | {"combinations": [list(painter.astuple(HELD_OUT))]}, bank)
 
 
 def test_pairs_that_were_killed_go_on_to_the_same(runs, monkeypatch, tmp_path):

@@ -17,9 +17,14 @@ class Stateful(Protocol):
 
 def save(path: Path, state: dict, **parts: Stateful) -> None:
     """Write `state` (plain numbers and words) and the state dicts of `parts`."""
+    write(path, {"state": state, **{name: part.state_dict() for name, part in parts.items()}})
+
+
+def write(path: Path, found: dict) -> None:
+    """Write tensors, numbers and words, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    torch.save({"state": state, **{name: part.state_dict() for name, part in parts.items()}}, beside)
+    torch.save(found, beside)
     os.replace(beside, path)
 
 

@@ -63,6 +63,12 @@ class Clips:
     """LOW noise of the first frames that the clip grows out of, [B, C, T', g, g]; None where any noise will do."""
     twin: Tensor | None = None
     """The first clip of each clip's group, [B]: a group shares its noise. None: every clip has its own."""
+    index: Tensor | None = None
+    """Which of the bank's combinations each clip shows, [B]; None where it is not the bank's."""
+    roll: Tensor | None = None
+    """Cells that the bank's clip is rolled down and right by, [B, 2]."""
+    seen: Tensor | None = None
+    """What a window shows instead of `latents`, [B, C, T, g, g]; None: the same."""
 
     def shared(self, drawn: Tensor) -> Tensor:
         """Numbers drawn for every clip, [B, ...], such that a group has the same."""
@@ -71,7 +77,8 @@ class Clips:
     def at(self, grid: tuple[int, int]) -> "Clips":
         """The same clips on another grid, as the engine resizes."""
         geometry = None if self.geometry is None else resize(self.geometry, grid, "area")
-        return replace(self, latents=resize(self.latents, grid), geometry=geometry)
+        seen = None if self.seen is None else resize(self.seen, grid)
+        return replace(self, latents=resize(self.latents, grid), geometry=geometry, seen=seen)
 
 
 def check_training(combinations: Iterable[Combination]) -> None:
@@ -112,9 +119,9 @@ class Bank:
 
     def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing, low: int) -> Clips:
         """`count` clips of these latent frames; `low` is the LOW grid, on whose cells places lie."""
-        chosen, called, twin = self._choose(rng.choices, count, drawing)
+        chosen, called, twin = self.choose(rng.choices, count, drawing)
         index, twins = torch.tensor(chosen, device=self.device), torch.tensor(twin, device=self.device)
-        tokens = token_table([self.combinations[i].caption(name) for i, name in zip(chosen, called, strict=True)])
+        tokens = self.captions(chosen, called)
         noise, places = None, min(drawing.places, low)
         if drawing.noise_coupled:
             noise = rng.normal(count, CHANNELS, 3, low, low)[twins]
@@ -122,12 +129,19 @@ class Bank:
             roll = place(noise, resize(start, (low, low)), places)[twins]
         else:
             roll = rng.below(places, count, 2)[twins] * (low // places)
-        latents, geometry = self.gather(index, frames, roll * (self.grid // low))
-        return Clips(tokens.to(self.device), latents, geometry, noise, twins if drawing.shape_groups else None)
+        roll = roll * (self.grid // low)
+        latents, geometry = self.gather(index, frames, roll)
+        group = twins if drawing.shape_groups else None
+        return Clips(tokens, latents, geometry, noise, group, index, roll)
+
+    def at(self, clips: Clips, frames: Sequence[int]) -> Clips:
+        """The same clips at other latent frames."""
+        latents, geometry = self.gather(clips.index, frames, clips.roll)
+        return replace(clips, latents=latents, geometry=geometry)
 
     def gather(self, index: Tensor, frames: Sequence[int], roll: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, C, T, G, G] and geometry of combinations [B], rolled down and right by `roll` [B, 2] cells."""
-        times = torch.tensor(frames, device=self.device)
+        times = torch.tensor(frames, device=self.device, dtype=torch.long)
         held = times.clamp(max=BANK_FRAMES - 1)
         beyond = (times - held) * round(SPEED * PIXEL_FRAMES_PER_LATENT * self.grid)
         cells = torch.arange(self.grid, device=self.device)
@@ -138,7 +152,23 @@ class Bank:
         where = index[:, None, None, None], held[:, None, None], rows[..., None], columns[:, :, None]
         return tuple(x[where].permute(0, 4, 1, 2, 3) for x in (self.latents, self.geometry))
 
-    def _choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
+    def catch_up(self, clips: Clips, frames: Sequence[int], shown: Tensor) -> Tensor:
+        """The roll [B, 2] under which `clips` are where a video shows them, whose `frames` are `shown` [B, C, T, g, g].
+
+        Along the direction of motion alone: that is the one thing that a true clip may disagree about.
+        """
+        true = resize(self.at(clips, frames).latents, shown.shape[-2:])
+        cells = shown.shape[-1]
+        best = fit(shown, true).flatten(1).argmax(1)
+        moved = torch.stack([best // cells, best % cells], dim=1) * (self.grid // cells)
+        return clips.roll + moved * self.steps[clips.index].abs().flip(1)
+
+    def captions(self, chosen: Sequence[int], called: Sequence[str]) -> Tensor:
+        """Captions [B, L] of combinations, by the templates that they are called by."""
+        named = zip(chosen, called, strict=True)
+        return token_table([self.combinations[i].caption(name) for i, name in named]).to(self.device)
+
+    def choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
         """Combinations, what they are called, and which clip of the batch each shares its noise with."""
         chosen, called, twin = [], [], []
         while len(chosen) < count:
@@ -169,6 +199,40 @@ class Pairs:
         return Clips(self.tokens[index], latents, noise=noise)
 
 
+class Rollouts:
+    """Videos that the student made, with where the true clip goes on from what each chunk shows (`make_rollouts`)."""
+
+    def __init__(self, found: dict, bank: Bank) -> None:
+        """`found`: combinations, latents [N, C, T, g, g] and rolls [N, T / 3, 2], those of every chunk."""
+        check_training(Combination(*c) for c in found["combinations"])
+        if [list(astuple(c)) for c in bank.combinations] != found["combinations"]:
+            raise ValueError("the rollouts are not of this bank's combinations: make them with it")
+        self.bank, self.latents, self.rolls = bank, found["latents"].to(bank.device), found["rolls"].to(bank.device)
+
+    @classmethod
+    def load(cls, path: Path, bank: Bank) -> "Rollouts":
+        return cls(read(path), bank)
+
+    @property
+    def latest(self) -> int:
+        """The last chunk."""
+        return self.rolls.shape[1] - 1
+
+    def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing) -> Clips:
+        """True clips that go on from what the student made of these frames, which is what their windows show."""
+        chosen, called, twin = self.bank.choose(rng.choices, count, drawing)
+        index, twins = (torch.tensor(x, device=self.bank.device) for x in (chosen, twin))
+        tokens, times = self.bank.captions(chosen, called), torch.tensor(frames, device=self.bank.device)
+        seen = self.latents[index][:, :, times].float()
+        start = torch.zeros_like(self.rolls[index, 0])
+        parts = [
+            self.bank.gather(index, range(first, first + 3), self.rolls[index, first // 3] if first else start)
+            for first in frames[::3]
+        ]
+        latents, geometry = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+        return Clips(tokens, latents, geometry, None, twins if drawing.shape_groups else None, index, start, seen)
+
+
 def place(noise: Tensor, start: Tensor, places: int) -> Tensor:
     """The roll [B, 2] of clips `start` [B, C, T, g, g] that puts them where they grow out of `noise` of that shape.
 
@@ -176,11 +240,15 @@ def place(noise: Tensor, start: Tensor, places: int) -> Tensor:
     other, so the noise stays Gaussian; and a network that finds a faint picture in noise learns one place for one
     noise instead of the average of all places.
     """
-    template = start - start.mean((3, 4), keepdim=True)
-    fit = torch.fft.ifft2((torch.fft.fft2(noise) * torch.fft.fft2(template).conj()).sum((1, 2))).real
     step = noise.shape[-1] // places
-    best = fit[:, ::step, ::step].flatten(1).argmax(1)
+    best = fit(noise, start)[:, ::step, ::step].flatten(1).argmax(1)
     return torch.stack([best // places, best % places], dim=1) * step
+
+
+def fit(shown: Tensor, template: Tensor) -> Tensor:
+    """How well `template` fits `shown`, [B, C, T, g, g] both, where it is rolled down and right by every [B, g, g]."""
+    template = template - template.mean((3, 4), keepdim=True)
+    return torch.fft.ifft2((torch.fft.fft2(shown) * torch.fft.fft2(template).conj()).sum((1, 2))).real
 
 
 def describe(combination: Combination, grid: int, scale: float = 1.0) -> np.ndarray:

@@ -5,7 +5,6 @@ the preset and followed to the end at HIGH, as Dual-Resolution Caching does. A r
 """
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -19,7 +18,7 @@ from histream_core.schedule import Scale, warp
 from histream_core.stream import resize
 from training import loop, protocol
 from training.captions import template
-from training.checkpoint import read
+from training.checkpoint import read, write
 from training.data import CHANNELS, Bank
 from training.forward import Bidirectional, Flow, solve
 from training.network import begin
@@ -75,16 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, x in new.items():
             found[name] = torch.cat([found[name], x.cpu()]) if done else x.cpu()
         if time.monotonic() - saved >= loop.SAVE_EVERY or len(found["combinations"]) == args.count:
-            _write(args.out, found)
+            write(args.out, found)
             saved = time.monotonic()
             print(f"{len(found['combinations'])}/{args.count}", flush=True)
-
-
-def _write(path: Path, found: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    torch.save(found, beside)
-    os.replace(beside, path)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from training.rng import Rng
 class Rolled:
     """A video that the student made."""
 
-    estimates: Tensor
-    """Clean estimates of the chosen steps, one per trained chunk, [B, C, T, h, w] on the grid of those steps."""
+    estimates: Tensor | None
+    """Clean estimates of the chosen steps, one per trained chunk, [B, C, T, h, w] on the grid of those steps; None
+    where no step was chosen."""
     chunks: tuple[Tensor, ...]
     """What came out, [B, C, T, H, W] each; no gradient."""
 
@@ -91,7 +92,7 @@ def rollout(
     for _, step in zip(plan.chunks, chosen, strict=False):
         watched.chosen = step
         made.append(next(chunks))
-    return Rolled(torch.cat(watched.estimates, dim=2), tuple(made))
+    return Rolled(torch.cat(watched.estimates, dim=2) if watched.estimates else None, tuple(made))
 
 
 def until(plan: Plan, chosen: Sequence[Step | None]) -> Plan:

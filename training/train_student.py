@@ -2,7 +2,8 @@
 
 Teacher forcing: chunks at the noise levels that the engine will ask for, with clean chunks of the same clip in the
 window (`dit_forward`). With `--pairs` some clips are the teacher's own, together with the noise they came from
-(ODE pairs), so that a step from pure noise has one answer.
+(ODE pairs), so that a step from pure noise has one answer. With `--rollouts` windows show what a student made, and the
+true clip goes on from there.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from histream_core.presets import find_preset
 from histream_core.schedule import Scale
 from histream_core.stream import resize
 from training import loop, protocol, repa
-from training.data import CHANNELS, Bank, Clips, Drawing, Pairs, cell_weights
+from training.data import CHANNELS, Bank, Clips, Drawing, Pairs, Rollouts, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow
 from training.forward import hidden_state, spread
 from training.network import Network, Trainee, add_optimiser, begin
@@ -87,6 +88,7 @@ class TeacherForcing:
         """
         clips = clips.at(self.grids[scale])
         zero, *others = clips.latents.split(CHUNK, dim=2)
+        seen = (clips.latents if clips.seen is None else clips.seen).split(CHUNK, dim=2)
         where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))[: 2 if start else 1]
         rows = [
             self.rows(clean, scale, chunk, self.noise(clips, scale, chunk, frames, rng))
@@ -94,7 +96,7 @@ class TeacherForcing:
         ]
         first, first_flow, first_sigma = rows[0]
         if start:
-            window = torch.stack([zero] if start == CHUNK else [zero, others[0]], dim=1)
+            window = torch.stack(seen[: 1 if start == CHUNK else 2], dim=1)
             window = window + self.context_noise * rng.choices.random() * rng.normal(*window.shape)
             later, later_flow, later_sigma = rows[1]
         else:
@@ -136,6 +138,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bank", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, help="file of training.make_pairs")
     parser.add_argument("--pairs-share", type=float, default=0.5, help="part of the steps on pairs, where given")
+    parser.add_argument("--rollouts", type=Path, help="file of training.make_rollouts")
+    parser.add_argument("--rollouts-share", type=float, default=0.7, help="part of the steps on them, where given")
     parser.add_argument("--batch", type=int, default=2, help="clips at HIGH; LOW takes four times as many")
     parser.add_argument("--high-share", type=float, default=0.5, help="part of the steps at HIGH")
     parser.add_argument("--first-share", type=float, default=0.0, help="part of the LOW steps on the first chunk alone")
@@ -149,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
     bank = Bank.load(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
+    rollouts = Rollouts.load(args.rollouts, bank) if args.rollouts else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
     network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
     trainee = Trainee(network, args.lr, args.optimiser)
@@ -162,12 +167,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         share = args.first_share_high if high else args.first_share
         alone = share > 0 and rng.choices.random() < share
         use_pairs = pairs is not None and rng.choices.random() < args.pairs_share
-        latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else LATEST
+        use_rollouts = rollouts is not None and rng.choices.random() < args.rollouts_share
+        latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else rollouts.latest if use_rollouts else LATEST
         start = 0 if alone else CHUNK * rng.choices.randint(1, latest)
         if alone:  # a third of the rows, and no window: as much work as the others
             count *= FIRST_ALONE
         if use_pairs:
             clips = pairs.draw(rng, count, forcing.frames(start))
+        elif use_rollouts:
+            clips = rollouts.draw(rng, count, forcing.frames(start), drawing)
         else:
             clips = bank.draw(rng, count, forcing.frames(start), drawing, forcing.grids[Scale.LOW][0])
         with loop.autocast(args), hidden_state(network.model, repa.layer(network.model.num_layers)) as hidden:
