@@ -1,7 +1,7 @@
 """Node: what a run left is removed."""
 
 from ..histream_core.session import clean
-from . import host, run_folders
+from . import host_log, run_folders
 from .api import CATEGORY, io
 
 
@@ -36,5 +36,5 @@ class CleanRun(io.ComfyNode):
     def execute(cls, run, video=False):
         freed = clean(run_folders.exact_run(run), video=video)
         text = f"{run}: {freed / 1e6:.1f} MB are free again"
-        host.tell(text)
+        host_log.tell(text)
         return io.NodeOutput(text)

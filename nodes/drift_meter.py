@@ -1,6 +1,6 @@
 """Node: how the look of a video changes over time."""
 
-from . import host, host_drift
+from . import host_drift, host_log
 from .api import CATEGORY, io, ui
 
 
@@ -38,6 +38,6 @@ class DriftMeter(io.ComfyNode):
     def execute(cls, video, filename_prefix="drift/HiStream"):
         plot, text = host_drift.measure(video)
         path, subfolder = host_drift.write_plot(plot, filename_prefix)
-        host.tell(text)
+        host_log.tell(text)
         shown = ui.SavedImages([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(host_drift.to_image(plot), text, ui=shown)

@@ -24,9 +24,10 @@ from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
 from ..histream_core.speed import DEFAULTS, Speed
 from ..histream_core.taehv import is_taehv
 from ..histream_core.writers import open_writer
-from . import host
+from . import host_vae
 from .host_checks import check_finite
 from .host_images import empty_images
+from .host_preview import PREVIEW_PIXELS
 from .run_folders import new_file
 from .settings import VideoChoice
 
@@ -113,7 +114,7 @@ def _write_frames(made: Iterator[Tensor], writer, progress, images: Tensor | Non
             writer.write(frames)
             picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
             done = num_done + 1 + (writer.num_frames - 1) // 4  # the first latent frame is one pixel frame
-            progress.update_absolute(done, preview=("JPEG", picture, host.PREVIEW_PIXELS))
+            progress.update_absolute(done, preview=("JPEG", picture, PREVIEW_PIXELS))
 
 
 def crop_rows(frames: Tensor, rows: int) -> Tensor:
@@ -131,7 +132,7 @@ def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tenso
 def decode_frames(vae, latents: Tensor, speed: Speed = DEFAULTS) -> Iterator[Tensor]:
     """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], a few latent frames' at a time."""
     vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape, speed))
-    decoder = host.open_decoder(vae, speed, normalised=False)
+    decoder = host_vae.open_decoder(vae, speed, normalised=False)
     together = 1 if speed.vae_strips == "1" else STRIP_FRAMES
 
     def frames() -> Iterator[Tensor]:

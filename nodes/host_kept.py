@@ -21,9 +21,10 @@ from ..histream_core.session.video import chunks_on_disk, format_of, unfinished_
 from ..histream_core.session.whole_latent import map_latent, write_latent
 from ..histream_core.speed import Speed
 from ..histream_core.stream import Given, Stream
-from . import host
+from . import host, host_log, host_vae
 from .host_decode import decode_bytes
 from .host_preview import some_of
+from .host_run import HostRun
 from .host_summary import summary_of_run
 from .host_timeline import Timeline
 from .run_folders import name_of
@@ -60,12 +61,12 @@ class KeptRunSampler(host.ChunkSampler):
     def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
         return self.journal.manifest.plan
 
-    def make(self, run: host.HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
+    def make(self, run: HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
         journal, manifest, vae = self.journal, self.journal.manifest, self.vae
         missing = manifest.num_chunks - chunks_on_disk(journal.folder, manifest)
         rest = replay(manifest.plan, journal.finished)
         run.expect(rest, max(1, rest.num_steps() + missing))
-        decoder = host.open_decoder(vae, self.speed)
+        decoder = host_vae.open_decoder(vae, self.speed)
         texts = journal.texts()
 
         def make_session(progress: Progress, watch: Callable[[Progress], None]) -> Session:
@@ -128,12 +129,12 @@ def carry_on(
             kept = f"{journal.finished} of {manifest.num_chunks} chunks are kept in {name}"
             unfinished = unfinished_path(folder, manifest)
             seen = f" ({unfinished.name} shows them)" if unfinished.exists() else ""
-            host.warn(f"{kept}{seen}: press Run again with the same seed to go on, or use Resume Run")
+            host_log.warn(f"{kept}{seen}: press Run again with the same seed to go on, or use Resume Run")
         raise
     path = video_path(folder, manifest)
     line = f"{name}/{path.name}: {describe(reports[0])}"
     logging.getLogger("histream").info(line)
-    host.tell(line)
+    host_log.tell(line)
     summary = summary_of_run(f"{name}/{path.name}", manifest, reports[0], runs[0])
     return KeptVideo(name, path, format_of(manifest.settings), latent, summary)
 

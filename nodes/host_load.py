@@ -11,7 +11,7 @@ from ..histream_core import demo
 from ..histream_core.checkpoint import check, guess_preset, read_checkpoint
 from ..histream_core.demo.text import VOCABULARY, DemoTextEncoder, token_table
 from ..histream_core.presets import PRESETS
-from . import host
+from . import host, host_log
 from .settings import ModelSettings
 
 WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -29,7 +29,7 @@ def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "def
     preset = preset or guess_preset(checkpoint)
     model = to_model(dict(checkpoint.state_dict), dict(checkpoint.metadata), options)
     if PRESETS[preset].note:
-        host.warn(f"preset {preset} ({PRESETS[preset].label}): {PRESETS[preset].note}")
+        host_log.warn(f"preset {preset} ({PRESETS[preset].label}): {PRESETS[preset].note}")
     return host.attach(model, ModelSettings(preset=preset))
 
 
@@ -57,7 +57,7 @@ class DemoTokenizer:
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, Tensor]:
         unknown = DemoTextEncoder.unknown(text)
         if unknown:
-            host.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}")
+            host_log.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}")
         return {DEMO_TOKENS: token_table([text])}
 
     def state_dict(self) -> dict:

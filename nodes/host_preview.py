@@ -15,6 +15,7 @@ from ..histream_core.decode import to_frames
 from ..histream_core.decoders import Decoder, open_decoder
 from ..histream_core.plan import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
 from ..histream_core.stream import resize
+from . import host_log, host_vae
 
 PREVIEW_PIXELS = 512
 PREVIEW_CELLS = PREVIEW_PIXELS // PIXELS_PER_CELL
@@ -74,3 +75,21 @@ def guesser(model) -> Previewer | None:
     if previewer is None:
         return None
     return lambda clean: [previewer.decode_latent_to_preview(frame) for frame in clean[:1].split(1, dim=2)]
+
+
+def chunk_previewer(model, vae=None) -> Previewer | None:
+    """What makes pictures of a finished chunk.
+
+    True colours where a VAE is given or a TAEHV lies in the host's vae_approx folder, else a guess.
+    """
+    if vae is not None:
+        decoder = host_vae.open_decoder(vae, normalised=False)
+        return lambda clean: stills(decoder, model.model.process_latent_out(clean[:1].float()).to(vae.device))
+    try:
+        small = small_decoder(model.load_device)
+    except ValueError as error:
+        host_log.warn(f"previews are a guess: {error}")
+        small = None
+    if small is None:
+        return guesser(model)
+    return lambda clean: stills(small, clean[:1].float().to(model.load_device))

@@ -35,7 +35,7 @@ from ..histream_core.session.manifest import differences
 from ..histream_core.session.video import check_room, chunks_on_disk, usual_output, video_path
 from ..histream_core.speed import Speed
 from ..histream_core.timeline import Cue
-from . import host
+from . import host, host_log
 from .host_checks import check_latent, check_model
 from .host_decode import check_vae, video_size
 from .host_fingerprint import fingerprints
@@ -106,7 +106,7 @@ def go_on(model, vae, name: str, speed: Speed | None = None) -> Journal:
         journal.close()
         raise
     for note in notes(journal, now):
-        host.warn(note)
+        host_log.warn(note)
     return journal
 
 
@@ -177,7 +177,7 @@ def told(
     timeline = timeline_of(positive) or Timeline((Cue(0.0, words),), (positive,))
     found = placed(timeline, plan, fps, first_chunk)
     for line in found.lines if len(found.chunks) > 1 else ():
-        host.say(line)
+        host_log.say(line)
     parts = found.stretches(1, model.model.diffusion_model.text_dim, before)
     return found, sections_of(parts, first_chunk), [part.text for part in parts]
 
@@ -258,9 +258,11 @@ def open_or_make(
         for folder in reversed(numbered_runs(name)):
             if is_same(folder, manifest, base):
                 journal = resume(folder)
-                host.warn(f"{name_of(folder)} is this very run, {journal.finished} chunks of it are there: it goes on")
+                host_log.warn(
+                    f"{name_of(folder)} is this very run, {journal.finished} chunks of it are there: it goes on"
+                )
                 for note in notes(journal, manifest):
-                    host.warn(note)
+                    host_log.warn(note)
                 return journal
     return make(new)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..histream_core.attention import Attention, is_hopper
 from ..histream_core.kernels import Kernels, choose_kernels
 from ..histream_core.speed import Speed
+from . import host_log
 
 
 def kernels_for(speed: Speed, model, attend: Attention) -> Kernels:
@@ -43,6 +44,12 @@ def compiled_as_asked(kernels: Kernels, model) -> Kernels:
     compiler = {name: asked[name] for name in ("backend", "mode", "options") if asked.get(name)}
     in_use = {**kernels.in_use, "compile": f"{asked['backend']}, as a node on the MODEL says"}
     return replace(kernels, compiler=compiler, in_use=in_use)
+
+
+def say_kernels(kernels: Kernels) -> None:
+    """What a run computes with, in the host's log: once for each run."""
+    chosen = ", ".join(f"{name} {words}" for name, words in kernels.in_use.items())
+    host_log.say(f"computing with {chosen}")
 
 
 def in_use(speed: Speed, model) -> dict[str, str]:

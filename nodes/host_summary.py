@@ -9,10 +9,11 @@ from ..histream_core.render import Progress
 from ..histream_core.session import Manifest
 from ..histream_core.session.video import cut_sections
 from ..histream_core.timeline import clock
-from . import host
+from .host import ChunkSampler
+from .host_run import HostRun
 
 
-def summary_of_latent(sampler: host.ChunkSampler, run: host.HostRun, seed: int) -> str:
+def summary_of_latent(sampler: ChunkSampler, run: HostRun, seed: int) -> str:
     """Of a run that made a LATENT alone."""
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom steps" if sampler.steps.table.strip() else f"mode {sampler.steps.mode}"
@@ -26,7 +27,7 @@ def summary_of_latent(sampler: host.ChunkSampler, run: host.HostRun, seed: int) 
     return "\n".join([*lines, *run.told, *computed_with(run)])
 
 
-def summary_of_run(name: str, manifest: Manifest, made: Progress, run: host.HostRun) -> str:
+def summary_of_run(name: str, manifest: Manifest, made: Progress, run: HostRun) -> str:
     """Of a run that is kept; `made` is what this attempt took."""
     settings, seeds = manifest.settings, ", ".join(str(seed.seed) for seed in manifest.seeds)
     lines = [
@@ -68,6 +69,6 @@ def taken(made: Progress) -> Iterator[str]:
     )
 
 
-def computed_with(run: host.HostRun) -> Iterator[str]:
+def computed_with(run: HostRun) -> Iterator[str]:
     yield ", ".join(f"{name} {words}" for name, words in run.kernels.in_use.items())
     yield f"keys and values {run.kv_bytes / GB:.2f} GB ({run.kv})"

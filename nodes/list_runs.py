@@ -1,6 +1,6 @@
 """Node: which runs there are."""
 
-from . import host, run_folders
+from . import host_log, run_folders
 from .api import CATEGORY, io
 
 
@@ -35,5 +35,5 @@ class ListRuns(io.ComfyNode):
     @classmethod
     def execute(cls, folder, run=None):
         text = run_folders.list_text(folder)
-        host.tell(text)
+        host_log.tell(text)
         return io.NodeOutput(text)

@@ -1,7 +1,7 @@
 """Node: what a video would take, and which settings it runs with, before anything is computed."""
 
 from ..histream_core.speed import DEFAULTS
-from . import host, host_decode, host_memory, host_runs
+from . import host_decode, host_log, host_memory, host_runs
 from .anchor_window_sampler import FROM_PRESET, chunk_sampler, window_inputs
 from .api import CATEGORY, Schedule, VideoOutput, io, ui
 from .api import Speed as SpeedSocket
@@ -66,5 +66,5 @@ class MemoryPlan(io.ComfyNode):
         cost = host_memory.cost_of(model, vae, plan, batch=samples.shape[0], speed=speed or DEFAULTS)
         settings = output and host_runs.settings_of(output, plan, preset="", mode="")
         text = host_memory.plan_text(model, cost, settings)
-        host.tell(text)
+        host_log.tell(text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))

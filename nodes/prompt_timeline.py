@@ -4,7 +4,7 @@ from ..histream_core.timeline import CHANGES, Change, Cue, parse_timeline
 from . import host, host_graph, host_timeline
 from .api import CATEGORY, io, ui
 from .host_timeline import Timeline
-from .settings import StepChoice
+from .settings import ModelSettings, StepChoice
 
 EXAMPLE = """[00:00-00:02] a red circle moves right on a blue background
 [00:02-00:04, blend 2] a green square moves left on a blue background
@@ -86,7 +86,7 @@ class PromptTimeline(io.ComfyNode):
         cues = parse_timeline(timeline, Change(change, blend_chunks, new_anchor))
         positives = tuple(clip.encode_from_tokens_scheduled(clip.tokenize(cue.prompt)) for cue in cues)
         told = Timeline(cues, positives)
-        preset, _ = StepChoice().resolve(host.model_settings(model) if model else host.ModelSettings())
+        preset, _ = StepChoice().resolve(host.model_settings(model) if model else ModelSettings())
         lines = "\n".join(host_timeline.look(told, preset))
         return io.NodeOutput(host_timeline.with_timeline(told), lines, ui=ui.PreviewText(lines))
 

@@ -1,7 +1,7 @@
 """Node: ranges of pictures that come back from an upscaler become one video."""
 
 from ..histream_core.formats import FORMATS, find_format
-from . import host, host_frames, host_graph, kept_video
+from . import host_frames, host_graph, host_log, kept_video
 from .api import CATEGORY, Range, blocked, io, ui
 
 FILE_FORMATS = tuple(dict.fromkeys(known.name for known in FORMATS if not known.is_sequence))
@@ -54,7 +54,7 @@ class RangesToVideo(io.ComfyNode):
         tags = host_graph.tags_of(cls.hidden)
         video, missing = host_frames.write_pictures(images, range, name, find_format(format), tags)
         text = host_frames.progress_of(range, video, missing)
-        host.tell(text)
+        host_log.tell(text)
         shown = ui.PreviewText(text).as_dict()
         if missing:
             return io.NodeOutput(blocked(None), ui=shown)

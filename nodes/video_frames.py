@@ -1,6 +1,6 @@
 """Node: one range of a video as pictures, for nodes that take an IMAGE."""
 
-from . import host, host_frames, kept_video
+from . import host_frames, host_log, kept_video
 from .api import CATEGORY, Range, io
 
 
@@ -65,7 +65,7 @@ class VideoFrames(io.ComfyNode):
         images, part = host_frames.read_range(
             video, range_index, size=range_frames, overlap=overlap, limit_gib=image_limit_gib
         )
-        host.tell(
+        host_log.tell(
             f"range {part.index + 1} of {part.num_ranges}: "
             f"frames {part.frames.start} to {part.frames.stop - 1} of {part.num_frames}"
         )

@@ -32,7 +32,7 @@ def test_the_frames_are_those_of_the_hosts_own_decode(decode, vae, filled, outpu
 
 def test_on_a_cpu_the_same_weights_decode_in_faster_modules_and_exist_once(pack, vae):
     """Seen to fail when the weights are copied."""
-    ours, theirs = pack.part("nodes.host").vae_module(vae), vae.first_stage_model
+    ours, theirs = pack.part("nodes.host_vae").vae_module(vae), vae.first_stage_model
     assert ours is not theirs
     wanted = {key: value.data_ptr() for key, value in theirs.state_dict().items()}
     assert {key: value.data_ptr() for key, value in ours.state_dict().items()} == wanted
@@ -40,7 +40,7 @@ def test_on_a_cpu_the_same_weights_decode_in_faster_modules_and_exist_once(pack,
 
 def test_where_weights_are_not_plain_the_hosts_modules_decode(pack, decode, vae, filled, output, monkeypatch):
     """On a graphics card the host moves and casts them, so its own modules must be called."""
-    monkeypatch.setattr(pack.part("nodes.host"), "vae_module", lambda vae: vae.first_stage_model)
+    monkeypatch.setattr(pack.part("nodes.host_vae"), "vae_module", lambda vae: vae.first_stage_model)
     _, images = decode(filled, vae, "a/b", images=True).result
     torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
 
@@ -51,7 +51,7 @@ def test_kernels_without_a_past_are_2d_in_the_hosts_modules_too(pack, decode, va
     module = vae.first_stage_model
     kernels = part.causal_kernels(module.decoder.upsamples[8:])
     before = [kernel.weight.clone() for kernel in kernels]
-    monkeypatch.setattr(pack.part("nodes.host"), "vae_module", lambda vae: module)
+    monkeypatch.setattr(pack.part("nodes.host_vae"), "vae_module", lambda vae: module)
     full, size = part.vae_cache_bytes(module, 48, 64), filled["samples"].shape
     needed = pack.part("nodes.host_decode").decode_bytes(vae, size)
     try:

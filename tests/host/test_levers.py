@@ -22,7 +22,7 @@ def core_video(pack, model, positive, shape, levers):
     )
     choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
     plan, module = settings.plan_for(*choices, shape, levers=levers), model.model.diffusion_model
-    caches = stream.make_caches(plan, **pack.part("nodes.host").model_sizes(module))
+    caches = stream.make_caches(plan, **pack.part("nodes.host_caches").model_sizes(module))
     noise, prompts = pack.part("histream_core.noise").SeededNoise(3), [stream.Prompt(wan.Text(positive[0][0]))]
     chunks = stream.Stream(plan, wan.Denoiser(module), caches, noise, prompts).chunks()
     return model.model.process_latent_out(torch.cat(list(chunks), dim=2))

@@ -12,8 +12,8 @@ from wrong_values import KEPT, WRONG, WRONG_FOR_THE_HOST, graph
 def refused(pack, sample, load_wan, positive, latent):
     """Expect a refusal that says `said`; afterwards the sampler still works."""
     ran = []
-    host = pack.part("nodes.host")
-    forward = host.HostRun.forward
+    host_run = pack.part("nodes.host_run")
+    forward = host_run.HostRun.forward
 
     def check(said, model=None, conditioning=None, wanted=None, schedule=None):
         with pytest.raises(ValueError, match=said) as error:
@@ -21,9 +21,9 @@ def refused(pack, sample, load_wan, positive, latent):
         assert "\n" not in str(error.value)
         assert torch.isfinite(sample(load_wan(), positive, latent(3))).all()
 
-    host.HostRun.forward = lambda self, *args, **kwargs: ran.append(1) or forward(self, *args, **kwargs)
+    host_run.HostRun.forward = lambda self, *args, **kwargs: ran.append(1) or forward(self, *args, **kwargs)
     yield check
-    host.HostRun.forward = forward
+    host_run.HostRun.forward = forward
 
 
 def test_sizes_that_do_not_fit_two_resolutions_name_sizes_that_do(refused, latent):

@@ -56,8 +56,8 @@ def stop(monkeypatch):
     from_here = []
 
     def at(pack, call):
-        host = pack.part("nodes.host")
-        denoise = host.HostRun.denoise
+        host_run = pack.part("nodes.host_run")
+        denoise = host_run.HostRun.denoise
 
         def count(self, *args):
             from_here.append(1)
@@ -65,7 +65,7 @@ def stop(monkeypatch):
                 mm.interrupt_current_processing()
             return denoise(self, *args)
 
-        monkeypatch.setattr(host.HostRun, "denoise", count)
+        monkeypatch.setattr(host_run.HostRun, "denoise", count)
         return mm.InterruptProcessingException
 
     return at
@@ -108,7 +108,7 @@ def test_a_kept_run_says_how_far_it_is_and_what_it_was(pack, nodes, keep, load_w
     with monkeypatch.context(), pytest.raises(stop(pack, 9)):
         keep(format="h264-mp4")
     monkeypatch.undo()
-    monkeypatch.setattr(pack.part("nodes.host"), "tell", told.append)
+    monkeypatch.setattr(pack.part("nodes.host_log"), "tell", told.append)
     progress.clear()
     *_, summary = nodes.resume_run(load_wan(), vae, "shots/run").result
     assert told[0] == "taking up 1 finished chunks, 9 of 49 frames"
@@ -194,14 +194,14 @@ def test_a_snapshot_on_cancel_spares_the_clean_passes(pack, nodes, keep, load_wa
     monkeypatch.undo()
     assert list((nodes.output / "shots/run_00001/snapshots").iterdir())
     calls = []
-    host = pack.part("nodes.host")
-    denoise = host.HostRun.denoise
+    host_run = pack.part("nodes.host_run")
+    denoise = host_run.HostRun.denoise
 
     def note(self, latent, step, cache, text):
         calls.append(step.sigma)
         return denoise(self, latent, step, cache, text)
 
-    monkeypatch.setattr(host.HostRun, "denoise", note)
+    monkeypatch.setattr(host_run.HostRun, "denoise", note)
     run = nodes.resume_run(load_wan(), vae, "shots/run").result[2]
     assert calls.count(0.0) <= 4
     whole = files(nodes.output / "whole/run_00001")
@@ -245,7 +245,7 @@ def test_a_branch_without_changes_writes_another_format_and_samples_nothing(
 ):
     keep()
     [choice] = nodes.video_output("shots/edit", "prores-422hq").result
-    monkeypatch.setattr(pack.part("nodes.host").HostRun, "denoise", None)
+    monkeypatch.setattr(pack.part("nodes.host_run").HostRun, "denoise", None)
     _, video, run, _ = nodes.branch_run(load_wan(), vae, "shots/run", output=choice).result
     assert run == "shots/edit_00001"
     info = probe(video.get_stream_source())

@@ -183,7 +183,7 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
     import comfy.sampler_helpers
     import comfy.samplers
 
-    host, settings = pack.part("nodes.host"), pack.part("nodes.settings")
+    host, host_caches, settings = (pack.part(f"nodes.{name}") for name in ("host", "host_caches", "settings"))
     asked = []
     estimate = comfy.sampler_helpers.estimate_memory
     monkeypatch.setattr(
@@ -194,8 +194,8 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
     window = settings.WindowChoice(local_frames=40)  # large enough to tell the tiers apart
     sampler = host.ChunkSampler(settings.ModelSettings(kv=kv), settings.StepChoice(), window)
     made = []
-    make_caches = host.make_caches
-    monkeypatch.setattr(host, "make_caches", lambda *a, **k: made.append(make_caches(*a, **k)) or made[-1])
+    make_caches = host_caches.make_caches
+    monkeypatch.setattr(host_caches, "make_caches", lambda *a, **k: made.append(make_caches(*a, **k)) or made[-1])
     if twin:
         guider = comfy.samplers.CFGGuider(host.attach(load_wan(), settings.ModelSettings()))
         guider.inner_set_conds({"positive": positive})
@@ -218,19 +218,19 @@ def test_room_for_the_caches_is_not_made_by_unloading_the_model_itself(
     """Seen to fail when free_memory is not told what to keep."""
     import comfy.model_management as mm
 
-    host = pack.part("nodes.host")
+    host_run = pack.part("nodes.host_run")
     other = load_wan()
     mm.load_models_gpu([other])
     loaded = []
-    denoise = host.HostRun.denoise
+    denoise = host_run.HostRun.denoise
 
     def look(run, *args):
         loaded.append([known.model for known in mm.current_loaded_models])
         assert run.guider.model_patcher in loaded[-1]
         return denoise(run, *args)
 
-    monkeypatch.setattr(host.HostRun, "denoise", look)
-    monkeypatch.setattr(host, "kv_bytes", lambda *args, **sizes: 2**60)
+    monkeypatch.setattr(host_run.HostRun, "denoise", look)
+    monkeypatch.setattr(host_run, "kv_bytes", lambda *args, **sizes: 2**60)
     sample(load_wan(), positive, latent(3))
     assert other not in loaded[-1]
 
@@ -241,17 +241,17 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
 
     sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
     loaded = []
-    denoise = pack.part("nodes.host").HostRun.denoise
+    denoise = pack.part("nodes.host_run").HostRun.denoise
 
     def look(*args):
         loaded.append(any(known.model is vae.patcher for known in mm.current_loaded_models))
         return denoise(*args)
 
-    pack.part("nodes.host").HostRun.denoise = look
+    pack.part("nodes.host_run").HostRun.denoise = look
     try:
         made = sampler.execute(load_wan(), positive, latent(3), 3, vae=vae).result[0]["samples"]
     finally:
-        pack.part("nodes.host").HostRun.denoise = denoise
+        pack.part("nodes.host_run").HostRun.denoise = denoise
     wanted = vae.decode(made[:, :, 2:3])[0, 0].mul(255)
     shown = torch.frombuffer(bytearray(progress[-1][2][1].tobytes()), dtype=torch.uint8).view(64, 64, 3)
     assert (shown - wanted).abs().max() < 1.01
@@ -260,8 +260,8 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
 
 def test_previews_of_a_large_video_are_decoded_small_and_alone(pack, vae):
     """1080p decoded whole for a preview takes gigabytes. Seen to fail without the resize, and without the reset."""
-    host, preview = pack.part("nodes.host"), pack.part("nodes.host_preview")
-    decoder, decoded = host.open_decoder(vae, normalised=False), []
+    host_vae, preview = pack.part("nodes.host_vae"), pack.part("nodes.host_preview")
+    decoder, decoded = host_vae.open_decoder(vae, normalised=False), []
 
     def decode(latents, decode=decoder.decode):
         decoded.append(tuple(latents.shape))
@@ -333,11 +333,11 @@ def small_file(comfyui, tmp_path):
 
 def test_the_line_goes_to_the_page_that_runs_the_graph_and_to_no_other(pack, monkeypatch):
     """Seen to fail without the client's id: every open page showed it at its node of that number."""
-    host, sent = pack.part("nodes.host"), []
+    log, sent = pack.part("nodes.host_log"), []
     page = SimpleNamespace(client_id="mine", send_progress_text=lambda *args: sent.append(args))
-    monkeypatch.setattr(host.server.PromptServer, "instance", page, raising=False)
-    monkeypatch.setattr(host, "get_executing_context", lambda: SimpleNamespace(node_id="6"))
-    host.tell("chunk 1 of 3")
+    monkeypatch.setattr(log.server.PromptServer, "instance", page, raising=False)
+    monkeypatch.setattr(log, "get_executing_context", lambda: SimpleNamespace(node_id="6"))
+    log.tell("chunk 1 of 3")
     assert sent == [("chunk 1 of 3", "6", "mine")]
 
 
@@ -345,7 +345,7 @@ def test_the_line_goes_to_the_page_that_runs_the_graph_and_to_no_other(pack, mon
 def told(pack, monkeypatch):
     """The lines under the node."""
     lines = []
-    monkeypatch.setattr(pack.part("nodes.host"), "tell", lines.append)
+    monkeypatch.setattr(pack.part("nodes.host_log"), "tell", lines.append)
     return lines
 
 
