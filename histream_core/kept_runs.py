@@ -29,7 +29,7 @@ from .session import (
 )
 from .session.video import chunks_on_disk, first_frame, join_finished, join_video, open_video, write_cuts
 from .stream import Given, Prompt, Stream
-from .timeline import Stretch
+from .timeline import Stretch, shares_of
 from .wan import Text
 from .writing import BackgroundWriter
 
@@ -185,9 +185,10 @@ def begin(journal: Journal, first: int) -> Progress:
 
 def prompts_of(manifest: Manifest, texts: Sequence[Tensor], *, device: torch.device) -> list[Prompt]:
     """The prompts of a run's sections; `texts` are their embeddings [B, tokens, channels]."""
+    shares = shares_of([section.blended for section in manifest.sections])
     return [
-        Prompt(Text(text.to(device)), section.first_chunk, section.recache)
-        for section, text in zip(manifest.sections, texts, strict=True)
+        Prompt(Text(text.to(device)), section.first_chunk, section.recache, share)
+        for section, text, share in zip(manifest.sections, texts, shares, strict=True)
     ]
 
 

@@ -58,6 +58,8 @@ class Prompt:
     text: Text
     first_chunk: int = 0
     recache: bool = False
+    share: float = 1.0
+    """How much of the text is that of the prompt; less within a blend, which goes over from the one before."""
 
 
 def blend_prompts(
@@ -70,7 +72,8 @@ def blend_prompts(
     if num_chunks < 1:
         raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
     between = slerp if spherical else torch.lerp
-    return tuple(Prompt(Text(between(old, new, (i + 1) / num_chunks)), first_chunk + i) for i in range(num_chunks))
+    shares = [(i + 1) / num_chunks for i in range(num_chunks)]
+    return tuple(Prompt(Text(between(old, new, w)), first_chunk + i, share=w) for i, w in enumerate(shares))
 
 
 def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
@@ -249,11 +252,17 @@ class Stream:
         return clean
 
     def _match(self, chunk: Chunk, prompt: Prompt, clean: Tensor) -> Tensor:
-        """A finished chunk with the statistics of its prompt's first one, as far as the plan says."""
-        if self._anchor is None or self._anchor[0] != prompt.first_chunk:
-            self._anchor = prompt.first_chunk, statistics_of(clean)
+        """A finished chunk with the statistics of its prompt's first one, as far as the plan says.
+
+        A blend keeps those of the prompt before, and lets go of them as it goes over into its own.
+        """
+        whole = [other.first_chunk for other in self.prompts if other.share == 1]
+        first = max((start for start in whole if start <= chunk.index), default=0)
+        if self._anchor is None or self._anchor[0] != first:
+            self._anchor = first, statistics_of(clean)
         elif chunk.steps:
-            clean = match(clean, self._anchor[1], self.plan.anchor_match)
+            share = 1 - prompt.share if prompt.share < 1 else 1
+            clean = match(clean, self._anchor[1], self.plan.anchor_match * share)
         return clean
 
     def _remember(self, chunk: Chunk, clean: Tensor) -> None:

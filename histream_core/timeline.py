@@ -211,7 +211,21 @@ def new_anchors(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[
 
 def prompts_for(stretches: Sequence[Stretch], device: torch.device | str = "cpu") -> list[Prompt]:
     """The prompts of a `Stream`."""
-    return [Prompt(Text(stretch.text.to(device)), stretch.first_chunk, stretch.recache) for stretch in stretches]
+    shares = shares_of([stretch.blended for stretch in stretches])
+    return [
+        Prompt(Text(stretch.text.to(device)), stretch.first_chunk, stretch.recache, share)
+        for stretch, share in zip(stretches, shares, strict=True)
+    ]
+
+
+def shares_of(blended: Sequence[bool]) -> list[float]:
+    """How much of each text is the new prompt; `blended` says which ones go on with the change of the one before.
+
+    A change at once is a blend of one step.
+    """
+    starts = [index for index, goes_on in enumerate(blended) if not goes_on]
+    changes = pairwise((*starts, len(blended)))
+    return [(step + 1) / (stop - start) for start, stop in changes for step in range(stop - start)]
 
 
 def _parse_cue(head: str, prompt: str, change: Change, where: str) -> Cue:

@@ -9,10 +9,12 @@ from tiny_runs import Run, begin, finish, manifest, plan, same, section
 
 from histream_core.anchor_match import match, statistics_of
 from histream_core.cli import main
+from histream_core.kept_runs import prompts_of, sections_of
 from histream_core.plan import lengthen
 from histream_core.session import Snapshots, branch, branched, extend, resume, start
 from histream_core.session.manifest import differences, from_json, recipes, to_json
-from histream_core.stream import Prompt
+from histream_core.stream import Prompt, blend_prompts
+from histream_core.timeline import Change, Cue, prompts_for, stretch_out
 
 NO_FRAMES = {"decoder": False}
 
@@ -76,6 +78,31 @@ def test_a_new_prompt_has_colours_of_its_own():
     assert distance(chunks[2], chunks[0]) > 1e-2
     assert distance(chunks[1], chunks[0]) < 1e-4
     assert max(distance(chunk, chunks[2]) for chunk in chunks[3:]) < 1e-4
+
+
+def test_a_blend_keeps_one_anchor_until_it_has_gone_over():
+    """Seen to fail with an anchor for each step of the blend, and with one that is held as fast in all of them."""
+    a_plan = tiny.plan(num_frames=18, anchor_match=0.9)
+    blend = blend_prompts(*(tiny.text(seed).context for seed in range(2)), first_chunk=1, num_chunks=3)
+    run = tiny.stream(a_plan, prompts=[Prompt(tiny.text(0)), *blend])
+    free, generate = [], run._generate
+    run._generate = lambda *args: free.append(generate(*args)) or free[-1]
+    chunks = list(run.chunks())
+    old, new = statistics_of(chunks[0]), statistics_of(chunks[3])
+    for index, anchor, weight in ((1, old, 0.6), (2, old, 0.3), (4, new, 0.9)):
+        assert torch.allclose(chunks[index], match(free[index], anchor, weight), atol=1e-5)
+    assert torch.equal(chunks[3], free[3])
+
+
+def test_a_kept_run_with_a_blend_knows_how_far_it_has_come():
+    """As a run that is not kept does. Seen to fail where either forgets it."""
+    cues = [Cue(0, "a cat"), Cue(1, "a dog", Change("blend", 4)), Cue(4, "a cat"), Cue(5, "a dog", Change("blend", 2))]
+    texts = [tiny.text(seed).context for seed in range(4)]
+    stretches = stretch_out(cues, texts, [0, 1, 5, 6])
+    a_run = replace(matched(30), sections=sections_of(stretches))
+    kept = prompts_of(a_run, [stretch.text for stretch in stretches], device="cpu")
+    for prompts in (kept, prompts_for(stretches)):
+        assert [prompt.share for prompt in prompts] == [1, 0.25, 0.5, 0.75, 1, 1, 0.5, 1]
 
 
 def test_a_given_chunk_is_left_as_it_is_and_others_follow_it():
