@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import CheckpointError, cast, read_checkpoint
-from .weight_file import open_weights, write_safetensors
+from .checkpoint import read_checkpoint
+from .loading import cast
+from .weight_file import CheckpointError, open_weights, write_safetensors
 
 MAX_TOKENS = 512
 """What Wan was trained on: shorter prompts are filled up with zeros, which the model attends to."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..histream_core import demo
-from ..histream_core.checkpoint import check, guess_preset, read_checkpoint
+from ..histream_core.checkpoint import check, read_checkpoint
 from ..histream_core.demo.text import VOCABULARY, DemoTextEncoder, token_table
+from ..histream_core.inspection import guess_preset
 from ..histream_core.presets import PRESETS
 from . import host, host_log
 from .settings import ModelSettings

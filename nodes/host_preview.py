@@ -10,9 +10,9 @@ import latent_preview
 from PIL.Image import Image
 from torch import Tensor
 
-from ..histream_core.checkpoint import load_vae
 from ..histream_core.decode import to_frames
 from ..histream_core.decoders import Decoder, open_decoder
+from ..histream_core.loading import load_vae
 from ..histream_core.plan import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
 from ..histream_core.stream import resize
 from . import host_log, host_vae

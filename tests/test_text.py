@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from histream_core.checkpoint import CheckpointError, inspect
+from histream_core.inspection import inspect
 from histream_core.text import MAX_TOKENS, load_embeds, load_text_encoder, pad_tokens, save_embeds
+from histream_core.weight_file import CheckpointError
 
 needs_text = pytest.mark.skipif(
     not all(map(find_spec, ("transformers", "sentencepiece"))),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cache import KVCache
-from ..checkpoint import FLOAT32_KEYS
+from ..loading import FLOAT32_KEYS
 from ..plan import Plan
 from ..schedule import Scale, Step
 from ..stream import Denoise, Prompt, Stream, make_caches

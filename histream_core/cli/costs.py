@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from .. import demo
-from ..checkpoint import DTYPES, guess_preset, load_vae, read_checkpoint
+from ..checkpoint import read_checkpoint
 from ..cost import GB, Cost, decoders, does_not_fit, tiers
+from ..inspection import guess_preset
+from ..loading import DTYPES, load_vae
 from ..memory_plan import CARDS, card_lines, choices, ways
 from ..presets import MODES, find_preset
 from ..tiers import TIERS

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import DTYPES, convert, inspect
+from ..convert import convert
+from ..inspection import inspect
+from ..loading import DTYPES
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoint import DTYPES
+from ..checkpoint import dtype_name
 from ..formats import Format
 from ..kept_runs import describe_run, fingerprints, go_on, keep_given
+from ..loading import DTYPES
 from ..render import Weights
 from ..session import Journal, Manifest, Settings, Snapshots, clean, environment, hash_bytes, start
 from ..session.journal import MANIFEST
@@ -171,7 +172,7 @@ def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespa
     saved |= {name: value for name, value in vars(args).items() if name in saved and value is not None}
     if saved["model"] is None:
         raise ValueError("the run does not say which weights it was made with: give --model")
-    names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
+    names = {dtype_name(dtype): name for name, dtype in DTYPES.items()}
     files = {name: Path(saved[name]) if saved[name] else None for name in FILES}
     return argparse.Namespace(
         model=saved["model"],
@@ -194,7 +195,7 @@ def as_computed(settings: Settings, weights: Weights) -> Settings:
     """The settings, as far as they tell how these weights compute."""
     return replace(
         settings,
-        dtype=str(weights.dtype).removeprefix("torch."),
+        dtype=dtype_name(weights.dtype),
         fp8_kv=weights.kv == "fp8",
         speed=weights.speed.approximations,
     )

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import demo
-from ..checkpoint import DTYPES, guess_preset, load_vae, load_wan, read_checkpoint, read_vae
+from ..checkpoint import read_checkpoint
 from ..demo.text import VOCABULARY
+from ..inspection import guess_preset
+from ..loading import DTYPES, load_vae, load_wan, read_vae
 from ..presets import PRESETS, Preset, find_preset
 from ..render import Weights
 from ..text import load_embeds, load_text_encoder

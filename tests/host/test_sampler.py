@@ -293,8 +293,8 @@ def test_progress_counts_every_step_and_plays_each_finished_chunk_while_the_next
 
 def test_a_taehv_in_vae_approx_gives_previews_in_its_colours(pack, load_wan, positive, latent, progress, small_file):
     """Without a VAE. Seen to fail where the file is not looked for, and with latents as they are between nodes."""
-    from histream_core.checkpoint import load_vae
     from histream_core.decoders import open_decoder
+    from histream_core.loading import load_vae
 
     sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
     model = load_wan()
