@@ -5,7 +5,7 @@ addition are two; attention is its two matrix products), bytes as torch allocate
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -75,6 +75,8 @@ class Cost:
     """Whether the VAE is a TAEHV, of the published size."""
     vae_strips: int = 1
     """Strips that a picture is decoded in, whose memory waits in main memory but for one."""
+    vae_elsewhere: bool = False
+    """Whether the VAE lies on another device, and takes nothing of this one's memory."""
     offloaded: bool = False
     """Whether weights wait in main memory and pass through the device a part at a time, as ComfyUI does at need."""
     kv: str = "full"
@@ -204,6 +206,8 @@ class Cost:
     @property
     def peak_bytes(self) -> int:
         """The peak where every chunk is decoded as soon as it is sampled; an estimate, kernels' own memory left out."""
+        if self.vae_elsewhere:
+            return self.sampling_bytes
         shared = max(self.working_bytes, self.vae_working_bytes)
         weights = self._held(self.weight_bytes + self.vae_weight_bytes)
         return weights + self.text_bytes + self.kv_held_bytes + self.vae_cache_bytes + shared
@@ -352,12 +356,25 @@ def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:
     return tuple(_advice(cost, vram, room))
 
 
+def vae_does_not_fit(cost: Cost, memory: float) -> tuple[str, ...]:
+    """The same of decoding alone, for a VAE that has a device of its own with `memory` GB."""
+    room = memory * GB - RESERVE
+    if cost.decoding_bytes <= room:
+        return ()
+    needed = f"decoding needs {_gb(cost.decoding_bytes + RESERVE)} on its device, and {memory:g} GB are there"
+    lighter = {name: way.decoding_bytes for name, way in decoders(cost).items() if way.decoding_bytes <= room}
+    return (f"{needed}: {_lighter(lighter)}" if lighter else f"{needed}: leave --vae-device out",)
+
+
 def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
+    vae_weights, vae_memory, vae_working = cost.vae_weight_bytes, cost.vae_cache_bytes, cost.vae_working_bytes
+    if cost.vae_elsewhere:
+        vae_weights = vae_memory = vae_working = 0
     parts = {
-        "weights": 0 if cost.offloaded else cost.weight_bytes + cost.vae_weight_bytes,
+        "weights": 0 if cost.offloaded else cost.weight_bytes + vae_weights,
         "key/value caches": cost.kv_held_bytes,
-        "VAE memory": cost.vae_cache_bytes,
-        "working memory": max(cost.working_bytes, cost.vae_working_bytes) + cost.text_bytes + RESERVE,
+        "VAE memory": vae_memory,
+        "working memory": max(cost.working_bytes, vae_working) + cost.text_bytes + RESERVE,
     }
     listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
     yield f"{_gb(cost.peak_bytes + RESERVE)} are needed and {vram:g} GB are there: {listed}"
@@ -373,8 +390,7 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
         )
     lighter = {name: way.peak_bytes for name, way in decoders(cost).items() if way.peak_bytes <= room}
     if lighter:
-        said = "; ".join(f"{name} (in {_gb(size + RESERVE)})" for name, size in lighter.items())
-        yield f"another decoder would fit (--vae-strips, or another --vae): {said}"
+        yield _lighter(lighter)
     smaller = _largest_that_fits(cost, room)
     if smaller:
         width, height = smaller.plan.size
@@ -395,6 +411,11 @@ def decoders(cost: Cost) -> dict[str, Cost]:
     if cost.vae_width <= LIGHT_VAE_WIDTH:
         del ways["light wan"]
     return {name: replace(cost, **({"taehv": False, "vae_strips": 1} | change)) for name, change in ways.items()}
+
+
+def _lighter(sizes: Mapping[str, int]) -> str:
+    said = "; ".join(f"{name} (in {_gb(size + RESERVE)})" for name, size in sizes.items())
+    return f"another decoder would fit (--vae-strips, or another --vae): {said}"
 
 
 def _tier(cost: Cost) -> str:

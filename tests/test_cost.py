@@ -13,11 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from histream_core.checkpoint import FLOAT32_KEYS
-from histream_core.cost import GB, RESERVE, Cost, decoders, does_not_fit, num_params, pass_flops, prompt_flops
+from histream_core.cost import (
+    GB,
+    RESERVE,
+    Cost,
+    decoders,
+    does_not_fit,
+    num_params,
+    pass_flops,
+    prompt_flops,
+    vae_does_not_fit,
+)
 from histream_core.decode import StreamingDecoder
 from histream_core.decoders import open_decoder
 from histream_core.levers import LEVERS
+from histream_core.loading import FLOAT32_KEYS
 from histream_core.plan import make_plan
 from histream_core.presets import find_preset
 from histream_core.schedule import Scale
@@ -427,3 +437,19 @@ def test_advice_names_the_history_the_order_and_the_model():
     assert "Streaming VAE Decode" in apart and "history" not in apart
     large = does_not_fit(Cost(WAN_14B, hd("histream")), 24)
     assert "no size fits: the weights alone take 26" in large[-1]
+
+
+def test_a_vae_on_a_device_of_its_own_is_counted_there_and_nowhere_else():
+    """Seen to fail where its weights are still in the sum, and where decoding is held against the network's peak."""
+    cost = Cost(WAN_1_3B, hd("histream"), vae_elsewhere=True)
+    assert cost.peak_bytes == cost.sampling_bytes
+    first, *rest = does_not_fit(cost, 12)
+    needed, *parts = (float(number) for number in re.findall(r"([\d.]+) GB", first.replace("12 GB are there", "")))
+    assert needed == pytest.approx((cost.sampling_bytes + RESERVE) / GB, abs=0.06)
+    assert needed == pytest.approx(sum(parts), abs=0.25)
+    assert "decoder" not in " ".join(rest)
+    there = (cost.decoding_bytes + RESERVE) / GB
+    assert vae_does_not_fit(cost, there) == ()
+    [said] = vae_does_not_fit(cost, 8)
+    assert f"decoding needs {there:.1f} GB on its device, and 8 GB are there" in said and "taehv (in " in said
+    assert vae_does_not_fit(cost, 1)[0].endswith("leave --vae-device out")

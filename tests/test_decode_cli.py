@@ -1,5 +1,9 @@
 """What of decoding can be chosen on the command line: the VAE's file, strips, layout, a device and a place in time."""
 
+import argparse
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from clips import probe, read_frames
@@ -9,8 +13,13 @@ from test_taehv import make_taehv
 
 from histream_core import ahead
 from histream_core import render as road
-from histream_core.checkpoint import CheckpointError, inspect, load_vae, read_vae
+from histream_core.cli import memory
+from histream_core.cli.weights import demo_source
+from histream_core.inspection import inspect
+from histream_core.loading import load_vae, read_vae
+from histream_core.plan import make_plan
 from histream_core.taehv import TAEHV
+from histream_core.weight_file import CheckpointError
 
 SIZE = ["--size", "256x32", "--frames", "21", "--mode", "histream"]
 
@@ -74,3 +83,21 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(weights, here, ca
     elsewhere = render_words(weights, *SIZE, "--vae-device", "cuda:7", "--out", "a.mp4")
     assert "cannot be used here" in refusal(elsewhere, capsys)
     assert not any(path.suffix == ".mp4" for path in here.iterdir())
+
+
+def test_a_vae_on_another_device_is_held_against_that_ones_memory(monkeypatch):
+    """Seen to fail where it is counted on the network's device."""
+    loaded, _ = demo_source([], torch.device("cpu")).load()
+    apart = replace(loaded, vae=copy.deepcopy(loaded.vae).to("meta"))
+    plan = make_plan(loaded.preset, "histream", width=128, height=128, num_frames=9)
+    asked = argparse.Namespace(ignore_memory=False)
+    monkeypatch.setattr(memory, "installed_memory", lambda device: 2**30 if device.type == "meta" else 2**40)
+    memory.check_memory(asked, loaded, plan)
+    with pytest.raises(
+        ValueError, match=r"^decoding needs 1\.. GB on its device, and 1 GB are there: .*--ignore"
+    ):
+        memory.check_memory(asked, apart, plan)
+    monkeypatch.setattr(memory, "installed_memory", lambda device: 2**40 if device.type == "meta" else 2**30)
+    with pytest.raises(ValueError, match=r"^1\.. GB are needed and 1 GB are there: .*VAE memory 0\.0 GB"):
+        memory.check_memory(asked, apart, plan)
+    memory.check_memory(argparse.Namespace(ignore_memory=True), apart, plan)

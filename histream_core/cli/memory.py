@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import replace
 
 import torch
 
-from ..cost import GB, Cost, does_not_fit
+from ..cost import GB, Cost, does_not_fit, vae_does_not_fit
 from ..decoders import strip_ranges
 from ..plan import PIXELS_PER_CELL, Plan
 from ..render import Weights
@@ -49,11 +50,11 @@ def check_strips(speed: Speed, plan: Plan) -> None:
 
 
 def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_prompts: int = 1) -> None:
-    """Refuse a plan that needs more memory than the device has. Raises ValueError that says what would fit."""
+    """Refuse a plan that needs more memory than the device has, or the VAE's own. Raises ValueError: what would fit."""
     check_strips(weights.speed, plan)
-    size = installed_memory(weights.device)
-    if size is None or args.ignore_memory:
+    if args.ignore_memory:
         return
+    device, vae_device = (next(part.parameters()).device for part in (weights.model, weights.vae))
     cost = Cost(
         WanConfig.from_state_dict(weights.model.state_dict()),
         plan,
@@ -61,12 +62,20 @@ def check_memory(args: argparse.Namespace, weights: Weights, plan: Plan, *, num_
         dtype=weights.dtype,
         vae_dtype=weights.dtype,
         **_decoder_of(weights),
+        vae_elsewhere=vae_device != device,
         kv=weights.kv,
-        unified=weights.device.type == "cpu",
+        unified=device.type == "cpu",
     )
-    problems = does_not_fit(cost, round(size / GB, 1))
+    problems = does_not_fit(cost, _gigabytes(device))
+    if cost.vae_elsewhere:
+        problems += vae_does_not_fit(cost, _gigabytes(vae_device))
     if problems:
         raise ValueError(f"{'; '.join(problems)}; or try with --ignore-memory")
+
+
+def _gigabytes(device: torch.device) -> float:
+    size = installed_memory(device)
+    return math.inf if size is None else round(size / GB, 1)
 
 
 def _decoder_of(weights: Weights) -> dict:
