@@ -10,6 +10,8 @@ OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding
 PATHS = sorted((ROOT / "workflows").glob("*.json"))
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("MarkdownNote",)
+TITLE = 30
+"""Pixels that the title of a node takes above it."""
 ANY = "*"
 """The type of a socket that takes everything."""
 FILES = {"model_name", "lora_name", "clip_name", "vae_name"}
@@ -122,3 +124,19 @@ def test_the_folder_holds_workflows_and_their_pictures_alone():
     assert names <= {f"{path.stem}{ending}" for path in PATHS for ending in (".json", ".jpg")}
     others = ("example_workflows", "example", "examples", "workflow")
     assert not [name for name in others if (ROOT / name).exists()]
+
+
+def test_every_node_of_ours_stands_in_a_workflow():
+    """Where an artist meets it. Seen to fail with the Drift Meter taken out of workflow 4."""
+    used = {node["type"] for path in PATHS for node in load(path)["nodes"]}
+    assert {name for name in OBJECT_INFO if name.startswith("HiStream")} <= used
+
+
+@each_workflow
+def test_no_node_lies_on_another(path):
+    """Titles stand above their nodes. Seen to fail with a Drift Meter that is put upon the sampler."""
+    boxes = [(node["type"], *node["pos"], *node["size"]) for node in load(path)["nodes"]]
+    for index, (one, left, top, width, height) in enumerate(boxes):
+        for other, x, y, w, h in boxes[index + 1 :]:
+            apart = x >= left + width or left >= x + w or y - TITLE >= top + height or top - TITLE >= y + h
+            assert apart, (one, other)

@@ -135,6 +135,19 @@ def draw_lora() -> None:
     card.save("histream_11_lora")
 
 
+def draw_custom_sampler() -> None:
+    card = Card("In a graph of custom samplers", "beside BasicGuider and RandomNoise, the same video")
+    rows = [("RandomNoise", LOW), ("BasicGuider", LOW), ("Anchor-Window (SAMPLER)", HIGH), ("Step Schedule", HIGH)]
+    for row, (text, colour) in enumerate(rows):
+        top = 122 + 62 * row
+        card.box(32, top, 282, top + 46, colour)
+        card.text((157, top + 23), text, 17, DARK, middle=True)
+        card.text((303, top + 21), ">", 24, PALE, middle=True)
+    card.box(324, 122, 568, 354, FAINT)
+    card.text((446, 238), "SamplerCustomAdvanced", 17, PALE, middle=True)
+    card.save("histream_12_custom_sampler")
+
+
 def draw_video(name: str, title: str, subtitle: str, *bars: list[tuple], frames: list, fps: int = 16) -> None:
     """Three moments of a video, and under them bars of (text, colour, start, end) on its time line from 0 to 1."""
     card = Card(title, subtitle)
@@ -182,6 +195,7 @@ def main() -> None:
         draw_diagram(name, *diagram)
     draw_ranges()
     draw_lora()
+    draw_custom_sampler()
     if args.diagrams:
         return
     comfyui = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()

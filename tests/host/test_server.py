@@ -17,6 +17,7 @@ LONG = "histream_4_long_video_to_disk"
 PICTURE = "histream_5_image_to_video"
 EXTEND = "histream_6_extend_retry_branch"
 EDITOR = "histream_10_to_an_editor"
+CUSTOM = "histream_12_custom_sampler"
 AWAKE = 0
 """The `mode` of a node that is neither muted nor bypassed."""
 
@@ -129,7 +130,7 @@ def test_the_demo_workflow_runs_and_writes_a_file_that_plays(server, convert):
 
 
 def test_the_long_video_has_the_prompts_of_its_timeline_and_two_more_when_they_are_woken(server, convert):
-    """Seen to fail with an Extend Run whose `run` is not linked."""
+    """And a plot of its drift. Seen to fail with an Extend Run whose `run` is not linked."""
     runs = server.folder / "output" / "histream"
     story = "[0] a red circle\n[0:00.6, blend 2] a yellow circle\n[0:02, cut, new anchor] a green square"
 
@@ -140,6 +141,8 @@ def test_the_long_video_has_the_prompts_of_its_timeline_and_two_more_when_they_a
     run = server.run(short())
     assert run.error == ""
     assert sections(runs / "long_00001") == [(0, 9, "red", 1), (9, 33, "yellow", 1), (33, 45, "green", 1)]
+    [plot] = run.outputs[node_of(short(), "HiStreamDriftMeter")]["images"]
+    assert (server.folder / "output" / "drift" / plot["filename"]).exists()
     [said] = [text for output in run.outputs.values() for text in output.get("text", [])]
     assert "begins at frame 9 (0:00.562, chunk 1), the nearest to 0:00.6 (frame 9.6)" in said
     woken = ("HiStreamExtendRun", "CLIPTextEncode", "HiStreamTimelineSection")
@@ -159,6 +162,20 @@ def test_a_video_begins_with_the_picture_that_the_first_frame_node_was_given(ser
     last, first = list(read_frames(picture)), list(read_frames(made))
     assert len(first) == 21
     assert np.abs(last[8].astype(float) - first[0]).mean() < 8
+
+
+def test_a_graph_of_custom_samplers_makes_the_video_of_the_sampler(server, convert):
+    """Of the same seed, prompt and size, as workflow 12 says. Seen to fail with another seed."""
+    custom = shorten(convert(CUSTOM), 21)
+    plain = change(shorten(convert(DEMO), 21), "HiStreamAnchorWindowSampler", seed=1)
+    videos = []
+    for prompt in (custom, change(plain, "HiStreamStreamingVAEDecode", filename_prefix="video/HiStream")):
+        run = server.run(prompt)
+        assert run.error == ""
+        [saved] = run.outputs[node_of(prompt, "HiStreamStreamingVAEDecode")]["images"]
+        videos.append(list(read_frames(server.folder / "output" / saved["subfolder"] / saved["filename"])))
+    assert len(videos[0]) == 21
+    assert np.array_equal(*videos)
 
 
 def test_a_run_is_extended_retried_resumed_and_listed(server, convert):
