@@ -2,7 +2,7 @@
 // last one, and Vue nodes try to play it. So they are dropped when one of our nodes is finished, for the player to come.
 import { app } from '../../scripts/app.js'
 
-const STILL = '$$canvas-image-preview'
+const PREVIEWS = ['$$canvas-image-preview', '$$comfy_animation_preview']
 const PLAYER = 'video-preview'
 
 // The node of an execution id such as "5", or "3:5" for node 5 in subgraph node 3; and its key among the previews.
@@ -28,23 +28,33 @@ function showPlayer({ detail }) {
   delete app.nodePreviewImages[key]
   const shown = shownByVue()
   if (shown) delete shown[key]
-  if (window.LiteGraph?.vueNodesMode) return
-  node.imgs = undefined
-  const still = node.widgets?.find((widget) => widget.name === STILL)
-  if (still) {
-    still.onRemove?.()
-    node.widgets.splice(node.widgets.indexOf(still), 1)
-  }
-  node.setDirtyCanvas?.(true, true)
-  makeRoom(node, 100)
+  if (!window.LiteGraph?.vueNodesMode) settle(node, key, 100)
 }
 
-// The player comes when its file is loaded, and would stand out of a node that has the height of before.
-function makeRoom(node, tries) {
-  if (node.widgets?.some((widget) => widget.name === PLAYER)) {
-    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
+// The last preview may still be loading when the node is finished, and the player comes when its file is loaded.
+function settle(node, key, tries) {
+  if (!tries || app.nodePreviewImages[key]) return
+  dropPreview(node)
+  makeRoom(node)
+  setTimeout(() => settle(node, key, tries - 1), 100)
+}
+
+function dropPreview(node) {
+  node.imgs = undefined
+  for (const still of node.widgets?.filter((widget) => PREVIEWS.includes(widget.name)) ?? []) {
+    still.onRemove?.()
+    node.widgets.splice(node.widgets.indexOf(still), 1)
     node.setDirtyCanvas?.(true, true)
-  } else if (tries) setTimeout(() => makeRoom(node, tries - 1), 100)
+  }
+}
+
+// The player would stand out of a node that has the height of before.
+function makeRoom(node) {
+  if (!node.widgets?.some((widget) => widget.name === PLAYER)) return
+  const height = node.computeSize()[1]
+  if (node.size[1] >= height) return
+  node.setSize([node.size[0], height])
+  node.setDirtyCanvas?.(true, true)
 }
 
 app.registerExtension({

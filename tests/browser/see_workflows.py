@@ -33,6 +33,8 @@ def main() -> int:
     args = parser.parse_args()
     comfyui = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
     with tempfile.TemporaryDirectory() as folder, Server(comfyui, ROOT, Path(folder)) as server:
+        if "HiStreamLoadModel" not in server.get("/object_info"):
+            raise SystemExit(f"the pack did not load:\n{server.read_log()[-3000:]}")
         pictures = args.pictures or Path(folder)
         pictures.mkdir(parents=True, exist_ok=True)
         fine = [look(server, kind, pictures, args.parts) for kind in args.kind or KINDS]
