@@ -14,7 +14,7 @@ from clips import probe
 from tiny_runs import SMALL, complete, files_in, manifest
 
 from histream_core import container, disk, writers
-from histream_core.session import DamagedRunError, resume, retry, start, start_or_resume
+from histream_core.session import DamagedRunError, resume, retry, segments, start, start_or_resume
 
 FORMATS = {
     "h264-mp4": {"output": "video.mp4", "section_files": True},
@@ -87,7 +87,7 @@ def test_a_run_that_is_cancelled_anywhere_ends_as_if_it_had_not_been(alone, tmp_
     latents = sum(name.startswith("chunks") for name in kept)
     assert latents == (call + 2) // 6
     if format != "png8":
-        assert sum(name.startswith("segments") for name in kept) == latents
+        assert sum(name.startswith("segments") for name in kept) == 2 * latents  # each with its checksum
 
 
 @pytest.mark.parametrize("part", ["video.partial.mp4", "video.02.partial.mp4"])
@@ -154,7 +154,8 @@ def test_a_writer_whose_thread_ends_stops_the_run_and_costs_nothing_that_was_fin
         with pytest.raises((RuntimeError, OSError), match=r"thread that writes the video ended|encoder|Input/output"):
             complete(start(tmp_path / "run", run_of("h264-mp4")))
     kept = check_kept(tmp_path / "run", alone["h264-mp4"][1])
-    assert [name for name in sorted(kept) if name.startswith("seg")] == [f"segments/seg-0000{i}.mp4" for i in (0, 1)]
+    closed = [name for name in sorted(kept) if name.startswith("seg") and name.endswith(".mp4")]
+    assert closed == [f"segments/seg-0000{i}.mp4" for i in (0, 1)]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -203,7 +204,10 @@ def link(path):
 
 @pytest.mark.parametrize("case", SPOILT)
 def test_a_segment_that_was_spoilt_is_named_and_refused_and_nothing_is_deleted(alone, tmp_path, case):
+    """Without checksums, as an older version left a run."""
     folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
+    for checksum in folder.glob("segments/*.sha256"):
+        checksum.unlink()
     spoil, words = SPOILT[case]
     spoil(folder / "segments" / "seg-00001.mkv")
     before = files_in(folder)
@@ -212,8 +216,64 @@ def test_a_segment_that_was_spoilt_is_named_and_refused_and_nothing_is_deleted(a
     assert files_in(folder) == before
 
 
-def test_a_spoilt_segment_that_was_removed_is_written_again(alone, tmp_path):
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+CHANGED = {
+    "one bit": flip_a_bit,
+    "another's": lambda path: shutil.copy(path.with_name("seg-00002.mkv"), path),
+    "nothing": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_segment_that_is_not_as_it_was_written_is_refused(alone, tmp_path, case):
+    """Seen to fail without the check: a bit and a chunk in another's place went into the video in silence."""
+    folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
+    CHANGED[case](folder / "segments" / "seg-00001.mkv")
+    before = files_in(folder)
+    words = r"seg-00001.mkv was changed after it was written, its checksum does not fit: remove it and write it again"
+    with pytest.raises(DamagedRunError, match=words):
+        complete(resume(folder))
+    assert files_in(folder) == before
+
+
+def test_a_run_without_checksums_is_finished_as_before(alone, tmp_path):
+    """As an older version left it, or a kill behind a segment."""
+    folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
+    for checksum in folder.glob("segments/*.sha256"):
+        checksum.unlink()
+    complete(resume(folder))
+    assert {name: data for name, data in alone["ffv1"][1].items() if not name.endswith(".sha256")} == files_in(folder)
+
+
+def test_the_checksum_of_an_older_segment_never_stays_behind(alone, tmp_path, monkeypatch):
+    """A kill between a segment and its checksum must not refuse the segment. Seen to fail where the old one stays."""
     folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
     (folder / "segments" / "seg-00001.mkv").unlink()
+    (folder / "segments" / "seg-00001.sha256").write_text("0" * 64)
+
+    def end(path, data):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "write_whole", end)
+        with pytest.raises(OSError, match="Input/output"):
+            complete(resume(folder))
+    assert (folder / "segments" / "seg-00001.mkv").exists()
+    complete(resume(folder))
+    assert {*alone["ffv1"][1].items()} - {*files_in(folder).items()} == {
+        ("segments/seg-00001.sha256", alone["ffv1"][1]["segments/seg-00001.sha256"])
+    }
+
+
+def test_a_spoilt_segment_that_was_removed_is_written_again(alone, tmp_path):
+    """With the checksum of the old one still there."""
+    folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
+    (folder / "segments" / "seg-00001.mkv").unlink()
+    (folder / "segments" / "seg-00001.sha256").write_text("0" * 64)
     complete(resume(folder))
     assert files_in(folder) == alone["ffv1"][1]

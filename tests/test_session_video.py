@@ -163,11 +163,15 @@ def test_a_plan_of_many_sections_numbers_them_in_order(tmp_path):
 
 
 def shared(folder, other):
-    """The segments that two runs have in common, by number."""
+    """The segments that two runs have in common, by number; each with its checksum."""
     one, two = (
-        {path.stat().st_ino: int(path.stem[4:]) for path in place.glob("segments/seg-*")} for place in (folder, other)
+        {path.stat().st_ino: (path.suffix == ".sha256", int(path.stem[4:])) for path in place.glob("segments/seg-*")}
+        for place in (folder, other)
     )
-    return sorted(number for inode, number in one.items() if two.get(inode) == number)
+    both = sorted(name for inode, name in one.items() if two.get(inode) == name)
+    segments, checksums = ([number for kind, number in both if kind is wanted] for wanted in (False, True))
+    assert segments == checksums
+    return segments
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +255,7 @@ def test_a_run_that_is_made_longer_by_a_branch_is_the_run_that_was_long_from_the
     run = branched(longer(manifest(**SMALL), num_frames), 5, sections=sections)
     new = complete(branch(finished["h264-mp4"], tmp_path / "new", 5, run))
     long = complete(start(tmp_path / "long", run))
-    assert len(files_in(new)) == 2 * len(run.plan.chunks) + 3
+    assert len(files_in(new)) == 3 * len(run.plan.chunks) + 3
     assert files_in(new) == files_in(long)
 
 
@@ -277,7 +281,7 @@ def test_what_is_shared_is_nobody_elses_after_that(finished, tmp_path, monkeypat
     for folder in (tmp_path / "linked", tmp_path / "copied"):
         found = files_in(folder)
         assert sorted(name for name in found if name.startswith("segments")) == [
-            f"segments/seg-0000{index}.mp4" for index in range(4)
+            f"segments/seg-0000{index}.{kind}" for index in range(4) for kind in ("mp4", "sha256")
         ]
         assert found.items() <= wanted.items()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from .. import __version__
 SAMPLE = 4096
 """Values of each tensor that are hashed; a smaller tensor is hashed whole."""
 
+PIECE = 2**20
+"""Bytes of a file that are read at once."""
+
 
 def hash_tensor(tensor: Tensor) -> str:
     """The SHA-256 of all bytes of a tensor."""
@@ -21,6 +25,15 @@ def hash_tensor(tensor: Tensor) -> str:
 def hash_bytes(data: bytes) -> str:
     """The SHA-256 of a file's content."""
     return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """The same of a file that may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> str:

@@ -30,7 +30,7 @@ from torch import Tensor
 from ..disk import disk_errors, sync_folder, write_whole
 from ..schedule import Scale
 from ..weight_file import CheckpointError, write_safetensors
-from .fingerprint import hash_bytes, hash_tensor
+from .fingerprint import hash_file, hash_tensor
 from .lock import Lock
 from .manifest import FORMAT, Manifest, from_json, recipes, to_json
 
@@ -242,7 +242,7 @@ class Journal:
             return
         if not path.is_file():
             raise DamagedRunError(f"{path} is missing: put back the sound that the run was begun with")
-        if hash_bytes(path.read_bytes()) != self.manifest.settings.sound:
+        if hash_file(path) != self.manifest.settings.sound:
             raise DamagedRunError(
                 f"{path} was changed after it was written, its checksum does not fit: "
                 "put back the sound that the run was begun with"

@@ -41,14 +41,13 @@ from .journal import (
 )
 from .lock import is_locked
 from .manifest import Base, Manifest, Section, Seed, check_longer, differences, kept_frames, words_of_seeds
+from .segments import SEGMENTS, checksums_of, segment_files
 from .video import (
     CUTS,
-    SEGMENTS,
     common_segments,
     drop_segment,
     picture_files,
     section_paths,
-    segment_files,
     unfinished_path,
     video_path,
 )
@@ -203,7 +202,7 @@ def branch(
         if text_paths(source):
             write_texts(partial, old.texts())
         _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
-        _share(segments, partial / SEGMENTS)
+        _share([*segments, *checksums_of(segments)], partial / SEGMENTS)
         if same_sound and manifest.settings.sound:
             _share([sound_path(source, old.manifest)], partial)
         with contextlib.suppress(FileNotFoundError):

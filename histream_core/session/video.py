@@ -22,8 +22,8 @@ from ..schedule import Scale
 from ..writers import PictureFolder, Segments, frame_rate, segment_name
 from .journal import inside, sound_path
 from .manifest import Manifest, Settings, kept_frames
+from .segments import SEGMENTS, KeptSegments, check_segments, checksum_path
 
-SEGMENTS = "segments"
 CUTS = ("cuts.edl", "cuts.json")
 
 LATENT_CHANNELS, FLOAT_BYTES = 16, 4
@@ -33,8 +33,6 @@ LATENT_COPIES = 2
 
 SOUND_COPIES = 2
 """In the run's folder and in the video."""
-
-_SEGMENT = re.compile(r"seg-[0-9]{5}(\.partial)?\.[a-z0-9]+")
 
 
 def format_of(settings: Settings) -> Format:
@@ -118,7 +116,7 @@ def open_video(
     settings, format = manifest.settings, format_of(manifest.settings)
     size, fps = settings.size, settings.fps
     if not format.is_sequence:
-        return Segments(inside(folder / SEGMENTS), format, size=size, fps=fps, first=first)
+        return KeptSegments(inside(folder / SEGMENTS), format, size=size, fps=fps, first=first)
     start = first_frame(manifest.plan.chunks[first])
     return PictureFolder(video_path(folder, manifest), format, size=size, fps=fps, metadata=metadata, first_frame=start)
 
@@ -172,6 +170,7 @@ def _join(
     format, segments = format_of(manifest.settings), inside(folder / SEGMENTS)
     parts = [(index, len(part)) for index, part in enumerate(_chunk_frames(manifest.plan)) if part.start in frames]
     names = [segment_name(segments, format, index) for index, _ in parts]
+    check_segments(names)
     join(names, path, format, lengths=[length for _, length in parts], metadata=metadata, sound=sound)
 
 
@@ -205,7 +204,9 @@ def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
     """Forget the segment of a chunk; it is written anew."""
     format = format_of(manifest.settings)
     if not format.is_sequence:
-        segment_name(inside(folder / SEGMENTS), format, index).unlink(missing_ok=True)
+        path = segment_name(inside(folder / SEGMENTS), format, index)
+        path.unlink(missing_ok=True)
+        checksum_path(path).unlink(missing_ok=True)
 
 
 def common_segments(folder: Path, old: Manifest, new: Manifest, num_chunks: int) -> list[Path]:
@@ -229,12 +230,6 @@ def _encoding(manifest: Manifest) -> tuple:
     settings = manifest.settings
     vae = {name: value for name, value in manifest.fingerprint.items() if name.startswith("vae")}
     return vae, settings.preset, settings.size, settings.fps, format_of(settings)
-
-
-def segment_files(folder: Path) -> list[Path]:
-    """All segments, half written ones too."""
-    segments = inside(folder / SEGMENTS)
-    return sorted(path for path in segments.glob("seg-*") if _SEGMENT.fullmatch(path.name))
 
 
 def picture_files(folder: Path, manifest: Manifest) -> list[Path]:

@@ -174,8 +174,8 @@ def test_runs_are_extended_and_branched_with_timelines(nodes, keep, load_wan, va
         (0, "one", False), (3, "three", False), (4, "three", True),
     ]  # fmt: skip
     assert manifest.plan.anchors == (0,)
-    frames = {path.name: path.read_bytes() for path in (nodes.output / run / "segments").iterdir()}
-    others = {path.name: path.read_bytes() for path in (nodes.output / other / "segments").iterdir()}
+    frames = {path.name: path.read_bytes() for path in (nodes.output / run / "segments").glob("*.mkv")}
+    others = {path.name: path.read_bytes() for path in (nodes.output / other / "segments").glob("*.mkv")}
     assert [name for name in sorted(frames) if frames[name] != others[name]] == ["seg-00005.mkv", "seg-00006.mkv"]
 
 

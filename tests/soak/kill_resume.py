@@ -84,9 +84,13 @@ def call(words, folder=None, files=0, delay=0.0):
 
 
 def names_in(folder):
-    """What a run has finished; half written files have other names."""
+    """What a run has finished, checksums left out: a kill may come before one. Half written files have other names."""
     paths = [path for name in ("chunks", "segments", "rgb", "video") for path in (folder / name).rglob("*")]
-    return [path for path in (*paths, *folder.glob("video.*")) if path.is_file() and ".partial" not in path.name]
+    return [
+        path
+        for path in (*paths, *folder.glob("video.*"))
+        if path.is_file() and not {".partial", ".sha256"} & set(path.suffixes)
+    ]
 
 
 def files_of(folder):
