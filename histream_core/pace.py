@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .cost import pass_flops
-from .plan import Plan, pixel_frames
+from .plan import PIXEL_FRAMES_PER_LATENT, Plan, pixel_frames
 from .schedule import Step
 from .wan_model import WanConfig
+from .writing import Times
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,76 @@ class Pace:
 
     def _expects(self, step: Step) -> bool:
         return self._position < len(self.stops) and self.stops[self._position].step == step
+
+
+class DecodePace:
+    """Told of the frames that are decoded and written, one video of a batch after the other, says how far it is.
+
+    The first ones also wait for the VAE to be loaded, so later only what came after them is extrapolated.
+    """
+
+    def __init__(self, num_videos: int, num_latents: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`num_latents` latent frames in each video."""
+        self.num_videos, self.num_latents = num_videos, num_latents
+        self.times = Times()
+        self.frames = 0
+        """Frames that are written, of all videos."""
+        self._clock, self._start = clock, clock()
+        self._first: tuple[float, int] | None = None
+        self._end: float | None = None
+
+    def add(self, num_frames: int) -> None:
+        """So many frames more are written."""
+        self.frames += num_frames
+        self._end = self._clock()
+        self._first = self._first or (self._end, self.frames)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames there will be, in all videos."""
+        return self.num_videos * pixel_frames(self.num_latents)
+
+    @property
+    def latents(self) -> int:
+        """Latent frames that are decoded, of all videos."""
+        videos, frames = divmod(self.frames, pixel_frames(self.num_latents))
+        return videos * self.num_latents + (frames + PIXEL_FRAMES_PER_LATENT - 1) // PIXEL_FRAMES_PER_LATENT
+
+    @property
+    def seconds(self) -> float:
+        """Until the last frames that were written."""
+        return self._end - self._start if self._end is not None else 0.0
+
+    @property
+    def seconds_per_frame(self) -> float:
+        return self.seconds / self.frames if self.frames else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate; None until there is something behind the first frames."""
+        if self._first is None or self.frames == self._first[1]:
+            return None
+        since, first = self._first
+        return (self._end - since) * (self.num_frames - self.frames) / (self.frames - first)
+
+    def describe(self) -> str:
+        """All of it in a line."""
+        if not self.frames:
+            return f"loading the VAE, 0 of {self.num_frames} frames"
+        parts = [
+            f"{self._where()}{self.frames} of {self.num_frames} frames",
+            f"{self.seconds_per_frame:.2f} s for each",
+        ]
+        if self.seconds_left:
+            parts.append(f"about {duration(self.seconds_left)} left")
+        return ", ".join([*parts, f"slowest: {self.times.bottleneck}"])
+
+    def _where(self) -> str:
+        if self.frames == self.num_frames:
+            return "all decoded, "
+        video, latents = divmod(self.latents, self.num_latents)
+        which = f"video {video + 1} of {self.num_videos}, " if self.num_videos > 1 else ""
+        return f"{which}latent frame {latents + 1} of {self.num_latents}, "
 
 
 def stops_of(plan: Plan, config: WanConfig) -> tuple[Stop, ...]:

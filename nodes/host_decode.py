@@ -20,11 +20,13 @@ from ..histream_core.decode import stream_frames
 from ..histream_core.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ..histream_core.disk import check_space, existing
 from ..histream_core.formats import Format, find_format
+from ..histream_core.pace import DecodePace
 from ..histream_core.plan import PIXELS_PER_CELL, pixel_frames
+from ..histream_core.render import timed_decode
 from ..histream_core.speed import DEFAULTS, Speed
 from ..histream_core.taehv import is_taehv
 from ..histream_core.writers import open_writer
-from . import host_vae
+from . import host_log, host_vae
 from .host_checks import check_finite
 from .host_images import empty_images
 from .host_preview import PREVIEW_PIXELS
@@ -78,13 +80,15 @@ def decode_to_disk(
     choice: VideoChoice,
     *,
     tags: Mapping[str, str],
+    pace: DecodePace,
     images: Tensor | None = None,
     speed: Speed = DEFAULTS,
 ) -> tuple[SavedVideo, ...]:
     """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
 
-    `tags` are stored in the files. `images` [B, F, H, W, 3], where given, is filled with the pictures too. Raises
-    ValueError and OSError for what cannot work, before anything is decoded. Of `speed` the VAE's choices hold.
+    `tags` are stored in the files, `pace` is told what is written. `images` [B, F, H, W, 3], where given, is filled
+    with the pictures too. Raises ValueError and OSError for what cannot work, before anything is decoded. Of `speed`
+    the VAE's choices hold.
     """
     check_decode(vae, latents)
     strip_ranges(max(latents.shape[-2:]), int(speed.vae_strips))
@@ -98,23 +102,26 @@ def decode_to_disk(
         sound = io.BytesIO(choice.sound) if choice.sound else None
         writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags, sound=sound)
         pictures = None if images is None else images[item]
-        frames = decode_frames(vae, latents[item : item + 1], speed)
-        _write_frames(frames, writer, progress, pictures, num_done=item * latents.shape[2])
+        host_log.tell(pace.describe())
+        frames = timed_decode(decode_frames(vae, latents[item : item + 1], speed), pace.times)
+        _write_frames(frames, writer, pace, progress, pictures)
         videos.append(SavedVideo(path, subfolder, format))
     return tuple(videos)
 
 
-def _write_frames(made: Iterator[Tensor], writer, progress, images: Tensor | None, *, num_done: int) -> None:
+def _write_frames(made: Iterator[Tensor], writer, pace: DecodePace, progress, images: Tensor | None) -> None:
     writer.keep_on = (comfy.model_management.InterruptProcessingException,)
     with writer:
         for frames in made:
             frames = crop_rows(frames, writer.size[1])
             if images is not None:
                 images[writer.num_frames : writer.num_frames + len(frames)] = frames
-            writer.write(frames)
+            with pace.times.count("write"):
+                writer.write(frames)
+            pace.add(len(frames))
             picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
-            done = num_done + 1 + (writer.num_frames - 1) // 4  # the first latent frame is one pixel frame
-            progress.update_absolute(done, preview=("JPEG", picture, PREVIEW_PIXELS))
+            progress.update_absolute(pace.latents, preview=("JPEG", picture, PREVIEW_PIXELS))
+            host_log.tell(pace.describe())
 
 
 def crop_rows(frames: Tensor, rows: int) -> Tensor:

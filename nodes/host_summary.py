@@ -1,9 +1,9 @@
 """What a run was and what it took, in lines to read and keep."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..histream_core.cost import GB
-from ..histream_core.pace import duration
+from ..histream_core.pace import DecodePace, duration
 from ..histream_core.plan import Plan
 from ..histream_core.render import Progress
 from ..histream_core.session import Manifest
@@ -11,6 +11,7 @@ from ..histream_core.session.video import cut_sections
 from ..histream_core.timeline import clock
 from .host import ChunkSampler
 from .host_run import HostRun
+from .settings import VideoChoice
 
 
 def summary_of_latent(sampler: ChunkSampler, run: HostRun, seed: int) -> str:
@@ -37,6 +38,17 @@ def summary_of_run(name: str, manifest: Manifest, made: Progress, run: HostRun) 
         *taken(made),
     ]
     return "\n".join([*lines, *computed_with(run)])
+
+
+def summary_of_decode(names: Sequence[str], size: tuple[int, int], choice: VideoChoice, pace: DecodePace) -> str:
+    """Of videos of one LATENT that were decoded into files of these names."""
+    frames, times = pace.num_frames // pace.num_videos, pace.times
+    made = f"{size[0]}x{size[1]}, {frames} frames, {choice.format} at {choice.fps:g} frames per second"
+    return "\n".join([
+        f"{', '.join(names)}: {made}",
+        f"{pace.frames} frames in {duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each",
+        f"decode {times.decode:.1f} s, encode and write {times.write:.1f} s; slowest: {times.bottleneck}",
+    ])  # fmt: skip
 
 
 def began(manifest: Manifest) -> Iterator[str]:

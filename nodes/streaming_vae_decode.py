@@ -1,7 +1,8 @@
 """Node: a LATENT becomes a video file, without the whole clip in memory."""
 
+from ..histream_core.pace import DecodePace
 from ..histream_core.speed import DEFAULTS, Speed
-from . import host_decode, host_graph, kept_video
+from . import host_decode, host_graph, host_log, host_summary, kept_video
 from .api import CATEGORY, VideoOutput, blocked, io
 from .api import Speed as SpeedSocket
 from .settings import VideoChoice
@@ -70,6 +71,9 @@ class StreamingVAEDecode(io.ComfyNode):
                     is_output_list=True, tooltip="The file on disk, one for each item of the batch; for Save Video."
                 ),
                 io.Image.Output(display_name="images", tooltip="All frames; only with images turned on."),
+                io.String.Output(
+                    display_name="summary", tooltip="What was written, and what it took: for Preview as Text."
+                ),
             ],
         )
 
@@ -91,10 +95,15 @@ class StreamingVAEDecode(io.ComfyNode):
         choice = output or VideoChoice(folder=filename_prefix, fps=fps, crop=crop_1088)
         size = host_decode.video_size(latents.shape, crop=choice.crop)
         pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None
-        tags = host_graph.tags_of(cls.hidden)
-        saved = host_decode.decode_to_disk(vae, latents, choice, tags=tags, images=pictures, speed=speed or DEFAULTS)
+        tags, pace = host_graph.tags_of(cls.hidden), DecodePace(latents.shape[0], latents.shape[2])
+        saved = host_decode.decode_to_disk(
+            vae, latents, choice, tags=tags, pace=pace, images=pictures, speed=speed or DEFAULTS
+        )
+        summary = host_summary.summary_of_decode([video.path.name for video in saved], size, choice, pace)
+        host_log.tell(summary)
         return io.NodeOutput(
             [kept_video.video_socket(video.path, video.format) for video in saved],
             blocked("turn images on to get them") if pictures is None else pictures.flatten(0, 1),
+            summary,
             ui=kept_video.player(saved),
         )

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from histream_core.pace import Pace, duration
+from histream_core.pace import DecodePace, Pace, duration
 from histream_core.plan import replay
 from histream_core.stream import Prompt
 
@@ -99,3 +99,43 @@ def test_a_batch_divides_the_seconds():
 )
 def test_durations_are_in_two_units(seconds, said):
     assert duration(seconds) == said
+
+
+def decoded(groups, *, num_videos=1, num_latents=3, first=0.0):
+    """What a decode says that takes a second for each group of frames, and `first` more for the first."""
+    clock = Clock()
+    pace, said = DecodePace(num_videos, num_latents, clock=clock), []
+    said.append(pace.describe())
+    for frames in groups:
+        clock.now += 1.0 + (0 if pace.frames else first)
+        pace.times.decode += 1.0
+        pace.add(frames)
+        said.append(pace.describe())
+    return pace, said
+
+
+def test_a_decode_tells_latent_frames_seconds_for_each_frame_and_what_is_left():
+    """What loading took is not extrapolated. Seen to fail with a first group that is."""
+    pace, said = decoded([1, 4, 4], first=10)
+    assert said == [
+        "loading the VAE, 0 of 9 frames",
+        "latent frame 2 of 3, 1 of 9 frames, 11.00 s for each, slowest: decode",
+        "latent frame 3 of 3, 5 of 9 frames, 2.40 s for each, about 1 s left, slowest: decode",
+        "all decoded, 9 of 9 frames, 1.44 s for each, slowest: decode",
+    ]
+    assert (pace.latents, pace.seconds) == (3, 13)
+
+
+def test_a_decode_of_a_batch_tells_which_video_and_counts_the_frames_of_all():
+    pace, said = decoded([5, 4, 5, 4], num_videos=2)
+    assert (
+        said[2] == "video 2 of 2, latent frame 1 of 3, 9 of 18 frames, 0.22 s for each, about 2 s left, slowest: decode"
+    )
+    assert said[3].startswith("video 2 of 2, latent frame 3 of 3, 14 of 18 frames, ")
+    assert (pace.latents, pace.num_frames) == (6, 18)
+
+
+def test_a_decode_names_the_writer_where_that_is_slower():
+    pace, _ = decoded([1, 4])
+    pace.times.write += 5
+    assert pace.describe().endswith("slowest: write")

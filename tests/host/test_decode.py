@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,7 @@ def decode(pack):
 def test_the_frames_are_those_of_the_hosts_own_decode(decode, vae, filled, output):
     """Seen to fail when the decoder is reset before each latent frame."""
     wanted = vae.decode(filled["samples"])
-    _, images = decode(filled, vae, "a/b", images=True).result
+    _, images, _ = decode(filled, vae, "a/b", images=True).result
     assert images.shape == (2 * 17, 48, 64, 3)
     torch.testing.assert_close(images, wanted.flatten(0, 1), rtol=0, atol=1e-5)
 
@@ -41,7 +42,7 @@ def test_on_a_cpu_the_same_weights_decode_in_faster_modules_and_exist_once(pack,
 def test_where_weights_are_not_plain_the_hosts_modules_decode(pack, decode, vae, filled, output, monkeypatch):
     """On a graphics card the host moves and casts them, so its own modules must be called."""
     monkeypatch.setattr(pack.part("nodes.host_vae"), "vae_module", lambda vae: vae.first_stage_model)
-    _, images = decode(filled, vae, "a/b", images=True).result
+    _, images, _ = decode(filled, vae, "a/b", images=True).result
     torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
 
 
@@ -57,7 +58,7 @@ def test_kernels_without_a_past_are_2d_in_the_hosts_modules_too(pack, decode, va
     try:
         for kernel in kernels:
             kernel.weight.data[:, :, :-1] = 0
-        _, images = decode(filled, vae, "a/b", images=True).result
+        _, images, _ = decode(filled, vae, "a/b", images=True).result
         torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
         assert part.vae_cache_bytes(module, 48, 64) < full / 2
         assert pack.part("nodes.host_decode").decode_bytes(vae, size) < needed
@@ -92,6 +93,23 @@ def test_every_latent_frame_is_progress_with_a_picture(decode, vae, filled, outp
     decode(filled, vae, "a/b")
     assert [(value, total) for value, total, _ in progress] == [(n, 10) for n in range(1, 11)]
     assert progress[-1][2][1].size == (64, 48)
+
+
+def test_it_says_how_far_it_is_and_in_the_end_what_it_took(pack, decode, vae, filled, output, monkeypatch):
+    """Seen to fail with lines that count the frames of one video for those of all."""
+    told = []
+    monkeypatch.setattr(pack.part("nodes.host_log"), "tell", told.append)
+    *_, summary = decode(filled, vae, "a/b", fps=12).result
+    assert told[0] == "loading the VAE, 0 of 34 frames"
+    pace = r"\d\.\d\d s for each, (about \d+ s left, )?slowest: (decode|write)"
+    assert re.fullmatch(rf"video 1 of 2, latent frame 2 of 5, 1 of 34 frames, {pace}", told[1])
+    assert any(re.fullmatch(rf"video 2 of 2, latent frame 5 of 5, 30 of 34 frames, {pace}", line) for line in told)
+    assert re.fullmatch(rf"all decoded, 34 of 34 frames, {pace}", told[-2])
+    assert told[-1] == summary
+    first, second, third = summary.splitlines()
+    assert first == "b_00001_.mp4, b_00002_.mp4: 64x48, 17 frames, h264-mp4 at 12 frames per second"
+    assert re.fullmatch(r"34 frames in \d+ s, \d\.\d\d s for each", second)
+    assert re.fullmatch(r"decode [\d.]+ s, encode and write [\d.]+ s; slowest: (decode|write)", third)
 
 
 def test_cancel_leaves_a_file_that_plays(decode, vae, filled, output, progress):
@@ -173,11 +191,11 @@ def test_a_video_output_chooses_folder_format_and_rate(pack, decode, vae, filled
     """Seen to fail with the node's own widgets."""
     make = pack.part("nodes.video_output").VideoOutputNode.execute
     [choice] = make("c/master", "prores-422hq", fps=24).result
-    videos, _ = decode(filled, vae, "a/b", output=choice).result
+    videos, *_ = decode(filled, vae, "a/b", output=choice).result
     assert [video.get_stream_source() for video in videos] == [str(output / f"c/master_0000{n}_.mov") for n in (1, 2)]
     assert (probe(videos[0].get_stream_source()).num_frames, probe(videos[0].get_stream_source()).fps) == (17, 24)
     [choice] = make("c/pictures", "png16").result
-    blocked, _ = decode(filled, vae, "a/b", output=choice).result
+    blocked, *_ = decode(filled, vae, "a/b", output=choice).result
     assert "folder of pictures" in blocked[0].message
     assert len(list((output / "c" / "pictures_00002_").iterdir())) == 17
 
@@ -211,7 +229,7 @@ def test_the_sound_of_a_video_output_goes_into_every_video_of_a_batch_within_its
     video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
     for sound, heard in ((video, (0, 17 / 16)), (video.as_trimmed(1.0, 0.5), (1, 1.5))):
         [choice] = make("c/loud", sound=sound).result
-        videos, _ = decode(filled, vae, "a/b", output=choice).result
+        videos, *_ = decode(filled, vae, "a/b", output=choice).result
         wanted = [data for data, time in packets if heard[0] <= time < heard[1]]
         found = [[data for data, _ in sound_packets(made.get_stream_source())] for made in videos]
         assert found == [wanted, wanted]
@@ -235,7 +253,7 @@ def test_a_taehv_decodes_as_in_the_host_any_length_at_a_time(decode, filled, out
     """Seen to fail when the first frame of every call is taken for the first of the video."""
     vae = host_taehv()
     latents = {"samples": filled["samples"][:, :, :3, :4, :4]}
-    _, images = decode(latents, vae, "a/b", images=True).result
+    _, images, _ = decode(latents, vae, "a/b", images=True).result
     assert images.shape == (2 * 9, 32, 32, 3)
     wanted = vae.decode(latents["samples"]).flatten(0, 1).clamp(0, 1)
     assert wanted.std() > 0.1
@@ -248,7 +266,7 @@ def test_a_taehv_in_float16_is_given_latents_as_they_are_sampled(decode, filled,
 
     latents = filled["samples"][:1, :, :2, :4, :4]
     raw = comfy.latent_formats.Wan21().process_out(latents)
-    _, images = decode({"samples": raw}, host_taehv(float16=True), "a/b", images=True).result
+    _, images, _ = decode({"samples": raw}, host_taehv(float16=True), "a/b", images=True).result
     wanted = host_taehv().decode(latents).flatten(0, 1).clamp(0, 1)
     torch.testing.assert_close(images, wanted, rtol=0, atol=0.02)
 
@@ -267,8 +285,8 @@ def test_strips_and_layout_come_from_hi_stream_speed(pack, decode, vae, output):
     part, bytes_of = pack.part("histream_core.decoders"), pack.part("nodes.host_decode").decode_bytes
     speed = pack.part("histream_core.speed").Speed(vae_strips="2", vae_layout="channels-last")
     latents = torch.randn(1, 16, 4, 4, 32, generator=torch.Generator().manual_seed(8))
-    _, whole = decode({"samples": latents}, vae, "a/b", images=True).result
-    _, images = decode({"samples": latents}, vae, "a/b", images=True, speed=speed).result
+    _, whole, _ = decode({"samples": latents}, vae, "a/b", images=True).result
+    _, images, _ = decode({"samples": latents}, vae, "a/b", images=True, speed=speed).result
     decoder = part.open_decoder(vae.first_stage_model, dtype=torch.float32, normalised=False, strips=2)
     wanted = pack.part("histream_core.decode").to_frames(decoder.decode(latents))[0]
     torch.testing.assert_close(images, wanted, rtol=0, atol=1e-5)
