@@ -13,7 +13,6 @@ from itertools import cycle
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ from . import host_log
 from .host_caches import kv_bytes, make_room, model_sizes
 from .host_checks import check_conditioning, check_options
 from .host_preview import PREVIEW_PIXELS, Previewer
-from .host_speed import kernels_for
+from .host_speed import attend, kernels_for
 from .host_timeline import placed, timeline_of
 
 WRAPPER_KEY = "histream"
@@ -183,11 +182,7 @@ class HostRun:
         return torch.zeros_like(x) if flow is None else flow
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The host's own attention, or what another node put in its place: [B, L, N, D] as in the engine."""
-        heads = q.shape[2]
-        q, k, v = (y.flatten(2) for y in (q, k, v))
-        y = optimized_attention(q, k, v, heads=heads, transformer_options=self._transformer_options)
-        return y.unflatten(2, (heads, -1))
+        return attend(q, k, v, transformer_options=self._transformer_options)
 
     def count(self) -> None:
         """One part more of the progress bar is done; what was finished last moves on by a picture."""

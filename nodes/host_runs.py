@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..histream_core.checkpoint import dtype_name
 from ..histream_core.cost import does_not_fit
 from ..histream_core.formats import find_format
 from ..histream_core.kept_runs import FIRST_FRAME, keep_given, sections_of, text_before
@@ -40,7 +41,7 @@ from .host_checks import check_latent, check_model
 from .host_decode import check_vae, video_size
 from .host_fingerprint import fingerprints
 from .host_memory import cost_of, memory_of
-from .host_speed import in_use
+from .host_speed import kernels_for
 from .host_timeline import Placed, Timeline, placed, timeline_of
 from .run_folders import find_run, name_of, next_run, numbered_runs, place
 from .settings import VideoChoice
@@ -82,7 +83,7 @@ def begin(
         seeds=(Seed(0, seed),),
         fingerprint=fingerprints(model, vae) | ({} if given is None else {FIRST_FRAME: hash_tensor(given)}),
         source={},
-        made_with=environment(model.load_device, in_use(sampler.speed, model)),
+        made_with=environment(model.load_device, kernels_for(sampler.speed, model).in_use),
     )
     check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
     journal = open_or_make(choice, manifest, lambda folder: start(folder, manifest, texts, choice.sound))
@@ -235,7 +236,7 @@ def as_now(manifest: Manifest, model, vae, speed: Speed | None) -> Manifest:
     """The run as it would be if it were begun now; `speed` None: as the run is."""
     speed = speed or manifest.settings.speed
     settings = as_computed(manifest.settings, model, speed)
-    made_with = environment(model.load_device, in_use(speed, model))
+    made_with = environment(model.load_device, kernels_for(speed, model).in_use)
     fingerprint = dict(manifest.fingerprint) | fingerprints(model, vae)
     return replace(manifest, settings=settings, fingerprint=fingerprint, made_with=made_with)
 
@@ -313,5 +314,5 @@ def check_memory(model, vae, manifest: Manifest) -> None:
 
 def as_computed(settings: Settings, model, speed: Speed) -> Settings:
     """The settings, as far as they tell how this MODEL computes."""
-    dtype = str(model.model.get_dtype_inference()).removeprefix("torch.")
+    dtype = dtype_name(model.model.get_dtype_inference())
     return replace(settings, dtype=dtype, fp8_kv=host.model_settings(model).kv == "fp8", speed=speed.approximations)

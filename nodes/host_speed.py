@@ -3,6 +3,7 @@
 B batch, L tokens, N heads, D head dim.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import comfy.ldm.modules.attention as host_attention
@@ -15,8 +16,16 @@ from ..histream_core.speed import Speed
 from . import host_log
 
 
-def kernels_for(speed: Speed, model, attend: Attention) -> Kernels:
-    """What a MODEL is computed with; `attend` is its own attention. Raises ValueError for what cannot be had."""
+def attend(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
+    """The host's own attention, or what another node put in its place by its options: [B, L, N, D] as in the engine."""
+    heads = q.shape[2]
+    q, k, v = (x.flatten(2) for x in (q, k, v))
+    y = host_attention.optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options or {})
+    return y.unflatten(2, (heads, -1))
+
+
+def kernels_for(speed: Speed, model, own: Attention = attend) -> Kernels:
+    """What a MODEL is computed with; `own` is the host's attention. Raises ValueError for what cannot be had."""
     override = "optimized_attention_override" in model.model_options.get("transformer_options", {})
     if override and speed.attention not in ("auto", "host"):
         raise ValueError(
@@ -25,7 +34,7 @@ def kernels_for(speed: Speed, model, attend: Attention) -> Kernels:
         )
     chosen = host_attention.optimized_attention
     name = "another node's" if override else chosen.__name__.removeprefix("attention_")
-    host = attend, f"host ({name})"
+    host = own, f"host ({name})"
     plain = chosen is host_attention.attention_pytorch and not override
     if speed.attention == "auto" and plain and is_hopper(model.load_device):
         host = None  # the host would use the same kernels, in another order
@@ -50,12 +59,3 @@ def say_kernels(kernels: Kernels) -> None:
     """What a run computes with, in the host's log: once for each run."""
     chosen = ", ".join(f"{name} {words}" for name, words in kernels.in_use.items())
     host_log.say(f"computing with {chosen}")
-
-
-def in_use(speed: Speed, model) -> dict[str, str]:
-    """What `kernels_for` chooses, in words."""
-    return dict(kernels_for(speed, model, _nothing).in_use)
-
-
-def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    raise NotImplementedError

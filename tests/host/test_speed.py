@@ -120,13 +120,17 @@ def test_on_a_hopper_gpu_auto_puts_cudnn_first_where_the_host_would_use_pytorchs
     for name in ("nodes.host_speed", "histream_core.attention"):
         monkeypatch.setattr(pack.part(name), "is_hopper", lambda device: True)
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
-    assert host_speed.in_use(speed(), model)["attention"] == "sdpa, cuDNN first"
-    assert host_speed.in_use(speed(attention="host"), model)["attention"] == "host (pytorch)"
+
+    def in_use(**chosen):
+        return host_speed.kernels_for(speed(**chosen), model).in_use
+
+    assert in_use()["attention"] == "sdpa, cuDNN first"
+    assert in_use(attention="host")["attention"] == "host (pytorch)"
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_sage)
-    assert host_speed.in_use(speed(), model)["attention"] == "host (sage)"
+    assert in_use()["attention"] == "host (sage)"
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
     model.model_options["transformer_options"]["optimized_attention_override"] = None
-    assert host_speed.in_use(speed(), model)["attention"] == "host (another node's)"
+    assert in_use()["attention"] == "host (another node's)"
 
 
 def test_the_sampler_twin_computes_with_it_too(pack, speed, make, load_wan, positive, latent):
