@@ -9,8 +9,6 @@ Shapes: B batch, C channels, T latent frames, H W latent grid, F pixel frames; p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -52,11 +50,6 @@ class StreamingEncoder:
     def cache_bytes(self) -> int:
         """Bytes of history held between calls, without the waiting pixels."""
         return self._history.nbytes
-
-    @property
-    def num_waiting(self) -> int:
-        """Pixel frames (0 to 3) that wait for their group of four to be full."""
-        return 0 if self._waiting is None else self._waiting.shape[2]
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -145,14 +138,6 @@ def to_pixels(frames: Tensor) -> Tensor:
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(f"frames must be [F, H, W, 3], got {list(frames.shape)}")
     return rearrange(frames, "f h w c -> 1 c f h w") * 2 - 1
-
-
-def encode_frames(encoder: StreamingEncoder, clips: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the latents [1, C, T, H, W] of each clip of frames [F, H, W, 3] in [0, 1], where there are any."""
-    for frames in clips:
-        latents = encoder.encode(to_pixels(frames))
-        if latents.shape[2]:
-            yield latents
 
 
 def encode_first_frame(vae: nn.Module, image: Tensor, *, hold: int = 1, normalised: bool = True) -> Tensor:

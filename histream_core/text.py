@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .checkpoint import read_checkpoint
 from .loading import cast
-from .weight_file import CheckpointError, open_weights, write_safetensors
+from .weight_file import CheckpointError, open_weights
 
 MAX_TOKENS = 512
 """What Wan was trained on: shorter prompts are filled up with zeros, which the model attends to."""
@@ -106,11 +106,6 @@ def load_embeds(path: str | Path) -> Tensor:
     if not torch.isfinite(x).all():
         raise CheckpointError(f"{path} holds NaN or infinity: encode the prompt again, in bf16 or fp32")
     return pad_tokens(x)
-
-
-def save_embeds(path: str | Path, embeds: Tensor) -> None:
-    """Write embeddings [1, L, D] for `load_embeds`, whole or not at all."""
-    write_safetensors(path, {"embeds": (embeds.dtype, embeds.shape)}, lambda key: embeds, {})
 
 
 def _config(path: Path, weights: dict[str, Tensor]):

@@ -127,24 +127,23 @@ class BackgroundWriter(Closing):
         with self.times.count("wait"):
             self._check(wait_for=len(self._pending))
 
-    def close(self) -> None:
+    def _end(self) -> None:
+        """Let the thread write what waits, and end; where that fails, drop what is not finished."""
         try:
             self._drain()
         except BaseException:
             self.discard()
             raise
         self._thread.shutdown()
+
+    def close(self) -> None:
+        self._end()
         with self.times.count("write"):
             self._writer.close()
 
     def keep(self) -> Path | None:
         """Write what waits in the queue, then keep what there is."""
-        try:
-            self._drain()
-        except BaseException:
-            self.discard()
-            raise
-        self._thread.shutdown()
+        self._end()
         return self._writer.keep()
 
     def discard(self) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from histream_core import decode
 from histream_core.decode import StreamingDecoder, causal_kernels
-from histream_core.encode import StreamingEncoder, encode_first_frame, encode_frames
+from histream_core.encode import StreamingEncoder, encode_first_frame
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
 
 CUTS = [[17], [1] * 17, [1, 4, 4, 4, 4], [4, 4, 4, 5], [2, 7, 3, 5], [5, 12], [16, 1]]
@@ -87,9 +87,7 @@ def test_latents_come_out_normalised(vae, pixels):
 def test_frames_that_do_not_fill_four_wait_and_give_no_latent(vae, pixels):
     encoder = StreamingEncoder(vae)
     assert encoder.encode(pixels[:, :, :4]).shape[2] == 1
-    assert encoder.num_waiting == 3
     assert encoder.encode(pixels[:, :, 4:5]).shape[2] == 1
-    assert encoder.num_waiting == 0
     assert encoder.encode(pixels[:, :, 5:7]).shape == (2, 16, 0, 2, 4)
 
 
@@ -147,12 +145,6 @@ def test_half_precision_weights_are_refused_unless_asked_for(pixels):
     with pytest.raises(ValueError, match="leave dtype out"):
         StreamingEncoder(vae)
     assert StreamingEncoder(vae, dtype=None).encode(pixels).dtype == torch.float32
-
-
-def test_frames_of_a_clip_become_latents(vae, pixels):
-    frames = (pixels[0].movedim(0, -1) + 1) / 2
-    latents = torch.cat(list(encode_frames(StreamingEncoder(vae), frames.split([9, 2, 6]))), dim=2)
-    torch.testing.assert_close(latents, StreamingEncoder(vae).encode(pixels[:1]), rtol=0, atol=1e-5)
 
 
 def test_a_first_frame_can_be_held_for_a_whole_chunk(vae, pixels):
