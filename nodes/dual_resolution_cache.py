@@ -11,6 +11,11 @@ from .host_checks import check_model
 from .settings import AUTO
 
 
+def ntk_input(name: str, tooltip: str):
+    """How far spatial positions are stretched at one of the resolutions."""
+    return io.Float.Input(name, default=0.0, min=0.0, max=20.0, step=0.1, optional=True, advanced=True, tooltip=tooltip)
+
+
 class DualResolutionCache(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -39,27 +44,12 @@ class DualResolutionCache(io.ComfyNode):
                     tooltip="Side of the LOW grid as a part of the HIGH grid. 0.5: LOW steps cost about a quarter or "
                     "less. 1: both are the same size, nothing is saved. Must leave even numbers of latent cells.",
                 ),
-                io.Float.Input(
+                ntk_input(
                     "ntk_low",
-                    default=0.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    optional=True,
-                    advanced=True,
-                    tooltip="NTK factor of the spatial positions at LOW. 1: as in training. More: for sizes above "
-                    "those trained at; too much blurs, too little repeats objects. 0: from preset and size.",
+                    "NTK factor of the spatial positions at LOW. 1: as in training. More: for sizes above those "
+                    "trained at; too much blurs, too little repeats objects. 0: from preset and size.",
                 ),
-                io.Float.Input(
-                    "ntk_high",
-                    default=0.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The same at HIGH. HiStream's value for 1080p is 5. 0: from preset and size.",
-                ),
+                ntk_input("ntk_high", "The same at HIGH. HiStream's value for 1080p is 5. 0: from preset and size."),
                 io.Combo.Input(
                     "temporal_positions",
                     options=[AUTO, "clamped", "absolute"],
