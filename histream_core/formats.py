@@ -287,5 +287,5 @@ def find_format(name: str, depth: int | None = None) -> Format:
         return next(iter(depths.values()))
     if depth not in depths:
         choices = " or ".join(str(known) for known in depths)
-        raise ValueError(f"{name} cannot be stored with {depth} bits: use {choices}")
+        raise ValueError(f"{name} cannot be stored with {depth} bits: use {choices} as bit depth")
     return depths[depth]

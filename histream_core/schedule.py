@@ -51,6 +51,8 @@ def make_steps(timesteps: Sequence[float], num_low: int, *, shift_low: float = 1
     A shift belongs to a resolution, so the same listed timestep is another sigma at LOW than at HIGH.
     Raises ValueError unless the sigmas fall from step to step and the last step is at HIGH.
     """
+    for timestep in timesteps:
+        check_timestep(timestep)
     steps = tuple(
         Step(warp(t / NUM_TIMESTEPS, shift_low), Scale.LOW)
         if i < num_low
@@ -60,13 +62,17 @@ def make_steps(timesteps: Sequence[float], num_low: int, *, shift_low: float = 1
     return check_steps(steps)
 
 
+def check_timestep(timestep: float) -> None:
+    if not 0 < timestep <= NUM_TIMESTEPS:
+        raise ValueError(f"timestep {timestep:g} is not in (0, 1000]: use 1000 750 500 250")
+
+
 def check_steps(steps: Steps) -> Steps:
     """Return `steps`, or raise ValueError with the number that cannot be."""
     if not steps:
         raise ValueError("a chunk needs at least 1 step, got none: give timesteps such as 1000 750 500 250")
     for step in steps:
-        if not 0 < step.sigma <= 1:
-            raise ValueError(f"timestep {step.timestep:g} is not in (0, 1000]: use 1000 750 500 250")
+        check_timestep(step.timestep)
     for step, following in pairwise(steps):
         if following.sigma >= step.sigma:
             raise ValueError(
@@ -76,7 +82,7 @@ def check_steps(steps: Steps) -> Steps:
         if step.scale is Scale.HIGH and following.scale is Scale.LOW:
             raise ValueError("a LOW step cannot follow a HIGH step: list the LOW timesteps first")
     if steps[-1].scale is Scale.LOW:
-        raise ValueError("the last step of a chunk must be at HIGH: add a HIGH timestep, such as 250")
+        raise ValueError("the last step of a chunk must be at HIGH: add a HIGH timestep, such as 250H")
     return steps
 
 

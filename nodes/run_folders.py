@@ -53,7 +53,7 @@ def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
     """
     root = Path(folder_paths.get_output_directory()).resolve()
     if not (root / prefix).resolve().is_relative_to(root):
-        raise ValueError(f"{prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
+        raise ValueError(f"the name {prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
     return Path(folder), name, counter, subfolder
 

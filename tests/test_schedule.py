@@ -45,6 +45,12 @@ def test_a_table_that_cannot_work_is_refused_in_one_sentence(table, sentence):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_timestep_is_refused_by_the_number_that_was_written():
+    """And not by what the time shift makes of it. Seen to fail where sigmas alone are checked."""
+    with pytest.raises(ValueError, match=r"timestep 2000 is not in \(0, 1000\]: use 1000"):
+        parse_schedule("2000L 500H", shift_low=5)
+
+
 def test_a_shift_that_turns_the_order_around_is_refused():
     with pytest.raises(ValueError, match="must fall"):
         make_steps((600, 550), 1, shift_low=1, shift_high=7)
