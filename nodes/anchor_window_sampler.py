@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import comfy.samplers
 
 from ..histream_core.speed import DEFAULTS, Speed
-from . import host, host_graph, host_kept, host_runs, host_summary, kept_video
+from . import host, host_graph, host_runs, host_summary, kept_video
 from .api import CATEGORY, FirstFrame, Schedule, VideoOutput, blocked, io
 from .settings import MAX_SEED, StepChoice, WindowChoice
 
@@ -173,8 +173,7 @@ class AnchorWindowSampler(io.ComfyNode):
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
         words = host_graph.words_of(cls.hidden, "positive")
         journal = host_runs.begin(model, vae, positive, latent, sampler, output, seed=seed, words=words)
-        tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(host_kept.carry_on(model, vae, journal, output, tags=tags, speed=sampler.speed))
+        return kept_video.carry_on(cls, model, vae, journal, output, sampler.speed)
 
 
 class AnchorWindowSamplerSelect(io.ComfyNode):

@@ -1,9 +1,9 @@
 """Node: a run that shares its beginning with another and then goes its own way."""
 
-from . import host_graph, host_kept, host_runs, kept_video
+from . import host_graph, host_runs, kept_video
 from .api import CATEGORY, io
 from .run_folders import run_state
-from .settings import MAX_SEED, VideoChoice
+from .settings import MAX_SEED
 
 AS_IT_WAS = -1
 
@@ -68,7 +68,4 @@ class BranchRun(io.ComfyNode):
             words=host_graph.words_of(cls.hidden, "positive"),
             speed=speed,
         )
-        tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(
-            host_kept.carry_on(model, vae, journal, output or VideoChoice(), tags=tags, speed=speed)
-        )
+        return kept_video.carry_on(cls, model, vae, journal, output, speed)

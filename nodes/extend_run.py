@@ -1,9 +1,8 @@
 """Node: a longer run that begins as another."""
 
-from . import host_graph, host_kept, host_runs, kept_video
+from . import host_graph, host_runs, kept_video
 from .api import CATEGORY, io
 from .run_folders import run_state
-from .settings import VideoChoice
 
 
 class ExtendRun(io.ComfyNode):
@@ -51,7 +50,4 @@ class ExtendRun(io.ComfyNode):
         journal = host_runs.extended(
             model, vae, run, output, seconds=seconds, positive=positive, words=words, speed=speed
         )
-        tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(
-            host_kept.carry_on(model, vae, journal, output or VideoChoice(), tags=tags, speed=speed)
-        )
+        return kept_video.carry_on(cls, model, vae, journal, output, speed)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..histream_core.formats import Format
-from . import host_kept
+from ..histream_core.session import Journal
+from . import host_graph, host_kept
 from .api import InputImpl, Speed, VideoOutput, blocked, io, ui
 from .host_decode import SavedVideo
+from .settings import VideoChoice
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
 """What is stored in a video about the graph that made it."""
@@ -36,6 +38,10 @@ def speed_input(without: str):
     return Speed.Input(
         "speed", optional=True, tooltip=f"From HiStream Speed: which kernels compute. Without it: {without}."
     )
+
+
+def snapshots_input(tooltip: str):
+    return io.Int.Input("snapshots", default=0, min=0, max=10000, optional=True, advanced=True, tooltip=tooltip)
 
 
 def crop_input():
@@ -69,8 +75,13 @@ def outputs():
     ]
 
 
-def output(kept: host_kept.KeptVideo) -> io.NodeOutput:
-    """A finished run on those sockets, with a player under the node where browsers can play the file."""
+def carry_on(node, model, vae, journal: Journal, choice: VideoChoice | None, speed) -> io.NodeOutput:
+    """An open run taken to its end, on those sockets, with a player under the node where browsers can play the file.
+
+    What `choice` and `speed` do not say stays as the run is.
+    """
+    tags = host_graph.tags_of(node.hidden)
+    kept = host_kept.carry_on(model, vae, journal, choice or VideoChoice(), tags=tags, speed=speed)
     video = video_socket(kept.path, kept.format)
     shown = player([SavedVideo(kept.path, kept.run, kept.format)])
     return io.NodeOutput({"samples": kept.latent}, video, kept.run, kept.summary, ui=shown)

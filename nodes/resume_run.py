@@ -1,6 +1,6 @@
 """Node: a run that was stopped goes on."""
 
-from . import host_graph, host_kept, host_runs, kept_video
+from . import host_runs, kept_video
 from .api import CATEGORY, io
 from .run_folders import run_state
 from .settings import VideoChoice
@@ -23,14 +23,8 @@ class ResumeRun(io.ComfyNode):
                 io.Model.Input("model", tooltip="The MODEL that the run was begun with, LoRAs included."),
                 io.Vae.Input("vae", tooltip="The VAE that it was begun with."),
                 kept_video.run_input("to go on with", default="histream/run"),
-                io.Int.Input(
-                    "snapshots",
-                    default=0,
-                    min=0,
-                    max=10000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Keep the caches on disk every so many chunks and on Cancel, as in Video Output. 0: never.",
+                kept_video.snapshots_input(
+                    "Keep the caches on disk every so many chunks and on Cancel, as in Video Output. 0: never."
                 ),
                 kept_video.speed_input("as the run is"),
             ],
@@ -43,6 +37,5 @@ class ResumeRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, snapshots=0, speed=None):
-        journal, choice = host_runs.go_on(model, vae, run, speed), VideoChoice(snapshots=snapshots)
-        tags = host_graph.tags_of(cls.hidden)
-        return kept_video.output(host_kept.carry_on(model, vae, journal, choice, tags=tags, speed=speed))
+        journal = host_runs.go_on(model, vae, run, speed)
+        return kept_video.carry_on(cls, model, vae, journal, VideoChoice(snapshots=snapshots), speed)

@@ -70,16 +70,10 @@ class VideoOutputNode(io.ComfyNode):
                     tooltip="Remove the run when it is cancelled, also what earlier attempts made of it. Off: what is "
                     "finished stays, and Run with the same seed goes on.",
                 ),
-                io.Int.Input(
-                    "snapshots",
-                    default=0,
-                    min=0,
-                    max=10000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Keep the caches on disk every so many chunks and on Cancel, to go on faster; as large as "
-                    "they are in memory (10.5 GiB at 1080p). 0: never; going on then takes one pass for each "
-                    "finished chunk and resolution.",
+                kept_video.snapshots_input(
+                    "Keep the caches on disk every so many chunks and on Cancel, to go on faster; as large as they are "
+                    "in memory (10.5 GiB at 1080p). 0: never; going on then takes one pass for each finished chunk and "
+                    "resolution.",
                 ),
                 io.Video.Input(
                     "sound",
