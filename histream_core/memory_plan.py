@@ -6,7 +6,8 @@ from itertools import product
 
 import torch
 
-from .cost import GB, RESERVE, Cost, decoders, tiers
+from .cost import GB, RESERVE, Cost, gb
+from .fitting import decoders, tiers
 from .tiers import EXACT, TIERS, check_tier
 
 CARDS = (8, 12, 16, 24)
@@ -22,7 +23,7 @@ class Way:
 
     cost: Cost
     decoder: str
-    """One of `cost.DECODERS`; "wan" is the VAE that is chosen, whole."""
+    """One of `fitting.DECODERS`; "wan" is the VAE that is chosen, whole."""
     apart: bool = False
     """Whether everything is sampled first and decoded afterwards."""
 
@@ -182,8 +183,3 @@ def card_line(found: Sequence[Way], card: float) -> Iterator[str]:
     for place, way in enumerate(fitting):
         start = f"  {card:g} GB: " if not place else "    or "
         yield f"{start}{way.settings or 'the defaults'}, {gb(way.bytes_needed)}; costs: {way.prices}"
-
-
-def gb(size: float) -> str:
-    """Bytes as graphics cards count."""
-    return f"{size / GB:.1f} GB"

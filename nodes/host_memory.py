@@ -9,9 +9,9 @@ import comfy.model_management
 import folder_paths
 import torch
 
-from ..histream_core.cost import GB, Cost
+from ..histream_core.cost import GB, Cost, gb
 from ..histream_core.disk import existing
-from ..histream_core.memory_plan import card_line, describe, gb, ways
+from ..histream_core.memory_plan import card_line, describe, ways
 from ..histream_core.plan import Plan
 from ..histream_core.session import Settings
 from ..histream_core.session.video import run_bytes
@@ -19,9 +19,7 @@ from ..histream_core.speed import DEFAULTS, Speed
 from ..histream_core.taehv import is_taehv
 from ..histream_core.wan_model import WanConfig
 from . import host
-
-TAEHV_FILES = ("taew2_1", "lighttaew2_1")
-"""How the files of a TAEHV for Wan 2.1 are called."""
+from .host_preview import SMALL_DECODERS
 
 
 def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, speed: Speed = DEFAULTS) -> Cost:
@@ -88,7 +86,7 @@ def _memory(model, cost: Cost, *, kept: bool) -> Iterator[str]:
 
 def _lighter_files() -> tuple[str, ...]:
     names = [*folder_paths.get_filename_list("vae"), *folder_paths.get_filename_list("vae_approx")]
-    return ("taehv",) if any(name.startswith(TAEHV_FILES) for name in names) else ()
+    return ("taehv",) if any(name.startswith(SMALL_DECODERS) for name in names) else ()
 
 
 def _disk(cost: Cost, settings: Settings | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..histream_core.checkpoint import dtype_name
-from ..histream_core.cost import does_not_fit
+from ..histream_core.fitting import does_not_fit
 from ..histream_core.formats import find_format
 from ..histream_core.kept_runs import FIRST_FRAME, keep_given, sections_of, text_before
 from ..histream_core.plan import Plan

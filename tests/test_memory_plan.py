@@ -8,7 +8,8 @@ import pytest
 from test_cost import hd
 
 from histream_core.cli import main
-from histream_core.cost import GB, RESERVE, Cost, does_not_fit
+from histream_core.cost import GB, RESERVE, Cost
+from histream_core.fitting import does_not_fit
 from histream_core.memory_plan import CARDS, choices, describe, running_tiers, ways
 from histream_core.tiers import EXACT
 from histream_core.wan_model import WAN_1_3B, WAN_14B

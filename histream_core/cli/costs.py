@@ -10,7 +10,8 @@ import torch
 
 from .. import demo
 from ..checkpoint import read_checkpoint
-from ..cost import GB, Cost, decoders, does_not_fit, tiers
+from ..cost import GB, Cost
+from ..fitting import decoders, does_not_fit, tiers
 from ..inspection import guess_preset
 from ..loading import DTYPES, load_vae
 from ..memory_plan import CARDS, card_lines, choices, ways

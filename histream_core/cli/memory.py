@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from ..cost import GB, Cost, does_not_fit, vae_does_not_fit
+from ..cost import GB, Cost
 from ..decoders import strip_ranges
+from ..fitting import does_not_fit, vae_does_not_fit
 from ..plan import PIXELS_PER_CELL, Plan
 from ..render import Weights
 from ..session import Settings
