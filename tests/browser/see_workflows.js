@@ -1,9 +1,9 @@
 // What a user sees, in a real browser against a running ComfyUI: both kinds of canvas, every shipped workflow, one run
-// of the demo to a playing video, Cancel, and an error. Started by see_workflows.py; README.md says what it needs.
+// of the demo to a playing video, Cancel, an error, and another language. Started by see_workflows.py; README.md says what it needs.
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of workflows, demo, cancel, error; without one, all of them in turn.
+// PART is one of workflows, demo, cancel, error, language; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -17,6 +17,8 @@ const DEMO = 'histream_1_try_it_now'
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
 const VIEW = { width: 1600, height: 1000 }
+const GRAPH = { x: 60, y: 40, width: 1540, height: 720 } // where the demo is
+const DIALOG = { x: 840, y: 40, width: 760, height: 615 } // where an error is told; below it are paths
 const SLOW = 600000 // ms, for what waits for sampling on a shared CPU
 const OURS = /histream/i
 const BLOCKED = /Content Security Policy|api\.comfy\.org/ // what the host asks other servers about any node
@@ -111,8 +113,8 @@ async function fit(page) {
   await page.waitForTimeout(800)
 }
 
-async function shoot(page, name) {
-  await page.screenshot({ path: path.join(pictures, `${name}_${kind}.jpg`), type: 'jpeg', quality: 72 })
+async function shoot(page, name, clip) {
+  await page.screenshot({ path: path.join(pictures, `${name}_${kind}.jpg`), type: 'jpeg', quality: 72, clip })
 }
 
 function widget(graph, type, index, value) {
@@ -174,7 +176,7 @@ async function demo(page) {
   })
   check('three previews are seen before the end', shown.done === 0)
   check('the sampler shows one', (kind === 'vue' ? shown.inPage : shown.inCanvas) > 0, JSON.stringify(shown))
-  await shoot(page, 'while_it_runs')
+  await shoot(page, 'while_it_runs', GRAPH)
   await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
   const seen = await page.evaluate(() => ({
     ...window.seen,
@@ -202,7 +204,7 @@ async function demo(page) {
   const beside = await page.evaluate(besideThePlayer)
   check('no preview is left beside the player', beside.length === 0, beside.join())
   await fit(page)
-  await shoot(page, 'the_video_plays')
+  await shoot(page, 'the_video_plays', GRAPH)
 }
 
 async function cancel(page) {
@@ -213,7 +215,7 @@ async function cancel(page) {
   await page.waitForFunction(() => window.seen.interrupted, null, { timeout: SLOW })
   const seen = await page.evaluate(() => [window.seen.interrupted, window.seen.done])
   check('Cancel stops it', seen[0] === 1 && seen[1] === 0)
-  await shoot(page, 'cancelled')
+  await shoot(page, 'cancelled', GRAPH)
   await nextRun(page)
 }
 
@@ -237,22 +239,41 @@ async function error(page) {
   const shown = page.getByText(sentence)
   await shown.first().waitFor({ timeout: 60000 }).catch(() => {})
   check('the error names the number that works', (await shown.count()) > 0)
-  await shoot(page, 'an_error')
+  await shoot(page, 'an_error', DIALOG)
   await nextRun(page)
+}
+
+async function language(_page, _errors, browser) {
+  await set('Comfy.Locale', 'fr')
+  const { page, errors } = await open(browser)
+  await load(page, DEMO)
+  const name = 'HiStreamAnchorWindowSampler'
+  const words = JSON.parse(fs.readFileSync(path.join(WORKFLOWS, '..', 'locales', 'fr', 'nodeDefs.json')))[name]
+  const shown = await page.evaluate((type) => {
+    const node = window.app.graph._nodes.find((one) => one.type === type)
+    return [node.title, node.inputs.find((input) => input.name === 'positive').localized_name]
+  }, name)
+  check('names are in the language of the pages', shown.join() === `${words.display_name},${words.inputs.positive.name}`, shown.join())
+  const told = errors()
+  check('another language brings no console error of ours', told.length === 0, told.join(' | '))
+  await shoot(page, 'in_french', GRAPH)
+  await page.close()
+  await set('Comfy.Locale', 'en')
 }
 
 async function main() {
   await set('Comfy.TutorialCompleted', true)
   await set('Comfy.VueNodes.Enabled', kind === 'vue')
   await set('Comfy.RightSidePanel.IsOpen', false)
+  await set('Comfy.Locale', 'en')
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { workflows: everyWorkflow, demo, cancel, error }
+    const all = { workflows: everyWorkflow, demo, cancel, error, language }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)
-      await all[part](page, errors)
+      await all[part](page, errors, browser)
       const told = errors()
       check(`${part} brings no console error of ours`, told.length === 0, told.join(' | '))
     }
