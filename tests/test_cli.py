@@ -147,6 +147,7 @@ REFUSED = {
     "a missing folder": (["demo", "--out", "missing/clip.mp4"], "does not exist"),
     "another device": (["demo", "--device", "toaster"], "use --device cpu or auto"),
     "an unknown option": (["demo", "--fast"], "unrecognized arguments: --fast"),
+    "the beginning of an option": (["sheet", "--model", "demo", "--mode", "sd"], "unrecognized arguments: --mode"),
     "an unknown verb": (["dream"], "choose from"),
     "no verb": ([], "VERB"),
     "a preset that is none": (["sheet", "--model", "demo", "--preset", "best"], "use one of histream"),
