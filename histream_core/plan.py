@@ -4,7 +4,7 @@ A plan decides every number of a run but the noise: two runs of one plan with th
 give the same video. Every ablation is a value in it, never a branch in the engine.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,12 +41,16 @@ class Window:
         if self.anchor_frames < 0 or (self.local_frames or 0) < 0:
             raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
 
-    def context(self, start: int, anchor: int = 0) -> tuple[int, ...]:
-        """The frames seen by the chunk at frame `start`, in temporal order; `anchor` is the first of its anchor."""
+    def context(self, start: int, anchor: int = 0, scene: int = 0) -> tuple[int, ...]:
+        """The frames seen by the chunk at frame `start`, in temporal order, none of them before frame `scene`.
+
+        `anchor` is the first of its anchor.
+        """
         if self.local_frames is None:
-            return tuple(range(start))
+            return tuple(range(scene, start))
         anchors = range(anchor, min(anchor + self.anchor_frames, start))
-        return tuple(sorted({*anchors, *range(max(0, start - self.local_frames), start)}))
+        seen = {*anchors, *range(max(0, start - self.local_frames), start)}
+        return tuple(sorted(frame for frame in seen if frame >= scene))
 
     def pages(self, num_frames: int) -> tuple[int, int]:
         """Cache pages for anchors and for the ring behind them, in a video of `num_frames` latent frames."""
@@ -158,9 +162,15 @@ class Plan:
         """The first frame of the anchor that the chunk at frame `start` sees."""
         return anchor_before(self.anchors, start)
 
+    @property
+    def scenes(self) -> tuple[int, ...]:
+        """The first frame of each scene: of what came before it, nothing is seen any more."""
+        starts = [chunk.frames.start for chunk in self.chunks if not chunk.context]
+        return tuple(start for start in starts if not start or self.window.context(start, self.anchor(start)))
+
     def context(self, start: int) -> tuple[int, ...]:
         """The frames seen by the chunk that starts at frame `start`, in temporal order."""
-        return self.window.context(start, self.anchor(start))
+        return self.window.context(start, self.anchor(start), scene_at(self.scenes, start))
 
     def tokens_per_frame(self, scale: Scale) -> int:
         return tokens_per_frame(self.grids[scale])
@@ -173,6 +183,11 @@ class Plan:
 def anchor_before(anchors: Sequence[int], start: int) -> int:
     """The last of `anchors`, first frames in order, before frame `start`; 0 where there is none."""
     return anchors[max(0, bisect_left(anchors, start) - 1)]
+
+
+def scene_at(scenes: Sequence[int], frame: int) -> int:
+    """The last of `scenes`, first frames in order from 0 on, that has begun at a frame."""
+    return scenes[bisect_right(scenes, frame) - 1]
 
 
 def tokens_per_frame(grid: Grid) -> int:
@@ -227,6 +242,7 @@ def plan_chunks(
     first_chunk_scale: float = 1.0,
     levers: Collection[str] = (),
     anchors: Sequence[int] = (0,),
+    scenes: Sequence[int] = (0,),
 ) -> tuple[Chunk, ...]:
     """Split `num_frames` latent frames into chunks that each see the anchor and their neighbours.
 
@@ -234,7 +250,7 @@ def plan_chunks(
     and the first chunk that is denoised takes the first steps. The first `given_frames` are not denoised, only cached;
     they must be whole chunks. A length that is not whole chunks gets one chunk more, to be cropped.
     `first_chunk_scale` is the attention scale of HIGH in chunk 0. `levers`, some of LEVERS, change what is kept of the
-    chunks. `anchors` are those of `Plan`.
+    chunks. `anchors` and `scenes` are those of `Plan`; the first chunk of each scene is like that of a video.
 
     >>> [(c.frames, c.context) for c in plan_chunks(9, ((Step(1.0, Scale.HIGH),),), Window())]
     [(range(0, 3), ()), (range(3, 6), (0, 1, 2)), (range(6, 9), (0, 4, 5))]
@@ -255,16 +271,16 @@ def plan_chunks(
     levers = check_levers(levers)
     chunks = []
     for index, (start, stop) in enumerate(zip(starts, stops, strict=False)):
-        steps = schedule[min(max(0, index - first_frame), len(schedule) - 1)]
+        steps = schedule[0 if start in scenes else min(max(0, index - first_frame), len(schedule) - 1)]
         cache_steps = tuple(Step(0.0, scale) for scale in scales)
-        if index == 0:
+        if start in scenes:
             steps, cache_steps = (_heighten(calls, first_chunk_scale) for calls in (steps, cache_steps))
         chunk = Chunk(
             index,
             frames=range(start, stop),
-            context=window.context(start, anchor_before(anchors, start)),
+            context=window.context(start, anchor_before(anchors, start), scene_at(scenes, start)),
             steps=steps if stop > given_frames else (),
-            cache_steps=cache_steps if stop < num_frames else (),
+            cache_steps=cache_steps if stop < num_frames and stop not in scenes else (),
         )
         chunks.append(_with_levers(chunk, window, levers, anchors))
     return tuple(chunks)
@@ -371,20 +387,22 @@ def lengthen(plan: Plan, num_frames: int, steps: Steps | None = None) -> Plan:
         )
     if len(plan.chunks) == 1 and steps is None:
         raise ValueError("a plan of one chunk does not tell the steps of later ones: give them")
-    return _planned_again(plan, num_frames, steps or plan.chunks[-1].steps)
+    return _planned_again(plan, num_frames, plan.scenes, steps)
 
 
-def with_anchors(plan: Plan, anchors: Sequence[int]) -> Plan:
+def with_anchors(plan: Plan, anchors: Sequence[int], scenes: Sequence[int] = ()) -> Plan:
     """The same plan with these frames as the first ones of its anchors; 0 is always one of them.
 
-    A chunk that begins at a new anchor still sees the one before; all later ones see the new one. Raises ValueError
-    for a frame that no chunk begins at, for anchors that come too close, and for a window without an anchor.
+    A chunk that begins at a new anchor still sees the one before; all later ones see the new one. `scenes` are anchors
+    too, and nothing before them is seen from there on; those that the plan has stay where their anchor stays. Raises
+    ValueError for a frame that no chunk begins at, for anchors that come too close, and for a window without an anchor.
     """
-    anchors = tuple(sorted({0, *anchors}))
-    if anchors == plan.anchors:
+    anchors = tuple(sorted({0, *anchors, *scenes}))
+    scenes = tuple(sorted({*scenes, *(scene for scene in plan.scenes if scene in anchors)}))
+    if (anchors, scenes) == (plan.anchors, plan.scenes):
         return plan
     _check_anchors(plan, anchors)
-    return _planned_again(replace(plan, anchors=anchors), plan.num_frames, plan.chunks[-1].steps)
+    return _planned_again(plan, plan.num_frames, scenes, anchors=anchors)
 
 
 def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
@@ -406,21 +424,37 @@ def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
             raise ValueError(f"no chunk begins at latent frame {anchor}, so it cannot be a new anchor: use {near}")
 
 
-def _planned_again(plan: Plan, num_frames: int, steps: Steps) -> Plan:
-    """The plan for so many frames: its chunks take the steps that they had, later ones `steps`."""
-    old = plan.chunks
+def _planned_again(
+    plan: Plan,
+    num_frames: int,
+    scenes: Sequence[int],
+    steps: Steps | None = None,
+    *,
+    anchors: Sequence[int] | None = None,
+) -> Plan:
+    """The plan for so many frames: its chunks take the steps that they had, later ones `steps`, or those of the last.
+
+    Where a scene begins, or does so no more, a chunk takes those of the first chunk, or of later ones.
+    """
+    old, anchors = plan.chunks, anchors or plan.anchors
     calls = (*old[0].steps, *old[0].cache_steps)
+    later = [chunk.steps for chunk in old if chunk.frames.start not in plan.scenes]
     new = plan_chunks(
         num_frames,
-        (old[0].steps, steps),
+        (next((chunk.steps for chunk in old if chunk.steps), ()), steps or [old[0].steps, *later][-1]),
         plan.window,
         first_frame=len(old[0].frames) < plan.window.chunk_frames,
         first_chunk_scale=next((call.attention_scale for call in calls if call.scale is Scale.HIGH), 1.0),
-        anchors=plan.anchors,
+        anchors=anchors,
+        scenes=scenes,
     )
-    begun = (replace(chunk, steps=was.steps) for was, chunk in zip(old, new, strict=False))
-    chunks = tuple(_with_levers(chunk, plan.window, plan.levers, plan.anchors) for chunk in (*begun, *new[len(old) :]))
-    return replace(plan, chunks=chunks, num_frames=num_frames)
+    changed = {*plan.scenes} ^ {*scenes}
+    begun = (
+        chunk if chunk.frames.start in changed else replace(chunk, steps=was.steps)
+        for was, chunk in zip(old, new, strict=False)
+    )
+    chunks = tuple(_with_levers(chunk, plan.window, plan.levers, anchors) for chunk in (*begun, *new[len(old) :]))
+    return replace(plan, chunks=chunks, num_frames=num_frames, anchors=anchors)
 
 
 def _scaled(grid: Grid, scale: float) -> Grid:

@@ -2,7 +2,7 @@
 
     [00:00-00:04] a red circle moves right on a blue background
     [00:04-00:08, blend 3] a green square moves left on a blue background
-    [00:08, cut, new anchor] a yellow circle moves up on a black background
+    [00:08, scene] a yellow circle moves up on a black background
 
 A prompt can change where a chunk begins, so times are moved to the nearest one. B batch.
 """
@@ -25,6 +25,7 @@ from .wan import Text
 CHANGES = {
     "recache": "what is remembered is computed anew under the new prompt, so that it stops speaking of the old one",
     "cut": "the new prompt holds from here on, what is remembered stays as it is",
+    "scene": "as cut, and nothing that came before is seen any more; the first frame is the new anchor",
     "blend": "the prompt goes over into the new one in a straight line, a step for each of some chunks",
     "spherical": "as blend, along an arc, which keeps the strength of the prompts",
 }
@@ -200,6 +201,15 @@ def stretch_out(
     return tuple(found)
 
 
+def new_scenes(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
+    """The first latent frames of the scenes that a timeline asks for; see `plan.with_anchors`."""
+    return [
+        plan.chunks[index].frames.start
+        for cue, index in zip(cues, chunks, strict=True)
+        if cue.change.kind == "scene" and index
+    ]
+
+
 def new_anchors(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
     """The first latent frames of the anchors that a timeline asks for; see `plan.with_anchors`."""
     return [
@@ -250,7 +260,7 @@ def _parse_change(words: Collection[str], change: Change, where: str) -> Change:
         elif word in CHANGES:
             change = replace(change, kind=word)
         elif word != "new anchor":
-            raise ValueError(f'{where} says "{word}": use cut, recache, blend 3, spherical 3 or new anchor')
+            raise ValueError(f'{where} says "{word}": use cut, recache, blend 3, spherical 3, scene or new anchor')
     return replace(change, new_anchor=True) if "new anchor" in words else change
 
 

@@ -202,7 +202,7 @@ def continued(
         before = text_before(old.manifest, old.texts(), chunk)
     plan = manifest.plan
     found, sections, texts = told(model, positive, plan, fps, words=words, first_chunk=chunk, before=before)
-    return branched(manifest, chunk, seed=seed, sections=sections, anchors=found.anchors), texts
+    return branched(manifest, chunk, seed=seed, sections=sections, anchors=found.anchors, scenes=found.scenes), texts
 
 
 def derived(

@@ -15,7 +15,16 @@ from torch import Tensor
 from ..histream_core.plan import Plan, make_plan, with_anchors
 from ..histream_core.presets import Preset
 from ..histream_core.render import FPS
-from ..histream_core.timeline import Cue, Stretch, check_cues, describe_cues, find_chunks, new_anchors, stretch_out
+from ..histream_core.timeline import (
+    Cue,
+    Stretch,
+    check_cues,
+    describe_cues,
+    find_chunks,
+    new_anchors,
+    new_scenes,
+    stretch_out,
+)
 from .host_checks import check_conditioning
 
 KEY = "histream_timeline"
@@ -62,6 +71,10 @@ class Placed:
     def anchors(self) -> list[int]:
         return new_anchors(self.timeline.cues, self.chunks, self.plan)
 
+    @property
+    def scenes(self) -> list[int]:
+        return new_scenes(self.timeline.cues, self.chunks, self.plan)
+
 
 def with_timeline(timeline: Timeline) -> list:
     """The CONDITIONING that carries a timeline. Raises ValueError for prompts that do not follow one another."""
@@ -85,8 +98,8 @@ def placed(timeline: Timeline, plan: Plan, fps: float = FPS, first_chunk: int = 
     """
     chunks = find_chunks(timeline.cues, plan, fps, first_chunk)
     lines = describe_cues(timeline.cues, chunks, plan, fps)
-    anchors = new_anchors(timeline.cues, chunks, plan)
-    return Placed(timeline, chunks, with_anchors(plan, [*plan.anchors, *anchors]), lines)
+    anchors, scenes = (find(timeline.cues, chunks, plan) for find in (new_anchors, new_scenes))
+    return Placed(timeline, chunks, with_anchors(plan, [*plan.anchors, *anchors], scenes), lines)
 
 
 def look(timeline: Timeline, preset: Preset) -> list[str]:

@@ -8,7 +8,7 @@ from .settings import ModelSettings, StepChoice
 
 EXAMPLE = """[00:00-00:02] a red circle moves right on a blue background
 [00:02-00:04, blend 2] a green square moves left on a blue background
-[00:04, cut, new anchor] a yellow circle moves up on a black background"""
+[00:04, scene] a yellow circle moves up on a black background"""
 
 
 def change_inputs():
@@ -36,9 +36,9 @@ def change_inputs():
             default=False,
             optional=True,
             advanced=True,
-            tooltip="The first frame under the new prompt becomes the one that all later chunks look back at. For a "
-            "cut to another scene: what it looks like is then held, instead of the first scene. Off: the first frame "
-            "of the video stays. Not for blends. Takes room for one frame more in the key/value memory.",
+            tooltip="For cut and recache: the first frame under the new prompt becomes the one that all later chunks "
+            "look back at, so that its look is held. Off: the first frame of the video stays. A scene has it always, a "
+            "blend never. Takes room for one frame more in the key/value memory.",
         ),
     ]
 
@@ -63,8 +63,9 @@ class PromptTimeline(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="A line for each prompt: [start-end] text, times as 00:04, 1:30 or 4.5 (seconds). The end "
-                    "may be left out. Behind the time a line can say how it begins: cut, recache, blend 3, spherical "
-                    "3, new anchor, as in [00:04-00:08, blend 3]. A line without a time goes on with the prompt above.",
+                    "may be left out. Behind the time a line can say how it begins: cut, scene, recache, blend 3, "
+                    "spherical 3, new anchor, as in [00:04-00:08, blend 3]. A line without a time goes on with the "
+                    "prompt above.",
                 ),
                 *change_inputs(),
                 io.Model.Input(

@@ -156,7 +156,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     weights = _as_chosen(weights, args, settings)
     check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
     now = as_now(replace(old, plan=plan, settings=settings), weights)
-    changed = branched(now, chunk, seed=args.seed, sections=sections, anchors=told.anchors)
+    changed = branched(now, chunk, seed=args.seed, sections=sections, anchors=told.anchors, scenes=told.scenes)
     with branch(args.folder, args.new, chunk, changed, texts, sound) as journal:
         return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=[*source.notes, *told.notes])
 

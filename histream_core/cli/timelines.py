@@ -14,7 +14,7 @@ from ..kept_runs import sections_of, text_before
 from ..plan import Plan, with_anchors
 from ..render import Weights
 from ..session import Journal, Manifest, Section
-from ..timeline import Cue, Stretch, describe_cues, find_chunks, new_anchors, parse_timeline, stretch_out
+from ..timeline import Cue, Stretch, describe_cues, find_chunks, new_anchors, new_scenes, parse_timeline, stretch_out
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Continued:
         """The first latent frames of the anchors that it begins with."""
         return new_anchors(self.cues, self.chunks, self.plan)
 
+    @property
+    def scenes(self) -> list[int]:
+        """The first latent frames of the scenes that it begins with."""
+        return new_scenes(self.cues, self.chunks, self.plan)
+
     def sections(self, texts: Sequence[Tensor], journal: Journal) -> tuple[Sequence[Section], list[Tensor]]:
         """The sections, counted from the first new chunk, and the embedding of each.
 
@@ -81,7 +86,7 @@ def continued(args: argparse.Namespace, manifest: Manifest, plan: Plan, first_ch
     chunks = find_chunks(cues, plan, fps, first_chunk)
     notes = describe_cues(cues, chunks, plan, fps) if args.timeline else ()
     told = Continued(plan, first_chunk, cues, chunks, tuple(notes))
-    return replace(told, plan=with_anchors(plan, [*plan.anchors, *told.anchors]))
+    return replace(told, plan=with_anchors(plan, [*plan.anchors, *told.anchors], told.scenes))
 
 
 def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -90,7 +95,7 @@ def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
         "--timeline",
         metavar="T",
         help='several prompts and when they begin, a line each, like "[0:00-0:04] a cat", "[0:04, blend 3] a dog" or '
-        '"[0:08, cut, new anchor] a cow": a file, or the text itself',
+        '"[0:08, scene] a cow": a file, or the text itself',
     )
 
 
@@ -128,4 +133,10 @@ def shown(args: argparse.Namespace, plan: Plan, fps: float, cues: tuple[Cue, ...
         fit_picture(picture, plan.size)
     chunks = find_chunks(cues, plan, fps)
     notes = describe_cues(cues, chunks, plan, fps) if args.timeline else []
-    return Shown(with_anchors(plan, new_anchors(cues, chunks, plan)), cues, chunks, picture, tuple(notes))
+    return Shown(
+        with_anchors(plan, *(find(cues, chunks, plan) for find in (new_anchors, new_scenes))),
+        cues,
+        chunks,
+        picture,
+        tuple(notes),
+    )

@@ -150,11 +150,12 @@ def branched(
     seed: int | None = None,
     sections: Sequence[Section] = (),
     anchors: Sequence[int] = (),
+    scenes: Sequence[int] = (),
 ) -> Manifest:
     """The run that is like another up to `chunk`, and from there on has another seed or other prompts.
 
-    Chunks of `sections` are counted from `chunk`; `anchors` are the first latent frames of those that they begin with.
-    With the seed that it had it is the same run.
+    Chunks of `sections` are counted from `chunk`; `anchors` and `scenes` are the first latent frames of those that
+    they begin with. With the seed that it had it is the same run.
     """
     plan, seeds, old = manifest.plan, manifest.seeds, manifest.sections
     if seed is not None:
@@ -165,7 +166,7 @@ def branched(
         new = (replace(section, first_chunk=chunk + section.first_chunk) for section in sections)
         old = (*(section for section in old if section.first_chunk < chunk), *new)
         begin = plan.chunks[chunk].frames.start if chunk < len(plan.chunks) else plan.cached_frames
-        plan = with_anchors(plan, [*(anchor for anchor in plan.anchors if anchor < begin), *anchors])
+        plan = with_anchors(plan, [*(anchor for anchor in plan.anchors if anchor < begin), *anchors], scenes)
     return replace(manifest, plan=plan, seeds=seeds, sections=old)
 
 

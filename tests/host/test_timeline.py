@@ -45,7 +45,7 @@ def later(pack, monkeypatch):
     return lambda *args, **settings: node.execute(*args, **settings).result[0]
 
 
-def engine(pack, load_wan, frames, prompts, *, anchors=(), given=None):
+def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None):
     """What the engine makes of prompts at chunks, without nodes: the LATENT's samples."""
     host, plans = pack.part("nodes.host"), pack.part("histream_core.plan")
     preset = pack.part("histream_core.presets").find_preset("self-forcing")
@@ -56,7 +56,7 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), given=None):
             first = given is not None
             size = {"width": 64, "height": 64, "num_frames": frames}
             plan = plans.make_plan(preset, "histream", **size, given_frames=int(first), first_frame=first)
-            return plans.with_anchors(plan, anchors)
+            return plans.with_anchors(plan, anchors, scenes)
 
         def make(self, run, seed, device):
             stream = run.stream(run.plan, self.noise, device, prompts=prompts, given=given)
@@ -84,6 +84,15 @@ def test_a_written_timeline_is_the_engines_prompts_at_their_chunks(pack, load_wa
     wanted = engine(pack, load_wan, 18, prompts, anchors=[12])
     timeline = tell("[0:00-0:01] one\n[0:01, blend 2] three\n[0:02.8, cut, new anchor] seventeen letters")
     assert torch.equal(sample(load_wan(), timeline, latent(18)), wanted)
+
+
+def test_a_scene_sees_nothing_of_what_came_before(pack, load_wan, tell, text, sample, latent):
+    """Seen to fail with a scene that is a cut with a new anchor."""
+    stream, wan = pack.part("histream_core.stream"), pack.part("histream_core.wan")
+    prompts = [stream.Prompt(wan.Text(text(3)[0][0])), stream.Prompt(wan.Text(text(5)[0][0]), 2)]
+    wanted = engine(pack, load_wan, 12, prompts, scenes=[6])
+    assert torch.equal(sample(load_wan(), tell("[0] one\n[0:01, scene] three"), latent(12)), wanted)
+    assert not torch.equal(engine(pack, load_wan, 12, prompts, anchors=[6]), wanted)
 
 
 def test_a_chain_of_sections_is_the_written_timeline(load_wan, tell, later, text, sample, latent):
@@ -163,9 +172,9 @@ def test_a_kept_run_with_a_timeline_is_the_plain_one_and_goes_on_to_the_same_byt
 def test_runs_are_extended_and_branched_with_timelines(nodes, keep, load_wan, vae, tell):
     """Their times count from the first new chunk. Seen to fail with a blend that has nothing to blend from."""
     keep(prompt=tell("[0] one"), frames=9)
-    more = tell("[0, blend 2] three\n[0:01.5, cut, new anchor] seventeen letters")
+    more = tell("[0, blend 2] three\n[0:01.5, scene] seventeen letters")
     run = nodes.extend_run(load_wan(), vae, "shots/run_00001", 3.0, positive=more).result[2]
-    whole = tell("[0] one\n[0:02.0625, blend 2] three\n[0:03.5625, cut, new anchor] seventeen letters")
+    whole = tell("[0] one\n[0:02.0625, blend 2] three\n[0:03.5625, scene] seventeen letters")
     keep("whole/run", prompt=whole, frames=21)
     assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
     other = nodes.branch_run(load_wan(), vae, run, 3, positive=tell("[0, blend 2] three")).result[2]
