@@ -30,9 +30,9 @@ class Run:
 
 
 class Server:
-    """Started on a folder, with the pack as its only custom node; a context manager."""
+    """Started on a folder, with the pack as its only custom node, and with more flags; a context manager."""
 
-    def __init__(self, comfyui: Path, pack: Path, folder: Path):
+    def __init__(self, comfyui: Path, pack: Path, folder: Path, *flags: str):
         self.folder = folder
         (folder / "custom_nodes").mkdir(parents=True, exist_ok=True)
         place = folder / "custom_nodes" / "histream"
@@ -47,6 +47,7 @@ class Server:
                 *(sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)),
                 *("--base-directory", str(folder), "--disable-api-nodes"),
                 *("--database-url", f"sqlite:///{folder / 'comfyui.db'}"),
+                *flags,
             ],
             cwd=comfyui,
             stdout=self.log,

@@ -183,10 +183,10 @@ def output(comfyui, tmp_path):
 
 @pytest.fixture(scope="session")
 def start_server():
-    """Start a ComfyUI server with the pack in it, on a folder; a context manager."""
+    """Start a ComfyUI server with the pack in it, on a folder and with flags of its own; a context manager."""
     from comfy_server import Server
 
-    return lambda folder: Server(COMFYUI, ROOT, folder)
+    return lambda folder, *flags: Server(COMFYUI, ROOT, folder, *flags)
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,20 @@ def test_every_fast_feature_of_the_host_leaves_the_cpu_alone(sample, load_wan, p
     assert torch.equal(sample(load_wan(), positive, latent()), wanted)
 
 
+def test_a_server_with_every_flag_that_a_cpu_allows_makes_the_video(start_server, tmp_path):
+    """Weights in fp8, the VAE in bf16, pictures in float16, another attention, no cache between nodes, and `--fast`.
+
+    Seen to fail with caches of the weights' own dtype.
+    """
+    kinds = ("--fp8_e4m3fn-unet", "--bf16-vae", "--fp16-intermediates")
+    longer = {"empty": {"length": 21}, "decode": {"images": True}}
+    with start_server(tmp_path, "--fast", "--use-split-cross-attention", "--cache-none", *kinds) as server:
+        run = server.run(graph(longer, seed=1))
+        assert (run.error, len(run.outputs)) == ("", 1)
+        assert "model weight dtype torch.float8_e4m3fn" in server.read_log()
+    assert next(tmp_path.glob("output/video/*.mp4")).stat().st_size > 1000
+
+
 @pytest.mark.parametrize("name", ["EasyCacheNode", "LazyCacheNode"])
 def test_the_hosts_step_caches_are_refused_where_they_skip(pack, sample, load_wan, positive, latent, name):
     """And the next run without them works. Seen to fail without the check in HostRun.denoise."""
