@@ -15,7 +15,7 @@ from histream_core.plan import make_plan
 from histream_core.presets import PRESETS, Preset, find_preset
 from histream_core.rope import Rope, TemporalPolicy
 from histream_core.schedule import Scale
-from histream_core.stream import Prompt, Stream, make_caches
+from histream_core.stream import Prompt, Stream, make_caches, resize
 from histream_core.wan import Denoiser, forward_chunk
 from histream_core.wan_model import WanConfig
 from training import repa
@@ -332,6 +332,29 @@ def test_windows_show_rollouts_and_answers_are_true_clips():
     assert found[1] == true
     assert found[0]["first low"] == true["first low"]
     assert abs(found[0]["later low"] - true["later low"]) > 1e-4
+
+
+def test_high_begins_with_the_students_own_low_estimate_where_that_is_asked_for():
+    """Seen to fail with the truth as LOW would show it, and with the estimate of the second LOW step."""
+    made, data, steps = network(), bank(), plan("histream", 2).chunks[1].steps
+    forcing = TeacherForcing(made, Protocol(size=64), ("histream",), "cpu", context_noise=0.0)
+    clips = data.draw(Rng(0), 2, forcing.frames(6), Drawing(), 4)
+    own = forcing.own_low(clips, 6, Rng(1))
+    for chunk, found in zip((0, 1), forcing.predict(clips, 6, Scale.LOW, Rng(1)), strict=True):
+        assert torch.equal(found.sigma[:, 0], torch.ones(2)), "out of pure noise"
+        assert torch.equal(own[chunk], found.noisy[:, 0] - found.flow[:, 0])
+    high = next(step.sigma for step in steps if step.scale is Scale.HIGH)
+    begun, shown = (forcing.predict(clips, 6, Scale.HIGH, Rng(2), low) for low in (own, (None, None)))
+    for chunk in (0, 1):
+        true = clips.at((8, 8)).latents[:, :, begun[chunk].frames]
+        apart = (1 - high) * (resize(own[chunk], (8, 8)) - resize(resize(true, (4, 4)), (8, 8)))
+        torch.testing.assert_close(begun[chunk].noisy[:, 0] - shown[chunk].noisy[:, 0], apart, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            begun[chunk].noisy[:, 0] - high * begun[chunk].asked[:, 0], true, atol=1e-5, rtol=1e-5
+        )
+        assert torch.equal(begun[chunk].noisy[:, 1], shown[chunk].noisy[:, 1])
+    losses = [forcing.loss(clips, 6, Scale.HIGH, Rng(3), own_low=own_low) for own_low in (True, False)]
+    assert all(abs(losses[0][name] - losses[1][name]) > 1e-4 for name in losses[0])
 
 
 def test_rollouts_of_other_combinations_are_refused():

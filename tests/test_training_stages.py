@@ -84,7 +84,7 @@ def student(folder, out="student", steps=3):
 def corrected(folder, out="corrected", steps=3):
     return ["--begin", point(folder, "student"), "--bank", str(folder / "bank.pt"), "--out", str(folder / out), *SIZE,
             "--rollouts", str(folder / "rollouts.pt"), "--rollouts-share", "1", "--steps", str(steps), "--batch", "1",
-            "--shape-groups"]  # fmt: skip
+            "--shape-groups", "--own-low"]  # fmt: skip
 
 
 def distillation(folder, out="distill", steps=3):

@@ -8,6 +8,7 @@ true clip goes on from there.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,6 +32,27 @@ FIRST_ALONE = 3
 """How many times as many clips a step on the first chunk alone takes."""
 LATEST = 8
 """The last chunk that is trained: beyond the span, so that the anchor moves along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the student says of the rows of a chunk, R of them."""
+
+    noisy: Tensor
+    """[B, R, C, T, H, W]."""
+    asked: Tensor
+    """The flow that leads to the clean clip, likewise."""
+    sigma: Tensor
+    """[B, R]."""
+    flow: Tensor
+    """What it says, as `asked`."""
+    frames: slice
+    """The chunk's frames among those of the clips."""
+
+    @property
+    def clean(self) -> Tensor:
+        """The clean estimate of every row."""
+        return self.noisy - spread(self.sigma, self.noisy) * self.flow
 
 
 class TeacherForcing:
@@ -60,10 +82,15 @@ class TeacherForcing:
         """What a clip must show: the first chunk, the one before `start`, the one at `start`; 0: the first alone."""
         return [*range(CHUNK), *(range(start - CHUNK, start + CHUNK) if start else ())]
 
-    def rows(self, clean: Tensor, scale: Scale, chunk: int, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A row for every step of a chunk: noisy [B, R, C, T, H, W], flow that leads to `clean`, sigma [B, R]."""
+    def rows(
+        self, clean: Tensor, scale: Scale, chunk: int, noise: Tensor, low: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A row for every step of a chunk: noisy [B, R, C, T, H, W], flow that leads to `clean`, sigma [B, R].
+
+        The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` as LOW would show it.
+        """
         steps = self.steps[scale, chunk]
-        blurred = resize(resize(clean, self.grids[Scale.LOW]), clean.shape[-2:])
+        blurred = resize(resize(clean, self.grids[Scale.LOW]) if low is None else low, clean.shape[-2:])
         source = torch.stack([blurred if upsampled else clean for _, upsampled in steps], dim=1)
         sigma = torch.tensor([step.sigma for step, _ in steps], device=clean.device).expand(len(clean), -1)
         shown = torch.lerp(source, noise, spread(sigma, source))
@@ -78,42 +105,56 @@ class TeacherForcing:
             noise[:, 0] = clips.noise[:, :, frames]
         return noise
 
-    def loss(
-        self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
-        fade: bool = True,
-    ) -> loop.Losses:  # fmt: skip
-        """Mean square errors of the flow in the first chunk and in the one at `start`; `clips` show `frames(start)`.
+    def predict(
+        self, clips: Clips, start: int, scale: Scale, rng: Rng, low: Sequence[Tensor | None] = (None, None)
+    ) -> list[Prediction]:
+        """What is said of the first chunk and of the one at `start` (0: there is none); `clips` show `frames(start)`.
 
-        `fade`: the extra weight of objects fades with the noise, as it must where many answers are right.
+        `low`: with what their HIGH steps begin, as in `rows`.
         """
         clips = clips.at(self.grids[scale])
         zero, *others = clips.latents.split(CHUNK, dim=2)
         seen = (clips.latents if clips.seen is None else clips.seen).split(CHUNK, dim=2)
         where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))[: 2 if start else 1]
         rows = [
-            self.rows(clean, scale, chunk, self.noise(clips, scale, chunk, frames, rng))
-            for chunk, (clean, frames) in enumerate(zip((zero, *others[1:]), where, strict=True))
+            self.rows(clean, scale, chunk, self.noise(clips, scale, chunk, frames, rng), begun)
+            for chunk, (clean, frames, begun) in enumerate(zip((zero, *others[1:]), where, low, strict=False))
         ]
-        first, first_flow, first_sigma = rows[0]
+        first, _, first_sigma = rows[0]
         if start:
             window = torch.stack(seen[: 1 if start == CHUNK else 2], dim=1)
             window = window + self.context_noise * rng.choices.random() * rng.normal(*window.shape)
-            later, later_flow, later_sigma = rows[1]
+            later, _, later_sigma = rows[1]
         else:
-            window, later, later_flow, later_sigma = first[:, :0], first[:, :0], first_flow[:, :0], first_sigma[:, :0]
+            window, later, later_sigma = first[:, :0], first[:, :0], first_sigma[:, :0]
         predicted = flow(
             self.network.model, self.network.encoder(clips.tokens), window, first, later, first_sigma, later_sigma,
             start=start, rotations=self.rotations[tuple(cells // 2 for cells in self.grids[scale])],
             first_attention_scale=self.attention_scale[scale],
         )  # fmt: skip
-        losses = {}
-        for name, found, asked, sigma, frames in zip(
-            ("first", "later"), predicted, (first_flow, later_flow), (first_sigma, later_sigma), where, strict=False
-        ):
-            error = (found - asked).square()
-            if clips.geometry is not None and max(object_weight, outline_weight) > 1:
-                shown = clips.geometry[:, :, frames]
-                levels = sigma.unbind(1) if fade else [None] * sigma.shape[1]
+        return [Prediction(*row, found, frames) for row, found, frames in zip(rows, predicted, where, strict=False)]
+
+    @torch.no_grad()
+    def own_low(self, clips: Clips, start: int, rng: Rng) -> list[Tensor]:
+        """The student's own estimates out of pure noise at LOW, [B, C, T, h, w] for each chunk of `predict`."""
+        return [one.clean[:, 0] for one in self.predict(clips, start, Scale.LOW, rng)]
+
+    def loss(
+        self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
+        fade: bool = True, own_low: bool = False,
+    ) -> loop.Losses:  # fmt: skip
+        """Mean square errors of the flow in the first chunk and in the one at `start`; `clips` show `frames(start)`.
+
+        `fade`: the extra weight of objects fades with the noise, as it must where many answers are right.
+        `own_low`: HIGH begins with the student's own estimate, as in use, instead of the truth as LOW would show it.
+        """
+        low = self.own_low(clips, start, rng) if own_low and scale is Scale.HIGH else (None, None)
+        geometry, losses = clips.at(self.grids[scale]).geometry, {}
+        for name, one in zip(("first", "later"), self.predict(clips, start, scale, rng, low), strict=False):
+            error = (one.flow - one.asked).square()
+            if geometry is not None and max(object_weight, outline_weight) > 1:
+                shown = geometry[:, :, one.frames]
+                levels = one.sigma.unbind(1) if fade else [None] * one.sigma.shape[1]
                 weights = [cell_weights(shown, object_weight, outline_weight, level) for level in levels]
                 error = error * torch.stack(weights, dim=1)
             losses[f"{name} {scale.value}"] = error.mean()
@@ -147,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--context-noise", type=float, default=CONTEXT_NOISE, help="at most so much on the clean chunks"
     )
+    parser.add_argument("--own-low", action="store_true", help="HIGH begins with the student's own LOW estimates")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
@@ -179,10 +221,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             clips = bank.draw(rng, count, forcing.frames(start), drawing, forcing.grids[Scale.LOW][0])
         with loop.autocast(args), hidden_state(network.model, repa.layer(network.model.num_layers)) as hidden:
-            losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade)
+            losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade, own_low=args.own_low)
             loss = sum(losses.values())
             if args.repa_weight and clips.geometry is not None:
-                losses["repa"] = forcing.alignment_loss(hidden[0], clips, start, scale)
+                losses["repa"] = forcing.alignment_loss(hidden[-1], clips, start, scale)
                 loss = loss + args.repa_weight * losses["repa"]
         trainee.descend(loss, moment)
         return losses
