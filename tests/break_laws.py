@@ -44,6 +44,8 @@ BREAKS = [
      "test_stream.py", "do_not_fit"),
     ("wan.py", "        return self._keys[layer]", "        model.last = 0\n        return self._keys[layer]",
      "test_stream.py", "leaves_the_model"),
+    ("schedule.py", "    for timestep in timesteps:\n        check_timestep(timestep)\n", "",
+     "test_schedule.py", "that_was_written"),
     ("schedule.py", "return shift * sigma / (1 + (shift - 1) * sigma)", "return shift * sigma / (1 + shift * sigma)",
      "test_schedule.py", "published_sigmas"),
     ("wan.py", "flow.to(latent.dtype)", "flow.to(latent.dtype) * 1.001", "test_reference.py", ""),
