@@ -32,7 +32,7 @@ def window_inputs():
             max=32,
             optional=True,
             advanced=True,
-            tooltip="First frames that are always remembered; they hold look and subject together. 0: drifts. "
+            tooltip="First latent frames, always remembered; they hold look and subject together. 0: drifts. "
             "-1: from the preset (1 for most).",
         ),
         io.Int.Input(
@@ -98,7 +98,7 @@ class AnchorWindowSampler(io.ComfyNode):
             description="Makes a video of any length, chunk by chunk, with a causal Wan model. Each chunk sees the "
             "first frame and its neighbours, so memory does not grow with length. Every finished chunk shows as a "
             "preview.",
-            search_aliases=["HiStream", "AGSW", "causal video", "Self-Forcing", "long video"],
+            search_aliases=["HiStream", "KSampler", "Wan", "text to video", "AGSW", "Self-Forcing", "long video"],
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[
@@ -185,7 +185,7 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
             category=CATEGORY,
             description="The Anchor-Window Sampler as a SAMPLER for SamplerCustomAdvanced. Of NOISE only the seed is "
             "used, and SIGMAS must come from Step Schedule.",
-            search_aliases=["HiStream", "custom sampler"],
+            search_aliases=["HiStream", "custom sampler", "KSamplerSelect"],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -197,7 +197,7 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
                 kept_video.speed_input("exact"),
                 first_frame_input(),
             ],
-            outputs=[io.Sampler.Output()],
+            outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod

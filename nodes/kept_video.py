@@ -70,7 +70,7 @@ def outputs():
             display_name="run", tooltip="The run's folder, for Resume, Extend and Branch Run, and to read where it is."
         ),
         io.String.Output(
-            display_name="summary", tooltip="What was made, with which settings, and what it took: for Preview Any."
+            display_name="summary", tooltip="What was made, with which settings, and what it took: for Preview as Text."
         ),
     ]
 

@@ -8,13 +8,16 @@ from .api import Speed as SpeedSocket
 TOOLTIPS = {
     "attention": "Which library computes attention, three quarters of the work at 1080p. What is not installed is "
     "refused, and the run says what it uses.",
-    "linears": "What the matrix products of the layers are computed in.",
-    "elementwise": "What computes norms and positions between them.",
+    "linears": "What the matrix products of the layers are computed in, a quarter of the work at 1080p. fp8 needs an "
+    "RTX 40 or newer, and pays where compile is on.",
+    "elementwise": "What computes norms and positions between the matrix products.",
     "compile": "Whether the layers are compiled. What cannot be compiled runs as it is, and the run says so.",
-    "graphs": "Whether CUDA graphs spare the CPU the work of asking for kernels one by one.",
-    "high_keys": "Where what later chunks remember of a finished chunk comes from, at HIGH.",
-    "cached_frames": "Of which frames it is computed.",
-    "low_keys": "Where it comes from at LOW.",
+    "graphs": "Whether CUDA graphs spare the CPU the work of asking for kernels one by one, where it is too slow to "
+    "keep the GPU busy. Needs kv_memory full and all weights on the GPU.",
+    "high_keys": "How a finished chunk is remembered at HIGH, for later chunks to see. The clean passes for that are a "
+    "quarter of the work at 1080p.",
+    "cached_frames": "Which frames of a finished chunk are remembered so, at both resolutions.",
+    "low_keys": "How a finished chunk is remembered at LOW.",
     "seen_keys": "How much of the window attention sees at HIGH.",
     "vae_layout": "How the VAE's values lie in memory while it decodes.",
     "vae_strips": "How much of the picture is decoded at once. The VAE remembers in 9.9 GB at 1080p; of strips only "
@@ -37,7 +40,7 @@ class SpeedNode(io.ComfyNode):
             category=CATEGORY,
             description="Which kernels the Anchor-Window Sampler computes with, and what they may round. Needed only "
             "to change something: the defaults are exact.",
-            search_aliases=["HiStream", "attention", "FP8", "SageAttention", "FlashAttention", "fast"],
+            search_aliases=["HiStream", "attention", "FP8", "SageAttention", "FlashAttention", "torch.compile", "fast"],
             inputs=[
                 io.Combo.Input(
                     name,

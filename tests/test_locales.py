@@ -14,6 +14,18 @@ OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding
 OURS = {name: info for name, info in OBJECT_INFO.items() if name.startswith("HiStream")}
 LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es")
 TRANSLATED = LANGUAGES[1:]
+HOSTS = {
+    "Load Video": ("加载视频", "ビデオを読み込む", "비디오 불러오기", "Charger une vidéo", "Cargar video"),
+    "Save Video": ("保存视频", "ビデオを保存", "비디오 저장", "Enregistrer la vidéo", "Guardar video"),
+    "Upscale Image": ("缩放图像", "画像を拡大", "이미지 확대", "Agrandir l'image", "Ampliar Imagen"),
+    "Load Diffusion Model": (
+        "UNet加载器", "拡散モデルを読み込む", "확산 모델 로드", "Charger Modèle Diffusion", "Cargar Modelo de Difusión",
+    ),
+    "Preview as Text": (
+        "预览任意", "プレビュー任意", "미리보기 아무거나", "Aperçu de n'importe quel", "Vista previa de cualquier",
+    ),
+}  # fmt: skip
+"""What ComfyUI calls its nodes in zh, ja, ko, fr and es; it does not come in German."""
 SYNTAX = re.compile(r"\{'(.)'\}")
 """How a sign is written that means something to ComfyUI's vue-i18n: | in a message would cut it in two."""
 
@@ -28,6 +40,17 @@ def inputs(info: dict) -> dict[str, str]:
     return {name: options[0]["tooltip"] for name, (_, *options) in found.items()}
 
 
+def outputs(info: dict) -> dict[str, dict[str, str]]:
+    """Name and tooltip of each output, by its number. One that is called like its type has the host's name for it."""
+    found = {}
+    for index, (name, kind, tooltip) in enumerate(
+        zip(info["output_name"], info["output"], info["output_tooltips"], strict=True)
+    ):
+        named = {} if name == kind else {"name": name}
+        found[str(index)] = named | {"tooltip": quoted(tooltip)}
+    return found
+
+
 def source() -> dict:
     """What the nodes say themselves, in the form of a locale."""
     return {
@@ -35,6 +58,7 @@ def source() -> dict:
             "display_name": quoted(info["display_name"]),
             "description": quoted(info["description"]),
             "inputs": {key: {"name": key, "tooltip": quoted(text)} for key, text in inputs(info).items()},
+            "outputs": outputs(info),
         }
         for name, info in OURS.items()
     }
@@ -49,6 +73,8 @@ def messages(node: dict) -> dict[str, str]:
     shown = {"display_name": node["display_name"], "description": node["description"]}
     for key, entry in node["inputs"].items():
         shown |= {f"{key} name": entry["name"], f"{key} tooltip": entry["tooltip"]}
+    for key, entry in node["outputs"].items():
+        shown |= {f"output {key} {what}": text for what, text in entry.items()}
     return shown
 
 
@@ -66,8 +92,8 @@ def test_the_english_words_are_those_of_the_nodes():
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
-def test_every_node_and_every_input_has_its_words(language):
-    """And nothing else has. Seen to fail with an input taken out."""
+def test_every_node_input_and_output_has_its_words(language):
+    """And nothing else has. Seen to fail with an input taken out, and with an output."""
     ours, theirs = source(), words(language)
     assert set(theirs) == set(ours)
     for name, node in ours.items():
@@ -99,6 +125,30 @@ def test_it_is_a_translation(language):
         if not where.endswith(" name") and messages(theirs[name])[where] == text
     ]
     assert not same
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_a_node_is_called_what_it_is_called_in_that_language(language):
+    """Ours, and ComfyUI's. Seen to fail with a Load Video in Japanese that no menu has."""
+    ours, theirs = source(), words(language)
+    names = {bare(node["display_name"]): bare(theirs[name]["display_name"]) for name, node in ours.items()}
+    if language != "de":
+        names |= {name: called[("zh", "ja", "ko", "fr", "es").index(language)] for name, called in HOSTS.items()}
+    missing = [
+        (node, where, name, called)
+        for node, own in ours.items()
+        for where, text in messages(own).items()
+        for name, called in names.items()
+        if name in text
+        and where != "display_name"
+        and called.casefold() not in messages(theirs[node])[where].casefold()
+    ]
+    assert not missing
+
+
+def bare(name: str) -> str:
+    """A node's name without what stands in brackets behind it."""
+    return name.split(" (")[0]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -89,8 +89,9 @@ def test_the_committed_object_info_is_that_of_the_host(object_info):
     }
     ours = {name for name in object_info if name.startswith("HiStream")}
     facts = ("input", "input_order", "output", "output_is_list", "output_name", "output_node", "display_name")
+    words = ("description", "output_tooltips")
     wanted = {
-        name: {key: object_info[name][key] for key in (*facts, *(["description"] if name in ours else []))}
+        name: {key: object_info[name][key] for key in (*facts, *(words if name in ours else ()))}
         for name in sorted(ours | used)
     }
     text = json.dumps(without_files(wanted), indent=1) + "\n"
