@@ -37,7 +37,9 @@ class MemoryPlan(io.ComfyNode):
                     tooltip="From Video Output: then every chunk is decoded at once, and the plan counts the disk too.",
                 ),
                 SpeedSocket.Input(
-                    "speed", optional=True, tooltip="From HiStream Speed: its levers and its vae_strips count."
+                    "speed",
+                    optional=True,
+                    tooltip="From HiStream Speed: its vae_strips and what it approximates count.",
                 ),
                 *window_inputs()[:NUM_WINDOW_INPUTS],
             ],

@@ -17,6 +17,10 @@ TRANSLATED = LANGUAGES[1:]
 HOSTS = {
     "Load Video": ("加载视频", "ビデオを読み込む", "비디오 불러오기", "Charger une vidéo", "Cargar video"),
     "Save Video": ("保存视频", "ビデオを保存", "비디오 저장", "Enregistrer la vidéo", "Guardar video"),
+    "SamplerCustomAdvanced": (
+        "自定义采样器", "カスタムサンプラー", "고급 사용자 정의 샘플러",
+        "ÉchantillonneurPersonnaliséAvancé", "SamplerCustomAdvanced",
+    ),
     "Upscale Image": ("缩放图像", "画像を拡大", "이미지 확대", "Agrandir l'image", "Ampliar Imagen"),
     "Load Diffusion Model": (
         "UNet加载器", "拡散モデルを読み込む", "확산 모델 로드", "Charger Modèle Diffusion", "Cargar Modelo de Difusión",
@@ -25,7 +29,7 @@ HOSTS = {
         "预览任意", "プレビュー任意", "미리보기 아무거나", "Aperçu de n'importe quel", "Vista previa de cualquier",
     ),
 }  # fmt: skip
-"""What ComfyUI calls its nodes in zh, ja, ko, fr and es; it does not come in German."""
+"""What ComfyUI calls its nodes in zh, ja, ko, fr and es, without what stands in brackets; it does not come in German."""
 SYNTAX = re.compile(r"\{'(.)'\}")
 """How a sign is written that means something to ComfyUI's vue-i18n: | in a message would cut it in two."""
 
