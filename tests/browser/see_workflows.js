@@ -1,9 +1,10 @@
-// What a user sees, in a real browser against a running ComfyUI: both kinds of canvas, every shipped workflow, one run
-// of the demo to a playing video, Cancel, an error, and another language. Started by see_workflows.py; README.md says what it needs.
+// What a user sees, in a real browser against a running ComfyUI: both kinds of canvas, every shipped workflow, from the
+// templates too, one run of the demo to a playing video, Cancel, an error, and another language. Started by
+// see_workflows.py; README.md says what it needs.
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of workflows, demo, cancel, error, language; without one, all of them in turn.
+// PART is one of templates, workflows, demo, cancel, error, language; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -13,6 +14,8 @@ const { chromium } = require('playwright-core')
 
 const [url, pictures, kind, ...parts] = process.argv.slice(2)
 const WORKFLOWS = path.join(__dirname, '..', '..', 'workflows')
+const FILES = fs.readdirSync(WORKFLOWS).filter((file) => file.endsWith('.json'))
+const NAMES = FILES.map((file) => path.basename(file, '.json'))
 const DEMO = 'histream_1_try_it_now'
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
@@ -126,11 +129,16 @@ function widget(graph, type, index, value) {
 const again = (graph) => widget(graph, 'HiStreamAnchorWindowSampler', 0, Date.now())
 const short = (length) => (graph) => again(widget(graph, 'EmptyHunyuanLatentVideo', 2, length))
 
-// In the page: nodes that lie on others, by what is drawn; and how many are drawn as elements of the page.
+// In the page: nodes that lie on others, by what is drawn, buttons below them too; and how many are page elements.
 function lyingOnOthers() {
   const boxes = window.app.graph._nodes.map((node) => {
-    const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
-    if (drawn) return { name: node.title, left: drawn.left, top: drawn.top, right: drawn.right, bottom: drawn.bottom, drawn }
+    const drawn = document.querySelector(`[data-node-id="${node.id}"]`)
+    if (drawn) {
+      const { left, top, right } = drawn.getBoundingClientRect()
+      const parts = [drawn, ...drawn.querySelectorAll('button')]
+      const bottom = Math.max(...parts.map((part) => part.getBoundingClientRect().bottom))
+      return { name: node.title, left, top, right, bottom, drawn }
+    }
     const [left, top, width, height] = node.getBounding()
     return { name: node.title, left, top, right: left + width, bottom: top + height }
   })
@@ -140,8 +148,7 @@ function lyingOnOthers() {
 }
 
 async function everyWorkflow(page, errors) {
-  for (const file of fs.readdirSync(WORKFLOWS).filter((name) => name.endsWith('.json'))) {
-    const name = path.basename(file, '.json')
+  for (const name of NAMES) {
     errors()
     await load(page, name)
     const missing = await page.evaluate(() =>
@@ -151,10 +158,29 @@ async function everyWorkflow(page, errors) {
     const told = errors()
     check(`${name} brings no console error of ours`, told.length === 0, told.join(' | '))
     const { pairs, inPage, nodes } = await page.evaluate(lyingOnOthers)
-    check(`${name} is drawn by this kind of canvas`, inPage === (kind === 'vue' ? nodes : 0), `${inPage} of ${nodes} in the page`)
+    const wanted = kind === 'vue' ? nodes : 0
+    check(`${name} is drawn by this kind of canvas`, inPage === wanted, `${inPage} of ${nodes} in the page`)
     check(`${name} has no node on another`, pairs.length === 0, pairs.join(', '))
     await shoot(page, name)
   }
+}
+
+async function templates(page) {
+  const card = (name) => page.locator(`[data-testid="template-workflow-${name}"]`)
+  await page.getByText('Templates', { exact: true }).first().click()
+  await card(DEMO).waitFor({ timeout: SLOW })
+  await page.waitForTimeout(2000)
+  const bare = []
+  for (const name of NAMES) {
+    const seen = await card(name).locator('img').evaluateAll((all) => all.some((picture) => picture.naturalWidth))
+    if (!seen) bare.push(name)
+  }
+  check('every workflow is among the templates with its picture', bare.length === 0, bare.join())
+  await shoot(page, 'templates')
+  await card(DEMO).locator('img').first().click()
+  const demo = () => window.app.graph._nodes.some((node) => node.type === 'HiStreamDemoModel')
+  const opened = await page.waitForFunction(demo, null, { timeout: 60000 }).then(() => true, () => false)
+  check('a click opens it', opened)
 }
 
 const run = (page) => page.locator('[data-testid="queue-button"]').first().click()
@@ -253,7 +279,8 @@ async function language(_page, _errors, browser) {
     const node = window.app.graph._nodes.find((one) => one.type === type)
     return [node.title, node.inputs.find((input) => input.name === 'positive').localized_name]
   }, name)
-  check('names are in the language of the pages', shown.join() === `${words.display_name},${words.inputs.positive.name}`, shown.join())
+  const wanted = [words.display_name, words.inputs.positive.name]
+  check('names are in the language of the pages', shown.join() === wanted.join(), shown.join())
   const told = errors()
   check('another language brings no console error of ours', told.length === 0, told.join(' | '))
   await shoot(page, 'in_french', GRAPH)
@@ -269,7 +296,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { workflows: everyWorkflow, demo, cancel, error, language }
+    const all = { templates, workflows: everyWorkflow, demo, cancel, error, language }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)
