@@ -71,7 +71,7 @@ def test_a_timeline_gives_the_same_frames_with_and_without_a_folder_and_after_a_
 def test_a_run_goes_on_with_a_timeline_of_its_own(here, say, verb):
     """Its times count from the first new chunk, and its first prompt can be blended. Seen to fail without a blend."""
     say("demo", RED, "--seconds", "2", "--run-dir", "first")
-    more = f"[0:00, blend 2] {BLUE}\n[0:01.5, new anchor] {RED}"
+    more = f"[0:00, blend 2] {BLUE}\n[0:01.5, scene] {RED}"
     words = ("extend", "first", "--seconds", "3") if verb == "extend" else ("branch", "first", "new", "--seconds", "3")
     status, result = say(*words, "--timeline", more)
     assert status == 0
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_a_timeline_of_its_own(here, say, verb):
         f'"{BLUE}" begins at frame 33 (0:02.062, chunk 3)',
         f'"{RED}" begins at frame 57 (0:03.562, chunk 5)',
     ]
-    whole = f"[0:00] {RED}\n[0:02.0625, blend 2] {BLUE}\n[0:03.5625, new anchor] {RED}"
+    whole = f"[0:00] {RED}\n[0:02.0625, blend 2] {BLUE}\n[0:03.5625, scene] {RED}"
     say("demo", "--timeline", whole, "--seconds", "5.0625", "--run-dir", "whole")
     assert files_in(result["run"]).keys() >= files_in("whole").keys() - {"manifest.json"}
     assert {n: d for n, d in files_in("whole").items() if n != "manifest.json"} == {
