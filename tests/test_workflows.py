@@ -110,12 +110,14 @@ def test_its_size_and_length_are_some_that_the_sampler_takes(path):
 
 @each_workflow
 def test_it_explains_itself_in_a_note(path):
+    """In words that can be read in both canvases. Seen to fail with file names in backticks."""
     notes = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in NOTES]
     assert notes
     for node in load(path)["nodes"]:
         for name, (_, value) in widgets(node).items() if node["type"] in OBJECT_INFO else ():
             if name in FILES:
-                assert f"`{value}`" in notes[0], "the note must name every file that is needed"
+                assert f"**{value}**" in notes[0], "the note must name every file that is needed"
+    assert "`" not in notes[0], "Vue nodes write code in blue on brown, which nobody can read: make it bold"
 
 
 def test_the_folder_holds_workflows_and_their_pictures_alone():
