@@ -317,6 +317,16 @@ def to_frames(pixels: Tensor) -> Tensor:
     return rearrange(pixels.float(), "b c f h w -> b f h w c").add(1).div(2).clamp(0, 1)
 
 
+def begin_scene(decoder: StreamingDecoder, latents: Tensor) -> None:
+    """Make a decoder forget the scene before: it knows the first frame of `latents`, which come next, and no other.
+
+    Else the pictures behind a cut would go over from the scene before. As the first frame of a stream it gives one
+    pixel frame, which is dropped: in the video it is to give four, as all others behind the first.
+    """
+    decoder.reset()
+    decoder.decode(latents[:, :, :1])
+
+
 def stream_frames(
     decoder: StreamingDecoder, chunks: Iterable[Tensor], *, num_frames: int | None = None
 ) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import decoders
 from .ahead import work_ahead
-from .decode import stream_frames, to_frames
+from .decode import begin_scene, to_frames
 from .formats import Format
 from .kernels import Kernels, choose_kernels
 from .media import to_uint8
@@ -138,15 +138,26 @@ def stream(weights: Weights, order: Order, progress: Progress, report: Report = 
     """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk."""
     prompts = [Prompt(Text(order.text.to(weights.device))), *prompts_for(order.changes, weights.device)]
     run = open_stream(weights, order.plan, order.noise, prompts, order.given, progress=progress, report=report)
-    return timed_decode(decode_frames(weights, run.chunks()), progress.times)
+    return timed_decode(decode_frames(weights, run.chunks(), order.plan.scenes), progress.times)
 
 
-def decode_frames(weights: Weights, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Yield the frames [F, H, W, 3] of each latent chunk [1, C, T, H, W], in turn with it or beside the next one."""
+def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection[int] = ()) -> Iterator[Tensor]:
+    """Yield the frames [F, H, W, 3] of each latent chunk [1, C, T, H, W], in turn with it or beside the next one.
+
+    `scenes` are the first latent frames of scenes, where chunks begin.
+    """
     decoder, device = open_decoder(weights), next(weights.vae.parameters()).device
-    if weights.speed.decode == "ahead":
-        return work_ahead(chunks, lambda chunk: to_frames(decoder.decode(chunk.to(device)))[0], device)
-    return stream_frames(decoder, (chunk.to(device) for chunk in chunks))
+    seen = 0
+
+    def decode(chunk: Tensor) -> Tensor:
+        nonlocal seen
+        chunk = chunk.to(device)
+        if seen and seen in scenes:
+            begin_scene(decoder, chunk)
+        seen += chunk.shape[2]
+        return to_frames(decoder.decode(chunk))[0]
+
+    return work_ahead(chunks, decode, device) if weights.speed.decode == "ahead" else map(decode, chunks)
 
 
 def open_stream(

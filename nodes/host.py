@@ -22,7 +22,7 @@ from .host_first_frame import FirstFrame, check_fits
 from .host_preview import chunk_previewer
 from .host_run import WRAPPER_KEY, HostRun
 from .host_speed import say_kernels
-from .host_timeline import Timeline, placed, timeline_of
+from .host_timeline import Timeline, placed, timeline_of, with_scenes
 from .settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 
 
@@ -152,7 +152,7 @@ def sample_latent(
     guide(model, positive, sampler, seed=seed)
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     made = torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())
-    return rest | {"samples": made}, runs[0]
+    return with_scenes(rest | {"samples": made}, runs[0].plan), runs[0]
 
 
 def guide(model, positive: list, sampler: ChunkSampler, *, seed: int) -> None:

@@ -4,7 +4,7 @@ B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import folder_paths
 import latent_preview
 from torch import Tensor
 
-from ..histream_core.decode import stream_frames
+from ..histream_core.decode import begin_scene, stream_frames
 from ..histream_core.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ..histream_core.disk import check_space, existing
 from ..histream_core.formats import Format, find_format
@@ -83,12 +83,13 @@ def decode_to_disk(
     pace: DecodePace,
     images: Tensor | None = None,
     speed: Speed = DEFAULTS,
+    scenes: Collection[int] = (),
 ) -> tuple[SavedVideo, ...]:
     """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
 
     `tags` are stored in the files, `pace` is told what is written. `images` [B, F, H, W, 3], where given, is filled
     with the pictures too. Raises ValueError and OSError for what cannot work, before anything is decoded. Of `speed`
-    the VAE's choices hold.
+    the VAE's choices hold. `scenes` are the latent frames that begin scenes.
     """
     check_decode(vae, latents)
     strip_ranges(max(latents.shape[-2:]), int(speed.vae_strips))
@@ -103,7 +104,7 @@ def decode_to_disk(
         writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags, sound=sound)
         pictures = None if images is None else images[item]
         host_log.tell(pace.describe())
-        frames = timed_decode(decode_frames(vae, latents[item : item + 1], speed), pace.times)
+        frames = timed_decode(decode_frames(vae, latents[item : item + 1], speed, scenes), pace.times)
         _write_frames(frames, writer, pace, progress, pictures)
         videos.append(SavedVideo(path, subfolder, format))
     return tuple(videos)
@@ -136,16 +137,19 @@ def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tenso
     return empty_images(shape, limit_gib, "turn images off and use the VIDEO")
 
 
-def decode_frames(vae, latents: Tensor, speed: Speed = DEFAULTS) -> Iterator[Tensor]:
+def decode_frames(vae, latents: Tensor, speed: Speed = DEFAULTS, scenes: Collection[int] = ()) -> Iterator[Tensor]:
     """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], a few latent frames' at a time."""
     vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape, speed))
     decoder = host_vae.open_decoder(vae, speed, normalised=False)
     together = 1 if speed.vae_strips == "1" else STRIP_FRAMES
 
     def frames() -> Iterator[Tensor]:
-        for frame in latents.split(together, dim=2):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            yield frame.to(vae.device)
+        for index, scene in enumerate(latents.tensor_split(sorted({*scenes} - {0}), dim=2)):
+            if index:
+                begin_scene(decoder, scene[:, :, :1].to(vae.device))
+            for frame in scene.split(together, dim=2):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                yield frame.to(vae.device)
 
     return stream_frames(decoder, frames())
 

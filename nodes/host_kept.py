@@ -26,7 +26,7 @@ from .host_decode import decode_bytes
 from .host_preview import some_of
 from .host_run import HostRun
 from .host_summary import summary_of_run
-from .host_timeline import Timeline
+from .host_timeline import Timeline, with_scenes
 from .run_folders import name_of
 from .settings import StepChoice, VideoChoice, WindowChoice
 
@@ -43,8 +43,8 @@ class KeptVideo:
     path: Path
     """The video, or the folder of pictures."""
     format: Format
-    latent: Tensor
-    """[1, C, T, H, W], un-normalised; it lies on the disk and is read where it is looked at."""
+    latent: dict
+    """A LATENT [1, C, T, H, W], un-normalised; it lies on the disk and is read where it is looked at."""
     summary: str
     """What was made, how, and what it took."""
 
@@ -121,7 +121,7 @@ def carry_on(
                 on_end=runs.append,
             )
             host.guide(model, [[journal.texts()[0], {}]], sampler, seed=manifest.seeds[0].seed)
-            latent = map_latent(write_latent(journal, model.model.process_latent_out))
+            samples = map_latent(write_latent(journal, model.model.process_latent_out))
     except comfy.model_management.InterruptProcessingException:
         if choice.discard:
             clean(folder, video=True)
@@ -136,6 +136,7 @@ def carry_on(
     logging.getLogger("histream").info(line)
     host_log.tell(line)
     summary = summary_of_run(f"{name}/{path.name}", manifest, reports[0], runs[0])
+    latent = with_scenes({"samples": samples}, manifest.plan)
     return KeptVideo(name, path, format_of(manifest.settings), latent, summary)
 
 

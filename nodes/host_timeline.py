@@ -30,6 +30,9 @@ from .host_checks import check_conditioning
 KEY = "histream_timeline"
 """Where a `Timeline` lies among the options of a CONDITIONING."""
 
+SCENES = "histream_scenes"
+"""Where a LATENT says how many frames it has and which of them begin scenes."""
+
 LOOK_AHEAD = 30
 """Seconds behind the last prompt that a timeline is looked at without a video."""
 
@@ -89,6 +92,18 @@ def timeline_of(positive: Sequence | None) -> Timeline | None:
         return None
     options = positive[0] if isinstance(positive[0], Mapping) else positive[0][1]
     return options.get(KEY)
+
+
+def with_scenes(latent: Mapping, plan: Plan) -> dict:
+    """The LATENT that says where its scenes begin, for whoever decodes it."""
+    found = {SCENES: (latent["samples"].shape[2], plan.scenes)} if len(plan.scenes) > 1 else {}
+    return {key: value for key, value in latent.items() if key != SCENES} | found
+
+
+def scenes_of(latent: Mapping) -> tuple[int, ...]:
+    """The frames of a LATENT that begin scenes; none where frames were taken out or added since it was made."""
+    num_frames, scenes = latent.get(SCENES, (0, ()))
+    return scenes if latent["samples"].shape[2] == num_frames else ()
 
 
 def placed(timeline: Timeline, plan: Plan, fps: float = FPS, first_chunk: int = 0) -> Placed:

@@ -84,7 +84,7 @@ def carry_on(node, model, vae, journal: Journal, choice: VideoChoice | None, spe
     kept = host_kept.carry_on(model, vae, journal, choice or VideoChoice(), tags=tags, speed=speed)
     video = video_socket(kept.path, kept.format)
     shown = player([SavedVideo(kept.path, kept.run, kept.format)])
-    return io.NodeOutput({"samples": kept.latent}, video, kept.run, kept.summary, ui=shown)
+    return io.NodeOutput(kept.latent, video, kept.run, kept.summary, ui=shown)
 
 
 def video_socket(path: Path, format: Format):

@@ -2,7 +2,7 @@
 
 from ..histream_core.pace import DecodePace
 from ..histream_core.speed import DEFAULTS, Speed
-from . import host_decode, host_graph, host_log, host_summary, kept_video
+from . import host_decode, host_graph, host_log, host_summary, host_timeline, kept_video
 from .api import CATEGORY, VideoOutput, blocked, io
 from .api import Speed as SpeedSocket
 from .settings import VideoChoice
@@ -97,7 +97,14 @@ class StreamingVAEDecode(io.ComfyNode):
         pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None
         tags, pace = host_graph.tags_of(cls.hidden), DecodePace(latents.shape[0], latents.shape[2])
         saved = host_decode.decode_to_disk(
-            vae, latents, choice, tags=tags, pace=pace, images=pictures, speed=speed or DEFAULTS
+            vae,
+            latents,
+            choice,
+            tags=tags,
+            pace=pace,
+            images=pictures,
+            speed=speed or DEFAULTS,
+            scenes=host_timeline.scenes_of(samples),
         )
         summary = host_summary.summary_of_decode([video.path.name for video in saved], size, choice, pace)
         host_log.tell(summary)

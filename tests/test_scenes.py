@@ -1,6 +1,7 @@
 """Scenes: from a cut on nothing that came before is seen, and the rest is a video of its own, with its own anchor."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -8,11 +9,14 @@ import tiny_runs
 import torch
 
 from histream_core import session
+from histream_core.decode import StreamingDecoder, to_frames
 from histream_core.noise import SeededNoise
 from histream_core.plan import Window, lengthen, make_plan, with_anchors
 from histream_core.presets import find_preset
+from histream_core.render import decode_frames
 from histream_core.rope import TemporalPolicy
 from histream_core.schedule import Scale
+from histream_core.speed import Speed
 from histream_core.stream import Prompt
 from histream_core.tiers import EXACT
 from histream_core.timeline import find_chunks, new_anchors, new_scenes, parse_timeline, prompts_for, stretch_out
@@ -143,12 +147,15 @@ def test_a_timeline_begins_a_scene_where_it_says_so():
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 @pytest.mark.parametrize("every", [0, 1])
 def test_a_kept_run_goes_on_through_a_scene(tmp_path, cut, every):
+    """To the same pictures. Seen to fail with a decoder that is brought back to what the scene before left in it."""
     a_run = tiny_runs.manifest(
         with_anchors(tiny_runs.plan(15), (), (CUT,)), sections=[tiny_runs.section(), tiny_runs.section("a dog", 2)]
     )
-    wanted = tiny_runs.finish(session.start(tmp_path / "whole", a_run))
+    latents, frames = tiny_runs.finish(session.start(tmp_path / "whole", a_run))
     tiny_runs.begin(tmp_path / "cut", cut, a_run, snapshots=session.Snapshots(every=every))
-    assert tiny_runs.same(tiny_runs.finish(session.resume(tmp_path / "cut", a_run))[0], wanted[0])
+    found, shown = tiny_runs.finish(session.resume(tmp_path / "cut", a_run), cut)
+    assert tiny_runs.same(found, latents[cut:])
+    assert tiny_runs.same(shown, frames[cut:])
 
 
 def test_a_run_is_extended_and_branched_with_a_scene(tmp_path):
@@ -165,3 +172,23 @@ def test_a_run_is_extended_and_branched_with_a_scene(tmp_path):
     assert session.branched(a_run, 2, sections=[dog], scenes=(CUT,)) == a_run
     assert session.branched(a_run, 1, sections=[dog]).plan.scenes == (0,)
     assert lengthen(long, 21).scenes == (0, CUT)
+
+
+def pictures(latents):
+    """Of a scene, by a decoder that knows its first frame and no other: what that frame alone gives is left out."""
+    decoder = StreamingDecoder(tiny_runs.VAE, normalised=False)
+    return to_frames(decoder.decode(torch.cat([latents[:, :, :1], latents], dim=2)))[:, 1:]
+
+
+def test_no_picture_of_a_scene_knows_the_one_before(tmp_path):
+    """Kept or not, decoded in turn or ahead. Seen to fail with a decoder that goes on."""
+    a_plan = with_anchors(tiny_runs.plan(14), (), (CUT,))
+    latents, frames = tiny_runs.finish(session.start(tmp_path / "run", tiny_runs.manifest(a_plan)))
+    wanted = pictures(torch.cat(latents[2:], dim=2)[:, :, : 14 - CUT])
+    assert wanted.shape[1] == 4 * (14 - CUT)
+    torch.testing.assert_close(torch.cat(frames[2:], dim=1), wanted, atol=1e-5, rtol=0)
+    for way in ("in-turn", "ahead"):
+        weights = SimpleNamespace(vae=tiny_runs.VAE, speed=Speed(decode=way), preset=SimpleNamespace(normalised=False))
+        chunks = iter([*latents[:4], latents[4][:, :, :2]])
+        made = torch.cat(list(decode_frames(weights, chunks, a_plan.scenes)))[None]
+        torch.testing.assert_close(made[:, -wanted.shape[1] :], wanted, atol=1e-5, rtol=0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..decode import StreamingDecoder, to_frames
+from ..decode import StreamingDecoder, begin_scene, to_frames
 from ..noise import Noise
-from ..plan import Chunk, Plan, replay
+from ..plan import Chunk, Plan, replay, scene_at
 from ..stream import Given, Stream
 from .journal import Journal
 from .manifest import ChunkSeeds, kept_frames, whole_chunks
@@ -136,19 +136,27 @@ class Session:
     def _decode(self, chunk: Chunk, latent: Tensor, first: int) -> Tensor | None:
         if self.decoder is None or chunk.index < first:
             return None
-        if self._decoded != chunk.index:
+        plan = self.journal.manifest.plan
+        kept = latent[:, :, : kept_frames(plan, chunk)].to(self._device)
+        if chunk.index and chunk.frames.start in plan.scenes:
+            begin_scene(self.decoder, kept)
+        elif self._decoded != chunk.index:
             self._warm_up(chunk)
-        kept = latent[:, :, : kept_frames(self.journal.manifest.plan, chunk)].to(self._device)
         self._decoded = None
         pixels = self.decoder.decode(kept)
         self._decoded = chunk.index + 1
         return to_frames(pixels)
 
     def _warm_up(self, chunk: Chunk) -> None:
-        """Give the VAE the frames before a chunk, as far back as its memory reaches."""
-        start = chunk.frames.start
-        seen = range(max(0, start - self.decoder.memory_frames), start)
-        self.decoder.warm_up(self.journal.frames(seen).to(self._device), start=seen.start)
+        """Give the VAE the frames of the scene before a chunk, as far back as its memory reaches."""
+        start, scene = chunk.frames.start, scene_at(self.journal.manifest.plan.scenes, chunk.frames.start)
+        seen = range(max(scene, start - self.decoder.memory_frames), start)
+        latents = self.journal.frames(seen).to(self._device)
+        if 0 < scene == seen.start:
+            begin_scene(self.decoder, latents)
+            self.decoder.decode(latents)
+        else:
+            self.decoder.warm_up(latents, start=seen.start)
 
     def _restore_decoder(self, tensors: dict[str, Tensor], decoded: int) -> None:
         latent = self.journal.read(0).to(self._device)

@@ -4,11 +4,14 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_runs import FRAMES, files, keep, nodes, stop
 
 from histream_core.encode import encode_first_frame
+from histream_core.media import to_uint8
+from histream_core.reading import frames_of
 from histream_core.session.journal import read_manifest
 
 
@@ -93,6 +96,29 @@ def test_a_scene_sees_nothing_of_what_came_before(pack, load_wan, tell, text, sa
     wanted = engine(pack, load_wan, 12, prompts, scenes=[6])
     assert torch.equal(sample(load_wan(), tell("[0] one\n[0:01, scene] three"), latent(12)), wanted)
     assert not torch.equal(engine(pack, load_wan, 12, prompts, anchors=[6]), wanted)
+
+
+def test_a_scene_is_decoded_as_a_video_of_its_own_by_a_run_and_from_a_latent(
+    pack,
+    nodes,
+    keep,
+    load_wan,
+    vae,
+    tell,
+    latent,
+):
+    """Seen to fail with a LATENT that does not say where its scenes begin."""
+    timeline = tell("[0] one\n[0:01, scene] three")
+    kept, video, *_ = keep(prompt=timeline)
+    decode = pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
+    plain = nodes.anchor_window_sampler(load_wan(), timeline, latent(FRAMES), 3).result[0]
+    wanted = np.stack([to_uint8(frame[None])[0] for frame in frames_of(video.get_stream_source())])
+    for made in (kept, plain):
+        assert np.array_equal(to_uint8(decode(made, vae, "a/b", images=True).result[1]), wanted)
+    first = decode({"samples": plain["samples"][:, :, 6:]}, vae, "a/b", images=True).result[1]
+    assert np.array_equal(to_uint8(first)[1:], wanted[25:])
+    through = decode({"samples": plain["samples"]}, vae, "a/b", images=True).result[1]
+    assert not np.array_equal(to_uint8(through), wanted)
 
 
 def test_a_chain_of_sections_is_the_written_timeline(load_wan, tell, later, text, sample, latent):
