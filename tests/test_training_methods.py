@@ -290,7 +290,10 @@ def test_the_loss_of_rolled_out_videos_falls_and_noise_decides_the_place():
 
 @pytest.mark.parametrize(("frames", "grid"), [(range(3), 16), (range(9, 12), 16), (range(9, 12), 8)])
 def test_a_true_clip_catches_up_with_where_a_video_shows_it(frames, grid):
-    """Along the motion alone, under noise too. Seen to fail with the axes exchanged, and with both axes followed."""
+    """Along the motion alone, under noise too, and not at all where there is no object.
+
+    Seen to fail with the axes exchanged, with both axes followed, and with noise taken for an object.
+    """
     data, rng = bank(painter.training_combinations()[::5]), Rng(0)
     clips = data.draw(rng, 24, frames, Drawing(places=1, shape_groups=True), 8)
     assert len({tuple(step) for step in data.steps[clips.index].tolist()}) > 2
@@ -299,6 +302,9 @@ def test_a_true_clip_catches_up_with_where_a_video_shows_it(frames, grid):
     along = data.steps[clips.index].abs().flip(1) * torch.tensor([6, 4])
     found = data.catch_up(clips, frames, shown + 0.1 * rng.normal(*shown.shape))
     assert torch.equal(found % data.grid, (clips.roll + along) % data.grid)
+    lost = replace(clips, roll=clips.roll + 3)
+    empty = shown.mean((3, 4), keepdim=True) + 0.1 * rng.normal(*shown.shape)
+    assert torch.equal(data.catch_up(lost, frames, empty), lost.roll)
 
 
 def rollouts(data: Bank) -> Rollouts:

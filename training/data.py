@@ -32,6 +32,8 @@ from training.rng import Rng
 BANK_FRAMES = 4
 """Latent frames that the bank holds; every later one is the last of them, rolled."""
 CHANNELS = 16
+LOST = 0.3
+"""An object that fits the true one by less than this share of a perfect fit is not there."""
 COVER, OUTLINE = 0, 1
 """Channels of the geometry that weigh the loss: how much of a cell is object, and how near its outline is."""
 
@@ -155,13 +157,15 @@ class Bank:
     def catch_up(self, clips: Clips, frames: Sequence[int], shown: Tensor) -> Tensor:
         """The roll [B, 2] under which `clips` are where a video shows them, whose `frames` are `shown` [B, C, T, g, g].
 
-        Along the direction of motion alone: that is the one thing that a true clip may disagree about.
+        Along the direction of motion alone: that is the one thing that a true clip may disagree about. Where the video
+        has lost the object the clips stay as they are.
         """
         true = resize(self.at(clips, frames).latents, shown.shape[-2:])
         cells = shown.shape[-1]
-        best = fit(shown, true).flatten(1).argmax(1)
+        found, best = fit(shown, true).flatten(1).max(1)
         moved = torch.stack([best // cells, best % cells], dim=1) * (self.grid // cells)
-        return clips.roll + moved * self.steps[clips.index].abs().flip(1)
+        there = found > LOST * fit(true, true)[:, 0, 0]
+        return clips.roll + there[:, None] * moved * self.steps[clips.index].abs().flip(1)
 
     def captions(self, chosen: Sequence[int], called: Sequence[str]) -> Tensor:
         """Captions [B, L] of combinations, by the templates that they are called by."""
