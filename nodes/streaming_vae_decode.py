@@ -2,7 +2,7 @@
 
 from ..histream_core.pace import DecodePace
 from ..histream_core.speed import DEFAULTS, Speed
-from . import host_decode, host_graph, host_log, host_summary, host_timeline, kept_video
+from . import host_decode, host_graph, host_summary, host_timeline, kept_video
 from .api import CATEGORY, VideoOutput, blocked, io
 from .api import Speed as SpeedSocket
 from .settings import VideoChoice
@@ -107,7 +107,6 @@ class StreamingVAEDecode(io.ComfyNode):
             scenes=host_timeline.scenes_of(samples),
         )
         summary = host_summary.summary_of_decode([video.path.name for video in saved], size, choice, pace)
-        host_log.tell(summary)
         return io.NodeOutput(
             [kept_video.video_socket(video.path, video.format) for video in saved],
             blocked("turn images on to get them") if pictures is None else pictures.flatten(0, 1),
