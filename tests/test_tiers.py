@@ -143,10 +143,10 @@ def test_fp8_is_near_the_full_cache_and_not_the_same():
 
 
 def test_fp8_keeps_the_demo_models_picture():
-    """PSNR of the second chunk's frames at half size, against float32 caches: 43.4 dB.
+    """PSNR of the second chunk's frames at half size, against float32 caches: 39.3 dB.
 
-    With the weights before these, at 50.9 dB and a bound of 48, seen to fail with two bits behind the first (39.5 dB),
-    without scales (44.4) and with one for all heads (30.3).
+    Seen to fail with two bits behind the first (28.9 dB). What scales are worth, the keys of this model do not show
+    (46 to 47 dB with one for all heads, or without any): the next test holds them.
     """
     side, model, vae = demo.WIDTH // 2, demo.load_transformer(), demo.load_vae()
     a_plan = make_plan(find_preset(demo.PRESET), "histream", width=side, height=side, num_frames=6)
@@ -162,7 +162,7 @@ def test_fp8_keeps_the_demo_models_picture():
         return torch.cat(list(stream_frames(StreamingDecoder(vae, rollback=False), chunks)))[9:]
 
     error = (frames("full") - frames("fp8")).square().mean()
-    assert 42 < -10 * error.log10() < 60
+    assert 34 < -10 * error.log10() < 60
 
 
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
