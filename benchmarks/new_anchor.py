@@ -4,8 +4,9 @@
 
 For each pair of prompts that share neither background, colour nor shape: three chunks of the first, then five of the
 second, by a cut and by a recache, each with the anchor of the video and with the first frame behind the cut in its
-place. The last chunk is decoded and judged as `histream eval --demo` judges: is it the second prompt's background,
-colour and shape, or still the first one's? Noise and the first three chunks are the same in all four.
+place, and as a scene, which sees nothing of the first. The last chunk is decoded and judged as `histream eval --demo`
+judges: is it the second prompt's background, colour and shape, or still the first one's? Noise and the first three
+chunks are the same in all.
 """
 
 import argparse
@@ -30,8 +31,9 @@ from histream_core.stream import Prompt
 from histream_core.wan import Text
 
 CUT, CHUNKS, SIZE = 3, 8, 256
-ARMS = {f"{change}, {anchor} anchor": (change == "recache", anchor == "new")
-        for change in ("cut", "recache") for anchor in ("old", "new")}  # fmt: skip
+ARMS = {f"{change}, {anchor} anchor": (change == "recache", [3 * CUT] if anchor == "new" else [], [])
+        for change in ("cut", "recache") for anchor in ("old", "new")} | {"scene": (False, [], [3 * CUT])}  # fmt: skip
+"""By name: whether the window is computed anew, new anchors, new scenes."""
 WORDS = ("background", "colour", "shape")
 
 
@@ -71,9 +73,9 @@ def main() -> None:
         texts = [encoder.encode(asked.prompt) for asked in (before, after)]
         head = make(weights, make_plan(preset, "histream", width=SIZE, height=SIZE, num_frames=3 * CUT), before.seed,
                     [Prompt(Text(texts[0]))], None)  # fmt: skip
-        for arm, (recache, new) in ARMS.items():
+        for arm, (recache, anchors, scenes) in ARMS.items():
             prompts = [Prompt(Text(texts[0])), Prompt(Text(texts[1]), CUT, recache)]
-            made = make(weights, with_anchors(plan, [3 * CUT] if new else []), before.seed, prompts, head)
+            made = make(weights, with_anchors(plan, anchors, scenes), before.seed, prompts, head)
             verdict = judge(last_frames(weights, made))
             for word in WORDS:
                 seen = getattr(verdict, word)
