@@ -93,9 +93,7 @@ def test_a_vae_on_another_device_is_held_against_that_ones_memory(monkeypatch):
     asked = argparse.Namespace(ignore_memory=False)
     monkeypatch.setattr(memory, "installed_memory", lambda device: 2**30 if device.type == "meta" else 2**40)
     memory.check_memory(asked, loaded, plan)
-    with pytest.raises(
-        ValueError, match=r"^decoding needs 1\.. GB on its device, and 1 GB are there: .*--ignore"
-    ):
+    with pytest.raises(ValueError, match=r"^decoding needs 1\.. GB on its device, and 1 GB are there: .*--ignore"):
         memory.check_memory(asked, apart, plan)
     monkeypatch.setattr(memory, "installed_memory", lambda device: 2**40 if device.type == "meta" else 2**30)
     with pytest.raises(ValueError, match=r"^1\.. GB are needed and 1 GB are there: .*VAE memory 0\.0 GB"):
