@@ -1,0 +1,52 @@
+"""What --anchor-match does against colour drift: the bundled demo model at half the size that it was trained at.
+
+    python benchmarks/anchor_match.py --prompts 4 --frames 141
+
+For each prompt and strength a line: the largest change of mean red, green or blue from the first second to the last,
+and `drift_colour` of `histream eval --demo`, that of the object.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from histream_core import demo
+from histream_core.evaluation.prompts import draw_prompts
+from histream_core.evaluation.scores import score
+from histream_core.noise import SeededNoise
+from histream_core.plan import latent_frames, make_plan
+from histream_core.presets import find_preset
+from histream_core.render import FPS, Order, Weights, collect
+
+SIDE = 128
+STRENGTHS = (0.0, 0.5, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=141)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    preset, encoder = find_preset(demo.PRESET), demo.load_text_encoder()
+    weights = Weights(demo.load_transformer(), demo.load_vae(), preset, torch.device("cpu"), torch.float32)
+    size = {"width": SIDE, "height": SIDE, "num_frames": latent_frames(args.frames)}
+    for asked in draw_prompts(40, 0)[: args.prompts]:
+        for strength in STRENGTHS:
+            plan = make_plan(preset, "histream", **size, anchor_match=strength)
+            order = Order(plan, encoder.encode(asked.prompt), SeededNoise(0))
+            frames = np.stack(collect(weights, order)).astype(np.float32) / 255
+            first, last = (part.mean((0, 1, 2)) for part in (frames[:FPS], frames[-FPS:]))
+            _, scores = score(frames, asked.combination)
+            row = {"prompt": asked.prompt, "anchor_match": strength, "change": round(float(abs(last - first).max()), 3)}
+            sys.stdout.write(json.dumps(row | {"drift_colour": round(scores["drift_colour"], 3)}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
