@@ -13,6 +13,7 @@ from histream_core.demo.text import DemoTextEncoder
 from histream_core.noise import SeededNoise
 from histream_core.plan import make_plan
 from histream_core.presets import find_preset
+from histream_core.schedule import Scale
 from histream_core.stream import Prompt, Stream, make_caches
 from histream_core.wan import Denoiser, Text
 from training import (
@@ -26,6 +27,7 @@ from training import (
     train_teacher,
     train_vae,
 )
+from training.captions import DROPOUT, PARTIAL_SHARE
 from training.checkpoint import read
 from training.data import Bank, Pairs, Rollouts
 from training.make_bank import encode_all
@@ -263,6 +265,26 @@ def test_rollouts_are_a_video_of_each_combination_and_held_out_ones_are_refused(
     assert len({tuple(video.flatten()[:4].tolist()) for video in found["latents"]}) == count
     with pytest.raises(painter.HeldOutError):
         Rollouts(found | {"combinations": [list(painter.astuple(HELD_OUT))]}, bank)
+
+
+def test_whole_captions_are_for_high_alone(runs, monkeypatch, tmp_path):
+    """Seen to fail with whole captions everywhere, and nowhere."""
+    seen, draw, loss = [], Rollouts.draw, train_student.TeacherForcing.loss
+
+    def drawn(self, rng, count, frames, drawing):
+        seen.append(drawing)
+        return draw(self, rng, count, frames, drawing)
+
+    def scaled(self, clips, start, scale, *args, **options):
+        seen.append(scale)
+        return loss(self, clips, start, scale, *args, **options)
+
+    monkeypatch.setattr(Rollouts, "draw", drawn)
+    monkeypatch.setattr(train_student.TeacherForcing, "loss", scaled)
+    arguments = ["--out", str(tmp_path / "run"), "--whole-captions"]
+    train_student.main(corrected(runs, steps=12) + arguments)
+    shares = {(scale, drawing.dropout, drawing.partial) for drawing, scale in zip(seen[::2], seen[1::2], strict=True)}
+    assert shares == {(Scale.HIGH, 0, 0), (Scale.LOW, DROPOUT, PARTIAL_SHARE)}
 
 
 def test_pairs_that_were_killed_go_on_to_the_same(runs, monkeypatch, tmp_path):

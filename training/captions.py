@@ -6,15 +6,15 @@ from histream_core.demo.painter import SENTENCES, Combination
 
 TEMPLATES = (SENTENCES[0], *SENTENCES)  # the first twice as often
 PARTIAL = ("{c} {s}", "{c} {s} moves {d}", "{c} {s} on {b}", "{s} moves {d} on {b}", "{s}", "{b} background")
-DROPOUT = 0.08
+DROPOUT = PARTIAL_SHARE = 0.08
 
 
-def template(rng: random.Random, dropout: float = DROPOUT) -> str:
-    """How a clip is called; nothing in `dropout` of all cases, which is what classifier-free guidance needs."""
+def template(rng: random.Random, dropout: float = DROPOUT, partial: float = PARTIAL_SHARE) -> str:
+    """How a clip is called: in `dropout` of all cases not at all, which classifier-free guidance needs, or in part."""
     chance = rng.random()
     if chance < dropout:
         return ""
-    return rng.choice(PARTIAL if chance < dropout + 0.08 else TEMPLATES)
+    return rng.choice(PARTIAL if chance < dropout + partial else TEMPLATES)
 
 
 def caption(combination: Combination, rng: random.Random, dropout: float = DROPOUT) -> str:

@@ -25,7 +25,7 @@ from histream_core.demo.painter import (
 from histream_core.demo.text import token_table
 from histream_core.plan import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream import resize
-from training.captions import DROPOUT, template
+from training.captions import DROPOUT, PARTIAL_SHARE, template
 from training.checkpoint import read
 from training.rng import Rng
 
@@ -49,6 +49,7 @@ class Drawing:
     shape_groups: bool = False
     """Clips come in groups that differ in their shape alone: same colours, direction, place and noise."""
     dropout: float = DROPOUT
+    partial: float = PARTIAL_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +179,10 @@ class Bank:
         while len(chosen) < count:
             one = [choices.randrange(len(self.combinations))]
             group = choices.choice(self.groups) if drawing.shape_groups else one
-            group = group[: count - len(chosen)]
+            group = choices.sample(group, min(len(group), count - len(chosen)))  # cut anywhere: no shape comes last
             twin += [len(chosen)] * len(group)
             chosen += group
-            called += [template(choices, drawing.dropout)] * len(group)
+            called += [template(choices, drawing.dropout, drawing.partial)] * len(group)
         return chosen, called, twin
 
 

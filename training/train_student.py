@@ -8,7 +8,7 @@ true clip goes on from there.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -189,6 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--context-noise", type=float, default=CONTEXT_NOISE, help="at most so much on the clean chunks"
     )
     parser.add_argument("--own-low", action="store_true", help="HIGH begins with the student's own LOW estimates")
+    parser.add_argument("--whole-captions", action="store_true", help="captions at HIGH leave nothing out (--own-low)")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
@@ -197,6 +198,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     rollouts = Rollouts.load(args.rollouts, bank) if args.rollouts else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
+    # what a caption leaves out, the student's own LOW makes up: HIGH could not know what is asked for
+    whole = replace(drawing, dropout=0, partial=0) if args.whole_captions else drawing
     network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
     trainee = Trainee(network, args.lr, args.optimiser)
     forcing = TeacherForcing(network, setting, args.modes, args.device, args.context_noise)
@@ -212,14 +215,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_rollouts = rollouts is not None and rng.choices.random() < args.rollouts_share
         latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else rollouts.latest if use_rollouts else LATEST
         start = 0 if alone else CHUNK * rng.choices.randint(1, latest)
+        drawn = whole if high else drawing
         if alone:  # a third of the rows, and no window: as much work as the others
             count *= FIRST_ALONE
         if use_pairs:
             clips = pairs.draw(rng, count, forcing.frames(start))
         elif use_rollouts:
-            clips = rollouts.draw(rng, count, forcing.frames(start), drawing)
+            clips = rollouts.draw(rng, count, forcing.frames(start), drawn)
         else:
-            clips = bank.draw(rng, count, forcing.frames(start), drawing, forcing.grids[Scale.LOW][0])
+            clips = bank.draw(rng, count, forcing.frames(start), drawn, forcing.grids[Scale.LOW][0])
         with loop.autocast(args), hidden_state(network.model, repa.layer(network.model.num_layers)) as hidden:
             losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade, own_low=args.own_low)
             loss = sum(losses.values())
