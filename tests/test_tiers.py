@@ -143,10 +143,9 @@ def test_fp8_is_near_the_full_cache_and_not_the_same():
 
 
 def test_fp8_keeps_the_demo_models_picture():
-    """PSNR of the second chunk's frames at half size, against float32 caches: 39.3 dB.
+    """PSNR of the second chunk's frames at half size, against float32 caches: 43.5 dB.
 
-    Seen to fail with two bits behind the first (28.9 dB). What scales are worth, the keys of this model do not show
-    (46 to 47 dB with one for all heads, or without any): the next test holds them.
+    Seen to fail with two bits behind the first (34.9 dB), without scales (38.5) and with one for all heads (40.3).
     """
     side, model, vae = demo.WIDTH // 2, demo.load_transformer(), demo.load_vae()
     a_plan = make_plan(find_preset(demo.PRESET), "histream", width=side, height=side, num_frames=6)
@@ -162,7 +161,7 @@ def test_fp8_keeps_the_demo_models_picture():
         return torch.cat(list(stream_frames(StreamingDecoder(vae, rollback=False), chunks)))[9:]
 
     error = (frames("full") - frames("fp8")).square().mean()
-    assert 34 < -10 * error.log10() < 60
+    assert 42 < -10 * error.log10() < 60
 
 
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
