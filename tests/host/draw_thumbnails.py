@@ -34,7 +34,7 @@ VIDEOS = {
     "histream_4_long_video_to_disk": (
         "Long video to disk",
         "a prompt timeline, written while it is made",
-        [("one prompt", LOW, 0, 0.31), ("the next", HIGH, 0.31, 0.66), ("blend to a third", PALE, 0.66, 1)],
+        [("one scene", LOW, 0, 0.31), ("the next", HIGH, 0.31, 0.66), ("and a third", PALE, 0.66, 1)],
     ),
     "histream_5_image_to_video": (
         "Image to video",
