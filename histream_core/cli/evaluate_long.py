@@ -126,7 +126,7 @@ def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -
     text = "\n".join(markdown(result))
     write_whole(folder / "drift.md", f"{text}\n".encode())
     write_whole(folder / "drift.json", json.dumps(result, indent=1).encode())
-    title = f"{plan.pixel_frames / demo.FPS / 60:g} minutes of {width}x{height}: change from the first tenth on"
+    title = f"{plan.pixel_frames / demo.FPS / 60:.3g} minutes of {width}x{height}: change from the first tenth on"
     courses = {row.name: [course(moments, STRETCHES) for moments in made[row.name].values()] for row in rows}
     write_whole(folder / "drift.svg", course_plot(title, PLOTTED, courses).encode())
     strips = [
@@ -154,8 +154,9 @@ def figures(videos: Mapping[int, Sequence[Moment]]) -> dict:
 def markdown(result: Mapping) -> Iterator[str]:
     """The figures as a table, a line after the other."""
     seconds = result["frames"] / demo.FPS
-    yield f"{len(result['prompts'])} videos an arm, {result['frames']} frames ({seconds / 60:.3g} minutes) of "
-    yield f"{result['width']}x{result['height']}. From the first tenth to the last; means with 95% bootstrap intervals."
+    size = f"{result['width']}x{result['height']}"
+    yield f"{len(result['prompts'])} videos an arm, {result['frames']} frames ({seconds / 60:.3g} minutes) of {size}."
+    yield "From the first tenth to the last; means with 95% bootstrap intervals."
     yield ""
     yield f"| | {' | '.join(result['arms'])} |"
     yield f"|---{'|---' * len(result['arms'])}|"
