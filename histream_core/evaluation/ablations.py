@@ -72,7 +72,9 @@ class Ablation:
             if chunk.context
         ]
         plan = self.plan
-        return (self.weights, self.guidance, plan.chunks, plan.num_frames, plan.grids, plan.ntk, plan.resize, times)
+        sparse = [plan.blocks(scale) for scale in plan.grids] if times else []  # a first chunk sees all
+        network = (self.weights, self.guidance, plan.grids, plan.ntk, plan.resize)
+        return (*network, plan.chunks, plan.num_frames, times, sparse)
 
 
 def ablations(
