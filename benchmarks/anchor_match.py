@@ -16,13 +16,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from histream_core import demo
+from histream_core.cli.weights import demo_source
 from histream_core.evaluation.prompts import draw_prompts
 from histream_core.evaluation.scores import score
 from histream_core.noise import SeededNoise
 from histream_core.plan import latent_frames, make_plan
-from histream_core.presets import find_preset
-from histream_core.render import FPS, Order, Weights, collect
+from histream_core.render import FPS, Order, collect
 
 SIDE = 128
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -34,13 +33,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=141)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    preset, encoder = find_preset(demo.PRESET), demo.load_text_encoder()
-    weights = Weights(demo.load_transformer(), demo.load_vae(), preset, torch.device("cpu"), torch.float32)
+    chosen = draw_prompts(40, 0)[: args.prompts]
+    weights, texts = demo_source([asked.prompt for asked in chosen], torch.device("cpu")).load()
     size = {"width": SIDE, "height": SIDE, "num_frames": latent_frames(args.frames)}
-    for asked in draw_prompts(40, 0)[: args.prompts]:
+    for asked, text in zip(chosen, texts, strict=True):
         for strength in STRENGTHS:
-            plan = make_plan(preset, "histream", **size, anchor_match=strength)
-            order = Order(plan, encoder.encode(asked.prompt), SeededNoise(0))
+            plan = make_plan(weights.preset, "histream", **size, anchor_match=strength)
+            order = Order(plan, text, SeededNoise(0))
             frames = np.stack(collect(weights, order)).astype(np.float32) / 255
             first, last = (part.mean((0, 1, 2)) for part in (frames[:FPS], frames[-FPS:]))
             _, scores = score(frames, asked.combination)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from histream_core import demo
 from histream_core.kernels import check_installed
-from histream_core.loading import FLOAT32_KEYS
+from histream_core.loading import cast_model
 from histream_core.noise import SeededNoise
 from histream_core.plan import latent_frames, make_plan
 from histream_core.presets import find_preset
@@ -36,10 +36,8 @@ def choices(exact: Weights) -> Iterator[tuple[str, Weights]]:
     for field, options in (APPROXIMATE | LAST_BITS).items():
         yield from ((f"{field} {option}", replace(exact, speed=Speed(**{field: option}))) for option in options)
     yield "keys and values fp8", replace(exact, kv="fp8")
-    half, model = torch.bfloat16, demo.load_transformer()
-    for name, weight in model.named_parameters():
-        weight.data = weight.data.to(weight.dtype if any(part in name for part in FLOAT32_KEYS) else half)
-    yield "network bfloat16", replace(exact, model=model, dtype=half)
+    half = torch.bfloat16
+    yield "network bfloat16", replace(exact, model=cast_model(demo.load_transformer(), half), dtype=half)
     yield "vae bfloat16", replace(exact, vae=demo.load_vae().to(half))
 
 

@@ -100,8 +100,19 @@ def plain_keys(checkpoint: Checkpoint) -> list[str]:
 
 def dtype_for(checkpoint: Checkpoint, key: str, dtype: torch.dtype) -> torch.dtype:
     """What one tensor is cast to where `dtype` is asked for."""
-    keep = checkpoint.kind == "wan" and any(part in key for part in FLOAT32_KEYS)
-    return torch.float32 if keep else dtype
+    return wan_dtype(key, dtype) if checkpoint.kind == "wan" else dtype
+
+
+def wan_dtype(key: str, dtype: torch.dtype) -> torch.dtype:
+    """Likewise of a Wan model: FLOAT32_KEYS stay in float32."""
+    return torch.float32 if any(part in key for part in FLOAT32_KEYS) else dtype
+
+
+def cast_model(model: WanModel, dtype: torch.dtype) -> WanModel:
+    """The model itself, its weights in the dtypes that loading gives them where `dtype` is asked for."""
+    for key, weight in model.named_parameters():
+        weight.data = weight.data.to(wan_dtype(key, dtype))
+    return model
 
 
 def _scale_of(checkpoint: Checkpoint, key: str) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from histream_core.bench.dry_run import random_model
 from histream_core.cost import (
     Cost,
     num_params,
@@ -20,7 +21,6 @@ from histream_core.cost import (
 from histream_core.decode import StreamingDecoder
 from histream_core.decoders import open_decoder
 from histream_core.levers import LEVERS
-from histream_core.loading import FLOAT32_KEYS
 from histream_core.plan import make_plan
 from histream_core.presets import find_preset
 from histream_core.schedule import Scale
@@ -29,7 +29,7 @@ from histream_core.taehv import TAEHV
 from histream_core.text import MAX_TOKENS
 from histream_core.tiers import TIERS
 from histream_core.wan import Denoiser, Text, forward_chunk
-from histream_core.wan_model import WAN_1_3B, WAN_14B, WanModel
+from histream_core.wan_model import WAN_1_3B, WAN_14B
 from histream_core.wan_vae import WanVAE
 
 SIZES = {"1.3b": WAN_1_3B, "14b": WAN_14B}
@@ -40,12 +40,7 @@ def hd(mode, *, width=1920, height=1088, num_frames=21, preset="histream", **set
 
 
 def meta_model(config, dtype=torch.bfloat16):
-    """Parameters without values, in the dtypes that loading gives them."""
-    with torch.device("meta"):
-        model = WanModel(config).requires_grad_(False)
-    for key, x in model.named_parameters():
-        x.data = x.data.to(torch.float32 if any(part in key for part in FLOAT32_KEYS) else dtype)
-    return model
+    return random_model(config, device="meta", dtype=dtype)
 
 
 def meta_caches(config, a_plan, **settings):

@@ -19,7 +19,7 @@ from histream_core.rope import Rope, TemporalPolicy
 from histream_core.wan import Text, forward_chunk
 from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
 from training import dit_forward, vae_forward
-from training.captions import caption
+from training.captions import template
 from training.export import fold_statistics
 
 RED_CIRCLE = painter.Combination("circle", "red", "blue", "right")
@@ -52,7 +52,7 @@ def test_the_painter_moves_an_object_an_eighth_of_the_frame_in_eight_frames_and_
 
 def test_captions_only_use_words_that_the_encoder_knows():
     rng = random.Random(0)
-    captions = [caption(c, rng) for c in painter.all_combinations()]
+    captions = [c.caption(template(rng)) for c in painter.all_combinations()]
     assert [word for text in captions for word in DemoTextEncoder.unknown(text)] == []
     assert 0.02 < captions.count("") / len(captions) < 0.2
 

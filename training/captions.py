@@ -2,7 +2,7 @@
 
 import random
 
-from histream_core.demo.painter import SENTENCES, Combination
+from histream_core.demo.painter import SENTENCES
 
 TEMPLATES = (SENTENCES[0], *SENTENCES)  # the first twice as often
 PARTIAL = ("{c} {s}", "{c} {s} moves {d}", "{c} {s} on {b}", "{s} moves {d} on {b}", "{s}", "{b} background")
@@ -15,7 +15,3 @@ def template(rng: random.Random, dropout: float = DROPOUT, partial: float = PART
     if chance < dropout:
         return ""
     return rng.choice(PARTIAL if chance < dropout + partial else TEMPLATES)
-
-
-def caption(combination: Combination, rng: random.Random, dropout: float = DROPOUT) -> str:
-    return combination.caption(template(rng, dropout))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cache import KVCache
-from ..loading import FLOAT32_KEYS
+from ..loading import cast_model
 from ..plan import Plan
 from ..schedule import Scale, Step
 from ..stream import Denoise, Prompt, Stream, make_caches
@@ -59,10 +59,7 @@ class Run:
 def random_model(config: WanConfig, *, device: str | torch.device, dtype: torch.dtype) -> WanModel:
     """A Wan transformer as it is after loading, in the dtypes that loading gives it; no values on the meta device."""
     with torch.device(device):
-        model = WanModel(config).requires_grad_(False)
-    for key, x in model.named_parameters():
-        x.data = x.data.to(torch.float32 if any(part in key for part in FLOAT32_KEYS) else dtype)
-    return model
+        return cast_model(WanModel(config).requires_grad_(False), dtype)
 
 
 def caches_for(model: WanModel, plan: Plan, *, device: str | torch.device, dtype: torch.dtype) -> dict[Scale, KVCache]:
