@@ -16,12 +16,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from histream_core.cli.weights import demo_source
-from histream_core.evaluation.prompts import draw_prompts
-from histream_core.evaluation.scores import score
-from histream_core.noise import SeededNoise
-from histream_core.plan import latent_frames, make_plan
-from histream_core.render import FPS, Order, collect
+from histream_core.cli.options.weights import demo_source
+from histream_core.lab.judge.prompts import draw_prompts
+from histream_core.lab.judge.scores import score
+from histream_core.plan.chunks import latent_frames, make_plan
+from histream_core.runs.render import FPS, Order, collect
+from histream_core.stream.noise import SeededNoise
 
 SIDE = 128
 STRENGTHS = (0.0, 0.5, 1.0)

@@ -19,13 +19,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from histream_core import demo
-from histream_core.kernels import check_installed
-from histream_core.loading import cast_model
-from histream_core.noise import SeededNoise
-from histream_core.plan import latent_frames, make_plan
-from histream_core.presets import find_preset
-from histream_core.render import Order, Weights, collect
-from histream_core.speed import APPROXIMATE, Speed
+from histream_core.network.kernels import check_installed
+from histream_core.plan.chunks import latent_frames, make_plan
+from histream_core.plan.presets import find_preset
+from histream_core.plan.speed import APPROXIMATE, Speed
+from histream_core.runs.render import Order, Weights, collect
+from histream_core.stream.noise import SeededNoise
+from histream_core.weights.loading import cast_model
 
 LAST_BITS = {"elementwise": ["fused"], "compile": ["inductor"], "vae_layout": ["channels-last"]}
 """Choices that are not approximations and yet change the last bits of numbers."""

@@ -20,15 +20,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from histream_core import demo
-from histream_core.decode import to_frames
-from histream_core.evaluation.judge import judge
-from histream_core.evaluation.prompts import draw_prompts
-from histream_core.noise import SeededNoise
-from histream_core.plan import Plan, make_plan, replay, with_anchors
-from histream_core.presets import find_preset
-from histream_core.render import Weights, open_decoder, open_stream, start
-from histream_core.stream import Prompt
-from histream_core.wan import Text
+from histream_core.lab.judge.judge import judge
+from histream_core.lab.judge.prompts import draw_prompts
+from histream_core.network.forward import Text
+from histream_core.plan.chunks import Plan, make_plan, replay, with_anchors
+from histream_core.plan.presets import find_preset
+from histream_core.runs.render import Weights, open_decoder, open_stream, start
+from histream_core.stream.noise import SeededNoise
+from histream_core.stream.stream import Prompt
+from histream_core.vae.decode import to_frames
 
 CUT, CHUNKS, SIZE = 3, 8, 256
 ARMS = {f"{change}, {anchor} anchor": (change == "recache", [3 * CUT] if anchor == "new" else [], [])

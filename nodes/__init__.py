@@ -1,26 +1,26 @@
 """The nodes: thin, over the engine in histream_core; `host` is the one adapter between the two."""
 
 from . import renamed
-from .anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
 from .api import ComfyExtension
-from .branch_run import BranchRun
-from .clean_run import CleanRun
-from .demo_model import DemoModel
-from .drift_meter import DriftMeter
-from .dual_resolution_cache import DualResolutionCache
-from .extend_run import ExtendRun
-from .first_frame import FirstFrameNode
-from .list_runs import ListRuns
-from .load_model import LoadModel
-from .memory_plan import MemoryPlan
-from .prompt_timeline import PromptTimeline, TimelineSection
-from .ranges_to_video import RangesToVideo
-from .resume_run import ResumeRun
-from .speed import SpeedNode
-from .step_schedule import StepSchedule
-from .streaming_vae_decode import StreamingVAEDecode
-from .video_frames import VideoFrames
-from .video_output import VideoOutputNode
+from .model.demo_model import DemoModel
+from .model.dual_resolution_cache import DualResolutionCache
+from .model.load_model import LoadModel
+from .model.memory_plan import MemoryPlan
+from .model.speed import SpeedNode
+from .runs.branch_run import BranchRun
+from .runs.clean_run import CleanRun
+from .runs.extend_run import ExtendRun
+from .runs.list_runs import ListRuns
+from .runs.resume_run import ResumeRun
+from .sampling.anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
+from .sampling.first_frame import FirstFrameNode
+from .sampling.prompt_timeline import PromptTimeline, TimelineSection
+from .sampling.step_schedule import StepSchedule
+from .video.drift_meter import DriftMeter
+from .video.ranges_to_video import RangesToVideo
+from .video.streaming_vae_decode import StreamingVAEDecode
+from .video.video_frames import VideoFrames
+from .video.video_output import VideoOutputNode
 
 NODES = (
     LoadModel,

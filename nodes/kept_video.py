@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..histream_core.formats import Format
-from ..histream_core.session import Journal
-from . import host_graph, host_kept
+from ..histream_core.runs import Journal
+from ..histream_core.video.formats import Format
 from .api import InputImpl, Speed, VideoOutput, blocked, io, ui
-from .host_decode import SavedVideo
+from .host import graph as host_graph
+from .host import kept as host_kept
+from .host.decode import SavedVideo
 from .settings import VideoChoice
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]

@@ -6,10 +6,10 @@ They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..histream_core.plan import PIXELS_PER_CELL, Plan, Window, make_plan
-from ..histream_core.presets import Preset, find_preset
-from ..histream_core.rope import TemporalPolicy
-from ..histream_core.schedule import Schedule, parse_schedule
+from ..histream_core.plan.chunks import PIXELS_PER_CELL, Plan, Window, make_plan
+from ..histream_core.plan.positions import TemporalPolicy
+from ..histream_core.plan.presets import Preset, find_preset
+from ..histream_core.plan.schedule import Schedule, parse_schedule
 
 AUTO = "auto"
 """Widget value: whatever the MODEL says about itself."""

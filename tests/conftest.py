@@ -12,7 +12,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start; see o
 TESTS = Path(__file__).parent
 
 # At the end: a host's own `nodes` module, where there is one, must win over our folder.
-sys.path += [str(TESTS), str(TESTS.parent)]
+sys.path += [
+    str(TESTS),
+    *sorted(str(folder) for folder in TESTS.iterdir() if folder.is_dir() and folder.name != "host"),
+    str(TESTS.parent),
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from histream_core.sound import Track
+from histream_core.video.sound import Track
 
 RATE = 48000
 

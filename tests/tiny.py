@@ -2,12 +2,12 @@
 
 import torch
 
-from histream_core.noise import SeededNoise
-from histream_core.plan import Plan, make_plan
-from histream_core.presets import find_preset
-from histream_core.stream import Prompt, Stream, make_caches
-from histream_core.wan import Denoiser, Text
-from histream_core.wan_model import WanConfig, WanModel
+from histream_core.network.forward import Denoiser, Text
+from histream_core.network.model import WanConfig, WanModel
+from histream_core.plan.chunks import Plan, make_plan
+from histream_core.plan.presets import find_preset
+from histream_core.stream.noise import SeededNoise
+from histream_core.stream.stream import Prompt, Stream, make_caches
 
 CONFIG = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
 

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from histream_core import demo
 from histream_core.demo.text import DemoTextEncoder
-from histream_core.wan_model import WanConfig, WanModel
-from histream_core.wan_vae import WanVAE
+from histream_core.network.model import WanConfig, WanModel
+from histream_core.vae.model import WanVAE
 
 SIDE = 32
 """Of the demo's video, in pixels."""

@@ -12,11 +12,12 @@ if __name__ == "__main__":
 
 import tiny
 
-from histream_core import kept_runs, session
-from histream_core.decode import StreamingDecoder
-from histream_core.stream import Prompt, Stream, make_caches
-from histream_core.wan import Denoiser
-from histream_core.wan_vae import WanVAE
+from histream_core import runs as session
+from histream_core.network.forward import Denoiser
+from histream_core.runs import kept as kept_runs
+from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.vae.decode import StreamingDecoder
+from histream_core.vae.model import WanVAE
 
 SETTINGS = session.Settings("demo", "histream", (32, 32), 16.0, "h264-mp4", "video.mp4", "float32")
 SMALL = {"size": (16, 16)}

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from tiny import wan
 
-from histream_core.checkpoint import read_checkpoint
-from histream_core.weight_file import CheckpointError
+from histream_core.weights.checkpoint import read_checkpoint
+from histream_core.weights.containers import CheckpointError
 
 HEADS = {"config": json.dumps({"transformer": {"num_heads": 2}})}
 WEIGHTS = wan().state_dict()

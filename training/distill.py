@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from histream_core.plan import Plan
-from histream_core.schedule import Scale
+from histream_core.plan.chunks import Plan
+from histream_core.plan.schedule import Scale
 from training import loop, protocol, repa
 from training.data import Bank, Clips, Drawing, cell_weights
 from training.dit_forward import CHUNK

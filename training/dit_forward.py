@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from histream_core.rope import Rope
-from histream_core.wan import embed_time
-from histream_core.wan_model import WanModel
+from histream_core.network.forward import embed_time
+from histream_core.network.model import WanModel
+from histream_core.network.ops.rope import Rope
 
 CHUNK = 3
 SPAN = 18

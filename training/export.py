@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from histream_core.demo import FOLDER, TEXT_PATH, TRANSFORMER_PATH, VAE_PATH
-from histream_core.wan_vae import LATENT_MEAN, LATENT_STD, WanVAE
+from histream_core.vae.model import LATENT_MEAN, LATENT_STD, WanVAE
 from training.checkpoint import read
 from training.network import begin
 from training.train_vae import load_vae

@@ -1,4 +1,4 @@
-"""The engine's forward with gradients: the same numbers as `histream_core.wan`, nothing overwritten on the way.
+"""The engine's forward with gradients: the same numbers as `network.forward`, nothing overwritten.
 
 B batch, C channels, T latent frames, H W latent grid, L tokens.
 """
@@ -10,10 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from histream_core.attention import Attention
-from histream_core.cache import Pages
-from histream_core.rope import Rope, rotate
-from histream_core.wan import Keys, forward_chunk
+from histream_core.network.cache.window import Pages
+from histream_core.network.forward import Keys, forward_chunk
+from histream_core.network.ops.attention import Attention
+from histream_core.network.ops.rope import Rope, rotate
 
 Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Flow of noisy clips [B, C, T, H, W] at sigmas [B] under captions [B, L]."""
@@ -22,7 +22,7 @@ Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
 def run_block(
     block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
 ) -> Tensor:
-    """`histream_core.wan.run_block` out of place: `x` and the cache stay as they are, the window has no gradient."""
+    """`network.forward.run_block` out of place: `x` and the cache stay as they are, the window has no gradient."""
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + time6).chunk(6, dim=1)
     y = torch.addcmul(shift, block.norm1(x), 1 + scale)
     own, heads = block.self_attn, (block.self_attn.num_heads, -1)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from histream_core.demo.text import token_table
-from histream_core.schedule import Scale, warp
-from histream_core.stream import resize
+from histream_core.plan.schedule import Scale, warp
+from histream_core.stream.stream import resize
 from training import loop, protocol
 from training.captions import template
 from training.checkpoint import read, write

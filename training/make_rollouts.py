@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from histream_core.demo.painter import SENTENCES
-from histream_core.schedule import Scale
+from histream_core.plan.schedule import Scale
 from training import protocol
 from training.checkpoint import write
 from training.data import Bank, Clips

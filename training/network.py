@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from histream_core.demo.text import TEXT_DIM, DemoTextEncoder
-from histream_core.wan import Text
-from histream_core.wan_model import WanConfig, WanModel
+from histream_core.network.forward import Text
+from histream_core.network.model import WanConfig, WanModel
 from training.checkpoint import read
 from training.loop import Moment
 from training.muon import Muon

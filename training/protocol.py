@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from histream_core.plan import Plan, make_plan
-from histream_core.presets import PRESETS, find_preset
-from histream_core.rope import Rope
-from histream_core.schedule import Scale, Step
-from histream_core.wan_model import WanConfig
+from histream_core.network.model import WanConfig
+from histream_core.network.ops.rope import Rope
+from histream_core.plan.chunks import Plan, make_plan
+from histream_core.plan.presets import PRESETS, find_preset
+from histream_core.plan.schedule import Scale, Step
 
 MODES = ("histream", "histream-plus")
 

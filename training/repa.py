@@ -9,7 +9,7 @@ this world, and it says exactly what the demo model is slow to learn, which shap
 import torch
 from torch import Tensor, nn
 
-from histream_core.stream import resize
+from histream_core.stream.stream import resize
 
 
 def targets(geometry: Tensor) -> Tensor:

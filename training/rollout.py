@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from histream_core.cache import KVCache
-from histream_core.noise import Noise
-from histream_core.plan import Plan
-from histream_core.schedule import Scale, Step
-from histream_core.stream import Prompt, Stream, make_caches
-from histream_core.wan import Text, forward_chunk
+from histream_core.network.cache.window import KVCache
+from histream_core.network.forward import Text, forward_chunk
+from histream_core.plan.chunks import Plan
+from histream_core.plan.schedule import Scale, Step
+from histream_core.stream.noise import Noise
+from histream_core.stream.stream import Prompt, Stream, make_caches
 from training.forward import run_block
 from training.network import Network
 from training.rng import Rng

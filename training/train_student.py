@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from histream_core.presets import find_preset
-from histream_core.schedule import Scale
-from histream_core.stream import resize
+from histream_core.plan.presets import find_preset
+from histream_core.plan.schedule import Scale
+from histream_core.stream.stream import resize
 from training import loop, protocol, repa
 from training.data import CHANNELS, Bank, Clips, Drawing, Pairs, Rollouts, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow

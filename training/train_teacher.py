@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from histream_core.schedule import Scale
-from histream_core.wan_model import WanConfig
+from histream_core.network.model import WanConfig
+from histream_core.plan.schedule import Scale
 from training import loop, protocol, repa
 from training.data import Bank, Clips, Drawing, cell_weights
 from training.forward import Bidirectional, hidden_state, spread

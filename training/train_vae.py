@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from histream_core.demo import painter
-from histream_core.wan_vae import WanVAE
+from histream_core.vae.model import WanVAE
 from training.checkpoint import read
 from training.loop import Losses, Moment, add_arguments, autocast, train
 from training.muon import Muon

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from histream_core.wan_vae import AttentionBlock, CausalConv3d, Resample, ResidualBlock, RMS_norm, WanVAE
+from histream_core.vae.model import AttentionBlock, CausalConv3d, Resample, ResidualBlock, RMS_norm, WanVAE
 
 
 def initialise(vae: WanVAE) -> None:

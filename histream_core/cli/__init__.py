@@ -59,7 +59,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _add_verbs(parser: Parser) -> None:
-    from . import bench, costs, drift, evaluate, files, runs, sheet, videos
+    from .verbs import bench, costs, drift, evaluate, files, runs, sheet, videos
 
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for module in (videos, runs, costs, files, sheet, evaluate, drift, bench):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
-from ..render import Progress, Report
+from ..runs.render import Progress, Report
 
 WIDTH = 24
 

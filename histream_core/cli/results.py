@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..formats import Format
-from ..plan import Plan
-from ..render import Progress
-from ..schedule import Scale
+from ..plan.chunks import Plan
+from ..plan.schedule import Scale
+from ..runs.render import Progress
+from ..video.formats import Format
 
 
 def describe_video(plan: Plan, format: Format, size: tuple[int, int], fps: float) -> dict:

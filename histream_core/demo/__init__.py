@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..wan_model import WanConfig, WanModel
-from ..wan_vae import WanVAE
+from ..network.model import WanConfig, WanModel
+from ..vae.model import WanVAE
 from .text import DemoTextEncoder
 
 FOLDER = Path(__file__).parent

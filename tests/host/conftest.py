@@ -76,7 +76,7 @@ def pack(comfyui):
 @pytest.fixture(scope="session")
 def wan_weights() -> dict[str, torch.Tensor]:
     """Random weights of a tiny Wan transformer, under the usual keys."""
-    from histream_core.wan_model import WanConfig, WanModel
+    from histream_core.network.model import WanConfig, WanModel
 
     torch.manual_seed(0)
     model = WanModel(WanConfig(**TINY))
@@ -120,7 +120,7 @@ def latent():
 @pytest.fixture
 def sample(pack):
     """Sample with the node's defaults and seed 3, and `schedule` where given."""
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
 
     def run(model, positive, latent, schedule=None) -> torch.Tensor:
         return node.execute(model, positive, latent, 3, schedule).result[0]["samples"]
@@ -164,7 +164,7 @@ def vae(comfyui):
     """A VAE of the host around a tiny Wan VAE of random weights."""
     import comfy.sd
 
-    from histream_core.wan_vae import WanVAE
+    from histream_core.vae.model import WanVAE
 
     torch.manual_seed(2)
     return comfy.sd.VAE(sd=WanVAE(dim=8).state_dict())

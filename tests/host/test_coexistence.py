@@ -82,8 +82,12 @@ def test_a_guider_of_several_prompts_is_refused_in_any_batches(pack, load_wan, p
     """CFG above 1, by a guider that does not say so. Seen to fail with a TypeError where each prompt has its batch."""
     from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 
-    schedule, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream").result
-    twin = pack.part("nodes.anchor_window_sampler").AnchorWindowSamplerSelect.execute(load_wan(), schedule).result[0]
+    schedule, sigmas = pack.part("nodes.sampling.step_schedule").StepSchedule.execute("histream").result
+    twin = (
+        pack.part("nodes.sampling.anchor_window_sampler")
+        .AnchorWindowSamplerSelect.execute(load_wan(), schedule)
+        .result[0]
+    )
     model = load_wan()
     guider = Guider_DualCFG(model)
     guider.set_conds(positive, positive, positive)

@@ -12,7 +12,7 @@ SETTINGS = {"backend": "cudagraphs"}  # on a CPU it traces, and runs what was tr
 def fresh(pack, monkeypatch):
     """Nothing is compiled yet."""
     torch._dynamo.reset()
-    monkeypatch.setattr(pack.part("histream_core.compiled"), "_compiled", {})
+    monkeypatch.setattr(pack.part("histream_core.network.compile.layers"), "_compiled", {})
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def filled() -> dict:
 
 @pytest.fixture
 def decode(pack):
-    return pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
+    return pack.part("nodes.video.streaming_vae_decode").StreamingVAEDecode.execute
 
 
 def test_the_frames_are_those_of_the_hosts_own_decode(decode, vae, filled, output):
@@ -33,7 +33,7 @@ def test_the_frames_are_those_of_the_hosts_own_decode(decode, vae, filled, outpu
 
 def test_on_a_cpu_the_same_weights_decode_in_faster_modules_and_exist_once(pack, vae):
     """Seen to fail when the weights are copied."""
-    ours, theirs = pack.part("nodes.host_vae").vae_module(vae), vae.first_stage_model
+    ours, theirs = pack.part("nodes.host.vae").vae_module(vae), vae.first_stage_model
     assert ours is not theirs
     wanted = {key: value.data_ptr() for key, value in theirs.state_dict().items()}
     assert {key: value.data_ptr() for key, value in ours.state_dict().items()} == wanted
@@ -41,27 +41,27 @@ def test_on_a_cpu_the_same_weights_decode_in_faster_modules_and_exist_once(pack,
 
 def test_where_weights_are_not_plain_the_hosts_modules_decode(pack, decode, vae, filled, output, monkeypatch):
     """On a graphics card the host moves and casts them, so its own modules must be called."""
-    monkeypatch.setattr(pack.part("nodes.host_vae"), "vae_module", lambda vae: vae.first_stage_model)
+    monkeypatch.setattr(pack.part("nodes.host.vae"), "vae_module", lambda vae: vae.first_stage_model)
     _, images, _ = decode(filled, vae, "a/b", images=True).result
     torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
 
 
 def test_kernels_without_a_past_are_2d_in_the_hosts_modules_too(pack, decode, vae, filled, output, monkeypatch):
     """Seen to fail when no kernel counts as still: then the history keeps frames for all of them."""
-    part = pack.part("histream_core.decode")
+    part = pack.part("histream_core.vae.decode")
     module = vae.first_stage_model
     kernels = part.causal_kernels(module.decoder.upsamples[8:])
     before = [kernel.weight.clone() for kernel in kernels]
-    monkeypatch.setattr(pack.part("nodes.host_vae"), "vae_module", lambda vae: module)
+    monkeypatch.setattr(pack.part("nodes.host.vae"), "vae_module", lambda vae: module)
     full, size = part.vae_cache_bytes(module, 48, 64), filled["samples"].shape
-    needed = pack.part("nodes.host_decode").decode_bytes(vae, size)
+    needed = pack.part("nodes.host.decode").decode_bytes(vae, size)
     try:
         for kernel in kernels:
             kernel.weight.data[:, :, :-1] = 0
         _, images, _ = decode(filled, vae, "a/b", images=True).result
         torch.testing.assert_close(images, vae.decode(filled["samples"]).flatten(0, 1), rtol=0, atol=1e-5)
         assert part.vae_cache_bytes(module, 48, 64) < full / 2
-        assert pack.part("nodes.host_decode").decode_bytes(vae, size) < needed
+        assert pack.part("nodes.host.decode").decode_bytes(vae, size) < needed
     finally:
         for kernel, weight in zip(kernels, before, strict=True):
             kernel.weight.data.copy_(weight)
@@ -81,12 +81,12 @@ def test_every_video_of_a_batch_is_a_file_on_disk_that_plays(decode, vae, filled
 
 
 def test_a_video_of_1088_rows_is_cropped_to_1080(pack):
-    size = pack.part("nodes.host_decode").video_size
+    size = pack.part("nodes.host.decode").video_size
     assert size((1, 16, 1, 136, 240), crop=True) == (1920, 1080)
     assert size((1, 16, 1, 136, 240), crop=False) == (1920, 1088)
     assert size((1, 16, 1, 88, 160), crop=True) == (1280, 704)
     rows = torch.arange(1088.0).view(1, -1, 1, 1)
-    assert pack.part("nodes.host_decode").crop_rows(rows, 1080).flatten().tolist() == list(range(4, 1084))
+    assert pack.part("nodes.host.decode").crop_rows(rows, 1080).flatten().tolist() == list(range(4, 1084))
 
 
 def test_every_latent_frame_is_progress_with_a_picture(decode, vae, filled, output, progress):
@@ -99,7 +99,7 @@ def test_it_says_how_far_it_is_and_in_the_end_what_it_took(pack, decode, vae, fi
     """In one line, for which there is room above the player. Seen to fail with lines that count the frames of one video
     for those of all, and with a summary of three lines under the node."""
     told = []
-    monkeypatch.setattr(pack.part("nodes.host_log"), "tell", told.append)
+    monkeypatch.setattr(pack.part("nodes.host.log"), "tell", told.append)
     *_, summary = decode(filled, vae, "a/b", fps=12).result
     assert told[0] == "loading the VAE, 0 of 34 frames"
     pace = r"\d\.\d\d s for each, (about \d+ s left, )?slowest: (decode|write)"
@@ -129,7 +129,7 @@ def test_cancel_leaves_a_file_that_plays(decode, vae, filled, output, progress):
 
 
 def test_images_above_the_limit_are_refused_with_the_number(pack, decode, vae, output, monkeypatch):
-    monkeypatch.setattr(pack.part("nodes.host_decode"), "decode_to_disk", None)
+    monkeypatch.setattr(pack.part("nodes.host.decode"), "decode_to_disk", None)
     latent = {"samples": torch.zeros(1, 16, 21, 136, 240)}
     with pytest.raises(ValueError, match=r"would take 1\.9 GiB of memory and the limit is 1 GiB"):
         decode(latent, vae, "a/b", images=True, image_limit_gib=1)
@@ -168,7 +168,7 @@ def test_a_full_disk_is_one_clear_line_leaves_nothing_and_the_next_run_works(
     pack, decode, vae, filled, output, monkeypatch
 ):
     """Seen to fail when an OSError is in keep_on."""
-    file, room = pack.part("histream_core.disk").File, [4000]
+    file, room = pack.part("histream_core.files.disk").File, [4000]
     write = file.write
 
     def fill(self, data):
@@ -189,7 +189,7 @@ def test_a_full_disk_is_one_clear_line_leaves_nothing_and_the_next_run_works(
 
 def test_a_video_output_chooses_folder_format_and_rate(pack, decode, vae, filled, output):
     """Seen to fail with the node's own widgets."""
-    make = pack.part("nodes.video_output").VideoOutputNode.execute
+    make = pack.part("nodes.video.video_output").VideoOutputNode.execute
     [choice] = make("c/master", "prores-422hq", fps=24).result
     videos, *_ = decode(filled, vae, "a/b", output=choice).result
     assert [video.get_stream_source() for video in videos] == [str(output / f"c/master_0000{n}_.mov") for n in (1, 2)]
@@ -202,9 +202,9 @@ def test_a_video_output_chooses_folder_format_and_rate(pack, decode, vae, filled
 
 def test_a_disk_without_room_is_refused_before_decoding(pack, decode, vae, filled, output, monkeypatch):
     """Seen to fail without `check_space`."""
-    disk = pack.part("histream_core.disk")
+    disk = pack.part("histream_core.files.disk")
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    monkeypatch.setattr(pack.part("nodes.host_decode"), "decode_frames", None)
+    monkeypatch.setattr(pack.part("nodes.host.decode"), "decode_frames", None)
     with pytest.raises(OSError, match="free space, choose another folder"):
         decode(filled, vae, "a/b")
     assert not [path for path in output.rglob("*") if path.is_file()]
@@ -225,7 +225,7 @@ def test_the_sound_of_a_video_output_goes_into_every_video_of_a_batch_within_its
 
     path = sound_file(tmp_path_factory.mktemp("input") / "voice.m4a", 3)
     packets = sound_packets(path)
-    make = pack.part("nodes.video_output").VideoOutputNode.execute
+    make = pack.part("nodes.video.video_output").VideoOutputNode.execute
     video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
     for sound, heard in ((video, (0, 17 / 16)), (video.as_trimmed(1.0, 0.5), (1, 1.5))):
         [choice] = make("c/loud", sound=sound).result
@@ -282,13 +282,13 @@ def test_a_taehv_of_another_model_is_refused(decode, filled, output):
 
 def test_strips_and_layout_come_from_hi_stream_speed(pack, decode, vae, output):
     """Seen to fail when the choices are not handed on."""
-    part, bytes_of = pack.part("histream_core.decoders"), pack.part("nodes.host_decode").decode_bytes
-    speed = pack.part("histream_core.speed").Speed(vae_strips="2", vae_layout="channels-last")
+    part, bytes_of = pack.part("histream_core.vae.decoders"), pack.part("nodes.host.decode").decode_bytes
+    speed = pack.part("histream_core.plan.speed").Speed(vae_strips="2", vae_layout="channels-last")
     latents = torch.randn(1, 16, 4, 4, 32, generator=torch.Generator().manual_seed(8))
     _, whole, _ = decode({"samples": latents}, vae, "a/b", images=True).result
     _, images, _ = decode({"samples": latents}, vae, "a/b", images=True, speed=speed).result
     decoder = part.open_decoder(vae.first_stage_model, dtype=torch.float32, normalised=False, strips=2)
-    wanted = pack.part("histream_core.decode").to_frames(decoder.decode(latents))[0]
+    wanted = pack.part("histream_core.vae.decode").to_frames(decoder.decode(latents))[0]
     torch.testing.assert_close(images, wanted, rtol=0, atol=1e-5)
     assert not torch.equal(images, whole)
     assert bytes_of(vae, latents.shape, speed) < bytes_of(vae, latents.shape)

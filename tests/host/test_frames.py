@@ -11,9 +11,9 @@ import pytest
 import torch
 from clips import probe
 
-from histream_core.formats import FORMATS, find_format
-from histream_core.reading import frames_of
-from histream_core.writers import open_writer
+from histream_core.video.formats import FORMATS, find_format
+from histream_core.video.reading import frames_of
+from histream_core.video.writers import open_writer
 
 ROOT = Path(__file__).parents[2]
 FILES = [known for known in FORMATS if not known.is_sequence]
@@ -64,7 +64,7 @@ def read(pack):
     """Run Frames of a Video: images, range, first_frame, num_ranges, new_from, fps."""
 
     def run(video, index, frames=9, overlap=0, **options):
-        node = pack.part("nodes.video_frames").VideoFrames
+        node = pack.part("nodes.video.video_frames").VideoFrames
         return node.execute(video, index, frames, overlap, **options).result
 
     return run
@@ -150,7 +150,7 @@ def test_a_range_past_the_last_is_refused_with_their_number(read, clip):
 
 def test_a_range_that_does_not_fit_is_refused_with_one_that_does(pack, read, clip):
     """Seen to fail without the limit."""
-    frame = pack.part("nodes.host_images").image_gib((1, 48, 64, 3))
+    frame = pack.part("nodes.host.images").image_gib((1, 48, 64, 3))
     said = r"set range_frames to 5, or raise image_limit_gib"
     with pytest.raises(ValueError, match=said):
         read(clip, 0, 9, image_limit_gib=8 * frame)
@@ -171,7 +171,7 @@ def test_what_is_no_video_is_refused_in_a_sentence(read, from_file, tmp_path):
 
 def test_a_file_is_counted_once_and_anew_when_it_changed(pack, read, clip, monkeypatch):
     """Seen to fail when it is remembered by its name alone."""
-    frames = pack.part("nodes.host_frames")
+    frames = pack.part("nodes.host.frames")
     counted, count = [], frames.index_video
     monkeypatch.setattr(frames, "index_video", lambda source: (counted.append(source), count(source))[1])
     frames._index_of_file.cache_clear()
@@ -183,7 +183,7 @@ def test_a_file_is_counted_once_and_anew_when_it_changed(pack, read, clip, monke
 
 
 def test_only_the_range_is_decoded_and_every_frame_is_progress(pack, read, clip, progress, monkeypatch):
-    frames = pack.part("nodes.host_frames")
+    frames = pack.part("nodes.host.frames")
     asked, read_frames = [], frames.frames_of
     monkeypatch.setattr(frames, "frames_of", lambda *what: (asked.append(what[1:]), read_frames(*what))[1])
     read(clip, 1)
@@ -195,7 +195,7 @@ def test_cancel_stops_the_reading(pack, read, clip, monkeypatch):
     """Seen to fail without the check."""
     import comfy.model_management as mm
 
-    frames = pack.part("nodes.host_frames")
+    frames = pack.part("nodes.host.frames")
     seen, read_frames = [], frames.frames_of
 
     def cancelled(*what):
@@ -216,7 +216,7 @@ def put(pack):
     """Run Ranges to Video: what it puts out, and what it shows."""
 
     def run(images, part, name="a/up", known="h264-mp4"):
-        done = pack.part("nodes.ranges_to_video").RangesToVideo.execute(images, part, name, known)
+        done = pack.part("nodes.video.ranges_to_video").RangesToVideo.execute(images, part, name, known)
         return done.result[0], done.ui
 
     return run

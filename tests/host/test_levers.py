@@ -12,18 +12,18 @@ LEVERS = [
 @pytest.fixture
 def speed(pack):
     """What the node gives for these choices."""
-    return lambda **chosen: pack.part("nodes.speed").SpeedNode.execute("auto", **chosen).result[0]
+    return lambda **chosen: pack.part("nodes.model.speed").SpeedNode.execute("auto", **chosen).result[0]
 
 
 def core_video(pack, model, positive, shape, levers):
     """What the core makes of the host's module, without the host."""
     settings, stream, wan = (
-        pack.part(name) for name in ("nodes.settings", "histream_core.stream", "histream_core.wan")
+        pack.part(name) for name in ("nodes.settings", "histream_core.stream.stream", "histream_core.network.forward")
     )
     choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
     plan, module = settings.plan_for(*choices, shape, levers=levers), model.model.diffusion_model
-    caches = stream.make_caches(plan, **pack.part("nodes.host_caches").model_sizes(module))
-    noise, prompts = pack.part("histream_core.noise").SeededNoise(3), [stream.Prompt(wan.Text(positive[0][0]))]
+    caches = stream.make_caches(plan, **pack.part("nodes.host.caches").model_sizes(module))
+    noise, prompts = pack.part("histream_core.stream.noise").SeededNoise(3), [stream.Prompt(wan.Text(positive[0][0]))]
     chunks = stream.Stream(plan, wan.Denoiser(module), caches, noise, prompts).chunks()
     return model.model.process_latent_out(torch.cat(list(chunks), dim=2))
 
@@ -31,7 +31,7 @@ def core_video(pack, model, positive, shape, levers):
 @pytest.mark.parametrize("chosen", LEVERS, ids=lambda chosen: "+".join(chosen.values()))
 def test_a_video_under_levers_is_the_cores(pack, speed, load_wan, positive, latent, chosen):
     """Seen to fail with a plan that is made without them."""
-    node, model = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler, load_wan()
+    node, model = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler, load_wan()
     made = node.execute(model, positive, latent(12), 3, speed=speed(**chosen)).result[0]["samples"]
     exact = node.execute(model, positive, latent(12), 3).result[0]["samples"]
     wanted = core_video(pack, model, positive, tuple(exact.shape), speed(**chosen).levers)
@@ -44,15 +44,15 @@ def test_a_kept_run_goes_on_under_its_levers_byte_for_byte(
     pack, speed, output, load_wan, vae, positive, latent, chosen
 ):
     """Seen to fail with clean passes in the place of last steps."""
-    [choice] = pack.part("nodes.video_output").VideoOutputNode.execute("run", format="ffv1", bit_depth="8").result
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    [choice] = pack.part("nodes.video.video_output").VideoOutputNode.execute("run", format="ffv1", bit_depth="8").result
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     settings = {"vae": vae, "output": choice, "speed": speed(**chosen)}
     run = node.execute(load_wan(), positive, latent(12), 3, **settings).result[2]
     last = output / run / "chunks" / "00003.safetensors"
     whole = last.read_bytes()
     for path in (last, *(output / run / "segments").glob("*00003*")):
         path.unlink()
-    resume = pack.part("nodes.resume_run").ResumeRun.execute
+    resume = pack.part("nodes.runs.resume_run").ResumeRun.execute
     with pytest.raises(ValueError, match="leave that as it is, or begin a new run"):
         resume(load_wan(), vae, run, speed=speed())
     resume(load_wan(), vae, run)

@@ -23,7 +23,7 @@ def folder(pack, tmp_path):
 
 @pytest.fixture
 def load(pack):
-    return lambda name, **options: pack.part("nodes.load_model").LoadModel.execute(name, **options).result[0]
+    return lambda name, **options: pack.part("nodes.model.load_model").LoadModel.execute(name, **options).result[0]
 
 
 def test_a_published_container_loads_and_samples_as_the_plain_file(
@@ -37,7 +37,7 @@ def test_a_published_container_loads_and_samples_as_the_plain_file(
 
 def test_a_training_checkpoint_of_two_dictionaries_loads(load, folder, comfyui):
     """Two dictionaries and a wrapper's prefix, as trainers write them, on which the host's own loader fails."""
-    from histream_core.wan_model import WanConfig, WanModel
+    from histream_core.network.model import WanConfig, WanModel
 
     weights = WanModel(WanConfig(dim=128, ffn_dim=64, num_heads=1, num_layers=1)).state_dict()
     wrapped = {f"model._fsdp_wrapped_module.{key}": value for key, value in weights.items()}
@@ -48,12 +48,12 @@ def test_a_training_checkpoint_of_two_dictionaries_loads(load, folder, comfyui):
 
 
 def test_the_preset_that_was_found_travels_with_the_model_and_can_be_overridden(pack, load, folder, wan_weights):
-    settings = pack.part("nodes.host").model_settings
+    settings = pack.part("nodes.host.sampler").model_settings
     save_file(wan_weights, folder / "x.safetensors", metadata=METADATA | {"histream_preset": "longlive"})
     model = load("x.safetensors")
     assert settings(model).preset == "longlive"
     assert settings(load("x.safetensors", preset="causvid")).preset == "causvid"
-    patched = pack.part("nodes.dual_resolution_cache").DualResolutionCache.execute(model, ntk_high=5.0).result[0]
+    patched = pack.part("nodes.model.dual_resolution_cache").DualResolutionCache.execute(model, ntk_high=5.0).result[0]
     assert (settings(patched).preset, settings(patched).ntk_high) == ("longlive", 5.0)
     assert settings(model).ntk_high is None
 
@@ -116,29 +116,31 @@ def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, ou
 
     import nodes
 
-    model, clip, vae = pack.part("nodes.demo_model").DemoModel.execute().result
+    model, clip, vae = pack.part("nodes.model.demo_model").DemoModel.execute().result
     demo = pack.part("histream_core.demo")
     (positive,) = nodes.CLIPTextEncode().encode(clip, demo.PROMPT)
     assert torch.equal(positive[0][0], demo.load_text_encoder().encode(demo.PROMPT))
     empty = EmptyHunyuanLatentVideo.execute(256, 256, 9, 1).result[0]
-    got = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler.execute(model, positive, empty, 0, vae=vae)
-    pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute(got.result[0], vae, "demo")
+    got = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler.execute(
+        model, positive, empty, 0, vae=vae
+    )
+    pack.part("nodes.video.streaming_vae_decode").StreamingVAEDecode.execute(got.result[0], vae, "demo")
     assert (output / "demo_00001_.mp4").stat().st_size > 1000
 
 
 def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, comfyui):
     """The same latents as a headless run, but for rounding: one engine, two roads to it."""
     from histream_core import demo
-    from histream_core.noise import SeededNoise
-    from histream_core.plan import make_plan
-    from histream_core.presets import PRESETS
-    from histream_core.stream import Prompt, Stream, make_caches
-    from histream_core.wan import Denoiser, Text
+    from histream_core.network.forward import Denoiser, Text
+    from histream_core.plan.chunks import make_plan
+    from histream_core.plan.presets import PRESETS
+    from histream_core.stream.noise import SeededNoise
+    from histream_core.stream.stream import Prompt, Stream, make_caches
 
-    model, clip, _ = pack.part("nodes.demo_model").DemoModel.execute().result
+    model, clip, _ = pack.part("nodes.model.demo_model").DemoModel.execute().result
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(demo.PROMPT))
     empty = {"samples": torch.zeros(1, 16, 5, 32, 32)}
-    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     got = model.model.process_latent_in(sampler.execute(model, positive, empty, 7).result[0]["samples"])
 
     plan = make_plan(PRESETS["demo"], "histream", width=256, height=256, num_frames=5)
@@ -154,6 +156,6 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
 
 
 def test_words_that_the_demo_does_not_know_are_named(pack, caplog):
-    clip = pack.part("nodes.demo_model").DemoModel.execute().result[1]
+    clip = pack.part("nodes.model.demo_model").DemoModel.execute().result[1]
     clip.tokenize("a red dragon moves right")
     assert "does not know dragon" in caplog.text

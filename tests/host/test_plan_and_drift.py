@@ -7,10 +7,10 @@ import pytest
 import torch
 from clips import shapes
 
-from histream_core.anchor_match import statistics_of
-from histream_core.media import to_uint8
-from histream_core.reading import frames_of
-from histream_core.session.journal import read_manifest
+from histream_core.runs.store.journal import read_manifest
+from histream_core.stream.anchor_match import statistics_of
+from histream_core.video.media import to_uint8
+from histream_core.video.reading import frames_of
 
 GB = 2**30
 
@@ -18,7 +18,7 @@ GB = 2**30
 @pytest.fixture
 def plan_text(pack, load_wan, latent):
     """The text of the Memory Plan for the tiny model, 64 x 64."""
-    node = pack.part("nodes.memory_plan").MemoryPlan
+    node = pack.part("nodes.model.memory_plan").MemoryPlan
 
     def run(wanted=None, model=None, **inputs) -> str:
         made = node.execute(model or load_wan(), wanted or latent(9), **inputs)
@@ -34,8 +34,8 @@ def video_of(output):
     """A VIDEO of these frames, in a file."""
     from comfy_api.latest import InputImpl
 
-    from histream_core.formats import find_format
-    from histream_core.writers import open_writer
+    from histream_core.video.formats import find_format
+    from histream_core.video.writers import open_writer
 
     def make(frames, fps=16):
         path = output / "clip.mkv"
@@ -64,13 +64,13 @@ def test_the_plan_counts_what_a_run_is_refused_by(pack, plan_text, load_wan, vae
     """Seen to fail with the figures of another VAE."""
     import comfy.model_management as mm
 
-    runs, memory = pack.part("nodes.host_runs"), pack.part("nodes.host_memory")
+    runs, memory = pack.part("nodes.host.runs"), pack.part("nodes.host.memory")
     model = load_wan()
-    sampler = pack.part("nodes.anchor_window_sampler").chunk_sampler(model, None, (-1, -1, -1), 0.0, None)
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").chunk_sampler(model, None, (-1, -1, -1), 0.0, None)
     plan = sampler.plan(latent(9)["samples"].shape)
     cost = memory.cost_of(model, vae, plan)
     assert cost.vae_width == vae.first_stage_model.dim == 8
-    settings = SimpleNamespace(speed=pack.part("histream_core.speed").DEFAULTS)
+    settings = SimpleNamespace(speed=pack.part("histream_core.plan.speed").DEFAULTS)
     manifest = SimpleNamespace(plan=plan, sections=[0], settings=settings)
     monkeypatch.setattr(mm, "get_total_memory", lambda device: cost.peak_bytes + 1.2 * GB)
     runs.check_memory(model, vae, manifest)
@@ -100,7 +100,7 @@ def test_on_a_gpu_the_plan_proposes_what_fits_there(pack, plan_text, load_wan, l
 
 
 def test_a_taehv_is_proposed_only_where_its_file_is(pack, plan_text, latent, monkeypatch):
-    memory = pack.part("nodes.host_memory")
+    memory = pack.part("nodes.host.memory")
     large = latent(9, 3840, 2176)
     monkeypatch.setattr(memory.folder_paths, "get_filename_list", lambda kind: [])
     assert "taehv" not in plan_text(large)
@@ -112,8 +112,8 @@ def test_with_a_video_output_the_disk_counts_and_chunks_are_decoded_at_once(pack
     import comfy.model_management as mm
 
     monkeypatch.setattr(mm, "is_device_cpu", lambda device: False)
-    [choice] = pack.part("nodes.video_output").VideoOutputNode.execute("shots/run", "prores-422hq", fps=24).result
-    memory, asked = pack.part("nodes.host_memory"), []
+    [choice] = pack.part("nodes.video.video_output").VideoOutputNode.execute("shots/run", "prores-422hq", fps=24).result
+    memory, asked = pack.part("nodes.host.memory"), []
     ways = memory.ways
     monkeypatch.setattr(
         memory, "ways", lambda *args, **options: asked.append(options["apart"]) or ways(*args, **options)
@@ -133,7 +133,7 @@ def test_a_plan_of_what_cannot_be_is_refused_as_by_the_sampler(plan_text, latent
 
 def test_the_drift_meter_draws_what_changes_and_keeps_it_as_a_file(pack, video_of, output, progress):
     """Seen to fail with the plot of another video."""
-    meter = pack.part("nodes.drift_meter").DriftMeter
+    meter = pack.part("nodes.video.drift_meter").DriftMeter
     frames = torch.stack([shapes(1, 64, 96)[0] * (1 - 0.3 * index / 47) for index in range(48)])
     made = meter.execute(video_of(frames))
     image, text = made.result
@@ -149,7 +149,7 @@ def test_the_drift_meter_draws_what_changes_and_keeps_it_as_a_file(pack, video_o
 
 
 def test_a_video_too_short_to_drift_is_refused_and_nothing_is_written(pack, video_of, output):
-    meter = pack.part("nodes.drift_meter").DriftMeter
+    meter = pack.part("nodes.video.drift_meter").DriftMeter
     with pytest.raises(ValueError, match="less than two seconds"):
         meter.execute(video_of(shapes(9, 64, 96)))
     assert [path.name for path in output.iterdir()] == ["clip.mkv"]
@@ -158,7 +158,7 @@ def test_a_video_too_short_to_drift_is_refused_and_nothing_is_written(pack, vide
 @pytest.fixture
 def make(pack, load_wan, positive, latent, vae):
     """The LATENT of 9 frames with an anchor match; kept where `output` is given."""
-    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
 
     def run(weight, **inputs):
         made = sampler.execute(load_wan(), positive, latent(9), 3, vae=vae, anchor_match=weight, **inputs)
@@ -177,7 +177,7 @@ def test_the_anchor_match_of_the_node_reaches_every_later_chunk(make):
 
 def test_a_kept_run_has_the_match_among_its_settings_and_is_another_one_without(pack, make, output):
     """Seen to fail where the plan of the nodes leaves it out."""
-    [choice] = pack.part("nodes.video_output").VideoOutputNode.execute("shots/run", "ffv1").result
+    [choice] = pack.part("nodes.video.video_output").VideoOutputNode.execute("shots/run", "ffv1").result
     kept = make(0.5, output=choice)
     assert torch.allclose(kept, make(0.5), atol=1e-4)
     assert read_manifest(output / "shots" / "run_00001").plan.anchor_match == 0.5
@@ -188,7 +188,7 @@ def test_a_kept_run_has_the_match_among_its_settings_and_is_another_one_without(
 
 
 def test_pictures_of_the_plot_are_those_of_the_engine(pack):
-    drift, engine = pack.part("nodes.host_drift"), pack.part("histream_core.cli.drift_plot")
-    seconds = pack.part("histream_core.evaluation.drift_meter").meter(list(shapes(40, 32, 48)), 8)
+    drift, engine = pack.part("nodes.host.drift"), pack.part("histream_core.lab.charts.drift")
+    seconds = pack.part("histream_core.lab.judge.drift_meter").meter(list(shapes(40, 32, 48)), 8)
     plot = engine.drift_plot(seconds)
     assert (to_uint8(drift.to_image(plot))[0] == plot).all()

@@ -12,7 +12,7 @@ from wrong_values import KEPT, WRONG, WRONG_FOR_THE_HOST, graph
 def refused(pack, sample, load_wan, positive, latent):
     """Expect a refusal that says `said`; afterwards the sampler still works."""
     ran = []
-    host_run = pack.part("nodes.host_run")
+    host_run = pack.part("nodes.host.run")
     forward = host_run.HostRun.forward
 
     def check(said, model=None, conditioning=None, wanted=None, schedule=None):
@@ -63,7 +63,7 @@ def test_prompts_that_do_not_fit_the_batch_are_refused(refused, positive, latent
     [("control", "a ControlNet"), ("hooks", "hooks"), ("concat_latent_image", "an image"), ("mask", "a mask")],
 )
 def test_conditioning_that_would_be_ignored_is_refused(pack, positive, key, said):
-    check = pack.part("nodes.host_checks").check_conditioning
+    check = pack.part("nodes.host.checks").check_conditioning
     with pytest.raises(ValueError, match=said):
         check([{"cross_attn": positive[0][0], key: object()}], 1, 32)
 
@@ -146,7 +146,10 @@ def test_a_node_that_changes_the_prompt_on_the_way_is_refused(refused, load_wan)
 def test_the_twin_on_a_plain_model_refuses_content_too(pack, load_wan, positive, latent):
     import comfy.samplers
 
-    nodes, schedule = pack.part("nodes.anchor_window_sampler"), pack.part("nodes.step_schedule").StepSchedule
+    nodes, schedule = (
+        pack.part("nodes.sampling.anchor_window_sampler"),
+        pack.part("nodes.sampling.step_schedule").StepSchedule,
+    )
     guider = comfy.samplers.CFGGuider(load_wan())
     guider.inner_set_conds({"positive": positive})
     twin, sigmas = nodes.AnchorWindowSamplerSelect.execute(load_wan()).result[0], schedule.execute("histream").result[1]
@@ -158,8 +161,12 @@ def test_the_twin_on_a_plain_model_refuses_content_too(pack, load_wan, positive,
 def test_guidance_is_refused(pack, load_wan, positive, latent):
     import comfy.samplers
 
-    schedule, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream").result
-    twin = pack.part("nodes.anchor_window_sampler").AnchorWindowSamplerSelect.execute(load_wan(), schedule).result[0]
+    schedule, sigmas = pack.part("nodes.sampling.step_schedule").StepSchedule.execute("histream").result
+    twin = (
+        pack.part("nodes.sampling.anchor_window_sampler")
+        .AnchorWindowSamplerSelect.execute(load_wan(), schedule)
+        .result[0]
+    )
     guider = comfy.samplers.CFGGuider(load_wan())
     guider.set_conds(positive, positive)
     guider.set_cfg(4.0)
@@ -171,7 +178,7 @@ def test_guidance_is_refused(pack, load_wan, positive, latent):
 def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent):
     import comfy.samplers
 
-    twin = pack.part("nodes.anchor_window_sampler").AnchorWindowSamplerSelect.execute(load_wan()).result[0]
+    twin = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSamplerSelect.execute(load_wan()).result[0]
     guider = comfy.samplers.CFGGuider(load_wan())
     guider.inner_set_conds({"positive": positive})
     blank = latent(3)["samples"]
@@ -181,12 +188,12 @@ def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent
 
 def test_a_table_that_cannot_be_read_is_refused(pack):
     with pytest.raises(ValueError, match="1000L 750L"):
-        pack.part("nodes.step_schedule").StepSchedule.execute("custom", steps="1000 500")
+        pack.part("nodes.sampling.step_schedule").StepSchedule.execute("custom", steps="1000 500")
 
 
 def test_custom_steps_that_are_none_are_refused(pack):
     """Seen to fail where the steps of another mode take their place without a word."""
-    schedule = pack.part("nodes.step_schedule").StepSchedule
+    schedule = pack.part("nodes.sampling.step_schedule").StepSchedule
     with pytest.raises(ValueError, match="steps is empty: write some, such as 1000L"):
         schedule.execute("custom", steps=" ")
     schedule.execute("histream", steps=" ")
@@ -195,7 +202,7 @@ def test_custom_steps_that_are_none_are_refused(pack):
 @pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/x"])
 def test_a_file_outside_the_output_folder_is_refused_in_one_line(pack, output, prefix):
     """Seen to fail with the words of the host, which are three lines with full paths."""
-    new_file = pack.part("nodes.run_folders").new_file
+    new_file = pack.part("nodes.host.run_folders").new_file
     with pytest.raises(
         ValueError, match=r"the name .* is outside ComfyUI's output folder: write a name like video/HiStream"
     ) as error:

@@ -13,9 +13,9 @@ import torch
 from clips import probe
 from sounds import sound_file, sound_packets
 
-from histream_core.media import to_uint8
-from histream_core.reading import frames_of
-from histream_core.session.journal import read_manifest
+from histream_core.runs.store.journal import read_manifest
+from histream_core.video.media import to_uint8
+from histream_core.video.reading import frames_of
 
 FRAMES = 13  # latent ones: 5 chunks, the last one cropped
 
@@ -56,7 +56,7 @@ def stop(monkeypatch):
     from_here = []
 
     def at(pack, call):
-        host_run = pack.part("nodes.host_run")
+        host_run = pack.part("nodes.host.run")
         denoise = host_run.HostRun.denoise
 
         def count(self, *args):
@@ -85,7 +85,7 @@ def test_a_kept_run_is_the_plain_one_and_its_frames_are_the_decoders(
     made, video, run, _ = keep()
     assert run == "shots/run_00001"
     assert torch.equal(made["samples"], plain)
-    decode = pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
+    decode = pack.part("nodes.video.streaming_vae_decode").StreamingVAEDecode.execute
     _, images, _ = decode({"samples": plain}, vae, "a/b", images=True).result
     shown = np.stack([to_uint8(frame[None])[0] for frame in frames_of(video.get_stream_source())])
     assert np.array_equal(shown, to_uint8(images))
@@ -108,7 +108,7 @@ def test_a_kept_run_says_how_far_it_is_and_what_it_was(pack, nodes, keep, load_w
     with monkeypatch.context(), pytest.raises(stop(pack, 9)):
         keep(format="h264-mp4")
     monkeypatch.undo()
-    monkeypatch.setattr(pack.part("nodes.host_log"), "tell", told.append)
+    monkeypatch.setattr(pack.part("nodes.host.log"), "tell", told.append)
     progress.clear()
     *_, summary = nodes.resume_run(load_wan(), vae, "shots/run").result
     assert told[0] == "taking up 1 finished chunks, 9 of 49 frames"
@@ -194,7 +194,7 @@ def test_a_snapshot_on_cancel_spares_the_clean_passes(pack, nodes, keep, load_wa
     monkeypatch.undo()
     assert list((nodes.output / "shots/run_00001/snapshots").iterdir())
     calls = []
-    host_run = pack.part("nodes.host_run")
+    host_run = pack.part("nodes.host.run")
     denoise = host_run.HostRun.denoise
 
     def note(self, latent, step, cache, text):
@@ -245,7 +245,7 @@ def test_a_branch_without_changes_writes_another_format_and_samples_nothing(
 ):
     keep()
     [choice] = nodes.video_output("shots/edit", "prores-422hq").result
-    monkeypatch.setattr(pack.part("nodes.host_run").HostRun, "denoise", None)
+    monkeypatch.setattr(pack.part("nodes.host.run").HostRun, "denoise", None)
     _, video, run, _ = nodes.branch_run(load_wan(), vae, "shots/run", output=choice).result
     assert run == "shots/edit_00001"
     info = probe(video.get_stream_source())
@@ -266,7 +266,7 @@ def test_a_video_carries_the_graph_that_made_it(pack, nodes, keep, monkeypatch):
         "3": {"class_type": "HiStreamAnchorWindowSampler", "inputs": {"positive": ["2", 0]}},
     }
     hidden = SimpleNamespace(prompt=graph, extra_pnginfo={"workflow": {"nodes": []}}, unique_id="3")
-    monkeypatch.setattr(pack.part("nodes.anchor_window_sampler").AnchorWindowSampler, "hidden", hidden)
+    monkeypatch.setattr(pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler, "hidden", hidden)
     _, video, run, _ = keep(frames=4, format="h264-mp4")
     with av.open(video.get_stream_source()) as container:
         tags = container.metadata
@@ -280,7 +280,7 @@ def test_a_run_does_not_go_on_with_something_else(pack, nodes, keep, stop, load_
     """Seen to fail with a fingerprint of the bare weights."""
     import comfy.sd
 
-    from histream_core.wan_vae import WanVAE
+    from histream_core.vae.model import WanVAE
 
     with monkeypatch.context(), pytest.raises(stop(pack, 9)):
         keep()
@@ -438,7 +438,7 @@ def test_a_sound_that_cannot_be_copied_is_refused_by_the_video_output(nodes, voi
 
 def test_a_run_goes_on_in_another_exact_memory_tier_and_not_in_fp8(pack, nodes, keep, stop, load_wan, vae):
     """Seen to fail with snapshots of pages, and with a manifest that does not tell of FP8."""
-    tier = pack.part("nodes.dual_resolution_cache").DualResolutionCache.execute
+    tier = pack.part("nodes.model.dual_resolution_cache").DualResolutionCache.execute
     interrupted = stop(pack, 14)
     with pytest.raises(interrupted):
         keep(model=tier(load_wan(), kv_memory="cpu").result[0], snapshots=1)
@@ -457,10 +457,10 @@ def test_a_run_goes_on_in_another_exact_memory_tier_and_not_in_fp8(pack, nodes, 
 
 def test_the_memory_that_a_run_is_refused_for_is_that_of_its_tier(pack, nodes, keep, load_wan, vae, monkeypatch):
     """Seen to fail with a check that takes every run for a full one."""
-    runs = pack.part("nodes.host_runs")
+    runs = pack.part("nodes.host.runs")
     asked = []
     monkeypatch.setattr(runs, "does_not_fit", lambda cost, size: asked.append(cost) or ["too much"])
-    tier = pack.part("nodes.dual_resolution_cache").DualResolutionCache.execute
+    tier = pack.part("nodes.model.dual_resolution_cache").DualResolutionCache.execute
     for kv in ("full", "lean", "cpu", "fp8"):
         with pytest.raises(ValueError, match="too much"):
             keep(model=tier(load_wan(), kv_memory=kv).result[0])

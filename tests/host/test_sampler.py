@@ -36,7 +36,7 @@ def host_noise(noise, *, seed=5, chunk_frames=3):
 
 def our_video(pack, model, positive, latent, sigmas, noise, **window):
     """The Anchor-Window Sampler with the whole history, one resolution, and noise from outside."""
-    host, settings = pack.part("nodes.host"), pack.part("nodes.settings")
+    host, settings = pack.part("nodes.host.sampler"), pack.part("nodes.settings")
     table = " ".join(f"{1000 * sigma:.17g}H" for sigma in sigmas[:-1].double().tolist())
     sampler = host.ChunkSampler(
         settings=settings.ModelSettings(ntk_high=1.0, temporal="absolute"),
@@ -128,7 +128,7 @@ def test_the_attention_that_a_user_chose_is_used_and_knows_its_block(pack, sampl
 
 
 def test_it_needs_nothing_but_model_conditioning_and_latent(pack, load_wan, positive, latent):
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     wanted = latent(frames=5)
     got = node.execute(load_wan(), positive, wanted, seed=3).result[0]["samples"]
     assert got.shape == wanted["samples"].shape
@@ -147,10 +147,10 @@ def test_the_sampler_twin_makes_the_same_video_and_uses_only_the_seed(pack, samp
     """Seen to fail when the noise depends on the NOISE that is given."""
     from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise, SamplerCustomAdvanced
 
-    schedule, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream-plus").result
-    nodes = pack.part("nodes.anchor_window_sampler")
+    schedule, sigmas = pack.part("nodes.sampling.step_schedule").StepSchedule.execute("histream-plus").result
+    nodes = pack.part("nodes.sampling.anchor_window_sampler")
     for settings in (None, pack.part("nodes.settings").ModelSettings()):
-        model = load_wan() if settings is None else pack.part("nodes.host").attach(load_wan(), settings)
+        model = load_wan() if settings is None else pack.part("nodes.host.sampler").attach(load_wan(), settings)
         wanted = nodes.AnchorWindowSampler.execute(model, positive, latent(), 11, schedule).result[0]["samples"]
         twin = nodes.AnchorWindowSamplerSelect.execute(model, schedule).result[0]
         guider = BasicGuider.execute(model, positive).result[0]
@@ -164,7 +164,7 @@ def test_exact_memory_tiers_give_the_same_video_bit_for_bit_and_fp8_nearly(
     pack, sample, load_wan, positive, latent, frames
 ):
     """The longer one moves its anchor. Seen to fail with a `kv_memory` that does not reach the caches: fp8 is equal."""
-    node = pack.part("nodes.dual_resolution_cache").DualResolutionCache
+    node = pack.part("nodes.model.dual_resolution_cache").DualResolutionCache
     made = {
         kv: sample(node.execute(load_wan(), kv_memory=kv).result[0], positive, latent(frames))
         for kv in ("full", "lean", "cpu", "fp8")
@@ -218,7 +218,7 @@ def test_room_for_the_caches_is_not_made_by_unloading_the_model_itself(
     """Seen to fail when free_memory is not told what to keep."""
     import comfy.model_management as mm
 
-    host_run = pack.part("nodes.host_run")
+    host_run = pack.part("nodes.host.run")
     other = load_wan()
     mm.load_models_gpu([other])
     loaded = []
@@ -239,19 +239,19 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
     """Seen to fail when the normalised latent is decoded."""
     import comfy.model_management as mm
 
-    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     loaded = []
-    denoise = pack.part("nodes.host_run").HostRun.denoise
+    denoise = pack.part("nodes.host.run").HostRun.denoise
 
     def look(*args):
         loaded.append(any(known.model is vae.patcher for known in mm.current_loaded_models))
         return denoise(*args)
 
-    pack.part("nodes.host_run").HostRun.denoise = look
+    pack.part("nodes.host.run").HostRun.denoise = look
     try:
         made = sampler.execute(load_wan(), positive, latent(3), 3, vae=vae).result[0]["samples"]
     finally:
-        pack.part("nodes.host_run").HostRun.denoise = denoise
+        pack.part("nodes.host.run").HostRun.denoise = denoise
     wanted = vae.decode(made[:, :, 2:3])[0, 0].mul(255)
     shown = torch.frombuffer(bytearray(progress[-1][2][1].tobytes()), dtype=torch.uint8).view(64, 64, 3)
     assert (shown - wanted).abs().max() < 1.01
@@ -260,7 +260,7 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
 
 def test_previews_of_a_large_video_are_decoded_small_and_alone(pack, vae):
     """1080p decoded whole for a preview takes gigabytes. Seen to fail without the resize, and without the reset."""
-    host_vae, preview = pack.part("nodes.host_vae"), pack.part("nodes.host_preview")
+    host_vae, preview = pack.part("nodes.host.vae"), pack.part("nodes.host.preview")
     decoder, decoded = host_vae.open_decoder(vae, normalised=False), []
 
     def decode(latents, decode=decoder.decode):
@@ -280,7 +280,7 @@ def test_progress_counts_every_step_and_plays_each_finished_chunk_while_the_next
 ):
     """The end of a chunk at once, then its pictures in turn. Seen to fail when cache passes are counted too, and with
     one picture for each chunk."""
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     node.execute(load_wan(), positive, latent(frames=7), seed=3)
     assert {total for _, total, _ in progress} == {12}
     assert [value for value, _, preview in progress if preview] == [4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 12]
@@ -293,10 +293,10 @@ def test_progress_counts_every_step_and_plays_each_finished_chunk_while_the_next
 
 def test_a_taehv_in_vae_approx_gives_previews_in_its_colours(pack, load_wan, positive, latent, progress, small_file):
     """Without a VAE. Seen to fail where the file is not looked for, and with latents as they are between nodes."""
-    from histream_core.decoders import open_decoder
-    from histream_core.loading import load_vae
+    from histream_core.vae.decoders import open_decoder
+    from histream_core.weights.loading import load_vae
 
-    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     model = load_wan()
     made = sampler.execute(model, positive, latent(3), 3).result[0]["samples"]
     decoder = open_decoder(load_vae(small_file), normalised=False)
@@ -309,7 +309,7 @@ def test_a_file_that_is_no_taehv_costs_a_warning_and_not_the_run(
     pack, load_wan, positive, latent, progress, small_file, caplog
 ):
     small_file.write_bytes(b"no weights")
-    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     sampler.execute(load_wan(), positive, latent(3), 3)
     assert progress[-1][2][1].size == (8, 8)
     assert "previews are a guess" in caplog.text
@@ -333,7 +333,7 @@ def small_file(comfyui, tmp_path):
 
 def test_the_line_goes_to_the_page_that_runs_the_graph_and_to_no_other(pack, monkeypatch):
     """Seen to fail without the client's id: every open page showed it at its node of that number."""
-    log, sent = pack.part("nodes.host_log"), []
+    log, sent = pack.part("nodes.host.log"), []
     page = SimpleNamespace(client_id="mine", send_progress_text=lambda *args: sent.append(args))
     monkeypatch.setattr(log.server.PromptServer, "instance", page, raising=False)
     monkeypatch.setattr(log, "get_executing_context", lambda: SimpleNamespace(node_id="6"))
@@ -345,7 +345,7 @@ def test_the_line_goes_to_the_page_that_runs_the_graph_and_to_no_other(pack, mon
 def told(pack, monkeypatch):
     """The lines under the node."""
     lines = []
-    monkeypatch.setattr(pack.part("nodes.host_log"), "tell", lines.append)
+    monkeypatch.setattr(pack.part("nodes.host.log"), "tell", lines.append)
     return lines
 
 
@@ -353,7 +353,7 @@ def test_the_line_under_the_node_says_chunk_step_frames_seconds_and_what_is_left
     pack, load_wan, positive, latent, told
 ):
     """Seen to fail without `pace.begin`."""
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     summary = node.execute(load_wan(), positive, latent(frames=7, batch=2), seed=3).result[3]
     assert told[0] == "chunk 1 of 3, step 1 of 4, 0 of 25 frames"
     assert told[1].startswith("chunk 1 of 3, step 2 of 4, 0 of 25 frames, about ")

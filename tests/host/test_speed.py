@@ -11,7 +11,7 @@ def speed(pack):
     """What the node gives for these choices."""
 
     def choose(**chosen):
-        return pack.part("nodes.speed").SpeedNode.execute(**({"attention": "auto"} | chosen)).result[0]
+        return pack.part("nodes.model.speed").SpeedNode.execute(**({"attention": "auto"} | chosen)).result[0]
 
     return choose
 
@@ -19,7 +19,7 @@ def speed(pack):
 @pytest.fixture
 def make(pack, load_wan, positive, latent):
     """A video of seed 3 with a HISTREAM_SPEED."""
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
 
     def run(speed=None, model=None, frames=7):
         return node.execute(model or load_wan(), positive, latent(frames), 3, speed=speed).result[0]["samples"]
@@ -88,7 +88,7 @@ def test_fp8_products_are_near_and_have_the_lora_in_them(speed, make, load_wan, 
 
 def test_every_product_of_every_layer_is_in_fp8(pack, speed, make, monkeypatch):
     """Whatever the host calls it by: it folds the activation into the second product of the feed-forward."""
-    linears, shapes = pack.part("histream_core.linears"), []
+    linears, shapes = pack.part("histream_core.network.ops.linears"), []
     fp8_linear = linears.fp8_linear
     monkeypatch.setattr(linears, "fp8_linear", lambda x, *rest: shapes.append(x.shape) or fp8_linear(x, *rest))
     make(speed(linears="fp8"), frames=3)
@@ -96,7 +96,7 @@ def test_every_product_of_every_layer_is_in_fp8(pack, speed, make, monkeypatch):
 
 
 def test_what_is_not_installed_is_refused_by_the_node(pack, speed, monkeypatch):
-    monkeypatch.setattr(pack.part("histream_core.attention"), "find_spec", lambda module: None)
+    monkeypatch.setattr(pack.part("histream_core.network.ops.attention"), "find_spec", lambda module: None)
     with pytest.raises(ValueError, match="attention sage is not installed: install sageattention"):
         speed(attention="sage")
 
@@ -116,8 +116,8 @@ def test_on_a_hopper_gpu_auto_puts_cudnn_first_where_the_host_would_use_pytorchs
     """And nowhere else: what the user chose stays."""
     import comfy.ldm.modules.attention as attention
 
-    host_speed, model = pack.part("nodes.host_speed"), load_wan()
-    for name in ("nodes.host_speed", "histream_core.attention"):
+    host_speed, model = pack.part("nodes.host.speed"), load_wan()
+    for name in ("nodes.host.speed", "histream_core.network.ops.attention"):
         monkeypatch.setattr(pack.part(name), "is_hopper", lambda device: True)
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
 
@@ -137,8 +137,10 @@ def test_the_sampler_twin_computes_with_it_too(pack, speed, make, load_wan, posi
     from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise, SamplerCustomAdvanced
 
     fp8, model = speed(linears="fp8"), load_wan()
-    sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream").result[1]
-    twin = pack.part("nodes.anchor_window_sampler").AnchorWindowSamplerSelect.execute(model, speed=fp8).result[0]
+    sigmas = pack.part("nodes.sampling.step_schedule").StepSchedule.execute("histream").result[1]
+    twin = (
+        pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSamplerSelect.execute(model, speed=fp8).result[0]
+    )
     guider = BasicGuider.execute(model, positive).result[0]
     noise = RandomNoise.execute(3).result[0]
     got = SamplerCustomAdvanced.execute(noise, guider, twin, sigmas, latent(7)).result[0]["samples"]
@@ -150,9 +152,9 @@ def test_a_kept_run_goes_on_as_it_was_begun_and_only_a_branch_can_change_it(
 ):
     """Seen to fail with nodes that take the defaults, and with a manifest that does not tell."""
     part, fp8 = pack.part, speed(linears="fp8", attention="sdpa")
-    read_manifest = part("histream_core.session.journal").read_manifest
-    [choice] = part("nodes.video_output").VideoOutputNode.execute("run", format="ffv1", bit_depth="8").result
-    sampler = part("nodes.anchor_window_sampler").AnchorWindowSampler
+    read_manifest = part("histream_core.runs.store.journal").read_manifest
+    [choice] = part("nodes.video.video_output").VideoOutputNode.execute("run", format="ffv1", bit_depth="8").result
+    sampler = part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     sampler.execute(load_wan(), positive, latent(6), 3, vae=vae, output=choice, speed=fp8)
     manifest = read_manifest(output / "run_00001")
     assert manifest.settings.speed == speed(linears="fp8")
@@ -161,13 +163,13 @@ def test_a_kept_run_goes_on_as_it_was_begun_and_only_a_branch_can_change_it(
     wanted = last.read_bytes()
     last.unlink()
     (output / "run_00001" / "segments" / "seg-00001.mkv").unlink()
-    resume = part("nodes.resume_run").ResumeRun.execute
+    resume = part("nodes.runs.resume_run").ResumeRun.execute
     with pytest.raises(ValueError, match=r"the setting linears .plain, was fp8"):
         resume(load_wan(), vae, "run_00001", speed=speed())
     resume(load_wan(), vae, "run_00001", speed=fp8)
     assert last.read_bytes() == wanted
-    part("nodes.extend_run").ExtendRun.execute(load_wan(), vae, "run_00001", 0.7)
+    part("nodes.runs.extend_run").ExtendRun.execute(load_wan(), vae, "run_00001", 0.7)
     assert read_manifest(output / "run_00002").settings.speed == speed(linears="fp8")
-    part("nodes.branch_run").BranchRun.execute(load_wan(), vae, "run_00001", 1, speed=speed())
+    part("nodes.runs.branch_run").BranchRun.execute(load_wan(), vae, "run_00001", 1, speed=speed())
     assert read_manifest(output / "run_00003").settings.speed == speed()
     assert (output / "run_00003" / "chunks" / "00001.safetensors").read_bytes() != wanted

@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_runs import FRAMES, files, keep, nodes, stop
 
-from histream_core.encode import encode_first_frame
-from histream_core.media import to_uint8
-from histream_core.reading import frames_of
-from histream_core.session.journal import read_manifest
+from histream_core.runs.store.journal import read_manifest
+from histream_core.vae.encode import encode_first_frame
+from histream_core.video.media import to_uint8
+from histream_core.video.reading import frames_of
 
 
 @pytest.fixture
@@ -36,22 +36,22 @@ def clip(text):
 @pytest.fixture
 def tell(pack, clip):
     """The CONDITIONING of a written timeline."""
-    node = pack.part("nodes.prompt_timeline").PromptTimeline
+    node = pack.part("nodes.sampling.prompt_timeline").PromptTimeline
     return lambda timeline, **settings: node.execute(clip, timeline, **settings).result[0]
 
 
 @pytest.fixture
 def later(pack, monkeypatch):
     """A CONDITIONING with another one behind it."""
-    node = pack.part("nodes.prompt_timeline").TimelineSection
+    node = pack.part("nodes.sampling.prompt_timeline").TimelineSection
     monkeypatch.setattr(node, "hidden", SimpleNamespace(prompt=None, unique_id="1"), raising=False)
     return lambda *args, **settings: node.execute(*args, **settings).result[0]
 
 
 def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None):
     """What the engine makes of prompts at chunks, without nodes: the LATENT's samples."""
-    host, plans = pack.part("nodes.host"), pack.part("histream_core.plan")
-    preset = pack.part("histream_core.presets").find_preset("self-forcing")
+    host, plans = pack.part("nodes.host.sampler"), pack.part("histream_core.plan.chunks")
+    preset = pack.part("histream_core.plan.presets").find_preset("self-forcing")
     model, made = load_wan(), []
 
     class Plain(host.ChunkSampler):
@@ -68,7 +68,7 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None
             yield chunk
 
     settings = pack.part("nodes.settings")
-    noise = pack.part("histream_core.noise").SeededNoise(3)
+    noise = pack.part("histream_core.stream.noise").SeededNoise(3)
     choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
     sampler = Plain(*choices, shape=(1, 16, frames, 8, 8), noise=noise)
     host.guide(model, [[prompts[0].text.context, {}]], sampler, seed=3)
@@ -77,7 +77,7 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None
 
 def test_a_written_timeline_is_the_engines_prompts_at_their_chunks(pack, load_wan, tell, text, sample, latent):
     """Seen to fail with the first prompt alone, and without the anchor."""
-    stream, wan = pack.part("histream_core.stream"), pack.part("histream_core.wan")
+    stream, wan = pack.part("histream_core.stream.stream"), pack.part("histream_core.network.forward")
     old, new, last = (text(number)[0][0] for number in (3, 5, 17))
     prompts = [
         stream.Prompt(wan.Text(old)),
@@ -91,7 +91,7 @@ def test_a_written_timeline_is_the_engines_prompts_at_their_chunks(pack, load_wa
 
 def test_a_scene_sees_nothing_of_what_came_before(pack, load_wan, tell, text, sample, latent):
     """Seen to fail with a scene that is a cut with a new anchor."""
-    stream, wan = pack.part("histream_core.stream"), pack.part("histream_core.wan")
+    stream, wan = pack.part("histream_core.stream.stream"), pack.part("histream_core.network.forward")
     prompts = [stream.Prompt(wan.Text(text(3)[0][0])), stream.Prompt(wan.Text(text(5)[0][0]), 2)]
     wanted = engine(pack, load_wan, 12, prompts, scenes=[6])
     assert torch.equal(sample(load_wan(), tell("[0] one\n[0:01, scene] three"), latent(12)), wanted)
@@ -110,7 +110,7 @@ def test_a_scene_is_decoded_as_a_video_of_its_own_by_a_run_and_from_a_latent(
     """Seen to fail with a LATENT that does not say where its scenes begin."""
     timeline = tell("[0] one\n[0:01, scene] three")
     kept, video, *_ = keep(prompt=timeline)
-    decode = pack.part("nodes.streaming_vae_decode").StreamingVAEDecode.execute
+    decode = pack.part("nodes.video.streaming_vae_decode").StreamingVAEDecode.execute
     plain = nodes.anchor_window_sampler(load_wan(), timeline, latent(FRAMES), 3).result[0]
     wanted = np.stack([to_uint8(frame[None])[0] for frame in frames_of(video.get_stream_source())])
     for made in (kept, plain):
@@ -141,13 +141,13 @@ def test_the_sampler_twin_follows_a_timeline_and_a_first_frame_too(pack, load_wa
     from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise, SamplerCustomAdvanced
 
     timeline = tell("[0] one\n[0:00.8, cut, new anchor] three")
-    first = pack.part("nodes.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3)).result[0]
-    sampler = pack.part("nodes.anchor_window_sampler")
-    _, sigmas = pack.part("nodes.step_schedule").StepSchedule.execute("histream").result
+    first = pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3)).result[0]
+    sampler = pack.part("nodes.sampling.anchor_window_sampler")
+    _, sigmas = pack.part("nodes.sampling.step_schedule").StepSchedule.execute("histream").result
     for attached in (False, True):
         model = load_wan()
         if attached:
-            model = pack.part("nodes.host").attach(model, pack.part("nodes.settings").ModelSettings())
+            model = pack.part("nodes.host.sampler").attach(model, pack.part("nodes.settings").ModelSettings())
         wanted = sampler.AnchorWindowSampler.execute(model, timeline, latent(10), 3, first_frame=first).result[0]
         twin = sampler.AnchorWindowSamplerSelect.execute(model, first_frame=first).result[0]
         guider, noise = BasicGuider.execute(model, timeline).result[0], RandomNoise.execute(3).result[0]
@@ -156,15 +156,15 @@ def test_the_sampler_twin_follows_a_timeline_and_a_first_frame_too(pack, load_wa
 
 
 def test_the_node_and_the_run_say_which_frame_a_time_became(pack, clip, load_wan, tell, latent):
-    node = pack.part("nodes.prompt_timeline").PromptTimeline
+    node = pack.part("nodes.sampling.prompt_timeline").PromptTimeline
     moved = '"three" begins at frame 21 (0:01.312, chunk 2), the nearest to 0:01 (frame 16)'
     made = node.execute(clip, "[0] one\n[0:01] three")
     assert made.result[1].splitlines() == ['"one" begins at frame 0 (0:00, chunk 0)', moved]
     assert made.ui.as_dict()["text"] == (made.result[1],)
     settings = pack.part("nodes.settings").ModelSettings("causal-forcing-framewise")
-    model = pack.part("nodes.host").attach(load_wan(), settings)
+    model = pack.part("nodes.host.sampler").attach(load_wan(), settings)
     assert '"three" begins at frame 17' in node.execute(clip, "[0] one\n[0:01] three", model=model).result[1]
-    summary = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler.execute(
+    summary = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler.execute(
         load_wan(), tell("[0] one\n[0:01] three"), latent(9), 3
     )
     assert moved in summary.result[3]
@@ -218,11 +218,13 @@ def test_runs_are_extended_and_branched_with_timelines(nodes, keep, load_wan, va
 def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae, sample, latent):
     """Seen to fail with a latent that is not normalised."""
     picture = torch.rand(1, 64, 64, 3)
-    first = pack.part("nodes.first_frame").FirstFrameNode.execute(vae, picture).result[0]
+    first = pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, picture).result[0]
     given = encode_first_frame(vae.first_stage_model, picture[0])
-    node = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     made = node.execute(load_wan(), text(3), latent(10), 3, first_frame=first).result[0]["samples"]
-    prompt = pack.part("histream_core.stream").Prompt(pack.part("histream_core.wan").Text(text(3)[0][0]))
+    prompt = pack.part("histream_core.stream.stream").Prompt(
+        pack.part("histream_core.network.forward").Text(text(3)[0][0])
+    )
     wanted = engine(pack, load_wan, 10, [prompt], given=given)
     torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
     torch.testing.assert_close(made[:, :, :1], first.latent, atol=1e-5, rtol=0)
@@ -242,7 +244,9 @@ def test_a_kept_run_with_a_first_frame_needs_it_no_more(
     hold,
 ):
     """Seen to fail with a first chunk that is kept when it is decoded."""
-    first = pack.part("nodes.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3), hold).result[0]
+    first = (
+        pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3), hold).result[0]
+    )
     sampler = nodes.anchor_window_sampler
     [choice] = nodes.video_output("shots/run", "ffv1", "8").result
     [whole] = nodes.video_output("whole/run", "ffv1", "8").result
@@ -261,9 +265,9 @@ def test_a_kept_run_with_a_first_frame_needs_it_no_more(
 
 
 def refusals(pack, clip, load_wan, vae, text, latent, section):
-    timeline = pack.part("nodes.prompt_timeline").PromptTimeline.execute
-    first = pack.part("nodes.first_frame").FirstFrameNode.execute
-    sampler = pack.part("nodes.anchor_window_sampler").AnchorWindowSampler.execute
+    timeline = pack.part("nodes.sampling.prompt_timeline").PromptTimeline.execute
+    first = pack.part("nodes.sampling.first_frame").FirstFrameNode.execute
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler.execute
     picture = torch.rand(1, 64, 64, 3)
     return {
         "line 1 of the timeline has no time": lambda: timeline(clip, "a cat"),

@@ -24,9 +24,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from clips import probe  # noqa: E402
 
-from histream_core import kept_runs  # noqa: E402
 from histream_core.cli import main as histream  # noqa: E402
 from histream_core.demo import FPS  # noqa: E402
+from histream_core.runs import kept as kept_runs  # noqa: E402
 
 CHUNK_FRAMES = 12
 WORK = "--work"

@@ -1,0 +1,134 @@
+"""Which weights a verb runs on: the options that name them, a cheap look at once, the loading later."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ... import demo
+from ...demo.text import VOCABULARY
+from ...plan.presets import PRESETS, Preset, find_preset
+from ...runs.render import Weights
+from ...weights.checkpoint import read_checkpoint
+from ...weights.inspection import guess_preset
+from ...weights.loading import DTYPES, load_vae, load_wan, read_vae
+from ...weights.text_encoder import load_embeds, load_text_encoder
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that were looked at but not loaded."""
+
+    preset: Preset
+    load: Callable[[], tuple[Weights, list[Tensor]]]
+    """The weights, and the prompts as text embeddings [1, tokens, channels] each."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before the run."""
+
+
+def add_weight_options(verb: argparse.ArgumentParser) -> None:
+    """The options that `find_source` reads."""
+    verb.add_argument("--model", metavar="F", required=True, help='a Wan transformer, or "demo" for the bundled one')
+    verb.add_argument(
+        "--vae",
+        metavar="F",
+        type=Path,
+        help="the Wan 2.1 VAE, a lighter one of its kind, or a TAEHV (taew2_1, lighttaew2_1)",
+    )
+    text = verb.add_mutually_exclusive_group()
+    text.add_argument("--text-encoder", metavar="F", type=Path, help="a umt5_xxl file as ComfyUI uses it")
+    text.add_argument(
+        "--embeds", metavar="F", type=Path, help="text embeddings made earlier, instead of --text-encoder"
+    )
+    verb.add_argument("--prompt", metavar="P", help="what the video shows")
+    verb.add_argument("--preset", metavar="NAME", help=f"how the weights are sampled: {', '.join(PRESETS)}")
+    add_device_options(verb)
+    verb.add_argument("--vae-device", metavar="D", help="where to decode (default: where the rest is)")
+
+
+def add_device_options(verb: argparse.ArgumentParser) -> None:
+    """Where to compute, and in what."""
+    verb.add_argument("--device", metavar="D", default="auto", help="cuda, cuda:1, mps, cpu (default: a GPU if any)")
+    verb.add_argument(
+        "--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16 on a GPU, else fp32)"
+    )
+
+
+def prompts_of(args: argparse.Namespace) -> list[str]:
+    """The prompt of --prompt, in a list; none where it was not given."""
+    return [args.prompt] if args.prompt else []
+
+
+def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Source:
+    """Look at the files that the options name. Raises ValueError and OSError that say what to change.
+
+    `prompts` None: the embeddings are there already, and no text encoder is needed.
+    """
+    device = pick_device(args.device)
+    dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.bfloat16
+    if args.model == DEMO:
+        return demo_source((demo.PROMPT,) if prompts == [] else prompts or (), device, preset=args.preset)
+    if args.vae is None:
+        raise ValueError("--vae is missing: give the Wan 2.1 VAE, such as wan_2.1_vae.safetensors")
+    if prompts is not None:
+        _check_text_options(args, prompts)
+    checkpoint = read_checkpoint(args.model, kind="wan")
+    read_vae(args.vae)
+    vae_device = pick_device(args.vae_device) if getattr(args, "vae_device", None) else device
+    preset = find_preset(args.preset or guess_preset(checkpoint))
+
+    def load() -> tuple[Weights, list[Tensor]]:
+        texts = [] if prompts is None else _read_texts(args, prompts, device)  # gone again before the model comes
+        model, _ = load_wan(args.model, dtype=dtype, device=device)
+        return Weights(model, load_vae(args.vae, dtype=dtype, device=vae_device), preset, device, dtype), texts
+
+    return Source(preset, load, (f"preset {preset.name}: {preset.note}",) if preset.note else ())
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one. Raises ValueError where it cannot be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by assertion
+        raise ValueError(f'device "{name}" cannot be used here: use --device cpu or auto') from error
+    return device
+
+
+def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | None = None) -> Source:
+    """The bundled model, always in float32; says which words of the prompts it does not know."""
+    chosen = find_preset(preset or demo.PRESET)
+    unknown = dict.fromkeys(word for prompt in prompts for word in demo.DemoTextEncoder.unknown(prompt))
+    hint = f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}"
+
+    def load() -> tuple[Weights, list[Tensor]]:
+        encoder = demo.load_text_encoder()
+        weights = Weights(demo.load_transformer().to(device), demo.load_vae().to(device), chosen, device, torch.float32)
+        return weights, [encoder.encode(prompt) for prompt in prompts]
+
+    return Source(chosen, load, (hint,) if unknown else ())
+
+
+def _check_text_options(args: argparse.Namespace, prompts: Sequence[str]) -> None:
+    if (args.text_encoder is None) == (args.embeds is None):
+        raise ValueError("--text-encoder or --embeds is missing: give a umt5_xxl file, or embeddings made earlier")
+    if args.text_encoder and not prompts:
+        raise ValueError("--prompt is missing: say what the video shows")
+    if args.embeds and len(prompts) > 1:
+        raise ValueError("--embeds holds one prompt: give --text-encoder for several")
+
+
+def _read_texts(args: argparse.Namespace, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+    if args.embeds:
+        return [load_embeds(args.embeds)]
+    encoder = load_text_encoder(args.text_encoder, device=device)
+    return [encoder.encode(prompt).cpu() for prompt in prompts]

@@ -1,0 +1,128 @@
+"""`histream plan`: what a video would take, before anything is loaded or computed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ... import demo
+from ...cost.cost import GB, Cost
+from ...cost.fitting import decoders, does_not_fit, tiers
+from ...cost.memory_plan import CARDS, card_lines, choices, ways
+from ...network.cache.tiers import TIERS
+from ...network.model import WAN_1_3B, WAN_14B, WanConfig
+from ...plan.presets import MODES, find_preset
+from ...weights.checkpoint import read_checkpoint
+from ...weights.inspection import guess_preset
+from ...weights.loading import DTYPES, load_vae
+from ..options.memory import add_kv_option, check_strips
+from ..options.speed import LEVERS, add_speed_options, chosen
+from ..options.weights import DEMO
+from ..progress import tell
+from .videos import add_size_options, plan_video
+
+MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser("plan", help="what a video would take: network calls, operations, memory")
+    verb.add_argument("--model", metavar="M", default="wan-1.3b", help=f"{', '.join(MODELS)}, {DEMO} or a file")
+    verb.add_argument("--preset", metavar="NAME", help="how the weights are sampled (default: what fits the model)")
+    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
+    add_size_options(verb, size="1920x1088")
+    verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
+    add_kv_option(verb)
+    add_speed_options(verb, [*LEVERS, "vae_strips"])
+    verb.add_argument("--vram", metavar="GB", type=float, help="say what would not fit into a card of that size")
+    verb.set_defaults(run=run_plan)
+    yield verb
+
+
+def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
+    """Chunks, network calls, operations and bytes of a plan."""
+    if args.vram is not None and not args.vram > 0:
+        raise ValueError(f"a card of {args.vram:g} GB holds nothing: give --vram 24")
+    config, guessed = find_model(args.model)
+    preset = find_preset(args.preset or guessed)
+    speed = chosen(args)
+    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, levers=speed.levers)
+    check_strips(speed, plan)
+    dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
+    vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
+    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, vae_strips=int(speed.vae_strips), **vae)
+    problems = list(does_not_fit(cost, args.vram)) if args.vram is not None else []
+    result = {"model": args.model, "preset": preset.name, "mode": args.mode, **cost.summary()}
+    result["kv_tiers"] = {
+        name: {"kv_bytes": tier.kv_bytes, "kv_main_bytes": tier.kv_main_bytes, "peak_bytes": tier.peak_bytes}
+        for name, tier in tiers(cost).items()
+    }
+    result["decoders"] = {
+        name: {
+            "vae_cache_bytes": way.vae_cache_bytes,
+            "vae_main_bytes": way.vae_main_bytes,
+            "vae_working_bytes": way.vae_working_bytes,
+            "peak_bytes": way.peak_bytes,
+        }
+        for name, way in decoders(cost).items()
+    }
+    runs = ways(cost, files=["taehv"])
+    result["cards"] = {
+        str(card): [
+            {"settings": way.settings, "bytes": way.bytes_needed, "costs": way.prices} for way in choices(runs, card)
+        ]
+        for card in CARDS
+    }
+    if args.vram is not None:
+        result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
+    result["notes"] = notes
+    tell(notes)
+    return result, "\n".join([*_lines(result), *card_lines(runs), *problems])
+
+
+def find_model(name: str) -> tuple[WanConfig, str]:
+    """The sizes of a published model, of the bundled one or of a file, and the preset that fits."""
+    if name in MODELS:
+        return MODELS[name], "histream"
+    checkpoint = read_checkpoint(demo.TRANSFORMER_PATH if name == DEMO else name, kind="wan")
+    return checkpoint.config, guess_preset(checkpoint)
+
+
+def _demo_vae_width() -> int:
+    return load_vae(demo.VAE_PATH, dtype=torch.float32).dim
+
+
+def _lines(result: dict) -> Iterator[str]:
+    yield f"{result['model']}, preset {result['preset']}, mode {result['mode']}"
+    yield f"{result['width']}x{result['height']}, {result['frames']} frames in {result['chunks']} chunks"
+    yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
+    yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
+    for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):
+        yield f"{name.replace('_', ' '):12} {result[f'{name}_bytes'] / GB:8.2f} GB"
+    yield "memory of keys and values (--kv):"
+    for name, tier in result["kv_tiers"].items():
+        device, main, peak = (tier[key] / GB for key in ("kv_bytes", "kv_main_bytes", "peak_bytes"))
+        besides = f" and {main:.2f} GB of main memory" if main else ""
+        yield f"{name:6} {device:6.2f} GB{besides}, peak {peak:.2f} GB: {TIERS[name]}"
+    yield "memory of decoding (--vae-strips, or another --vae), remembered and at work:"
+    for name, way in result["decoders"].items():
+        device, main, working, peak = (
+            way[f"{key}_bytes"] / GB for key in ("vae_cache", "vae_main", "vae_working", "peak")
+        )
+        besides = f" and {main:.2f} GB of main memory" if main else ""
+        yield f"{name:13} {device:5.2f} + {working:4.2f} GB{besides}, peak {peak:.2f} GB"
+
+
+def _calls(passes: list[dict[str, int]]) -> str:
+    """Runs of equal chunks together: "4 + 3, then 5 x 3 + 3, then 2 + 2"."""
+    runs: list[list] = []
+    for chunk in passes:
+        text = f"{chunk['high']} + {chunk['low']}"
+        if runs and runs[-1][1] == text:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, text])
+    return ", then ".join(text if count == 1 else f"{count} times {text}" for count, text in runs)

@@ -1,0 +1,42 @@
+"""`histream drift`: how the look of a video changes over time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...lab.charts.drift import drift_plot
+from ...lab.judge.drift_meter import meter, summary
+from ...video.media import write_png
+from ...video.reading import frames_of, index_video
+from ..progress import follow
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser("drift", help="colour, brightness and sharpness of a video over time, against its start")
+    verb.add_argument("video", metavar="VIDEO", type=Path)
+    verb.add_argument("--plot", metavar="FILE.png", type=Path, help="draw it as a picture")
+    verb.set_defaults(run=run_drift)
+    yield verb
+
+
+def run_drift(args: argparse.Namespace) -> tuple[dict, str]:
+    """The drift of every second."""
+    if args.plot and args.plot.suffix.lower() != ".png":
+        raise ValueError(f'"{args.plot.name}" is not a name for a PNG file: use {args.plot.stem or "drift"}.png')
+    fps = float(index_video(args.video).rate)
+    seconds = meter(follow(frames_of(args.video), f"{args.video.name} "), fps)
+    said = summary(seconds)
+    if args.plot:
+        write_png(args.plot, drift_plot(seconds, args.video.name))
+    lines = [
+        f"{second.start:4} s  colour {second.colour:6.1%}  brightness {second.brightness:+6.1%}  "
+        f"sharpness {second.sharpness:4.0%}"
+        for second in seconds
+    ]
+    result = {"file": str(args.video), "fps": fps, "seconds": [asdict(second) for second in seconds], "summary": said}
+    return result, "\n".join([*lines, said])

@@ -1,0 +1,168 @@
+"""`histream eval --demo --minutes M`: how long videos drift, with the anchor and without, into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import demo
+from ...files.disk import check_folder, write_whole
+from ...lab.charts.contact_sheet import contact_sheet
+from ...lab.charts.curves import course_plot
+from ...lab.judge.ablations import BASE, Ablation, ablations
+from ...lab.judge.bootstrap import estimate
+from ...lab.judge.long import (
+    DRIFTS,
+    PARTS,
+    WINDOW,
+    Moment,
+    course,
+    drifts,
+    line_of,
+    moments_of,
+    read_moment,
+    run_chunks,
+)
+from ...lab.judge.prompts import Asked, draw_prompts
+from ...lab.judge.records import Records
+from ...plan.chunks import whole_length
+from ...plan.presets import Preset, find_preset
+from ...runs import clean, fingerprint_weights
+from ...runs.render import Weights
+from ...runs.store.video import first_frame
+from ...video.media import write_png
+from ..options.weights import pick_device
+
+DEFAULTS = {"prompts": 2, "seed": 0, "device": "cpu", "arms": [BASE, "anchor-off"]}
+SHOWN_PARTS, STRETCHES, TILE = 10, 60, 96
+PLOTTED = ("colour", "sharpness", "outline")
+
+
+def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
+    """Make the videos that are not there yet, and tables, plot and strips of all that are."""
+    if not 0 < args.minutes < math.inf:
+        raise ValueError(f"{args.minutes:g} minutes is no length: use 10")
+    if args.out is None:
+        raise ValueError("long videos need a folder: give one with --out")
+    check_folder(args.out)
+    asked = draw_prompts(args.prompts, args.seed)
+    preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
+    rows = pick_rows(args, preset, size)
+    torch.set_num_threads(1)
+    device, encoder = pick_device(args.device), demo.load_text_encoder()
+    weights = Weights(demo.load_transformer().to(device), demo.load_vae().to(device), preset, device, torch.float32)
+    settings = {name: getattr(args, name) for name in ("prompts", "seed", "minutes", "device")}
+    settings |= {"size": list(size), "preset": asdict(preset), "text": fingerprint_weights(encoder)}
+    settings |= {"model": fingerprint_weights(weights.model), "vae": fingerprint_weights(weights.vae)}
+    records = Records(args.out, settings)
+    for row in rows:
+        for number, one in enumerate(asked):
+            make_video(row, number, one, weights, encoder.encode(one.prompt), records)
+    return report(rows, asked, records)
+
+
+def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
+    """The rows that were asked for. Raises ValueError for what cannot be."""
+    num_frames = whole_length(math.ceil(60 * args.minutes * demo.FPS))
+    every = {row.name: row for row in ablations(preset, size=size, num_frames=num_frames)}
+    for name in args.arms:
+        if name not in every:
+            raise ValueError(f"there is no arm {name}: use some of {', '.join(every)}")
+    if len(every[BASE].plan.chunks) < 2:
+        raise ValueError(f"{args.minutes:g} minutes are one chunk, and nothing can drift: use --minutes 10")
+    return [row for name, row in every.items() if name in args.arms]
+
+
+def make_video(row: Ablation, number: int, asked: Asked, weights: Weights, text: Tensor, records: Records) -> None:
+    """Make a video, or what is missing of it, and read it chunk by chunk."""
+    folder = records.folder / f"run-{row.name}-{number:05d}"
+    chunks = whole_chunks(row)
+    done = len(moments_of(records.lines()).get(row.name, {}).get(number, ()))
+    shown = {round(place): part for part, place in enumerate(np.linspace(0, len(chunks) - 1, SHOWN_PARTS))}
+    if done < len(chunks):
+        with closing(run_chunks(weights, folder, row.plan, text, asked, done)) as clips:
+            for chunk, frames in zip(chunks[done:], clips, strict=False):  # one more, cropped, may be left
+                if chunk == 0:
+                    records.keep_frames(f"{row.name}-first", number, frames[:WINDOW])
+                if chunk in shown:
+                    records.keep_frames(row.name, number, frames[:1], shown[chunk])
+                reference = records.frames(f"{row.name}-first", number)
+                seconds = first_frame(row.plan.chunks[chunk]) / demo.FPS
+                records.append(line_of(read_moment(row.name, number, chunk, seconds, frames, reference, asked)))
+                sys.stderr.write(f"{row.name} {number + 1}: chunk {chunk + 1}/{len(chunks)}\n")
+                sys.stderr.flush()
+    if folder.is_dir():
+        clean(folder)
+
+
+def whole_chunks(row: Ablation) -> range:
+    """The chunks that are long enough to be read: the last one may be cropped."""
+    last = row.plan.chunks[-1]
+    kept = 4 * (row.plan.num_frames - last.frames.start)
+    return range(len(row.plan.chunks) - (kept < WINDOW))
+
+
+def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -> tuple[dict, str]:
+    """Write table, plot and strips into the folder; the figures and the table come back."""
+    made, folder = moments_of(records.lines()), records.folder
+    plan = rows[0].plan
+    width, height = plan.size
+    result = {
+        "prompts": [one.prompt for one in asked],
+        "frames": plan.pixel_frames,
+        "width": width,
+        "height": height,
+        "arms": {row.name: figures(made[row.name]) | {"what": row.what} for row in rows},
+    }
+    text = "\n".join(markdown(result))
+    write_whole(folder / "drift.md", f"{text}\n".encode())
+    write_whole(folder / "drift.json", json.dumps(result, indent=1).encode())
+    title = f"{plan.pixel_frames / demo.FPS / 60:.3g} minutes of {width}x{height}: change from the first tenth on"
+    courses = {row.name: [course(moments, STRETCHES) for moments in made[row.name].values()] for row in rows}
+    write_whole(folder / "drift.svg", course_plot(title, PLOTTED, courses).encode())
+    strips = [
+        (f"{row.name}: {one.prompt}", [frame[0] for frame in frames])
+        for row in rows
+        for number, one in enumerate(asked)
+        if (frames := [x for part in range(SHOWN_PARTS) if (x := records.frames(row.name, number, part)) is not None])
+    ]
+    write_png(folder / "drift.png", contact_sheet(strips, width=TILE))
+    return result, text
+
+
+def figures(videos: Mapping[int, Sequence[Moment]]) -> dict:
+    """Drift of each video, and means over the videos with their 95% intervals."""
+    each = [drifts(moments) for _, moments in sorted(videos.items())]
+    means = {name: estimate([one[name] for one in each]) for name in DRIFTS}
+    return {
+        "videos": each,
+        **{name: one.mean for name, one in means.items()},
+        "intervals": {name: [one.low, one.high] for name, one in means.items()},
+        "parts": [course(moments, PARTS) for _, moments in sorted(videos.items())],
+    }
+
+
+def markdown(result: Mapping) -> Iterator[str]:
+    """The figures as a table, a line after the other."""
+    seconds = result["frames"] / demo.FPS
+    size = f"{result['width']}x{result['height']}"
+    yield f"{len(result['prompts'])} videos an arm, {result['frames']} frames ({seconds / 60:.3g} minutes) of {size}."
+    yield "From the first tenth to the last; means with 95% bootstrap intervals."
+    yield ""
+    yield f"| | {' | '.join(result['arms'])} |"
+    yield f"|---{'|---' * len(result['arms'])}|"
+    for name, what in DRIFTS.items():
+        cells = (
+            f"{one[name]:.3f} [{one['intervals'][name][0]:.3f}, {one['intervals'][name][1]:.3f}]"
+            for one in result["arms"].values()
+        )
+        yield f"| {name.replace('_', ' ')}: {what} | {' | '.join(cells)} |"

@@ -1,0 +1,207 @@
+"""`histream eval --demo --tables`: the papers' tables on the bundled model, into a folder, clip by clip."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import demo
+from ...files.disk import check_folder, write_whole
+from ...lab.charts.contact_sheet import contact_sheet, pick
+from ...lab.charts.curves import interval_plot
+from ...lab.judge.ablations import BASE, STUDENT, TEACHER, UNTUNED, Ablation, ablations, twins
+from ...lab.judge.batches import make_records
+from ...lab.judge.judge import LAG
+from ...lab.judge.prompts import Asked, draw_prompts
+from ...lab.judge.records import Records
+from ...lab.judge.tables import clips_csv, markdown, means, summary
+from ...lab.judge.teacher import Solver
+from ...plan.presets import Preset, find_preset
+from ...runs import fingerprint_weights
+from ...runs.render import Weights
+from ...video.media import write_png
+from ..options.weights import pick_device
+
+DEFAULTS = {
+    "prompts": 200,
+    "seed": 0,
+    "frames": 21,
+    "device": "cpu",
+    "batch": 1,
+    "teacher_steps": 32,
+    "teacher_low": 0,
+    "guidance": 2.0,
+    "teacher_shift": 2.0,
+}
+TEACHER_OPTIONS = ("teacher", "teacher_steps", "teacher_low", "guidance", "teacher_shift")
+SHEET_CLIPS, MOMENTS, TILE = 4, 4, 96
+PLOTTED = ("shape", "direction", "size", "speed")
+
+
+def add_options(group: Any) -> None:
+    """What `run_tables` reads besides the options of --demo."""
+    group.add_argument("--tables", action="store_true", help="the papers' tables: every arm on the same prompts")
+    group.add_argument("--arms", metavar="A", nargs="+", help="only these (default: all; a first run names them)")
+    group.add_argument(
+        "--teacher", metavar="FILE", type=Path, help="a transformer; its demo-text.safetensors beside it"
+    )
+    group.add_argument("--teacher-steps", metavar="N", type=int, help="of its solver (default: 32)")
+    group.add_argument("--teacher-low", metavar="N", type=int, help="of them at half resolution (default: 0)")
+    group.add_argument("--guidance", metavar="W", type=float, help="of the teacher; 1: none (default: 2)")
+    group.add_argument("--teacher-shift", metavar="K", type=float, help="time shift of its steps (default: 2)")
+    group.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, likewise")
+    group.add_argument("--batch", metavar="N", type=int, help="clips at once (default: 1, as fast on one thread)")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Weights, and the text embeddings [N, tokens, channels] of all prompts."""
+
+    weights: Weights
+    texts: Tensor
+    prints: dict[str, str]
+    """Fingerprints."""
+
+
+def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
+    """Make the clips that are not there yet, and the tables of all that are."""
+    asked = draw_prompts(args.prompts, args.seed)
+    preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
+    rows = pick_rows(args, preset, size)
+    same = twins(rows)
+    against = args.against or BASE
+    if against not in [row.name for row in rows]:
+        raise ValueError(f"{against} is not among the arms: give --against one of {', '.join(r.name for r in rows)}")
+    torch.set_num_threads(1)
+    networks = load_networks(args, preset, [one.prompt for one in asked])
+    records = Records(args.out, settings_of(args, preset, size, networks))
+    for row in rows:
+        if row.name not in same:
+            make_row(row, networks[row.weights], asked, records, args.batch)
+    return report(rows, same, asked, records, networks, against)
+
+
+def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
+    """The rows that were asked for. Raises ValueError or OSError for what cannot be."""
+    if args.out is None:
+        raise ValueError("the tables need a folder: give one with --out")
+    check_folder(args.out)
+    if args.frames <= LAG:
+        raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
+    if args.batch < 1:
+        raise ValueError(f"{args.batch} clips at once are none: use --batch 1")
+    solver = None
+    if args.teacher:
+        solver = Solver(args.teacher_steps, args.teacher_low, args.guidance, args.teacher_shift)
+    for path in (args.teacher, args.untuned):
+        if path:
+            text_beside(path)
+    every = list(ablations(preset, size=size, num_frames=args.frames, solver=solver, untuned=bool(args.untuned)))
+    names = [row.name for row in every]
+    for name in args.arms or ():
+        if name not in names:
+            hint = f", and {name} with --{name} FILE" if name in (TEACHER, UNTUNED) else ""
+            raise ValueError(f"there is no arm {name}: use some of {', '.join(names)}{hint}")
+    return [row for row in every if not args.arms or row.name in args.arms]
+
+
+def text_beside(path: Path) -> Path:
+    """The text table that belongs to a transformer. Raises FileNotFoundError where one of them is missing."""
+    text = path.with_name(demo.TEXT_PATH.name)
+    for file in (path, text):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist: give a transformer with its {text.name} beside it")
+    return text
+
+
+def load_networks(args: argparse.Namespace, preset: Preset, prompts: Sequence[str]) -> dict[str, Network]:
+    """By kind; all share the bundled VAE."""
+    device, vae = pick_device(args.device), demo.load_vae()
+    vae.to(device)
+    files = {STUDENT: None, TEACHER: args.teacher, UNTUNED: args.untuned}
+    found = {}
+    for kind, path in files.items():
+        if path or kind == STUDENT:
+            model, encoder = demo.load_transformer(path), demo.load_text_encoder(path and text_beside(path))
+            prints = {kind: fingerprint_weights(model), f"{kind} text": fingerprint_weights(encoder)}
+            texts = encoder.encode(prompts)
+            found[kind] = Network(Weights(model.to(device), vae, preset, device, torch.float32), texts, prints)
+    return found
+
+
+def settings_of(
+    args: argparse.Namespace, preset: Preset, size: tuple[int, int], networks: Mapping[str, Network]
+) -> dict[str, object]:
+    """What must stay the same for a folder to be gone on with. Arms and weights may join."""
+    settings = {name: getattr(args, name) for name in ("prompts", "seed", "frames", "batch", "device")}
+    settings |= {"size": list(size), "preset": asdict(preset)}
+    settings["vae"] = fingerprint_weights(networks[STUDENT].weights.vae)
+    if args.teacher:
+        solver = (args.teacher_steps, args.teacher_low, args.guidance, args.teacher_shift)
+        settings["teacher's steps, of them low, guidance, shift"] = list(solver)
+    for network in networks.values():
+        settings |= network.prints
+    return settings
+
+
+def make_row(row: Ablation, network: Network, asked: Sequence[Asked], records: Records, batch: int) -> None:
+    """Make the clips of a row that are missing; batches are cut at the same places whatever is missing."""
+    done = records.read().get(row.name, {})
+    for start in range(0, len(asked), batch):
+        numbers = range(start, min(start + batch, len(asked)))
+        if all(number in done for number in numbers):
+            continue
+        texts = network.texts[numbers.start : numbers.stop]
+        for record, pictures in make_records(row, network.weights, texts, [(n, asked[n]) for n in numbers]):
+            if record.number not in done:
+                strip = pick(pictures, MOMENTS) if record.number in shown(len(asked)) else None
+                records.add(record, strip)
+        sys.stderr.write(f"{row.name} {numbers.stop}/{len(asked)}\n")
+        sys.stderr.flush()
+
+
+def shown(count: int) -> list[int]:
+    """The prompts whose clips are on the contact sheet: as many seen as held-out ones."""
+    half = SHEET_CLIPS // 2
+    held_out = count - count // 2
+    return [n for n in (*range(half), *range(held_out, held_out + half)) if n < count]
+
+
+def report(
+    rows: Sequence[Ablation],
+    same: Mapping[str, str],
+    asked: Sequence[Asked],
+    records: Records,
+    networks: Mapping[str, Network],
+    against: str,
+) -> tuple[dict, str]:
+    """Write tables, CSV, plot and contact sheet into the folder; the figures and the tables come back."""
+    made, folder = records.read(), records.folder
+    configs = {kind: network.weights.model.config for kind, network in networks.items()}
+    width, height = rows[0].plan.size
+    about = {"prompts": len(asked), "frames": rows[0].plan.pixel_frames, "width": width, "height": height}
+    result = about | summary(rows, made, same, configs, against)
+    title = f"{len(asked)} prompts, {about['frames']} frames of {width}x{height}"
+    text = "\n".join(markdown(result, title))
+    write_whole(folder / "tables.md", f"{text}\n".encode())
+    write_whole(folder / "tables.json", json.dumps(result, indent=1).encode())
+    write_whole(folder / "clips.csv", clips_csv(rows, made, asked).encode())
+    own = {row.name: means(made[row.name]) for row in rows if row.name not in same}
+    plotted = {score: {name: found[score] for name, found in own.items()} for score in PLOTTED}
+    write_whole(folder / "plot.svg", interval_plot(f"{title}: means and 95% intervals", plotted).encode())
+    strips = [
+        (f"{name}: {asked[number].prompt}", list(strip))
+        for name in own
+        for number in shown(len(asked))
+        if (strip := records.frames(name, number)) is not None
+    ]
+    write_png(folder / "sheet.png", contact_sheet(strips, columns=len(shown(len(asked))), width=TILE))
+    return result, text

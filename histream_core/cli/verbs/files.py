@@ -1,0 +1,54 @@
+"""`histream inspect` and `histream convert`: what a weight file is, and how ComfyUI would like it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...weights.convert import convert
+from ...weights.inspection import inspect
+from ...weights.loading import DTYPES
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add both verbs."""
+    verb = verbs.add_parser("inspect", help="what a weight file holds, and which preset fits it")
+    verb.add_argument("file", metavar="FILE", type=Path)
+    verb.set_defaults(run=run_inspect)
+    yield verb
+    verb = verbs.add_parser("convert", help="write a ComfyUI-ready safetensors file")
+    verb.add_argument("source", metavar="IN", type=Path)
+    verb.add_argument("target", metavar="OUT", type=Path)
+    verb.add_argument("--dtype", choices=sorted(DTYPES), help="store the weights in this type (default: as they are)")
+    verb.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    verb.set_defaults(run=run_convert)
+    yield verb
+
+
+def run_inspect(args: argparse.Namespace) -> tuple[dict, str]:
+    """One line for each thing known about the file."""
+    found = inspect(args.file)
+    return found, "\n".join(
+        f"{name:14} {_plain(value)}" for name, value in found.items() if value not in (None, [], {})
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def run_convert(args: argparse.Namespace) -> tuple[dict, str]:
+    """Where the new file is."""
+    dtype = DTYPES[args.dtype] if args.dtype else None
+    source = convert(args.source, args.target, dtype=dtype, overwrite=args.overwrite)
+    result = {
+        "file": str(args.target.resolve()),
+        "kind": source.kind,
+        "tensors": len(source.state_dict),
+        "bytes": args.target.stat().st_size,
+    }
+    return result, f"{result['file']}: {source.kind}, {result['tensors']} tensors, {result['bytes']} bytes"

@@ -1,0 +1,133 @@
+"""`histream sheet`: one picture that shows which settings, or which prompts, give what.
+
+Nobody publishes all settings of HiStream (arXiv 2512.21338); this is how to find out which are right for given weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...files.disk import check_folder
+from ...lab.charts.contact_sheet import contact_sheet, pick
+from ...plan.chunks import Plan, make_plan
+from ...plan.presets import Preset
+from ...runs.render import Order, Weights, collect
+from ...stream.noise import SeededNoise
+from ...video.media import write_png
+from ..options.weights import add_weight_options, find_source, prompts_of
+from ..progress import progress_bar, tell
+from .videos import add_size_options, plan_video
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One strip of the sheet."""
+
+    drc: bool
+    ntk: float
+    shift: float
+    scaled: bool
+
+    @property
+    def label(self) -> str:
+        on = {True: "on", False: "off"}
+        return f"DRC {on[self.drc]}  NTK {self.ntk:g}  shift {self.shift:g}  first-chunk scale {on[self.scaled]}"
+
+
+SETTINGS = tuple(Setting(*values) for values in product((True, False), (1.0, 2.0, 5.0), (5.0, 7.0), (True, False)))
+MAX_NTK_LOW = 2.0  # what the method gives 960x544, which is half of its highest size
+SHIFT_LOW = 5.0  # what the method trains with
+COLUMNS = 2  # first-chunk scale on and off, side by side
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "sheet",
+        help="one prompt and seed over the settings that only real weights can decide",
+        description=f"Make {len(SETTINGS)} short clips of one prompt and seed and show them as one picture.",
+    )
+    add_weight_options(verb)
+    add_size_options(verb, size="960x544", frames=21)
+    verb.add_argument("--seed", metavar="N", type=int, default=0, help="default: 0")
+    verb.add_argument(
+        "--prompts", metavar="FILE", type=Path, help="a strip for every line of FILE, in the preset's settings"
+    )
+    verb.add_argument("--moments", metavar="N", type=int, default=4, help="frames in a strip (default: 4)")
+    verb.add_argument("--out", metavar="FILE.png", type=Path, default=Path("histream-sheet.png"))
+    verb.set_defaults(run=run_sheet)
+    yield verb
+
+
+def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
+    """The plan of one strip, as long and as large as `like`; the shift is that of HIGH, that of LOW is 5 throughout."""
+    width, height = like.size
+    preset = replace(
+        preset,
+        ntk_high=setting.ntk,
+        ntk_low=min(setting.ntk, MAX_NTK_LOW),
+        shift_low=SHIFT_LOW,
+        shift_high=setting.shift,
+        scale_first_chunk=setting.scaled,
+    )
+    mode = "histream" if setting.drc else "full"
+    return make_plan(preset, mode, width=width, height=height, num_frames=like.num_frames)
+
+
+def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
+    """Make the sheet; the file is written anew after every strip."""
+    if args.out.suffix.lower() != ".png":
+        raise ValueError(f'"{args.out.name}" is not a name for a PNG file: use {args.out.stem or "sheet"}.png')
+    if args.moments < 1:
+        raise ValueError(f"{args.moments} frames in a strip are none: use --moments 4")
+    check_folder(args.out)
+    prompts = _read_prompts(args.prompts) if args.prompts else prompts_of(args)
+    source = find_source(args, prompts)
+    plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=args.frames)
+    noise = SeededNoise(args.seed)
+    if args.prompts:
+        strips = [(prompt, plan, index) for index, prompt in enumerate(prompts)]
+    else:
+        strips = [(setting.label, plan_setting(setting, source.preset, like=plan), 0) for setting in SETTINGS]
+    weights, texts = source.load()
+    tell([*source.notes, *notes])
+    orders = [(label, Order(plan, texts[index], noise)) for label, plan, index in strips]
+    title = "  ".join([*([] if args.prompts else prompts), f"seed {args.seed}"])
+    for done in make_strips(weights, orders, args.moments):
+        write_png(args.out, contact_sheet(done, title=title, columns=COLUMNS))
+    result = {"file": str(args.out.resolve()), "prompts": prompts, "seed": args.seed, "strips": [s[0] for s in strips]}
+    return result, f"{result['file']}: {len(strips)} strips"
+
+
+def make_strips(
+    weights: Weights, orders: Sequence[tuple[str, Order]], moments: int
+) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
+    """Yield the strips so far, (label, frames), after each; orders that are the same are made once."""
+    strips: list[tuple[str, list[np.ndarray]]] = []
+    for number, (label, order) in enumerate(orders):
+        same = next((i for i in range(number) if _same(orders[i][1], order)), None)
+        if same is None:
+            with progress_bar(f"{number + 1}/{len(orders)} ") as report:
+                frames = pick(collect(weights, order, report), moments)
+        else:
+            label, frames = f"{label}  (= {same + 1})", strips[same][1]
+        strips.append((f"{number + 1}  {label}", frames))
+        yield strips
+
+
+def _same(a: Order, b: Order) -> bool:
+    return a.plan == b.plan and a.text is b.text and a.noise is b.noise
+
+
+def _read_prompts(path: Path) -> list[str]:
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompt: write one on each line")
+    return prompts

@@ -1,0 +1,334 @@
+"""What a plan costs before anything is computed: network calls, floating-point operations, bytes.
+
+Pure arithmetic over sizes. Operations are counted as torch's FlopCounterMode counts them (a multiplication and an
+addition are two; attention is its two matrix products), bytes as torch allocates them.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import torch
+
+from ..network.model import MAX_TOKENS, WanConfig
+from ..plan.blocks import Blocks
+from ..plan.chunks import PIXELS_PER_CELL, Chunk, Plan
+from ..plan.schedule import Scale, Step
+from ..vae.decode import SMALL
+from ..vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
+from ..vae.model import WanVAE
+from ..vae.taehv import TAEHV
+
+GB = 2**30
+"""As graphics cards count: a card of 24 GB holds 24 * 2**30 bytes."""
+
+RESERVE = GB
+"""What the driver, its kernels and the gaps between allocations take besides the tensors counted here."""
+
+VAE_WIDTH = 96
+"""Channels at full resolution of the Wan 2.1 VAE."""
+
+WORKING_ROWS, WORKING_HIDDEN = 6, 2
+"""Rows of `dim` and of `ffn_dim` values held for every token where a layer needs most, in its feed-forward part."""
+
+VAE_WORKING, VAE_WORKING_SMALL = 15, 25
+"""Values per pixel and channel while the VAE decodes; more on small grids, which it decodes 4 frames at once."""
+
+TAEHV_WORKING = 402
+"""Values per pixel while a TAEHV decodes."""
+
+CHUNK_PIXELS = 3 * 12
+"""Values of a chunk's picture for each pixel."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one plan on one model; change a part with `dataclasses.replace` to see what it would save."""
+
+    config: WanConfig
+    plan: Plan
+    batch: int = 1
+    num_prompts: int = 1
+    dtype: torch.dtype = torch.bfloat16
+    """Of weights, computation and caches."""
+    vae_dtype: torch.dtype = torch.bfloat16
+    vae_width: int = VAE_WIDTH
+    taehv: bool = False
+    """Whether the VAE is a TAEHV, of the published size."""
+    vae_strips: int = 1
+    """Strips that a picture is decoded in, whose memory waits in main memory but for one."""
+    vae_elsewhere: bool = False
+    """Whether the VAE lies on another device, and takes nothing of this one's memory."""
+    offloaded: bool = False
+    """Whether weights wait in main memory and pass through the device a part at a time, as ComfyUI does at need."""
+    kv: str = "full"
+    """One of TIERS: how keys and values lie in memory."""
+    unified: bool = False
+    """Whether the device's memory is main memory."""
+    text_tokens: int = MAX_TOKENS
+    """Of a prompt, as its encoder pads it."""
+    stored_bytes: int | None = None
+    """Of the transformer's weights as they are loaded, such as in FP8; None: all in `dtype`."""
+
+    @property
+    def passes(self) -> tuple[dict[Scale, int], ...]:
+        """Network calls of each chunk at each scale, cache passes included."""
+        return tuple(
+            {scale: sum(step.scale is scale for step in (*chunk.steps, *chunk.cache_steps)) for scale in Scale}
+            for chunk in self.plan.chunks
+        )
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of the transformer for the whole video."""
+        steps = sum(self._flops(chunk, step) for chunk in self.plan.chunks for step in chunk.steps)
+        cached = sum(
+            self._flops(replace(chunk, frames=chunk.cached), step)
+            for chunk in self.plan.chunks
+            for step in chunk.cache_steps
+        )
+        return self.batch * (steps + cached + self.num_prompts * prompt_flops(self.config, self.text_tokens))
+
+    @property
+    def tflops_per_frame(self) -> float:
+        """Tera-operations per pixel frame of the video, decoding not counted."""
+        return self.flops / self.plan.pixel_frames / 1e12
+
+    @property
+    def kv_bytes(self) -> int:
+        """The caches of all scales, the un-rotated anchor included: what `make_caches` allocates on the device."""
+        window = self._kv_values(sum(self.plan.pages)) * self.dtype.itemsize
+        if self.kv == "full":
+            return self.config.num_layers * window
+        if self.kv == "cpu":
+            return 2 * window
+        return window + self._past_bytes
+
+    @property
+    def kv_main_bytes(self) -> int:
+        """What `make_caches` allocates in main memory besides."""
+        return self._past_bytes if self.kv == "cpu" else 0
+
+    @property
+    def kv_held_bytes(self) -> int:
+        """What of both lies in the device's memory."""
+        return self.kv_bytes + (self.kv_main_bytes if self.unified else 0)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The transformer's weights, some of which stay in float32."""
+        if self.stored_bytes is not None:
+            return self.stored_bytes
+        return num_params(self.config) * self.dtype.itemsize + num_float32(self.config) * (4 - self.dtype.itemsize)
+
+    @property
+    def text_bytes(self) -> int:
+        """Embeddings of all prompts, and cross-attention keys and values of the one in force."""
+        values = self.num_prompts * self.config.text_dim + (1 + 2 * self.config.num_layers) * self.config.dim
+        return self.batch * self.text_tokens * values * self.dtype.itemsize
+
+    @property
+    def working_bytes(self) -> int:
+        """What one HIGH pass holds at its peak, besides weights and caches."""
+        config, frames = self.config, max(len(chunk.frames) for chunk in self.plan.chunks)
+        rows = WORKING_ROWS * config.dim + WORKING_HIDDEN * config.ffn_dim
+        whole = self.plan.window.local_frames is None  # the cache is then read where it lies, without a copy
+        copied = 0 if whole else 2 * max(map(self._visible_frames, self.plan.chunks)) / frames
+        gathered = (WORKING_ROWS + 1 + copied) * config.dim
+        table = 8 * config.head_dim  # float32, two by two for every pair of channels
+        tokens = frames * self.plan.tokens_per_frame(Scale.HIGH)
+        return int(tokens * (max(rows, gathered) * self.batch * self.dtype.itemsize + table))
+
+    @property
+    def vae_weight_bytes(self) -> int:
+        return sum(x.numel() for x in self._meta_vae.parameters()) * self.vae_dtype.itemsize
+
+    @property
+    def vae_cache_bytes(self) -> int:
+        """What the streaming decoder remembers from chunk to chunk; of strips the largest, all that the device has."""
+        width, height = self.plan.size
+        sizes = {"dtype": self.vae_dtype, "batch": self.batch, "strips": self.vae_strips}
+        return decoder_cache_bytes(self._meta_vae, height, width, **sizes)
+
+    @property
+    def vae_main_bytes(self) -> int:
+        """What it remembers in main memory: the memory of all strips, where there are several."""
+        if self.vae_strips == 1:
+            return 0
+        width, height = self.plan.size
+        long, short = max(width, height), min(width, height)
+        spans = strip_ranges(long // PIXELS_PER_CELL, self.vae_strips)
+        sizes = {"dtype": self.vae_dtype, "batch": self.batch}
+        return sum(decoder_cache_bytes(self._meta_vae, short, len(s) * PIXELS_PER_CELL, **sizes) for s in spans)
+
+    @property
+    def vae_working_bytes(self) -> int:
+        """What decoding one chunk holds at its peak, besides weights and memory."""
+        width, height = self.plan.size
+        rows, columns = strip_size(height, width, strips=self.vae_strips)
+        values = rows * columns * self.vae_width
+        small = min(values, SMALL // 4)
+        working = max(VAE_WORKING * values, VAE_WORKING_SMALL * small)
+        if self.taehv:
+            working = TAEHV_WORKING * rows * columns
+        if self.vae_strips > 1:
+            working += CHUNK_PIXELS * height * width
+        return working * self.batch * self.vae_dtype.itemsize
+
+    @property
+    def sampling_bytes(self) -> int:
+        """The peak of sampling alone, without a VAE."""
+        return self._held(self.weight_bytes) + self.text_bytes + self.kv_held_bytes + self.working_bytes
+
+    @property
+    def decoding_bytes(self) -> int:
+        """The peak of decoding alone, with nothing else loaded."""
+        return self._held(self.vae_weight_bytes) + self.vae_cache_bytes + self.vae_working_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak where every chunk is decoded as soon as it is sampled; an estimate, kernels' own memory left out."""
+        if self.vae_elsewhere:
+            return self.sampling_bytes
+        shared = max(self.working_bytes, self.vae_working_bytes)
+        weights = self._held(self.weight_bytes + self.vae_weight_bytes)
+        return weights + self.text_bytes + self.kv_held_bytes + self.vae_cache_bytes + shared
+
+    def summary(self) -> dict:
+        """All figures as plain values, for printing."""
+        width, height = self.plan.size
+        return {
+            "width": width,
+            "height": height,
+            "frames": self.plan.pixel_frames,
+            "latent_frames": self.plan.num_frames,
+            "chunks": len(self.plan.chunks),
+            "levers": list(self.plan.levers),
+            "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
+            "tflops_per_frame": self.tflops_per_frame,
+            "tflops": self.flops / 1e12,
+            "kv": self.kv,
+            "kv_bytes": self.kv_bytes,
+            "kv_main_bytes": self.kv_main_bytes,
+            "vae_cache_bytes": self.vae_cache_bytes,
+            "vae_main_bytes": self.vae_main_bytes,
+            "weight_bytes": self.weight_bytes,
+            "vae_weight_bytes": self.vae_weight_bytes,
+            "text_bytes": self.text_bytes,
+            "working_bytes": self.working_bytes,
+            "vae_working_bytes": self.vae_working_bytes,
+            "sampling_bytes": self.sampling_bytes,
+            "decoding_bytes": self.decoding_bytes,
+            "peak_bytes": self.peak_bytes,
+        }
+
+    @property
+    def _meta_vae(self) -> WanVAE | TAEHV:
+        return meta_taehv() if self.taehv else meta_vae(self.vae_width)
+
+    @property
+    def _past_bytes(self) -> int:
+        """Keys and values of past frames alone, in all layers."""
+        window, layers = self.plan.window, self.config.num_layers
+        anchors, _ = self.plan.pages
+        frames = anchors + window.past_frames(self.plan.cached_frames)
+        if self.kv != "fp8":
+            return layers * self._kv_values(frames) * self.dtype.itemsize
+        scales = 2 * frames * len(self.plan.grids) * self.batch * self.config.num_heads * torch.float32.itemsize
+        rounded, moving = self._kv_values(frames, moving=False), self._kv_values(0)
+        return layers * (rounded + moving * self.dtype.itemsize + scales)
+
+    def _kv_values(self, frames: int, *, moving: bool = True) -> int:
+        """Keys and values of so many frames in one layer, at all scales, and the anchors' un-rotated keys."""
+        anchors, _ = self.plan.pages
+        copies = 2 * frames + (anchors if moving and self.plan.moving_anchor else 0)
+        tokens = sum(self.plan.tokens_per_frame(scale) for scale in self.plan.grids)
+        return copies * tokens * self.config.dim * self.batch
+
+    def _held(self, num_bytes: int) -> int:
+        """What of weights of that size lies on the device all the time."""
+        return 0 if self.offloaded else num_bytes
+
+    def _flops(self, chunk: Chunk, step: Step) -> int:
+        tokens = self.plan.tokens_per_frame(step.scale)
+        return pass_flops(
+            self.config,
+            frames=len(chunk.frames),
+            tokens=len(chunk.frames) * tokens,
+            visible=self._visible_frames(chunk) * tokens,
+            cache_pass=step.sigma == 0,
+            blocks=self.plan.blocks(step.scale) if chunk.context else None,
+            text_tokens=self.text_tokens,
+        )
+
+    def _visible_frames(self, chunk: Chunk) -> int:
+        return len(chunk.frames) + len(chunk.context)
+
+
+@lru_cache(maxsize=1)
+def meta_taehv() -> TAEHV:
+    """A TAEHV of the published size without values."""
+    with torch.device("meta"):
+        return TAEHV()
+
+
+@lru_cache(maxsize=4)
+def meta_vae(width: int) -> WanVAE:
+    """A Wan VAE of that width without values: its sizes."""
+    with torch.device("meta"):
+        return WanVAE(dim=width)
+
+
+def pass_flops(
+    config: WanConfig,
+    *,
+    frames: int,
+    tokens: int,
+    visible: int,
+    cache_pass: bool = False,
+    text_tokens: int = MAX_TOKENS,
+    blocks: Blocks | None = None,
+) -> int:
+    """Operations of one network call over `tokens` queries in all, of `frames` frames, that see `visible` keys.
+
+    A cache pass ends at the last layer's keys and values. With `blocks` the keys are chosen among those.
+    """
+    dim, choosing = config.dim, 0
+    if blocks:
+        choosing = 2 * (tokens // blocks.queries) * (visible // blocks.keys) * dim
+        visible = blocks.num_kept(visible) * blocks.keys
+    self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim + choosing
+    cross_attention = 4 * tokens * dim**2 + 4 * tokens * text_tokens * dim
+    layer = self_attention + cross_attention + 4 * tokens * dim * config.ffn_dim
+    patches = 8 * tokens * config.in_dim * dim
+    time = 2 * frames * dim * (config.freq_dim + dim + 6 * dim)
+    head = 8 * tokens * config.out_dim * dim
+    if cache_pass:
+        return patches + time + (config.num_layers - 1) * layer + 4 * tokens * dim**2
+    return patches + time + config.num_layers * layer + head
+
+
+def prompt_flops(config: WanConfig, text_tokens: int = MAX_TOKENS) -> int:
+    """Operations that a prompt takes once: its embedding, and every layer's cross-attention keys and values."""
+    dim = config.dim
+    return 2 * text_tokens * (config.text_dim * dim + dim**2) + config.num_layers * 4 * text_tokens * dim**2
+
+
+def num_params(config: WanConfig) -> int:
+    """Parameters of a Wan transformer."""
+    dim, ffn = config.dim, config.ffn_dim
+    attention = 4 * (dim**2 + dim) + 2 * dim
+    block = 2 * attention + 2 * dim + (dim * ffn + ffn) + (ffn * dim + dim)
+    text = config.text_dim * dim + dim + dim**2 + dim
+    time = config.freq_dim * dim + dim + dim**2 + dim + 6 * (dim**2 + dim)
+    head = 4 * config.out_dim * (dim + 1)
+    return config.num_layers * block + text + time + head + num_float32(config)
+
+
+def num_float32(config: WanConfig) -> int:
+    """Of those, the ones that stay in float32: patch embedding and modulations."""
+    return (4 * config.in_dim + 1) * config.dim + (6 * config.num_layers + 2) * config.dim
+
+
+def gb(size: float) -> str:
+    """Bytes as graphics cards count, in words."""
+    return f"{size / GB:.1f} GB"

@@ -1,0 +1,157 @@
+"""The ways that cost more: what the bars must be able to tell from the engine. For measurements alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ...network.cache.window import KVCache, Pages, attend
+from ...network.forward import Keys, RunBlock, Text, run_block
+from ...network.ops.attention import Attention
+from ...network.ops.rope import rotate
+from ...network.transfer import upload
+from ...plan.chunks import Plan, Window, make_plan
+from ...plan.presets import Preset
+from ...plan.schedule import Scale, Step
+from ...stream.noise import Noise
+from ...stream.stream import Denoise
+from ...vae.decode import decoder_layers
+
+
+class ConcatenatingCache(KVCache):
+    """Puts context and chunk together anew in every pass, instead of writing into pages that stay."""
+
+    def attend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        rotated = rotate(k, self.table)
+        new = len(self._staged) * self.k.shape[3]
+        for held, value in ((self.k, rotated), (self.v, v)):
+            pages = held[layer].flatten(1, 2)
+            held[layer].flatten(1, 2).copy_(torch.cat([pages[:, new:], value.to(held.dtype)], dim=1))
+        return self.k[layer].flatten(1, 2), self.v[layer].flatten(1, 2)
+
+
+class ForgetfulText(Text):
+    """Embeds the prompt and projects it in every layer of every call."""
+
+    def keys(self, model: nn.Module, layer: int, like: Tensor) -> Keys:
+        self._keys.clear()
+        self._embedded = None
+        return super().keys(model, layer, like)
+
+
+class WaitingDenoiser:
+    """Reads a value back from the device in every call."""
+
+    def __init__(self, denoise):
+        self.denoise = denoise
+
+    def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
+        clean = self.denoise(latent, step, cache, text)
+        if not torch.isfinite(clean).all():
+            raise ValueError("the model made NaN")
+        return clean
+
+
+def unfused_block(
+    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
+) -> Tensor:
+    """`wan.run_block` as it is usually written: scale, shift and gate apart, rotations as complex numbers."""
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation.to(x) + time6).chunk(6, dim=1)
+    heads = (block.self_attn.num_heads, -1)
+    y = block.norm1(x) * (1 + scale) + shift
+    q = block.self_attn.norm_q(block.self_attn.q(y)).unflatten(2, heads)
+    k = block.self_attn.norm_k(block.self_attn.k(y)).unflatten(2, heads)
+    v = block.self_attn.v(y).unflatten(2, heads)
+    q = rotate_complex(q, pages.table) * attention_scale
+    y = attention(q, *attend(pages, k, v))
+    x = x + block.self_attn.o(y.flatten(2)) * gate
+    cross = block.cross_attn
+    q = cross.norm_q(cross.q(block.norm3(x))).unflatten(2, heads)
+    x = x + cross.o(attention(q, *(y.unflatten(2, heads) for y in text)).flatten(2))
+    return x + block.ffn(block.norm2(x) * (1 + ffn_scale) + ffn_shift) * ffn_gate
+
+
+def rotate_complex(x: Tensor, table: Tensor) -> Tensor:
+    """`rope.rotate` in complex double precision, as Wan's own code has it."""
+    turns = torch.view_as_complex(torch.stack([table[..., 0, 0], table[..., 1, 0]], dim=-1).double())
+    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+
+
+def numbered_block(
+    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, number: int
+) -> Tensor:
+    """A layer that is told its number as a Python number: every layer is another graph."""
+    return run_block(block, x, time6 + 0 * number, pages, text, attention, 1.0)
+
+
+class NumberedLayers:
+    """Runs a `numbered_block` in place of `wan.run_block`."""
+
+    def __init__(self, block_forward: RunBlock):
+        self.block_forward, self.done = block_forward, 0
+
+    def __call__(self, *args) -> Tensor:
+        self.done += 1
+        return self.block_forward(*args[:-1], self.done)
+
+
+CLEAN = 1e-9
+"""A noise level that is none and yet no cache pass: the whole network runs, its head too."""
+
+
+def full_history_plan(preset: Preset, *, width: int, height: int, num_frames: int) -> Plan:
+    """Every step at full resolution, and every chunk over all frames so far."""
+    whole = Window(preset.chunk_frames, preset.anchor_frames, local_frames=None)
+    return make_plan(preset, "full", width=width, height=height, num_frames=num_frames, window=whole)
+
+
+def full_history_chunks(
+    plan: Plan, denoise: Denoise, cache: KVCache, noise: Noise, text: Text, *, channels: int = 16
+) -> Iterator[Tensor]:
+    """A core-style loop with full history: ComfyUI's autoregressive sampler, as far as its cost goes.
+
+    `plan` is a `full_history_plan`. A whole pass goes over every finished chunk, the last one too. Spared is the
+    modulation that the host repeats for every token, so the original takes a little longer.
+    """
+    height, width = plan.grids[Scale.HIGH]
+    for chunk in plan.chunks:
+        shape = torch.Size((1, channels, len(chunk.frames), height, width))
+        cache.begin(chunk.frames, chunk.context)
+        latent = upload(noise(chunk.index, 0, shape), cache.k.device)
+        for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
+            clean = denoise(latent, step, cache, text)
+            if following:
+                fresh = upload(noise(chunk.index, index, shape), cache.k.device)
+                latent = (1 - following.sigma) * clean + following.sigma * fresh
+        denoise(clean, Step(CLEAN, Scale.HIGH), cache, text)
+        cache.commit()
+        yield clean
+
+
+def decode_at_once(vae: nn.Module, latents: Tensor) -> Tensor:
+    """A Wan VAE over all of a clip's raw latents [B, C, T, H, W] together: no memory to carry, room for the clip."""
+    x = vae.conv2(latents)
+    for layer in decoder_layers(vae):
+        mode = getattr(layer, "mode", None)
+        if hasattr(layer, "residual"):
+            y = x
+            for part in layer.residual:
+                y = part(y)
+            x = y + layer.shortcut(x)
+        elif mode is None:
+            x = layer(x)
+        else:
+            x = _resample(layer, x, in_time=mode == "upsample3d" and x.shape[2] > 1)
+    return x
+
+
+def _resample(layer: nn.Module, x: Tensor, *, in_time: bool) -> Tensor:
+    if in_time:  # the first frame of a clip stays one frame
+        doubled = layer.time_conv(x[:, :, 1:]).unflatten(1, (2, -1))
+        x = torch.cat([x[:, :, :1], doubled.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
+    frames = layer.resample(x.transpose(1, 2).flatten(0, 1))
+    return frames.unflatten(0, (x.shape[0], -1)).transpose(1, 2)

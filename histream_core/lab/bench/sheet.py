@@ -1,0 +1,219 @@
+"""`histream bench --gpu`: the ten-minute sheet. Random weights of the real size, one row after the other.
+
+A row is a figure, its unit and, where there is one, its target. What is not there or fails is a row too, with a note
+instead of a figure. `tiny` runs the same code at tiny sizes on the CPU, where no target applies.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...network.model import WAN_1_3B, WanConfig
+from ...plan.chunks import Plan, make_plan
+from ...plan.presets import find_preset
+from .bars import Bar, report
+
+ABSENT = "absent"
+MINUTES = 9.0
+"""After so long no further section is begun: the sheet must end inside ten minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of the sheet."""
+
+    name: str
+    value: float | None
+    unit: str = ""
+    target: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the target is met; None where there is none, or nothing was measured."""
+        if self.target is None or self.value is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+    def plain(self) -> dict:
+        """What is printed as the row is made."""
+        found = {"row": self.name, "value": self.value, "unit": self.unit}
+        if self.target is not None:
+            found |= {"target": self.target, "at_least": self.at_least, "ok": self.ok}
+        return found | ({"note": self.note} if self.note else {})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """At which sizes the sheet is made, and where."""
+
+    device: torch.device
+    dtype: torch.dtype
+    config: WanConfig
+    width: int
+    height: int
+    num_frames: int
+    """Latent frames of the whole videos."""
+    flat_chunks: int
+    vae_width: int
+    backend: str
+    """Which compiler layers are compiled with."""
+    repeats: int
+    has_targets: bool
+
+    def plan(self, mode: str, num_frames: int | None = None, *, levers: Collection[str] = ()) -> Plan:
+        settings = {"width": self.width, "height": self.height, "levers": levers}
+        return make_plan(find_preset("histream"), mode, num_frames=num_frames or self.num_frames, **settings)
+
+    def row(self, name: str, value: float | None, unit: str = "", target: float | None = None, **more) -> Row:
+        """A row; its target is left out where targets do not apply."""
+        return Row(name, _plain(value), unit, target if self.has_targets else None, **more)
+
+    def wait(self) -> None:
+        """Return when the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long `work` takes, until the device is done with it."""
+        self.wait()
+        start = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - start
+
+    def ms(self, work: Callable[[], object]) -> float:
+        """Median milliseconds of `work` over some repeats, after a warm-up."""
+        for _ in range(2):
+            work()
+        return 1000 * statistics.median(self.seconds(work) for _ in range(self.repeats))
+
+    def peak_gib(self) -> float | None:
+        """The most memory in use since `forget`; None where the device does not tell."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
+
+    def forget(self) -> None:
+        """Give unused memory back, and begin a new peak."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+
+def real_setup() -> Setup:
+    """1920x1088, 1.3B, bfloat16, on the first CUDA device. Raises ValueError where there is none."""
+    if not torch.cuda.is_available():
+        raise ValueError("no CUDA device can be used here: run --gpu --tiny, --meta or --cpu")
+    return Setup(
+        torch.device("cuda"), torch.bfloat16, WAN_1_3B, 1920, 1088,
+        num_frames=21, flat_chunks=20, vae_width=96, backend="inductor", repeats=5, has_targets=True,
+    )  # fmt: skip
+
+
+def tiny_setup() -> Setup:
+    """The same sheet in seconds, on the CPU; its figures say nothing about a GPU."""
+    config = replace(WAN_1_3B, dim=96, ffn_dim=128, num_heads=2, num_layers=2, text_dim=32, freq_dim=32)
+    return Setup(
+        torch.device("cpu"), torch.float32, config, 64, 64,
+        num_frames=9, flat_chunks=6, vae_width=8, backend="eager", repeats=2, has_targets=False,
+    )  # fmt: skip
+
+
+def sheet_rows(*, tiny: bool) -> Iterator[Row]:
+    """Every row, as soon as it is measured."""
+    from . import sheet_network, sheet_parts
+
+    setup = tiny_setup() if tiny else real_setup()
+    sections = (
+        sheet_parts.machine,
+        sheet_parts.tokens,
+        sheet_parts.attention,
+        sheet_network.passes,
+        sheet_network.graphed_passes,
+        sheet_network.chosen_passes,
+        sheet_network.whole_videos,
+        sheet_parts.decoding,
+        sheet_network.end_to_end,
+        sheet_network.full_history,
+        sheet_network.flatness,
+        sheet_network.levers,
+        sheet_parts.products,
+        sheet_parts.fp8_products,
+        sheet_parts.rotations,
+        sheet_parts.norms,
+        sheet_parts.convolutions,
+        sheet_parts.absent,
+    )
+    start = time.monotonic()
+    for section in sections:
+        if time.monotonic() - start > 60 * MINUTES:
+            yield Row(section.__name__, None, note="not reached: no time was left")
+            continue
+        yield from _guarded(section, setup)
+        setup.forget()
+
+
+def _guarded(section: Callable[[Setup], Iterator[Row]], setup: Setup) -> Iterator[Row]:
+    """The rows of a section; where it fails, a last row that says how, and the sheet goes on."""
+    try:
+        yield from section(setup)
+    except (RuntimeError, ValueError, ImportError) as error:  # a row of its own, and a missed bar at the end
+        yield Row(section.__name__, None, note=f"failed: {_first_line(error)}")
+
+
+def try_row(
+    setup: Setup,
+    name: str,
+    unit: str,
+    work: Callable[[], float],
+    target: float | None = None,
+    *,
+    otherwise: str = "failed",
+) -> Row:
+    """A row, or the same row without a figure where it could not be measured; `otherwise` says what that means."""
+    try:
+        return setup.row(name, work(), unit, target)
+    except (RuntimeError, ImportError) as error:  # what kernels and compilers say that are not there
+        setup.forget()
+        return setup.row(name, None, unit, target, note=f"{otherwise}: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _plain(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.5g}")
+
+
+def sheet_report(rows: Sequence[Row]) -> dict:
+    """Every row, and as bars: no failure, and every target that could be measured."""
+    failed = [row for row in rows if row.value is None and row.note.startswith(("failed", "not reached"))]
+    bars = [Bar("rows that failed or were not reached", len(failed), 0)]
+    bars += [
+        Bar(f"{row.name} ({row.unit})" if row.unit else row.name, row.value, row.target, at_least=row.at_least)
+        for row in rows
+        if row.ok is not None
+    ]
+    return {**report(bars), "rows": [row.plain() for row in rows]}
+
+
+def sheet_table(rows: Sequence[Row]) -> str:
+    """All rows, one line each, with targets beside them."""
+    width = max(len(row.name) for row in rows)
+    return "\n".join(_line(row, width) for row in rows)
+
+
+def _line(row: Row, width: int) -> str:
+    value = "-" if row.value is None else f"{row.value:.4g}"
+    target = "" if row.target is None else f"{'>=' if row.at_least else '<='} {row.target:g}"
+    verdict = {None: "", True: "ok", False: "MISSED"}[row.ok]
+    return f"{row.name:{width}}  {value:>9} {row.unit:9} {target:9} {verdict:6} {row.note}".rstrip()

@@ -1,0 +1,89 @@
+"""What a frame costs, as pictures: against length, size and steps, and beside others. Counts, no times of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from ...cost.cost import Cost
+from ...network.model import WAN_1_3B
+from ...plan.chunks import Plan, Window, latent_frames, make_plan
+from ...plan.presets import find_preset
+from ...plan.schedule import make_steps
+
+SIZES = ((832, 480), (1280, 704), (1920, 1088), (2560, 1408))
+LENGTHS = (21, 81, 141, 201, 261, 321)
+STEPS = (2, 4, 6, 8)
+CLIP = 81
+
+plan_of = partial(make_plan, find_preset("histream"))
+
+ARMS = {
+    "histream-plus": {"mode": "histream-plus"},
+    "histream": {"mode": "histream"},
+    "without a window": {"mode": "history"},
+    "full resolution, no window": {"mode": "full", "window": Window(local_frames=None)},
+}
+
+SCHEDULES = {
+    "Wan2.1, 50 steps, guidance": 7231,
+    "ComfyUI's own, Self-Forcing": 218.37,
+    "HiStream, published schedule": 77.10,
+    "HiStream+, published schedule": 53.83,
+}
+"""TFLOP per frame of how others compute: cache passes whole and after the last chunk too."""
+
+SECONDS = {
+    "Wan2.1, published": 36.56,
+    "Self-Forcing, published": 1.20,
+    "without a window, published": 0.78,
+    "without two resolutions, published": 0.70,
+    "HiStream, published": 0.48,
+    "HiStream+, published": 0.34,
+    "HiStream+ on an H100, published": 0.21,
+    "HiStream, floor at 790 TFLOP/s": 0.099,
+    "HiStream+, floor at 790 TFLOP/s": 0.066,
+    "StreamDiffusionV2, 512x512, four H100": 0.0155,
+}
+"""Seconds of denoising per frame, 1920x1088 on an A100-class GPU where nothing else is said: arXiv 2512.21338 and
+2511.07399; floors are derived. Of our own none has been measured yet."""
+
+
+def tflops(mode: str, size: tuple[int, int] = (1920, 1088), frames: int = CLIP, **settings) -> float:
+    """TFLOP per pixel frame of Wan 1.3B, cache passes included, decoding not."""
+    width, height = size
+    plan: Plan = plan_of(mode, width=width, height=height, num_frames=latent_frames(frames), **settings)
+    return Cost(WAN_1_3B, plan).flops / plan.pixel_frames / 1e12
+
+
+def plots() -> Iterator[tuple[str, str]]:
+    """Name and SVG text of every picture."""
+    from .curves import bar_plot, line_plot
+
+    by_length = {name: [tflops(frames=n, **arm) for n in LENGTHS] for name, arm in ARMS.items()}
+    yield "cost-length.svg", line_plot("TFLOP per frame of 1920x1088, by pixel frames", LENGTHS, by_length)
+
+    sizes = [f"{width}x{height}" for width, height in SIZES]
+    by_size = {name: [tflops(size=size, **arm) for size in SIZES] for name, arm in ARMS.items()}
+    yield "cost-size.svg", line_plot("TFLOP per frame of an 81-frame clip, by size", sizes, by_size)
+
+    by_steps = {
+        "dual-resolution caching": [steps_cost(n, n // 2) for n in STEPS],
+        "every step at full resolution": [steps_cost(n, 0) for n in STEPS],
+    }
+    yield "cost-steps.svg", line_plot("TFLOP per frame of 1920x1088, by steps of a chunk", STEPS, by_steps)
+
+    ours = {"ours, histream": tflops("histream"), "ours, histream-plus": tflops("histream-plus")}
+    levers = {
+        f"ours, histream-plus with {x}": tflops("histream-plus", levers=[x]) for x in ("clean-anchor", "last-step")
+    }
+    everything = SCHEDULES | ours | levers
+    yield "cost-others.svg", bar_plot("TFLOP per frame of 1920x1088, 81 frames, logarithmic", everything)
+    yield "seconds-others.svg", bar_plot("Seconds of denoising per frame as others report, logarithmic", SECONDS)
+
+
+def steps_cost(steps: int, low: int) -> float:
+    """TFLOP per frame where every chunk takes so many steps, `low` of them at half resolution."""
+    timesteps = [1000 * (1 - index / steps) for index in range(steps)]
+    schedule = (make_steps(timesteps, low, shift_low=5.0, shift_high=7.0),)
+    return tflops("histream", schedule=schedule)

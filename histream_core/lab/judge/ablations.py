@@ -1,0 +1,123 @@
+"""The rows of the papers' tables: what each leaves out of HiStream, or puts in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ...cost.cost import Cost
+from ...demo.text import TEXT_TOKENS
+from ...network.model import WanConfig
+from ...plan.chunks import Plan, latent_frames, make_plan
+from ...plan.levers import LEVERS
+from ...plan.positions import TemporalPolicy
+from ...plan.presets import Preset
+from .teacher import Solver
+
+BASE = "histream"
+"""What the other rows are compared with."""
+
+STUDENT, UNTUNED, TEACHER = "student", "untuned", "teacher"
+"""Whose weights a row is made with."""
+
+MODES = {
+    "histream": "HiStream",
+    "histream-plus": "HiStream+: later chunks take half of the steps",
+    "full": "without Dual-Resolution Caching",
+    "history": "without the Anchor-Guided Sliding Window",
+    "naive": "half of the steps in the first chunk too",
+    "sd": "without the settings for high definition",
+}
+
+NTK = {"ntk-1": 1.0, "ntk-2": 2.0, "ntk-5": 5.0}
+
+PAPER_SECONDS = {
+    "teacher": 36.56,
+    "histream": 0.48,
+    "histream-plus": 0.34,
+    "full": 0.70,
+    "history": 0.78,
+    "naive": 0.32,
+}
+"""Seconds of denoising per frame of 1920x1088 on an A100, as published (arXiv 2512.21338); teacher: Wan2.1 1.3B."""
+
+PAPER_TOTAL = {"histream": 84.20}
+"""VBench total, likewise; of the other rows it is not known here."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One row: whose weights, and which network calls."""
+
+    name: str
+    what: str
+    plan: Plan
+    weights: str = STUDENT
+    guidance: float = 1.0
+    """Of the teacher."""
+
+    def flops_per_frame(self, config: WanConfig) -> float:
+        """Floating-point operations of the transformer per pixel frame, cache passes and guidance included."""
+        cost = Cost(config, self.plan, text_tokens=TEXT_TOKENS)
+        passes = 1 if self.guidance == 1 else 2
+        return passes * cost.flops / self.plan.pixel_frames
+
+    @property
+    def calls(self) -> tuple:
+        """All that its clips depend on besides prompt and noise: two rows with the same calls make the same clips."""
+        times = [
+            (self.plan.temporal.chunk_time(chunk.frames.start), self.plan.temporal.anchor_time(chunk.frames.start))
+            for chunk in self.plan.chunks
+            if chunk.context
+        ]
+        plan = self.plan
+        sparse = [plan.blocks(scale) for scale in plan.grids] if times else []  # a first chunk sees all
+        network = (self.weights, self.guidance, plan.grids, plan.ntk, plan.resize)
+        return (*network, plan.chunks, plan.num_frames, times, sparse)
+
+
+def ablations(
+    preset: Preset, *, size: tuple[int, int], num_frames: int, solver: Solver | None = None, untuned: bool = False
+) -> Iterator[Ablation]:
+    """All rows for clips of `num_frames` pixel frames; the teacher's with a `solver`, the untuned one where asked for.
+
+    Raises ValueError for sizes and lengths that cannot be.
+    """
+    length = latent_frames(num_frames)
+    plan = partial(make_plan, preset, width=size[0], height=size[1], num_frames=length)
+    if solver:
+        what = f"teacher: full attention both ways, {solver.steps} steps, guidance {solver.guidance:g}"
+        yield Ablation("teacher", what, solver.plan(preset, size=size, num_frames=length), TEACHER, solver.guidance)
+    for mode, what in MODES.items():
+        yield Ablation(mode, what, plan(mode))
+    if untuned:
+        yield Ablation("untuned", "training-free: the student before distillation", plan(BASE), UNTUNED)
+    trained = preset.temporal()
+    for kind in ("absolute", "reset"):
+        temporal = replace(trained, kind=kind) if kind == "absolute" else TemporalPolicy(kind, span=trained.span)
+        yield Ablation(
+            f"time-{kind}", f"temporal policy {kind} instead of {trained.kind}", plan(BASE, temporal=temporal)
+        )
+    window = plan(BASE).window
+    yield Ablation("anchor-off", "no anchor frame", plan(BASE, window=replace(window, anchor_frames=0)))
+    for name, factor in NTK.items():
+        yield Ablation(name, f"NTK factor {factor:g}", plan(BASE, ntk_low=factor, ntk_high=factor))
+    derived = replace(preset, ntk_low=None, ntk_high=None)
+    what = "NTK factor sqrt(tokens / trained tokens), at least 1"
+    yield Ablation("ntk-sqrt", what, make_plan(derived, BASE, width=size[0], height=size[1], num_frames=length))
+    for lever, what in LEVERS.items():
+        yield Ablation(lever, what, plan(BASE, levers=[lever]))
+
+
+def twins(rows: Sequence[Ablation]) -> dict[str, str]:
+    """Rows that make the same clips as one before them, and that one's name."""
+    first: list[Ablation] = []
+    found = {}
+    for row in rows:
+        same = next((one.name for one in first if one.calls == row.calls), None)
+        if same:
+            found[row.name] = same
+        else:
+            first.append(row)
+    return found

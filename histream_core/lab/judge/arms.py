@@ -1,0 +1,94 @@
+"""Arms of an evaluation: ways to make the clips of a list of prompts, and what each of them scores.
+
+The arms of one evaluation share prompts and seeds, so that their scores can be compared pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...plan.chunks import Plan
+from ...runs.render import Order, Report, Weights, collect, silent
+from ...stream.noise import SeededNoise
+from .bootstrap import Estimate, difference, estimate
+from .judge import Verdict, painted_area
+from .prompts import Asked, chance
+from .scores import SCORES, WORDS, score
+
+RANDOM_STD = 0.02  # of the weights that stand for an untrained network
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to make clips."""
+
+    name: str
+    weights: Weights
+    plan: Plan
+    texts: Sequence[Tensor]
+    """Text embeddings [1, tokens, channels] of the prompts, in their order."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip, read and scored."""
+
+    asked: Asked
+    verdict: Verdict
+    scores: dict[str, float]
+
+
+def make_clip(arm: Arm, text: Tensor, asked: Asked, report: Report = silent) -> tuple[Clip, list[np.ndarray]]:
+    """Make one clip, read and score it; its frames [H, W, 3], uint8, come with it."""
+    pictures = collect(arm.weights, Order(arm.plan, text, SeededNoise(asked.seed)), report)
+    verdict, scores = score(np.stack(pictures).astype(np.float32) / 255, asked.combination)
+    return Clip(asked, verdict, scores), pictures
+
+
+def untrained(weights: Weights, seed: int = 0) -> Weights:
+    """The same network with random weights; the VAE stays as it is."""
+    model, draw = deepcopy(weights.model), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * RANDOM_STD)
+    return replace(weights, model=model)
+
+
+def groups(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    """All clips, those of seen and those of held-out prompts, in the order in which they were asked for."""
+    return {
+        "all": list(clips),
+        "seen": [clip for clip in clips if not clip.asked.held_out],
+        "held_out": [clip for clip in clips if clip.asked.held_out],
+    }
+
+
+def estimates(clips: Sequence[Clip]) -> dict[str, Estimate]:
+    """Mean and interval of every score."""
+    return {name: estimate([clip.scores[name] for clip in clips]) for name in SCORES}
+
+
+def ratios(clips: Sequence[Clip]) -> dict[str, float]:
+    """Mean size and speed as shares of the painter's: below 1 is too small, too slow."""
+    sizes = [clip.verdict.area / painted_area(clip.asked.combination.shape) for clip in clips]
+    return {"size": float(np.mean(sizes)), "speed": float(np.mean([clip.verdict.speed for clip in clips]))}
+
+
+def differences(ours: Sequence[Clip], theirs: Sequence[Clip]) -> dict[str, Estimate]:
+    """Mean and interval of our score less theirs, prompt by prompt. Raises ValueError for other prompts."""
+    if [clip.asked for clip in ours] != [clip.asked for clip in theirs]:
+        raise ValueError("the clips are of different prompts or seeds: only the same ones can be compared in pairs")
+    return {name: difference(*([clip.scores[name] for clip in side] for side in (ours, theirs))) for name in SCORES}
+
+
+def better_than_chance(clips: Sequence[Clip]) -> list[str]:
+    """The words of the prompts that the clips show more often than one and the same answer to all could explain."""
+    luck = chance([clip.asked.combination for clip in clips])
+    found = estimates(clips)
+    return [word for word in WORDS if found[word].low > luck[word]]

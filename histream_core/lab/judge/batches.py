@@ -1,0 +1,93 @@
+"""Clips of the tables: several go through the network at once, then each through the VAE and to the judge.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...network.forward import Denoiser, Text
+from ...plan.chunks import pixel_frames
+from ...runs.render import Weights, open_decoder
+from ...stream.noise import Noise, SeededNoise
+from ...stream.stream import Prompt, Stream, make_caches
+from ...vae.decode import stream_frames
+from ...video.media import to_uint8
+from .ablations import TEACHER, Ablation
+from .judge import LAG, judge, painted_area
+from .prompts import Asked
+from .records import Record
+from .scores import WORDS, adherence, score
+from .teacher import solve
+
+
+def make_records(
+    row: Ablation, weights: Weights, texts: Tensor, asked: Sequence[tuple[int, Asked]]
+) -> Iterator[tuple[Record, list[np.ndarray]]]:
+    """Make clips of one row and score them; their frames [H, W, 3], uint8, come along.
+
+    `texts` [B, tokens, channels] are the embeddings of the prompts of `asked`, which come with their numbers.
+    """
+    began = time.process_time()
+    latents = denoise(row, weights, texts, noise_of([one.seed for _, one in asked]))
+    denoise_s = (time.process_time() - began) / len(asked)
+    for latent, (number, one) in zip(latents.split(1), asked, strict=True):
+        began = time.process_time()
+        pictures = decode(weights, latent)
+        decode_s = time.process_time() - began
+        frames = np.stack(pictures).astype(np.float32) / 255
+        verdict, scores = score(frames, one.combination)
+        first = judge(frames[: first_frames(weights)])
+        yield (
+            Record(
+                arm=row.name,
+                number=number,
+                seen={word: getattr(verdict, word) for word in WORDS},
+                area=verdict.area / painted_area(one.combination.shape),
+                speed=verdict.speed,
+                scores=scores,
+                first=adherence(first, one.combination),
+                denoise_s=denoise_s,
+                decode_s=decode_s,
+            ),
+            pictures,
+        )
+
+
+def noise_of(seeds: Sequence[int]) -> Noise:
+    """The noise of a batch, each item of which has what it would have by itself under its own seed."""
+    each = [SeededNoise(seed) for seed in seeds]
+
+    def draw(chunk: int, step: int, shape: torch.Size) -> Tensor:
+        return torch.cat([one(chunk, step, torch.Size((1, *shape[1:]))) for one in each])
+
+    return draw
+
+
+def denoise(row: Ablation, weights: Weights, texts: Tensor, noise: Noise) -> Tensor:
+    """Clean latents [B, C, T, H, W] of a row."""
+    if row.weights == TEACHER:
+        return solve(weights, row.plan, texts, noise, row.guidance)
+    model = weights.model
+    sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
+    caches = make_caches(row.plan, **sizes, batch=len(texts), device=weights.device, dtype=weights.dtype)
+    prompts = [Prompt(Text(texts.to(weights.device)))]
+    run = Stream(row.plan, Denoiser(model, dtype=weights.dtype), caches, noise, prompts, channels=model.out_dim)
+    return torch.cat(list(run.chunks()), dim=2)
+
+
+def decode(weights: Weights, latent: Tensor) -> list[np.ndarray]:
+    """Frames [H, W, 3], uint8, of one clip [1, C, T, H, W], decoded a chunk at a time."""
+    chunks = latent.split(weights.preset.chunk_frames, dim=2)
+    return [picture for frames in stream_frames(open_decoder(weights), chunks) for picture in to_uint8(frames)]
+
+
+def first_frames(weights: Weights) -> int:
+    """Pixel frames of the first chunk, or as many as motion can be read from."""
+    return max(LAG + 1, pixel_frames(weights.preset.chunk_frames))

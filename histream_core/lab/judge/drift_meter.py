@@ -1,0 +1,82 @@
+"""How the look of a video changes over time, against its first second: colour, brightness, sharpness.
+
+Frames are [H, W, 3] float in [0, 1]. What changes because the scene does counts too: a meter knows no scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ...video.pixels import BLUE, GREEN, RED
+from .detail import sharpness
+
+LOOKS_A_SECOND = 4
+"""Frames that are looked at; the look of a video does not change faster."""
+
+
+class Look(NamedTuple):
+    """What a frame looks like as a whole."""
+
+    time: float
+    """In seconds from the first frame."""
+    colour: np.ndarray
+    """Mean red, green and blue."""
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class Second:
+    """How one second of a video differs from the first."""
+
+    start: int
+    """In seconds from the first frame."""
+    colour: float
+    """Largest change of mean red, green or blue that brightness does not explain, as a share of full scale."""
+    brightness: float
+    """Change of mean brightness, as a share of full scale; below 0: darker."""
+    sharpness: float
+    """As a share of the first second's; 1: the same."""
+
+
+def meter(frames: Iterable[Tensor], fps: float) -> tuple[Second, ...]:
+    """The drift of every second of a video. Raises ValueError for less than two seconds, and a rate that is none."""
+    if not fps > 0:
+        raise ValueError(f"{fps:g} frames per second is no rate: use 16")
+    by_second = [list(found) for _, found in groupby(_looks(frames, fps), key=lambda look: int(look.time))]
+    if len(by_second) < 2:
+        raise ValueError("a video of less than two seconds has no second to compare with its first: give a longer one")
+    return tuple(_against(by_second[0], later) for later in by_second)
+
+
+def _looks(frames: Iterable[Tensor], fps: float) -> Iterator[Look]:
+    step = max(1, int(fps // LOOKS_A_SECOND))
+    for index, frame in enumerate(frames):
+        if index % step == 0:
+            yield Look(index / fps, np.array(frame.float().mean((0, 1)).tolist()), sharpness(frame))
+
+
+def _against(first: Sequence[Look], now: Sequence[Look]) -> Second:
+    change = np.mean([look.colour for look in now], axis=0) - np.mean([look.colour for look in first], axis=0)
+    brightness = float(change @ (RED, GREEN, BLUE))
+    before, after = (float(np.mean([look.sharpness for look in looks])) for looks in (first, now))
+    return Second(
+        start=int(now[0].time),
+        colour=float(np.abs(change - brightness).max()),
+        brightness=brightness,
+        sharpness=after / before if before else 1.0,
+    )
+
+
+def summary(seconds: Sequence[Second]) -> str:
+    """What the meter shows, in a line."""
+    worst, last = max(seconds, key=lambda second: second.colour), seconds[-1]
+    return (
+        f"in second {last.start}: colour off by {last.colour:.1%}, brightness by {last.brightness:+.1%}, sharpness "
+        f"{last.sharpness:.0%} of the first second's; colour is off most in second {worst.start}, by {worst.colour:.1%}"
+    )

@@ -1,0 +1,59 @@
+"""Prompts for the demo model, drawn afresh: half of them of combinations that training never saw."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ...demo.painter import HELD_OUT, SENTENCES, Combination, training_combinations
+from .scores import WORDS
+
+SEEDS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One clip to make, and what it should show."""
+
+    prompt: str
+    combination: Combination
+    held_out: bool
+    seed: int
+    """Of the noise."""
+
+
+def draw_prompts(count: int, seed: int) -> list[Asked]:
+    """`count` prompts, the second half of them held out; no combination comes again before all others came.
+
+    Raises ValueError for fewer than two, or a seed below 0.
+    """
+    if count < 2:
+        raise ValueError(f"{count} prompts cannot be halved into seen and held-out ones: use at least 2")
+    if seed < 0:
+        raise ValueError(f"seed {seed} is out of range: use 0 or more")
+    rng = random.Random(seed)
+    asked = []
+    for held_out, share in ((False, count - count // 2), (True, count // 2)):
+        picks = _shuffled(pool(held_out=held_out), rng)
+        for combination in (next(picks) for _ in range(share)):
+            sentence, noise = rng.choice(SENTENCES), rng.randrange(SEEDS)
+            asked.append(Asked(combination.caption(sentence), combination, held_out, noise))
+    return asked
+
+
+def pool(*, held_out: bool) -> list[Combination]:
+    """The combinations that prompts are drawn from, in a fixed order."""
+    return sorted(HELD_OUT if held_out else training_combinations())
+
+
+def chance(combinations: Sequence[Combination]) -> dict[str, float]:
+    """What the best answer scores that is the same for every prompt: the share of the commonest word."""
+    counts = {word: Counter(getattr(c, word) for c in combinations) for word in WORDS}
+    return {word: max(count.values()) / len(combinations) for word, count in counts.items()}
+
+
+def _shuffled(combinations: list[Combination], rng: random.Random) -> Iterator[Combination]:
+    while True:
+        yield from rng.sample(combinations, len(combinations))

@@ -1,0 +1,105 @@
+"""Scores of clips in a folder, a line each as soon as a clip is scored: what was killed goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...files.disk import write_whole
+
+SETTINGS, LINES, STRIPS = "settings.json", "clips.jsonl", "strips"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One clip of one arm."""
+
+    arm: str
+    number: int
+    """Of the prompt, from 0."""
+    seen: dict[str, str | None]
+    """What the clip shows of each word of the prompt."""
+    area: float
+    """Of the object, as a share of the painter's."""
+    speed: float
+    """Likewise."""
+    scores: dict[str, float]
+    first: dict[str, float]
+    """The scores of prompt adherence of the first chunk alone."""
+    denoise_s: float
+    """CPU seconds of the network, for the whole clip."""
+    decode_s: float
+    """CPU seconds of the VAE, likewise."""
+
+
+class Records:
+    """The folder of an evaluation."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        """Open a folder, or make it. New settings may join those that it was made with, but none may differ.
+
+        Raises ValueError that names what differs, OSError where the folder cannot be made.
+        """
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        path = folder / SETTINGS
+        now = json.loads(json.dumps(settings))
+        then = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        for key in sorted(then.keys() & now.keys()):
+            if then[key] != now[key]:
+                raise ValueError(
+                    f"{folder} was made with {key} {then[key]}, asked for is {now[key]}: give the same to go on, or "
+                    "another --out"
+                )
+        write_whole(path, json.dumps(then | now, indent=1).encode())
+        self._lines = folder / LINES
+        self._trim()
+
+    def lines(self) -> list[dict]:
+        """All that was kept, in the order in which it came."""
+        text = self._lines.read_text("utf-8") if self._lines.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def append(self, values: Mapping[str, object]) -> None:
+        """Keep plain values, as a line."""
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def read(self) -> dict[str, dict[int, Record]]:
+        """All clips, by arm and number."""
+        found: dict[str, dict[int, Record]] = {}
+        for record in (Record(**line) for line in self.lines()):
+            found.setdefault(record.arm, {})[record.number] = record
+        return found
+
+    def add(self, record: Record, strip: Sequence[np.ndarray] | None = None) -> None:
+        """Keep a clip; `strip`, some of its frames [H, W, 3], uint8, is for the contact sheet."""
+        if strip is not None:
+            self.keep_frames(record.arm, record.number, strip)
+        self.append(asdict(record))
+
+    def keep_frames(self, arm: str, number: int, frames: Sequence[np.ndarray], part: int = 0) -> None:
+        """Keep frames [H, W, 3], uint8, of a part of a clip."""
+        path = self._frames(arm, number, part)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.stack(frames), allow_pickle=False)
+
+    def frames(self, arm: str, number: int, part: int = 0) -> np.ndarray | None:
+        """Frames [F, H, W, 3], uint8, of a part of a clip, where they were kept."""
+        path = self._frames(arm, number, part)
+        return np.load(path, allow_pickle=False) if path.exists() else None
+
+    def _frames(self, arm: str, number: int, part: int) -> Path:
+        return self.folder / STRIPS / f"{arm}-{number:05d}-{part:05d}.npy"
+
+    def _trim(self) -> None:
+        """Drop a line that a kill left half written."""
+        if not self._lines.exists():
+            return
+        text = self._lines.read_bytes()
+        if not text.endswith(b"\n"):
+            write_whole(self._lines, text[: text.rfind(b"\n") + 1])

@@ -1,0 +1,92 @@
+"""The teacher: all frames of a clip see each other, many steps of an ODE solver, classifier-free guidance.
+
+To the engine it is one chunk as long as the clip, so its forward and its caches are those of the other arms.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ...network.forward import Denoiser, Text
+from ...plan.chunks import Plan, Window, make_plan
+from ...plan.presets import Preset
+from ...plan.schedule import NUM_TIMESTEPS, Scale, Step, make_steps
+from ...runs.render import Weights
+from ...stream.noise import Noise
+from ...stream.stream import make_caches, resize
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the teacher is sampled."""
+
+    steps: int = 32
+    low_steps: int = 0
+    """How many of them are at half resolution; 0 is the teacher of the papers."""
+    guidance: float = 2.0
+    """Of classifier-free guidance; 1: none."""
+    shift: float = 2.0
+    """Time shift of the noise levels."""
+
+    def __post_init__(self):
+        if self.steps < 1 or not 0 <= self.low_steps < self.steps:
+            raise ValueError(
+                f"{self.low_steps} of {self.steps} steps at half resolution cannot be: use 0 of 32, or fewer than all"
+            )
+
+    def plan(self, preset: Preset, *, size: tuple[int, int], num_frames: int) -> Plan:
+        """One chunk of `num_frames` latent frames. Raises ValueError for sizes and lengths that cannot be."""
+        timesteps = [NUM_TIMESTEPS * (1 - index / self.steps) for index in range(self.steps)]
+        steps = make_steps(timesteps, self.low_steps, shift_low=self.shift, shift_high=self.shift)
+        return make_plan(
+            preset,
+            "full",
+            width=size[0],
+            height=size[1],
+            num_frames=num_frames,
+            schedule=(steps,),
+            window=Window(chunk_frames=num_frames, anchor_frames=0, local_frames=0),
+        )
+
+
+@torch.inference_mode()
+def solve(weights: Weights, plan: Plan, texts: Tensor, noise: Noise, guidance: float) -> Tensor:
+    """The clean latents [B, C, T, H, W] of clips whose text embeddings are `texts` [B, tokens, channels].
+
+    `plan` as `Solver.plan` makes it. From one noise level to the next in Euler steps; where the resolution changes, the
+    clean estimate is resized and noise is added anew. Without a prompt the embedding is all zeros.
+    """
+    (chunk,) = plan.chunks
+    model, batch = weights.model, len(texts)
+    both = texts if guidance == 1 else torch.cat([texts, torch.zeros_like(texts)])
+    sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
+    caches = make_caches(plan, **sizes, batch=len(both), device=weights.device, dtype=weights.dtype)
+    for cache in caches.values():
+        cache.begin(chunk.frames, ())
+    denoise, text = Denoiser(model, dtype=weights.dtype), Text(both.to(weights.device))
+
+    def estimate(latent: Tensor, step: Step) -> Tensor:
+        if guidance == 1:
+            return denoise(latent, step, caches[step.scale], text)
+        asked, free = denoise(torch.cat([latent, latent]), step, caches[step.scale], text).chunk(2)
+        return free + guidance * (asked - free)
+
+    def draw(index: int, scale: Scale) -> Tensor:
+        shape = torch.Size((batch, model.out_dim, len(chunk.frames), *plan.grids[scale]))
+        return noise(0, index, shape).to(weights.device)
+
+    latent = draw(0, chunk.steps[0].scale)
+    for index, (step, following) in enumerate(pairwise(chunk.steps), start=1):
+        clean = estimate(latent, step)
+        if following.scale is step.scale:
+            latent = clean + following.sigma / step.sigma * (latent - clean)
+        else:
+            clean = resize(clean, plan.grids[following.scale], plan.resize)
+            latent = (1 - following.sigma) * clean + following.sigma * draw(index, following.scale)
+    return estimate(latent, chunk.steps[-1])

@@ -1,0 +1,171 @@
+"""Passes at LOW as CUDA graphs: recorded once, then replayed with one launch instead of some two thousand.
+
+A layer at LOW takes the device about as long as it takes the CPU to ask for its kernels; at HIGH the device is the
+slower one, and nothing is to be gained. B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..cache.window import KVCache, Pages
+from ..forward import Forward, Keys, Text, forward_chunk
+from .layers import first_words
+
+Work = Callable[[], Tensor | None]
+
+Recorder = Callable[[Work], Work]
+"""Returns what does `work` again, on the same tensors and into the same result; it may do it once for that."""
+
+
+class CudaRecorder:
+    """Records on a CUDA device. The recordings of one recorder share their memory: copy a result before the next."""
+
+    def __init__(self):
+        self._pool = None
+
+    def __call__(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
+        # Threads that encode or copy are no part of it, and may go on meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = work()
+        self._pool = graph.pool()
+
+        def replay() -> Tensor | None:
+            graph.replay()
+            return result
+
+        return replay
+
+
+@dataclass(frozen=True)
+class _Recording:
+    replay: Work
+    inputs: tuple[Tensor, ...]
+    """What each replay reads, to be filled before."""
+
+
+class _FixedCache:
+    """A cache as a recording needs it: which pages are written, and at what time they stand, in tensors that stay."""
+
+    def __init__(self, cache: KVCache, written: Tensor, table: Tensor):
+        self._cache, self._written, self._table = cache, written, table
+
+    def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        return self._cache.pages(layer, keep=keep)._replace(written=self._written, table=self._table)
+
+
+class _FixedText:
+    """The keys of whichever prompt is in force, in tensors that stay."""
+
+    def __init__(self, text: Text, model: nn.Module, like: Tensor):
+        self._keys = [tuple(x.clone() for x in text.keys(model, layer, like)) for layer in range(len(model.blocks))]
+        self._held = text
+
+    def hold(self, text: Text, model: nn.Module, like: Tensor) -> None:
+        """Take the keys of another prompt of the same length."""
+        if text is not self._held:
+            for layer, mine in enumerate(self._keys):
+                for x, y in zip(mine, text.keys(model, layer, like), strict=True):
+                    x.copy_(y)
+            self._held = text
+
+    def keys(self, model: nn.Module, layer: int, like: Tensor) -> Keys:
+        return self._keys[layer]
+
+
+class GraphedForward:
+    """Stands in for `forward_chunk` at one resolution; made by a run and gone with it.
+
+    The first pass of a kind runs as it is written, the second is recorded, later ones are replayed. Never recorded is
+    what comes seldom or does not stay in its place: first chunks, windows that still grow, caches that keep their past
+    elsewhere, weights that do not lie on the device. Weights that have moved are noticed, and recorded anew. Where
+    recording fails nothing is recorded any more, and `on_failure` is told why.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        on_failure: Callable[[str], None],
+        *,
+        forward: Forward = forward_chunk,
+    ):
+        self.recorder, self.forward, self.on_failure = recorder, forward, on_failure
+        self.recorded = 0
+        """Recordings so far: two in a run whose weights and caches stay where they are."""
+        self.failure: str | None = None
+        """Why nothing is recorded any more."""
+        self._place: tuple | None = None
+        self._seen: set[tuple] = set()
+        self._recordings: dict[tuple, _Recording] = {}
+        self._texts: dict[torch.Size, _FixedText] = {}
+
+    def __call__(
+        self, model: nn.Module, latent: Tensor, timestep: Tensor, text: Text, cache: KVCache, **settings
+    ) -> Tensor | None:
+        """As `forward_chunk`. Of `settings` only `attention_scale` and `cache_pass` may change within a run."""
+        kind = None if self.failure is not None else self._kind(model, latent, text, cache, settings)
+        if kind is None or kind not in self._seen:
+            self._seen.add(kind)
+            return self.forward(model, latent, timestep, text, cache, **settings)
+        fixed = self._fixed_text(text, model, latent)
+        pages = cache.pages(0)
+        inputs = latent, timestep, pages.written, pages.table
+        if kind not in self._recordings:
+            try:
+                self._recordings[kind] = self._record(model, fixed, cache, inputs, settings)
+            except RuntimeError as error:  # what CUDA says of work that cannot be recorded
+                self.failure, self._recordings = first_words(error), {}
+                self.on_failure(f"passes at LOW cannot be recorded as CUDA graphs, they run as usual: {self.failure}")
+                return self.forward(model, latent, timestep, text, cache, **settings)
+        found = self._recordings[kind]
+        for mine, given in zip(found.inputs, inputs, strict=True):
+            mine.copy_(given)
+        result = found.replay()
+        return None if result is None else result.clone()  # the next replay writes into the same tensor
+
+    def _kind(self, model: nn.Module, latent: Tensor, text: Text, cache: KVCache, settings: dict) -> tuple | None:
+        """What a recording is made for; None for what is not recorded."""
+        weights = _addresses(model, latent.device)
+        if type(cache) is not KVCache or weights is None:
+            return None
+        pages = cache.pages(0)
+        if pages.visible != slice(pages.k.shape[1]) or pages.anchors:
+            return None
+        place = weights, pages.k.data_ptr(), pages.v.data_ptr()
+        if place != self._place:
+            self._place, self._recordings, self._texts = place, {}, {}
+        changing = settings.get("attention_scale", 1.0), settings.get("cache_pass", False)
+        return latent.shape, latent.dtype, text.context.shape, *changing
+
+    def _fixed_text(self, text: Text, model: nn.Module, like: Tensor) -> _FixedText:
+        shape = text.context.shape
+        if shape not in self._texts:
+            self._texts[shape] = _FixedText(text, model, like)
+        self._texts[shape].hold(text, model, like)
+        return self._texts[shape]
+
+    def _record(self, model: nn.Module, text: _FixedText, cache: KVCache, inputs, settings: dict) -> _Recording:
+        fixed = tuple(x.clone() for x in inputs)
+        latent, timestep, written, table = fixed
+
+        def work() -> Tensor | None:
+            return self.forward(model, latent, timestep, text, _FixedCache(cache, written, table), **settings)
+
+        replay = self.recorder(work)
+        self.recorded += 1
+        return _Recording(replay, fixed)
+
+
+def _addresses(model: nn.Module, device: torch.device) -> tuple[int, ...] | None:
+    """Where the weights lie; None where a recording could not find them there again."""
+    found = []
+    for x in (*model.parameters(), *model.buffers()):
+        if x.device != device or type(x.data) is not Tensor:
+            return None
+        found.append(x.data_ptr())
+    return tuple(found)

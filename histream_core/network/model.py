@@ -1,0 +1,128 @@
+"""The parameters of a Wan2.1 video transformer, at any size, under their usual names.
+
+There is no forward here: `wan.forward_chunk` is the one forward, over this module or over the one that a
+host has loaded. Facts of the layout: Wan2.1's published checkpoints.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+HEAD_DIM = 128
+"""Channels of one attention head in every published Wan2.1 model."""
+
+MAX_TOKENS = 512
+"""Tokens of a prompt that Wan was trained on: shorter ones are padded with zeros, which the model attends to."""
+
+
+@dataclass(frozen=True, slots=True)
+class WanConfig:
+    """Sizes of a Wan transformer; the defaults are what all Wan2.1 text-to-video models share."""
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    in_dim: int = 16
+    out_dim: int = 16
+    text_dim: int = 4096
+    freq_dim: int = 256
+    eps: float = 1e-6
+
+    def __post_init__(self):
+        if self.num_heads < 1 or self.dim % self.num_heads or self.head_dim % 2:
+            raise ValueError(f"{self.dim} channels do not split into {self.num_heads} heads of even size")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None):
+        """Read the sizes off the tensors.
+
+        The number of heads is in no tensor: heads have 128 channels unless the safetensors metadata
+        `config`, a JSON object {"transformer": {...}} as ComfyUI reads it, says otherwise.
+        """
+        dim = state_dict["head.modulation"].shape[-1]
+        layers = {int(key.split(".")[1]) for key in state_dict if key.startswith("blocks.")}
+        told = json.loads((metadata or {}).get("config", "{}")).get("transformer", {})
+        return cls(
+            dim=dim,
+            ffn_dim=state_dict["blocks.0.ffn.0.weight"].shape[0],
+            num_heads=told.get("num_heads", max(1, dim // HEAD_DIM)),
+            num_layers=max(layers) + 1,
+            in_dim=state_dict["patch_embedding.weight"].shape[1],
+            out_dim=state_dict["head.head.weight"].shape[0] // 4,
+            text_dim=state_dict["text_embedding.0.weight"].shape[1],
+            freq_dim=state_dict["time_embedding.0.weight"].shape[1],
+            eps=told.get("eps", 1e-6),
+        )
+
+
+WAN_1_3B = WanConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30)
+WAN_14B = WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
+
+
+def _modulation(count: int, dim: int) -> nn.Parameter:
+    x = torch.empty(1, count, dim)
+    # Normal numbers on the meta device would make torch import its compiler: 2 s in every process that loads weights.
+    return nn.Parameter(x if x.is_meta else nn.init.normal_(x, std=dim**-0.5))
+
+
+class Attention(nn.Module):
+    """Query, key, value and output projections; queries and keys are normalised over all heads at once."""
+
+    def __init__(self, dim: int, num_heads: int, eps: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=eps), nn.RMSNorm(dim, eps=eps)
+
+
+class Block(nn.Module):
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        dim, heads, eps = config.dim, config.num_heads, config.eps
+        self.norm1 = nn.LayerNorm(dim, eps, elementwise_affine=False)
+        self.self_attn = Attention(dim, heads, eps)
+        self.norm3 = nn.LayerNorm(dim, eps)
+        self.cross_attn = Attention(dim, heads, eps)
+        self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
+        )
+        self.modulation = _modulation(6, dim)
+
+
+class Head(nn.Module):
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dim, config.eps, elementwise_affine=False)
+        self.head = nn.Linear(config.dim, 4 * config.out_dim)
+        self.modulation = _modulation(2, config.dim)
+
+
+class WanModel(nn.Module):
+    """A Wan2.1 transformer as modules and parameters, with the state-dict keys of the published files."""
+
+    patch_size = (1, 2, 2)
+
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        self.config = config
+        self.dim, self.num_heads, self.num_layers = config.dim, config.num_heads, config.num_layers
+        self.freq_dim, self.text_dim = config.freq_dim, config.text_dim
+        self.in_dim, self.out_dim = config.in_dim, config.out_dim
+        dim = config.dim
+        self.patch_embedding = nn.Conv3d(config.in_dim, dim, self.patch_size, self.patch_size)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = Head(config)

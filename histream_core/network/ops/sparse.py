@@ -1,0 +1,26 @@
+"""Attention over part of the keys: each block of queries sees the blocks of keys that answer best to it, on average.
+
+B batch, L tokens, N heads, D head dim.
+"""
+
+import torch
+from torch import Tensor
+
+from ...plan.blocks import Blocks
+from .attention import Attention
+
+
+def sparse_attention(attention: Attention, blocks: Blocks, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`attention` of queries [B, L, N, D] over those keys and values [B, K, N, D] alone whose blocks are chosen.
+
+    A block of keys is chosen for a block of queries, in each head by itself, by the product of their means.
+    """
+    keys, values = (x.unflatten(1, (-1, blocks.keys)).permute(0, 3, 1, 2, 4) for x in (k, v))  # [B, N, K', tokens, D]
+    means = q.unflatten(1, (-1, blocks.queries)).mean(2), k.unflatten(1, (-1, blocks.keys)).mean(2)
+    scores = torch.einsum("bqnd,bknd->bqnk", *means)
+    chosen = scores.topk(blocks.num_kept(k.shape[1]), dim=-1).indices  # [B, L', N, kept]
+    parts = []
+    for queries, best in zip(q.split(blocks.queries, dim=1), chosen.unbind(1), strict=True):
+        seen = (torch.take_along_dim(x, best[..., None, None], dim=2).flatten(2, 3) for x in (keys, values))
+        parts.append(attention(queries, *(x.transpose(1, 2) for x in seen)))
+    return torch.cat(parts, dim=1)

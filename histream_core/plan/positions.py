@@ -1,0 +1,36 @@
+"""Temporal positions: the time at which a frame stands when a chunk looks at it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalPolicy:
+    """At what time a frame stands when a chunk looks at it.
+
+    `absolute`: its index in the video. `clamped`: the same, but the anchor is never further behind the chunk
+    than `span`, the distance seen in training; equal to `absolute` while the chunk starts within the span.
+    `reset`: from frame `span` on the chunk's time jumps back to `restart` and counts up to `span` again; cached
+    keys keep the time they were written at (StreamDiffusionV2's T_reset, arXiv 2511.07399).
+    """
+
+    kind: str = "clamped"
+    span: int = 18
+    restart: int = 5
+
+    def __post_init__(self):
+        if self.kind not in ("clamped", "absolute", "reset"):
+            raise ValueError(f'temporal policy "{self.kind}" does not exist: use clamped, absolute or reset')
+        if self.span < 1:
+            raise ValueError(f"the trained span is {self.span} latent frames: use 18, or at least 1")
+        if self.kind == "reset" and not 0 <= self.restart < self.span:
+            raise ValueError(f"restart {self.restart} must lie below the span of {self.span} latent frames")
+
+    def chunk_time(self, start: int) -> int:
+        """Time of the first frame of the chunk that starts at frame `start`."""
+        if self.kind == "reset" and start >= self.span:
+            return self.restart + (start - self.span) % (self.span - self.restart)
+        return start
+
+    def anchor_time(self, start: int, anchor: int = 0) -> int:
+        """Time of the anchor's first frame, frame `anchor`, as the chunk that starts at frame `start` sees it."""
+        return max(anchor, start - self.span) if self.kind == "clamped" else self.chunk_time(anchor)

@@ -1,0 +1,152 @@
+"""What is known about each family of weights: one table, every value of it overridable.
+
+Sources: the published configurations of the families, and arXiv 2512.21338 for HiStream. Fields marked [ours] in
+docs/architecture.md are choices that no publication states.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .positions import TemporalPolicy
+from .schedule import Schedule, make_steps
+
+TOKENS_832X480 = 1560
+TOKENS_960X544 = 2040
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How a family of weights wants to be sampled."""
+
+    name: str
+    label: str
+    timesteps: tuple[float, ...] = (1000, 750, 500, 250)
+    later_timesteps: tuple[float, ...] | None = None
+    """Of every chunk but the first; None: the same as the first."""
+    fast_timesteps: tuple[float, ...] = (1000, 500)
+    """Of every chunk but the first in HiStream+ mode, and of all chunks in naive mode."""
+    shift_low: float = 5.0
+    shift_high: float = 5.0
+    chunk_frames: int = 3
+    anchor_frames: int = 1
+    local_frames: int | None = 2
+    """Frames just before the chunk that it sees besides the anchor; None: the whole history."""
+    trained_tokens: int = TOKENS_832X480
+    """Tokens of one frame at the resolution that the weights were trained at."""
+    ntk_low: float | None = None
+    ntk_high: float | None = None
+    """NTK factor of the spatial rotary axes; None: sqrt(tokens of a frame / trained_tokens), at least 1."""
+    scale_first_chunk: bool = False
+    """Heighten HIGH self-attention in chunk 0 by sqrt(ln tokens / ln trained tokens) of a chunk."""
+    normalised: bool = True
+    """The network's latents are normalised with the VAE's mean and standard deviation."""
+    span: int = 18
+    note: str = ""
+
+    def temporal(self) -> TemporalPolicy:
+        return TemporalPolicy("clamped", span=self.span)
+
+    def ntk(self, tokens_per_frame: int, given: float | None) -> float:
+        """The NTK factor for a grid: the `given` one, or derived from how many more tokens it has than in training."""
+        return given if given is not None else max(1.0, math.sqrt(tokens_per_frame / self.trained_tokens))
+
+    def first_chunk_attention_scale(self, tokens_per_frame: int) -> float:
+        """Factor on the softmax scale in chunk 0 at HIGH; 1.077 at 1920x1088 for weights trained at 960x544. [ours]"""
+        if not self.scale_first_chunk or tokens_per_frame <= self.trained_tokens:
+            return 1.0
+        frames = self.chunk_frames
+        return math.sqrt(math.log(frames * tokens_per_frame) / math.log(frames * self.trained_tokens))
+
+    def schedule(self, mode: str) -> Schedule:
+        """The steps of the first and the later chunks in a mode of MODES."""
+        first, later, fast = self.timesteps, self.later_timesteps or self.timesteps, self.fast_timesteps
+        tables = {
+            "histream-plus": (first, fast),
+            "naive": (fast,),
+        }.get(mode, (first, later))
+        shift_high = self.shift_low if mode == "sd" else self.shift_high
+        split = (lambda timesteps: 0) if mode == "full" else (lambda timesteps: len(timesteps) // 2)
+        return tuple(make_steps(t, split(t), shift_low=self.shift_low, shift_high=shift_high) for t in tables)
+
+
+MODES = {
+    "histream": "half of the steps at half resolution, half at full; the same steps in every chunk",
+    "histream-plus": "as histream, but only the first chunk takes all steps, later ones half of them",
+    "full": "every step at full resolution (no Dual-Resolution Caching)",
+    "history": "every chunk sees the whole video so far (no Anchor-Guided Sliding Window); memory grows",
+    "naive": "half of the steps in the first chunk too",
+    "sd": "as histream without the settings for high definition (time shift, NTK, first-chunk attention)",
+}
+"""The modes and what they do; all but the first two are ablations."""
+
+_HISTREAM = {
+    "shift_high": 7.0,
+    "ntk_low": 2.0,
+    "ntk_high": 5.0,
+    "scale_first_chunk": True,
+    "trained_tokens": TOKENS_960X544,
+}
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("histream", "HiStream 1.3B", **_HISTREAM, note="weights not published as of this version"),
+        Preset("self-forcing", "Self-Forcing 1.3B"),
+        Preset("causal-forcing", "Causal-Forcing 1.3B, chunkwise"),
+        Preset("causal-forcing-framewise", "Causal-Forcing 1.3B, framewise", chunk_frames=1, local_frames=5),
+        Preset(
+            "causal-forcing-2step",
+            "Causal-Forcing++ 1.3B, framewise, 2 steps",
+            later_timesteps=(1000, 500),
+            chunk_frames=1,
+            local_frames=5,
+        ),
+        Preset(
+            "causal-forcing-1step",
+            "Causal-Forcing++ 1.3B, framewise, 1 step",
+            later_timesteps=(1000,),
+            fast_timesteps=(1000,),
+            chunk_frames=1,
+            local_frames=5,
+        ),
+        Preset(
+            "causvid",
+            "CausVid 1.3B",
+            timesteps=(1000, 757, 522),
+            fast_timesteps=(1000, 522),
+            shift_low=1.0,
+            shift_high=1.0,
+            anchor_frames=0,
+            local_frames=None,
+            note="licence: CC BY-NC 4.0, non-commercial",
+        ),
+        Preset(
+            "longlive",
+            "LongLive 1.3B",
+            anchor_frames=3,
+            local_frames=6,
+            note="licence: CC BY-NC-SA 4.0, non-commercial; base weights need their LoRA",
+        ),
+        Preset(
+            "wan",
+            "plain Wan2.1 1.3B / 14B",
+            note="not distilled for few steps: expect blur, or add a few-step LoRA",
+        ),
+        Preset(
+            "demo",
+            "bundled demo model",
+            shift_low=2.0,
+            shift_high=1.0,
+            trained_tokens=256,
+            ntk_low=1.0,
+            ntk_high=1.0,
+        ),
+    )
+}
+
+
+def find_preset(name: str) -> Preset:
+    """Look a preset up by name; raises ValueError that lists the names."""
+    if name not in PRESETS:
+        raise ValueError(f'preset "{name}" does not exist: use one of {", ".join(PRESETS)}')
+    return PRESETS[name]

@@ -1,0 +1,67 @@
+"""What a run depends on, as short hashes that can be compared a day later."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ... import __version__
+
+SAMPLE = 4096
+"""Values of each tensor that are hashed; a smaller tensor is hashed whole."""
+
+PIECE = 2**20
+"""Bytes of a file that are read at once."""
+
+
+def hash_tensor(tensor: Tensor) -> str:
+    """The SHA-256 of all bytes of a tensor."""
+    return hashlib.sha256(_bytes(tensor)).hexdigest()
+
+
+def hash_bytes(data: bytes) -> str:
+    """The SHA-256 of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """The same of a file that may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> str:
+    """A hash of names, types, shapes and at most 4096 evenly spaced values of each tensor.
+
+    Hashing all of 28 GB would take a minute. Another training step, adapter, precision or file changes every tensor
+    that it touches almost everywhere, so that a sample sees it; a change made on purpose to values between the
+    samples does not show.
+    """
+    named = weights.state_dict().items() if isinstance(weights, nn.Module) else weights
+    total = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda item: item[0]):
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        flat = tensor.detach().reshape(-1)
+        total.update(_bytes(flat[:: max(1, -(-flat.numel() // SAMPLE))]))
+    return total.hexdigest()
+
+
+def environment(device: torch.device | str = "cpu", in_use: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What else decides the last bits of a number: versions, the device, the threads that share a sum, kernels.
+
+    `in_use` are the kernels, as `Kernels.in_use` tells them.
+    """
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
+    return {"histream": __version__, "torch": torch.__version__, "device": name} | threads | dict(in_use or {})
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,0 +1,393 @@
+"""The folder of a run: its manifest, the clean latent of each finished chunk, snapshots, and a lock.
+
+    manifest.json               what the run is
+    chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks; where the plan keeps keys of
+                                last steps, also the noisy one that the last step began with
+    snapshots/00012.safetensors the state of caches and VAE before a chunk, where asked for
+    texts/0123abcd.safetensors  a prompt's embedding each, where given, so that going on needs no text encoder
+    sound.mka                   the sound that goes into the video, where there is one
+    lock                        held while a process works here
+
+Every file is there whole or not at all, carries its checksum, and is never changed. Nothing outside the folder is
+read or written, and what is not as it should be is named and refused; nothing of it is deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ...files.disk import disk_errors, sync_folder, write_whole
+from ...plan.schedule import Scale
+from ...weights.containers import CheckpointError, write_safetensors
+from .fingerprint import hash_file, hash_tensor
+from .lock import Lock
+from .manifest import FORMAT, Manifest, from_json, recipes, to_json
+
+_NUMBERED = re.compile(r"[0-9]{5}\.safetensors")
+
+_TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
+
+MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
+SOUND = "sound.mka"
+
+
+class DamagedRunError(ValueError):
+    """The folder is not what a run left there; the message names the file and what is wrong."""
+
+
+class Journal:
+    """A run's folder, opened and checked; locked until `close`. Use it in a `with` block.
+
+    `finished` is the number of chunks that are there, counted from the first. With `first_chunks` no more than so many
+    are looked at, to read from a run that is damaged behind them.
+    """
+
+    def __init__(self, folder: str | Path, *, first_chunks: int | None = None) -> None:
+        self.folder, self._first_chunks = Path(folder), first_chunks
+        self._lock = lock(self.folder)
+        try:
+            self.manifest = read_manifest(self.folder)
+            self._recipes = recipes(self.manifest)
+            self.finished = self._count()
+            self._shape: list[int] | None = None
+            for index in range(self.finished):
+                self.read(index)
+            self._check_base()
+            self._check_sound()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def write(self, index: int, latent: Tensor, noisy: Tensor | None = None) -> None:
+        """Put the next chunk's latent [B, C, T, H, W] on the disk, for good; `noisy` is what its last step began with.
+
+        Raises ValueError for one that is not float32 or not finite, and OSError for a full disk: the run is then as
+        it was, and can be resumed.
+        """
+        if index != self.finished or self._first_chunks is not None:
+            raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
+        given = {"latent": latent, "noisy": noisy}
+        tensors = {name: given[name].detach().cpu().contiguous() for name in self._names(index)}
+        for tensor in tensors.values():
+            self._check_latent(index, tensor, f"chunk {index}")
+        previous = self._recipes[index - 1] if index else ""
+        metadata = {
+            "format": str(FORMAT),
+            "chunk": str(index),
+            "previous": previous,
+            "recipe": self._recipes[index],
+            **{_checksum(name): hash_tensor(tensor) for name, tensor in tensors.items()},
+        }
+        write_whole(chunk_path(self.folder, index), _pack(tensors, metadata))
+        self.finished += 1
+
+    def read(self, index: int) -> Tensor:
+        """The latent of a finished chunk, [B, C, T, H, W] float32. DamagedRunError names what is wrong."""
+        return self._read(index)["latent"]
+
+    def read_noisy(self, index: int) -> Tensor:
+        """What the last step of a finished chunk began with, where the plan keeps its keys. Raises as `read` does."""
+        return self._read(index)["noisy"]
+
+    def _names(self, index: int) -> tuple[str, ...]:
+        """The tensors that are kept of a chunk."""
+        plan = self.manifest.plan
+        return ("latent", "noisy") if plan.keeps_steps and plan.chunks[index].steps else ("latent",)
+
+    def _read(self, index: int) -> dict[str, Tensor]:
+        path = chunk_path(self.folder, index)
+        tensors, metadata = _load(path)
+        if tensors.keys() != {*self._names(index)}:
+            held, wanted = ", ".join(tensors) or "nothing", " and ".join(self._names(index))
+            raise DamagedRunError(f"{path} holds {held}: it must hold one {wanted}")
+        previous = self._recipes[index - 1] if index else ""
+        wanted = {"format": str(FORMAT), "chunk": str(index), "recipe": self._recipes[index], "previous": previous}
+        for name, value in wanted.items():
+            if value and metadata.get(name) != value:
+                raise DamagedRunError(
+                    f"{path} was made by another run or is in the wrong place: its {name} is "
+                    f"{metadata.get(name, 'missing')[:16]}, {value[:16]} is right"
+                )
+        for name, tensor in tensors.items():
+            try:
+                self._check_latent(index, tensor, str(path))
+            except ValueError as error:
+                raise DamagedRunError(str(error)) from error
+            if metadata.get(_checksum(name)) != hash_tensor(tensor):
+                raise DamagedRunError(f"{path} was changed after it was written: its checksum does not fit")
+        self._recipes[index] = metadata.get("recipe", "")  # of a shared chunk: what the next one has to follow
+        return tensors
+
+    def recipe(self, index: int) -> str:
+        """The hash of all that a finished chunk's latent depends on."""
+        return self._recipes[index]
+
+    def texts(self) -> list[Tensor]:
+        """The embedding of each section's prompt.
+
+        DamagedRunError names what is wrong with a file; ValueError says that none are kept.
+        """
+        if not text_paths(self.folder):
+            raise ValueError(f"the run in {self.folder} keeps no embeddings of its prompts: give them again")
+        return [self._text(section.text) for section in self.manifest.sections]
+
+    def _text(self, name: str) -> Tensor:
+        path = text_path(self.folder, name)
+        tensors, _ = _load(path)
+        if tensors.keys() != {"text"} or hash_tensor(tensors["text"]) != name:
+            raise DamagedRunError(f"{path} does not hold the prompt's embedding that the run was made with")
+        return tensors["text"]
+
+    def frames(self, wanted: range) -> Tensor:
+        """Latent frames [B, C, T, H, W] of finished chunks."""
+        parts = []
+        for chunk in self.manifest.plan.chunks:
+            start, stop = max(wanted.start, chunk.frames.start), min(wanted.stop, chunk.frames.stop)
+            if start < stop:
+                parts.append(self.read(chunk.index)[:, :, start - chunk.frames.start : stop - chunk.frames.start])
+        return torch.cat(parts, dim=2)
+
+    def rewrite(self, manifest: Manifest) -> None:
+        """Become a longer run. The chunks that are finished must belong to it too."""
+        done, new = self.finished, recipes(manifest)
+        if new[:done] != recipes(self.manifest)[:done]:
+            raise ValueError("the finished chunks were made in another way: branch instead")
+        write_manifest(self.folder, manifest)
+        self.manifest, self._recipes = manifest, [*self._recipes[:done], *new[done:]]
+
+    def write_snapshot(self, position: int, decoded: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the state before chunk `position`, with `decoded` chunks through the VAE; drop older ones.
+
+        Raises OSError where there is no room.
+        """
+        path = _snapshot_path(self.folder, position)
+        metadata = {
+            "format": str(FORMAT),
+            "position": str(position),
+            "decoded": str(decoded),
+            "recipe": self._recipes[position - 1] if position else "",
+            "sha256": _hash_all(tensors),
+        }
+        layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        with disk_errors(path):
+            _own_folder(path.parent)
+            try:
+                write_safetensors(path, layout, tensors.__getitem__, metadata)
+            except CheckpointError as error:
+                raise OSError(f"{error}, or turn snapshots off") from error
+            sync_folder(path.parent)
+        for older in snapshot_paths(self.folder):
+            if older != path:
+                older.unlink()
+
+    def newest_snapshot(self) -> tuple[int, int, dict[str, Tensor]] | None:
+        """Position, decoded chunks and tensors of the newest snapshot that is whole and belongs to this run."""
+        for path in reversed(snapshot_paths(self.folder)):
+            try:
+                tensors, metadata = _load(path)
+            except DamagedRunError:
+                continue
+            position, decoded = (metadata.get(name, "") for name in ("position", "decoded"))
+            if not (position.isdecimal() and decoded.isdecimal() and int(position) <= self.finished):
+                continue
+            recipe = self._recipes[int(position) - 1] if int(position) else ""
+            if (metadata.get("recipe"), metadata.get("sha256")) == (recipe, _hash_all(tensors)):
+                return int(position), int(decoded), tensors
+        return None
+
+    def _count(self) -> int:
+        """Finished chunks. A hole means that a file was lost: the chunks behind it are not made anew in silence."""
+        there = sorted(chunk_indices(self.folder))[: self._first_chunks]
+        count = next((i for i, index in enumerate(there) if i != index), len(there))
+        if count < len(there):
+            raise DamagedRunError(
+                f"{chunk_path(self.folder, count)} is missing, but chunk {there[count]} is there: "
+                "put it back, or branch from an earlier chunk"
+            )
+        if count > self.manifest.num_chunks:
+            raise DamagedRunError(f"{self.folder} has {count} chunks, but its run has {self.manifest.num_chunks}")
+        return count
+
+    def _check_base(self) -> None:
+        base = self.manifest.base
+        if base and self.finished < base.chunks and self._first_chunks is None:
+            raise DamagedRunError(
+                f"{chunk_path(self.folder, self.finished)} is missing: the first {base.chunks} chunks of this run come "
+                f"from {base.run}, branch again"
+            )
+
+    def _check_sound(self) -> None:
+        path = sound_path(self.folder, self.manifest)
+        if path is None:
+            return
+        if not path.is_file():
+            raise DamagedRunError(f"{path} is missing: put back the sound that the run was begun with")
+        if hash_file(path) != self.manifest.settings.sound:
+            raise DamagedRunError(
+                f"{path} was changed after it was written, its checksum does not fit: "
+                "put back the sound that the run was begun with"
+            )
+
+    def _check_latent(self, index: int, latent: Tensor, name: str) -> None:
+        frames, grid = self.manifest.plan.chunks[index].frames, self.manifest.plan.grids[Scale.HIGH]
+        if latent.dtype != torch.float32:
+            raise ValueError(f"{name} holds {latent.dtype}: latents are kept in torch.float32")
+        wanted = [*(self._shape or latent.shape[:2]), len(frames), *grid]
+        if list(latent.shape) != wanted:
+            raise ValueError(f"{name} has shape {list(latent.shape)}: this run's is {wanted}")
+        if not torch.isfinite(latent).all():
+            raise ValueError(f"{name} holds NaN or infinity: the run that made it has failed")
+        self._shape = list(latent.shape[:2])
+
+
+def chunk_path(folder: Path, index: int) -> Path:
+    return folder / CHUNKS / f"{index:05d}.safetensors"
+
+
+def chunk_indices(folder: Path) -> list[int]:
+    """The chunks that are there, in any order. Files of other names are nobody's business."""
+    return [int(path.stem) for path in _numbered(folder / CHUNKS)]
+
+
+def _snapshot_path(folder: Path, position: int) -> Path:
+    return folder / SNAPSHOTS / f"{position:05d}.safetensors"
+
+
+def snapshot_paths(folder: Path) -> list[Path]:
+    """The snapshots, oldest first."""
+    return _numbered(folder / SNAPSHOTS)
+
+
+def text_path(folder: Path, name: str) -> Path:
+    return folder / TEXTS / f"{name[:16]}.safetensors"
+
+
+def text_paths(folder: Path) -> list[Path]:
+    """The embeddings of prompts that are there."""
+    texts = inside(folder / TEXTS)
+    return sorted(path for path in texts.glob("*") if _TEXT.fullmatch(path.name))
+
+
+def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
+    """Keep embeddings of prompts, each under its hash."""
+    for text in texts:
+        _own_folder(folder / TEXTS)
+        path = text_path(folder, hash_tensor(text))
+        write_whole(path, _pack({"text": text.detach().cpu().contiguous()}, {}))
+
+
+def sound_path(folder: Path, manifest: Manifest) -> Path | None:
+    """Where the sound of a run lies; None where it has none."""
+    return inside(folder / SOUND) if manifest.settings.sound else None
+
+
+def lock(folder: Path) -> Lock:
+    """Take a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
+    check_run(folder)
+    return Lock(inside(folder / LOCK))
+
+
+def check_run(folder: Path) -> None:
+    """Refuse a folder that holds no run. Raises FileNotFoundError or DamagedRunError."""
+    if not os.path.lexists(folder / MANIFEST):
+        raise FileNotFoundError(f"{folder} holds no run: give a folder that was made with --run-dir")
+    for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS, SOUND):
+        inside(folder / name)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a run. DamagedRunError says what is wrong with it."""
+    path = inside(folder / MANIFEST)
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DamagedRunError(f"{path} {error}") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_whole(folder / MANIFEST, to_json(manifest).encode())
+
+
+def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> None:
+    """Make the folder of a new run; `texts` are its prompts' embeddings, to be kept, and `sound` as `pack_sound` packs.
+
+    Raises FileExistsError where a run is, OSError where it cannot be written.
+    """
+    if os.path.lexists(folder / MANIFEST):
+        raise FileExistsError(f"{folder} holds a run already: resume it, or choose another folder")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (CHUNKS, SNAPSHOTS):
+            _own_folder(folder / name)
+    if chunk_indices(folder):
+        raise DamagedRunError(f"{folder} holds chunks but no {MANIFEST}: choose another folder")
+    write_texts(folder, texts)
+    if sound is not None:
+        write_whole(inside(folder / SOUND), sound)
+    write_manifest(folder, manifest)
+
+
+def inside(path: Path) -> Path:
+    """`path`, unless it leads out of the run's folder. Raises DamagedRunError."""
+    if path.is_symlink():
+        raise DamagedRunError(f"{path} is a link to another place: a run keeps to its own folder")
+    return path
+
+
+def _own_folder(path: Path) -> None:
+    inside(path).mkdir(exist_ok=True)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    if not inside(folder).is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
+
+
+def _checksum(name: str) -> str:
+    """The key of a tensor's checksum in the metadata of a chunk."""
+    return "sha256" if name == "latent" else f"sha256_{name}"
+
+
+def _pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file; the library writes metadata in another order every time, this does not."""
+    data = safetensors.torch.save(dict(tensors))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": dict(metadata)} | json.loads(data[8:start])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[start:]
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    inside(path.parent)
+    inside(path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DamagedRunError(f"{path} is truncated or damaged ({error})") from error
+
+
+def _hash_all(tensors: Mapping[str, Tensor]) -> str:
+    parts = [f"{name} {tensors[name].dtype} {hash_tensor(tensors[name])}" for name in sorted(tensors)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

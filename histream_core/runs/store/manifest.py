@@ -1,0 +1,276 @@
+"""What a run is: everything its latents and its file depend on, as one value that is written to disk.
+
+Each chunk has a recipe: a hash of all that decides its latent, the recipe of the chunk before it included. A chunk
+file that carries another recipe was made by another run, another seed, or stands in the wrong place.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import PurePosixPath
+
+import torch
+from torch import Tensor
+
+from ...plan.chunks import Chunk, Plan
+from ...plan.speed import DEFAULTS, Speed
+from ...stream.noise import SeededNoise
+from ...video.formats import find_format
+from .values import digest, parse, plain
+
+FORMAT = 1
+"""Of the folder; a folder of another one is refused."""
+
+_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
+_RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "sound.mka", "segments", "cuts.edl", "cuts.json")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose, besides prompts and seeds."""
+
+    preset: str
+    mode: str
+    size: tuple[int, int]
+    """Width and height of the picture; the plan may generate a larger one, to be cropped."""
+    fps: float
+    format: str
+    output: str
+    """Name of the video, or of the folder of pictures, inside the run's folder."""
+    dtype: str
+    """What the network computes in, such as "float32"."""
+    depth: int | None = None
+    """Bits for each channel of the file; None: what the format usually has."""
+    section_files: bool = False
+    """Write each section of the video as a file of its own too."""
+    fp8_kv: bool = False
+    """Keep keys and values of past frames in FP8; every other tier of memory gives the same frames."""
+    sound: str | None = None
+    """The SHA-256 of the sound that goes into the video, as it is kept in the run's folder; None: no sound."""
+    speed: Speed = DEFAULTS
+    """What is computed approximately; exact choices are not kept."""
+
+    def __post_init__(self):
+        check_name(self.output)
+        format = find_format(self.format, self.depth)
+        if self.section_files and format.is_sequence:
+            raise ValueError(
+                f"{format.name} is a folder of pictures, and the cut list tells which of them belong to a section: "
+                "leave section files out"
+            )
+        if self.sound and format.is_sequence:
+            raise ValueError(f"{format.name} is a folder of pictures and holds no sound: leave the sound out")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A prompt and where it begins; `text` is the hash of its embedding."""
+
+    first_chunk: int
+    prompt: str
+    text: str
+    recache: bool = False
+    blended: bool = False
+    """Goes on with a blend that began in the section before: another text, and no cut."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A seed and the first chunk whose noise it draws."""
+
+    first_chunk: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """The first `chunks` chunks are shared with another run, made in whatever way; `recipe` is that of the last."""
+
+    run: str
+    chunks: int
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A run. `fingerprint` names what was loaded ("model", "vae", "given", ...) and its hash.
+
+    "vae" and keys that begin with it concern decoding alone, all others the latents too. `source` is what it takes to
+    load all that again and is not compared, nor is `made_with`, the environment.
+    """
+
+    plan: Plan
+    settings: Settings
+    sections: tuple[Section, ...]
+    seeds: tuple[Seed, ...]
+    fingerprint: Mapping[str, str]
+    source: Mapping[str, str | None]
+    made_with: Mapping[str, str]
+    base: Base | None = None
+
+    def __post_init__(self):
+        for name, starts in (("prompt", self.sections), ("seed", self.seeds)):
+            firsts = [start.first_chunk for start in starts]
+            if not firsts or firsts[0] != 0 or firsts != sorted(set(firsts)):
+                raise ValueError(f"each {name} must begin after the one before it, the first at chunk 0, got {firsts}")
+        for seed in self.seeds:
+            SeededNoise(seed.seed)
+        planned, chosen = self.plan.levers, self.settings.speed.levers
+        if planned != chosen:
+            raise ValueError(
+                f"the run is planned with {' and '.join(planned) or 'clean keys'}, not with "
+                f"{' and '.join(chosen) or 'clean keys'}: leave that as it is, or begin a new run"
+            )
+
+    def section(self, chunk: int) -> Section:
+        """The section that a chunk belongs to."""
+        return [section for section in self.sections if section.first_chunk <= chunk][-1]
+
+    def seed(self, chunk: int) -> int:
+        return [seed.seed for seed in self.seeds if seed.first_chunk <= chunk][-1]
+
+    @property
+    def num_chunks(self) -> int:
+        return len(self.plan.chunks)
+
+
+class ChunkSeeds:
+    """Noise whose seed depends on the chunk, as a retried run needs it."""
+
+    def __init__(self, manifest: Manifest):
+        self.manifest = manifest
+
+    def __call__(self, chunk: int, step: int, shape: torch.Size) -> Tensor:
+        return SeededNoise(self.manifest.seed(chunk))(chunk, step, shape)
+
+
+def recipes(manifest: Manifest) -> list[str]:
+    """The recipe of every chunk. Those that are shared with another run have an empty one, but for the last."""
+    plan, base = manifest.plan, manifest.base
+    shared = base.chunks if base else 0
+    common = digest([
+        [plain(getattr(plan, name)) for name in ("grids", "ntk", "window", "temporal", "resize")],
+        manifest.settings.dtype,
+        *(["fp8_kv"] if manifest.settings.fp8_kv else []),
+        *(["anchor_match", plan.anchor_match] if plan.anchor_match else []),
+        *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
+        {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
+    ])  # fmt: skip
+    found = [""] * (shared - 1) + ([base.recipe] if base else [])
+    for chunk in plan.chunks[shared:]:
+        before = plan.chunks[chunk.index - 1].cache_steps if chunk.index else ()
+        section = manifest.section(chunk.index)
+        recached = section.recache and section.first_chunk == chunk.index
+        made_of = [found[-1] if found else "", common, before, chunk.frames, chunk.context, chunk.steps]
+        made_of += [plan.anchor(chunk.frames.start)] if plan.anchor(chunk.frames.start) else []
+        found.append(digest([*made_of, section.text, recached, manifest.seed(chunk.index)]))
+    return found
+
+
+def to_json(manifest: Manifest) -> str:
+    """The text of manifest.json: one object with a version, a checksum, and the run."""
+    run = plain(manifest)
+    return json.dumps({"format": FORMAT, "sha256": digest(run), "run": run}, indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Manifest:
+    """The run that `to_json` wrote. Raises ValueError that names the version, the key or the edit that is wrong."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("is not JSON") from error
+    if not isinstance(data, dict) or "format" not in data:
+        raise ValueError("is not the manifest of a run")
+    if data["format"] != FORMAT:
+        raise ValueError(f"has format {data['format']!r} and this version of HiStream reads {FORMAT}")
+    if data.keys() != {"format", "sha256", "run"}:
+        raise ValueError(f"has the keys {', '.join(data)}: they must be format, sha256, run")
+    manifest = parse(Manifest, data["run"], "run")
+    if digest(data["run"]) != data["sha256"]:
+        raise ValueError("was changed after it was written: its checksum does not fit")
+    for index, chunk in enumerate(manifest.plan.chunks):
+        if chunk.index != index:
+            raise ValueError(f"has chunk {chunk.index} in the place of chunk {index}")
+    return manifest
+
+
+def differences(old: Manifest, new: Manifest) -> list[str]:
+    """What differs between two runs, in words: "the model", "the seed (1, was 0)", ..."""
+    found = [f"the {name}" for name in sorted(old.fingerprint.keys() | new.fingerprint.keys())
+             if old.fingerprint.get(name) != new.fingerprint.get(name)]  # fmt: skip
+    for name in (field.name for field in fields(Settings)):
+        then, now = getattr(old.settings, name), getattr(new.settings, name)
+        if then != now and name == "sound":
+            found.append("the sound")
+        elif then != now and name == "speed":
+            found.extend(_field_differences(then, now))
+        elif then != now:
+            found.append(f"the setting {name} ({_words(now)}, was {_words(then)})")
+    if [section.prompt for section in old.sections] != [section.prompt for section in new.sections]:
+        found.append(f"the prompt ({_prompts(new)}, was {_prompts(old)})")
+    elif old.sections != new.sections:
+        found.append("what the text encoder makes of the prompt, or where a prompt begins")
+    if old.seeds != new.seeds:
+        found.append(f"the seed ({words_of_seeds(new)}, was {words_of_seeds(old)})")
+    return found + _plan_differences(old.plan, new.plan)
+
+
+def _field_differences(then: Speed, now: Speed) -> list[str]:
+    pairs = [(field.name, getattr(then, field.name), getattr(now, field.name)) for field in fields(Speed)]
+    return [f"the setting {name} ({new}, was {old})" for name, old, new in pairs if old != new]
+
+
+def _plan_differences(old: Plan, new: Plan) -> list[str]:
+    words = {"num_frames": "the length", "grids": "the size", "ntk": "the NTK factors", "chunks": "the steps",
+             "anchor_match": "the anchor match"}  # fmt: skip
+    found = [words.get(field.name, f"the {field.name}") for field in fields(Plan)
+             if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
+    return found if found == ["the steps"] else [name for name in found if name != "the steps"]
+
+
+def check_longer(old: Plan, new: Plan) -> None:
+    """Refuse a plan that does not begin as `old` does. Raises ValueError."""
+    if len(new.chunks) < len(old.chunks) or new.num_frames <= old.num_frames:
+        raise ValueError(f"{new.pixel_frames} frames are not more than the {old.pixel_frames} there are: ask for more")
+    kept = len(old.chunks)
+    anchors = tuple(anchor for anchor in new.anchors if anchor < old.cached_frames)
+    head = replace(new, chunks=new.chunks[:kept], num_frames=old.num_frames, anchors=anchors)
+    memory = {name: getattr(head.chunks[-1], name) for name in ("cache_steps", "cached", "kept")}
+    last = replace(old.chunks[-1], **memory)  # was not cached yet
+    found = _plan_differences(replace(old, chunks=(*old.chunks[:-1], last)), head)
+    if found:
+        raise ValueError(f"the longer plan differs from the run's in {', '.join(found)}: only the length may change")
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no plain file name. Raises ValueError."""
+    whole = PurePosixPath(name).name == name and _NAME.fullmatch(name) and name == name.strip(" .")
+    if not whole or name.lower() in _RESERVED:
+        raise ValueError(f"{name!r} cannot be the name of a video in a run's folder: use one like video.mp4")
+
+
+def whole_chunks(plan: Plan) -> Plan:
+    """The plan without the crop at its end: what is kept of a run, so that it can be made longer."""
+    return replace(plan, num_frames=plan.cached_frames)
+
+
+def kept_frames(plan: Plan, chunk: Chunk) -> int:
+    """Latent frames of a chunk that are in the video."""
+    return min(len(chunk.frames), plan.num_frames - chunk.frames.start)
+
+
+def _words(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _prompts(manifest: Manifest) -> str:
+    return " | ".join(f'"{section.prompt}"' for section in manifest.sections)
+
+
+def words_of_seeds(manifest: Manifest) -> str:
+    """The seeds and where they begin: "3, 99 from chunk 2"."""
+    seeds: Sequence[Seed] = manifest.seeds
+    return ", ".join(
+        f"{seed.seed} from chunk {seed.first_chunk}" if seed.first_chunk else str(seed.seed) for seed in seeds
+    )

@@ -1,0 +1,79 @@
+"""All latents of a run as one tensor that lies on the disk: read where it is looked at, not held in memory.
+
+The file is the host's own kind (.latent: safetensors with one tensor), so that it can also be loaded by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...files.disk import File, whole_file
+from ...plan.schedule import Scale
+from .journal import Journal, inside
+from .manifest import kept_frames
+
+NAME = "video.latent"
+_TENSOR = "latent_tensor"
+
+
+def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
+    """Write the latents of a finished run, cropped to its length, chunk by chunk; return where.
+
+    `convert` makes of a chunk [1, C, T, H, W] what is to be stored. A file of the same run that is there is kept.
+    Raises ValueError for a batch, OSError for a full disk: nothing is left then.
+    """
+    path = inside(journal.folder / NAME)
+    plan, last = journal.manifest.plan, journal.recipe(journal.finished - 1)
+    batch, channels = journal.read(0).shape[:2]
+    if batch != 1:
+        raise ValueError(f"the run holds {batch} videos: this file takes one")
+    shape = (1, channels, plan.num_frames, *plan.grids[Scale.HIGH])
+    header = _header(shape, last)
+    if path.exists() and _starts_with(path, header):
+        return path
+    with whole_file(path) as file:
+        file.write(header)
+        _write_chunks(file, len(header), journal, shape, convert)
+    return path
+
+
+def map_latent(path: Path) -> Tensor:
+    """The tensor [1, C, T, H, W] in such a file, float32. It is a private copy: writing to it leaves the file alone."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        shape = json.loads(file.read(size))[_TENSOR]["shape"]
+    return torch.from_numpy(np.memmap(path, np.float32, "c", offset=8 + size, shape=tuple(shape)))
+
+
+def _header(shape: tuple[int, ...], recipe: str) -> bytes:
+    num_bytes = 4 * int(np.prod(shape))
+    text = json.dumps({
+        "__metadata__": {"recipe": recipe},
+        _TENSOR: {"dtype": "F32", "shape": shape, "data_offsets": [0, num_bytes]},
+        "latent_format_version_0": {"dtype": "F32", "shape": [0], "data_offsets": [num_bytes, num_bytes]},
+    }).encode()  # fmt: skip
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _starts_with(path: Path, header: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(header)) == header
+
+
+def _write_chunks(
+    file: File, start: int, journal: Journal, shape: tuple[int, ...], convert: Callable[[Tensor], Tensor]
+) -> None:
+    _, _, num_frames, height, width = shape
+    frame_bytes = 4 * height * width
+    for chunk in journal.manifest.plan.chunks:
+        latent = convert(journal.read(chunk.index))[0, :, : kept_frames(journal.manifest.plan, chunk)]
+        for channel, frames in enumerate(latent.float().contiguous().numpy()):
+            file.seek(start + (channel * num_frames + chunk.frames.start) * frame_bytes)
+            file.write(frames.tobytes())

@@ -1,0 +1,344 @@
+"""The chunk stream: a plan goes in, finished latent chunks come out, one at a time.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..network.cache.tiers import Fp8Cache, LeanCache, check_tier
+from ..network.cache.window import KVCache
+from ..network.forward import Text
+from ..network.ops.rope import Rope
+from ..network.transfer import upload
+from ..plan.chunks import Chunk, Grid, Plan
+from ..plan.schedule import Scale, Step
+from .anchor_match import Statistics, match, statistics_of
+from .noise import Noise
+
+Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
+"""Clean estimate of a noisy chunk [B, C, T, H, W]; stages the chunk's keys and values in the cache on the way."""
+
+Resize = Callable[[Tensor, Grid], Tensor]
+"""A latent [B, C, T, H, W] on another grid, frame by frame."""
+
+Given = Callable[[Chunk], Tensor]
+"""The clean latent [B, C, T, H, W] of a chunk that is not denoised."""
+
+RESIZE_MODES = ("bilinear", "bicubic", "area")
+
+
+def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
+    """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and the same grid changes nothing.
+
+    Antialiased, which matters: it is clean latents that are resized, and what they hold of noise is damped (halving
+    pure noise leaves a standard deviation of 0.31 here, 0.41 with bicubic, 0.50 with area).
+    """
+    if latent.shape[-2:] == grid:
+        return latent
+    smooth = {} if mode == "area" else {"antialias": True, "align_corners": False}
+    frames = latent.transpose(1, 2).flatten(0, 1)
+    frames = torch.nn.functional.interpolate(frames, grid, mode=mode, **smooth)
+    return frames.unflatten(0, (latent.shape[0], -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the video shows from chunk `first_chunk` on.
+
+    With `recache` the window is computed anew under this text before its first chunk, as in LongLive, so that
+    what is remembered stops speaking of the old prompt.
+    """
+
+    text: Text
+    first_chunk: int = 0
+    recache: bool = False
+    share: float = 1.0
+    """How much of the text is that of the prompt; less within a blend, which goes over from the one before."""
+
+
+def blend_prompts(
+    old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int, spherical: bool = False
+) -> tuple[Prompt, ...]:
+    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] over `num_chunks` chunks.
+
+    Along a straight line, or token by token along an arc (`spherical`), which keeps the length of the embeddings.
+    """
+    if num_chunks < 1:
+        raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
+    between = slerp if spherical else torch.lerp
+    shares = [(i + 1) / num_chunks for i in range(num_chunks)]
+    return tuple(Prompt(Text(between(old, new, w)), first_chunk + i, share=w) for i, w in enumerate(shares))
+
+
+def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
+    """Spherical interpolation over the last dim; along a line where there is no angle, as at zero padding."""
+    cosine = torch.nn.functional.cosine_similarity(old, new, dim=-1).clamp(-1, 1)[..., None]
+    angle = cosine.arccos()
+    arc = (torch.sin((1 - weight) * angle) * old + torch.sin(weight * angle) * new) / angle.sin()
+    return torch.where(angle.sin() > 1e-4, arc, torch.lerp(old, new, weight))
+
+
+def make_caches(
+    plan: Plan,
+    *,
+    num_layers: int,
+    num_heads: int,
+    head_dim: int,
+    batch: int = 1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    kv: str = "full",
+) -> dict[Scale, KVCache]:
+    """Allocate the caches that a plan needs: one for every scale that it uses, for a model of these sizes.
+
+    `kv` is one of TIERS: how they lie in memory. Raises ValueError for one that cannot be.
+    """
+    check_tier(kv, device)
+    past_frames = plan.window.past_frames(plan.cached_frames)
+    make = {
+        "full": KVCache,
+        "lean": partial(LeanCache, local_frames=past_frames),
+        "cpu": partial(LeanCache, local_frames=past_frames, main_memory=True),
+        "fp8": partial(Fp8Cache, local_frames=past_frames),
+    }[kv]
+    anchor_frames, ring_frames = plan.window.pages(plan.cached_frames)
+    return {
+        scale: make(
+            Rope(head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=device),
+            plan.temporal,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            batch=batch,
+            anchor_frames=anchor_frames,
+            ring_frames=ring_frames,
+            moving_anchor=plan.moving_anchor and anchor_frames > 0,
+            anchors=plan.anchors,
+            device=device,
+            dtype=dtype,
+        )
+        for scale, (height, width) in plan.grids.items()
+    }
+
+
+class Stream:
+    """The state of one run: its caches, and the clean latents that are still in the window.
+
+    Iterate over `chunks()`. A finished chunk enters the caches only when a next one is about to read them, so the
+    caller can decode and show it first, and the last chunk is never cached.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        denoise: Denoise,
+        caches: Mapping[Scale, KVCache],
+        noise: Noise,
+        prompts: Sequence[Prompt],
+        *,
+        channels: int = 16,
+        given: Tensor | Given | None = None,
+        given_noisy: Given | None = None,
+        upsample: Resize | None = None,
+    ):
+        """`given` are the clean latents of the chunks that the plan does not denoise: all of them [B, C, T, H, W],
+        or a function that is asked for one chunk after the other. `given_noisy` is asked for what `noisy` was of those
+        of them whose last step is kept. `upsample` goes from LOW to HIGH instead of `resize`, such as a learned
+        upsampler of latents.
+        """
+        if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
+            raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
+        self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
+        self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
+        self.upsample = upsample or self._resize
+        cache = caches[Scale.HIGH]
+        self.device, self.shape = cache.device, (cache.batch, channels)
+        self.given = given if callable(given) else self._slices(given)
+        self.given_noisy = given_noisy
+        self.noisy: Tensor | None = None
+        """What the last step of the chunk that was yielded last began with; None where it took no step."""
+        self._window: dict[int, Tensor] = {}
+        self._anchor: tuple[int, Statistics] | None = None
+        if plan.pooled_low:
+            cache.pooled = caches[Scale.LOW]
+        cache.blocks = plan.blocks(Scale.HIGH)
+
+    def chunks(self, first: int = 0) -> Iterator[Tensor]:
+        """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.
+
+        It is the tensor that the caches are filled from afterwards: read it, do not write into it. The last one is
+        cropped to the length asked for. `first` skips chunks that `restore` has brought back.
+        """
+        finished: tuple[Chunk, Tensor] | None = None
+        for chunk in self.plan.chunks[first:]:
+            if finished:
+                self._remember(*finished)
+            prompt = self._prompt(chunk)
+            self._forget_others(prompt)
+            if prompt.recache and prompt.first_chunk == chunk.index and chunk.context:
+                self._recache(chunk, prompt.text)
+            self._begin(chunk.frames, chunk.context)
+            clean = self._generate(chunk, prompt.text) if chunk.steps else self._take(chunk, prompt.text)
+            if self.plan.anchor_match:
+                clean = self._match(chunk, prompt, clean)
+            yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
+            finished = chunk, clean
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs to go on, taken when a chunk has just been yielded; not copied.
+
+        Chunk n is not in the caches yet then: restore, and go on with `chunks(n)`, where chunk n is given.
+        """
+        state = {
+            f"{scale.value}.{name}": tensor
+            for scale, cache in self.caches.items()
+            for name, tensor in cache.snapshot().items()
+        }
+        frames = sorted(self._window)
+        empty = torch.zeros(*self.shape, 0, *self.plan.grids[Scale.HIGH])
+        latents = torch.stack([self._window[frame] for frame in frames], dim=2) if frames else empty
+        state |= {"window.frames": torch.tensor(frames, dtype=torch.long), "window.latents": latents}
+        if self._anchor:
+            first, anchor = self._anchor
+            state |= {"anchor.chunk": torch.tensor(first), "anchor.mean": anchor.mean, "anchor.std": anchor.std}
+        return state
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Become what `snapshot` was taken of; KeyError or ValueError where it belongs to another run."""
+        for scale, cache in self.caches.items():
+            prefix = f"{scale.value}."
+            cache.restore({key.removeprefix(prefix): x for key, x in snapshot.items() if key.startswith(prefix)})
+        latents = snapshot["window.latents"].to(self.device).unbind(2)
+        self._window = dict(zip(snapshot["window.frames"].tolist(), latents, strict=True))
+        if self.plan.anchor_match:
+            anchor = Statistics(*(snapshot[f"anchor.{name}"].to(self.device) for name in ("mean", "std")))
+            self._anchor = int(snapshot["anchor.chunk"]), anchor
+
+    def _generate(self, chunk: Chunk, text: Text) -> Tensor:
+        """Few-step sampling: predict the clean chunk, re-noise it to the next sigma, at whichever scale comes next."""
+        latent = self._draw(chunk, 0, chunk.steps[0].scale)
+        for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
+            self.noisy = latent
+            if chunk.kept and not following:
+                self.caches[step.scale].keep()
+            clean = self.denoise(latent, step, self.caches[step.scale], text)
+            if following:
+                noise = self._draw(chunk, index, following.scale)
+                if following.scale is not step.scale:
+                    clean = self.upsample(clean, self.plan.grids[following.scale])
+                latent = (1 - following.sigma) * clean + following.sigma * noise
+        return clean
+
+    def _take(self, chunk: Chunk, text: Text) -> Tensor:
+        """A chunk that is given. Of a kept step the keys are computed again: they are not those of the clean latent."""
+        clean = upload(self._check_given(self.given(chunk), len(chunk.frames)), self.device)
+        self.noisy = None
+        if chunk.kept:
+            if self.given_noisy is None:
+                raise ValueError(
+                    f"chunk {chunk.index} is given, but not what its last step began with, whose keys are kept: leave "
+                    "out the levers last-step and clean-anchor"
+                )
+            self.noisy = upload(self._check_given(self.given_noisy(chunk), len(chunk.frames)), self.device)
+            cache = self.caches[chunk.kept.scale]
+            cache.keep()
+            self.denoise(self.noisy, chunk.kept, cache, text)
+        return clean
+
+    def _match(self, chunk: Chunk, prompt: Prompt, clean: Tensor) -> Tensor:
+        """A finished chunk with the statistics of its prompt's first one, as far as the plan says.
+
+        A blend keeps those of the prompt before, and lets go of them as it goes over into its own.
+        """
+        whole = [other.first_chunk for other in self.prompts if other.share == 1]
+        first = max((start for start in whole if start <= chunk.index), default=0)
+        if self._anchor is None or self._anchor[0] != first:
+            self._anchor = first, statistics_of(clean)
+        elif chunk.steps:
+            share = 1 - prompt.share if prompt.share < 1 else 1
+            clean = match(clean, self._anchor[1], self.plan.anchor_match * share)
+        return clean
+
+    def _remember(self, chunk: Chunk, clean: Tensor) -> None:
+        """Write a finished chunk into the cache of every scale: one pass without noise each, or its last step."""
+        text = self._prompt(chunk).text
+        if chunk.kept:
+            self._commit(chunk.kept.scale)
+        for step in chunk.cache_steps:
+            self._cache_pass(self._cached_part(chunk, clean, step.scale), step, text)
+        self._window |= zip(chunk.frames, clean.unbind(2), strict=True)
+        following = self.plan.context(chunk.frames.stop)
+        if self.plan.window.local_frames is not None:
+            self._window = {frame: self._window[frame] for frame in following}
+
+    def _cached_part(self, chunk: Chunk, clean: Tensor, scale: Scale) -> Tensor:
+        """The frames of a chunk that its cache passes compute; where they are not all, the caches are told."""
+        if len(chunk.cached) == len(chunk.frames):
+            return clean
+        for cache in self._filled(scale):
+            cache.begin(chunk.cached, chunk.context, start=chunk.frames.start)
+        return torch.stack([clean[:, :, frame - chunk.frames.start] for frame in chunk.cached], dim=2)
+
+    def _recache(self, chunk: Chunk, text: Text) -> None:
+        """Compute the keys of everything that `chunk` is about to see anew, together, under another text."""
+        clean = torch.stack([self._window[frame] for frame in chunk.context], dim=2)
+        self._begin(chunk.context, (), start=chunk.frames.start)
+        for scale in self.plan.cached_scales:
+            self._cache_pass(clean, Step(0.0, scale), text)
+
+    def _cache_pass(self, clean: Tensor, step: Step, text: Text) -> None:
+        cache = self.caches[step.scale]
+        self.denoise(self._resize(clean, self.plan.grids[step.scale]), step, cache, text)
+        self._commit(step.scale)
+
+    def _commit(self, scale: Scale) -> None:
+        for cache in self._filled(scale):
+            cache.commit()
+
+    def _filled(self, scale: Scale) -> tuple[KVCache, ...]:
+        """The caches that a pass at that scale fills."""
+        cache = self.caches[scale]
+        return (cache, cache.pooled) if cache.pooled else (cache,)
+
+    def _resize(self, latent: Tensor, grid: Grid) -> Tensor:
+        return resize(latent, grid, self.plan.resize)
+
+    def _begin(self, frames: Sequence[int], context: tuple[int, ...], start: int | None = None) -> None:
+        for cache in self.caches.values():
+            cache.begin(frames, context, start=start)
+
+    def _prompt(self, chunk: Chunk) -> Prompt:
+        return [prompt for prompt in self.prompts if prompt.first_chunk <= chunk.index][-1]
+
+    def _forget_others(self, prompt: Prompt) -> None:
+        """A long timeline has many prompts, and the keys of one take 0.1 GB: those in force alone are kept."""
+        for other in self.prompts:
+            if other.text is not prompt.text:
+                other.text.forget()
+
+    def _draw(self, chunk: Chunk, step: int, scale: Scale) -> Tensor:
+        batch, channels = self.shape
+        shape = torch.Size((batch, channels, len(chunk.frames), *self.plan.grids[scale]))
+        return upload(self.noise(chunk.index, step, shape), self.device)
+
+    def _slices(self, given: Tensor | None) -> Given:
+        """Refuse given latents that are not what the plan was told, before anything is computed."""
+        frames = sum(len(chunk.frames) for chunk in self.plan.chunks if not chunk.steps)
+        if frames or given is not None:
+            self._check_given(given, frames)
+        return lambda chunk: given[:, :, chunk.frames.start : chunk.frames.stop]
+
+    def _check_given(self, given: Tensor | None, frames: int) -> Tensor:
+        wanted = [*self.shape, frames, *self.plan.grids[Scale.HIGH]]
+        if given is None or list(given.shape) != wanted:
+            got = "none" if given is None else f"a latent of shape {list(given.shape)}"
+            raise ValueError(f"the plan expects given latents of shape {wanted}, got {got}")
+        if not torch.isfinite(given).all():
+            raise ValueError("the given latents contain NaN or infinity: the run that made them has failed")
+        return given

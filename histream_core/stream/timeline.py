@@ -1,0 +1,279 @@
+"""A timeline of prompts: what a video shows from when on, and how it goes from one prompt to the next.
+
+    [00:00-00:04] a red circle moves right on a blue background
+    [00:04-00:08, blend 3] a green square moves left on a blue background
+    [00:08, scene] a yellow circle moves up on a black background
+
+A prompt can change where a chunk begins, so times are moved to the nearest one. B batch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..network.forward import Text
+from ..plan.chunks import Plan, whole_length
+from .stream import Prompt, blend_prompts
+
+CHANGES = {
+    "recache": "what is remembered is computed anew under the new prompt, so that it stops speaking of the old one",
+    "cut": "the new prompt holds from here on, what is remembered stays as it is",
+    "scene": "as cut, and nothing that came before is seen any more; the first frame is the new anchor",
+    "blend": "the prompt goes over into the new one in a straight line, a step for each of some chunks",
+    "spherical": "as blend, along an arc, which keeps the strength of the prompts",
+}
+"""How a prompt changes."""
+
+BLENDS = ("blend", "spherical")
+
+_LINE = re.compile(r"\[([^\]]*)\]\s*(.*)")
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
+_BLEND = re.compile(rf"({'|'.join(BLENDS)})(?:\s+(\d+))?")
+_EXAMPLE = "[00:04-00:08] a red circle"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a prompt takes over from the one before."""
+
+    kind: str = "recache"
+    """One of CHANGES."""
+    num_chunks: int = 3
+    """How many chunks a blend takes; the last of them has the new prompt alone."""
+    new_anchor: bool = False
+    """Whether the first frame under the new prompt becomes the anchor of all that follows."""
+
+    def __post_init__(self):
+        if self.kind not in CHANGES:
+            raise ValueError(f'a prompt cannot change by "{self.kind}": use one of {", ".join(CHANGES)}')
+        if self.num_chunks < 1:
+            raise ValueError(f"a blend over {self.num_chunks} chunks is none: use 3, or at least 1")
+        if self.new_anchor and self.kind in BLENDS:
+            raise ValueError(f"a new anchor needs a change at once, not a {self.kind}: use cut or recache")
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A prompt, when it begins, and how."""
+
+    seconds: float
+    prompt: str
+    change: Change = Change()
+    stop: float | None = None
+    """When it ends, where that was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A text [B, tokens, channels] and the chunk it begins at; a blend is one for each of its chunks."""
+
+    first_chunk: int
+    prompt: str
+    text: Tensor
+    recache: bool = False
+    blended: bool = False
+    """Goes on with the change that began in the stretch before."""
+
+
+def parse_timeline(text: str, change: Change | None = None) -> tuple[Cue, ...]:
+    """The cues in a text: a line for each, "[start-stop, how] prompt"; stop and how may be left out.
+
+    Times are seconds, minutes:seconds or hours:minutes:seconds. A line without a time goes on with the prompt before
+    it. `change` holds where a line does not say how. Raises ValueError that names the line and what to write.
+    """
+    cues: list[Cue] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match:
+            cues.append(_parse_cue(match[1], match[2].strip(), change or Change(), f"line {number} of the timeline"))
+        elif cues:
+            cues[-1] = replace(cues[-1], prompt=f"{cues[-1].prompt} {line.strip()}".strip())
+        else:
+            raise ValueError(f"line {number} of the timeline has no time: begin it like {_EXAMPLE}")
+    check_cues(cues)
+    return tuple(cues)
+
+
+def check_cues(cues: Sequence[Cue]) -> None:
+    """Refuse cues that do not follow one another from 0 on without a gap. Raises ValueError."""
+    if not cues:
+        raise ValueError(f"the timeline is empty: write a line for each prompt, like {_EXAMPLE}")
+    if cues[0].seconds:
+        raise ValueError(f"the timeline begins at {clock(cues[0].seconds)}: let its first section begin at 0:00")
+    for number, cue in enumerate(cues, start=1):
+        if not cue.prompt.strip():
+            raise ValueError(f"section {number} of the timeline has no prompt: write one behind [{clock(cue.seconds)}]")
+        if cue.stop is not None and cue.stop <= cue.seconds:
+            raise ValueError(f"section {number} of the timeline ends at {clock(cue.stop)}, before it begins: swap them")
+    for number, (cue, following) in enumerate(pairwise(cues), start=2):
+        late = f"section {number} of the timeline begins at {clock(following.seconds)}: let it begin"
+        if cue.stop is not None and following.seconds != cue.stop:
+            raise ValueError(f"{late} at {clock(cue.stop)}, where the one before ends")
+        if following.seconds <= cue.seconds:
+            raise ValueError(f"{late} later than {clock(cue.seconds)}, where the one before begins")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds: 1:04 or 1:04.5."""
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return f"{int(minutes)}:{rest:06.3f}".rstrip("0").rstrip(".") if rest % 1 else f"{int(minutes)}:{int(rest):02d}"
+
+
+def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> list[int]:
+    """The chunk that each cue begins at: the one that begins nearest to its time.
+
+    Time 0 is where chunk `first_chunk` begins. Raises ValueError for a cue behind the end of the video, for two in
+    one chunk, and for a blend that the next cue would cut off.
+    """
+    starts = {chunk.index: chunk.first_pixel_frame for chunk in plan.chunks[first_chunk:]}
+    if first_chunk not in starts:
+        raise ValueError(
+            f"there is no chunk {first_chunk} for another prompt: begin at one of chunks 0 to {len(plan.chunks) - 1}, "
+            "or make the video longer"
+        )
+    begin, found = starts[first_chunk], []
+    for number, cue in enumerate(cues, start=1):
+        frame = begin + cue.seconds * fps
+        if frame >= plan.pixel_frames:
+            longer = whole_length(math.floor(frame) + 1)
+            raise ValueError(
+                f"section {number} of the timeline begins at {clock(cue.seconds)} and the video ends at "
+                f"{clock((plan.pixel_frames - begin) / fps)}: ask for {longer} frames or more, or leave it out"
+            )
+        chunk = min(starts, key=lambda index: abs(starts[index] - frame))
+        if found:
+            before = cues[number - 2].change if first_chunk or number > 2 else Change()  # nothing to change from
+            free = found[-1] + (before.num_chunks if before.kind in BLENDS else 1)
+            if chunk < free:
+                raise ValueError(_too_early(number, cue, before, starts.get(free), begin, fps))
+        found.append(chunk)
+    return found
+
+
+def describe_cues(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan, fps: float) -> list[str]:
+    """A line for each cue: the frame it begins at, and where that is not the one that was asked for."""
+    begin, lines = plan.chunks[chunks[0]].first_pixel_frame, []
+    for cue, index in zip(cues, chunks, strict=True):
+        frame = plan.chunks[index].first_pixel_frame
+        asked = begin + cue.seconds * fps
+        moved = f", the nearest to {clock(cue.seconds)} (frame {asked:.6g})" if frame != asked else ""
+        lines.append(f'"{cue.prompt}" begins at frame {frame} ({clock(frame / fps)}, chunk {index}){moved}')
+    end = cues[-1].stop
+    if end is not None and round(end * fps) + begin > plan.pixel_frames:
+        wanted = whole_length(math.ceil(end * fps) + begin)
+        lines.append(f"the timeline ends at {clock(end)}, the video has {plan.pixel_frames} frames: {wanted} get there")
+    return lines
+
+
+def stretch_out(
+    cues: Sequence[Cue], texts: Sequence[Tensor], chunks: Sequence[int], before: Tensor | None = None
+) -> tuple[Stretch, ...]:
+    """What each chunk is told: `texts` are the embeddings of the cues [B, tokens, channels], `chunks` of `find_chunks`.
+
+    `before` is the text that the first cue takes over from; None: the video begins with it. Raises ValueError for
+    texts that cannot be blended.
+    """
+    found: list[Stretch] = []
+    for cue, text, chunk in zip(cues, texts, chunks, strict=True):
+        change = cue.change
+        if before is not None and change.kind in BLENDS:
+            _check_blend(before, text)
+            steps = blend_prompts(
+                before, text, first_chunk=chunk, num_chunks=change.num_chunks, spherical=change.kind == "spherical"
+            )
+            found += [
+                Stretch(step.first_chunk, cue.prompt, step.text.context, blended=step.first_chunk > chunk)
+                for step in steps
+            ]
+        else:
+            recache = before is not None and change.kind == "recache"
+            found.append(Stretch(chunk, cue.prompt, text, recache))
+        before = text
+    return tuple(found)
+
+
+def new_scenes(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
+    """The first latent frames of the scenes that a timeline asks for; see `plan.with_anchors`."""
+    return [
+        plan.chunks[index].frames.start
+        for cue, index in zip(cues, chunks, strict=True)
+        if cue.change.kind == "scene" and index
+    ]
+
+
+def new_anchors(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
+    """The first latent frames of the anchors that a timeline asks for; see `plan.with_anchors`."""
+    return [
+        plan.chunks[index].frames.start
+        for cue, index in zip(cues, chunks, strict=True)
+        if cue.change.new_anchor and index
+    ]
+
+
+def prompts_for(stretches: Sequence[Stretch], device: torch.device | str = "cpu") -> list[Prompt]:
+    """The prompts of a `Stream`."""
+    shares = shares_of([stretch.blended for stretch in stretches])
+    return [
+        Prompt(Text(stretch.text.to(device)), stretch.first_chunk, stretch.recache, share)
+        for stretch, share in zip(stretches, shares, strict=True)
+    ]
+
+
+def shares_of(blended: Sequence[bool]) -> list[float]:
+    """How much of each text is the new prompt; `blended` says which ones go on with the change of the one before.
+
+    A change at once is a blend of one step.
+    """
+    starts = [index for index, goes_on in enumerate(blended) if not goes_on]
+    changes = pairwise((*starts, len(blended)))
+    return [(step + 1) / (stop - start) for start, stop in changes for step in range(stop - start)]
+
+
+def _parse_cue(head: str, prompt: str, change: Change, where: str) -> Cue:
+    times, *words = (part.strip() for part in head.split(","))
+    start, *stop = (_parse_clock(part.strip(), where) for part in times.split("-", 1))
+    return Cue(start, prompt, _parse_change(words, change, where), stop[0] if stop else None)
+
+
+def _parse_clock(text: str, where: str) -> float:
+    match = _CLOCK.fullmatch(text)
+    if not match:
+        raise ValueError(f'{where} has the time "{text}": write it like 00:04, 1:30 or 4.5')
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _parse_change(words: Collection[str], change: Change, where: str) -> Change:
+    for word in (" ".join(word.lower().split()) for word in words):
+        blend = _BLEND.fullmatch(word)
+        if blend:
+            change = replace(change, kind=blend[1], num_chunks=int(blend[2] or change.num_chunks), new_anchor=False)
+        elif word in CHANGES:
+            change = replace(change, kind=word)
+        elif word != "new anchor":
+            raise ValueError(f'{where} says "{word}": use cut, recache, blend 3, spherical 3, scene or new anchor')
+    return replace(change, new_anchor=True) if "new anchor" in words else change
+
+
+def _too_early(number: int, cue: Cue, before: Change, earliest: int | None, begin: int, fps: float) -> str:
+    what = f"section {number} of the timeline begins at {clock(cue.seconds)}, "
+    what += f"within the {before.kind} of the one before" if before.kind in BLENDS else "in the chunk of the one before"
+    if earliest is None:
+        return f"{what}, which lasts until the end of the video: ask for more frames, or leave it out"
+    return f"{what}: let it begin at {clock((earliest - begin) / fps)} or later"
+
+
+def _check_blend(old: Tensor, new: Tensor) -> None:
+    if old.shape != new.shape:
+        raise ValueError(
+            f"prompts of {old.shape[1]} and {new.shape[1]} tokens cannot be blended: use cut or recache between them"
+        )

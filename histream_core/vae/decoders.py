@@ -1,0 +1,163 @@
+"""Which decoder a VAE gets, and decoding in strips where the memory of the whole picture does not fit.
+
+B batch, C channels, T latent frames, H W latent grid, F pixel frames; pixels are 8x the latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ..plan.chunks import PIXELS_PER_CELL
+from .decode import StreamingDecoder, vae_cache_bytes
+from .taehv import StreamingTAEHV, is_taehv, taehv_cache_bytes
+
+OVERLAP = 8
+"""Latent cells that two neighbouring strips both decode: 64 pixels, over which one fades into the other."""
+
+
+def open_decoder(
+    vae: nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    normalised: bool = True,
+    raw_latents: bool | None = None,
+    channels_last: bool = False,
+    strips: int = 1,
+) -> Decoder:
+    """The decoder for a Wan VAE or a TAEHV, without rollback: a decode that fails asks for `reset()`.
+
+    `raw_latents`: see `StreamingTAEHV`. `channels_last`: in that memory layout. `strips`: see `TiledDecoder`.
+    """
+
+    def decoder() -> StreamingDecoder:
+        options = {"dtype": dtype, "normalised": normalised, "rollback": False, "channels_last": channels_last}
+        if is_taehv(vae):
+            return StreamingTAEHV(vae, raw_latents=raw_latents, **options)
+        return StreamingDecoder(vae, **options)
+
+    return decoder() if strips == 1 else TiledDecoder([decoder() for _ in range(strips)])
+
+
+class TiledDecoder:
+    """A decoder of strips along the longer side, each a stream of its own, faded into its neighbours.
+
+    Only the strip that is being decoded has its memory on the device; that of the others waits in main memory. The
+    pictures are not quite those of a whole decode: near a fade, and because the VAE's attention sees one strip.
+    """
+
+    def __init__(self, decoders: list[StreamingDecoder]) -> None:
+        self.decoders = decoders
+
+    @property
+    def vae(self) -> nn.Module:
+        return self.decoders[0].vae
+
+    @property
+    def memory_frames(self) -> int:
+        """See `StreamingDecoder.memory_frames`."""
+        return self.decoders[0].memory_frames
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of history held between calls, of all strips, in main memory."""
+        return sum(decoder.cache_bytes for decoder in self.decoders)
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        for decoder in self.decoders:
+            decoder.reset()
+
+    def warm_up(self, latents: Tensor, *, start: int) -> None:
+        """See `StreamingDecoder.warm_up`."""
+        for decoder, cells in self._strips(latents):
+            decoder.warm_up(_part(latents, cells), start=start)
+            decoder.park()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The stream's next latents [B, C, T, H, W] to pixels [B, 3, F, 8H, 8W]; see `StreamingDecoder.decode`."""
+        pixels = None
+        for decoder, cells in self._strips(latents):
+            decoder.fetch(latents.device)
+            part = decoder.decode(_part(latents, cells))
+            decoder.park()
+            if pixels is None:
+                size = (cell * PIXELS_PER_CELL for cell in latents.shape[-2:])
+                pixels = part.new_zeros(*part.shape[:3], *size)
+            fade_in(pixels, part, cells.start * PIXELS_PER_CELL)
+        return pixels
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The memory of all strips as tensors, not copied."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # it may still be on its way to main memory
+        return {f"{i}.{name}": x for i, strip in enumerate(self.decoders) for name, x in strip.snapshot().items()}
+
+    def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None:
+        """Become what `snapshot` was taken of, in a stream of `latents` [B, C, T, H, W]; KeyError names a stranger."""
+        for i, (decoder, cells) in enumerate(self._strips(latents)):
+            own = {name.removeprefix(f"{i}."): x for name, x in snapshot.items() if name.startswith(f"{i}.")}
+            decoder.restore(own, _part(latents, cells))
+            decoder.park()
+
+    def _strips(self, latents: Tensor) -> Iterator[tuple[StreamingDecoder, range]]:
+        if latents.ndim != 5:
+            raise ValueError(f"latents must be [B, C, T, H, W] with T >= 1, got {list(latents.shape)}")
+        yield from zip(self.decoders, strip_ranges(max(latents.shape[-2:]), len(self.decoders)), strict=True)
+
+
+Decoder = StreamingDecoder | TiledDecoder
+
+
+def most_strips(cells: int) -> int:
+    """Into how many strips a side of so many latent cells can be cut."""
+    return max(1, cells // (2 * OVERLAP))
+
+
+def strip_ranges(cells: int, strips: int) -> list[range]:
+    """The latent cells of each strip along a side of so many; neighbours share OVERLAP. ValueError for too many."""
+    most = most_strips(cells)
+    if not 1 <= strips <= most:
+        raise ValueError(f"{strips} strips are too many for {cells * PIXELS_PER_CELL} pixels: use at most {most}")
+    edges = [round(cells * i / strips) for i in range(strips + 1)]
+    half = OVERLAP // 2
+    return [range(max(0, a - half), min(cells, b + half)) for a, b in pairwise(edges)]
+
+
+def fade_in(pixels: Tensor, part: Tensor, start: int) -> None:
+    """Put a strip [..., h, w] into a picture [..., H, W] from pixel `start` of its longer side on.
+
+    Where it is not the first one, its first pixels fade in over what is there.
+    """
+    side = -1 if pixels.shape[-1] >= pixels.shape[-2] else -2
+    room = pixels.narrow(side, start, part.shape[side])
+    if not start:
+        room.copy_(part)
+        return
+    fade = OVERLAP * PIXELS_PER_CELL
+    share = (torch.arange(fade, device=part.device, dtype=part.dtype) + 0.5) / fade
+    share = share if side == -1 else share.unsqueeze(-1)
+    room.narrow(side, 0, fade).lerp_(part.narrow(side, 0, fade), share)
+    rest = part.shape[side] - fade
+    room.narrow(side, fade, rest).copy_(part.narrow(side, fade, rest))
+
+
+def decoder_cache_bytes(
+    vae: nn.Module, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, batch: int = 1, strips: int = 1
+) -> int:
+    """Bytes on the device that a decoder remembers in, for frames of that size; of strips the largest alone."""
+    count = taehv_cache_bytes if is_taehv(vae) else vae_cache_bytes
+    return count(vae, *strip_size(height, width, strips=strips), dtype=dtype, batch=batch)
+
+
+def strip_size(height: int, width: int, *, strips: int) -> tuple[int, int]:
+    """Height and width in pixels of the largest strip of a picture."""
+    longest = PIXELS_PER_CELL * max(map(len, strip_ranges(max(height, width) // PIXELS_PER_CELL, strips)))
+    return (height, longest) if width >= height else (longest, width)
+
+
+def _part(latents: Tensor, cells: range) -> Tensor:
+    return latents.narrow(-1 if latents.shape[-1] >= latents.shape[-2] else -2, cells.start, len(cells))

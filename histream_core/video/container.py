@@ -1,0 +1,261 @@
+"""A media container on its way to the disk, and the joining of segments by copying their packets.
+
+`av` is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..files.disk import File, check_folder, disk_errors, partial_name, rename_whole
+from .formats import THREADS, Format
+from .pixels import Metadata
+from .reading import Source
+from .sound import SoundCopy, check_sound
+
+BT709 = 1
+"""The code of ITU-R BT.709 for primaries, transfer and matrix alike."""
+
+REPACKED = ("libx264", "libx265")
+"""Encoders whose packets get another form on their way into a container, and whose header promises the first form."""
+
+FRAGMENT_SECONDS = 0.25
+"""How much of a file may be lost when its writer is killed."""
+
+
+class Output:
+    """A container that is called NAME.partial.SUFFIX until `finish`; made of fragments until then, ordinary after.
+
+    Raises ValueError and OSError for names and folders that cannot work. Without a creation time and an encoder's
+    version in it: the same packets give the same bytes.
+    """
+
+    def __init__(self, path: Path, format: Format, metadata: Metadata | None = None) -> None:
+        check_name(path, format)
+        self.path, self.partial, self.format = path, partial_name(path), format
+        self._sound: SoundCopy | None = None
+        self.container: Any = None
+        with disk_errors(self.partial):
+            self._file = File(self.partial)
+        with self.or_drop():
+            self.container = _open(self._file, format.muxer)
+            self.container.metadata.update(metadata or {})
+
+    def add_pictures(self, size: tuple[int, int], rate: Fraction) -> Any:
+        """The stream of pictures, with its encoder."""
+        from av.codec.context import Flags
+
+        os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder has no other way to be told to print errors only
+        stream = self.container.add_stream(self.format.codec, rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt = self.format.pixels
+        stream.options = {"threads": str(THREADS), "field_order": "progressive", **dict(self.format.options)}
+        context = stream.codec_context
+        context.gop_size = 1 if self.format.intra else max(1, round(rate))
+        context.flags |= Flags.bitexact
+        tag(context, self.format)
+        return stream
+
+    def add_copy(self, segment: Segment) -> Any:
+        """The stream of pictures, for packets of segments."""
+        if self.format.codec not in REPACKED:
+            return self.add_pictures(segment.size, segment.rate)  # the very header of a file without segments
+        stream = self.container.add_stream_from_template(segment.stream, opaque=True)
+        stream.codec_context.framerate, stream.time_base = segment.rate, 1 / segment.rate
+        return stream
+
+    def add_sound(self, source: Source | None) -> None:
+        """Copy the sound of that file, if one is given. To be called after the picture's stream was added."""
+        if source is not None:
+            check_sound(source, self.format)
+            self._sound = SoundCopy(source, self.container)
+
+    def mux(self, packets: Iterable[Any], until: Fraction) -> None:
+        """Write packets of pictures, and the sound that begins before `until` (seconds)."""
+        with disk_errors(self.path):
+            for packet in packets:
+                self.container.mux_one(packet)
+            if self._sound:
+                self.container.mux(list(self._sound.packets(until)))
+
+    def sync(self) -> None:
+        with disk_errors(self.path):
+            self._file.sync()
+
+    def close(self) -> None:
+        """Write the end and wait for the disk; the file keeps its preliminary name."""
+        with disk_errors(self.path):
+            self.container.close()
+            self._file.sync()
+        self._release()
+
+    def finish(self, path: Path) -> None:
+        """Close the file and rename it to `path`."""
+        self.close()
+        rename_whole(self.partial, path)
+
+    def drop(self) -> None:
+        """Remove the file, unless it is closed."""
+        if self._file is None:
+            return
+        import av
+
+        self._file.dropping = True  # the muxer still wants to write its end
+        if self.container is not None:
+            with contextlib.suppress(av.error.FFmpegError):  # it remembers a failure to write before
+                self.container.close()
+        self._release()
+        self.partial.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        self._file.close()
+        if self._sound:
+            self._sound.close()
+        self.container = self._file = self._sound = None
+
+    @contextlib.contextmanager
+    def or_drop(self) -> Iterator[None]:
+        """Drop the file when an exception leaves the block."""
+        try:
+            yield
+        except BaseException:
+            self.drop()
+            raise
+
+
+def check_name(path: Path, format: Format) -> None:
+    """Refuse a name that cannot be a file of that format. Raises ValueError or OSError."""
+    if path.suffix.lower() != format.suffix:
+        raise ValueError(f'"{path.name}" is not a name for {format.name}: use {path.stem or "video"}{format.suffix}')
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it")
+    check_folder(path)
+
+
+def tag(owner: Any, format: Format) -> None:
+    """Say what the numbers mean, to an encoder and in a frame: some encoders ask this one, some the other."""
+    owner.color_primaries = owner.color_trc = BT709
+    owner.colorspace, owner.color_range = (0, 2) if format.is_rgb else (BT709, 1)  # full range for RGB
+
+
+def _open(file: File, muxer: str) -> Any:
+    import av
+
+    options = {"fflags": "+bitexact", "max_interleave_delta": str(int(FRAGMENT_SECONDS * 1e6))}
+    if muxer == "matroska":
+        options |= {"flush_packets": "1", "cluster_time_limit": str(int(FRAGMENT_SECONDS * 1e3))}
+    else:
+        options |= {
+            "movflags": "hybrid_fragmented+use_metadata_tags",
+            "frag_duration": str(int(FRAGMENT_SECONDS * 1e6)),
+        }
+    return av.open(file, "w", format=muxer, options=options)
+
+
+class Segment:
+    """A closed video file of pictures that lie in the order they are shown, for joining. Raises ValueError, OSError."""
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self.path = path
+        try:
+            self._container = av.open(str(path))
+        except av.error.InvalidDataError as error:
+            raise ValueError(f"{path} is not a video that can be read") from error
+        if not self._container.streams.video:
+            self.close()
+            raise ValueError(f"{path} has no picture in it")
+        self.stream = self._container.streams.video[0]
+        self.rate = Fraction(self.stream.guessed_rate)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.stream.codec_context.width, self.stream.codec_context.height
+
+    @property
+    def kind(self) -> tuple:
+        """What segments have to have in common."""
+        context = self.stream.codec_context
+        return context.name, context.codec_tag, self.size, context.pix_fmt, context.extradata
+
+    def packets(self) -> Iterator[Any]:
+        """All packets in order. Raises ValueError where frames are missing, doubled or out of order."""
+        for index, packet in enumerate(packet for packet in self._container.demux(self.stream) if packet.size):
+            shown = round(packet.pts * packet.time_base * self.rate)
+            if shown != index:
+                raise ValueError(f"{self.path} holds frame {shown} where frame {index} should be: write it again")
+            yield packet
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> Segment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def join(
+    segments: Sequence[str | Path],
+    path: str | Path,
+    format: Format,
+    *,
+    lengths: Sequence[int] | None = None,
+    metadata: Metadata | None = None,
+    sound: Source | None = None,
+) -> int:
+    """Copy closed segments of that format into one file, without encoding again; return the number of its frames.
+
+    The file appears whole or not at all; the segments stay. Raises ValueError for a file that is no such segment,
+    differs from the first (codec, size, rate, parameters) or has not as many frames as `lengths` says, and OSError.
+    """
+    if not segments:
+        raise ValueError("there is no segment to join")
+    out = Output(Path(path), format, metadata)
+    with out.or_drop(), Segment(Path(segments[0])) as first:
+        stream = out.add_copy(first)
+        out.add_sound(sound)
+        num_frames = 0
+        for name, wanted in zip(segments, lengths or [None] * len(segments), strict=True):
+            count = _append(out, stream, first, Path(name), num_frames)
+            if wanted not in (None, count):
+                raise ValueError(f"{name} has {count} frames where {wanted} should be: remove it and write it again")
+            num_frames += count
+        out.close()
+        _check_joined(out, first)
+    rename_whole(out.partial, out.path)
+    return num_frames
+
+
+def _check_joined(out: Output, first: Segment) -> None:
+    """Refuse a file whose header is not the segments'."""
+    with Segment(out.partial) as joined:
+        if joined.kind == first.kind:
+            return
+    out.partial.unlink()
+    raise ValueError(
+        f"{first.path} was not written as {out.format.name}, {out.format.depth} bits, by this version of "
+        f"{out.format.codec}: join the segments with the format and the version that they were written with"
+    )
+
+
+def _append(out: Output, stream: Any, first: Segment, path: Path, num_before: int) -> int:
+    """Copy one segment; return the number of its frames."""
+    with Segment(path) as segment:
+        if (segment.kind, segment.rate) != (first.kind, first.rate):
+            raise ValueError(f"{path} was not written with the settings of {first.path.name}: write it again")
+        count = 0
+        for packet in segment.packets():
+            packet.stream, packet.time_base = stream, 1 / first.rate
+            packet.pts = packet.dts = num_before + count
+            packet.duration = 1
+            count += 1
+            out.mux([packet], (num_before + count) / first.rate)
+        return count

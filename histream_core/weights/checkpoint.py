@@ -1,0 +1,247 @@
+"""Weight files to state dicts: whatever container, prefix or naming they come in, and what is known of them.
+
+A file is recognised by its content, never by its extension. Nothing in it is ever executed. Tensors are mapped, not
+read, wherever the format allows, so looking at a file costs nothing and weights exist once.
+
+Every problem is a CheckpointError, a ValueError of one sentence that says what to do.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..network.model import WanConfig, WanModel
+from ..vae.model import WanVAE
+from ..vae.taehv import SIZE_KEYS, TAEHV, decoder_weights
+from .containers import CheckpointError, Tensors, open_weights
+from .key_names import bare_names, rename_diffusers
+
+SCALE_KEY = re.compile(
+    r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant|pre_quant_scale|weight_s_\w+)$"
+)
+"""What ComfyUI stores beside quantised weights."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with their bare key names, and what is known about them. Tensors may be mapped from the file."""
+
+    path: Path
+    kind: str
+    """"wan", "wan-vae", "taehv", "umt5", or what else was recognised: "lora", "wan-i2v", "diffusers-vae", "unknown"."""
+    container: str
+    """Format, and the dictionary in it that was chosen: "safetensors", "torch: generator_ema"."""
+    prefix: str
+    """What stood before the key names."""
+    state_dict: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    """The text of a safetensors header."""
+    dtype: torch.dtype | None
+    """The dtype of most values; None where there are none."""
+    config: WanConfig | None = None
+    """Sizes of a Wan transformer."""
+    quantised: bool = False
+    """Weights are fp8 or int8 with scales beside them, as ComfyUI stores them."""
+    missing: tuple[str, ...] = field(default=(), repr=False)
+    left_over: tuple[str, ...] = field(default=(), repr=False)
+    wrong_size: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def num_params(self) -> int:
+        return sum(x.numel() for key, x in self.state_dict.items() if not is_scale(key))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.numel() * x.element_size() for x in self.state_dict.values())
+
+
+def read_checkpoint(path: str | Path, *, kind: str | None = None) -> Checkpoint:
+    """Open a weight file of any known format; with `kind`, insist on a complete model of that kind.
+
+    Raises CheckpointError: not there, not weights, damaged, with code in it, or not a complete `kind`.
+    """
+    path = Path(path)
+    tensors, metadata, container = open_weights(path)
+    tensors, prefix = bare_names(tensors)
+    if any(key.startswith("condition_embedder.") for key in tensors):
+        tensors = {rename_diffusers(key): x for key, x in tensors.items()}
+        container += ", diffusers names"
+    checkpoint = Checkpoint(
+        path=path,
+        kind=_kind(tensors),
+        container=container,
+        prefix=prefix,
+        state_dict=tensors,
+        metadata=metadata,
+        dtype=_main_dtype(tensors),
+        quantised=any(is_scale(key) for key in tensors),
+    )
+    checkpoint = _compare(checkpoint)
+    return check(checkpoint, kind) if kind else checkpoint
+
+
+def check(checkpoint: Checkpoint, kind: str) -> Checkpoint:
+    """Return `checkpoint` if it is a complete model of that kind; CheckpointError names the first five bad keys."""
+    if checkpoint.kind != kind:
+        raise CheckpointError(f"{checkpoint.path} holds {KINDS[checkpoint.kind]}, not {KINDS[kind]}: give another file")
+    faults = {
+        "missing": checkpoint.missing,
+        "left over": checkpoint.left_over,
+        "of the wrong size": checkpoint.wrong_size,
+    }
+    said = [
+        f"{len(keys)} {fault} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+        for fault, keys in faults.items()
+        if keys
+    ]
+    if said:
+        shard = " this is one part of several, which must be merged first;" if _is_shard(checkpoint.path) else ""
+        raise CheckpointError(
+            f"{checkpoint.path} is not {KINDS[kind]} as we know it:{shard} of its tensors {'; '.join(said)}"
+        )
+    return checkpoint
+
+
+KINDS = {
+    "wan": "a Wan text-to-video model",
+    "wan-i2v": "a Wan image-to-video model, whose extra inputs are not supported",
+    "wan-vae": "a Wan VAE",
+    "taehv": "a TAEHV for Wan 2.1",
+    "umt5": "a umt5 text encoder",
+    "umt5-original": "a umt5 text encoder under Wan's own names (take ComfyUI's umt5_xxl file)",
+    "diffusers-vae": "a VAE under diffusers names (take wan_2.1_vae.safetensors)",
+    "lora": "a LoRA (it needs the model that it changes)",
+    "unknown": "tensors of a model that is not known",
+}
+
+_SIGNS = (
+    ("wan-i2v", "img_emb.proj.0.weight"),
+    ("wan", "head.modulation"),
+    ("wan-vae", "decoder.middle.0.residual.0.gamma"),
+    ("taehv", "decoder.3.conv.0.weight"),
+    ("diffusers-vae", "decoder.mid_block.resnets.0.conv1.weight"),
+    ("umt5", "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"),
+    ("umt5-original", "blocks.0.pos_embedding.embedding.weight"),
+)
+_LORA = re.compile(r"\.(lora_(down|up|A|B)(\.\w+)?|hada_w\d_\w|lokr_w\d|diff_b?)(\.weight)?$")
+
+
+def _kind(tensors: Tensors) -> str:
+    if any(_LORA.search(key) for key in tensors):
+        return "lora"
+    for kind, sign in _SIGNS:
+        if sign in tensors:
+            return kind
+    if any(re.match(r"blocks\.\d+\.(self_attn|cross_attn|ffn|modulation)\b", key) for key in tensors):
+        return "wan"
+    return "unknown"
+
+
+_SIZES = {
+    "wan": (
+        "patch_embedding.weight",
+        "text_embedding.0.weight",
+        "time_embedding.0.weight",
+        "blocks.0.ffn.0.weight",
+        "head.head.weight",
+        "head.modulation",
+    ),
+    "wan-vae": ("decoder.head.0.gamma", "conv2.weight", "encoder.conv1.weight"),
+    "taehv": SIZE_KEYS,
+}
+"""Tensors that a model's sizes are read off; without them nothing more can be said about it."""
+
+
+def _compare(checkpoint: Checkpoint) -> Checkpoint:
+    """Hold a checkpoint against the key set of its kind: what is missing, left over, of another size."""
+    if checkpoint.kind not in _SIZES:
+        return checkpoint
+    found = {key: x for key, x in checkpoint.state_dict.items() if not is_scale(key)}
+    absent = tuple(key for key in _SIZES[checkpoint.kind] if key not in found or found[key].ndim < 2)
+    if absent:
+        return replace(checkpoint, missing=absent)
+    if checkpoint.kind == "taehv":
+        found = decoder_weights(found)  # an encoder may be there, or not
+    config, expected = (
+        _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(checkpoint.kind, found)
+    )
+    wrong = [
+        f"{key} {list(found[key].shape)} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in found and found[key].shape != shape and not _packed(checkpoint, found[key])
+    ]
+    return replace(
+        checkpoint,
+        config=config,
+        missing=tuple(key for key in expected if key not in found),
+        left_over=tuple(key for key in found if key not in expected),
+        wrong_size=tuple(wrong),
+    )
+
+
+def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict[str, torch.Size]]:
+    """Sizes and key set of the Wan model that these tensors belong to; one layer is built and counted often."""
+    layers = {match[1] for key in found if (match := re.match(r"blocks\.(\d+)\.", key))}
+    known = {key: x for key, x in found.items() if not key.startswith("blocks.") or re.match(r"blocks\.\d+\.", key)}
+    try:
+        config = WanConfig.from_state_dict(known, checkpoint.metadata)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.path} has sizes that no Wan model has: {error}") from error
+    with torch.device("meta"):
+        one = WanModel(replace(config, num_layers=1)).state_dict()
+    expected = {key: x.shape for key, x in one.items() if not key.startswith("blocks.")}
+    block = {key.removeprefix("blocks.0."): x.shape for key, x in one.items() if key.startswith("blocks.")}
+    expected |= {f"blocks.{layer}.{key}": shape for layer in range(len(layers)) for key, shape in block.items()}
+    return config, expected
+
+
+def _expect_vae(kind: str, found: Tensors) -> tuple[None, dict[str, torch.Size]]:
+    sizes = [found[key] for key in _SIZES[kind]]
+    with torch.device("meta"):
+        if kind == "taehv":
+            vae = TAEHV(widths=tuple(x.shape[0] for x in sizes))
+        else:
+            width, latent, image = sizes
+            vae = WanVAE(dim=width.shape[0], z_dim=latent.shape[0], image_channels=image.shape[1])
+    return None, {key: x.shape for key, x in vae.state_dict().items()}
+
+
+def _packed(checkpoint: Checkpoint, x: Tensor) -> bool:
+    """Some quantised formats hold two values in a byte."""
+    return checkpoint.quantised and x.dtype in (torch.uint8, torch.int8)
+
+
+def _main_dtype(tensors: Tensors) -> torch.dtype | None:
+    counts: Counter[torch.dtype] = Counter()
+    for x in tensors.values():
+        counts[x.dtype] += x.numel()
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _is_shard(path: Path) -> bool:
+    return bool(re.search(r"-\d{5}-of-\d{5}\.", path.name))
+
+
+def is_scale(key: str) -> bool:
+    """Whether a tensor is no weight, but what quantised weights are scaled by."""
+    return bool(SCALE_KEY.search(key))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "bfloat16" and so on."""
+    return str(dtype).removeprefix("torch.")
+
+
+def json_object(text: object) -> dict:
+    """A JSON object in metadata, as text or already read; empty where there is none."""
+    if isinstance(text, str):
+        with suppress(json.JSONDecodeError):
+            text = json.loads(text)
+    return text if isinstance(text, dict) else {}

@@ -1,0 +1,76 @@
+"""A weight file of any known format as one clean safetensors file, ready for ComfyUI."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from .checkpoint import KINDS, Checkpoint, check, json_object, read_checkpoint
+from .containers import CheckpointError, write_safetensors
+from .inspection import guess_preset
+from .loading import cast_tensor, check_dtype, dtype_for, plain_keys
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    causal: bool | None = None,
+    overwrite: bool = False,
+) -> Checkpoint:
+    """Write a ComfyUI-ready safetensors file: bare key names, and metadata that tells what the weights are.
+
+    `dtype` None keeps the stored values, quantised ones included. `causal` puts {"transformer": {"causal_ar": true}}
+    into the metadata, so that ComfyUI loads a causal model; None: where the guessed preset is one. The file appears
+    whole or not at all. Returns the source. Raises CheckpointError, also for a full disk.
+    """
+    source, target = Path(source), Path(target)
+    checkpoint = read_checkpoint(source)
+    if checkpoint.kind not in ("wan", "wan-vae"):
+        raise CheckpointError(f"{source} holds {KINDS[checkpoint.kind]}: only Wan models and VAEs can be converted")
+    check(checkpoint, checkpoint.kind)
+    _check_target(source, target, overwrite)
+    metadata = dict(checkpoint.metadata)
+    if checkpoint.kind == "wan":
+        preset = guess_preset(checkpoint)
+        metadata |= _describe(checkpoint, preset, preset not in ("wan", "demo") if causal is None else causal)
+    if "_quantization_metadata" in metadata:
+        metadata["_quantization_metadata"] = metadata["_quantization_metadata"].replace(f'"{checkpoint.prefix}', '"')
+    if dtype is None:
+        stored = {key: (x.dtype, x.shape) for key, x in checkpoint.state_dict.items()}
+        write_safetensors(target, stored, checkpoint.state_dict.__getitem__, metadata)
+        return checkpoint
+    check_dtype(dtype)
+    metadata.pop("_quantization_metadata", None)
+    stored = {
+        key: (dtype_for(checkpoint, key, dtype), checkpoint.state_dict[key].shape) for key in plain_keys(checkpoint)
+    }
+    write_safetensors(target, stored, lambda key: cast_tensor(checkpoint, key, dtype), metadata)
+    return checkpoint
+
+
+def _describe(checkpoint: Checkpoint, preset: str, causal: bool) -> dict[str, str]:
+    """Safetensors metadata: ComfyUI's `config`, with what the file had, and our preset for a file that is renamed."""
+    config = json_object(checkpoint.metadata.get("config"))
+    told = json_object(config.get("transformer"))
+    told.pop("causal_ar", None)
+    transformer = told | ({"causal_ar": True} if causal else {})
+    described = {"histream_preset": preset}
+    if transformer or config:
+        described["config"] = json.dumps(config | {"transformer": transformer})
+    return described
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f'the converted file is named "{target.name}": its name must end in .safetensors')
+    if not target.parent.is_dir():
+        raise CheckpointError(f"the folder {target.parent} does not exist: make it first")
+    if target.is_dir():
+        raise CheckpointError(f"{target} is a folder: give a file name")
+    if target.exists():
+        if target.samefile(source):
+            raise CheckpointError(f"{target} is the file to convert: give another name")
+        if not overwrite:
+            raise CheckpointError(f"{target} exists: give another name, or ask to overwrite it")

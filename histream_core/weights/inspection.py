@@ -1,0 +1,80 @@
+"""What a weight file is, in plain values, and which preset fits it."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from ..plan.presets import PRESETS
+from .checkpoint import Checkpoint, dtype_name, json_object, read_checkpoint
+
+_NAMES = (
+    (r"causal.?forcing|framewise|chunkwise", (
+        (r"1.?step", "causal-forcing-1step"),
+        (r"2.?step", "causal-forcing-2step"),
+        (r"framewise|frame.wise", "causal-forcing-framewise"),
+        (r"", "causal-forcing"),
+    )),
+    (r"hi.?stream", ((r"", "histream"),)),
+    (r"caus.?vid|autoregressive_checkpoint", ((r"", "causvid"),)),
+    (r"long.?live", ((r"", "longlive"),)),
+    (r"self.?forcing", ((r"", "self-forcing"),)),
+)  # fmt: skip
+
+_SMALLEST_PUBLISHED = 1024
+"""Channels; narrower Wan models are toys such as the bundled demo."""
+
+
+def guess_preset(checkpoint: Checkpoint) -> str:
+    """The preset that fits a Wan checkpoint: told by its metadata, else by its name, container and width.
+
+    A guess, to be overridden: training checkpoints without a telling name count as Self-Forcing, other files as plain
+    Wan. The names of the two folders above the file are looked at too (chunkwise/causal_forcing.pt).
+    """
+    told = checkpoint.metadata.get("histream_preset")
+    if told in PRESETS:
+        return told
+    if checkpoint.config and checkpoint.config.dim < _SMALLEST_PUBLISHED:
+        return "demo"
+    *folders, file = checkpoint.path.absolute().parts[-3:]
+    # A folder called after this project says nothing about the weights in it.
+    name = "/".join([*(folder for folder in folders if folder.lower() != "histream"), file]).lower()
+    for family, variants in _NAMES:
+        if re.search(family, name):
+            return next(preset for variant, preset in variants if re.search(variant, name))
+    config = json_object(checkpoint.metadata.get("config"))
+    causal = json_object(config.get("transformer")).get("causal_ar") or "generator" in checkpoint.container
+    return "self-forcing" if causal else "wan"
+
+
+def inspect(path: str | Path) -> dict:
+    """What a file is, as plain values for printing; nothing of its tensors is read where the format allows."""
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.config
+    sizes = {} if config is None else {
+        "dim": config.dim,
+        "layers": config.num_layers,
+        "heads": config.num_heads,
+        "ffn": config.ffn_dim,
+        "in": config.in_dim,
+        "out": config.out_dim,
+        "text": config.text_dim,
+    }  # fmt: skip
+    return {
+        "file": str(checkpoint.path),
+        "kind": checkpoint.kind,
+        "container": checkpoint.container,
+        "prefix": checkpoint.prefix,
+        "tensors": len(checkpoint.state_dict),
+        "params": checkpoint.num_params,
+        "bytes": checkpoint.nbytes,
+        "dtypes": dict(Counter(dtype_name(x.dtype) for x in checkpoint.state_dict.values()).most_common()),
+        "quantised": checkpoint.quantised,
+        "sizes": sizes,
+        "preset": guess_preset(checkpoint) if checkpoint.kind == "wan" else None,
+        "metadata": dict(checkpoint.metadata),
+        "num_missing": len(checkpoint.missing),
+        "missing": list(checkpoint.missing[:5]),
+        "num_left_over": len(checkpoint.left_over),
+        "left_over": list(checkpoint.left_over[:5]),
+        "wrong_size": list(checkpoint.wrong_size[:5]),
+    }

@@ -1,0 +1,133 @@
+"""Weights ready to run: out of a file, in one dtype, in the module they belong to."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..network.model import WanModel
+from ..vae.model import WanVAE
+from ..vae.taehv import TAEHV
+from .checkpoint import Checkpoint, check, dtype_name, is_scale, read_checkpoint
+from .containers import CheckpointError, Tensors
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What weights can be computed in, by the names that file names use."""
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+SCALES = ("scale_weight", "weight_scale")
+"""What ComfyUI calls the factor of an fp8 weight."""
+
+FLOAT32_KEYS = ("patch_embedding.", "modulation")
+"""Of a Wan model, kept in float32 whatever dtype is asked for.
+
+The patch embedding because the forward (the host's too) computes it in float32; the modulations because they are added
+to the time embedding that steers every token. Together they are 1.5 MB of the 2.8 GB of Wan 1.3B.
+"""
+
+
+def load_wan(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> tuple[WanModel, Checkpoint]:
+    """A Wan transformer ready to run, and what its file was.
+
+    `dtype` None: as stored (bfloat16 for fp8 files). The patch embedding and the modulations are float32 in any case.
+    """
+    checkpoint = read_checkpoint(path, kind="wan")
+    dtype = dtype or _compute_dtype(checkpoint)
+    weights = cast(checkpoint, dtype, device=device)
+    with torch.device("meta"):
+        model = WanModel(checkpoint.config)
+    model.load_state_dict(weights, strict=True, assign=True)
+    loaded = replace(checkpoint, state_dict=weights, dtype=dtype, quantised=False)
+    return model.requires_grad_(False).eval(), loaded
+
+
+def read_vae(path: str | Path) -> Checkpoint:
+    """Look at the file of a Wan VAE or a TAEHV. Raises CheckpointError for anything else."""
+    checkpoint = read_checkpoint(path)
+    return check(checkpoint, "taehv" if checkpoint.kind == "taehv" else "wan-vae")
+
+
+def load_vae(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> WanVAE | TAEHV:
+    """A Wan VAE or a TAEHV ready to run. `dtype` None: as stored. Decode in bfloat16; encode in float32.
+
+    A TAEHV in float16 takes latents as they are sampled (taew2_1), in another type raw ones (lighttaew2_1): nothing
+    else tells the two files apart, and ComfyUI does the same.
+    """
+    checkpoint = read_vae(path)
+    if checkpoint.kind == "taehv":
+        weights = cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device)
+        return TAEHV.from_state_dict(weights, raw_latents=checkpoint.dtype != torch.float16)
+    return WanVAE.from_state_dict(cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device))
+
+
+def cast(checkpoint: Checkpoint, dtype: torch.dtype, *, device: torch.device | str | None = None) -> Tensors:
+    """The plain weights in `dtype`, FLOAT32_KEYS of a Wan model in float32; fp8 with scales is multiplied out.
+
+    Raises CheckpointError for values that overflow float16 and for quantised formats that are not fp8 with one scale.
+    """
+    check_dtype(dtype)
+    return {key: cast_tensor(checkpoint, key, dtype, device=device) for key in plain_keys(checkpoint)}
+
+
+def cast_tensor(
+    checkpoint: Checkpoint, key: str, dtype: torch.dtype, *, device: torch.device | str | None = None
+) -> Tensor:
+    """One of the tensors of `cast`."""
+    x, to = checkpoint.state_dict[key], dtype_for(checkpoint, key, dtype)
+    scale = _scale_of(checkpoint, key) if checkpoint.quantised else None
+    y = (x if scale is None else x.float() * scale).detach().to(device, to)
+    if to == torch.float16 and x.dtype not in (torch.float16, *FLOAT8) and not torch.isfinite(y).all():
+        raise CheckpointError(f"{checkpoint.path} overflows float16 in {key}: use bf16 or fp32")
+    return y
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse what nothing is computed in; raises CheckpointError."""
+    if dtype not in DTYPES.values():
+        raise CheckpointError(f"weights cannot be computed in {dtype_name(dtype)}: use {', '.join(DTYPES)}")
+
+
+def plain_keys(checkpoint: Checkpoint) -> list[str]:
+    """The names of the weights, without those of scales."""
+    return [key for key in checkpoint.state_dict if not is_scale(key)]
+
+
+def dtype_for(checkpoint: Checkpoint, key: str, dtype: torch.dtype) -> torch.dtype:
+    """What one tensor is cast to where `dtype` is asked for."""
+    return wan_dtype(key, dtype) if checkpoint.kind == "wan" else dtype
+
+
+def wan_dtype(key: str, dtype: torch.dtype) -> torch.dtype:
+    """Likewise of a Wan model: FLOAT32_KEYS stay in float32."""
+    return torch.float32 if any(part in key for part in FLOAT32_KEYS) else dtype
+
+
+def cast_model(model: WanModel, dtype: torch.dtype) -> WanModel:
+    """The model itself, its weights in the dtypes that loading gives them where `dtype` is asked for."""
+    for key, weight in model.named_parameters():
+        weight.data = weight.data.to(wan_dtype(key, dtype))
+    return model
+
+
+def _scale_of(checkpoint: Checkpoint, key: str) -> Tensor | None:
+    """The factor of one quantised weight, shaped to multiply it; None where the weight has none."""
+    x, layer = checkpoint.state_dict[key], key.removesuffix("weight")
+    scale = next((s for name in SCALES if (s := checkpoint.state_dict.get(layer + name)) is not None), None)
+    if x.dtype in FLOAT8 and (scale is None or scale.numel() in (1, x.shape[0])):
+        return None if scale is None else scale.float().reshape(-1, *(1,) * (x.ndim - 1))
+    if scale is None and x.is_floating_point():
+        return None
+    raise CheckpointError(
+        f"{checkpoint.path} is quantised in a way that only ComfyUI can run ({key} is {dtype_name(x.dtype)}): "
+        "load it there, or take an fp16, bf16 or fp8 file"
+    )
+
+
+def _compute_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    return checkpoint.dtype if checkpoint.dtype in DTYPES.values() else torch.bfloat16

@@ -1,0 +1,145 @@
+"""Prompts to umt5-xxl embeddings, from the file that ComfyUI ships: weights and tokenizer in one safetensors.
+
+Needs `transformers` and `sentencepiece` (the extra `text`); without them, embeddings made elsewhere load from a file.
+
+L tokens, D channels.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..network.model import MAX_TOKENS
+from .checkpoint import read_checkpoint
+from .containers import CheckpointError, open_weights
+from .loading import cast
+
+END = 1
+"""Token at the end of every prompt."""
+
+TOKENIZER_KEY = "spiece_model"
+
+MAX_DISTANCE = 128
+"""Positions further apart than this look the same to umt5; the one size that no tensor tells."""
+
+
+def pad_tokens(embeds: Tensor) -> Tensor:
+    """Fill [B, L, D] up with zeros to [B, 512, D]; raises ValueError where L is more."""
+    missing = MAX_TOKENS - embeds.shape[1]
+    if missing < 0:
+        raise ValueError(f"the text has {embeds.shape[1]} tokens and {MAX_TOKENS} fit: make the prompt shorter")
+    return nn.functional.pad(embeds, (0, 0, 0, missing))
+
+
+class TextEncoder:
+    """A umt5 encoder: one prompt in, one embedding out."""
+
+    def __init__(self, model: nn.Module, tokenizer):
+        """`model` is a transformers UMT5EncoderModel, `tokenizer` a SentencePieceProcessor."""
+        self.model, self.tokenizer = model, tokenizer
+
+    def tokens(self, prompt: str) -> list[int]:
+        """Token numbers of a prompt, with the one that ends it."""
+        return [*self.tokenizer.encode(prompt), END]
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> Tensor:
+        """The embedding of a prompt, [1, 512, D] float32, zeros behind its last token, on the model's device.
+
+        The padding is left out of the encoder instead of being masked in it, which gives the same numbers. Raises
+        ValueError for more than 512 tokens.
+        """
+        tokens = self.tokens(prompt)
+        if len(tokens) > MAX_TOKENS:
+            raise ValueError(f"the prompt has {len(tokens)} tokens and {MAX_TOKENS} fit: make it shorter")
+        ids = torch.tensor([tokens], device=self.model.device)
+        hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        if not torch.isfinite(hidden).all():
+            raise ValueError(f"the text encoder made NaN or infinity in {self.model.dtype}: run it in bf16 or fp32")
+        return pad_tokens(hidden.float())
+
+
+def load_text_encoder(
+    path: str | Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+) -> TextEncoder:
+    """The umt5 text encoder of a ComfyUI file, sizes read off its tensors; fp8 with scales is multiplied out.
+
+    Raises CheckpointError for another file, ModuleNotFoundError without the extra `text`.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from transformers import UMT5EncoderModel
+
+    checkpoint = read_checkpoint(path, kind="umt5")
+    weights = dict(checkpoint.state_dict)
+    spiece = weights.pop(TOKENIZER_KEY, None)
+    if spiece is None:
+        raise CheckpointError(f"{path} has no tokenizer in it ({TOKENIZER_KEY}): take ComfyUI's umt5_xxl file")
+    weights.pop("encoder.embed_tokens.weight", None)  # the same as shared.weight
+    with torch.device("meta"):
+        model = UMT5EncoderModel(_config(Path(path), weights))
+    weights = cast(replace(checkpoint, state_dict=weights), dtype, device=device)
+    weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
+    _check_keys(Path(path), model, weights)
+    model.load_state_dict(weights, strict=True, assign=True)
+    tokenizer = SentencePieceProcessor(model_proto=spiece.numpy().tobytes())
+    return TextEncoder(model.requires_grad_(False).eval(), tokenizer)
+
+
+def load_embeds(path: str | Path) -> Tensor:
+    """Text embeddings of one prompt from a file with one tensor [L, D] or [1, L, D], as [1, 512, D] float32.
+
+    Raises CheckpointError for a file with another number of tensors, another shape, or NaN.
+    """
+    tensors, _, _ = open_weights(Path(path))
+    if len(tensors) != 1:
+        raise CheckpointError(f"{path} holds {len(tensors)} tensors: embeddings are one tensor [tokens, channels]")
+    x = next(iter(tensors.values())).float()
+    x = x[None] if x.ndim == 2 else x
+    if x.ndim != 3 or x.shape[0] != 1 or not 0 < x.shape[1] <= MAX_TOKENS:
+        raise CheckpointError(
+            f"{path} holds a tensor of shape {list(x.shape)}: embeddings are [tokens, channels], up to {MAX_TOKENS}"
+        )
+    if not torch.isfinite(x).all():
+        raise CheckpointError(f"{path} holds NaN or infinity: encode the prompt again, in bf16 or fp32")
+    return pad_tokens(x)
+
+
+def _config(path: Path, weights: dict[str, Tensor]):
+    """A transformers UMT5Config of the sizes of these tensors."""
+    from transformers import UMT5Config
+
+    first = "encoder.block.0.layer."
+    try:
+        vocabulary, channels = weights["shared.weight"].shape
+        buckets, heads = weights[f"{first}0.SelfAttention.relative_attention_bias.weight"].shape
+        inner = weights[f"{first}0.SelfAttention.q.weight"].shape[0]
+        hidden = weights[f"{first}1.DenseReluDense.wi_0.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(f"{path} is not a whole umt5 encoder: {error.args[0]} is missing") from error
+    layers = {key.split(".")[2] for key in weights if key.startswith("encoder.block.")}
+    return UMT5Config(
+        vocab_size=vocabulary,
+        d_model=channels,
+        d_kv=inner // heads,
+        d_ff=hidden,
+        num_layers=len(layers),
+        num_heads=heads,
+        relative_attention_num_buckets=buckets,
+        relative_attention_max_distance=MAX_DISTANCE,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+    )
+
+
+def _check_keys(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    expected = model.state_dict()
+    odd = sorted(expected.keys() ^ weights.keys())
+    odd += [key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape]
+    if odd:
+        raise CheckpointError(
+            f"{path} is not a whole umt5 encoder: {len(odd)} tensors are missing, left over or of the wrong size "
+            f"({', '.join(odd[:5])})"
+        )

@@ -1,0 +1,44 @@
+"""The drift of a VIDEO of the host, and its plot on the host's disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...histream_core.lab.charts.drift import drift_plot
+from ...histream_core.lab.judge.drift_meter import meter, summary
+from ...histream_core.video.media import write_png
+from .frames import Clip, clip_of
+from .run_folders import new_file
+
+
+def measure(video) -> tuple[np.ndarray, str]:
+    """The plot [H, W, 3] uint8 of a VIDEO's drift, and what it shows in a line. Raises ValueError or OSError."""
+    clip = clip_of(video)
+    seconds = meter(_frames(clip), clip.fps)
+    return drift_plot(seconds, clip.source), summary(seconds)
+
+
+def _frames(clip: Clip) -> Iterator[Tensor]:
+    progress = comfy.utils.ProgressBar(clip.num_frames)
+    for frame in clip.read(range(clip.num_frames)):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield frame
+        progress.update(1)
+
+
+def write_plot(plot: np.ndarray, prefix: str) -> tuple[Path, str]:
+    """A new file in the host's output folder, and its subfolder there."""
+    folder, name, counter, subfolder = new_file(prefix, (plot.shape[1], plot.shape[0]))
+    path = folder / f"{name}_{counter:05}_.png"
+    write_png(path, plot)
+    return path, subfolder
+
+
+def to_image(plot: np.ndarray) -> Tensor:
+    """As an IMAGE [1, H, W, 3]."""
+    return torch.from_numpy(plot.astype(np.float32) / 255)[None]

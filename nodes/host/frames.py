@@ -1,0 +1,155 @@
+"""A VIDEO of the host out in ranges of pictures, and such ranges back into a video in the host's output folder."""
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+from torch import Tensor
+
+from ...histream_core.video.edit.ranges import VideoRange, join_ranges, range_at, write_range
+from ...histream_core.video.formats import Format
+from ...histream_core.video.reading import Source, VideoIndex, frames_of, index_video, whole_below
+from ..api import InputImpl
+from .decode import SavedVideo
+from .images import empty_images, image_gib
+from .run_folders import new_file
+
+WRITTEN_AT_ONCE = 4
+DIGEST_STEP = 16
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A VIDEO, within its trim: what there is, and how to get at it."""
+
+    num_frames: int
+    fps: float
+    source: str
+    """The same for the same frames only."""
+    read: Callable[[range], Iterator[Tensor]]
+
+
+def clip_of(video) -> Clip:
+    """Raises ValueError or OSError for a VIDEO whose frames cannot be told apart, or would be changed on the way."""
+    if isinstance(video, InputImpl.VideoFromComponents):
+        return _clip_in_memory(video.get_components())
+    source = video.get_stream_source()
+    index = _index(source)
+    if video.get_color_space().startswith("HDR"):
+        raise ValueError("the video is HDR, which pictures between nodes cannot tell: make it SDR (BT.709) first")
+    window = index.within(*video.get_active_trim_window())
+    if not window:
+        raise ValueError("the trim of the video leaves no frame: move its start or its end")
+    name = Path(source).name if isinstance(source, str) else "a video in memory"
+    trim = "" if len(window) == index.num_frames else f", frames {window.start} to {window.stop - 1}"
+    return Clip(
+        num_frames=len(window),
+        fps=float(index.rate),
+        source=f"{name} {index.digest}{trim}",
+        read=lambda part: frames_of(source, window.start + part.start, len(part)),
+    )
+
+
+def _clip_in_memory(components) -> Clip:
+    images = components.images[..., :3]
+    few = images[:, ::DIGEST_STEP, ::DIGEST_STEP].cpu().contiguous()
+    return Clip(
+        num_frames=len(images),
+        fps=float(components.frame_rate),
+        source=f"pictures {hashlib.blake2b(few.numpy(), digest_size=8).hexdigest()}",
+        read=lambda part: iter(images[part.start : part.stop]),
+    )
+
+
+def _index(source: Source) -> VideoIndex:
+    if not isinstance(source, str):
+        return index_video(source)
+    about = Path(source).stat()
+    return _index_of_file(source, about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _index_of_file(path: str, size: int, changed: int) -> VideoIndex:
+    """Kept, because all packets are read for it, and every range of the same file asks again."""
+    return index_video(path)
+
+
+def read_range(video, index: int, *, size: int, overlap: int, limit_gib: float) -> tuple[Tensor, VideoRange]:
+    """The pictures [F, H, W, 3] of one range of a VIDEO, and which range it is; no others are in memory.
+
+    Raises ValueError past the last range, and above the limit of memory before any is taken.
+    """
+    clip = clip_of(video)
+    part = range_at(index, num_frames=clip.num_frames, size=size, overlap=overlap, fps=clip.fps, source=clip.source)
+    frames = clip.read(part.frames)
+    first = next(frames)
+    images = empty_images((len(part.frames), *first.shape), limit_gib, _less_than(len(part.frames), first, limit_gib))
+    progress = comfy.utils.ProgressBar(len(images))
+    for position, frame in enumerate(itertools.chain([first], frames)):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if frame.shape != first.shape:
+            raise ValueError(f"frame {part.frames[position]} has another size than those before: cut the video there")
+        images[position] = frame
+        progress.update(1)
+    return images, part
+
+
+def _less_than(num_frames: int, frame: Tensor, limit_gib: float) -> str:
+    """What to do where so many pictures do not fit."""
+    fitting = int(limit_gib / image_gib(frame.shape))
+    if fitting < 1:
+        return f"not even one of these {num_frames} pictures fits"
+    return f"set range_frames to {whole_below(fitting)}"
+
+
+def write_pictures(
+    images: Tensor, part: VideoRange, name: str, format: Format, tags: Mapping[str, str]
+) -> tuple[SavedVideo, tuple[int, ...]]:
+    """Write the pictures [F, H, W, 3] of a range; when no range is missing any more, make the video of them.
+
+    Gives the video, and the ranges that it still lacks. `tags` are stored in it. Raises ValueError or OSError, and then
+    nothing of this range is kept.
+    """
+    if len(images) != len(part.frames):
+        raise ValueError(
+            f"{len(images)} pictures came back for range {part.index}, which has {len(part.frames)} frames: "
+            "the nodes between must neither add nor drop frames"
+        )
+    path, subfolder = _place(name, format)
+    size = images.shape[2], images.shape[1]
+    missing = write_range(path, format, part, size, _with_progress(images[part.new_from :, ..., :3]))
+    if not missing:
+        join_ranges(path, format, part, tags)
+    return SavedVideo(path, subfolder, format), missing
+
+
+def _with_progress(images: Tensor) -> Iterator[Tensor]:
+    progress = comfy.utils.ProgressBar(len(images))
+    for some in images.split(WRITTEN_AT_ONCE):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield some.float()
+        progress.update(len(some))
+
+
+def _place(name: str, format: Format) -> tuple[Path, str]:
+    """The video of that name in the host's output folder, and its subfolder there."""
+    if "%" in name:
+        raise ValueError(f'the name "{name}" changes from run to run, and the ranges of a video need one: leave % out')
+    name = name.removesuffix(format.suffix)
+    if not name or name[-1] in "/\\.":
+        raise ValueError(f'"{name}" has no name for the video in it: write one, such as video/upscaled')
+    folder, stem, _, subfolder = new_file(name, (0, 0))
+    return folder / f"{stem}{format.suffix}", subfolder
+
+
+def progress_of(part: VideoRange, video: SavedVideo, missing: tuple[int, ...]) -> str:
+    """What to tell the artist after a range was written."""
+    text = f"range {part.index + 1} of {part.num_ranges} is written"
+    if missing:
+        return f"{text}; {len(missing)} to go, the next has range_index {missing[0]}"
+    return f"{text}; all are there: {Path(video.subfolder, video.path.name)}, {part.num_frames} frames"

@@ -1,0 +1,96 @@
+"""Weights into the host: a checkpoint file or the bundled demo model become MODEL, CLIP and VAE."""
+
+from typing import ClassVar
+
+import comfy.model_management
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ...histream_core import demo
+from ...histream_core.demo.text import VOCABULARY, DemoTextEncoder, token_table
+from ...histream_core.plan.presets import PRESETS
+from ...histream_core.weights.checkpoint import check, read_checkpoint
+from ...histream_core.weights.inspection import guess_preset
+from ..settings import ModelSettings
+from . import log as host_log
+from . import sampler as host
+
+WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+DEMO_TOKENS = "histream_demo"
+
+
+def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "default"):
+    """A MODEL from any container that people have; `preset` None: what the file tells, else a guess.
+
+    Raises CheckpointError, a ValueError of one sentence, for a file that is no complete Wan text-to-video model.
+    """
+    checkpoint = check(read_checkpoint(path), "wan")
+    dtype = WEIGHT_DTYPES[weight_dtype]
+    options = {} if dtype is None else {"dtype": dtype}
+    preset = preset or guess_preset(checkpoint)
+    model = to_model(dict(checkpoint.state_dict), dict(checkpoint.metadata), options)
+    if PRESETS[preset].note:
+        host_log.warn(f"preset {preset} ({PRESETS[preset].label}): {PRESETS[preset].note}")
+    return host.attach(model, ModelSettings(preset=preset))
+
+
+def to_model(weights: dict[str, Tensor], metadata: dict[str, str], options: dict):
+    """A MODEL from Wan weights under their bare names; `weights` is emptied on the way."""
+    model = comfy.sd.load_diffusion_model_state_dict(weights, model_options=options, metadata=metadata)
+    if model is None:
+        raise ValueError("ComfyUI does not know this model: update ComfyUI to 0.33 or later")
+    return model
+
+
+def load_demo():
+    """The bundled demo model as MODEL, CLIP and VAE; raises CheckpointError where its files are damaged."""
+    model = load_model(str(demo.TRANSFORMER_PATH), preset=demo.PRESET)
+    vae = comfy.sd.VAE(sd=dict(check(read_checkpoint(demo.VAE_PATH), "wan-vae").state_dict))
+    return model, comfy.sd.CLIP(target=DemoTarget), vae
+
+
+class DemoTokenizer:
+    """Prompts to token numbers, in the form that the host hands them on."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        pass
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, Tensor]:
+        unknown = DemoTextEncoder.unknown(text)
+        if unknown:
+            host_log.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}")
+        return {DEMO_TOKENS: token_table([text])}
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class DemoTextModel(nn.Module):
+    """The demo's text encoder, as the host calls text encoders."""
+
+    dtypes = frozenset({torch.float32})
+
+    def __init__(self, device=None, dtype=None, model_options=None):
+        super().__init__()
+        self.encoder = demo.load_text_encoder().to(device)
+
+    def encode_token_weights(self, tokens: dict[str, Tensor]) -> tuple[Tensor, None]:
+        """Embeddings [B, tokens, channels], on the CPU as the host keeps CONDITIONING; no pooled vector."""
+        device = next(self.encoder.parameters()).device
+        embedded = self.encoder(tokens[DEMO_TOKENS].to(device))
+        return embedded.to(comfy.model_management.intermediate_device()), None
+
+    def set_clip_options(self, options: dict) -> None:
+        """There are none: layer and projection do not exist here."""
+
+    def reset_clip_options(self) -> None:
+        """See `set_clip_options`."""
+
+
+class DemoTarget:
+    """What the host's CLIP is made from."""
+
+    clip = DemoTextModel
+    tokenizer = DemoTokenizer
+    params: ClassVar[dict] = {}

@@ -1,0 +1,100 @@
+"""What a video would take on this computer: memory by the weights that are loaded, and room on the disk."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import torch
+
+from ...histream_core.cost.cost import GB, Cost, gb
+from ...histream_core.cost.memory_plan import card_line, describe, ways
+from ...histream_core.files.disk import existing
+from ...histream_core.network.model import WanConfig
+from ...histream_core.plan.chunks import Plan
+from ...histream_core.plan.speed import DEFAULTS, Speed
+from ...histream_core.runs import Settings
+from ...histream_core.runs.store.video import run_bytes
+from ...histream_core.vae.taehv import is_taehv
+from . import sampler as host
+from .preview import SMALL_DECODERS
+
+
+def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, speed: Speed = DEFAULTS) -> Cost:
+    """The cost of a plan on a MODEL and a VAE of the host, which moves weights in and out at need.
+
+    `vae` None: that of Wan 2.1, in the type that the MODEL computes in.
+    """
+    device, management = model.load_device, comfy.model_management
+    dtype = model.model.get_dtype_inference()
+    module = vae and vae.first_stage_model
+    decoding = {"vae_dtype": dtype}
+    if vae:
+        width = {"taehv": True} if is_taehv(module) else {"vae_width": module.dim}
+        decoding = {"vae_dtype": vae.vae_dtype, **width}
+    return Cost(
+        WanConfig.from_state_dict(model.model.diffusion_model.state_dict()),
+        plan,
+        batch=batch,
+        num_prompts=num_prompts,
+        dtype=dtype,
+        vae_strips=int(speed.vae_strips),
+        offloaded=not management.is_device_cpu(device),
+        kv=host.model_settings(model).kv,
+        unified=management.is_device_cpu(device) or management.is_device_mps(device),
+        **decoding,
+    )
+
+
+def memory_of(device: torch.device) -> float:
+    """Memory that a device has, in GB."""
+    return round(comfy.model_management.get_total_memory(device) / GB, 1)
+
+
+def plan_text(model, cost: Cost, settings: Settings | None) -> str:
+    """A plan in lines: what it takes, what runs here and on which card, and what goes to the disk.
+
+    `settings` are those of a run that is kept; None: nothing is.
+    """
+    kept = settings is not None
+    return "\n".join([*_video(cost, settings), *_memory(model, cost, kept=kept), *_disk(cost, settings)])
+
+
+def _video(cost: Cost, settings: Settings | None) -> Iterator[str]:
+    plan, (width, height) = cost.plan, cost.plan.size
+    fps = settings.fps if settings else 16
+    calls = sum(sum(chunk.values()) for chunk in cost.passes)
+    yield (
+        f"{width}x{height}, {plan.pixel_frames} frames ({plan.pixel_frames / fps:.1f} s at {fps:g} fps) in "
+        f"{len(plan.chunks)} chunks; {calls} network calls, {cost.flops / 1e12:.3g} TFLOP without the VAE"
+    )
+
+
+def _memory(model, cost: Cost, *, kept: bool) -> Iterator[str]:
+    device = model.load_device
+    on_cpu = comfy.model_management.is_device_cpu(device)
+    cost = replace(cost, offloaded=False, stored_bytes=model.model_size())
+    found = ways(cost, device=device, files=_lighter_files(), offload=not on_cpu, apart=not kept)
+    yield from describe(cost, found)
+    yield f"what runs here, on {comfy.model_management.get_torch_device_name(device)} with"
+    yield from card_line(found, memory_of(device))
+    if kept:
+        yield "without a Video Output, decoding afterwards by Streaming VAE Decode would take less"
+
+
+def _lighter_files() -> tuple[str, ...]:
+    names = [*folder_paths.get_filename_list("vae"), *folder_paths.get_filename_list("vae_approx")]
+    return ("taehv",) if any(name.startswith(SMALL_DECODERS) for name in names) else ()
+
+
+def _disk(cost: Cost, settings: Settings | None) -> Iterator[str]:
+    folder = existing(Path(folder_paths.get_output_directory()))
+    free = shutil.disk_usage(folder).free
+    if settings is None:
+        yield f"on the disk: nothing before it is decoded, as no Video Output is connected; {gb(free)} are free"
+        return
+    parts = {name: size for name, size in run_bytes(cost.plan, settings).items() if size}
+    listed = ", ".join(f"{name} {gb(size)}" for name, size in parts.items())
+    yield f"on the disk, about: {listed}, together {gb(sum(parts.values()))}; {gb(free)} are free"

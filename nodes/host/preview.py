@@ -1,0 +1,96 @@
+"""Pictures of what is finished, small enough to cost a run nothing.
+
+B batch, C channels, T latent frames, H W latent grid, F pixel frames.
+"""
+
+from collections.abc import Callable
+
+import folder_paths
+import latent_preview
+from PIL.Image import Image
+from torch import Tensor
+
+from ...histream_core.plan.chunks import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
+from ...histream_core.stream.stream import resize
+from ...histream_core.vae.decode import to_frames
+from ...histream_core.vae.decoders import Decoder, open_decoder
+from ...histream_core.weights.loading import load_vae
+from . import log as host_log
+from . import vae as host_vae
+
+PREVIEW_PIXELS = 512
+PREVIEW_CELLS = PREVIEW_PIXELS // PIXELS_PER_CELL
+SMALL_DECODERS = ("taew2_1", "lighttaew2_1")
+"""Names of TAEHV files for Wan 2.1 begin like this."""
+
+Previewer = Callable[[Tensor], list[Image]]
+"""From a finished chunk [B, C, T, H, W], as sampled, to pictures of the first video: one for each latent frame."""
+
+
+def stills(decoder: Decoder, latents: Tensor) -> list[Image]:
+    """Each of the latent frames [1, C, T, H, W] decoded alone, as a small picture.
+
+    They are made small before they are decoded, and nothing is remembered: a preview must not cost a run its memory.
+    """
+    shrink = min(1, PREVIEW_CELLS / max(latents.shape[-2:]))
+    latents = resize(latents, tuple(max(1, round(cells * shrink)) for cells in latents.shape[-2:]))
+    pictures = []
+    for latent in latents.split(1, dim=2):
+        pictures.append(latent_preview.preview_to_image(to_frames(decoder.decode(latent))[0, 0], do_scale=False))
+        decoder.reset()
+    return pictures
+
+
+def some_of(frames: Tensor) -> list[Image]:
+    """Small pictures of frames [F, H, W, 3] in [0, 1]: every fourth, and always the last one."""
+    pictures = []
+    for frame in frames[(len(frames) - 1) % PIXEL_FRAMES_PER_LATENT :: PIXEL_FRAMES_PER_LATENT]:
+        picture = latent_preview.preview_to_image(frame, do_scale=False)
+        picture.thumbnail((PREVIEW_PIXELS, PREVIEW_PIXELS))
+        pictures.append(picture)
+    return pictures
+
+
+def small_decoder(device) -> Decoder | None:
+    """The decoder of a TAEHV in the host's vae_approx folder; None where none is there.
+
+    Raises ValueError for a file that holds something else.
+    """
+    names = [name for name in folder_paths.get_filename_list("vae_approx") if name.startswith(SMALL_DECODERS)]
+    if not names:
+        return None
+    path = folder_paths.get_full_path_or_raise("vae_approx", names[0])
+    return open_decoder(load_vae(path, device=device))
+
+
+def guesser(model) -> Previewer | None:
+    """What the user chose in the host's settings, else a linear guess; None for latents that there is none for."""
+    latent_format = model.model.latent_format
+    previewer = latent_preview.get_previewer(model.load_device, latent_format)
+    if type(previewer).__module__ != latent_preview.__name__:  # none, or another pack's, which shows in its own way
+        previewer = None
+    if previewer is None and latent_format.latent_rgb_factors is not None:
+        previewer = latent_preview.Latent2RGBPreviewer(
+            latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+        )
+    if previewer is None:
+        return None
+    return lambda clean: [previewer.decode_latent_to_preview(frame) for frame in clean[:1].split(1, dim=2)]
+
+
+def chunk_previewer(model, vae=None) -> Previewer | None:
+    """What makes pictures of a finished chunk.
+
+    True colours where a VAE is given or a TAEHV lies in the host's vae_approx folder, else a guess.
+    """
+    if vae is not None:
+        decoder = host_vae.open_decoder(vae, normalised=False)
+        return lambda clean: stills(decoder, model.model.process_latent_out(clean[:1].float()).to(vae.device))
+    try:
+        small = small_decoder(model.load_device)
+    except ValueError as error:
+        host_log.warn(f"previews are a guess: {error}")
+        small = None
+    if small is None:
+        return guesser(model)
+    return lambda clean: stills(small, clean[:1].float().to(model.load_device))

@@ -1,0 +1,93 @@
+"""Where runs lie: folders under the host's output folder, called by their names there."""
+
+import glob
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ...histream_core.runs import list_runs
+from ...histream_core.runs.store.journal import CHUNKS, MANIFEST
+from ..settings import VideoChoice
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory()).resolve()
+
+
+def name_of(folder: Path) -> str:
+    """What nodes call a run: its folder, under the host's output folder."""
+    return folder.resolve().relative_to(output_folder()).as_posix()
+
+
+def place(name: str) -> Path:
+    """The folder of that name under the host's output folder. Raises ValueError for one outside."""
+    root = output_folder()
+    folder = (root / name.strip()).resolve()
+    if not name.strip() or folder == root or not folder.is_relative_to(root):
+        raise ValueError(
+            f"{name!r} is no folder inside ComfyUI's output folder: write a name like histream/run, or connect a run"
+        )
+    return folder
+
+
+def next_run(choice: VideoChoice, size: tuple[int, int]) -> tuple[Path, str]:
+    """The folder of the next run of that name, and the name with what the host puts for %year% and the like."""
+    place(choice.folder)
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(choice.folder, str(output_folder()), *size)
+    return Path(folder, f"{name}_{counter:05}"), name_of(Path(folder, name))
+
+
+def numbered_runs(name: str) -> list[Path]:
+    """The runs with that name and a number behind it, oldest first."""
+    folder = place(name)
+    runs = (path for path in folder.parent.glob(f"{glob.escape(folder.name)}_*") if os.path.lexists(path / MANIFEST))
+    return sorted(path for path in runs if path.name.removeprefix(f"{folder.name}_").isdecimal())
+
+
+def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
+    """Where a new file goes that the artist calls `prefix`: its folder, its name, its number, its subfolder.
+
+    Under the host's output folder, with the host's marks for date and `size` replaced. Raises ValueError for a place
+    outside.
+    """
+    root = Path(folder_paths.get_output_directory()).resolve()
+    if not (root / prefix).resolve().is_relative_to(root):
+        raise ValueError(f"the name {prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
+    return Path(folder), name, counter, subfolder
+
+
+def find_run(name: str) -> Path:
+    """The run of that name, or the newest one with a number behind it. Raises ValueError or FileNotFoundError."""
+    numbered = numbered_runs(name)
+    if numbered and not os.path.lexists(place(name) / MANIFEST):
+        return numbered[-1]
+    return exact_run(name)
+
+
+def exact_run(name: str) -> Path:
+    """The run of exactly that name. Raises ValueError or FileNotFoundError that names some there are."""
+    folder = place(name)
+    if not os.path.lexists(folder / MANIFEST):
+        known = sorted(name_of(path.parent) for path in output_folder().glob(f"*/*/{MANIFEST}"))
+        there = f"there are {', '.join(known[-5:])}" if known else "there is none yet, make one with Video Output"
+        raise FileNotFoundError(f'there is no run "{name}" in ComfyUI\'s output folder: {there}')
+    return folder
+
+
+def list_text(name: str) -> str:
+    """A line for each run in a folder. Raises ValueError for one outside the output folder."""
+    folder = place(name)
+    lines = [info.line(name_of(info.folder)) for info in list_runs(folder)] if folder.is_dir() else []
+    return "\n".join(lines) or f"no run is in {name}"
+
+
+def run_state(name: str | None) -> str:
+    """What changes when the run of that name does; for the host's cache."""
+    try:
+        folder = find_run(name or "")
+    except (ValueError, OSError):
+        return ""
+    there = (folder / MANIFEST, folder / CHUNKS, folder)
+    return " ".join(str(path.stat().st_mtime_ns) for path in there if path.exists())

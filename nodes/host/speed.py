@@ -1,0 +1,61 @@
+"""What was chosen for speed, on a MODEL of the host: its own attention is one of the choices.
+
+B batch, L tokens, N heads, D head dim.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import comfy.ldm.modules.attention as host_attention
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
+from torch import Tensor
+
+from ...histream_core.network.kernels import Kernels, choose_kernels
+from ...histream_core.network.ops.attention import Attention, is_hopper
+from ...histream_core.plan.speed import Speed
+from . import log as host_log
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
+    """The host's own attention, or what another node put in its place by its options: [B, L, N, D] as in the engine."""
+    heads = q.shape[2]
+    q, k, v = (x.flatten(2) for x in (q, k, v))
+    y = host_attention.optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options or {})
+    return y.unflatten(2, (heads, -1))
+
+
+def kernels_for(speed: Speed, model, own: Attention = attend) -> Kernels:
+    """What a MODEL is computed with; `own` is the host's attention. Raises ValueError for what cannot be had."""
+    override = "optimized_attention_override" in model.model_options.get("transformer_options", {})
+    if override and speed.attention not in ("auto", "host"):
+        raise ValueError(
+            f"another node on this MODEL chooses its attention, and HiStream Speed wants {speed.attention}: "
+            "remove that node, or set attention to host"
+        )
+    chosen = host_attention.optimized_attention
+    name = "another node's" if override else chosen.__name__.removeprefix("attention_")
+    host = own, f"host ({name})"
+    plain = chosen is host_attention.attention_pytorch and not override
+    if speed.attention == "auto" and plain and is_hopper(model.load_device):
+        host = None  # the host would use the same kernels, in another order
+    kernels = choose_kernels(speed, model.load_device, model.model.get_dtype_inference(), host=host)
+    if override and kernels.graphs:
+        in_use = {**kernels.in_use, "graphs": "off, since another node's attention may be another one in each step"}
+        kernels = replace(kernels, graphs=False, in_use=in_use)
+    return compiled_as_asked(kernels, model)
+
+
+def compiled_as_asked(kernels: Kernels, model) -> Kernels:
+    """The same, the layers compiled as a TorchCompileModel node on the MODEL says, or one that works as it does."""
+    asked = model.model_options.get(TORCH_COMPILE_KWARGS)
+    if not asked:
+        return kernels
+    compiler = {name: asked[name] for name in ("backend", "mode", "options") if asked.get(name)}
+    in_use = {**kernels.in_use, "compile": f"{asked['backend']}, as a node on the MODEL says"}
+    return replace(kernels, compiler=compiler, in_use=in_use)
+
+
+def say_kernels(kernels: Kernels) -> None:
+    """What a run computes with, in the host's log: once for each run."""
+    chosen = ", ".join(f"{name} {words}" for name, words in kernels.in_use.items())
+    host_log.say(f"computing with {chosen}")

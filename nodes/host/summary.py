@@ -1,0 +1,86 @@
+"""What a run was and what it took, in lines to read and keep."""
+
+from collections.abc import Iterator, Sequence
+
+from ...histream_core.cost.cost import GB
+from ...histream_core.cost.pace import DecodePace, duration
+from ...histream_core.plan.chunks import Plan
+from ...histream_core.runs import Manifest
+from ...histream_core.runs.render import Progress
+from ...histream_core.runs.store.video import cut_sections
+from ...histream_core.stream.timeline import clock
+from ..settings import VideoChoice
+from .run import HostRun
+from .sampler import ChunkSampler
+
+
+def summary_of_latent(sampler: ChunkSampler, run: HostRun, seed: int) -> str:
+    """Of a run that made a LATENT alone."""
+    preset, _ = sampler.steps.resolve(sampler.settings)
+    mode = "custom steps" if sampler.steps.table.strip() else f"mode {sampler.steps.mode}"
+    videos = f"{run.batch} videos" if run.batch > 1 else "a video"
+    pace = run.pace
+    lines = [
+        f"a LATENT of {videos}: {size_of(run.plan)}",
+        f"preset {preset.name}, {mode}, seed {seed}",
+        f"{duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each frame, decoding not counted",
+    ]
+    return "\n".join([*lines, *run.told, *computed_with(run)])
+
+
+def summary_of_run(name: str, manifest: Manifest, made: Progress, run: HostRun) -> str:
+    """Of a run that is kept; `made` is what this attempt took."""
+    settings, seeds = manifest.settings, ", ".join(str(seed.seed) for seed in manifest.seeds)
+    lines = [
+        f"{name}: {size_of(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
+        f"preset {settings.preset}, mode {settings.mode}, seed {seeds}, {len(manifest.sections)} prompts",
+        *began(manifest),
+        *taken(made),
+    ]
+    return "\n".join([*lines, *computed_with(run)])
+
+
+def summary_of_decode(names: Sequence[str], size: tuple[int, int], choice: VideoChoice, pace: DecodePace) -> str:
+    """Of videos of one LATENT that were decoded into files of these names."""
+    frames, times = pace.num_frames // pace.num_videos, pace.times
+    made = f"{size[0]}x{size[1]}, {frames} frames, {choice.format} at {choice.fps:g} frames per second"
+    return "\n".join([
+        f"{', '.join(names)}: {made}",
+        f"{pace.frames} frames in {duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each",
+        f"decode {times.decode:.1f} s, encode and write {times.write:.1f} s; slowest: {times.bottleneck}",
+    ])  # fmt: skip
+
+
+def began(manifest: Manifest) -> Iterator[str]:
+    """Where each prompt and seed begins, if there are several."""
+    cuts, fps = cut_sections(manifest), manifest.settings.fps
+    for cut in cuts if len(cuts) > 1 else ():
+        yield f'"{cut.prompt}", seed {cut.seed}, begins at frame {cut.start} ({clock(cut.start / fps)})'
+
+
+def size_of(plan: Plan) -> str:
+    width, height = plan.size
+    return f"{width}x{height}, {plan.pixel_frames} frames, {len(plan.chunks)} chunks, {plan.num_steps()} steps"
+
+
+def taken(made: Progress) -> Iterator[str]:
+    """The seconds of an attempt, by what they went into."""
+    if made.skipped_frames:
+        yield f"{made.skipped_frames} frames were there before"
+    if made.frames == made.skipped_frames:
+        return
+    first = f", the first after {made.first_frames:.1f} s" if made.first_frames is not None else ""
+    yield (
+        f"{made.frames - made.skipped_frames} frames in {duration(made.seconds)}, "
+        f"{made.seconds_per_frame:.2f} s for each{first}"
+    )
+    times = made.times
+    yield (
+        f"denoise {times.denoise:.1f} s, decode {times.decode:.1f} s, encode and write {times.write:.1f} s beside them "
+        f"(waited for {times.wait:.1f} s); slowest: {times.bottleneck}"
+    )
+
+
+def computed_with(run: HostRun) -> Iterator[str]:
+    yield ", ".join(f"{name} {words}" for name, words in run.kernels.in_use.items())
+    yield f"keys and values {run.kv_bytes / GB:.2f} GB ({run.kv})"

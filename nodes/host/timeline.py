@@ -1,0 +1,124 @@
+"""Timelines of prompts on a CONDITIONING: other samplers see the first prompt, ours all of them.
+
+B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import comfy.sampler_helpers
+import comfy.utils
+from torch import Tensor
+
+from ...histream_core.plan.chunks import Plan, make_plan, with_anchors
+from ...histream_core.plan.presets import Preset
+from ...histream_core.runs.render import FPS
+from ...histream_core.stream.timeline import (
+    Cue,
+    Stretch,
+    check_cues,
+    describe_cues,
+    find_chunks,
+    new_anchors,
+    new_scenes,
+    stretch_out,
+)
+from .checks import check_conditioning
+
+KEY = "histream_timeline"
+"""Where a `Timeline` lies among the options of a CONDITIONING."""
+
+SCENES = "histream_scenes"
+"""Where a LATENT says how many frames it has and which of them begin scenes."""
+
+LOOK_AHEAD = 30
+"""Seconds behind the last prompt that a timeline is looked at without a video."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Prompts, and when they begin."""
+
+    cues: tuple[Cue, ...]
+    positives: tuple[list, ...]
+    """The CONDITIONING of each, of one plain prompt."""
+
+    def texts(self, batch: int, width: int) -> list[Tensor]:
+        """The embedding of each prompt [B, tokens, channels]. Raises ValueError for what is no plain prompt."""
+        found = []
+        for positive in self.positives:
+            text = check_conditioning(comfy.sampler_helpers.convert_cond(positive), batch, width)
+            found.append(comfy.utils.repeat_to_batch_size(text, batch))
+        return found
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A timeline in a plan."""
+
+    timeline: Timeline
+    chunks: Sequence[int]
+    """Where its prompts begin."""
+    plan: Plan
+    """With the timeline's anchors."""
+    lines: list[str]
+    """What became of the times, in words."""
+
+    def stretches(self, batch: int, width: int, before: Tensor | None = None) -> tuple[Stretch, ...]:
+        """What each chunk is told; `before` is the text that the first prompt takes over from."""
+        return stretch_out(self.timeline.cues, self.timeline.texts(batch, width), self.chunks, before)
+
+    @property
+    def anchors(self) -> list[int]:
+        return new_anchors(self.timeline.cues, self.chunks, self.plan)
+
+    @property
+    def scenes(self) -> list[int]:
+        return new_scenes(self.timeline.cues, self.chunks, self.plan)
+
+
+def with_timeline(timeline: Timeline) -> list:
+    """The CONDITIONING that carries a timeline. Raises ValueError for prompts that do not follow one another."""
+    check_cues(timeline.cues)
+    (text, options), *rest = timeline.positives[0]
+    return [[text, options | {KEY: timeline}], *rest]
+
+
+def timeline_of(positive: Sequence | None) -> Timeline | None:
+    """The timeline on a CONDITIONING, also as the host's guiders keep it; None where there is none."""
+    if not positive:
+        return None
+    options = positive[0] if isinstance(positive[0], Mapping) else positive[0][1]
+    return options.get(KEY)
+
+
+def with_scenes(latent: Mapping, plan: Plan) -> dict:
+    """The LATENT that says where its scenes begin, for whoever decodes it."""
+    found = {SCENES: (latent["samples"].shape[2], plan.scenes)} if len(plan.scenes) > 1 else {}
+    return {key: value for key, value in latent.items() if key != SCENES} | found
+
+
+def scenes_of(latent: Mapping) -> tuple[int, ...]:
+    """The frames of a LATENT that begin scenes; none where frames were taken out or added since it was made."""
+    num_frames, scenes = latent.get(SCENES, (0, ()))
+    return scenes if latent["samples"].shape[2] == num_frames else ()
+
+
+def placed(timeline: Timeline, plan: Plan, fps: float = FPS, first_chunk: int = 0) -> Placed:
+    """Find the chunks that the prompts begin at; time 0 is where `first_chunk` begins.
+
+    Raises ValueError for what does not fit the video.
+    """
+    chunks = find_chunks(timeline.cues, plan, fps, first_chunk)
+    lines = describe_cues(timeline.cues, chunks, plan, fps)
+    anchors, scenes = (find(timeline.cues, chunks, plan) for find in (new_anchors, new_scenes))
+    return Placed(timeline, chunks, with_anchors(plan, [*plan.anchors, *anchors], scenes), lines)
+
+
+def look(timeline: Timeline, preset: Preset) -> list[str]:
+    """What will become of the times in a video of such a model, at 16 frames per second, before there is one."""
+    seconds = timeline.cues[-1].stop or timeline.cues[-1].seconds + LOOK_AHEAD
+    plan = make_plan(preset, "histream", width=64, height=64, num_frames=2 + round(seconds * FPS / 4))
+    return placed(timeline, plan).lines

@@ -1,0 +1,29 @@
+"""Node: the bundled demo model; works with no download, on any computer."""
+
+from ...histream_core import demo
+from ..api import CATEGORY, io
+from ..host import load as host_load
+
+
+class DemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamDemoModel",
+            display_name="Demo Model",
+            category=CATEGORY,
+            description="A tiny model that comes with HiStream and makes real videos in seconds, without a graphics "
+            f'card: coloured shapes that move, such as "{demo.PROMPT}". Made for {demo.WIDTH}x{demo.HEIGHT} at '
+            f"{demo.FPS} frames per second, any length.",
+            search_aliases=["HiStream", "test", "example", "no download"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(tooltip="For the Anchor-Window Sampler."),
+                io.Clip.Output(tooltip="For CLIP Text Encode. Knows colours, shapes and directions, no other words."),
+                io.Vae.Output(tooltip="For Streaming VAE Decode; only for videos of this demo model."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(*host_load.load_demo())

@@ -1,0 +1,40 @@
+"""Node: which runs there are."""
+
+from ..api import CATEGORY, io
+from ..host import log as host_log
+from ..host import run_folders
+
+
+class ListRuns(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamListRuns",
+            display_name="List Runs",
+            category=CATEGORY,
+            description="Lists the runs in a folder: how far each is, how long, how large, and its prompts.",
+            search_aliases=["HiStream", "history", "resume"],
+            is_output_node=True,
+            inputs=[
+                io.String.Input(
+                    "folder", default="histream", tooltip="A folder under ComfyUI's output folder, with runs in it."
+                ),
+                io.String.Input(
+                    "run",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Connect the run of another node to make the list after it.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="text", tooltip="A line for each run, for Preview as Text.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_):
+        return float("nan")  # runs come and go while the graph stays the same
+
+    @classmethod
+    def execute(cls, folder, run=None):
+        text = run_folders.list_text(folder)
+        host_log.tell(text)
+        return io.NodeOutput(text)

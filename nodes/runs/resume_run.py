@@ -1,0 +1,42 @@
+"""Node: a run that was stopped goes on."""
+
+from .. import kept_video
+from ..api import CATEGORY, io
+from ..host import runs as host_runs
+from ..host.run_folders import run_state
+from ..settings import VideoChoice
+
+
+class ResumeRun(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiStreamResumeRun",
+            display_name="Resume Run",
+            category=CATEGORY,
+            description="Goes on with a run that was cancelled, crashed or cut off, exactly as if it had not been: "
+            "nothing that is finished is made again, and the frames are the same. Prompt, size and steps are the "
+            "run's own.",
+            search_aliases=["HiStream", "continue", "crash", "recover"],
+            is_output_node=True,
+            hidden=kept_video.HIDDEN,
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL that the run was begun with, LoRAs included."),
+                io.Vae.Input("vae", tooltip="The VAE that it was begun with."),
+                kept_video.run_input("to go on with", default="histream/run"),
+                kept_video.snapshots_input(
+                    "Keep the caches on disk every so many chunks and on Cancel, as in Video Output. 0: never."
+                ),
+                kept_video.speed_input("as the run is"),
+            ],
+            outputs=kept_video.outputs(),
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, run=None, **_):
+        return run_state(run)
+
+    @classmethod
+    def execute(cls, model, vae, run, snapshots=0, speed=None):
+        journal = host_runs.go_on(model, vae, run, speed)
+        return kept_video.carry_on(cls, model, vae, journal, VideoChoice(snapshots=snapshots), speed)

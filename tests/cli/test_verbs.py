@@ -1,0 +1,383 @@
+"""The command line: what it writes, prints and refuses. Tiny random weights stand in for the bundled ones."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import test_text_encoder
+import torch
+from clips import probe, read_frames
+from safetensors.torch import load_file, save_file
+from tiny_cli import SIDE, TOLD
+
+from histream_core import __version__, demo
+from histream_core.cli import main
+from histream_core.cli.verbs.costs import MODELS
+from histream_core.cli.verbs.sheet import Setting, plan_setting
+from histream_core.network.cache.tiers import TIERS
+from histream_core.network.model import WanConfig, WanModel
+from histream_core.plan.chunks import make_plan
+from histream_core.plan.presets import MODES, PRESETS
+from histream_core.plan.schedule import Scale
+from histream_core.runs import render as road
+
+ROOT = Path(__file__).parents[2]
+
+
+def render_words(weights, *more):
+    files = ["--model", weights / "wan.safetensors", "--vae", weights / "vae.safetensors"]
+    return list(map(str, ["render", *files, "--embeds", weights / "embeds.safetensors", *more]))
+
+
+def refusal(words, capsys):
+    """The one line on standard error of a run that must end with status 2."""
+    assert main(list(map(str, words))) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("\n") and said.err.count("\n") == 1, said.err
+    return said.err
+
+
+def result_of(words, capsys):
+    """The one JSON object on standard output of a run that must work."""
+    assert main([*map(str, words), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_demo_writes_a_video_that_plays_and_says_where_it_is(here, capsys):
+    assert main(["demo", "--seconds", "1"]) == 0
+    path, _, rest = capsys.readouterr().out.strip().partition(": ")
+    assert Path(path) == here / "histream-demo.mp4"
+    assert "17 frames of 32x32, 1.1 s at 16 fps" in rest
+    info = probe(path)
+    assert (info.num_frames, info.width, info.height, info.fps) == (17, SIDE, SIDE, 16)
+    assert os.listdir(here) == ["histream-demo.mp4"]
+
+
+def test_demo_makes_five_seconds_unless_told_otherwise_and_takes_a_new_name_each_time(here, capsys):
+    (here / "histream-demo.mp4").write_bytes(b"mine")
+    result = result_of(["demo"], capsys)
+    assert result["file"] == str(here / "histream-demo-2.mp4")
+    assert result["frames"] == probe(result["file"]).num_frames == 81
+    assert result["seconds"] >= 5
+    assert (here / "histream-demo.mp4").read_bytes() == b"mine"
+
+
+def test_demo_hints_at_words_that_it_does_not_know(here, capsys):
+    assert main(["demo", "a pink circle moves right", "--seconds", "0.1", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "does not know pink" in said.err
+    assert "purple" in said.err
+    assert len(json.loads(said.out)["notes"]) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_runs_and_counts_its_network_calls(here, capsys, mode):
+    calls = {  # of 3 chunks, high and low; the last chunk is never cached
+        "histream": (8, 8),
+        "histream-plus": (2 + 1 + 1 + 2, 2 + 1 + 1 + 2),
+        "full": (14, 0),
+        "history": (8, 8),
+        "naive": (5, 5),
+        "sd": (8, 8),
+    }
+    result = result_of(["demo", "--seconds", "2", "--mode", mode], capsys)
+    assert (result["passes"]["high"], result["passes"]["low"]) == calls[mode]
+    assert (result["chunks"], result["mode"]) == (3, mode)
+    assert 0 < result["ttff_s"] <= result["seconds_taken"]
+    assert result["s_per_frame"] == pytest.approx(result["seconds_taken"] / 33, abs=0.01)
+    assert result["bottleneck"] in ("denoise", "decode", "write")
+
+
+def test_the_same_seed_gives_the_same_file_and_another_one_another(here, capsys):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        result_of(["demo", "--seconds", "0.5", "--seed", seed, "--out", f"{name}.mp4"], capsys)
+    a, b, c = ((here / f"{name}.mp4").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_exact_memory_tiers_give_the_same_file_and_fp8_nearly(here, capsys):
+    """Seen to fail with a `--kv` that is read and not used."""
+    made = {}
+    for kv in TIERS:
+        result = result_of(["demo", "--seconds", "1", "--kv", kv, "--out", f"{kv}.mp4"], capsys)
+        assert result["kv"] == kv
+        made[kv] = (here / f"{kv}.mp4").read_bytes()
+    assert made["full"] == made["lean"] == made["cpu"] != made["fp8"]
+
+
+def test_render_makes_the_size_and_length_asked_for(here, weights, capsys):
+    result = result_of(render_words(weights, "--size", "96x64", "--frames", "13", "--out", "clip.mp4"), capsys)
+    info = probe(here / "clip.mp4")
+    assert (info.num_frames, info.width, info.height) == (13, 96, 64)
+    assert (result["preset"], result["chunks"], result["notes"]) == ("demo", 2, [])
+
+
+def test_a_length_that_is_not_4n_plus_1_is_rounded_up_and_said(here, weights, capsys):
+    assert main(render_words(weights, "--size", "64x64", "--frames", "10", "--fps", "24")) == 0
+    assert "note: 10 frames is not of the form 4n + 1: 13 are made\n" in capsys.readouterr().err
+    assert (probe("histream-render.mp4").num_frames, probe("histream-render.mp4").fps) == (13, 24)
+
+
+def test_1080_rows_are_generated_as_1088_and_cropped(here, weights, capsys, monkeypatch):
+    assert road.generated_size(1920, 1080) == (1920, 1088)
+    assert road.generated_size(1080, 1920) == (1088, 1920)
+    monkeypatch.setitem(road.GENERATED_AS, 56, 64)
+    result = result_of(render_words(weights, "--size", "96x56", "--frames", "5", "--out", "crop.mp4"), capsys)
+    assert (result["height"], result["generated_height"]) == (56, 64)
+    assert "cropped to 96x56" in result["notes"][0]
+    result_of(render_words(weights, "--size", "96x64", "--frames", "5", "--out", "whole.mp4"), capsys)
+    cropped, whole = (next(read_frames(here / name)).astype(float) for name in ("crop.mp4", "whole.mp4"))
+    assert abs(cropped - whole[4:60]).mean() < abs(cropped - whole[:56]).mean()
+
+
+REFUSED = {
+    "no seconds": (["demo", "--seconds", "0"], "use 5"),
+    "another mode": (["demo", "--mode", "fast"], "use one of histream, histream-plus"),
+    "another seed": (["demo", "--seed", "-1"], "use 0 to"),
+    "another suffix": (["demo", "--out", "clip.mov"], "use clip.mp4"),
+    "a missing folder": (["demo", "--out", "missing/clip.mp4"], "does not exist"),
+    "another device": (["demo", "--device", "toaster"], "use --device cpu or auto"),
+    "an unknown option": (["demo", "--fast"], "unrecognized arguments: --fast"),
+    "the beginning of an option": (["sheet", "--model", "demo", "--mode", "sd"], "unrecognized arguments: --mode"),
+    "an unknown verb": (["dream"], "choose from"),
+    "no verb": ([], "VERB"),
+    "a preset that is none": (["sheet", "--model", "demo", "--preset", "best"], "use one of histream"),
+    "no weights": (["render", "--prompt", "a cat"], "--model"),
+    "no vae": (["render", "--model", "x", "--prompt", "a cat"], "--vae is missing"),
+    "no text": (["render", "--model", "x", "--vae", "y", "--prompt", "a cat"], "--text-encoder or --embeds is missing"),
+    "no prompt": (["render", "--model", "x", "--vae", "y", "--text-encoder", "z"], "--prompt is missing"),
+    "a missing file": (["inspect", "missing.safetensors"], "missing.safetensors"),
+    "a size that is none": (["plan", "--size", "large"], "write it like 1920x1088"),
+    "a width": (["plan", "--size", "1900x1080"], "use 1888 or 1920"),
+    "a tiny height": (["plan", "--size", "64x8"], "use 32"),
+    "no frames": (["plan", "--frames", "0"], "0 frames is empty"),
+    "a memory tier that is none": (["plan", "--kv", "tiny"], "choose from 'full', 'lean', 'cpu', 'fp8'"),
+    "no card": (["plan", "--vram", "0"], "give --vram 24"),
+    "a picture for a sheet": (["sheet", "--model", "demo", "--out", "sheet.jpg"], "use sheet.png"),
+    "no moment": (["sheet", "--model", "demo", "--moments", "0"], "--moments 4"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_one_line_and_leaves_nothing(here, capsys, case):
+    words, fix = REFUSED[case]
+    assert fix in refusal(words, capsys)
+    assert os.listdir(here) == []
+
+
+def test_what_cannot_work_is_refused_before_anything_is_loaded(here, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "load_transformer", lambda: pytest.fail("loaded"))
+    for words in (["--out", "missing/clip.mp4"], ["--out", "clip.mov"], ["--seed", "-1"], ["--mode", "fast"]):
+        refusal(["demo", *words], capsys)
+
+
+def test_files_that_are_no_weights_are_one_line_and_leave_nothing(here, weights, capsys):
+    whole = (weights / "wan.safetensors").read_bytes()
+    bad = {"text.pt": b"hello", "cut.safetensors": whole[: len(whole) // 2], "empty.pt": b""}
+    for name, content in bad.items():
+        (here / name).write_bytes(content)
+    torch.save({"code": print}, here / "code.pt")
+    before = sorted(os.listdir(here))
+    for name in before:
+        assert name in refusal(["inspect", name], capsys)
+        assert name in refusal(["convert", name, "out.safetensors"], capsys)
+        assert name in refusal([*render_words(weights, "--size", "64x64"), "--model", name], capsys)
+    assert "VAE" in refusal([*render_words(weights), "--vae", weights / "wan.safetensors"], capsys)
+    assert sorted(os.listdir(here)) == before
+
+
+@pytest.mark.parametrize("part", ["wan", "vae"])
+def test_weights_that_give_nan_are_one_line_and_leave_nothing(here, weights, capsys, part):
+    broken = load_file(weights / f"{part}.safetensors")
+    broken["head.head.weight" if part == "wan" else "decoder.conv1.weight"][0] = float("nan")
+    save_file(broken, weights / "broken.safetensors", TOLD)
+    words = [*render_words(weights, "--size", "64x64"), f"--{'model' if part == 'wan' else 'vae'}"]
+    assert "NaN" in refusal([*words, weights / "broken.safetensors"], capsys)
+    assert os.listdir(here) == []
+
+
+def test_text_of_another_width_is_refused(here, weights, capsys):
+    save_file({"embeds": torch.randn(7, 32)}, weights / "narrow.safetensors")
+    words = render_words(weights, "--size", "64x64", "--embeds", weights / "narrow.safetensors")
+    assert "32 channels but the model reads 64" in refusal(words, capsys)
+    assert os.listdir(here) == []
+
+
+def test_prompts_go_through_the_text_encoder(here, weights, capsys):
+    pytest.importorskip("transformers", reason="TEXT ENCODER NOT TESTED: pip install 'histream[text]'")
+    umt5 = {**test_text_encoder.weights(), "spiece_model": test_text_encoder.tokenizer()}
+    save_file(umt5, here / "umt5.safetensors")
+    words = [word if word != "--embeds" else "--text-encoder" for word in render_words(weights, "--size", "64x64")]
+    words[words.index("--text-encoder") + 1] = "umt5.safetensors"
+    assert "16 channels but the model reads 64" in refusal([*words, "--prompt", "a red circle"], capsys)
+    reader = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=1, text_dim=test_text_encoder.DIM))
+    for p in reader.parameters():
+        p.data.normal_(0, 0.1)
+    save_file(reader.state_dict(), here / "reader.safetensors", TOLD)
+    words = [*words, "--model", "reader.safetensors", "--frames", "1", "--prompt"]
+    one, other = (result_of([*words, prompt], capsys)["file"] for prompt in ("a red circle", "a blue square"))
+    assert not (next(read_frames(one)) == next(read_frames(other))).all()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(here, capsys):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        status = main(["demo"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert "free space or choose another folder" in said[-1]
+    assert all(line.startswith("[") for line in said[:-1])  # what was said before is progress
+    assert os.listdir(here) == []
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_where(here, weights):
+    # A shell's background jobs, and so their children, ignore what Ctrl-C sends.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = (
+        f"{heard}; import sys; sys.path.append({str(ROOT)!r}); from histream_core import cli; sys.exit(cli.main())"
+    )
+    words = render_words(weights, "--size", "64x64", "--frames", "40001", "--out", "long.mp4")
+    run = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
+    while "chunk 3/" not in run.stderr.readline():
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=60)[1].splitlines()[-1]
+    assert run.returncode == 130
+    assert os.listdir(here) == ["long.partial.mp4"]
+    frames = probe("long.partial.mp4").num_frames
+    assert frames >= 21
+    assert said == f"histream: stopped: {frames} finished frames are in long.partial.mp4"
+
+
+def test_progress_is_a_line_for_each_chunk_where_there_is_no_terminal(here, capsys):
+    assert main(["demo", "--seconds", "2"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.search(r"(\d+)/33 frames", line)[1] for line in lines] == ["9", "21", "33"]
+    assert lines[-1].startswith("[########################] 100%")
+
+
+def test_plan_knows_the_published_models_and_what_fits(here, capsys):
+    words = ["plan", "--size", "1920x1088", "--frames", "81", "--vram", "24"]
+    for mode, bound in (("histream", 73.5), ("histream-plus", 50.2)):
+        result = result_of([*words, "--model", "wan-1.3b", "--mode", mode], capsys)
+        assert 0.9 * bound < result["tflops_per_frame"] <= bound
+        assert result["passes"][0] == {"high": 3, "low": 3}
+        assert result["passes"][-1] == ({"high": 2, "low": 2} if mode == "histream" else {"high": 1, "low": 1})
+        assert result["peak_bytes"] > result["kv_bytes"] + result["vae_cache_bytes"]
+        assert not result["fits"] and "would fit" in " ".join(result["does_not_fit"])
+    assert result_of([*words, "--model", "wan-1.3b", "--vram", "80"], capsys)["fits"]
+    assert result_of([*words, "--model", "wan-14b"], capsys)["kv_bytes"] > 3 * result["kv_bytes"]
+    assert {"wan-1.3b", "wan-14b"} == set(MODELS)
+
+
+def test_plan_names_the_memory_tiers_and_costs_the_one_that_is_asked_for(here, capsys):
+    words = ["plan", "--size", "1920x1088", "--frames", "81", "--vram", "22"]
+    full, cpu = (result_of([*words, "--kv", kv], capsys) for kv in ("full", "cpu"))
+    assert full["kv_tiers"].keys() == TIERS.keys() and full["kv_tiers"] == cpu["kv_tiers"]
+    for found in (full, cpu):
+        tier = found["kv_tiers"][found["kv"]]
+        assert tier == {name: found[name] for name in ("kv_bytes", "kv_main_bytes", "peak_bytes")}
+    assert cpu["fits"] and not full["fits"]
+    assert "cpu (in " in " ".join(full["does_not_fit"])
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name}: " in said or f"\n{name}" in said for name in TIERS)
+
+
+def test_plan_reads_the_sizes_of_the_demo_model_and_of_a_file(here, weights, capsys):
+    words = ["plan", "--size", "64x64", "--frames", "21"]
+    demo_cost = result_of([*words, "--model", "demo"], capsys)
+    file_cost = result_of([*words, "--model", weights / "wan.safetensors", "--dtype", "fp32"], capsys)
+    assert demo_cost["kv_bytes"] == file_cost["kv_bytes"] == 2 * 2 * (1 + 5) * (16 + 4) * 64 * 4
+    assert demo_cost["vae_cache_bytes"] < file_cost["vae_cache_bytes"]
+    assert (demo_cost["preset"], demo_cost["chunks"]) == ("demo", 2)
+
+
+def test_plan_says_in_words_what_would_be_taken(here, capsys):
+    assert main(["plan", "--size", "1920x1080"]) == 0
+    said = capsys.readouterr()
+    assert "6 times 3 + 3, then 2 + 2" in said.out
+    assert "cropped to 1920x1080" in said.err
+
+
+def test_inspect_and_convert_agree_about_a_file(here, weights, capsys):
+    torch.save({"generator_ema": load_file(weights / "wan.safetensors")}, here / "train.pt")
+    converted = result_of(["convert", "train.pt", "out.safetensors", "--dtype", "bf16"], capsys)
+    assert converted["file"] == str(here / "out.safetensors")
+    found = result_of(["inspect", "out.safetensors"], capsys)
+    assert (found["kind"], found["tensors"]) == ("wan", converted["tensors"])
+    assert "exists" in refusal(["convert", "train.pt", "out.safetensors"], capsys)
+    assert main(["inspect", "train.pt"]) == 0
+    assert "torch: generator_ema" in capsys.readouterr().out
+
+
+def test_a_setting_of_the_sheet_is_in_its_plan():
+    preset, like = (
+        PRESETS["histream"],
+        make_plan(PRESETS["histream"], "histream", width=1920, height=1088, num_frames=6),
+    )
+    on = plan_setting(Setting(drc=True, ntk=5, shift=7, scaled=True), preset, like=like)
+    assert on == like
+    assert plan_setting(Setting(drc=False, ntk=5, shift=7, scaled=True), preset, like=like).grids.keys() == {Scale.HIGH}
+    assert plan_setting(Setting(drc=True, ntk=1, shift=7, scaled=True), preset, like=like).ntk == {
+        Scale.HIGH: 1,
+        Scale.LOW: 1,
+    }
+    low, high = (
+        plan_setting(Setting(drc=True, ntk=5, shift=shift, scaled=False), preset, like=like).chunks[0].steps[-1]
+        for shift in (5, 7)
+    )
+    assert low.sigma < high.sigma
+    gentle = replace(preset, shift_low=1, shift_high=1)
+    assert plan_setting(Setting(drc=True, ntk=5, shift=7, scaled=True), gentle, like=like) == like
+    assert (on.chunks[0].steps[-1].attention_scale > 1) and high.attention_scale == 1
+
+
+def test_sheet_shows_every_setting_once(here, weights, capsys):
+    words = ["sheet", *render_words(weights, "--size", "64x64", "--frames", "5", "--moments", "2")[1:]]
+    result = result_of(words, capsys)
+    assert len(set(result["strips"])) == 24
+    assert "DRC off  NTK 5  shift 7  first-chunk scale off" in result["strips"]
+    assert result["file"] == str(here / "histream-sheet.png")
+    assert probe(result["file"]).codec == "png"
+    assert os.listdir(here) == ["histream-sheet.png"]
+
+
+def test_sheet_shows_a_strip_for_every_prompt_of_a_file(here, capsys):
+    (here / "prompts.txt").write_text("a red circle moves right\n\na blue square moves up\n")
+    words = ["sheet", "--model", "demo", "--prompts", "prompts.txt", "--size", "64x64", "--frames", "9"]
+    result = result_of([*words, "--out", "prompts.png"], capsys)
+    assert result["strips"] == ["a red circle moves right", "a blue square moves up"]
+    assert probe("prompts.png").width > 2 * 4 * SIDE
+    (here / "prompts.txt").write_text("\n")
+    assert "no prompt" in refusal(words, capsys)
+
+
+def test_the_version_is_told_without_loading_anything():
+    program = (
+        f"import sys; sys.path.append({str(ROOT)!r}); from histream_core.cli import main\n"
+        "try: main(['--version'])\nfinally: sys.exit('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, f"histream {__version__}\n")
+
+
+@pytest.mark.parametrize("verb", ["demo", "render", "plan", "inspect", "convert", "sheet"])
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "--json" in capsys.readouterr().out

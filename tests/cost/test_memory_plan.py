@@ -1,0 +1,107 @@
+"""What runs on which card: only settings that work, none that does not fit, the cheapest first."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from test_cost import hd
+
+from histream_core.cli import main
+from histream_core.cost.cost import GB, RESERVE, Cost
+from histream_core.cost.fitting import does_not_fit
+from histream_core.cost.memory_plan import CARDS, choices, describe, running_tiers, ways
+from histream_core.network.cache.tiers import EXACT
+from histream_core.network.model import WAN_1_3B, WAN_14B
+
+COST = Cost(WAN_1_3B, hd("histream", num_frames=60))
+EVERYTHING = {"offload": True, "apart": True, "files": ("light wan", "taehv")}
+
+
+@pytest.mark.parametrize("config", [WAN_1_3B, WAN_14B], ids=["1.3b", "14b"])
+@pytest.mark.parametrize("size", [(1920, 1088), (832, 480)], ids=str)
+def test_what_is_proposed_fits_by_the_figures_that_a_run_is_refused_by(config, size):
+    """Seen to fail without the driver's part."""
+    cost = Cost(config, hd("histream", num_frames=60, width=size[0], height=size[1]))
+    found, proposed = ways(cost, **EVERYTHING), 0
+    for card in CARDS:
+        for way in choices(found, card):
+            proposed += 1
+            if way.apart:
+                assert max(way.cost.sampling_bytes, way.cost.decoding_bytes) + RESERVE <= card * GB
+            else:
+                assert does_not_fit(way.cost, card) == ()
+    assert proposed >= 2
+
+
+def test_the_first_one_is_the_cheapest_that_fits():
+    """The same frames before others; then what moves least. Seen to fail in the order of memory."""
+    found = ways(COST, **EVERYTHING)
+    for card in CARDS:
+        first, *others = choices(found, card)
+        fitting = [way for way in found if way.bytes_needed <= card * GB]
+        assert first.same_frames == any(way.same_frames for way in fitting)
+        alike = [way for way in fitting if way.same_frames == first.same_frames]
+        assert first.moved_bytes == min(way.moved_bytes for way in alike)
+        assert all((way.moved_bytes, way.apart) < (first.moved_bytes, first.apart) for way in others)
+
+
+def test_where_everything_fits_the_defaults_cost_nothing():
+    [only] = choices(ways(COST, **EVERYTHING), 96)
+    assert (only.settings, only.prices, only.cost) == ("", "nothing", COST)
+    assert only.bytes_needed == COST.peak_bytes + RESERVE
+
+
+def test_only_what_really_runs_is_proposed():
+    """Seen to fail with all of TIERS and DECODERS."""
+    assert running_tiers(COST) == ("full", "lean", "cpu", "fp8")
+    assert running_tiers(COST, "mps") == ("full", "lean", "cpu")
+    assert running_tiers(replace(COST, unified=True)) == ("full", "lean", "fp8")
+    assert {way.decoder for way in ways(COST)} == {"wan", "wan, 2 strips", "wan, 4 strips"}
+    assert {way.decoder for way in ways(COST, files=["taehv"])} == {"wan", "wan, 2 strips", "wan, 4 strips", "taehv"}
+    chosen = ways(replace(COST, taehv=True), files=["taehv", "light wan"])
+    assert {way.decoder for way in chosen} == {"wan", "wan, 2 strips", "wan, 4 strips"}
+    assert all(way.cost.taehv for way in chosen)
+    small = Cost(WAN_1_3B, hd("histream", width=256, height=256))
+    assert {way.decoder for way in ways(small)} == {"wan", "wan, 2 strips"}
+    assert not any(way.apart or way.cost.offloaded for way in ways(COST))
+
+
+def test_the_same_frames_are_said_only_of_settings_that_give_them():
+    for way in ways(COST, **EVERYTHING):
+        exact = way.cost.kv in EXACT and way.cost.vae_strips == 1 and way.cost.taehv == COST.taehv
+        assert way.same_frames == (exact and way.decoder != "light wan")
+        assert ("other frames" in way.prices or "less detail" in way.prices) == (not way.same_frames)
+
+
+def test_prices_are_in_gigabytes_of_what_moves():
+    by = {(way.cost.kv, way.cost.offloaded): way for way in ways(COST, offload=True) if way.decoder == "wan"}
+    assert f"{COST.weight_bytes / GB:.1f} GB pass to the GPU" in by["full", True].prices
+    past = replace(COST, kv="cpu").kv_main_bytes
+    assert by["cpu", False].prices.startswith(f"{past / GB:.1f} GB of main memory")
+    assert by["cpu", True].moved_bytes == past + COST.weight_bytes
+
+
+def test_weights_that_are_stored_smaller_count_as_they_are():
+    assert replace(COST, stored_bytes=GB).peak_bytes == COST.peak_bytes - COST.weight_bytes + GB
+
+
+def test_the_lines_add_up_and_name_every_card():
+    lines = list(describe(COST, ways(COST, **EVERYTHING)))
+    [together] = [line for line in lines if "together" in line]
+    assert f"{(COST.peak_bytes + RESERVE) / GB:.1f} GB" in together
+    assert [int(found[1]) for line in lines if (found := re.match(r"  (\d+) GB: ", line))] == list(CARDS)
+
+
+def test_where_nothing_fits_the_least_is_named():
+    cost = Cost(WAN_14B, hd("full", num_frames=60))
+    assert any("24 GB: nothing at this size, the least is" in line for line in describe(cost, ways(cost)))
+
+
+def test_the_command_line_says_what_runs_on_which_card(capsys):
+    assert main(["plan", "--size", "832x480", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)["cards"]
+    assert list(cards) == [str(card) for card in CARDS]
+    assert cards["24"][0] == {"settings": "", "bytes": cards["24"][0]["bytes"], "costs": "nothing"}
+    assert main(["plan", "--size", "832x480"]) == 0
+    assert "what runs on a card of" in capsys.readouterr().out

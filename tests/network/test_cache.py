@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from histream_core.network.cache.window import KVCache
+from histream_core.network.ops.rope import Rope, rotate
+from histream_core.plan.chunks import Window, plan_chunks
+from histream_core.plan.positions import TemporalPolicy
+from histream_core.plan.schedule import Scale, Step
+
+LAYERS, HEADS, HEAD_DIM, GRID = 2, 2, 12, (2, 1)
+TOKENS = GRID[0] * GRID[1]
+STEPS = ((Step(1.0, Scale.HIGH),),)
+
+
+def make_cache(window, num_frames, temporal=None, moving_anchor=False, batch=2):
+    anchors, ring = window.pages(num_frames)
+    return KVCache(
+        Rope(HEAD_DIM, GRID),
+        temporal or TemporalPolicy("absolute"),
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        head_dim=HEAD_DIM,
+        batch=batch,
+        anchor_frames=anchors,
+        ring_frames=ring,
+        moving_anchor=moving_anchor,
+    )
+
+
+def as_set(keys):
+    """Tokens in no particular order: sorted by their first channel."""
+    return keys.gather(1, keys[..., :1].argsort(dim=1).expand_as(keys))
+
+
+@pytest.mark.parametrize(
+    ("window", "first_frame"),
+    [(Window(), False), (Window(), True), (Window(1, 1, 5), False), (Window(3, 3, 6), False), (Window(3, 0, 2), False),
+     (Window(3, 1, None), False), (Window(2, 1, 4), False)],
+    ids=str,
+)  # fmt: skip
+def test_a_chunk_attends_to_exactly_the_frames_its_plan_names(window, first_frame):
+    """Law 4. Seen to fail with a ring one page shorter, and with the anchor's page given to the ring."""
+    chunks = plan_chunks(30, STEPS, window, given_frames=int(first_frame), first_frame=first_frame)
+    k_all, v_all = torch.randn(2, LAYERS, 2, 33 * TOKENS, HEADS, HEAD_DIM)
+    cache = make_cache(window, chunks[-1].frames.stop)
+    size = cache.nbytes
+    for chunk in chunks:
+        here = slice(chunk.frames.start * TOKENS, chunk.frames.stop * TOKENS)
+        cache.begin(chunk.frames, chunk.context)
+        seen = [f * TOKENS + i for f in (*chunk.context, *chunk.frames) for i in range(TOKENS)]
+        for layer in range(LAYERS):
+            noisy = torch.randn_like(k_all[layer, :, here])
+            cache.attend(layer, noisy, noisy)
+            k, v = cache.attend(layer, k_all[layer, :, here], v_all[layer, :, here])
+            table = cache.rope.table([*chunk.context, *chunk.frames])
+            torch.testing.assert_close(as_set(k), as_set(rotate(k_all[layer][:, seen], table)), rtol=0, atol=0)
+            torch.testing.assert_close(as_set(v), as_set(v_all[layer][:, seen]), rtol=0, atol=0)
+        assert cache.frames == chunk.context
+        cache.commit()
+        assert cache.nbytes == size
+
+
+def test_the_full_history_keeps_temporal_order():
+    cache = make_cache(Window(3, 1, None), 9)
+    v_all = torch.randn(2, 9 * TOKENS, HEADS, HEAD_DIM)
+    for start in (0, 3, 6):
+        cache.begin(range(start, start + 3), tuple(range(start)))
+        here = v_all[:, start * TOKENS : (start + 3) * TOKENS]
+        _, v = cache.attend(0, here, here)
+        cache.commit()
+    assert torch.equal(v, v_all)
+
+
+def test_the_window_allocates_twice_a_chunk_and_nothing_else():
+    cache = make_cache(Window(), 999)
+    assert cache.nbytes == 2 * LAYERS * 2 * 6 * TOKENS * HEADS * HEAD_DIM * 4
+    moving = make_cache(Window(), 999, moving_anchor=True)
+    assert moving.nbytes == cache.nbytes * 13 // 12
+
+
+def test_an_interrupted_chunk_can_be_begun_again():
+    cache = make_cache(Window(), 99)
+    chunk = torch.randn(2, 3 * TOKENS, HEADS, HEAD_DIM)
+    cache.begin(range(3), ())
+    cache.attend(0, chunk, chunk)
+    cache.commit()
+    for _ in range(2):
+        cache.begin(range(3, 6), (0, 1, 2))
+        cache.attend(0, chunk, chunk)
+    assert cache.frames == (0, 1, 2)
+    cache.commit()
+    assert cache.frames == (0, 1, 2, 3, 4, 5)
+
+
+def test_looking_at_a_frame_that_is_gone_is_an_error():
+    cache = make_cache(Window(), 99)
+    with pytest.raises(ValueError, match=r"frames \[0\] are not in the window, which holds \[\]"):
+        cache.begin(range(3, 6), (0,))
+
+
+def test_a_moved_anchor_is_rotated_from_its_original_and_its_values_stay():
+    """Law 5, at the cache. Seen to fail with the anchor left at its first time."""
+    cache = make_cache(Window(1, 1, 1), 99, TemporalPolicy("clamped", span=2), moving_anchor=True, batch=1)
+    k_all, v_all = torch.randn(2, 1, 40 * TOKENS, HEADS, HEAD_DIM)
+    for frame in range(40):
+        cache.begin((frame,), Window(1, 1, 1).context(frame))
+        here = slice(frame * TOKENS, (frame + 1) * TOKENS)
+        for layer in range(LAYERS):
+            k, v = cache.attend(layer, k_all[:, here], v_all[:, here])
+        cache.commit()
+    anchor = rotate(k_all[:, :TOKENS], cache.rope.table([37]))
+    torch.testing.assert_close(k[:, :TOKENS], anchor, rtol=0, atol=0)
+    assert torch.equal(v[:, :TOKENS], v_all[:, :TOKENS])

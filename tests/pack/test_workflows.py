@@ -1,0 +1,144 @@
+"""Every shipped workflow fits the nodes, as docs/object_info.json describes them (the host tests keep that true)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding="utf-8"))
+PATHS = sorted((ROOT / "workflows").glob("*.json"))
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+NOTES = ("MarkdownNote",)
+TITLE = 30
+"""Pixels that the title of a node takes above it."""
+ANY = "*"
+"""The type of a socket that takes everything."""
+FILES = {"model_name", "lora_name", "clip_name", "vae_name"}
+each_workflow = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def empty_latents(path: Path) -> list[dict]:
+    """The nodes that set size and length, where a workflow makes a video."""
+    return [node for node in load(path)["nodes"] if node["type"] == "EmptyHunyuanLatentVideo"]
+
+
+def specs(kind: str) -> dict[str, tuple]:
+    """Every input of a node class in order: its type and its options."""
+    info = OBJECT_INFO[kind]
+    found = {}
+    for group in ("required", "optional"):
+        for name in info["input_order"].get(group, []):
+            what, *options = info["input"][group][name]
+            found[name] = (what, options[0] if options else {})
+    return found
+
+
+def is_widget(what) -> bool:
+    return isinstance(what, list) or what in WIDGETS
+
+
+def widgets(node: dict) -> dict[str, tuple]:
+    """Name to (spec, saved value) of a node's widgets; raises where their number differs."""
+    values = list(node["widgets_values"])
+    found = {}
+    for name, (what, options) in specs(node["type"]).items():
+        if is_widget(what) and not options.get("forceInput"):
+            found[name] = ((what, options), values.pop(0))
+            if options.get("control_after_generate"):
+                assert values.pop(0) in ("fixed", "randomize", "increment", "decrement")
+    assert not values, "more values than widgets"
+    return found
+
+
+@each_workflow
+def test_all_its_nodes_exist(path):
+    assert {node["type"] for node in load(path)["nodes"]} <= {*OBJECT_INFO, *NOTES}
+
+
+@each_workflow
+def test_every_link_joins_sockets_of_one_type(path):
+    graph = load(path)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for link, source, output, target, slot, kind in graph["links"]:
+        assert OBJECT_INFO[nodes[source]["type"]]["output"][output] == kind
+        entry = nodes[target]["inputs"][slot]
+        wanted = specs(nodes[target]["type"])[entry["name"]][0]
+        assert (entry["link"], entry["type"]) == (link, wanted)
+        assert wanted in (kind, ANY)
+        assert link in nodes[source]["outputs"][output]["links"]
+
+
+@each_workflow
+def test_every_required_socket_is_linked(path):
+    for node in load(path)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        linked = {entry["name"] for entry in node["inputs"] if entry["link"] is not None}
+        required = OBJECT_INFO[node["type"]]["input"].get("required", {})
+        assert {name for name, (what, *_) in required.items() if not is_widget(what)} <= linked
+
+
+@each_workflow
+def test_every_widget_has_a_value_that_it_allows(path):
+    for node in load(path)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        for name, ((what, options), value) in widgets(node).items():
+            choices = what if isinstance(what, list) else options.get("options")
+            if name in FILES:
+                assert value.endswith((".safetensors", ".pt"))
+            elif choices:
+                assert value in choices, name
+            elif what in ("INT", "FLOAT"):
+                assert options.get("min", value) <= value <= options.get("max", value), name
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if empty_latents(path)], ids=lambda path: path.stem)
+def test_its_size_and_length_are_some_that_the_sampler_takes(path):
+    from histream_core.plan.chunks import grid_for, latent_frames
+
+    for node in empty_latents(path):
+        values = {name: value for name, (_, value) in widgets(node).items()}
+        grid_for(values["width"], values["height"])
+        assert latent_frames(values["length"]) > 1
+
+
+@each_workflow
+def test_it_explains_itself_in_a_note(path):
+    """In words that can be read in both canvases. Seen to fail with file names in backticks."""
+    notes = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in NOTES]
+    assert notes
+    for node in load(path)["nodes"]:
+        for name, (_, value) in widgets(node).items() if node["type"] in OBJECT_INFO else ():
+            if name in FILES:
+                assert f"**{value}**" in notes[0], "the note must name every file that is needed"
+    assert "`" not in notes[0], "Vue nodes write code in blue on brown, which nobody can read: make it bold"
+
+
+def test_the_folder_holds_workflows_and_their_pictures_alone():
+    """ComfyUI lists every JSON in it as a template; of two such folders it lists both and serves one."""
+    names = {path.name for path in (ROOT / "workflows").iterdir()}
+    assert names <= {f"{path.stem}{ending}" for path in PATHS for ending in (".json", ".jpg")}
+    others = ("example_workflows", "example", "examples", "workflow")
+    assert not [name for name in others if (ROOT / name).exists()]
+
+
+def test_every_node_of_ours_stands_in_a_workflow():
+    """Where an artist meets it. Seen to fail with the Drift Meter taken out of workflow 4."""
+    used = {node["type"] for path in PATHS for node in load(path)["nodes"]}
+    assert {name for name in OBJECT_INFO if name.startswith("HiStream")} <= used
+
+
+@each_workflow
+def test_no_node_lies_on_another(path):
+    """Titles stand above their nodes. Seen to fail with a Drift Meter that is put upon the sampler."""
+    boxes = [(node["type"], *node["pos"], *node["size"]) for node in load(path)["nodes"]]
+    for index, (one, left, top, width, height) in enumerate(boxes):
+        for other, x, y, w, h in boxes[index + 1 :]:
+            apart = x >= left + width or left >= x + w or y - TITLE >= top + height or top - TITLE >= y + h
+            assert apart, (one, other)

@@ -1,0 +1,206 @@
+"""Timelines of prompts: what is read, which chunk each prompt begins at, how it takes over; tiny random models."""
+
+import re
+
+import pytest
+import tiny
+import tiny_runs
+import torch
+
+from histream_core import runs as session
+from histream_core.plan.chunks import Window, lengthen, with_anchors
+from histream_core.runs.store.manifest import recipes
+from histream_core.runs.store.video import cut_sections
+from histream_core.stream.stream import Prompt, blend_prompts
+from histream_core.stream.timeline import (
+    Change,
+    Cue,
+    clock,
+    describe_cues,
+    find_chunks,
+    parse_timeline,
+    prompts_for,
+    stretch_out,
+)
+
+FPS = 16
+PLAN = tiny.plan(num_frames=24)  # 8 chunks, from frames 0, 9, 21, 33, 45, 57, 69 and 81 of 93
+TEXTS = [tiny.text(seed).context for seed in range(4)]
+
+
+def cues(*starts, change=None):
+    return [Cue(seconds, f"prompt {number}", change or Change()) for number, seconds in enumerate(starts)]
+
+
+def test_a_timeline_is_read_line_by_line():
+    found = parse_timeline(
+        "[00:00-00:04] a red circle\n  on blue\n\n[0:04 - 1:02.5, blend 4] a square\n"
+        "[1:02.5,cut,new anchor]a cat\n[1:00:00, Spherical] a dog",
+        Change("cut", num_chunks=2),
+    )
+    assert found == (
+        Cue(0, "a red circle on blue", Change("cut", 2), stop=4),
+        Cue(4, "a square", Change("blend", 4), stop=62.5),
+        Cue(62.5, "a cat", Change("cut", 2, new_anchor=True)),
+        Cue(3600, "a dog", Change("spherical", 2)),
+    )
+
+
+REFUSED = {
+    "": "the timeline is empty",
+    "a cat\n[0:04] a dog": "line 1 of the timeline has no time: begin it like",
+    "[0:02] a cat": "begins at 0:02: let its first section begin at 0:00",
+    "[0:00] a cat\n[four] a dog": 'line 2 of the timeline has the time "four": write it like 00:04',
+    "[0:00] a cat\n[0:04, fade] a dog": 'line 2 of the timeline says "fade": use cut, recache, blend 3',
+    "[0:00] a cat\n[0:04, blend 0] a dog": "a blend over 0 chunks is none",
+    "[0:00] a cat\n[0:04, blend, new anchor] a dog": "a new anchor needs a change at once, not a blend",
+    "[0:00] a cat\n[0:04]": "section 2 of the timeline has no prompt",
+    "[0:00] a cat\n[0:04-0:02] a dog": "section 2 of the timeline ends at 0:02, before it begins",
+    "[0:00-0:04] a cat\n[0:05] a dog": "section 2 of the timeline begins at 0:05: let it begin at 0:04, where the one",
+    "[0:00] a cat\n[0:04] a dog\n[0:04] a cow": "section 3 of the timeline begins at 0:04: let it begin later than",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_cannot_be_read_is_refused_with_what_to_write(text):
+    with pytest.raises(ValueError, match=re.escape(REFUSED[text])):
+        parse_timeline(text)
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (4, "0:04"), (64.5, "1:04.5"), (3.5625, "0:03.562")])
+def test_a_time_is_shown_as_it_is_written(seconds, shown):
+    assert clock(seconds) == shown
+
+
+@pytest.mark.parametrize(("seconds", "chunk"), [(0.6, 1), (0.9, 1), (1.0, 2), (1.3, 2), (3.5625, 5), (5.7, 7)])
+def test_a_prompt_begins_with_the_chunk_nearest_to_its_time(seconds, chunk):
+    """Seen to fail with the chunk that the time lies in."""
+    assert find_chunks(cues(0, seconds), PLAN, FPS) == [0, chunk]
+
+
+def test_a_time_that_falls_inside_a_chunk_is_said_with_the_frame_that_it_became():
+    found = cues(0, 1, 57 / 16)
+    assert describe_cues(found, find_chunks(found, PLAN, FPS), PLAN, FPS) == [
+        '"prompt 0" begins at frame 0 (0:00, chunk 0)',
+        '"prompt 1" begins at frame 21 (0:01.312, chunk 2), the nearest to 0:01 (frame 16)',
+        '"prompt 2" begins at frame 57 (0:03.562, chunk 5)',
+    ]
+
+
+def test_a_timeline_that_is_longer_than_the_video_says_what_length_would_do():
+    found = [Cue(0, "a cat", stop=6.0)]
+    assert (
+        describe_cues(found, [0], PLAN, FPS)[-1] == "the timeline ends at 0:06, the video has 93 frames: 97 get there"
+    )
+
+
+def test_times_count_from_the_chunk_that_a_timeline_begins_at():
+    """As in a run that is made longer. Seen to fail with times of the whole video."""
+    found = cues(0, 0.75)
+    assert find_chunks(found, PLAN, FPS, first_chunk=3) == [3, 4]
+    assert describe_cues(found, [3, 4], PLAN, FPS)[1] == '"prompt 1" begins at frame 45 (0:02.812, chunk 4)'
+
+
+@pytest.mark.parametrize(
+    ("starts", "change", "said"),
+    [
+        ((0, 5.9), Change(), "begins at 0:05.9 and the video ends at 0:05.812: ask for 97 frames or more"),
+        ((0, 0.1), Change(), "section 2 of the timeline begins at 0:00.1, in the chunk of the one before: "
+         "let it begin at 0:00.562 or later"),
+        ((0, 1.3, 2), Change("blend", 3), "section 3 of the timeline begins at 0:02, within the blend of the one "
+         "before: let it begin at 0:03.562 or later"),
+        ((0, 5, 5.5), Change("blend", 3), "which lasts until the end of the video: ask for more frames"),
+    ],
+)  # fmt: skip
+def test_sections_that_do_not_fit_the_video_are_refused_with_a_time_that_does(starts, change, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        find_chunks(cues(*starts, change=change), PLAN, FPS)
+
+
+def latents(found, texts=TEXTS):
+    chunks = find_chunks(found, PLAN, FPS)
+    return tiny.video(PLAN, prompts=prompts_for(stretch_out(found, texts[: len(found)], chunks)))
+
+
+@pytest.mark.parametrize("kind", ["cut", "recache"])
+def test_a_change_at_once_is_the_prompt_and_its_recache(kind):
+    wanted = tiny.video(PLAN, prompts=[Prompt(tiny.text(0)), Prompt(tiny.text(1), 2, recache=kind == "recache")])
+    assert torch.equal(latents(cues(0, 1.3, change=Change(kind))), wanted)
+
+
+@pytest.mark.parametrize("kind", ["blend", "spherical"])
+def test_a_blend_is_a_text_of_its_own_for_each_of_its_chunks(kind):
+    """Seen to fail with the new prompt from the start."""
+    steps = blend_prompts(TEXTS[0], TEXTS[1], first_chunk=2, num_chunks=3, spherical=kind == "spherical")
+    wanted = tiny.video(PLAN, prompts=[Prompt(tiny.text(0)), *steps])
+    assert torch.equal(latents(cues(0, 1.3, change=Change(kind, 3))), wanted)
+
+
+def test_texts_of_different_lengths_are_not_blended():
+    with pytest.raises(ValueError, match="prompts of 6 and 5 tokens cannot be blended: use cut or recache"):
+        latents(cues(0, 1.3, change=Change("blend")), [TEXTS[0], TEXTS[1][:, :5]])
+
+
+def test_only_the_prompt_in_force_keeps_its_keys():
+    """So that memory does not grow with the number of prompts. Seen to fail with keys that stay."""
+    found = cues(0, 1.3, 3)
+    prompts = prompts_for(stretch_out(found, TEXTS[:3], find_chunks(found, PLAN, FPS)))
+    held = [[bool(prompt.text._keys) for prompt in prompts] for _ in tiny.stream(PLAN, prompts=prompts).chunks()]
+    assert held == [[True, False, False]] * 2 + [[False, True, False]] * 2 + [[False, False, True]] * 4
+
+
+def sections(found, chunks):
+    return [
+        session.Section(s.first_chunk, s.prompt, session.hash_tensor(s.text), s.recache, s.blended)
+        for s in stretch_out(found, TEXTS[: len(found)], chunks)
+    ]
+
+
+def test_the_cut_list_has_a_cut_where_a_blend_begins_and_none_within_it():
+    """Seen to fail with a cut for each step of the blend."""
+    found = cues(0, 1.3, 3.6, change=Change("blend", 3))
+    run = tiny_runs.manifest(PLAN, sections=sections(found, find_chunks(found, PLAN, FPS)))
+    assert [(cut.prompt, cut.start, cut.stop) for cut in cut_sections(run)] == [
+        ("prompt 0", 0, 21),
+        ("prompt 1", 21, 57),
+        ("prompt 2", 57, 93),
+    ]
+
+
+def test_a_run_that_is_made_longer_leaves_out_what_its_timeline_had_behind_its_end(tmp_path):
+    """Of a blend that the end cut off. Seen to fail with sections that stay: they would not be in order."""
+    short = tiny_runs.plan(9)
+    found = cues(0, 9 / 16, change=Change("blend", 4))
+    run = tiny_runs.manifest(short, sections=sections(found, find_chunks(found, short, FPS)))
+    with session.start(tmp_path, run) as journal:
+        session.extend(journal, tiny_runs.plan(15), [tiny_runs.section("a dog")])
+        assert [section.first_chunk for section in journal.manifest.sections] == [0, 1, 2, 3]
+
+
+def test_a_run_can_be_made_longer_with_a_new_anchor_and_is_the_run_that_had_it_from_the_start(tmp_path):
+    """Seen to fail with a longer plan that is held against the anchors of the shorter one."""
+    short, long = tiny_runs.plan(9), with_anchors(tiny_runs.plan(18), [9])
+    sections = [tiny_runs.section(), tiny_runs.section("a dog", 3)]
+    wanted = tiny_runs.finish(session.start(tmp_path / "long", tiny_runs.manifest(long, sections=sections)))
+    tiny_runs.finish(session.start(tmp_path / "cut", tiny_runs.manifest(short)))
+    with session.resume(tmp_path / "cut") as journal:
+        session.extend(journal, with_anchors(lengthen(short, 18), [9]), [tiny_runs.section("a dog")])
+        assert journal.manifest.plan == long
+    assert tiny_runs.same(tiny_runs.finish(session.resume(tmp_path / "cut"))[0], wanted[0])
+
+
+def test_a_branch_with_a_prompt_of_its_own_drops_the_anchors_behind_it_and_has_its_own():
+    run = tiny_runs.manifest(with_anchors(tiny_runs.plan(18), [3, 9]))
+    assert session.branched(run, 2, seed=7).plan.anchors == (0, 3, 9)
+    assert session.branched(run, 2, sections=[tiny_runs.section("a dog")]).plan.anchors == (0, 3)
+    assert session.branched(run, 2, sections=[tiny_runs.section("a dog")], anchors=[6]).plan.anchors == (0, 3, 6)
+
+
+def test_chunks_that_see_another_anchor_are_other_chunks_in_the_journal():
+    """Also where the window is so wide that both anchors are in it. Seen to fail without the anchor in the recipe."""
+    runs = [
+        tiny_runs.manifest(with_anchors(tiny_runs.plan(9, window=Window(3, 1, 9)), anchors)) for anchors in ([], [3])
+    ]
+    plain, other = (recipes(run) for run in runs)
+    assert plain[:2] == other[:2]
+    assert plain[2] != other[2]

@@ -1,0 +1,356 @@
+"""The writer's thread, and what is left when the disk, the limit or the thread itself fails.
+
+Seen to fail: a queue without a bound, an error that waits for the end, frames written after a gap, the caller's wait
+counted as the writer's work, a segment under its final name while it grows, an encoder that is never let go.
+"""
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from clips import shapes
+
+import histream_core.files.disk
+from histream_core.plan.schedule import Scale, Step
+from histream_core.runs.render import Progress, counted, silent, timed_decode
+from histream_core.video.container import join
+from histream_core.video.formats import find_format
+from histream_core.video.reading import frames_of
+from histream_core.video.writers import PictureFolder, Segments, VideoFile, open_writer
+from histream_core.video.writing import BackgroundWriter, Times
+
+ROOT = Path(__file__).parents[2]
+WIDTH, HEIGHT = 96, 64
+
+
+def chunks(num_chunks, num_frames=3):
+    return shapes(num_chunks * num_frames, HEIGHT, WIDTH).split(num_frames)
+
+
+class Slow:
+    """A writer that can be held up, and made to fail."""
+
+    def __init__(self, error=None):
+        self.go, self.error = threading.Event(), error
+        self.written, self.threads, self.ended = [], set(), []
+        self.num_frames, self.finished = 0, ()
+
+    def write(self, frames):
+        assert self.go.wait(10)
+        self.threads.add(threading.current_thread())
+        if self.error and len(self.written) == 1:
+            error, self.error = self.error, None
+            raise error
+        self.written.append(frames)
+        self.num_frames += len(frames)
+
+    def close(self):
+        self.ended.append("close")
+
+    def keep(self):
+        self.ended.append("keep")
+
+    def discard(self):
+        self.ended.append("discard")
+
+
+def until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_the_same_file_is_written_beside_the_sampling(tmp_path):
+    known = find_format("ffv1")
+    parts = chunks(5)
+    with open_writer(tmp_path / "a.mkv", known, size=(WIDTH, HEIGHT)) as writer:
+        for part in parts:
+            writer.write(part)
+    with BackgroundWriter(open_writer(tmp_path / "b.mkv", known, size=(WIDTH, HEIGHT))) as writer:
+        for part in parts:
+            writer.write(part)
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+    assert writer.finished == (tmp_path / "b.mkv",) and writer.num_frames == 15
+    assert writer.times.write > 0
+
+
+def test_the_queue_is_bounded_and_the_wait_is_counted():
+    inner = Slow()
+    with BackgroundWriter(inner, depth=2) as writer:
+        for part in chunks(2):
+            writer.write(part)
+        assert writer.times.wait < 0.05
+        threading.Timer(0.2, inner.go.set).start()
+        writer.write(chunks(1)[0])
+        assert writer.times.wait > 0.1
+    assert inner.num_frames == 9 and inner.ended == ["close"]
+    assert len(inner.threads) == 1 and threading.current_thread() not in inner.threads
+
+
+def test_a_failure_is_raised_at_the_next_chunk_as_it_was_and_nothing_follows_a_gap():
+    inner = Slow(OSError(errno.ENOSPC, "No space left on device"))
+    parts = chunks(4)
+    with pytest.raises(OSError, match="No space left") as caught, BackgroundWriter(inner, depth=3) as writer:
+        for part in parts[:3]:  # the second fails while the third waits
+            writer.write(part)
+        inner.go.set()
+        until(lambda: all(call.done() for call in writer._pending))
+        writer.write(parts[3])
+        pytest.fail("the failure was not noticed")
+    assert caught.value.errno == errno.ENOSPC
+    assert [part[0].equal(parts[0][0]) for part in inner.written] == [True]
+    assert inner.ended == ["discard"]
+
+
+def test_a_failure_at_the_last_chunk_is_raised_at_the_end():
+    inner = Slow(ValueError("frames do not fit"))
+    inner.go.set()
+    with pytest.raises(ValueError, match="frames do not fit"), BackgroundWriter(inner) as writer:
+        for part in chunks(2):
+            writer.write(part)
+    assert inner.ended == ["discard"]
+
+
+@pytest.mark.parametrize("end", [SystemExit(1), KeyboardInterrupt()])
+def test_a_thread_that_ends_is_noticed(end):
+    inner = Slow(end)
+    inner.go.set()
+    with pytest.raises(RuntimeError, match="the thread that writes the video ended"), BackgroundWriter(inner) as writer:
+        for part in chunks(6):
+            writer.write(part)
+    assert inner.ended == ["discard"]
+
+
+def test_a_stopped_run_keeps_what_waits_in_the_queue(tmp_path):
+    inner = open_writer(tmp_path / "a.mkv", find_format("ffv1"), size=(WIDTH, HEIGHT))
+    with pytest.raises(KeyboardInterrupt), BackgroundWriter(inner) as writer:
+        for part in chunks(2):
+            writer.write(part)
+        raise KeyboardInterrupt
+    assert writer.kept == tmp_path / "a.partial.mkv"
+    assert len(list(frames_of(writer.kept))) == 6
+
+
+def test_an_error_of_the_caller_drops_the_open_file_and_keeps_the_closed_ones(tmp_path):
+    known = find_format("h264-mp4")
+    segments = Segments(tmp_path / "parts", known, size=(WIDTH, HEIGHT), every=2)
+    with pytest.raises(RuntimeError, match="model"), BackgroundWriter(segments) as writer:
+        for part in chunks(3):
+            writer.write(part)
+        until(lambda: segments.num_frames == 9)
+        raise RuntimeError("model")
+    assert os.listdir(tmp_path / "parts") == ["seg-00000.mp4"]
+    assert len(list(frames_of(tmp_path / "parts" / "seg-00000.mp4"))) == 6
+
+
+@pytest.mark.parametrize("limit", [3_000, 250_000])
+@pytest.mark.parametrize("name", ["h264-mp4", "ffv1", "png8"])
+def test_a_full_disk_leaves_every_finished_file_and_one_clear_error(tmp_path, monkeypatch, name, limit):
+    known = find_format(name)
+    left = [limit]
+
+    class Full(histream_core.files.disk.File):
+        def __init__(self, path):
+            super().__init__(path)
+            whole = self.put
+
+            def short(data):
+                left[0] -= len(data)
+                if left[0] < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return whole(data)
+
+            self.put = short
+
+    monkeypatch.setattr("histream_core.files.disk.File", Full)
+    monkeypatch.setattr("histream_core.video.container.File", Full)
+    if known.is_sequence:
+        inner = PictureFolder(tmp_path / "shot", known, size=(WIDTH, HEIGHT))
+    else:
+        inner = Segments(tmp_path / "shot", known, size=(WIDTH, HEIGHT))
+    noise = torch.rand(3, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
+    with (
+        pytest.raises(OSError, match=r"cannot write .*shot.*: No space left on device; free space") as caught,
+        BackgroundWriter(inner) as writer,
+    ):
+        for _ in range(40):
+            writer.write(noise)
+    assert caught.value.errno == errno.ENOSPC
+    found = sorted((tmp_path / "shot").iterdir())
+    assert not [path for path in found if "partial" in path.name]
+    if known.is_sequence:
+        assert len(found) >= inner.num_frames
+    else:
+        assert found == list(inner.finished)
+        assert all(len(list(frames_of(path))) == 3 for path in found)
+    assert bool(found) == (limit == 250_000)
+
+
+LIMITED = """
+import resource, sys, torch
+sys.path.insert(0, sys.argv[1])
+from histream_core.video.formats import find_format
+from histream_core.video.writers import Segments, open_writer
+from histream_core.video.writing import BackgroundWriter
+
+torch.manual_seed(0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+known = find_format("ffv1", 8)
+with BackgroundWriter(Segments(sys.argv[2], known, size=(96, 64))) as writer:
+    for length in (1, 3, 5, 20, 1):
+        writer.write(torch.rand(length, 64, 96, 3))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
+def test_a_limit_on_the_size_of_files_leaves_every_finished_segment(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIMITED), str(ROOT), str(tmp_path / "parts")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 1
+    assert run.stderr.strip().splitlines()[-1].startswith("OSError: cannot write")
+    assert "File too large; free space or choose another folder" in run.stderr
+    found = sorted((tmp_path / "parts").iterdir())
+    assert [len(list(frames_of(path))) for path in found] == [1, 3, 5]
+    assert join(found, tmp_path / "all.mkv", find_format("ffv1", 8)) == 9
+
+
+KILLED = """
+import os, signal, sys, torch
+sys.path.insert(0, sys.argv[1])
+from histream_core.video.formats import find_format
+from histream_core.video.writers import open_writer
+
+for name in sys.argv[3:]:
+    writer = open_writer(f"{sys.argv[2]}/{name}{find_format(name).suffix}", find_format(name), size=(96, 64), fps=16)
+    globals()[name] = writer  # alive until the end
+    for _ in range(5):
+        writer.write(torch.rand(9, 64, 96, 3))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_leaves_files_that_play_to_their_last_quarter_second(tmp_path):
+    names = ["h264-mp4", "h265-mkv", "prores-422hq", "ffv1"]
+    subprocess.run([sys.executable, "-c", KILLED, str(ROOT), str(tmp_path), *names], timeout=120)
+    suffixes = {name: find_format(name).suffix for name in names}
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.partial{suffixes[name]}" for name in names)
+    for name in names:
+        assert 41 <= len(list(frames_of(tmp_path / f"{name}.partial{suffixes[name]}"))) <= 45, name
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts in /proc")
+@pytest.mark.parametrize("name", ["h264-mp4", "h265-mkv", "av1-mkv", "prores-422hq", "png8"])
+def test_threads_and_open_files_stay_the_same(tmp_path, name):
+    known = find_format(name)
+
+    def counts():
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    kind = PictureFolder if known.is_sequence else Segments
+    with BackgroundWriter(kind(tmp_path / "shot", known, size=(WIDTH, HEIGHT))) as writer:
+        seen = []
+        for part in chunks(8, 1):
+            writer.write(part)
+            writer._drain()
+            seen.append(counts())
+    assert len(set(seen[2:])) == 1
+    del writer
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts in /proc")
+def test_a_closed_writer_holds_no_threads(tmp_path):
+    before = len(os.listdir("/proc/self/task"))
+    writer = open_writer(tmp_path / "a.mkv", find_format("h265-mkv"), size=(WIDTH, HEIGHT))
+    writer.write(chunks(1)[0])
+    assert len(os.listdir("/proc/self/task")) > before
+    writer.close()
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_a_run_that_ends_before_its_first_frame_leaves_no_file(tmp_path, error):
+    with pytest.raises(type(error)), VideoFile(tmp_path / "a.mov", find_format("dnxhr"), size=(256, 128)):
+        raise error
+    with pytest.raises(ValueError, match=r"no frame was written to .*a.mov: nothing to keep"):
+        VideoFile(tmp_path / "a.mov", find_format("dnxhr"), size=(256, 128)).close()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("denoise", "decode", "write", "expected"),
+    [(3, 2, 4.9, "denoise"), (2, 3, 4.9, "decode"), (3, 2, 5.1, "write"), (0, 0, 0, "denoise")],
+)
+def test_the_bottleneck_is_what_the_others_wait_for(denoise, decode, write, expected):
+    assert Times(denoise, decode, write).bottleneck == expected
+
+
+def test_times_are_counted_also_for_what_fails():
+    times = Times()
+    with pytest.raises(ValueError, match="x"), times.count("decode"):
+        time.sleep(0.02)
+        raise ValueError("x")
+    assert 0.02 <= times.decode < 1 and times.denoise == 0
+
+
+class DeviceClock:
+    """A device that is slower than the CPU, as its events tell: each is 3 s after the one before."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.waits = 0.0, 0
+        clock = self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self, stream):
+                clock.now += 3
+                self.at = clock.now
+
+            def synchronize(self):
+                clock.waits += 1
+
+            def elapsed_time(self, later):
+                return 1000 * (later.at - self.at)
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("the CPU waited for the device"))
+
+
+def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
+    """Seen to fail when every call waits for its device, and when what was added is added again."""
+    clock, progress = DeviceClock(monkeypatch), Progress(0, 0, 0)
+    latent = SimpleNamespace(device=torch.device("cuda"))
+    call = counted(lambda latent, step, cache, text: latent, progress, silent)
+
+    def chunk(number):
+        for _ in range(4):
+            call(latent, Step(1.0, Scale.HIGH), None, None)
+        assert (clock.waits, progress.times.denoise) == (4 * number, 12.0 * number)
+        return number
+
+    times = progress.times
+    for number in timed_decode(map(chunk, range(2)), times):
+        assert (clock.waits, times.denoise) == (4 * (number + 1), 12.0 * (number + 1))
+    assert times.denoise == 24.0 and progress.calls[Scale.HIGH] == 8
+
+
+def test_what_the_cpu_takes_is_added_at_once():
+    progress = Progress(0, 0, 0)
+    call = counted(lambda latent, step, cache, text: latent, progress, silent)
+    call(torch.zeros(1), Step(1.0, Scale.LOW), None, None)
+    assert progress.times.denoise > 0

@@ -1,0 +1,130 @@
+"""One clean file out of any: what is written, what is refused, and what a full disk or a kill leaves behind."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import CONFIG
+from tiny_weights import FILES, HEADS, KINDS, WEIGHTS, same
+
+from histream_core.vae.model import WanVAE
+from histream_core.weights import containers as weight_file
+from histream_core.weights import convert as conversion
+from histream_core.weights.checkpoint import read_checkpoint
+from histream_core.weights.containers import CheckpointError
+from histream_core.weights.convert import convert
+from histream_core.weights.loading import load_vae
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_converted_file_holds_the_source_tensors_under_bare_names(name, tmp_path):
+    FILES[name][1](tmp_path / "source.file")
+    convert(tmp_path / "source.file", tmp_path / "out.safetensors")
+    same(load_file(tmp_path / "out.safetensors"))
+    assert sorted(os.listdir(tmp_path)) == ["out.safetensors", "source.file"]
+
+
+def test_conversion_casts_and_describes_a_causal_model(tmp_path):
+    save_file(WEIGHTS, tmp_path / "a.safetensors", HEADS | {"author": "somebody"})
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype=torch.bfloat16, causal=True)
+    found = read_checkpoint(tmp_path / "b.safetensors", kind="wan")
+    assert json.loads(found.metadata["config"]) == {"transformer": {"num_heads": 2, "causal_ar": True}}
+    assert found.metadata["author"] == "somebody" and found.metadata["histream_preset"] == "demo"
+    assert found.dtype == torch.bfloat16 and found.config == CONFIG
+    assert found.state_dict["patch_embedding.weight"].dtype == torch.float32
+    same(found.state_dict, {key: x.to(found.state_dict[key].dtype) for key, x in WEIGHTS.items()})
+    convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors", causal=False)
+    assert "causal_ar" not in read_checkpoint(tmp_path / "c.safetensors").metadata["config"]
+
+
+def test_causal_metadata_is_written_for_causal_presets_alone(tmp_path, monkeypatch):
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    for preset, causal in (("self-forcing", True), ("wan", False), ("demo", False)):
+        monkeypatch.setattr(conversion, "guess_preset", lambda found, preset=preset: preset)
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", overwrite=True)
+        assert ("causal_ar" in read_checkpoint(tmp_path / "b.safetensors").metadata.get("config", "")) is causal
+
+
+def test_a_converted_vae_is_whole(tmp_path):
+    weights = WanVAE(dim=8).state_dict()
+    torch.save(weights, tmp_path / "vae.pth")
+    convert(tmp_path / "vae.pth", tmp_path / "vae.safetensors", dtype=torch.bfloat16)
+    same(load_vae(tmp_path / "vae.safetensors").state_dict(), {key: x.bfloat16() for key, x in weights.items()})
+
+
+def test_conversion_refuses_bad_targets_and_never_overwrites_unasked(tmp_path):
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"precious")
+    (tmp_path / "d.safetensors").mkdir()
+
+    def fails(target, word, **settings):
+        with pytest.raises(CheckpointError, match=word):
+            convert(tmp_path / "a.safetensors", tmp_path / target, **settings)
+
+    fails("b.safetensors", "exists")
+    fails("b.pt", "must end in .safetensors")
+    fails("a.safetensors", "is the file to convert", overwrite=True)
+    fails("no/b.safetensors", "folder .* does not exist")
+    fails("d.safetensors", "is a folder", overwrite=True)
+    fails("c.safetensors", "use fp32, bf16, fp16", dtype=torch.float8_e4m3fn)
+    assert (tmp_path / "b.safetensors").read_bytes() == b"precious"
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", overwrite=True)
+    same(load_file(tmp_path / "b.safetensors"))
+
+
+def test_a_lora_is_not_converted(tmp_path):
+    save_file(KINDS["lora"], tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="a LoRA"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(tmp_path, monkeypatch):
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(weight_file.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CheckpointError, match=r"needs 0\.\d+ GB and 0\.00 GB are free"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_a_disk_that_fills_up_half_way_leaves_nothing(tmp_path):
+    """The real thing: a limit on the size of files makes write() fail after 100 kB."""
+    resource = pytest.importorskip("resource", reason="no file size limits on this system")
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"precious")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="could not be written, and nothing was left: File too large"):
+            convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"]
+    assert (tmp_path / "b.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
+def test_a_kill_in_the_middle_never_leaves_a_half_file_under_the_name(tmp_path):
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file(WEIGHTS, source)
+    cast, calls = conversion.cast_tensor, []
+
+    def cast_until_killed(*args, **settings):
+        calls.append(args)
+        if len(calls) == 30:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cast(*args, **settings)
+
+    if (child := os.fork()) == 0:
+        conversion.cast_tensor = cast_until_killed
+        convert(source, target, dtype=torch.bfloat16)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert sorted(os.listdir(tmp_path)) == [".b.safetensors.partial", "a.safetensors"]
+    convert(source, target)
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"], "the partial file was not reused"
+    same(load_file(target))

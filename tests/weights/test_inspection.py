@@ -1,0 +1,62 @@
+"""What is told of a weight file, and the preset that is guessed for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_weights import WEIGHTS, prefixed
+
+from histream_core.network.model import WanConfig
+from histream_core.plan.presets import PRESETS
+from histream_core.weights.checkpoint import Checkpoint
+from histream_core.weights.inspection import guess_preset, inspect
+
+NAMES = {
+    "checkpoints/self_forcing_dmd.pt": "self-forcing",
+    "chunkwise/causal_forcing.pt": "causal-forcing",
+    "framewise/causal_forcing.pt": "causal-forcing-framewise",
+    "x/causal_forcing-framewise.safetensors": "causal-forcing-framewise",
+    "causal-forcing++/framewise-2step.pt": "causal-forcing-2step",
+    "causal-forcing++/framewise-1step.pt": "causal-forcing-1step",
+    "autoregressive_checkpoint/model.pt": "causvid",
+    "models/longlive_base.pt": "longlive",
+    "models/HiStream_1.3B.safetensors": "histream",
+    "histream/wan2.1_t2v_1.3B_bf16.safetensors": "wan",
+    "diffusion_models/wan2.1_t2v_14B_fp8.safetensors": "wan",
+}
+
+
+def wide(path, container="torch", metadata=None, dim=1536):
+    """A checkpoint as the guess sees it; what its tensors hold plays no part."""
+    config = WanConfig(dim=dim, ffn_dim=8960, num_heads=12, num_layers=30)
+    return Checkpoint(Path(path), "wan", container, "", {}, metadata or {}, torch.bfloat16, config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_preset_is_guessed_from_the_name(name):
+    assert guess_preset(wide(name)) == NAMES[name]
+    assert NAMES[name] in PRESETS
+
+
+def test_the_preset_is_guessed_from_metadata_container_and_width():
+    causal = {"config": json.dumps({"transformer": {"causal_ar": True}})}
+    assert guess_preset(wide("model.safetensors", metadata=causal)) == "self-forcing"
+    assert guess_preset(wide("model.pt", container="torch: generator")) == "self-forcing"
+    assert guess_preset(wide("model.safetensors", dim=96)) == "demo"
+    told = {"histream_preset": "longlive"}
+    assert guess_preset(wide("self_forcing.safetensors", metadata=told)) == "longlive"
+    assert guess_preset(wide("model.safetensors", metadata={"histream_preset": "no such", "config": "{"})) == "wan"
+
+
+def test_inspect_tells_everything_as_plain_values(tmp_path):
+    low = {key: x.half() if "ffn" in key else x for key, x in WEIGHTS.items()}
+    torch.save({"generator": prefixed("model.", low)}, tmp_path / "a.pt")
+    found = inspect(tmp_path / "a.pt")
+    assert json.loads(json.dumps(found)) == found
+    assert found["sizes"] == {"dim": 48, "layers": 2, "heads": 1, "ffn": 64, "in": 4, "out": 4, "text": 16}
+    assert found["tensors"] == len(WEIGHTS) == 15 + 27 * 2
+    assert found["params"] == sum(x.numel() for x in WEIGHTS.values())
+    assert found["bytes"] == sum(x.numel() * x.element_size() for x in low.values())
+    assert found["dtypes"] == {"float32": len(WEIGHTS) - 8, "float16": 8}
+    assert (found["container"], found["prefix"], found["preset"]) == ("torch: generator", "model.", "demo")
