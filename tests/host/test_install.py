@@ -73,7 +73,7 @@ def imported_at_load(path: Path) -> set[str]:
 
 def test_no_module_of_the_pack_imports_what_the_host_may_have_imported_before():
     """It brings transformers, so what is new in sys.modules does not tell. Seen to fail with an import of that."""
-    modules = [ROOT / "__init__.py", *(ROOT / "nodes").glob("*.py"), *(ROOT / "histream_core").rglob("*.py")]
+    modules = [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "histream_core").rglob("*.py")]
     assert len(modules) > 100
     for path in modules:
         assert not imported_at_load(path) & OPTIONAL, path

@@ -25,7 +25,7 @@ BREAKS = [
     ("network/cache/window.py", "return index % 2 * self.anchor_frames + within if within < self.anchor_frames else None",
      "return None", "network/test_cache.py", "exactly_the_frames"),
     ("network/cache/window.py", "if page in seen and self._times[page] != time:", "if False:", "network/test_cache.py", "moved_anchor"),
-    ("network/ops/rope.py", "max(anchor, start - self.span)", "max(anchor, start + 3 - self.span)",
+    ("plan/positions.py", "max(anchor, start - self.span)", "max(anchor, start + 3 - self.span)",
      "stream/test_stream.py", "clamped_is_absolute"),
     ("network/ops/rope.py", "positions.to(torch.float64), frequencies", "positions.float(), frequencies.float()",
      "network/test_rope.py", "however_far"),

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding="utf-8"))
 OURS = {name: info for name, info in OBJECT_INFO.items() if name.startswith("HiStream")}
-NODE_FILES = sorted((ROOT / "nodes").glob("*.py"))
+NODE_FILES = sorted((ROOT / "nodes").rglob("*.py"))
 
 
 def tree(path: Path) -> ast.Module:

@@ -14,7 +14,7 @@ from test_reference import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, noise, sizes
 from histream_core.network.cache.tiers import EXACT
 from histream_core.network.compile.layers import CompiledBlocks
 from histream_core.network.forward import Denoiser, Text
-from histream_core.network.ops import sparse
+from histream_core.plan import blocks
 from histream_core.plan.chunks import Window, lengthen, make_plan, replay
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan.positions import TemporalPolicy
@@ -46,7 +46,7 @@ def model():
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
     for name, most in zip(("MOST_QUERIES", "MOST_KEYS"), BLOCKS, strict=True):
-        monkeypatch.setattr(sparse, name, most)
+        monkeypatch.setattr(blocks, name, most)
 
 
 def run_engine(model, plan, *, given=None, given_noisy=None, kv="full"):

@@ -20,6 +20,7 @@ from tiny_runs import SMALL, complete, files_in, manifest, plan
 from histream_core import runs as session
 from histream_core.plan.schedule import Scale
 from histream_core.runs import branch, branched, clean, retry, start
+from histream_core.runs.store.journal import read_manifest
 from histream_core.runs.store.video import check_room, first_frame, join_video, open_video, section_paths, write_cuts
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.video.formats import FORMATS
@@ -234,7 +235,7 @@ def test_a_branch_writes_what_it_would_write_without_sharing_and_decodes_nothing
     """Seen to fail where the last segment is shared with its crop, and where a segment too few is shared."""
     chunk, change, segments, frames = BRANCHES[case]
     source = finished[format]
-    run = change(session.journal.read_manifest(source))
+    run = change(read_manifest(source))
     new = complete(branch(source, tmp_path / "new", chunk, run))
     assert shared(new, source) == segments
     assert decoded["shown"] == frames

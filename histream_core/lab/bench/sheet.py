@@ -179,7 +179,7 @@ def try_row(
     """A row, or the same row without a figure where it could not be measured; `otherwise` says what that means."""
     try:
         return setup.row(name, work(), unit, target)
-    except (RuntimeError, ImportError) as error:  # what kernels and compilers say that are not there
+    except (RuntimeError, ValueError, ImportError) as error:  # raised by kernels and compilers that are not there
         setup.forget()
         return setup.row(name, None, unit, target, note=f"{otherwise}: {_first_line(error)}")
 
