@@ -17,6 +17,13 @@ from .. import __version__
 
 MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+EXTRAS = {
+    "headless": ("torch", "tqdm"),
+    "text": ("transformers", "sentencepiece"),
+    "lab": ("matplotlib", "PIL"),
+}
+"""Optional dependencies of the package, and what each of them brings."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and to which `--mode` is never short for `--model`."""
@@ -85,5 +92,6 @@ def _complain(message: str) -> None:
 
 
 def _extra(module: str | None) -> str:
-    extras = {"torch": "histream[headless]", "transformers": "histream[text]", "sentencepiece": "histream[text]"}
-    return extras.get(module or "", module or "histream")
+    package = (module or "histream").split(".")[0]
+    extra = next((name for name, packages in EXTRAS.items() if package in packages), "")
+    return f"histream[{extra}]" if extra else package

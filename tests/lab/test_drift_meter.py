@@ -8,7 +8,8 @@ import torch
 from clips import shapes
 
 from histream_core.cli import main
-from histream_core.lab.charts.drift import drift_plot
+from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT
+from histream_core.lab.charts.drift import HEIGHT, SCALE_WIDTH, WIDTH, drift_plot
 from histream_core.lab.judge.drift_meter import meter, summary
 from histream_core.video.formats import find_format
 from histream_core.video.media import to_uint8
@@ -81,10 +82,11 @@ def test_the_plot_has_a_curve_for_each_and_it_goes_where_the_value_goes():
     one, other = drift_plot(calm), drift_plot(darker)
     assert one.shape == other.shape
     assert one.dtype == np.uint8
-    blue = [np.argwhere((plot == (120, 190, 250)).all(-1)) for plot in (one, other)]
-    middle = blue[0][:, 0].mean()
-    assert (blue[0][:, 0] == middle).all()
-    assert blue[1][blue[1][:, 1] > 700, 0].min() > middle
+    top = GAP + (LINE_HEIGHT + HEIGHT + GAP) + LINE_HEIGHT  # of the panel of brightness
+    blue = [np.argwhere((plot[top : top + HEIGHT] == (120, 190, 250)).all(-1)) for plot in (one, other)]
+    middle, right = HEIGHT // 2, SCALE_WIDTH + WIDTH - 20
+    assert np.abs(blue[0][:, 0] - middle).max() <= 1
+    assert blue[1][blue[1][:, 1] > right, 0].min() > middle + 10
     assert drift_plot(calm, "a title").shape[0] > one.shape[0]
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,9 +14,9 @@ from safetensors.torch import save_file
 from histream_core import demo
 from histream_core.cli import main
 from histream_core.cli.progress import follow
+from histream_core.cli.verbs.evaluate_demo import CONTROLS
 from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
-from histream_core.lab.charts.curves import LEFT, WIDTH
 from histream_core.lab.judge import arms
 from histream_core.lab.judge.prompts import draw_prompts
 from histream_core.lab.judge.scores import SCORES, WORDS
@@ -158,11 +159,19 @@ def test_a_table_and_a_sheet_are_for_people(here, painted, capsys):
     assert "1.00 times its speed" in said
     assert "histream less full, prompt by prompt" in said
     assert (here / "sheet.png").read_bytes()[:4] == b"\x89PNG"
-    picture = ElementTree.parse(here / "plot.svg").getroot()
-    dots = [dot for dot in picture.iter("{http://www.w3.org/2000/svg}circle") if dot.get("r") == "3.5"]
-    assert len(dots) == 4 * len(SCORES)
-    background = [float(dot.get("cx")) for dot in dots[12:16]]
-    assert background == [LEFT + WIDTH, LEFT + WIDTH, LEFT, LEFT], "noise shows none that is asked for"
+    background = list(SCORES).index("background")
+    places = {arm: dots(here / "plot.svg", arm)[background] for arm in ("histream", "full", *CONTROLS)}
+    right, same, left, lowest = places.values()
+    assert right == same > left == lowest, "noise shows none that is asked for"
+
+
+def dots(picture, arm):
+    """Where the dots of an arm are from left to right, in the order of the scores."""
+    svg = "{http://www.w3.org/2000/svg}"
+    [drawn] = ElementTree.parse(picture).getroot().iterfind(f".//{svg}g[@id='{arm.replace(' ', '-')}']")
+    found = [float(dot.get("x")) for dot in drawn.iter(f"{svg}use")]
+    assert len(found) == len(SCORES)
+    return found
 
 
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(here, refusal):
@@ -181,6 +190,29 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(here, refus
     assert "give the folder of one with --clip" in refusal("a.mp4", "--prompt", "a cat")
     assert "holds no CLIP" in refusal("a.mp4", "--clip", here)
     assert "clip.mp4" in refusal("clip.mp4")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("PIL", ["eval", "--demo", "--sheet", "sheet.png"]),
+        ("PIL", ["eval", "--demo", "--tables", "--out", "folder"]),
+        ("PIL", ["sheet", "--model", "demo", "--out", "sheet.png"]),
+        ("PIL", ["drift", "clip.mp4", "--plot", "drift.png"]),
+        ("matplotlib", ["eval", "--demo", "--plot", "plot.svg"]),
+        ("matplotlib", ["eval", "--demo", "--minutes", "1", "--out", "folder"]),
+        ("matplotlib", ["bench", "--plots", "."]),
+    ],
+)
+def test_a_missing_package_is_told_before_anything_is_made(here, package, words, monkeypatch, capsys):
+    """Seen to fail without `check_packages`, which leaves a folder behind or makes all clips first."""
+    for name in [name for name in sys.modules if name.startswith("histream_core.lab.charts.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(words) == 2
+    said = f"histream: {package} is not installed: pip install 'histream[lab]'\n"
+    assert capsys.readouterr().err == said
     assert list(here.iterdir()) == []
 
 

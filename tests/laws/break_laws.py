@@ -418,7 +418,8 @@ BREAKS = [
     ("cost/memory_plan.py", "                not way.same_frames,\n", "", "cost/test_memory_plan.py", "cheapest"),
     ("lab/judge/drift_meter.py", "np.abs(change - brightness)", "np.abs(change)",
      "lab/test_drift_meter.py", "no_change_of_colour"),
-    ("lab/charts/drift.py", "(1 - along / most)", "(1 + along / most)", "lab/test_drift_meter.py", "goes_where"),
+    ("lab/charts/drift.py", "middle - HEIGHT / 2 * value", "middle + HEIGHT / 2 * value", "lab/test_drift_meter.py",
+     "goes_where"),
 ]  # fmt: skip
 
 

@@ -51,8 +51,8 @@ def _plots(folder: Path) -> tuple[dict, str]:
     if not folder.is_dir():
         raise ValueError(f"--plots {folder}: there is no such folder")
     written = []
-    for name, text in plots():
-        write_whole(folder / name, text.encode())
+    for name, svg in plots():
+        write_whole(folder / name, svg)
         written.append(str(folder / name))
     return {"written": written}, "\n".join(written)
 

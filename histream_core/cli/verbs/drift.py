@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...lab.charts.drift import drift_plot
+from ...lab.charts import check_packages
 from ...lab.judge.drift_meter import meter, summary
 from ...video.media import write_png
 from ...video.reading import frames_of, index_video
@@ -28,10 +28,14 @@ def run_drift(args: argparse.Namespace) -> tuple[dict, str]:
     """The drift of every second."""
     if args.plot and args.plot.suffix.lower() != ".png":
         raise ValueError(f'"{args.plot.name}" is not a name for a PNG file: use {args.plot.stem or "drift"}.png')
+    if args.plot:
+        check_packages("PIL")
     fps = float(index_video(args.video).rate)
     seconds = meter(follow(frames_of(args.video), f"{args.video.name} "), fps)
     said = summary(seconds)
     if args.plot:
+        from ...lab.charts.drift import drift_plot
+
         write_png(args.plot, drift_plot(seconds, args.video.name))
     lines = [
         f"{second.start:4} s  colour {second.colour:6.1%}  brightness {second.brightness:+6.1%}  "

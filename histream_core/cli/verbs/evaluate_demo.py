@@ -12,8 +12,7 @@ import numpy as np
 
 from ... import demo
 from ...files.disk import check_folder, write_whole
-from ...lab.charts.contact_sheet import contact_sheet, pick
-from ...lab.charts.curves import interval_plot
+from ...lab.charts import check_packages, pick
 from ...lab.judge.arms import (
     Arm,
     Clip,
@@ -61,19 +60,27 @@ def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         "width": demo.WIDTH,
         "height": demo.HEIGHT,
     }
+    _write_files(args, made, strips)
+    return about | _result(made, about), "\n".join(_lines(made, about))
+
+
+def _write_files(args: argparse.Namespace, made: Mapping[str, list[Clip]], strips: Strips) -> None:
     if args.sheet:
+        from ...lab.charts.contact_sheet import contact_sheet
+
         write_png(args.sheet, contact_sheet(strips, columns=COLUMNS, width=TILE))
     if args.csv:
         write_whole(args.csv, _rows(made).encode())
     if args.plot:
+        from ...lab.charts.plots import interval_plot
+
         title = f"{args.prompts} prompts, seed {args.seed}: means and 95% intervals"
-        picture = interval_plot(title, {name: estimates(clips) for name, clips in made.items()})
-        write_whole(args.plot, picture.encode())
-    return about | _result(made, about), "\n".join(_lines(made, about))
+        write_whole(args.plot, interval_plot(title, {name: estimates(clips) for name, clips in made.items()}))
 
 
 def _check_files(args: argparse.Namespace) -> None:
-    """Refuse what could not be written. Raises ValueError or OSError."""
+    """Refuse files that could not be written. Raises ValueError, OSError or ModuleNotFoundError."""
+    check_packages(*(["PIL"] if args.sheet else []), *(["matplotlib"] if args.plot else []))
     for path, suffix in ((args.sheet, ".png"), (args.csv, ".csv"), (args.plot, ".svg")):
         if path and path.suffix.lower() != suffix:
             raise ValueError(f'"{path.name}" is not a name for a {suffix[1:].upper()} file: use {path.stem}{suffix}')

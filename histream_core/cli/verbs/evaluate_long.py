@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ... import demo
 from ...files.disk import check_folder, write_whole
-from ...lab.charts.contact_sheet import contact_sheet
-from ...lab.charts.curves import course_plot
+from ...lab.charts import check_packages
 from ...lab.judge.ablations import BASE, Ablation, ablations
 from ...lab.judge.bootstrap import estimate
 from ...lab.judge.long import (
@@ -54,6 +53,7 @@ def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
     if args.out is None:
         raise ValueError("long videos need a folder: give one with --out")
     check_folder(args.out)
+    check_packages("PIL", "matplotlib")
     asked = draw_prompts(args.prompts, args.seed)
     preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
     rows = pick_rows(args, preset, size)
@@ -113,6 +113,9 @@ def whole_chunks(row: Ablation) -> range:
 
 def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -> tuple[dict, str]:
     """Write table, plot and strips into the folder; the figures and the table come back."""
+    from ...lab.charts.contact_sheet import contact_sheet
+    from ...lab.charts.plots import course_plot
+
     made, folder = moments_of(records.lines()), records.folder
     plan = rows[0].plan
     width, height = plan.size
@@ -128,7 +131,7 @@ def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -
     write_whole(folder / "drift.json", json.dumps(result, indent=1).encode())
     title = f"{plan.pixel_frames / demo.FPS / 60:.3g} minutes of {width}x{height}: change from the first tenth on"
     courses = {row.name: [course(moments, STRETCHES) for moments in made[row.name].values()] for row in rows}
-    write_whole(folder / "drift.svg", course_plot(title, PLOTTED, courses).encode())
+    write_whole(folder / "drift.svg", course_plot(title, PLOTTED, courses))
     strips = [
         (f"{row.name}: {one.prompt}", [frame[0] for frame in frames])
         for row in rows

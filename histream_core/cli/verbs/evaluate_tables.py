@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ... import demo
 from ...files.disk import check_folder, write_whole
-from ...lab.charts.contact_sheet import contact_sheet, pick
-from ...lab.charts.curves import interval_plot
+from ...lab.charts import check_packages, pick
 from ...lab.judge.ablations import BASE, STUDENT, TEACHER, UNTUNED, Ablation, ablations, twins
 from ...lab.judge.batches import make_records
 from ...lab.judge.judge import LAG
@@ -73,6 +72,7 @@ class Network:
 
 def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the clips that are not there yet, and the tables of all that are."""
+    check_packages("PIL", "matplotlib")
     asked = draw_prompts(args.prompts, args.seed)
     preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
     rows = pick_rows(args, preset, size)
@@ -184,6 +184,9 @@ def report(
     against: str,
 ) -> tuple[dict, str]:
     """Write tables, CSV, plot and contact sheet into the folder; the figures and the tables come back."""
+    from ...lab.charts.contact_sheet import contact_sheet
+    from ...lab.charts.plots import interval_plot
+
     made, folder = records.read(), records.folder
     configs = {kind: network.weights.model.config for kind, network in networks.items()}
     width, height = rows[0].plan.size
@@ -196,7 +199,7 @@ def report(
     write_whole(folder / "clips.csv", clips_csv(rows, made, asked).encode())
     own = {row.name: means(made[row.name]) for row in rows if row.name not in same}
     plotted = {score: {name: found[score] for name, found in own.items()} for score in PLOTTED}
-    write_whole(folder / "plot.svg", interval_plot(f"{title}: means and 95% intervals", plotted).encode())
+    write_whole(folder / "plot.svg", interval_plot(f"{title}: means and 95% intervals", plotted))
     strips = [
         (f"{name}: {asked[number].prompt}", list(strip))
         for name in own

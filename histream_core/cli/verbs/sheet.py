@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...files.disk import check_folder
-from ...lab.charts.contact_sheet import contact_sheet, pick
+from ...lab.charts import pick
 from ...plan.chunks import Plan, make_plan
 from ...plan.presets import Preset
 from ...runs.render import Order, Weights, collect
@@ -83,6 +83,8 @@ def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
 
 def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the sheet; the file is written anew after every strip."""
+    from ...lab.charts.contact_sheet import contact_sheet
+
     if args.out.suffix.lower() != ".png":
         raise ValueError(f'"{args.out.name}" is not a name for a PNG file: use {args.out.stem or "sheet"}.png')
     if args.moments < 1:

@@ -56,9 +56,9 @@ def tflops(mode: str, size: tuple[int, int] = (1920, 1088), frames: int = CLIP, 
     return Cost(WAN_1_3B, plan).flops / plan.pixel_frames / 1e12
 
 
-def plots() -> Iterator[tuple[str, str]]:
-    """Name and SVG text of every picture."""
-    from .curves import bar_plot, line_plot
+def plots() -> Iterator[tuple[str, bytes]]:
+    """Yield the file name and the SVG file of every plot."""
+    from .plots import bar_plot, line_plot
 
     by_length = {name: [tflops(frames=n, **arm) for n in LENGTHS] for name, arm in ARMS.items()}
     yield "cost-length.svg", line_plot("TFLOP per frame of 1920x1088, by pixel frames", LENGTHS, by_length)
