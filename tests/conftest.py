@@ -12,11 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start; see o
 TESTS = Path(__file__).parent
 
 # At the end: a host's own `nodes` module, where there is one, must win over our folder.
-sys.path += [
-    str(TESTS),
-    *sorted(str(folder) for folder in TESTS.iterdir() if folder.is_dir() and folder.name != "host"),
-    str(TESTS.parent),
-]
+sys.path += [str(TESTS), str(TESTS.parent)]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,3 +66,23 @@ def refusal(capsys):
         return said.err
 
     return run
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Ctrl-C at that network call."""
+    from histream_core.network.forward import Denoiser
+
+    def arm(call):
+        calls = iter(range(1000))
+        denoise = Denoiser.__call__
+
+        def stopping(self, *args):
+            if next(calls) == call:
+                raise KeyboardInterrupt
+            return denoise(self, *args)
+
+        monkeypatch.setattr(Denoiser, "__call__", stopping)
+        return lambda: monkeypatch.setattr(Denoiser, "__call__", denoise)
+
+    return arm

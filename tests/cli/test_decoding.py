@@ -8,8 +8,8 @@ import pytest
 import torch
 from clips import probe, read_frames
 from safetensors.torch import save_file
-from test_taehv import make_taehv
-from test_verbs import refusal, render_words, result_of
+from tiny_cli import refusal_of, render_words, result_of
+from tiny_vae import make_taehv
 
 from histream_core.cli.options import memory
 from histream_core.cli.options.weights import demo_source
@@ -77,11 +77,11 @@ def test_ahead_and_another_layout_make_the_same_video_and_strips_nearly(weights,
 def test_what_cannot_be_is_refused_before_anything_is_computed(weights, here, capsys, monkeypatch):
     monkeypatch.setattr(road, "stream", None)
     kept = render_words(weights, *SIZE, "--run-dir", "run", "--decode", "ahead")
-    assert "leave it out, or leave out --run-dir" in refusal(kept, capsys)
+    assert "leave it out, or leave out --run-dir" in refusal_of(kept, capsys)
     narrow = render_words(weights, "--size", "64x32", "--frames", "5", "--vae-strips", "2", "--out", "a.mp4")
-    assert "2 strips are too many for 64 pixels: use at most 1" in refusal(narrow, capsys)
+    assert "2 strips are too many for 64 pixels: use at most 1" in refusal_of(narrow, capsys)
     elsewhere = render_words(weights, *SIZE, "--vae-device", "cuda:7", "--out", "a.mp4")
-    assert "cannot be used here" in refusal(elsewhere, capsys)
+    assert "cannot be used here" in refusal_of(elsewhere, capsys)
     assert not any(path.suffix == ".mp4" for path in here.iterdir())
 
 

@@ -10,41 +10,13 @@ import pytest
 from clips import probe
 from safetensors.torch import load_file, save_file
 from sounds import sound_file, sound_packets
+from tiny_cli import BLUE, LENGTH, RED, files_in
 
 from histream_core import demo
 from histream_core.cli.options import memory
-from histream_core.network import forward as wan
 from histream_core.video import writers
 
-RED, BLUE = "a red circle moves right", "a blue square moves up"
-LENGTH = ["--seconds", "2"]
-"""Three chunks of 9, 12 and 12 frames."""
-
-
-@pytest.fixture
-def stop_at(monkeypatch):
-    """Ctrl-C at that network call."""
-
-    def arm(call):
-        calls = iter(range(1000))
-        denoise = wan.Denoiser.__call__
-
-        def stopping(self, *args):
-            if next(calls) == call:
-                raise KeyboardInterrupt
-            return denoise(self, *args)
-
-        monkeypatch.setattr(wan.Denoiser, "__call__", stopping)
-        return lambda: monkeypatch.setattr(wan.Denoiser, "__call__", denoise)
-
-    return arm
-
-
 SEGMENTS = ["segments/seg-00000.mp4", "segments/seg-00001.mp4"]
-
-
-def files_in(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != "lock"}
 
 
 @pytest.mark.parametrize("format", ["h264-mp4", "png8"])

@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures of another file)
 """Timelines and first frames by the command line, kept or not. Tiny random weights stand in for the bundled ones."""
 
 import json
@@ -7,8 +6,7 @@ import av
 import pytest
 import torch
 from clips import read_frames
-from test_kept_runs import BLUE, RED, files_in, stop_at
-from tiny_cli import SIDE
+from tiny_cli import BLUE, RED, SIDE, files_in
 
 from histream_core.demo import load_vae
 from histream_core.runs.first_frame import encode_picture, fit_picture, read_picture

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import test_text_encoder
+import tiny_text_encoder
 import torch
 from clips import probe, read_frames
 from safetensors.torch import load_file, save_file
-from tiny_cli import SIDE, TOLD
+from tiny_cli import SIDE, TOLD, refusal_of, render_words, result_of
 
 from histream_core import __version__, demo
 from histream_core.cli import main
@@ -28,28 +28,6 @@ from histream_core.plan.schedule import Scale
 from histream_core.runs import render as road
 
 ROOT = Path(__file__).parents[2]
-
-
-def render_words(weights, *more):
-    files = ["--model", weights / "wan.safetensors", "--vae", weights / "vae.safetensors"]
-    return list(map(str, ["render", *files, "--embeds", weights / "embeds.safetensors", *more]))
-
-
-def refusal(words, capsys):
-    """The one line on standard error of a run that must end with status 2."""
-    assert main(list(map(str, words))) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.endswith("\n") and said.err.count("\n") == 1, said.err
-    return said.err
-
-
-def result_of(words, capsys):
-    """The one JSON object on standard output of a run that must work."""
-    assert main([*map(str, words), "--json"]) == 0
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    return json.loads(out)
 
 
 def test_demo_writes_a_video_that_plays_and_says_where_it_is(here, capsys):
@@ -170,14 +148,14 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_work_is_one_line_and_leaves_nothing(here, capsys, case):
     words, fix = REFUSED[case]
-    assert fix in refusal(words, capsys)
+    assert fix in refusal_of(words, capsys)
     assert os.listdir(here) == []
 
 
 def test_what_cannot_work_is_refused_before_anything_is_loaded(here, capsys, monkeypatch):
     monkeypatch.setattr(demo, "load_transformer", lambda: pytest.fail("loaded"))
     for words in (["--out", "missing/clip.mp4"], ["--out", "clip.mov"], ["--seed", "-1"], ["--mode", "fast"]):
-        refusal(["demo", *words], capsys)
+        refusal_of(["demo", *words], capsys)
 
 
 def test_files_that_are_no_weights_are_one_line_and_leave_nothing(here, weights, capsys):
@@ -188,10 +166,10 @@ def test_files_that_are_no_weights_are_one_line_and_leave_nothing(here, weights,
     torch.save({"code": print}, here / "code.pt")
     before = sorted(os.listdir(here))
     for name in before:
-        assert name in refusal(["inspect", name], capsys)
-        assert name in refusal(["convert", name, "out.safetensors"], capsys)
-        assert name in refusal([*render_words(weights, "--size", "64x64"), "--model", name], capsys)
-    assert "VAE" in refusal([*render_words(weights), "--vae", weights / "wan.safetensors"], capsys)
+        assert name in refusal_of(["inspect", name], capsys)
+        assert name in refusal_of(["convert", name, "out.safetensors"], capsys)
+        assert name in refusal_of([*render_words(weights, "--size", "64x64"), "--model", name], capsys)
+    assert "VAE" in refusal_of([*render_words(weights), "--vae", weights / "wan.safetensors"], capsys)
     assert sorted(os.listdir(here)) == before
 
 
@@ -201,25 +179,25 @@ def test_weights_that_give_nan_are_one_line_and_leave_nothing(here, weights, cap
     broken["head.head.weight" if part == "wan" else "decoder.conv1.weight"][0] = float("nan")
     save_file(broken, weights / "broken.safetensors", TOLD)
     words = [*render_words(weights, "--size", "64x64"), f"--{'model' if part == 'wan' else 'vae'}"]
-    assert "NaN" in refusal([*words, weights / "broken.safetensors"], capsys)
+    assert "NaN" in refusal_of([*words, weights / "broken.safetensors"], capsys)
     assert os.listdir(here) == []
 
 
 def test_text_of_another_width_is_refused(here, weights, capsys):
     save_file({"embeds": torch.randn(7, 32)}, weights / "narrow.safetensors")
     words = render_words(weights, "--size", "64x64", "--embeds", weights / "narrow.safetensors")
-    assert "32 channels but the model reads 64" in refusal(words, capsys)
+    assert "32 channels but the model reads 64" in refusal_of(words, capsys)
     assert os.listdir(here) == []
 
 
 def test_prompts_go_through_the_text_encoder(here, weights, capsys):
     pytest.importorskip("transformers", reason="TEXT ENCODER NOT TESTED: pip install 'histream[text]'")
-    umt5 = {**test_text_encoder.weights(), "spiece_model": test_text_encoder.tokenizer()}
+    umt5 = {**tiny_text_encoder.weights(), "spiece_model": tiny_text_encoder.tokenizer()}
     save_file(umt5, here / "umt5.safetensors")
     words = [word if word != "--embeds" else "--text-encoder" for word in render_words(weights, "--size", "64x64")]
     words[words.index("--text-encoder") + 1] = "umt5.safetensors"
-    assert "16 channels but the model reads 64" in refusal([*words, "--prompt", "a red circle"], capsys)
-    reader = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=1, text_dim=test_text_encoder.DIM))
+    assert "16 channels but the model reads 64" in refusal_of([*words, "--prompt", "a red circle"], capsys)
+    reader = WanModel(WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=1, text_dim=tiny_text_encoder.DIM))
     for p in reader.parameters():
         p.data.normal_(0, 0.1)
     save_file(reader.state_dict(), here / "reader.safetensors", TOLD)
@@ -319,7 +297,7 @@ def test_inspect_and_convert_agree_about_a_file(here, weights, capsys):
     assert converted["file"] == str(here / "out.safetensors")
     found = result_of(["inspect", "out.safetensors"], capsys)
     assert (found["kind"], found["tensors"]) == ("wan", converted["tensors"])
-    assert "exists" in refusal(["convert", "train.pt", "out.safetensors"], capsys)
+    assert "exists" in refusal_of(["convert", "train.pt", "out.safetensors"], capsys)
     assert main(["inspect", "train.pt"]) == 0
     assert "torch: generator_ema" in capsys.readouterr().out
 
@@ -363,7 +341,7 @@ def test_sheet_shows_a_strip_for_every_prompt_of_a_file(here, capsys):
     assert result["strips"] == ["a red circle moves right", "a blue square moves up"]
     assert probe("prompts.png").width > 2 * 4 * SIDE
     (here / "prompts.txt").write_text("\n")
-    assert "no prompt" in refusal(words, capsys)
+    assert "no prompt" in refusal_of(words, capsys)
 
 
 def test_the_version_is_told_without_loading_anything():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from real_sizes import hd
 from tiny import CONFIG, plan, stream, wan
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,9 +17,7 @@ from histream_core.lab.bench.dry_run import random_model
 from histream_core.network.cache.tiers import TIERS
 from histream_core.network.forward import Denoiser, Text, forward_chunk
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
-from histream_core.plan.chunks import make_plan
 from histream_core.plan.levers import LEVERS
-from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.stream.stream import Prompt, Stream, make_caches
 from histream_core.vae.decode import StreamingDecoder
@@ -27,10 +26,6 @@ from histream_core.vae.model import WanVAE
 from histream_core.vae.taehv import TAEHV
 
 SIZES = {"1.3b": WAN_1_3B, "14b": WAN_14B}
-
-
-def hd(mode, *, width=1920, height=1088, num_frames=21, preset="histream", **settings):
-    return make_plan(find_preset(preset), mode, width=width, height=height, num_frames=num_frames, **settings)
 
 
 def meta_model(config, dtype=torch.bfloat16):

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_cost import hd
+from real_sizes import hd
 
 from histream_core.cost.cost import GB, RESERVE, Cost
 from histream_core.cost.fitting import decoders, does_not_fit, vae_does_not_fit

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_cost import hd
+from real_sizes import hd
 
 from histream_core.cli import main
 from histream_core.cost.cost import GB, RESERVE, Cost

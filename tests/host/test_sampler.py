@@ -320,7 +320,7 @@ def small_file(comfyui, tmp_path):
     """A TAEHV of random weights where the host looks for one."""
     import folder_paths
     from safetensors.torch import save_file
-    from test_taehv import make_taehv
+    from tiny_vae import make_taehv
 
     path = tmp_path / "taew2_1.safetensors"
     save_file({key: x.half() for key, x in make_taehv().state_dict().items()}, path)

@@ -6,9 +6,9 @@ Letters as there.
 from contextlib import contextmanager, nullcontext
 from unittest import mock
 
-import reference
 import torch
-from reference import Positions, Segment, flow, resize
+from laws import reference
+from laws.reference import Positions, Segment, flow, resize
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 

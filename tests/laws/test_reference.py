@@ -8,24 +8,15 @@ from math import inf, log, sqrt
 
 import pytest
 import torch
-from reference import Positions, Segment, flow, reference_histream
+from laws.engine import FOUR, FOUR_HIGH, FOUR_SD, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine, sizes
+from laws.reference import Positions, Segment, flow, reference_histream
 from tiny import lively
 
-from histream_core.network.forward import Denoiser, Text, forward_chunk
+from histream_core.network.forward import Text, forward_chunk
 from histream_core.plan.chunks import Window, make_plan
 from histream_core.plan.positions import TemporalPolicy
-from histream_core.plan.presets import PRESETS
 from histream_core.plan.schedule import Scale
-from histream_core.stream.stream import Prompt, Stream, blend_prompts, make_caches
-
-GRIDS = {"low": (4, 6), "high": (8, 12)}
-SIZE = {"width": 96, "height": 64}
-NTK = {"low": 2.0, "high": 5.0}
-FOUR = [(1.0, "low"), (0.9375, "low"), (0.875, "high"), (0.7, "high")]
-FOUR_SD = [(1.0, "low"), (0.9375, "low"), (5 / 6, "high"), (0.625, "high")]
-FOUR_HIGH = [(1.0, "high"), (21 / 22, "high"), (0.875, "high"), (0.7, "high")]
-TWO = [(1.0, "low"), (0.875, "high")]
-HISTREAM = replace(PRESETS["histream"], scale_first_chunk=False)
+from histream_core.stream.stream import Prompt, blend_prompts, make_caches
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +28,6 @@ def model():
 def texts():
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(2, 5, 12, generator=generator) for _ in range(3)]
-
-
-def noise(chunk, step, shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1000 * chunk + step))
-
-
-def sizes(model):
-    heads = model.num_heads
-    return {"num_layers": model.num_layers, "num_heads": heads, "head_dim": model.dim // heads}
-
-
-def run_engine(model, plan, prompts, given=None):
-    caches = make_caches(plan, batch=2, **sizes(model))
-    stream = Stream(plan, Denoiser(model), caches, noise, prompts, channels=model.in_dim, given=given)
-    return torch.cat(list(stream.chunks()), dim=2)
-
-
-def assert_same(video, reference):
-    assert video.shape == reference.shape
-    assert reference.std() > 0.1
-    torch.testing.assert_close(video, reference, atol=1e-5, rtol=0)
 
 
 def test_histream_equals_the_reference(model, texts):

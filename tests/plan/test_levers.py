@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from reference_levers import reference_levers
-from test_reference import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, noise, sizes
+from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, noise, sizes
+from laws.reference_levers import reference_levers
 
 from histream_core.network.cache.tiers import EXACT
 from histream_core.network.compile.layers import CompiledBlocks

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import tiny
 import torch
-from reference import reference_histream
-from test_reference import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
+from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
+from laws.reference import reference_histream
 
 from histream_core.cost.cost import Cost
 from histream_core.network.cache.tiers import EXACT

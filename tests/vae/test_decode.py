@@ -7,8 +7,9 @@ Seen to fail: a history of one frame and an upsampled first frame (the cut tests
 import random
 
 import pytest
-import reference_vae
 import torch
+from laws import reference_vae
+from tiny_vae import make_vae
 
 from histream_core.vae import decode
 from histream_core.vae.decode import (
@@ -21,16 +22,6 @@ from histream_core.vae.decode import (
     vae_cache_bytes,
 )
 from histream_core.vae.model import LATENT_MEAN, LATENT_STD, WanVAE
-
-
-def make_vae(seed=0, **kwargs):
-    torch.manual_seed(seed)
-    vae = WanVAE(dim=4, **kwargs).requires_grad_(False).eval()
-    for name, p in vae.named_parameters():
-        if name.endswith("gamma"):
-            p.add_(torch.randn_like(p) * 0.3)
-    vae.decoder.head[2].weight.mul_(0.25)  # pixels about [-1, 1], as real ones are
-    return vae
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_decode import make_vae
-from test_taehv import make_taehv
+from tiny_vae import make_taehv, make_vae
 
 from histream_core.vae import decoders
 from histream_core.vae.decode import StreamingDecoder, vae_cache_bytes

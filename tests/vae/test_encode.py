@@ -5,8 +5,8 @@ instead of copies of the waiting frames (the byte test), one history for both si
 """
 
 import pytest
-import reference_vae
 import torch
+from laws import reference_vae
 
 from histream_core.vae import decode
 from histream_core.vae.decode import StreamingDecoder, causal_kernels

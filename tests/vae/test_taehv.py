@@ -3,20 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_vae import make_taehv
 
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.model import LATENT_MEAN, LATENT_STD, WanVAE
 from histream_core.vae.taehv import TAEHV, StreamingTAEHV, is_taehv, taehv_cache_bytes
 
 CUTS = [[7], [1] * 7, [3, 3, 1], [2, 4, 1]]
-
-
-def make_taehv(*, raw_latents=False):
-    torch.manual_seed(0)
-    vae = TAEHV(widths=(8, 6, 4, 4), raw_latents=raw_latents).requires_grad_(False).eval()
-    for p in vae.parameters():
-        p.mul_(1.5)
-    return vae
 
 
 def reference(w, latents):
