@@ -1,4 +1,4 @@
-"""The progress bar, on standard error."""
+"""Progress and notes on standard error: one line that tqdm redraws on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,59 +9,66 @@ from typing import TextIO, TypeVar
 
 from ..runs.render import Progress, Report
 
-WIDTH = 24
+BAR = "{desc}[{bar:24}] {percentage:3.0f}%{postfix}, {elapsed}<{remaining}"
 
 Item = TypeVar("Item")
 
 
-def describe(progress: Progress) -> str:
-    """One line that says how far a run is."""
-    done = min(1.0, sum(progress.calls.values()) / max(1, progress.num_calls))
-    bar = "#" * round(done * WIDTH)
-    return (
-        f"[{bar:-<{WIDTH}}] {done:4.0%}  chunk {min(progress.chunks + 1, progress.num_chunks)}/{progress.num_chunks}  "
-        f"{progress.frames}/{progress.num_frames} frames  {progress.seconds:.0f} s"
-    )
-
-
 @contextmanager
 def progress_bar(label: str = "", stream: TextIO | None = None) -> Iterator[Report]:
-    """A report that draws over its own line; where that is no terminal, it writes a line for each chunk instead."""
+    """Yield a report that shows how far a run is: a bar on a terminal, elsewhere a line for each finished chunk."""
+    from tqdm import tqdm
+
     out = stream or sys.stderr
-    live = out.isatty()
-    drawn: list[int] = []
+    if not out.isatty():
+        yield _line_per_chunk(label, out)
+        return
+    bar: tqdm | None = None
 
     def draw(progress: Progress) -> None:
-        if live:
-            out.write(f"\r{label}{describe(progress)}\x1b[K")
-        elif progress.chunks and progress.chunks not in drawn[-1:]:
-            out.write(f"{label}{describe(progress)}\n")
-        drawn.append(progress.chunks)
-        out.flush()
+        nonlocal bar
+        where = _describe(progress)
+        if bar is None:  # at the first report, so that an error before it stands alone
+            look = {"bar_format": BAR, "dynamic_ncols": True, "smoothing": 0, "miniters": 0}
+            bar = tqdm(desc=label, total=progress.num_calls, postfix=where, file=out, **look)
+        bar.set_postfix_str(where, refresh=False)
+        bar.update(min(sum(progress.calls.values()), progress.num_calls) - bar.n)
 
     try:
         yield draw
     finally:
-        if live and drawn:
-            out.write("\n")
+        if bar is not None:
+            bar.close()
+
+
+def _line_per_chunk(label: str, out: TextIO) -> Report:
+    written = 0
+
+    def write(progress: Progress) -> None:
+        nonlocal written
+        if progress.chunks > written:
+            written = progress.chunks
+            share = min(1.0, sum(progress.calls.values()) / max(1, progress.num_calls))
+            out.write(f"{label}{share:4.0%}, {_describe(progress)}, {progress.seconds:.0f} s\n")
+            out.flush()
+
+    return write
+
+
+def _describe(progress: Progress) -> str:
+    chunk = min(progress.chunks + 1, progress.num_chunks)
+    return f"chunk {chunk}/{progress.num_chunks}, {progress.frames}/{progress.num_frames} frames"
 
 
 def tell(notes: Iterable[str]) -> None:
-    """Say what the user should know, a line each. Errors stand alone: call this when nothing is refused any more."""
+    """Print notes for the user, one on each line. Call it when nothing is refused any more: an error stands alone."""
     for text in notes:
         sys.stderr.write(f"note: {text}\n")
 
 
-def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> Iterator[Item]:
-    """The same items; how many have come is drawn over one line of a terminal, and nowhere else."""
+def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> Iterable[Item]:
+    """The same items; on a terminal the number of those that have passed is shown."""
+    from tqdm import tqdm
+
     out = stream or sys.stderr
-    count = 0
-    try:
-        for count, item in enumerate(items, 1):
-            if out.isatty():
-                out.write(f"\r{label}{count} frames\x1b[K")
-                out.flush()
-            yield item
-    finally:
-        if count and out.isatty():
-            out.write("\n")
+    return tqdm(items, desc=label, file=out, disable=not out.isatty(), bar_format="{desc}{n_fmt} frames")

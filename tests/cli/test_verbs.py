@@ -244,7 +244,7 @@ def test_progress_is_a_line_for_each_chunk_where_there_is_no_terminal(here, caps
     assert main(["demo", "--seconds", "2"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [re.search(r"(\d+)/33 frames", line)[1] for line in lines] == ["9", "21", "33"]
-    assert lines[-1].startswith("[########################] 100%")
+    assert lines[-1].startswith("100%, chunk 3/3, 33/33 frames, ")
 
 
 def test_plan_knows_the_published_models_and_what_fits(here, capsys):

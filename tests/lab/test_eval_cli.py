@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from histream_core import demo
 from histream_core.cli import main
-from histream_core.cli.progress import follow
 from histream_core.cli.verbs.evaluate_demo import CONTROLS
 from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
@@ -239,17 +238,6 @@ def test_videos_are_measured_and_their_means_have_intervals(tmp_path, evaluate, 
     assert guided["videos"][0]["detail_ratio"] == pytest.approx(1)
     assert main(["eval", str(paths[0])]) == 0
     assert "CLIP scores: not measured, give the folder of a CLIP with --clip" in capsys.readouterr().out
-
-
-def test_frames_are_counted_on_a_terminal_and_nowhere_else():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    screen, file = Terminal(), io.StringIO()
-    assert list(follow([7, 8], "a ", screen)) == list(follow([7, 8], "a ", file)) == [7, 8]
-    assert screen.getvalue() == "\ra 1 frames\x1b[K\ra 2 frames\x1b[K\n"
-    assert file.getvalue() == ""
 
 
 def test_the_bundled_model_shows_what_it_is_asked_for(evaluate):

@@ -1,0 +1,51 @@
+"""Progress on a terminal, and where there is none."""
+
+import io
+from types import SimpleNamespace
+
+from histream_core.cli.progress import follow, progress_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def watch(stream, num_chunks):
+    """Report a run of `num_chunks` chunks of 9 frames, of four calls each."""
+    with progress_bar("7/8 ", stream) as report:
+        for call in range(1, 4 * num_chunks + 1):
+            done = call // 4
+            report(
+                SimpleNamespace(
+                    calls={"high": call},
+                    num_calls=4 * num_chunks,
+                    chunks=done,
+                    num_chunks=num_chunks,
+                    frames=9 * done,
+                    num_frames=9 * num_chunks,
+                    seconds=call,
+                )
+            )
+    return stream.getvalue()
+
+
+def test_a_run_is_a_bar_on_a_terminal_and_a_line_for_each_chunk_elsewhere():
+    """Seen to fail with a bar for both."""
+    assert watch(io.StringIO(), 2) == "7/8  50%, chunk 2/2, 9/18 frames, 4 s\n7/8 100%, chunk 2/2, 18/18 frames, 8 s\n"
+    shown = watch(Terminal(), 2)
+    assert shown.count("\n") == 1 and shown.startswith("\r7/8 [")
+    assert "100%, chunk 2/2, 18/18 frames, 00:00<00:00" in shown
+
+
+def test_a_run_that_never_begins_draws_nothing():
+    """Seen to fail with a bar that is drawn at once."""
+    for stream in (Terminal(), io.StringIO()):
+        assert watch(stream, 0) == ""
+
+
+def test_frames_are_counted_on_a_terminal_and_nowhere_else():
+    screen, file = Terminal(), io.StringIO()
+    assert list(follow([7, 8], "a{b}.mp4 ", screen)) == list(follow([7, 8], "a{b}.mp4 ", file)) == [7, 8]
+    assert screen.getvalue().startswith("\ra{b}.mp4 0 frames") and screen.getvalue().endswith("\ra{b}.mp4 2 frames\n")
+    assert file.getvalue() == ""
