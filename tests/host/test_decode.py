@@ -202,8 +202,7 @@ def test_a_video_output_chooses_folder_format_and_rate(pack, decode, vae, filled
 
 def test_a_disk_without_room_is_refused_before_decoding(pack, decode, vae, filled, output, monkeypatch):
     """Seen to fail without `check_space`."""
-    disk = pack.part("histream_core.files.disk")
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     monkeypatch.setattr(pack.part("nodes.host.decode"), "decode_frames", None)
     with pytest.raises(OSError, match="free space, choose another folder"):
         decode(filled, vae, "a/b")

@@ -24,15 +24,16 @@ FRAMES = 13  # latent ones: 5 chunks, the last one cropped
 def nodes(pack, output):
     """The nodes by short names; runs lie under the output folder of this test."""
     names = {
-        "video_output": "VideoOutputNode",
-        "anchor_window_sampler": "AnchorWindowSampler",
-        "resume_run": "ResumeRun",
-        "extend_run": "ExtendRun",
-        "branch_run": "BranchRun",
-        "list_runs": "ListRuns",
-        "clean_run": "CleanRun",
+        "video.video_output": "VideoOutputNode",
+        "sampling.anchor_window_sampler": "AnchorWindowSampler",
+        "runs.resume_run": "ResumeRun",
+        "runs.extend_run": "ExtendRun",
+        "runs.branch_run": "BranchRun",
+        "runs.list_runs": "ListRuns",
+        "runs.clean_run": "CleanRun",
     }
-    found = {file: getattr(pack.part(f"nodes.{file}"), name).execute for file, name in names.items()}
+    parts = {file: pack.part(f"nodes.{file}") for file in names}
+    found = {file.split(".")[1]: getattr(parts[file], name).execute for file, name in names.items()}
     return SimpleNamespace(**found, output=output)
 
 

@@ -183,7 +183,8 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
     import comfy.sampler_helpers
     import comfy.samplers
 
-    host, host_caches, settings = (pack.part(f"nodes.{name}") for name in ("host", "host_caches", "settings"))
+    names = ("host.sampler", "host.caches", "settings")
+    host, host_caches, settings = (pack.part(f"nodes.{name}") for name in names)
     asked = []
     estimate = comfy.sampler_helpers.estimate_memory
     monkeypatch.setattr(
