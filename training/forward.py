@@ -1,4 +1,4 @@
-"""The engine's forward with gradients: the same numbers as `network.forward`, nothing overwritten.
+"""The engine's forward with gradients: the numbers of `network.forward`, without overwriting any tensor.
 
 B batch, C channels, T latent frames, H W latent grid, L tokens.
 """
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from histream_core.network.cache.window import Pages
-from histream_core.network.forward import Keys, forward_chunk
-from histream_core.network.ops.attention import Attention
+from histream_core.network.forward import PassOptions, forward_chunk
+from histream_core.network.layer import LayerCall
+from histream_core.network.model import Block
 from histream_core.network.ops.rope import Rope, rotate
 
 Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Flow of noisy clips [B, C, T, H, W] at sigmas [B] under captions [B, L]."""
 
 
-def run_block(
-    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
-) -> Tensor:
-    """`network.forward.run_block` out of place: `x` and the cache stay as they are, the window has no gradient."""
-    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + time6).chunk(6, dim=1)
+def run_block(block: Block, call: LayerCall) -> Tensor:
+    """`network.layer.run_block` out of place: `call.x` and the cache are not changed, the window has no gradient."""
+    x, pages, attention = call.x, call.pages, call.attention
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + call.time_modulation).chunk(6, dim=1)
     y = torch.addcmul(shift, block.norm1(x), 1 + scale)
     own, heads = block.self_attn, (block.self_attn.num_heads, -1)
     v = own.v(y).unflatten(2, heads)
@@ -35,10 +35,10 @@ def run_block(
     if past is not None:
         k = torch.cat([pages.k[:, past].flatten(1, 2).to(k.dtype), k], dim=1)
         v = torch.cat([pages.v[:, past].flatten(1, 2).to(v.dtype), v], dim=1)
-    y = attention(q * attention_scale, k, v)
+    y = attention(q * call.attention_scale, k, v)
     x = torch.addcmul(x, own.o(y.flatten(2)), gate)
     cross = block.cross_attn
-    k, v = (z.unflatten(2, heads) for z in text)
+    k, v = (z.unflatten(2, heads) for z in call.text)
     q = cross.norm_q(cross.q(block.norm3(x))).unflatten(2, heads)
     x = x + cross.o(attention(q.to(v.dtype), k.to(v.dtype), v).flatten(2))
     y = block.ffn(torch.addcmul(ffn_shift, block.norm2(x), 1 + ffn_scale))
@@ -55,7 +55,7 @@ def context(pages: Pages) -> Tensor | None:
 
 
 class Alone:
-    """Stands where a cache stands: a clip all of whose frames see each other, and nothing else."""
+    """A stand-in for a cache, for a clip whose frames all see each other and nothing else."""
 
     def __init__(self, table: Tensor) -> None:
         nothing = table.new_empty(0)
@@ -77,7 +77,9 @@ class Bidirectional:
         frames, height, width = latent.shape[2:]
         alone = Alone(self.ropes[height // 2, width // 2].table(list(range(frames))))
         text = self.network.text(tokens)
-        return forward_chunk(self.network.model, latent, 1000 * sigma, text, alone, block_forward=run_block)
+        return forward_chunk(
+            self.network.model, latent, 1000 * sigma, text, alone, PassOptions(block_forward=run_block)
+        )
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from histream_core.network.cache.window import KVCache
-from histream_core.network.forward import Text, forward_chunk
+from histream_core.network.forward import PassOptions, Text, forward_chunk
+from histream_core.network.layer import RunBlock
 from histream_core.plan.chunks import Plan
 from histream_core.plan.schedule import Scale, Step
 from histream_core.stream.noise import Noise
@@ -49,22 +50,18 @@ class Watched:
         with torch.autocast(**self.autocast):
             if self._text is None:  # projected once for all chosen steps, and apart from those without gradient
                 self._text = self.network.text(self.tokens)
-            clean = self._clean(latent, step, cache, self._text, block_forward=run_block)
+            clean = self._clean(latent, step, cache, self._text, run_block)
         self.estimates.append(clean)
         return clean.detach()
 
-    def _clean(self, latent: Tensor, step: Step, cache: KVCache, text: Text, **settings) -> Tensor:
+    def _clean(
+        self, latent: Tensor, step: Step, cache: KVCache, text: Text, block_forward: RunBlock | None = None
+    ) -> Tensor:
         timestep = latent.new_full(latent.shape[:1], step.timestep)
-        flow = forward_chunk(
-            self.network.model,
-            latent,
-            timestep,
-            text,
-            cache,
-            attention_scale=step.attention_scale,
-            cache_pass=step.sigma == 0,
-            **settings,
+        options = PassOptions(
+            attention_scale=step.attention_scale, cache_pass=step.sigma == 0, block_forward=block_forward
         )
+        flow = forward_chunk(self.network.model, latent, timestep, text, cache, options)
         return latent if flow is None else latent - step.sigma * flow.to(latent.dtype)
 
 

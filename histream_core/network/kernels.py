@@ -9,7 +9,8 @@ import torch
 
 from ..plan.chunks import Plan
 from ..plan.speed import CHOICES, Speed
-from .forward import Forward, RunBlock, forward_chunk, run_block
+from .forward import Forward, forward_chunk
+from .layer import RunBlock, run_block
 from .ops import attention, elementwise
 from .ops.attention import Attention, choose_attention
 from .ops.elementwise import choose_elementwise

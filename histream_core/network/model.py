@@ -1,12 +1,15 @@
-"""The parameters of a Wan2.1 video transformer, at any size, under their usual names.
+"""The parameters of a Wan2.1 video transformer, at any size, under the names of the published checkpoints.
 
-There is no forward here: `wan.forward_chunk` is the one forward, over this module or over the one that a
-host has loaded. Facts of the layout: Wan2.1's published checkpoints.
+There is no forward here: `forward.forward_chunk` is the one forward, over this module or over the module that a host
+has loaded. Annotations elsewhere say `WanModel` and `Block` for any module with the same submodules.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +18,7 @@ HEAD_DIM = 128
 """Channels of one attention head in every published Wan2.1 model."""
 
 MAX_TOKENS = 512
-"""Tokens of a prompt that Wan was trained on: shorter ones are padded with zeros, which the model attends to."""
+"""Tokens of a prompt as Wan was trained: shorter prompts are padded with zeros, which the model attends to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +44,41 @@ class WanConfig:
         return self.dim // self.num_heads
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None):
-        """Read the sizes off the tensors.
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> WanConfig:
+        """Read the sizes from the shapes of the tensors.
 
-        The number of heads is in no tensor: heads have 128 channels unless the safetensors metadata
-        `config`, a JSON object {"transformer": {...}} as ComfyUI reads it, says otherwise.
+        The number of heads is in no shape: heads have 128 channels unless the safetensors metadata `config`, a JSON
+        object {"transformer": {...}} as ComfyUI reads it, gives another number of heads.
         """
         dim = state_dict["head.modulation"].shape[-1]
         layers = {int(key.split(".")[1]) for key in state_dict if key.startswith("blocks.")}
-        told = json.loads((metadata or {}).get("config", "{}")).get("transformer", {})
+        declared = json.loads((metadata or {}).get("config", "{}")).get("transformer", {})
         return cls(
             dim=dim,
             ffn_dim=state_dict["blocks.0.ffn.0.weight"].shape[0],
-            num_heads=told.get("num_heads", max(1, dim // HEAD_DIM)),
+            num_heads=declared.get("num_heads", max(1, dim // HEAD_DIM)),
             num_layers=max(layers) + 1,
             in_dim=state_dict["patch_embedding.weight"].shape[1],
             out_dim=state_dict["head.head.weight"].shape[0] // 4,
             text_dim=state_dict["text_embedding.0.weight"].shape[1],
             freq_dim=state_dict["time_embedding.0.weight"].shape[1],
-            eps=told.get("eps", 1e-6),
+            eps=declared.get("eps", 1e-6),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """The sizes of a transformer that determine the shapes of its keys and values."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, model: WanModel | WanConfig) -> ModelSizes:
+        """Read the sizes from a config or from any Wan module, core's or a host's."""
+        num_layers = model.num_layers if isinstance(model, WanConfig) else len(model.blocks)
+        return cls(num_layers, model.num_heads, model.dim // model.num_heads)
 
 
 WAN_1_3B = WanConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30)
@@ -69,12 +87,12 @@ WAN_14B = WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
 
 def _modulation(count: int, dim: int) -> nn.Parameter:
     x = torch.empty(1, count, dim)
-    # Normal numbers on the meta device would make torch import its compiler: 2 s in every process that loads weights.
+    # Initialising on the meta device would make torch import its compiler: 2 s in every process that loads weights.
     return nn.Parameter(x if x.is_meta else nn.init.normal_(x, std=dim**-0.5))
 
 
-class Attention(nn.Module):
-    """Query, key, value and output projections; queries and keys are normalised over all heads at once."""
+class Projections(nn.Module):
+    """Query, key, value and output projections of an attention; queries and keys are normalised over all heads."""
 
     def __init__(self, dim: int, num_heads: int, eps: float):
         super().__init__()
@@ -84,13 +102,15 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
+    """One transformer layer: self-attention, cross-attention, feed-forward."""
+
     def __init__(self, config: WanConfig):
         super().__init__()
         dim, heads, eps = config.dim, config.num_heads, config.eps
         self.norm1 = nn.LayerNorm(dim, eps, elementwise_affine=False)
-        self.self_attn = Attention(dim, heads, eps)
+        self.self_attn = Projections(dim, heads, eps)
         self.norm3 = nn.LayerNorm(dim, eps)
-        self.cross_attn = Attention(dim, heads, eps)
+        self.cross_attn = Projections(dim, heads, eps)
         self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
@@ -99,6 +119,8 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
+    """The projection of the last layer's output to the channels of 2x2 latent cells."""
+
     def __init__(self, config: WanConfig):
         super().__init__()
         self.norm = nn.LayerNorm(config.dim, config.eps, elementwise_affine=False)
@@ -124,5 +146,5 @@ class WanModel(nn.Module):
         )
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = cast("Sequence[Block]", nn.ModuleList(Block(config) for _ in range(config.num_layers)))
         self.head = Head(config)

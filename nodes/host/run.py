@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...histream_core.cost.pace import Pace
 from ...histream_core.network.cache.window import KVCache
-from ...histream_core.network.forward import Text, forward_chunk
+from ...histream_core.network.forward import PassOptions, Text, forward_chunk
 from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale, Step
@@ -167,18 +167,14 @@ class HostRun:
         transformer_options["total_blocks"] = len(executor.class_obj.blocks)
         transformer_options["block_type"] = "double"
         forward = self.low_forward if step.scale is Scale.LOW else forward_chunk
-        flow = forward(
-            executor.class_obj,
-            x,
-            timestep,
-            text,
-            cache,
+        options = PassOptions(
             attention=self.kernels.attention,
             attention_scale=step.attention_scale,
             cache_pass=step.sigma == 0,
             on_block=on_block,
             block_forward=self.block_forward,
         )
+        flow = forward(executor.class_obj, x, timestep, text, cache, options)
         return torch.zeros_like(x) if flow is None else flow
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from histream_core import demo
 from histream_core.demo import painter
 from histream_core.demo.text import TEXT_DIM, TEXT_TOKENS, DemoTextEncoder, tokenize
 from histream_core.network.cache.window import KVCache
-from histream_core.network.forward import Text, forward_chunk
+from histream_core.network.forward import PassOptions, Text, forward_chunk
 from histream_core.network.ops.rope import Rope
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.vae.decode import StreamingDecoder
@@ -102,7 +102,7 @@ def test_the_training_forward_gives_what_the_engine_gives_with_its_caches():
     text, timestep = Text(context), torch.full((2,), 800.0)
     cache.begin(range(3), ())
     engine_first = forward_chunk(model, first[:, 0], timestep, text, cache)
-    forward_chunk(model, clean[:, 0], torch.zeros(2), text, cache, cache_pass=True)
+    forward_chunk(model, clean[:, 0], torch.zeros(2), text, cache, PassOptions(cache_pass=True))
     cache.commit()
     cache.begin(range(3, 6), (0, 1, 2))
     engine_later = forward_chunk(model, later[:, 0], timestep, text, cache)

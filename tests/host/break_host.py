@@ -23,8 +23,8 @@ sys.path.pop()  # the copy's tests import their own
 BREAKS = [
     ("histream_core/network/forward.py", "embed_time(timestep.repeat_interleave(frames)", "embed_time(timestep.repeat_interleave(1)",
      "test_sampler.py", "bit_for_bit"),
-    ("histream_core/network/forward.py", "torch.unflatten(attention.norm_q(attention.q(x))",
-     "torch.unflatten(attention.norm_q(torch.nn.functional.linear(x, attention.q.weight, attention.q.bias))",
+    ("histream_core/network/layer.py", "torch.unflatten(projections.norm_q(projections.q(x))",
+     "torch.unflatten(projections.norm_q(torch.nn.functional.linear(x, projections.q.weight, projections.q.bias))",
      "test_sampler.py", "another_loader"),
     ("nodes/host/sampler.py", "    model = model.clone()\n    model.set_attachments",
      "    model = model.clone()\n    model.patches = {}\n    model.set_attachments", "test_sampler.py", "with_a_lora"),

@@ -8,8 +8,9 @@ import torch
 
 from histream_core.network.compile import layers as compiled
 from histream_core.network.compile.layers import CompiledBlocks, common_shapes
-from histream_core.network.forward import Denoiser, run_block
+from histream_core.network.forward import Denoiser
 from histream_core.network.kernels import choose_kernels
+from histream_core.network.layer import run_block
 from histream_core.network.ops.attention import sdpa
 from histream_core.network.ops.linears import in_fp8
 from histream_core.plan.presets import find_preset
@@ -57,9 +58,9 @@ def test_only_the_first_chunk_and_what_comes_again_is_compiled():
     assert common_shapes(tiny.plan("history", num_frames=9)) == {(3, 0)}
     asked = []
 
-    def block(*args):
-        asked.append(args[3].visible)
-        return run_block(*args)
+    def block(block, call):
+        asked.append(call.pages.visible)
+        return run_block(block, call)
 
     told = []
     blocks = CompiledBlocks(framewise, told.append, backend="eager", run_block=block)

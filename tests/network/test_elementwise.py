@@ -6,7 +6,8 @@ import pytest
 import tiny
 import torch
 
-from histream_core.network.forward import Denoiser, run_block
+from histream_core.network.forward import Denoiser
+from histream_core.network.layer import run_block
 from histream_core.network.ops import elementwise
 from histream_core.network.ops.elementwise import choose_elementwise, fused
 from histream_core.network.ops.rope import Rope

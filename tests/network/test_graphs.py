@@ -62,10 +62,10 @@ class Recorder:
         return replay
 
 
-def graphed(model=None, recorder=None, **settings):
+def graphed(model=None, recorder=None):
     """A denoiser whose LOW passes are recorded, the recorder, what is told, and the forward."""
     recorder, told = recorder or Recorder(), []
-    forward = GraphedForward(recorder, told.append, **settings)
+    forward = GraphedForward(recorder, told.append)
     return Denoiser(model or tiny.wan(), low_forward=forward), recorder, told
 
 

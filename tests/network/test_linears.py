@@ -10,10 +10,10 @@ from torch.nn.functional import linear
 
 from histream_core import demo
 from histream_core.network.cache.window import Pages
-from histream_core.network.forward import Denoiser, Text, run_block
+from histream_core.network.forward import Denoiser, Text
+from histream_core.network.layer import LayerCall, run_block
 from histream_core.network.model import WAN_1_3B, WanModel
 from histream_core.network.ops import linears
-from histream_core.network.ops.attention import sdpa
 from histream_core.network.ops.linears import (
     Fp8Products,
     choose_linears,
@@ -161,24 +161,29 @@ def test_a_device_without_fp8_is_refused(monkeypatch):
 
 
 def real_layer():
-    """A layer of the 1.3B model with random weights, and what it is called with, in float32: two frames of 6 x 8."""
+    """A layer of the 1.3B model with random weights, and a call of it in float32 on two frames of 6 x 8 tokens."""
     torch.manual_seed(0)
     model = WanModel(replace(WAN_1_3B, num_layers=1)).requires_grad_(False)
     dim, heads = model.dim, model.num_heads
     pages = torch.zeros(1, 2, 48, heads, dim // heads)
     turn = torch.eye(2).expand(96, 1, dim // heads // 2, 2, 2)
     about = Pages(pages, pages.clone(), pages[:, :0], torch.arange(2), None, (), turn)
-    return model.blocks[0], (random(1, 96, dim), random(1, 6, dim, seed=1), about, (random(1, 20, dim),) * 2)
+    return model.blocks[0], LayerCall(random(1, 96, dim), random(1, 6, dim, seed=1), about, (random(1, 20, dim),) * 2)
 
 
 def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
     """What it adds to its input, relative to float32: off by 0.0088 in bfloat16, 0.053 in FP8."""
-    block, (x, time6, pages, text) = real_layer()
-    wanted = run_block(block, x.clone(), time6, pages, text, sdpa, 1.0) - x
+    block, call = real_layer()
+    x = call.x
+    wanted = run_block(block, call._replace(x=x.clone())) - x
     block = block.to(torch.bfloat16)
-    half, time6, text = x.bfloat16(), time6.bfloat16(), tuple(part.bfloat16() for part in text)
+    modulation, text = call.time_modulation.bfloat16(), tuple(part.bfloat16() for part in call.text)
+
+    def half():
+        return call._replace(x=x.bfloat16(), time_modulation=modulation, text=text)
+
     found = {
-        name: error(run(block, half.clone(), time6, pages, text, sdpa, 1.0).float() - x, wanted)
+        name: error(run(block, half()).float() - x, wanted)
         for name, run in (("plain", run_block), ("fp8", in_fp8(run_block)))
     }
     assert found["plain"] < 0.012

@@ -9,7 +9,7 @@ from tiny_training import RED_CIRCLES, bank, rollouts
 
 from histream_core.demo.text import TEXT_DIM, token_table
 from histream_core.network.cache.window import KVCache
-from histream_core.network.forward import Denoiser, forward_chunk
+from histream_core.network.forward import Denoiser, PassOptions, forward_chunk
 from histream_core.network.model import WanConfig
 from histream_core.network.ops.rope import Rope
 from histream_core.plan.chunks import make_plan
@@ -92,9 +92,9 @@ def test_the_gradient_of_a_chunk_is_that_of_one_call_with_the_window_it_found(mo
     """
     made, a_plan, calls = network(), plan("histream-plus", 2), []
 
-    def recorded(model, latent, timestep, text, cache, **settings):
+    def recorded(model, latent, timestep, text, cache, options):
         calls.append((latent, timestep, cache))
-        return forward_chunk(model, latent, timestep, text, cache, **settings)
+        return forward_chunk(model, latent, timestep, text, cache, options)
 
     monkeypatch.setattr("training.rollout.forward_chunk", recorded)
     bias = made.model.blocks[0].ffn[2].bias
@@ -103,7 +103,8 @@ def test_the_gradient_of_a_chunk_is_that_of_one_call_with_the_window_it_found(mo
         return rollout(made, a_plan, TOKENS, SeededNoise(1), [None, a_plan.chunks[1].steps[-1]]).estimates.mean()
 
     def frozen():  # the last call of the last chunk: nothing has been written into its cache since
-        flow = forward_chunk(made.model, latent, timestep, made.text(TOKENS), cache, block_forward=run_block)
+        options = PassOptions(block_forward=run_block)
+        flow = forward_chunk(made.model, latent, timestep, made.text(TOKENS), cache, options)
         return (latent - 0.5 * flow).mean()
 
     (gradient,) = torch.autograd.grad(whole(), bias)

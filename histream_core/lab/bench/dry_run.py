@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...network.cache.window import KVCache
-from ...network.forward import Denoiser, RunBlock, Text
+from ...network.forward import Denoiser, Text
+from ...network.layer import RunBlock
 from ...network.model import MAX_TOKENS, WanConfig, WanModel
 from ...plan.chunks import Plan
 from ...plan.schedule import Scale, Step

@@ -16,7 +16,8 @@ import torch
 from ...cost.cost import Cost, meta_taehv, meta_vae
 from ...network import transfer
 from ...network.compile.layers import CompiledBlocks
-from ...network.forward import Denoiser, RunBlock, Text
+from ...network.forward import Denoiser, Text
+from ...network.layer import RunBlock
 from ...network.model import WAN_1_3B, WanConfig
 from ...network.ops.rope import Rope
 from ...plan.chunks import Plan, Window, make_plan

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from ...network.cache.window import KVCache, Pages, attend
-from ...network.forward import Keys, RunBlock, Text, run_block
-from ...network.ops.attention import Attention
+from ...network.cache.window import KVCache, attend
+from ...network.forward import Text
+from ...network.layer import KeysValues, LayerCall, run_block
+from ...network.model import Block, WanModel
 from ...network.ops.rope import rotate
 from ...network.transfer import upload
 from ...plan.chunks import Plan, Window, make_plan
@@ -36,7 +37,7 @@ class ConcatenatingCache(KVCache):
 class ForgetfulText(Text):
     """Embeds the prompt and projects it in every layer of every call."""
 
-    def keys(self, model: nn.Module, layer: int, like: Tensor) -> Keys:
+    def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
         self._keys.clear()
         self._embedded = None
         return super().keys(model, layer, like)
@@ -55,22 +56,22 @@ class WaitingDenoiser:
         return clean
 
 
-def unfused_block(
-    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, attention_scale: float
-) -> Tensor:
-    """`wan.run_block` as it is usually written: scale, shift and gate apart, rotations as complex numbers."""
-    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation.to(x) + time6).chunk(6, dim=1)
+def unfused_block(block: Block, call: LayerCall) -> Tensor:
+    """`layer.run_block` as it is usually written: scale, shift and gate apart, rotations as complex numbers."""
+    x, attention = call.x, call.attention
+    modulation = (block.modulation.to(x) + call.time_modulation).chunk(6, dim=1)
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation
     heads = (block.self_attn.num_heads, -1)
     y = block.norm1(x) * (1 + scale) + shift
     q = block.self_attn.norm_q(block.self_attn.q(y)).unflatten(2, heads)
     k = block.self_attn.norm_k(block.self_attn.k(y)).unflatten(2, heads)
     v = block.self_attn.v(y).unflatten(2, heads)
-    q = rotate_complex(q, pages.table) * attention_scale
-    y = attention(q, *attend(pages, k, v))
+    q = rotate_complex(q, call.pages.table) * call.attention_scale
+    y = attention(q, *attend(call.pages, k, v))
     x = x + block.self_attn.o(y.flatten(2)) * gate
     cross = block.cross_attn
     q = cross.norm_q(cross.q(block.norm3(x))).unflatten(2, heads)
-    x = x + cross.o(attention(q, *(y.unflatten(2, heads) for y in text)).flatten(2))
+    x = x + cross.o(attention(q, *(y.unflatten(2, heads) for y in call.text)).flatten(2))
     return x + block.ffn(block.norm2(x) * (1 + ffn_scale) + ffn_shift) * ffn_gate
 
 
@@ -81,22 +82,20 @@ def rotate_complex(x: Tensor, table: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
-def numbered_block(
-    block: nn.Module, x: Tensor, time6: Tensor, pages: Pages, text: Keys, attention: Attention, number: int
-) -> Tensor:
-    """A layer that is told its number as a Python number: every layer is another graph."""
-    return run_block(block, x, time6 + 0 * number, pages, text, attention, 1.0)
+def numbered_block(block: Block, call: LayerCall, number: int) -> Tensor:
+    """A layer that takes its number as a Python number, so that every layer is another graph."""
+    return run_block(block, call._replace(time_modulation=call.time_modulation + 0 * number))
 
 
 class NumberedLayers:
-    """Runs a `numbered_block` in place of `wan.run_block`."""
+    """Runs a `numbered_block` in place of `layer.run_block`."""
 
-    def __init__(self, block_forward: RunBlock):
+    def __init__(self, block_forward: Callable[[Block, LayerCall, int], Tensor]):
         self.block_forward, self.done = block_forward, 0
 
-    def __call__(self, *args) -> Tensor:
+    def __call__(self, block: Block, call: LayerCall) -> Tensor:
         self.done += 1
-        return self.block_forward(*args[:-1], self.done)
+        return self.block_forward(block, call, self.done)
 
 
 CLEAN = 1e-9

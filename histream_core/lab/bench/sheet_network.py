@@ -12,8 +12,9 @@ from torch import Tensor
 from ...network.cache.window import KVCache
 from ...network.compile.graphs import CudaRecorder, GraphedForward
 from ...network.compile.layers import CompiledBlocks
-from ...network.forward import Denoiser, Forward, RunBlock, Text, run_block
+from ...network.forward import Denoiser, Forward, Text
 from ...network.kernels import choose_kernels
+from ...network.layer import RunBlock, run_block
 from ...network.model import WanModel
 from ...network.ops.attention import Attention, choose_attention, sdpa
 from ...network.transfer import upload

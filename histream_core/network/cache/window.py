@@ -5,7 +5,7 @@ B batch, L tokens, N heads, D head dim.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +40,14 @@ class Pages(NamedTuple):
     """Pages of the same layer at a lower resolution, which take what is staged here too, averaged."""
     blocks: Blocks | None = None
     """Where the chunk sees blocks of its window alone: how long they are."""
+
+
+class PageSource(Protocol):
+    """Whatever provides the pages of each layer: a `KVCache` that has begun a chunk, or a stand-in for one."""
+
+    def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        """The pages of one layer; layers come in order. `keep`: the pass is one to commit."""
+        ...
 
 
 def attend(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate = rotate) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cache.window import KVCache, Pages
-from ..forward import Forward, Keys, Text, forward_chunk
+from ..forward import PLAIN_PASS, PassOptions, Text, forward_chunk
+from ..layer import KeysValues
+from ..model import WanModel
 from .layers import first_words
 
 Work = Callable[[], Tensor | None]
@@ -62,11 +64,12 @@ class _FixedCache:
 class _FixedText:
     """The keys of whichever prompt is in force, in tensors that stay."""
 
-    def __init__(self, text: Text, model: nn.Module, like: Tensor):
-        self._keys = [tuple(x.clone() for x in text.keys(model, layer, like)) for layer in range(len(model.blocks))]
+    def __init__(self, text: Text, model: WanModel, like: Tensor):
+        given = [text.keys(model, layer, like) for layer in range(len(model.blocks))]
+        self._keys = [(k.clone(), v.clone()) for k, v in given]
         self._held = text
 
-    def hold(self, text: Text, model: nn.Module, like: Tensor) -> None:
+    def hold(self, text: Text, model: WanModel, like: Tensor) -> None:
         """Take the keys of another prompt of the same length."""
         if text is not self._held:
             for layer, mine in enumerate(self._keys):
@@ -74,7 +77,7 @@ class _FixedText:
                     x.copy_(y)
             self._held = text
 
-    def keys(self, model: nn.Module, layer: int, like: Tensor) -> Keys:
+    def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
         return self._keys[layer]
 
 
@@ -87,48 +90,48 @@ class GraphedForward:
     recording fails nothing is recorded any more, and `on_failure` is told why.
     """
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        on_failure: Callable[[str], None],
-        *,
-        forward: Forward = forward_chunk,
-    ):
-        self.recorder, self.forward, self.on_failure = recorder, forward, on_failure
+    def __init__(self, recorder: Recorder, on_failure: Callable[[str], None]):
+        self.recorder, self.on_failure = recorder, on_failure
         self.recorded = 0
         """Recordings so far: two in a run whose weights and caches stay where they are."""
         self.failure: str | None = None
         """Why nothing is recorded any more."""
         self._place: tuple | None = None
-        self._seen: set[tuple] = set()
+        self._seen: set[tuple | None] = set()
         self._recordings: dict[tuple, _Recording] = {}
         self._texts: dict[torch.Size, _FixedText] = {}
 
     def __call__(
-        self, model: nn.Module, latent: Tensor, timestep: Tensor, text: Text, cache: KVCache, **settings
+        self,
+        model: WanModel,
+        latent: Tensor,
+        timestep: Tensor,
+        text: Text,
+        cache: KVCache,
+        options: PassOptions = PLAIN_PASS,
     ) -> Tensor | None:
-        """As `forward_chunk`. Of `settings` only `attention_scale` and `cache_pass` may change within a run."""
-        kind = None if self.failure is not None else self._kind(model, latent, text, cache, settings)
+        """As `forward_chunk`. Of `options` only `attention_scale` and `cache_pass` may change within a run."""
+        kind = None if self.failure is not None else self._kind(model, latent, text, cache, options)
         if kind is None or kind not in self._seen:
             self._seen.add(kind)
-            return self.forward(model, latent, timestep, text, cache, **settings)
+            return forward_chunk(model, latent, timestep, text, cache, options)
         fixed = self._fixed_text(text, model, latent)
         pages = cache.pages(0)
         inputs = latent, timestep, pages.written, pages.table
         if kind not in self._recordings:
             try:
-                self._recordings[kind] = self._record(model, fixed, cache, inputs, settings)
+                self._recordings[kind] = self._record(model, fixed, cache, inputs, options)
             except RuntimeError as error:  # what CUDA says of work that cannot be recorded
                 self.failure, self._recordings = first_words(error), {}
                 self.on_failure(f"passes at LOW cannot be recorded as CUDA graphs, they run as usual: {self.failure}")
-                return self.forward(model, latent, timestep, text, cache, **settings)
+                return forward_chunk(model, latent, timestep, text, cache, options)
         found = self._recordings[kind]
         for mine, given in zip(found.inputs, inputs, strict=True):
             mine.copy_(given)
         result = found.replay()
         return None if result is None else result.clone()  # the next replay writes into the same tensor
 
-    def _kind(self, model: nn.Module, latent: Tensor, text: Text, cache: KVCache, settings: dict) -> tuple | None:
+    def _kind(self, model: WanModel, latent: Tensor, text: Text, cache: KVCache, options: PassOptions) -> tuple | None:
         """What a recording is made for; None for what is not recorded."""
         weights = _addresses(model, latent.device)
         if type(cache) is not KVCache or weights is None:
@@ -139,29 +142,30 @@ class GraphedForward:
         place = weights, pages.k.data_ptr(), pages.v.data_ptr()
         if place != self._place:
             self._place, self._recordings, self._texts = place, {}, {}
-        changing = settings.get("attention_scale", 1.0), settings.get("cache_pass", False)
-        return latent.shape, latent.dtype, text.context.shape, *changing
+        return latent.shape, latent.dtype, text.context.shape, options.attention_scale, options.cache_pass
 
-    def _fixed_text(self, text: Text, model: nn.Module, like: Tensor) -> _FixedText:
+    def _fixed_text(self, text: Text, model: WanModel, like: Tensor) -> _FixedText:
         shape = text.context.shape
         if shape not in self._texts:
             self._texts[shape] = _FixedText(text, model, like)
         self._texts[shape].hold(text, model, like)
         return self._texts[shape]
 
-    def _record(self, model: nn.Module, text: _FixedText, cache: KVCache, inputs, settings: dict) -> _Recording:
+    def _record(
+        self, model: WanModel, text: _FixedText, cache: KVCache, inputs: tuple[Tensor, ...], options: PassOptions
+    ) -> _Recording:
         fixed = tuple(x.clone() for x in inputs)
         latent, timestep, written, table = fixed
 
         def work() -> Tensor | None:
-            return self.forward(model, latent, timestep, text, _FixedCache(cache, written, table), **settings)
+            return forward_chunk(model, latent, timestep, text, _FixedCache(cache, written, table), options)
 
         replay = self.recorder(work)
         self.recorded += 1
         return _Recording(replay, fixed)
 
 
-def _addresses(model: nn.Module, device: torch.device) -> tuple[int, ...] | None:
+def _addresses(model: WanModel, device: torch.device) -> tuple[int, ...] | None:
     """Where the weights lie; None where a recording could not find them there again."""
     found = []
     for x in (*model.parameters(), *model.buffers()):

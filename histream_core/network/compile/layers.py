@@ -12,11 +12,12 @@ from copy import deepcopy
 from types import FunctionType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...plan.chunks import Plan
 from ..cache.window import Pages
-from ..forward import Keys, RunBlock, run_block
+from ..layer import LayerCall, RunBlock, run_block
+from ..model import Block
 from ..ops.attention import Attention
 
 _NAMESPACE = re.sub(r"[^0-9A-Za-z]", "_", __name__)
@@ -81,30 +82,19 @@ class CompiledBlocks:
         self.failure: str | None = None
         """Why nothing is compiled any more."""
 
-    def __call__(
-        self,
-        block: nn.Module,
-        x: Tensor,
-        time6: Tensor,
-        pages: Pages,
-        text: Keys,
-        attention: Attention,
-        attention_scale: float,
-    ) -> Tensor:
-        inputs = block, x, time6, pages, text
-        if self.failure is None and _shape(pages) in self.shapes:
-            kind = *_kind(x, time6, *text), *_kind_of_pages(pages), attention_scale
+    def __call__(self, block: Block, call: LayerCall) -> Tensor:
+        if self.failure is None and _shape(call.pages) in self.shapes:
             before = _graph_count()
-            _chosen.append(attention)
+            _chosen.append(call.attention)
             try:
-                return self._compiled(kind)(*inputs, attend_outside, attention_scale)
+                return self._compiled(_kind_of_call(call))(block, call._replace(attention=attend_outside))
             except _compiler_errors() as error:  # comes from compiling: nothing has been computed yet
                 self.failure = first_words(error)
             finally:
                 _chosen.pop()
                 self.graphs += _graph_count() - before
             self.on_failure(f"{self.backend} cannot compile the layers, they run uncompiled: {self.failure}")
-        return self.run_block(*inputs, attention, attention_scale)
+        return self.run_block(block, call)
 
     def _compiled(self, kind: tuple) -> RunBlock:
         options = repr(sorted(self.options.items()))
@@ -126,12 +116,16 @@ def _shape(pages: Pages) -> tuple[int, int]:
     return len(pages.written), seen
 
 
+def _kind_of_call(call: LayerCall) -> tuple:
+    """All that a graph is made for: shapes, and every plain value but the attention."""
+    return *_kind(call.x, call.time_modulation, *call.text), *_kind_of_pages(call.pages), call.attention_scale
+
+
 def _kind(*tensors: Tensor) -> tuple:
     return tuple((x.shape, x.dtype, x.device) for x in tensors)
 
 
 def _kind_of_pages(pages: Pages | None) -> tuple:
-    """All that a graph is made for: shapes, and every plain value."""
     if pages is None:
         return ()
     tensors = [x for x in pages if isinstance(x, Tensor)]

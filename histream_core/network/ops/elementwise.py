@@ -36,7 +36,10 @@ PLAIN = Elementwise(modulate, rotate, rotate)
 
 
 def choose_elementwise(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The forward of a layer, `wan.run_block`, computed as `name` says. Raises ValueError for what is not installed."""
+    """The forward of a layer, `run`, with norms and rotations as `name` says.
+
+    Raises ValueError for what is not installed.
+    """
     check_installed(name)
     return run if name == "plain" else with_elementwise(run, fused())
 
@@ -49,10 +52,10 @@ def check_installed(name: str) -> None:
 
 @cache  # what is compiled is known by its function, which has to be the same in the next run
 def with_elementwise(run: Callable[..., Tensor], elementwise: Elementwise) -> Callable[..., Tensor]:
-    """The same forward of a layer with that in between."""
+    """The forward of a layer, `run`, that computes norms and rotations by `elementwise`."""
 
-    def run_with_elementwise(*inputs) -> Tensor:
-        return run(*inputs, elementwise)
+    def run_with_elementwise(block, call) -> Tensor:
+        return run(block, call, elementwise)
 
     return run_with_elementwise
 

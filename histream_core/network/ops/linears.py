@@ -7,13 +7,15 @@ tokens to 1,536 channels, so that takes less than a hundredth of the layer's tim
 M tokens, K input channels, N output channels.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..forward import RunBlock
+RunBlock = Callable[..., Tensor]
+"""The forward of a layer, as in `layer.RunBlock`: whatever it computes, its matrix products are replaced."""
 
 FP8 = torch.float8_e4m3fn
 MOST = torch.finfo(FP8).max
@@ -43,9 +45,9 @@ def choose_linears(name: str, device: torch.device, run: RunBlock) -> tuple[RunB
 def in_fp8(run: RunBlock) -> RunBlock:
     """The same forward of a layer, its matrix products in FP8."""
 
-    def run_in_fp8(block: nn.Module, *rest) -> Tensor:
+    def run_in_fp8(*inputs) -> Tensor:
         with Fp8Products():
-            return run(block, *rest)
+            return run(*inputs)
 
     return run_in_fp8
 

@@ -1,0 +1,102 @@
+"""One layer of a Wan transformer: the inputs of a call as one value, and the forward.
+
+B batch, L tokens, N heads, D head dim.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..plan.blocks import Blocks
+from .cache.window import Pages, attend
+from .model import Block, Projections
+from .ops.attention import Attention, sdpa
+from .ops.elementwise import PLAIN, Elementwise, modulate
+from .ops.sparse import sparse_attention
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one attention, of equal shape."""
+
+
+class LayerCall(NamedTuple):
+    """The inputs of one call of a layer: tensors, and plain values that stay the same within a run.
+
+    Every forward of a layer takes this value and nothing else, so that kernels, compilers, CUDA graphs and training
+    agree on it. A compiler makes one graph for all layers and chunks whose tensors have the same shapes.
+    """
+
+    x: Tensor
+    """The layer's input [B, L, dim]. A layer may overwrite it."""
+    time_modulation: Tensor
+    """What the timestep adds to the layer's own shifts, scales and gates: [B, 6, dim]."""
+    pages: Pages
+    """This layer's part of the cache: where its keys and values are written, and which ones it attends to."""
+    text: KeysValues
+    """Keys and values of cross-attention, [B, tokens, dim] each."""
+    attention: Attention = sdpa
+    attention_scale: float = 1.0
+    """A factor on the queries of self-attention."""
+
+
+RunBlock = Callable[[Block, LayerCall], Tensor]
+"""The forward of a layer: `run_block`, or a function that stands in for it, such as a compiled one."""
+
+
+def run_block(block: Block, call: LayerCall, elementwise: Elementwise = PLAIN) -> Tensor:
+    """Compute one layer: `call.x` is overwritten and returned, keys and values are written into `call.pages`.
+
+    `elementwise` computes norms and rotations. (`torch.unflatten` is used instead of the method because compilers
+    cannot trace the method where matrix products are replaced.)
+    """
+    x, pages = call.x, call.pages
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(block, x, call.time_modulation)
+    y = elementwise.modulate(block.norm1, x, shift, scale)
+    q, (k, v) = _queries(block.self_attn, y), _keys(block.self_attn, y)
+    q = elementwise.rotate_(q, pages.table)
+    q = q if call.attention_scale == 1 else q * call.attention_scale
+    y = _self_attend(pages.blocks, call.attention, q, *attend(pages, k, v, elementwise.rotate))
+    x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
+    x.add_(_cross_attend(block.cross_attn, block.norm3(x), call.text, call.attention))
+    y = block.ffn(elementwise.modulate(block.norm2, x, ffn_shift, ffn_scale))
+    return x.addcmul_(y, ffn_gate)
+
+
+def stage_block(block: Block, x: Tensor, time_modulation: Tensor, pages: Pages) -> None:
+    """Compute only the keys and values of a layer and write them into `pages`."""
+    shift, scale, *_ = _modulation(block, x, time_modulation)
+    attend(pages, *_keys(block.self_attn, modulate(block.norm1, x, shift, scale)))
+
+
+def like(parameter: Tensor, x: Tensor) -> Tensor:
+    """A bare parameter in the dtype and on the device of `x`.
+
+    Weights are cast by the submodules that hold them. A bare parameter is not, and a host may keep it elsewhere.
+    """
+    return parameter.to(device=x.device, dtype=x.dtype)
+
+
+def _modulation(block: Block, x: Tensor, time_modulation: Tensor) -> tuple[Tensor, ...]:
+    return (like(block.modulation, x) + time_modulation).chunk(6, dim=1)
+
+
+def _queries(projections: Projections, x: Tensor) -> Tensor:
+    """Queries of an attention, [B, L, N, D], not rotated yet."""
+    return torch.unflatten(projections.norm_q(projections.q(x)), 2, (projections.num_heads, -1))
+
+
+def _keys(projections: Projections, x: Tensor) -> KeysValues:
+    """Keys and values of self-attention, [B, L, N, D], not rotated yet."""
+    heads = (projections.num_heads, -1)
+    k = torch.unflatten(projections.norm_k(projections.k(x)), 2, heads)
+    return k, torch.unflatten(projections.v(x), 2, heads)
+
+
+def _self_attend(blocks: Blocks | None, attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return sparse_attention(attention, blocks, q, k, v) if blocks else attention(q, k, v)
+
+
+def _cross_attend(projections: Projections, x: Tensor, text: KeysValues, attention: Attention) -> Tensor:
+    k, v = (torch.unflatten(y, 2, (projections.num_heads, -1)) for y in text)
+    return projections.o(attention(_queries(projections, x), k, v).flatten(2))
