@@ -50,7 +50,7 @@ def attend_to_half(tokens: int, most_queries: int, most_keys: int):
         best = best.repeat_interleave(block_q, 2).repeat_interleave(block_k, 3)
         return attend(q, seen, v[:, mask], scale, best)
 
-    return mock.patch("reference.attend", sparse)
+    return mock.patch.object(reference, "attend", sparse)
 
 
 @torch.no_grad()
