@@ -36,9 +36,6 @@ from ..video.writing import BackgroundWriter, Times
 FPS = 16
 """What Wan 2.1 was trained at."""
 
-GENERATED_AS = {1080: 1088}
-"""Sides that are made larger, to be whole in latent cells at both resolutions, and cropped when written."""
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -116,11 +113,6 @@ Report = Callable[[Progress], None]
 
 def silent(_: Progress) -> None:
     """A report to nobody."""
-
-
-def generated_size(width: int, height: int) -> tuple[int, int]:
-    """The size to generate for a picture of that size: 1920x1088 for 1920x1080, most sizes as they are."""
-    return GENERATED_AS.get(width, width), GENERATED_AS.get(height, height)
 
 
 def start(plan: Plan) -> Progress:

@@ -9,6 +9,8 @@ Shapes: B batch, C channels, T latent frames, H W latent grid, F pixel frames; p
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -140,15 +142,29 @@ def to_pixels(frames: Tensor) -> Tensor:
     return rearrange(frames, "f h w c -> 1 c f h w") * 2 - 1
 
 
-def encode_first_frame(vae: nn.Module, image: Tensor, *, hold: int = 1, normalised: bool = True) -> Tensor:
-    """The latent [1, C, hold, H, W] of a picture [H, W, 3] in [0, 1] that a video shall start with.
+def encode_picture(vae: nn.Module, picture: Tensor, *, hold: int = 1, normalised: bool = True) -> Tensor:
+    """The latent [1, C, hold, H, W] of a picture [8H, 8W, 3] in [0, 1] that a video begins with; float32, on the CPU.
 
-    `hold` repeats the picture until it fills so many latent frames: a whole chunk, for weights that never saw a
-    chunk of one frame.
+    `hold` repeats the picture until it fills that many latent frames: a whole chunk, for weights that never saw a
+    chunk of one frame. The VAE computes in float32, whatever its weights are: the error of a rounded first frame would
+    grow. Raises ValueError for sides that are no multiples of 8, and for a VAE that can only decode.
     """
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"a first frame must be one picture [H, W, 3], got {list(image.shape)}")
+    check_encoder(vae)
+    if picture.ndim != 3 or picture.shape[-1] != 3:
+        raise ValueError(f"a first frame must be one picture [H, W, 3], got {list(picture.shape)}")
     if hold < 1:
         raise ValueError(f"a first frame cannot be held for {hold} latent frames: use 1, or a whole chunk of 3")
-    frames = image.expand(1 + GROUP_FRAMES * (hold - 1), -1, -1, -1)
-    return StreamingEncoder(vae, normalised=normalised).encode(to_pixels(frames))
+    if next(vae.parameters()).dtype != torch.float32:
+        vae = copy.deepcopy(vae).float()
+    picture = picture.to(next(vae.parameters()).device)
+    frames = picture.expand(1 + GROUP_FRAMES * (hold - 1), -1, -1, -1)
+    return StreamingEncoder(vae, normalised=normalised).encode(to_pixels(frames)).cpu()
+
+
+def check_encoder(vae: nn.Module) -> None:
+    """Refuse a VAE that can only decode. Raises ValueError."""
+    if not hasattr(vae, "conv1"):
+        raise ValueError(
+            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a first frame needs the "
+            "Wan 2.1 VAE, wan_2.1_vae.safetensors"
+        )

@@ -180,9 +180,15 @@ def unit_frame(frame: Any) -> Tensor:
         picture = frame.to_ndarray(format="rgb24") / np.float32(255)
     else:
         picture = frame.to_ndarray(format="rgb48le") / np.float32(65535)
-    if frame.rotation:  # a telephone that was held upright
-        picture = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
-    return torch.from_numpy(picture.astype(np.float32, copy=False))
+    return torch.from_numpy(upright(picture, frame).astype(np.float32, copy=False))
+
+
+def upright(picture: np.ndarray, frame: Any) -> np.ndarray:
+    """The `picture` [H, W, 3] of a decoded frame, turned as its file asks for: a telephone may have been held upright.
+
+    Contiguous.
+    """
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
 
 def _values(plane: Any, depth: int) -> np.ndarray:

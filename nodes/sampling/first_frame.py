@@ -1,5 +1,6 @@
 """Node: a picture that a video begins with."""
 
+from ...histream_core.video.pictures import CROP, FITS
 from ..api import CATEGORY, FirstFrame, io
 from ..host import first_frame as host_first_frame
 from ..host.decode import check_vae
@@ -20,8 +21,8 @@ class FirstFrameNode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. A TAEHV cannot encode a first frame."),
                 io.Image.Input(
                     "image",
-                    tooltip="One picture, exactly as large as the video: 832x480, 1280x704, 1920x1088 (1920x1080 is "
-                    "taken too). Scale it before with Upscale Image.",
+                    tooltip="One picture. With a LATENT connected it may have any size; without, it must be as large "
+                    "as the video: 832x480, 1280x704, 1920x1088 (1920x1080 is taken too).",
                 ),
                 io.Int.Input(
                     "hold",
@@ -33,11 +34,25 @@ class FirstFrameNode(io.ComfyNode):
                     tooltip="Latent frames that the picture stands for. 1: the video moves at once. 3 (a whole chunk, "
                     "9 frames or 0.6 s): for weights made in chunks of 3 that are restless behind a single frame.",
                 ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default=CROP,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What to do with a picture of another size than the LATENT.\n"
+                    + "\n".join(f"{name}: {what}." for name, what in FITS.items()),
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="The LATENT that goes to the sampler: the picture is fitted to its size.",
+                ),
             ],
             outputs=[FirstFrame.Output(display_name="first_frame", tooltip="For the Anchor-Window Sampler.")],
         )
 
     @classmethod
-    def execute(cls, vae, image, hold=1):
+    def execute(cls, vae, image, hold=1, fit=CROP, latent=None):
         check_vae(vae)
-        return io.NodeOutput(host_first_frame.encode(vae, image, hold))
+        return io.NodeOutput(host_first_frame.encode(vae, image, hold, fit, latent))

@@ -9,10 +9,9 @@ from clips import read_frames
 from tiny_cli import BLUE, RED, SIDE, files_in
 
 from histream_core.demo import load_vae
-from histream_core.runs.first_frame import encode_picture, fit_picture, read_picture
 from histream_core.vae.decode import StreamingDecoder
-from histream_core.vae.encode import to_pixels
-from histream_core.vae.taehv import TAEHV
+from histream_core.vae.encode import encode_picture, to_pixels
+from histream_core.video.pictures import fit_picture, read_picture
 
 FIVE = ["--seconds", "3.3"]
 """Five chunks, from frames 0, 9, 21, 33 and 45 of 53."""
@@ -114,31 +113,33 @@ def test_a_first_frame_is_the_first_frame(here, say, picture):
     torch.testing.assert_close(to_pixels(shown[None]), pixels.clamp(-1, 1), atol=0.02, rtol=0)
 
 
-def test_a_picture_of_1080_rows_fits_a_video_that_is_made_with_1088():
-    picture = torch.rand(1080, 64, 3)
-    fitted = fit_picture(picture, (64, 1088))
-    assert torch.equal(fitted[4:-4], picture)
-    assert torch.equal(fitted[:4], picture[:1].expand(4, -1, -1))
-
-
-def test_a_vae_in_bfloat16_encodes_in_float32(here):
-    """Seen to fail with the weights' own precision."""
-    vae = load_vae()
-    rounded = load_vae().bfloat16()
-    picture = torch.rand(SIDE, SIDE, 3)
-    latent = encode_picture(rounded, picture)
-    assert latent.dtype == torch.float32
-    assert next(rounded.parameters()).dtype == torch.bfloat16
-    expected = vae.load_state_dict({name: x.float() for name, x in rounded.state_dict().items()})
-    assert not expected.missing_keys
-    torch.testing.assert_close(latent, encode_picture(vae, picture), atol=0, rtol=0)
+@pytest.mark.parametrize("words", [[], ["--fit", "crop"], ["--fit", "stretch"]], ids=str)
+def test_a_first_frame_of_another_shape_is_fitted_as_it_was_asked_for(here, say, words):
+    """Green in the middle, red at both ends, which a crop leaves out."""
+    wide = torch.zeros(SIDE, 2 * SIDE, 3, dtype=torch.uint8)
+    wide[..., 0] = 255
+    wide[:, SIDE // 2 : -SIDE // 2] = torch.tensor([0, 255, 0], dtype=torch.uint8)
+    fitted = fit_picture(wide.float() / 255, (SIDE, SIDE), words[-1] if words else "crop")
+    assert (fitted[:, 0, 0].max() > 0.9) == (words[-1:] == ["stretch"])
+    values = (fitted * 255).round().to(torch.uint8)
+    write_png(here / "wide.png", wide)
+    write_png(here / "fitted.png", values)
+    shown = []
+    for name in ("wide.png", "fitted.png"):
+        more = words if name == "wide.png" else []
+        _, result = say("demo", RED, "--seconds", "1", "--first-frame", name, *more, "--out", f"{name}.mp4")
+        shown.append(list(read_frames(result["file"])))
+        fits = [note for note in result["notes"] if "is fitted to" in note]
+        assert len(fits) == (name == "wide.png")
+    assert abs(shown[0][0].astype(int) - shown[1][0]).max() <= 2
 
 
 REFUSED = {
     "two kinds of prompt": ([RED, "--timeline", TIMELINE], "put the prompt into the timeline, or leave one out"),
     "no such file": (["--timeline", "nothing.txt"], "nothing.txt"),
     "behind the end": (["--timeline", f"[0:00] {RED}\n[0:30] {BLUE}"], "ask for 481 frames or more"),
-    "a size": (["--first-frame", "wide.png"], f"the first frame is 64x32 and the video {SIDE}x{SIDE}: scale or crop"),
+    "a way to fit": (["--first-frame", "wide.png", "--fit", "zoom"], "choose from"),
+    "fitted, but what": (["--fit", "pad"], "there is no first frame to fit: give --first-frame too"),
     "no picture": (["--first-frame", "story.txt"], "story.txt is no picture: give a PNG or JPEG file"),
     "no such picture": (["--first-frame", "nothing.png"], "nothing.png"),
     "held, but what": (["--hold-first-frame"], "there is no first frame to hold: give --first-frame too"),
@@ -155,8 +156,3 @@ def test_what_cannot_be_shown_is_refused_before_anything_is_loaded(here, say, mo
     status, line = say("demo", *words, *place)
     assert (status, said in line) == (2, True), line
     assert sorted(path.name for path in here.iterdir() if path.suffix != ".safetensors") == ["story.txt", "wide.png"]
-
-
-def test_a_decoder_alone_encodes_no_first_frame():
-    with pytest.raises(ValueError, match="the VAE is a TAEHV, which is here for decoding alone"):
-        encode_picture(TAEHV(), torch.rand(SIDE, SIDE, 3))

@@ -206,6 +206,8 @@ BREAKS = [
      "    fingerprint = fingerprints(model, vae)", "test_timeline.py", "needs_it_no_more"),
     ("nodes/host/first_frame.py", "    if first.latent.shape[-2:] != tuple(shape[-2:]):", "    if False:",
      "test_timeline.py", "in_a_sentence"),
+    ("nodes/host/first_frame.py", "fit_picture(picture, size, fit)", "fit_picture(picture, size)",
+     "test_timeline.py", "fitted_to_the_latent"),
     ("nodes/host/run.py", "        if self._call is None:\n", "        if False:\n", "test_coexistence.py", "several_prompts"),
     ("nodes/host/preview.py", "if type(previewer).__module__ != latent_preview.__name__:", "if False:",
      "test_coexistence.py", "another_pack"),

@@ -10,8 +10,9 @@ import torch
 from test_runs import FRAMES, files, keep, nodes, stop
 
 from histream_core.runs.store.journal import read_manifest
-from histream_core.vae.encode import encode_first_frame
+from histream_core.vae.encode import encode_picture
 from histream_core.video.media import to_uint8
+from histream_core.video.pictures import fit_picture
 from histream_core.video.reading import frames_of
 
 
@@ -219,7 +220,7 @@ def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae
     """Seen to fail with a latent that is not normalised."""
     picture = torch.rand(1, 64, 64, 3)
     first = pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, picture).result[0]
-    given = encode_first_frame(vae.first_stage_model, picture[0])
+    given = encode_picture(vae.first_stage_model, picture[0])
     node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     made = node.execute(load_wan(), text(3), latent(10), 3, first_frame=first).result[0]["samples"]
     prompt = pack.part("histream_core.stream.stream").Prompt(
@@ -228,6 +229,19 @@ def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae
     wanted = engine(pack, load_wan, 10, [prompt], given=given)
     torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
     torch.testing.assert_close(made[:, :, :1], first.latent, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_picture_is_fitted_to_the_latent_that_is_connected(pack, load_wan, text, vae, sample, latent, fit):
+    """Seen to fail with the default whatever was chosen."""
+    picture, first = torch.rand(1, 96, 150, 3), pack.part("nodes.sampling.first_frame").FirstFrameNode.execute
+    fitted = fit_picture(picture[0], (96, 64), fit)[None]
+    made = first(vae, picture, 1, fit, latent(10, 96)).result[0]
+    assert torch.equal(made.latent, first(vae, fitted).result[0].latent)
+    assert (fit == "crop") == torch.equal(made.latent, first(vae, picture, latent=latent(10, 96)).result[0].latent)
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
+    video = node.execute(load_wan(), text(3), latent(10, 96), 3, first_frame=made).result[0]["samples"]
+    torch.testing.assert_close(video[:, :, :1], made.latent, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("hold", [1, 3])
@@ -282,8 +296,14 @@ def refusals(pack, clip, load_wan, vae, text, latent, section):
             load_wan(), section(text(1), [[torch.zeros(1, 9, 32), {}]], 1, change="blend"), latent(9), 3
         ),
         "holds 2 pictures": lambda: first(vae, picture.repeat(2, 1, 1, 1)),
-        "width 72 is not a multiple of 16: use 64 or 80": lambda: first(vae, torch.rand(1, 64, 72, 3)),
-        "the LATENT 96x64: scale the picture to 96x64": lambda: sampler(
+        "width 72 is not a multiple of 16: use 64 or 80; or connect the LATENT": lambda: first(
+            vae, torch.rand(1, 64, 72, 3)
+        ),
+        "the LATENT is not that of a Wan 2.1 video": lambda: first(
+            vae, picture, latent={"samples": torch.zeros(1, 16, 8, 8)}
+        ),
+        'fitted by "zoom": use crop, pad, stretch': lambda: first(vae, picture, fit="zoom", latent=latent(9, 96)),
+        "connect this LATENT to First Frame .* fits the picture to 96x64": lambda: sampler(
             load_wan(), text(1), latent(9, 96), 3, first_frame=first(vae, picture).result[0]
         ),
         "set hold to 1 or 3": lambda: sampler(

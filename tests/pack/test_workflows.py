@@ -43,12 +43,13 @@ def is_widget(what) -> bool:
 
 
 def widgets(node: dict) -> dict[str, tuple]:
-    """Name to (spec, saved value) of a node's widgets; raises where their number differs."""
+    """Name to (spec, saved value) of a node's widgets; the last optional ones may be missing, as in older workflows."""
     values = list(node["widgets_values"])
     found = {}
     for name, (what, options) in specs(node["type"]).items():
         if is_widget(what) and not options.get("forceInput"):
-            found[name] = ((what, options), values.pop(0))
+            optional = name in OBJECT_INFO[node["type"]]["input"].get("optional", {})
+            found[name] = ((what, options), values.pop(0) if values or not optional else options["default"])
             if options.get("control_after_generate"):
                 assert values.pop(0) in ("fixed", "randomize", "increment", "decrement")
     assert not values, "more values than widgets"

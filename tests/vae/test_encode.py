@@ -4,14 +4,17 @@ Seen to fail: waiting frames dropped between calls, and time halved without the 
 instead of copies of the waiting frames (the byte test), one history for both sides of a failed call (the retry test).
 """
 
+import copy
+
 import pytest
 import torch
 from laws import reference_vae
 
 from histream_core.vae import decode
 from histream_core.vae.decode import StreamingDecoder, causal_kernels
-from histream_core.vae.encode import StreamingEncoder, encode_first_frame
+from histream_core.vae.encode import StreamingEncoder, encode_picture
 from histream_core.vae.model import LATENT_MEAN, LATENT_STD, WanVAE
+from histream_core.vae.taehv import TAEHV
 
 CUTS = [[17], [1] * 17, [1, 4, 4, 4, 4], [4, 4, 4, 5], [2, 7, 3, 5], [5, 12], [16, 1]]
 
@@ -149,7 +152,7 @@ def test_half_precision_weights_are_refused_unless_asked_for(pixels):
 
 def test_a_first_frame_can_be_held_for_a_whole_chunk(vae, pixels):
     image = (pixels[0, :, 0].movedim(0, -1) + 1) / 2
-    one, held = encode_first_frame(vae, image), encode_first_frame(vae, image, hold=3)
+    one, held = encode_picture(vae, image), encode_picture(vae, image, hold=3)
     assert (one.shape, held.shape) == ((1, 16, 1, 2, 4), (1, 16, 3, 2, 4))
     torch.testing.assert_close(held[:, :, :1], one)
     nine = pixels[:1, :, :1].expand(-1, -1, 9, -1, -1)
@@ -161,4 +164,19 @@ def test_a_first_frame_can_be_held_for_a_whole_chunk(vae, pixels):
 )
 def test_what_is_no_first_frame_is_refused(vae, shape, hold, sentence):
     with pytest.raises(ValueError, match=sentence):
-        encode_first_frame(vae, torch.zeros(shape), hold=hold)
+        encode_picture(vae, torch.zeros(shape), hold=hold)
+
+
+def test_a_vae_in_bfloat16_encodes_in_float32(vae):
+    """Seen to fail with the weights' own precision."""
+    rounded = copy.deepcopy(vae).bfloat16()
+    picture = torch.rand(32, 32, 3)
+    latent = encode_picture(rounded, picture)
+    assert latent.dtype == torch.float32
+    assert next(rounded.parameters()).dtype == torch.bfloat16
+    assert torch.equal(latent, encode_picture(copy.deepcopy(rounded).float(), picture))
+
+
+def test_a_decoder_alone_encodes_no_first_frame():
+    with pytest.raises(ValueError, match="the VAE is a TAEHV, which is here for decoding alone"):
+        encode_picture(TAEHV(), torch.rand(32, 32, 3))

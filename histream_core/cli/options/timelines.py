@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...plan.chunks import Plan, with_anchors
 from ...runs import Journal, Manifest, Section
-from ...runs.first_frame import encode_picture, fit_picture, read_picture
 from ...runs.kept import sections_of, text_before
 from ...runs.render import Weights
 from ...stream.timeline import (
@@ -24,6 +23,8 @@ from ...stream.timeline import (
     parse_timeline,
     stretch_out,
 )
+from ...vae.encode import encode_picture
+from ...video.pictures import CROP, FITS, describe_fit, fit_picture, read_picture
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Shown:
     chunks: Sequence[int]
     """Where the cues begin."""
     picture: Tensor | None
-    """What it begins with, [H, W, 3]."""
+    """Its first frame [H, W, 3], of its size."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,8 +51,8 @@ class Shown:
         """The latent of the first chunk, where it is a picture's."""
         if self.picture is None:
             return None
-        picture, hold = fit_picture(self.picture, self.plan.size), len(self.plan.chunks[0].frames)
-        return encode_picture(weights.vae, picture, hold=hold, normalised=weights.preset.normalised)
+        hold = len(self.plan.chunks[0].frames)
+        return encode_picture(weights.vae, self.picture, hold=hold, normalised=weights.preset.normalised)
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,12 @@ def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def add_first_frame(verb: argparse.ArgumentParser) -> None:
-    """--first-frame and --hold-first-frame."""
+    """--first-frame, --fit and --hold-first-frame."""
     verb.add_argument("--first-frame", metavar="FILE", type=Path, help="a picture that the video begins with")
+    ways = "; ".join(f"{name}: {what}" for name, what in FITS.items())
+    verb.add_argument(
+        "--fit", choices=FITS, help=f"how a first frame of another size is fitted: {ways} (default: crop)"
+    )
     verb.add_argument(
         "--hold-first-frame",
         action="store_true",
@@ -129,19 +134,21 @@ def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:
 def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
     """Latent frames that the first frame fills; 0 where there is none. Raises ValueError."""
     if not args.first_frame:
-        if args.hold_first_frame:
-            raise ValueError("there is no first frame to hold: give --first-frame too")
+        for option, use in ((args.hold_first_frame, "hold"), (args.fit, "fit")):
+            if option:
+                raise ValueError(f"there is no first frame to {use}: give --first-frame too")
         return 0
     return chunk_frames if args.hold_first_frame else 1
 
 
 def shown(args: argparse.Namespace, plan: Plan, fps: float, cues: tuple[Cue, ...]) -> Shown:
     """Find a place for everything in the plan. Raises ValueError or OSError for what does not fit it."""
-    picture = read_picture(args.first_frame) if args.first_frame else None
-    if picture is not None:
-        fit_picture(picture, plan.size)
     chunks = find_chunks(cues, plan, fps)
     notes = describe_cues(cues, chunks, plan, fps) if args.timeline else []
+    picture, fit = read_picture(args.first_frame) if args.first_frame else None, args.fit or CROP
+    if picture is not None:
+        notes += describe_fit(picture, plan.size, fit)
+        picture = fit_picture(picture, plan.size, fit)
     return Shown(
         with_anchors(plan, *(find(cues, chunks, plan) for find in (new_anchors, new_scenes))),
         cues,

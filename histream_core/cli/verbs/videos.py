@@ -16,11 +16,12 @@ from ...demo.text import VOCABULARY
 from ...plan.chunks import Plan, latent_frames, make_plan, whole_length
 from ...plan.presets import MODES, Preset
 from ...runs.kept import metadata
-from ...runs.render import FPS, Order, generated_size, render
+from ...runs.render import FPS, Order, render
 from ...stream.noise import SeededNoise
 from ...stream.timeline import Cue
 from ...video.container import check_name
 from ...video.formats import FORMATS, NAMES, Format, find_format
+from ...video.pictures import generated_size
 from ...video.sound import check_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate

@@ -1,0 +1,113 @@
+"""Single pictures: read from a file, fitted to the size of a video, written to a file.
+
+Pictures are [H, W, 3], red green blue, float32 in [0, 1]; sizes are (width, height) in pixels. `av` and `kornia` are
+imported where they are used.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .reading import upright
+
+GENERATED_AS = {1080: 1088}
+"""Sides that are wanted but cannot be generated (1080 is no multiple of 32), and the side that is generated instead."""
+
+FITS = {
+    "crop": "scaled to cover the video, and cut off at both ends",
+    "pad": "scaled to fit inside, and its edges drawn out",
+    "stretch": "scaled to the video's width and height, whatever its proportions",
+}
+"""The ways to fit a picture to a video of another shape; the first one is the default."""
+
+CROP, PAD, STRETCH = FITS
+
+_MIRRORED = re.compile(
+    rb"\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02\x04\x05\x07]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02\x04\x05\x07]\x00"
+)
+"""The EXIF entry (big or little endian) of an orientation that mirrors; `rotation` of a frame does not tell."""
+
+
+def generated_size(width: int, height: int) -> tuple[int, int]:
+    """The size to generate for a picture of that size: 1920x1088 for 1920x1080, most sizes as they are."""
+    return GENERATED_AS.get(width, width), GENERATED_AS.get(height, height)
+
+
+def read_picture(path: str | Path) -> Tensor:
+    """The picture in a file, or the first one of a video: upright, without its alpha. Raises ValueError or OSError."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+            still = container.format.name.endswith("_pipe")
+    except (av.error.FFmpegError, IndexError, StopIteration) as error:
+        if isinstance(error, OSError) and not isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{path} is no picture: give a PNG or JPEG file") from error
+    picture = frame.to_ndarray(format="rgb24")
+    if still and _MIRRORED.search(Path(path).read_bytes()):
+        picture = picture[::-1]
+    return torch.from_numpy(upright(picture, frame)).float() / 255
+
+
+def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tensor:
+    """The picture for a video of `size`, fitted in one of the ways FITS where its shape is another one.
+
+    One of 1080 rows fits 1088 as it is: its edges are repeated, and cut off again when the video is written. Raises
+    ValueError where it must be scaled and kornia is not installed.
+    """
+    if fit not in FITS:
+        raise ValueError(f'a picture cannot be fitted by "{fit}": use {", ".join(FITS)}')
+    rows, columns = picture.shape[:2]
+    if generated_size(columns, rows) == tuple(size):
+        return _extend(picture, size)
+    width, height = size
+    if fit == CROP:
+        part = min(columns, max(1, round(rows * width / height))), min(rows, max(1, round(columns * height / width)))
+        return _scale(_middle(picture, part), size)
+    if fit == PAD:
+        inside = min(width, max(1, round(columns * height / rows))), min(height, max(1, round(rows * width / columns)))
+        return _extend(_scale(picture, inside), size)
+    return _scale(picture, size)
+
+
+def describe_fit(picture: Tensor, size: tuple[int, int], fit: str) -> list[str]:
+    """A line that says what `fit_picture` changes; none where the picture has the size of the video."""
+    rows, columns = picture.shape[:2]
+    if generated_size(columns, rows) == tuple(size):
+        return []
+    return [f"the first frame of {columns}x{rows} is fitted to {size[0]}x{size[1]} ({fit}): {FITS[fit]}"]
+
+
+def _middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    left, top = (picture.shape[1] - size[0]) // 2, (picture.shape[0] - size[1]) // 2
+    return picture[top : top + size[1], left : left + size[0]]
+
+
+def _extend(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """The picture in the middle of one of `size`, with its edges repeated: bars would become a part of the scene."""
+    height, width = picture.shape[:2]
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    edges = (left, size[0] - width - left, top, size[1] - height - top)
+    return torch.nn.functional.pad(picture.movedim(-1, 0)[None], edges, mode="replicate")[0].movedim(0, -1)
+
+
+def _scale(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """The picture at exactly `size`, by cubic interpolation, smoothed before where it gets smaller."""
+    height, width = picture.shape[:2]
+    if (width, height) == size:
+        return picture
+    try:
+        from kornia.geometry.transform import resize
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"a picture of {width}x{height} is scaled to {size[0]}x{size[1]} by kornia, which is not installed: "
+            f"run pip install kornia, or choose a picture of the video's size"
+        ) from error
+    scaled = resize(picture.movedim(-1, 0)[None], size[::-1], "bicubic", align_corners=False, antialias=True)
+    return scaled[0].movedim(0, -1).clamp(0, 1)

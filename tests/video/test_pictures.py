@@ -1,0 +1,130 @@
+"""A picture on its way into a video: read upright, fitted to the video's size."""
+
+import struct
+import sys
+import zlib
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from histream_core.video.pictures import FITS, describe_fit, fit_picture, read_picture
+
+UPRIGHT = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
+
+STORED = {
+    1: UPRIGHT,
+    2: np.fliplr(UPRIGHT),
+    3: np.rot90(UPRIGHT, 2),
+    4: np.flipud(UPRIGHT),
+    5: UPRIGHT.swapaxes(0, 1),
+    6: np.rot90(UPRIGHT, 1),
+    7: np.rot90(UPRIGHT, 2).swapaxes(0, 1),
+    8: np.rot90(UPRIGHT, -1),
+}
+"""How a camera stores the picture, by the number of the orientation in EXIF."""
+
+
+def write_png(path, values, pixels="rgb24"):
+    """Write an array as PNG and return the path."""
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png")
+        stream.height, stream.width, stream.pix_fmt = *values.shape[:2], pixels
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format=pixels)))
+        container.mux(stream.encode())
+    return path
+
+
+def tag_orientation(path, orientation, order):
+    """Put the EXIF of a camera into a PNG; `order` is that of the bytes, < or >."""
+    mark = b"II" if order == "<" else b"MM"
+    exif = mark + struct.pack(f"{order}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    chunk = b"eXIf" + exif
+    data, header = path.read_bytes(), 33  # the signature and the first chunk
+    framed = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(data[:header] + framed + data[header:])
+
+
+def ramp(rows, columns):
+    """A picture whose red grows from left to right and whose green grows from top to bottom."""
+    red = ((torch.arange(columns) + 0.5) / columns).expand(rows, -1)
+    green = ((torch.arange(rows) + 0.5) / rows)[:, None].expand(-1, columns)
+    return torch.stack([red, green, torch.zeros(rows, columns)], dim=-1)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_picture_is_read_upright_however_the_camera_was_held(tmp_path, orientation, order):
+    """Seen to fail without the turn, and without the mirror."""
+    path = write_png(tmp_path / "a.png", STORED[orientation])
+    tag_orientation(path, orientation, order)
+    assert np.array_equal((read_picture(path) * 255).numpy(), UPRIGHT)
+
+
+def test_grey_pictures_are_read_and_alpha_is_left_out(tmp_path):
+    grey = read_picture(write_png(tmp_path / "grey.png", UPRIGHT[..., 0], "gray"))
+    assert np.array_equal((grey * 255).numpy(), np.repeat(UPRIGHT[..., :1], 3, axis=-1))
+    alpha = np.concatenate([UPRIGHT, UPRIGHT[..., :1]], axis=-1)
+    clear = read_picture(write_png(tmp_path / "alpha.png", alpha, "rgba"))
+    assert np.array_equal((clear * 255).numpy(), UPRIGHT)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_picture_of_the_right_size_keeps_its_bits_and_needs_no_package(monkeypatch, fit):
+    monkeypatch.setitem(sys.modules, "kornia.geometry.transform", None)
+    picture = torch.rand(1080, 64, 3)
+    assert torch.equal(fit_picture(picture, (64, 1080), fit), picture)
+    fitted = fit_picture(picture, (64, 1088), fit)
+    assert torch.equal(fitted[4:-4], picture)
+    assert torch.equal(fitted[:4], picture[:1].expand(4, -1, -1))
+    assert torch.equal(fitted[-4:], picture[-1:].expand(4, -1, -1))
+    assert describe_fit(picture, (64, 1088), fit) == []
+
+
+def test_where_nothing_is_scaled_the_middle_is_cut_out_and_edges_are_repeated(monkeypatch):
+    """Seen to fail with a crop from the left."""
+    monkeypatch.setitem(sys.modules, "kornia.geometry.transform", None)
+    picture = torch.rand(32, 48, 3)
+    assert torch.equal(fit_picture(picture, (32, 32), "crop"), picture[:, 8:-8])
+    padded = fit_picture(picture, (48, 64), "pad")
+    assert torch.equal(padded[16:-16], picture)
+    assert torch.equal(padded[:16], picture[:1].expand(16, -1, -1))
+
+
+def test_each_way_to_fit_shows_what_it_says():
+    """Of 200x100, at 64x64. Seen to fail with rows and columns exchanged."""
+    picture, side = ramp(100, 200), (torch.arange(64) + 0.5) / 64
+    crop, pad, stretch = (fit_picture(picture, (64, 64), fit) for fit in ("crop", "pad", "stretch"))
+    for fitted, red in ((crop, 0.25 + side / 2), (pad, side), (stretch, side)):
+        torch.testing.assert_close(fitted[32, :, 0], red, atol=0.01, rtol=0)
+    for fitted, green in ((crop, side), (pad, (side * 2 - 0.5).clamp(0.01, 0.99)), (stretch, side)):
+        torch.testing.assert_close(fitted[:, 32, 1], green, atol=0.01, rtol=0)
+    assert describe_fit(picture, (64, 64), "pad") == [
+        "the first frame of 200x100 is fitted to 64x64 (pad): scaled to fit inside, and its edges drawn out"
+    ]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3000), (3000, 5), (48, 64), (720, 1280), (33, 17)], ids=str)
+@pytest.mark.parametrize("fit", FITS)
+def test_any_picture_comes_out_at_the_size_of_the_video(shape, fit):
+    """In [0, 1], which cubic interpolation alone would leave. Seen to fail without the clamp."""
+    picture = (torch.rand(*shape, 3, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    fitted = fit_picture(picture, (96, 64), fit)
+    assert fitted.shape == (64, 96, 3)
+    assert fitted.min() >= 0 and fitted.max() <= 1
+
+
+def test_a_fine_pattern_becomes_grey_and_no_coarse_pattern():
+    """Seen to fail without antialiasing."""
+    stripes = (torch.arange(256) // 2 % 2).float()[:, None].expand(256, -1, 3)
+    inner = fit_picture(stripes, (80, 80), "stretch")[8:-8, 8:-8]
+    assert (inner - 0.5).abs().max() < 0.15
+
+
+def test_what_cannot_be_fitted_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.geometry.transform", None)
+    with pytest.raises(ValueError, match="64x48 is scaled to 32x24 by kornia, which is not installed: run pip install"):
+        fit_picture(torch.rand(48, 64, 3), (32, 24))
+    with pytest.raises(ValueError, match='fitted by "zoom": use crop, pad, stretch'):
+        fit_picture(torch.rand(48, 64, 3), (32, 24), "zoom")
