@@ -30,6 +30,19 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings) -> None:
         super().__init__(**{"allow_abbrev": False} | settings)
+        self.forms: dict[str, Parser] = {}
+        """Parsers that take over where their option is among the words."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse the words; a verb refuses those that it does not know, by its own name."""
+        options = {word.split("=")[0] for word in args or ()}
+        form = next((form for option, form in self.forms.items() if option in options), None)
+        if form:
+            return form.parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

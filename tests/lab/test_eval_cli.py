@@ -175,9 +175,9 @@ def dots(picture, arm):
 
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(here, refusal):
     assert "give a video, or --demo" in refusal()
-    assert "--mode does not go without --demo" in refusal("clip.mp4", "--mode", "histream")
-    assert "a video does not go with --demo" in refusal("clip.mp4", "--demo")
-    assert "--clip does not go with --demo" in refusal("--demo", "--clip", "folder")
+    assert "unrecognized arguments: --mode histream (see" in refusal("clip.mp4", "--mode", "histream")
+    assert "unrecognized arguments: clip.mp4 (see histream eval --demo --help)" in refusal("clip.mp4", "--demo")
+    assert "unrecognized arguments: --clip folder" in refusal("--demo", "--clip", "folder")
     assert "use --frames 9 or more" in refusal("--demo", "--frames", 8)
     assert "use at least 2" in refusal("--demo", "--prompts", 1)
     assert 'mode "fast" does not exist' in refusal("--demo", "--mode", "fast")

@@ -215,9 +215,9 @@ def test_what_cannot_be_tabled_is_refused_before_anything_is_made(here, files, r
     words = ["--demo", "--tables"]
     assert "give one with --out" in refusal(*words)
     words += ["--out", "t"]
-    assert "give --demo too" in refusal("--tables", "--out", "t")
-    assert "--out does not go with --demo:" in refusal("--demo", "--out", "t")
-    assert "--mode does not go with --demo --tables" in refusal(*words, "--mode", "full")
+    assert "required: --demo" in refusal("--tables", "--out", "t")
+    assert "unrecognized arguments: --out t (see histream eval --demo --help)" in refusal("--demo", "--out", "t")
+    assert "unrecognized arguments: --mode full (see" in refusal(*words, "--mode", "full")
     assert "there is no arm fast: use some of histream, histream-plus" in refusal(*words, "--arms", "fast")
     assert "teacher with --teacher FILE" in refusal(*words, "--arms", "teacher")
     assert "use --frames 9 or more" in refusal(*words, "--frames", 5)

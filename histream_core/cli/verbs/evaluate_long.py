@@ -40,10 +40,20 @@ from ...runs.render import Weights
 from ...runs.store.video import first_frame
 from ...video.media import write_png
 from ..options.weights import pick_device
+from .evaluate_options import add_folder_options, add_prompt_options
 
-DEFAULTS = {"prompts": 2, "seed": 0, "device": "cpu", "arms": [BASE, "anchor-off"]}
+ARMS = [BASE, "anchor-off"]
 SHOWN_PARTS, STRETCHES, TILE = 10, 60, 96
 PLOTTED = ("colour", "sharpness", "outline")
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add what `run_minutes` reads."""
+    add_prompt_options(verb, prompts=2)
+    add_folder_options(verb)
+    verb.add_argument("--minutes", metavar="M", type=float, required=True, help=argparse.SUPPRESS)
+    verb.add_argument("--arms", metavar="A", nargs="+", default=ARMS, help=f"default: {' '.join(ARMS)}")
+    verb.set_defaults(run=run_minutes)
 
 
 def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:

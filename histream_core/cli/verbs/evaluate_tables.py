@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,36 +27,32 @@ from ...runs import fingerprint_weights
 from ...runs.render import Weights
 from ...video.media import write_png
 from ..options.weights import pick_device
+from .evaluate_options import add_folder_options, add_frames, add_prompt_options
 
-DEFAULTS = {
-    "prompts": 200,
-    "seed": 0,
-    "frames": 21,
-    "device": "cpu",
-    "batch": 1,
-    "teacher_steps": 32,
-    "teacher_low": 0,
-    "guidance": 2.0,
-    "teacher_shift": 2.0,
-}
-TEACHER_OPTIONS = ("teacher", "teacher_steps", "teacher_low", "guidance", "teacher_shift")
 SHEET_CLIPS, MOMENTS, TILE = 4, 4, 96
 PLOTTED = ("shape", "direction", "size", "speed")
 
 
-def add_options(group: Any) -> None:
-    """What `run_tables` reads besides the options of --demo."""
-    group.add_argument("--tables", action="store_true", help="the papers' tables: every arm on the same prompts")
-    group.add_argument("--arms", metavar="A", nargs="+", help="only these (default: all; a first run names them)")
-    group.add_argument(
-        "--teacher", metavar="FILE", type=Path, help="a transformer; its demo-text.safetensors beside it"
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add what `run_tables` reads."""
+    add_prompt_options(verb, prompts=200)
+    add_frames(verb)
+    add_folder_options(verb)
+    verb.add_argument("--tables", action="store_true", required=True, help="make the tables")
+    verb.add_argument("--arms", metavar="A", nargs="+", help="only these (default: all; a first run names them)")
+    verb.add_argument("--against", metavar="A", default=BASE, help=f"compare the others with it (default: {BASE})")
+    verb.add_argument("--teacher", metavar="FILE", type=Path, help="a transformer; its demo-text.safetensors beside it")
+    verb.add_argument("--teacher-steps", metavar="N", type=int, default=32, help="of its solver (default: 32)")
+    verb.add_argument("--teacher-low", metavar="N", type=int, default=0, help="of them at half resolution (default: 0)")
+    verb.add_argument("--guidance", metavar="W", type=float, default=2.0, help="of the teacher; 1: none (default: 2)")
+    verb.add_argument(
+        "--teacher-shift", metavar="K", type=float, default=2.0, help="time shift of its steps (default: 2)"
     )
-    group.add_argument("--teacher-steps", metavar="N", type=int, help="of its solver (default: 32)")
-    group.add_argument("--teacher-low", metavar="N", type=int, help="of them at half resolution (default: 0)")
-    group.add_argument("--guidance", metavar="W", type=float, help="of the teacher; 1: none (default: 2)")
-    group.add_argument("--teacher-shift", metavar="K", type=float, help="time shift of its steps (default: 2)")
-    group.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, likewise")
-    group.add_argument("--batch", metavar="N", type=int, help="clips at once (default: 1, as fast on one thread)")
+    verb.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, likewise")
+    verb.add_argument(
+        "--batch", metavar="N", type=int, default=1, help="clips at once (default: 1, as fast on one thread)"
+    )
+    verb.set_defaults(run=run_tables)
 
 
 @dataclass(frozen=True)
@@ -77,16 +72,16 @@ def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
     preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
     rows = pick_rows(args, preset, size)
     same = twins(rows)
-    against = args.against or BASE
-    if against not in [row.name for row in rows]:
-        raise ValueError(f"{against} is not among the arms: give --against one of {', '.join(r.name for r in rows)}")
+    if args.against not in [row.name for row in rows]:
+        names = ", ".join(row.name for row in rows)
+        raise ValueError(f"{args.against} is not among the arms: give --against one of {names}")
     torch.set_num_threads(1)
     networks = load_networks(args, preset, [one.prompt for one in asked])
     records = Records(args.out, settings_of(args, preset, size, networks))
     for row in rows:
         if row.name not in same:
             make_row(row, networks[row.weights], asked, records, args.batch)
-    return report(rows, same, asked, records, networks, against)
+    return report(rows, same, asked, records, networks, args.against)
 
 
 def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
