@@ -25,7 +25,7 @@ from histream_core.network.model import WanConfig, WanModel
 from histream_core.plan.chunks import make_plan
 from histream_core.plan.presets import MODES, PRESETS
 from histream_core.plan.schedule import Scale
-from histream_core.runs import render as road
+from histream_core.video import pictures
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,9 +106,9 @@ def test_a_length_that_is_not_4n_plus_1_is_rounded_up_and_said(here, weights, ca
 
 
 def test_1080_rows_are_generated_as_1088_and_cropped(here, weights, capsys, monkeypatch):
-    assert road.generated_size(1920, 1080) == (1920, 1088)
-    assert road.generated_size(1080, 1920) == (1088, 1920)
-    monkeypatch.setitem(road.GENERATED_AS, 56, 64)
+    assert pictures.generated_size(1920, 1080) == (1920, 1088)
+    assert pictures.generated_size(1080, 1920) == (1088, 1920)
+    monkeypatch.setitem(pictures.GENERATED_AS, 56, 64)
     result = result_of(render_words(weights, "--size", "96x56", "--frames", "5", "--out", "crop.mp4"), capsys)
     assert (result["height"], result["generated_height"]) == (56, 64)
     assert "cropped to 96x56" in result["notes"][0]
