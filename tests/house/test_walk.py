@@ -1,0 +1,18 @@
+"""The way of a prompt through the engine does not grow; `python tests/house/walk.py` prints it."""
+
+from house.walk import FRAMES, NETWORK, walk
+
+from histream_core.cli import main
+
+FILES, MOVES = 55, 300
+"""Up to the first network call, at most."""
+
+
+def test_a_prompt_passes_through_few_files(here, capsys):
+    """Seen to fail with both bars lowered by a quarter."""
+    counted = walk(lambda: main(["demo", "--seconds", "1"]))
+    files, moves, calls = counted.counts[NETWORK]
+    assert 10 < files <= FILES and files < moves <= MOVES and moves < calls
+    assert counted.counts[FRAMES] >= counted.counts[NETWORK]
+    assert counted.functions["network/forward.py"]
+    assert (here / "histream-demo.mp4").exists()
