@@ -9,13 +9,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "laws"))
 
-from breaking import broken_pack, chosen, report
+from breaking import broken_pack, chosen, report, run_in_fork
 
 sys.path.pop()  # the copy's tests import their own
 
@@ -228,21 +225,7 @@ def import_host() -> None:
 
 
 def run_tests(root: Path, test_file: str, name: str) -> int:
-    """In a fork of this process, which has the host already; pytest's exit status comes back."""
-    child = os.fork()
-    if not child:
-        run_and_exit(root, test_file, name)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def run_and_exit(root: Path, test_file: str, name: str) -> NoReturn:
-    """Run, say nothing, and end with pytest's exit status."""
-    os.chdir(root)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nothing, stream)
-    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", f"tests/host/{test_file}", "-k", name])
-    os._exit(code)
+    return run_in_fork(root, f"tests/host/{test_file}", "-k", name)
 
 
 def main() -> int:

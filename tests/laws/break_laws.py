@@ -1,16 +1,18 @@
 # ruff: noqa: E501
 """Break the engine on purpose, one line at a time, and see the tests notice.
 
-Run by hand: `python tests/laws/break_laws.py` (about two minutes; `--only WORD` for some). Each entry replaces one piece of
-text in a copy of the pack and names the test that must then fail. A law whose test still passes is no law.
+    python tests/laws/break_laws.py [--only WORD] [--sample N --seed TEXT]
+
+All of them take about twenty minutes. Each entry replaces one piece of text in a copy of the pack and names the test
+that must then fail. A law whose test still passes is no law.
 """
 
+import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from breaking import chosen, report
+from breaking import chosen, report, run_in_fork
 
 # file, what stands there, what it is broken to, test file, part of the test's name
 BREAKS = [
@@ -420,22 +422,18 @@ BREAKS = [
 
 
 def run_tests(root: Path, test_file: str, name: str) -> int:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        f"tests/{test_file}",
-        *(["-k", name] if name else []),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False).returncode
+    sys.path[0] = str(root)
+    return run_in_fork(root, f"tests/{test_file}", "-k", name)
+
+
+def main() -> int:
+    breaks = [(f"histream_core/{file}", *rest) for file, *rest in BREAKS]
+    wanted = chosen(breaks, __doc__.splitlines()[0])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for package in ("torch", "numpy", "safetensors.torch", "av", "einops"):
+        importlib.import_module(package)
+    return report(wanted, run_tests)
 
 
 if __name__ == "__main__":
-    sys.exit(
-        report(chosen([(f"histream_core/{file}", *rest) for file, *rest in BREAKS], __doc__.splitlines()[0]), run_tests)
-    )
+    sys.exit(main())
