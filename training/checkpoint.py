@@ -1,6 +1,5 @@
 """Checkpoints that a killed run can continue from: written beside, then moved into place."""
 
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +24,7 @@ def write(path: Path, found: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     torch.save(found, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def load(path: Path, state: dict, **parts: Stateful) -> bool:

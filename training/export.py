@@ -7,7 +7,6 @@ move.
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
 def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
     beside = path.with_suffix(".part")
     save_file({k: w.detach().to(torch.float16).contiguous() for k, w in weights.items()}, beside, LICENCE | metadata)
-    os.replace(beside, path)
+    beside.replace(path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 

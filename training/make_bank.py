@@ -6,7 +6,6 @@ starts elsewhere, or a later latent frame, is a roll of the first four. The bank
 """
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         beside,
     )
-    os.replace(beside, args.out)
+    beside.replace(args.out)
     print(f"roll error, latent {BANK_FRAMES - 1} against the one before: {roll_error(bank, combinations):.3f} std")
     print(f"std per channel {[round(float(s), 3) for s in std]}")
 

@@ -20,7 +20,7 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.dropping = False
-        self._raw = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self._raw = path.open("w+b", buffering=0)
         self.fileno, self.close = self._raw.fileno, self._raw.close
         self.read, self.seek, self.tell = self._raw.read, self._raw.seek, self._raw.tell
         self.put = self._raw.write
@@ -43,7 +43,7 @@ def partial_name(path: Path) -> Path:
 
 def rename_whole(partial: Path, path: Path) -> None:
     """Give a synchronised file its name, for good: an older file of that name is replaced."""
-    os.replace(partial, path)
+    partial.replace(path)
     sync_folder(path.parent)
 
 

@@ -325,7 +325,7 @@ def _share(files: list[Path], folder: Path) -> None:
 
 
 def _copy(path: Path, target: Path) -> None:
-    with open(path, "rb") as source, open(target, "wb") as copy:
+    with path.open("rb") as source, target.open("wb") as copy:
         shutil.copyfileobj(source, copy)
         copy.flush()
         os.fsync(copy.fileno())

@@ -300,7 +300,7 @@ def test_a_run_of_files_finds_them_again_and_refuses_others(here, say, weights, 
     assert files_in("run") == before
     assert say("branch", "run", "new", "--model", "other.safetensors")[0] == 0
     assert say("resume", "run")[0] == 0
-    os.rename("files", "moved")
+    Path("files").rename("moved")
     assert "wan.safetensors" in say("resume", "run")[1]
     assert say("resume", "run", "--model", "moved/wan.safetensors", "--vae", "moved/vae.safetensors")[0] == 0
 

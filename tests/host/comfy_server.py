@@ -117,30 +117,30 @@ class Server:
             web.close()
 
     def _follow(self, web, prompt_id: str, on_progress) -> Run:
-        run = Run()
-        while True:
+        run, ended = Run(), False
+        while not ended:
             message = web.recv()
-            if isinstance(message, bytes):
-                if int.from_bytes(message[:4], "big") == PREVIEW_WITH_METADATA:
-                    start = 8 + int.from_bytes(message[4:8], "big")
-                    run.previews.append(message[start:])
-                continue
-            message = json.loads(message)
-            data = message.get("data") or {}
-            if data.get("prompt_id") != prompt_id:
-                continue
-            kind = message["type"]
-            if kind == "progress":
-                run.progress.append((data["node"], data["value"], data["max"]))
-                if on_progress:
-                    on_progress(*run.progress[-1])
-            elif kind == "executed":
-                run.outputs[data["node"]] = data["output"]
-            elif kind == "execution_error":
-                run.error = data["exception_message"].strip()
-                return run
-            elif kind == "execution_interrupted":
-                run.interrupted = True
-                return run
-            elif kind == "execution_success":
-                return run
+            if isinstance(message, str):
+                ended = _ends(run, json.loads(message), prompt_id, on_progress)
+            elif int.from_bytes(message[:4], "big") == PREVIEW_WITH_METADATA:
+                start = 8 + int.from_bytes(message[4:8], "big")
+                run.previews.append(message[start:])
+        return run
+
+
+def _ends(run: Run, message: dict, prompt_id: str, on_progress) -> bool:
+    """Note in `run` what a message says of that prompt; whether it is the last one."""
+    data, kind = message.get("data") or {}, message["type"]
+    if data.get("prompt_id") != prompt_id:
+        return False
+    if kind == "progress":
+        run.progress.append((data["node"], data["value"], data["max"]))
+        if on_progress:
+            on_progress(*run.progress[-1])
+    elif kind == "executed":
+        run.outputs[data["node"]] = data["output"]
+    elif kind == "execution_error":
+        run.error = data["exception_message"].strip()
+    elif kind == "execution_interrupted":
+        run.interrupted = True
+    return kind in ("execution_error", "execution_interrupted", "execution_success")

@@ -117,8 +117,7 @@ def test_what_create_video_made_is_read_without_encoding_it(read, from_pictures)
 
 
 def test_a_video_in_memory_is_read_like_a_file(read, clip, from_file):
-    with open(clip.get_stream_source(), "rb") as file:
-        video = from_file(io.BytesIO(file.read()))
+    video = from_file(io.BytesIO(Path(clip.get_stream_source()).read_bytes()))
     assert torch.equal(read(video, 2)[0], read(clip, 2)[0])
 
 

@@ -200,7 +200,7 @@ SPOILT = {
 
 def link(path):
     outside = path.parent.parent / f"outside-{path.name}"
-    os.replace(path, outside)
+    path.replace(outside)
     path.symlink_to(outside)
 
 

@@ -78,7 +78,7 @@ def put_nan(tensors, metadata):
 
 def link(folder, name):
     path, outside = folder / name, folder.parent / "outside"
-    os.replace(path, outside)
+    path.replace(outside)
     path.symlink_to(outside)
 
 
@@ -87,7 +87,7 @@ GARBAGE = {
     "a latent of nothing": (lambda f: chunk(f, 0).write_bytes(b""), "00000.safetensors is truncated or damaged"),
     "a latent of noise": (lambda f: chunk(f, 0).write_bytes(os.urandom(999)), "00000.safetensors is truncated"),
     "a chunk that is missing": (lambda f: chunk(f, 2).unlink(), "00002.safetensors is missing, but chunk 3 is there"),
-    "chunks in the wrong order": (lambda f: os.replace(chunk(f, 0), chunk(f, 3)), "00000.safetensors is missing"),
+    "chunks in the wrong order": (lambda f: chunk(f, 0).replace(chunk(f, 3)), "00000.safetensors is missing"),
     "a chunk in another's place": (lambda f: shutil.copy(chunk(f, 1), chunk(f, 3)), "wrong place: its chunk is 1, 3"),
     "a chunk too many": (
         lambda f: [shutil.copy(chunk(f, 3), chunk(f, i)) for i in (4, 5)],

@@ -93,7 +93,7 @@ def test_a_run_reads_no_sound_outside_its_folder(tmp_path):
     wanted = sound_packets(source)
     cut = stopped(tmp_path / "cut", sound, 5)
     source.unlink()
-    os.rename(cut, tmp_path / "moved")
+    cut.rename(tmp_path / "moved")
     copied = sound_packets(complete(resume(tmp_path / "moved")) / "video.mp4")
     assert copied == wanted[: len(copied)]
     assert len(copied) == 156

@@ -376,7 +376,7 @@ def test_a_disk_without_room_is_refused_with_both_sizes(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody can write in")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write in")
 def test_a_folder_that_cannot_be_written_is_refused():
     with pytest.raises(OSError, match=r"cannot write in /proc/self: .*; choose another folder"):
         check_space(Path("/proc/self"), find_format("png8"), (64, 64), 1)

@@ -251,7 +251,7 @@ def test_a_killed_run_leaves_files_that_play_to_their_last_quarter_second(tmp_pa
         assert 41 <= len(list(frames_of(tmp_path / f"{name}.partial{suffixes[name]}"))) <= 45, name
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts in /proc")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="counts in /proc")
 @pytest.mark.parametrize("name", ["h264-mp4", "h265-mkv", "av1-mkv", "prores-422hq", "png8"])
 def test_threads_and_open_files_stay_the_same(tmp_path, name):
     known = find_format(name)
@@ -270,7 +270,7 @@ def test_threads_and_open_files_stay_the_same(tmp_path, name):
     del writer
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts in /proc")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="counts in /proc")
 def test_a_closed_writer_holds_no_threads(tmp_path):
     before = len(os.listdir("/proc/self/task"))
     writer = open_writer(tmp_path / "a.mkv", find_format("h265-mkv"), size=(WIDTH, HEIGHT))

@@ -81,7 +81,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.set_defaults(run=run_branch)
     yield verb
     verb = verbs.add_parser("runs", help="list the runs in a folder")
-    verb.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path("."), help="default: this folder")
+    verb.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: this folder")
     verb.set_defaults(run=run_runs)
     yield verb
     verb = verbs.add_parser("clean", help="remove what a run left, but not the video")

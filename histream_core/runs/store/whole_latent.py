@@ -45,7 +45,7 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
 
 def map_latent(path: Path) -> Tensor:
     """The tensor [1, C, T, H, W] in such a file, float32. It is a private copy: writing to it leaves the file alone."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         shape = json.loads(file.read(size))[_TENSOR]["shape"]
     return torch.from_numpy(np.memmap(path, np.float32, "c", offset=8 + size, shape=tuple(shape)))
@@ -63,7 +63,7 @@ def _header(shape: tuple[int, ...], recipe: str) -> bytes:
 
 
 def _starts_with(path: Path, header: bytes) -> bool:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return file.read(len(header)) == header
 
 
