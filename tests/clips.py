@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from histream_core.video.media import to_uint8
+from histream_core.video.pixels import to_uint8
 from histream_core.video.reading import open_video, unit_frame
 
 EDGE = 6.0  # pixels from one colour to the next

@@ -28,7 +28,7 @@ from ..vae import decoders
 from ..vae.ahead import work_ahead
 from ..vae.decode import begin_scene, to_frames
 from ..video.formats import Format
-from ..video.media import to_uint8
+from ..video.pixels import to_uint8
 from ..video.reading import Source
 from ..video.writers import open_writer
 from ..video.writing import BackgroundWriter, Times

@@ -28,8 +28,6 @@ class Format:
     """Pixel format in the file."""
     intra: bool
     """Each picture stands alone: cut and join anywhere."""
-    lossless: bool
-    """What comes back are the frames, rounded to `depth` bits."""
     usual: float
     """Bytes per pixel of a grainy clip."""
     worst: float
@@ -75,7 +73,6 @@ _H264 = {
     "suffix": ".mp4",
     "muxer": "mp4",
     "intra": False,
-    "lossless": False,
     "even": (2, 2),
     # No look-ahead and no B-frames: a frame that goes in comes out, and pictures lie in the order they are shown.
     "options": (("crf", "17"), ("preset", "medium"), ("tune", "zerolatency")),
@@ -85,7 +82,6 @@ _H265 = {
     "suffix": ".mkv",
     "muxer": "matroska",
     "intra": False,
-    "lossless": False,
     "smallest": (32, 32),
     "even": (2, 2),
     "options": (
@@ -100,22 +96,20 @@ _AV1 = {
     "suffix": ".mkv",
     "muxer": "matroska",
     "intra": False,
-    "lossless": False,
     "smallest": (64, 64),
     "even": (2, 2),
     "options": (("crf", "12"), ("preset", "8"), ("svtav1-params", f"lp={THREADS}")),
 }
-_PRORES = {"codec": "prores_ks", "suffix": ".mov", "muxer": "mov", "intra": True, "lossless": False}
+_PRORES = {"codec": "prores_ks", "suffix": ".mov", "muxer": "mov", "intra": True}
 _FFV1 = {
     "codec": "ffv1",
     "suffix": ".mkv",
     "muxer": "matroska",
     "intra": True,
-    "lossless": True,
     "options": (("level", "3"), ("slices", "4"), ("slicecrc", "1")),
 }
-_PNG = {"codec": "png", "suffix": ".png", "intra": True, "lossless": True, "smallest": (1, 1)}
-_EXR = {"codec": "exr", "suffix": ".exr", "intra": True, "lossless": True, "smallest": (1, 1)}
+_PNG = {"codec": "png", "suffix": ".png", "intra": True, "smallest": (1, 1)}
+_EXR = {"codec": "exr", "suffix": ".exr", "intra": True, "smallest": (1, 1)}
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -204,7 +198,6 @@ FORMATS: tuple[Format, ...] = (
         suffix=".mov",
         muxer="mov",
         intra=True,
-        lossless=False,
         options=(("profile", "dnxhr_hqx"),),
         smallest=(256, 120),
         even=(2, 1),

@@ -7,11 +7,17 @@ imported where they are used.
 from __future__ import annotations
 
 import re
+import struct
+import zlib
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..files.disk import write_whole
+from .pixels import Metadata
 from .reading import upright
 
 GENERATED_AS = {1080: 1088}
@@ -30,6 +36,14 @@ _MIRRORED = re.compile(
     rb"\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02\x04\x05\x07]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02\x04\x05\x07]\x00"
 )
 """The EXIF entry (big or little endian) of an orientation that mirrors; `rotation` of a frame does not tell."""
+
+
+PNG_OPTIONS = {"threads": "1", "pred": "mixed", "compression_level": "5"}
+PNG_COLOUR = ((b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"))
+"""The chunks of a PNG that say sRGB."""
+
+PNG_START = 33
+"""Bytes of a PNG before its second chunk: the signature, and the chunk with its size."""
 
 
 def generated_size(width: int, height: int) -> tuple[int, int]:
@@ -111,3 +125,37 @@ def _scale(picture: Tensor, size: tuple[int, int]) -> Tensor:
         ) from error
     scaled = resize(picture.movedim(-1, 0)[None], size[::-1], "bicubic", align_corners=False, antialias=True)
     return scaled[0].movedim(0, -1).clamp(0, 1)
+
+
+def write_png(path: str | Path, picture: np.ndarray) -> None:
+    """Write a picture [H, W, 3], uint8, as PNG. The file appears whole or not at all."""
+    write_whole(Path(path), encode_png(picture))
+
+
+def encode_png(values: np.ndarray, metadata: Metadata | None = None) -> bytes:
+    """A PNG file of values [H, W, 3], uint8 or uint16, tagged as sRGB; `metadata` becomes text in it.
+
+    FFmpeg encodes the pixels and has no place for text, so the chunks of text are put in here.
+    """
+    import av
+
+    pixels = "rgb24" if values.dtype == np.uint8 else "rgb48be"
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = values.shape[:2]
+    encoder.pix_fmt, encoder.options = pixels, PNG_OPTIONS
+    encoder.time_base = encoder.sample_aspect_ratio = Fraction(1)
+    packets = [*encoder.encode(av.VideoFrame.from_ndarray(values, format=pixels)), *encoder.encode(None)]
+    data = b"".join(map(bytes, packets))
+    text = [_png_text(key, value) for key, value in (metadata or {}).items()]
+    return data[:PNG_START] + b"".join(_png_chunk(*chunk) for chunk in (*PNG_COLOUR, *text)) + data[PNG_START:]
+
+
+def _png_text(key: str, value: str) -> tuple[bytes, bytes]:
+    try:
+        return b"tEXt", key.encode("latin-1") + b"\0" + value.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"iTXt", key.encode("latin-1", "replace") + b"\0\0\0\0\0" + value.encode()
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

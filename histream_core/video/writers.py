@@ -18,8 +18,10 @@ from torch import Tensor
 
 from ..files.disk import check_folder, disk_errors, write_whole
 from .container import Output, tag
+from .exr import exr
 from .formats import THREADS, Format
-from .pixels import Metadata, exr, pictures_of, planes_of, png
+from .pictures import encode_png
+from .pixels import Metadata, pictures_of, planes_of, quantise
 from .reading import Source
 from .sound import check_sound
 
@@ -224,7 +226,7 @@ class PictureFolder(Closing):
 
     def _write_one(self, path: Path, picture: np.ndarray) -> None:
         if self.format.codec == "png":
-            data = png(picture, self.format.depth, self._metadata)
+            data = encode_png(quantise(picture, self.format.depth), self._metadata)
         else:
             rate = self._rate.numerator, self._rate.denominator
             data = exr(picture, linear=self.format.linear, rate=rate, metadata=self._metadata)

@@ -4,7 +4,6 @@ A file is recognised by its content, never by its extension. Nothing in it is ev
 read, wherever the format allows.
 """
 
-import json
 import os
 import re
 import shutil
@@ -16,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from ..files.tensors import Layout, aligned, header, tensor_bytes
 
 Tensors = dict[str, Tensor]
 
@@ -149,25 +150,9 @@ def _unwrap(path: Path, content: object) -> tuple[Tensors, str]:
     return tensors, container
 
 
-_STORED = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-
 def write_safetensors(
     target: str | Path,
-    layout: Mapping[str, tuple[torch.dtype, torch.Size]],
+    layout: Layout,
     read: Callable[[str], Tensor],
     metadata: Mapping[str, str],
 ) -> None:
@@ -177,23 +162,18 @@ def write_safetensors(
     partial file, which the next attempt writes over. Raises CheckpointError for a full disk.
     """
     target = Path(target)
-    ordered = sorted(layout, key=lambda key: (-layout[key][0].itemsize, key))  # keeps the data aligned
-    header, end = {"__metadata__": dict(metadata)}, 0
-    for key in ordered:
-        dtype, shape = layout[key]
-        start, end = end, end + shape.numel() * dtype.itemsize
-        header[key] = {"dtype": _STORED[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    layout = aligned(layout)
+    start = header(layout, metadata)
+    needed = len(start) + sum(torch.Size(shape).numel() * dtype.itemsize for dtype, shape in layout.values())
     free = shutil.disk_usage(target.parent).free
-    if free < end + len(text) + 8:
-        raise CheckpointError(f"{target} needs {end / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make room")
+    if free < needed:
+        raise CheckpointError(f"{target} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make room")
     partial = target.with_name(f".{target.name}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for key in ordered:
-                file.write(read(key).detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            file.write(start)
+            for key in layout:
+                file.write(tensor_bytes(read(key)))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...histream_core.lab.charts.drift import drift_plot
 from ...histream_core.lab.judge.drift_meter import meter, summary
-from ...histream_core.video.media import write_png
+from ...histream_core.video.pictures import write_png
 from .frames import Clip, clip_of
 from .run_folders import new_file
 

@@ -9,7 +9,7 @@ from clips import shapes
 
 from histream_core.runs.store.journal import read_manifest
 from histream_core.stream.anchor_match import statistics_of
-from histream_core.video.media import to_uint8
+from histream_core.video.pixels import to_uint8
 from histream_core.video.reading import frames_of
 
 GB = 2**30

@@ -14,7 +14,7 @@ from clips import probe
 from sounds import sound_file, sound_packets
 
 from histream_core.runs.store.journal import read_manifest
-from histream_core.video.media import to_uint8
+from histream_core.video.pixels import to_uint8
 from histream_core.video.reading import frames_of
 
 FRAMES = 13  # latent ones: 5 chunks, the last one cropped

@@ -11,8 +11,8 @@ from test_runs import FRAMES, files, keep, nodes, stop
 
 from histream_core.runs.store.journal import read_manifest
 from histream_core.vae.encode import encode_picture
-from histream_core.video.media import to_uint8
 from histream_core.video.pictures import fit_picture
+from histream_core.video.pixels import to_uint8
 from histream_core.video.reading import frames_of
 
 

@@ -12,7 +12,7 @@ from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT
 from histream_core.lab.charts.drift import HEIGHT, SCALE_WIDTH, WIDTH, drift_plot
 from histream_core.lab.judge.drift_meter import meter, summary
 from histream_core.video.formats import find_format
-from histream_core.video.media import to_uint8
+from histream_core.video.pixels import to_uint8
 from histream_core.video.writers import open_writer
 
 STILL = shapes(1, 64, 96)[0]

@@ -22,7 +22,7 @@ from histream_core.lab.judge.scores import SCORES, WORDS
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.vae.model import WanVAE
 from histream_core.video.formats import find_format
-from histream_core.video.media import to_uint8
+from histream_core.video.pixels import to_uint8
 from histream_core.video.writers import open_writer
 
 SIDE = 64

@@ -21,7 +21,7 @@ from histream_core.runs.render import Order, Weights, collect, open_decoder, ope
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.stream import Prompt
 from histream_core.vae.decode import to_frames
-from histream_core.video.media import to_uint8
+from histream_core.video.pixels import to_uint8
 
 
 def at_once(weights, plan, text, asked, folder):

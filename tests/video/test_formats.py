@@ -10,7 +10,6 @@ import itertools
 import os
 import struct
 import subprocess
-import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from sounds import RATE, sound_file, sound_packets
 
 from histream_core.files.disk import write_whole
 from histream_core.video.container import join
+from histream_core.video.exr import to_linear
 from histream_core.video.formats import FORMATS, NAMES, find_format
-from histream_core.video.pixels import picture_of, pictures_of, planes_of, png, quantise, to_linear
+from histream_core.video.pixels import picture_of, pictures_of, planes_of, quantise
 from histream_core.video.reading import frames_of, ranges
 from histream_core.video.space import check_space
 from histream_core.video.writers import Segments, frame_rate, open_writer
@@ -96,7 +96,7 @@ def test_the_frames_come_back(tmp_path, known):
     frames = clip(known)
     (path,) = write(tmp_path / f"clip{known.suffix}", known, frames)
     got = all_frames(path)
-    if known.lossless:
+    if known.name not in LEAST_PSNR:
         top = 2**known.depth - 1
         assert torch.equal((got * top).round(), torch.from_numpy(quantise(frames.numpy(), known.depth).astype("f4")))
     else:
@@ -194,19 +194,6 @@ def test_an_exr_of_noise_is_stored_as_it_is(tmp_path):
     with av.open(str(path)) as container:
         got = exr_values(next(container.decode(video=0)))
     assert np.array_equal(got, noise[0].numpy().astype(np.float16))
-
-
-def test_a_png_carries_its_workflow():
-    data = png(np.zeros((2, 2, 3), np.float32), 8, {"workflow": "{}", "prompt": "雪"})
-    texts = {}
-    while data := data[8:] if data[:4] == b"\x89PNG" else data:
-        (length,) = struct.unpack(">I", data[:4])
-        kind, body, crc = data[4:8], data[8 : 8 + length], data[8 + length : 12 + length]
-        assert struct.pack(">I", zlib.crc32(kind + body)) == crc
-        texts[kind] = body
-        data = data[12 + length :]
-    assert texts[b"tEXt"] == b"workflow\0{}"
-    assert texts[b"iTXt"] == b"prompt\0\0\0\0\0" + "雪".encode()
 
 
 @pytest.mark.parametrize(

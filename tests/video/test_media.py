@@ -12,13 +12,11 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from clips import VideoInfo, probe, read_frames
 
 from histream_core.video.formats import find_format
-from histream_core.video.media import write_png
 from histream_core.video.writers import VideoFile
 
 ROOT = Path(__file__).parents[2]
@@ -201,15 +199,3 @@ def test_what_is_not_a_video_is_said_to_be_none(tmp_path):
         probe(tmp_path / "clip.mp4")
     with pytest.raises(OSError):
         probe(tmp_path / "missing.mp4")
-
-
-def test_a_png_holds_the_pixels_it_was_given(tmp_path):
-    import av
-
-    picture = (noise(1, height=7, width=5)[0] * 255).byte().numpy()
-    write_png(tmp_path / "a.png", picture)
-    with av.open(str(tmp_path / "a.png")) as container:
-        assert np.array_equal(next(container.decode(video=0)).to_ndarray(format="rgb24"), picture)
-    assert os.listdir(tmp_path) == ["a.png"]
-    with pytest.raises(OSError, match="does not exist"):
-        write_png(tmp_path / "missing" / "a.png", picture)

@@ -1,5 +1,6 @@
-"""A picture on its way into a video: read upright, fitted to the video's size."""
+"""Single pictures: read upright, fitted to the size of a video, written as PNG."""
 
+import os
 import struct
 import sys
 import zlib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from histream_core.video.pictures import FITS, describe_fit, fit_picture, read_picture
+from histream_core.video.pictures import FITS, describe_fit, encode_png, fit_picture, read_picture, write_png
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 
@@ -26,8 +27,8 @@ STORED = {
 """How a camera stores the picture, by the number of the orientation in EXIF."""
 
 
-def write_png(path, values, pixels="rgb24"):
-    """Write an array as PNG and return the path."""
+def other_png(path, values, pixels="rgb24"):
+    """Write an array as PNG with FFmpeg's own muxer, and return the path."""
     with av.open(str(path), "w", format="image2") as container:
         stream = container.add_stream("png")
         stream.height, stream.width, stream.pix_fmt = *values.shape[:2], pixels
@@ -57,16 +58,16 @@ def ramp(rows, columns):
 @pytest.mark.parametrize("orientation", STORED)
 def test_a_picture_is_read_upright_however_the_camera_was_held(tmp_path, orientation, order):
     """Seen to fail without the turn, and without the mirror."""
-    path = write_png(tmp_path / "a.png", STORED[orientation])
+    path = other_png(tmp_path / "a.png", STORED[orientation])
     tag_orientation(path, orientation, order)
     assert np.array_equal((read_picture(path) * 255).numpy(), UPRIGHT)
 
 
 def test_grey_pictures_are_read_and_alpha_is_left_out(tmp_path):
-    grey = read_picture(write_png(tmp_path / "grey.png", UPRIGHT[..., 0], "gray"))
+    grey = read_picture(other_png(tmp_path / "grey.png", UPRIGHT[..., 0], "gray"))
     assert np.array_equal((grey * 255).numpy(), np.repeat(UPRIGHT[..., :1], 3, axis=-1))
     alpha = np.concatenate([UPRIGHT, UPRIGHT[..., :1]], axis=-1)
-    clear = read_picture(write_png(tmp_path / "alpha.png", alpha, "rgba"))
+    clear = read_picture(other_png(tmp_path / "alpha.png", alpha, "rgba"))
     assert np.array_equal((clear * 255).numpy(), UPRIGHT)
 
 
@@ -128,3 +129,39 @@ def test_what_cannot_be_fitted_is_refused_in_a_sentence(monkeypatch):
         fit_picture(torch.rand(48, 64, 3), (32, 24))
     with pytest.raises(ValueError, match='fitted by "zoom": use crop, pad, stretch'):
         fit_picture(torch.rand(48, 64, 3), (32, 24), "zoom")
+
+
+@pytest.mark.parametrize(("kind", "pixels"), [(np.uint8, "rgb24"), (np.uint16, "rgb48be")], ids=["8 bits", "16 bits"])
+def test_a_png_holds_the_values_it_was_given_and_the_same_bytes_each_time(tmp_path, kind, pixels):
+    values = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, (37, 21, 3), kind)
+    data = encode_png(values)
+    assert encode_png(values) == data
+    (tmp_path / "a.png").write_bytes(data)
+    with av.open(str(tmp_path / "a.png")) as container:
+        frame = next(container.decode(video=0))
+    assert frame.format.name == pixels
+    assert np.array_equal(frame.to_ndarray(), values)
+
+
+def test_a_png_says_srgb_once_and_carries_its_workflow():
+    """Seen to fail with text behind the pixels, where ComfyUI does not look."""
+    data, found = encode_png(np.zeros((2, 2, 3), np.uint8), {"workflow": "{}", "prompt": "雪"})[8:], []
+    while data:
+        (length,) = struct.unpack(">I", data[:4])
+        kind, body, crc = data[4:8], data[8 : 8 + length], data[8 + length : 12 + length]
+        assert struct.pack(">I", zlib.crc32(kind + body)) == crc
+        found.append((kind, body))
+        data = data[12 + length :]
+    kinds = [kind for kind, _ in found]
+    assert (b"sRGB", b"\0") in found and (b"gAMA", struct.pack(">I", 45455)) in found
+    assert (b"tEXt", b"workflow\0{}") in found
+    assert (b"iTXt", b"prompt\0\0\0\0\0" + "雪".encode()) in found
+    assert len(set(kinds)) == len(kinds) and kinds.index(b"iTXt") < kinds.index(b"IDAT")
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
+    write_png(tmp_path / "a.png", UPRIGHT)
+    assert np.array_equal((read_picture(tmp_path / "a.png") * 255).numpy(), UPRIGHT)
+    assert os.listdir(tmp_path) == ["a.png"]
+    with pytest.raises(OSError, match="does not exist"):
+        write_png(tmp_path / "missing" / "a.png", UPRIGHT)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...lab.charts import check_packages
 from ...lab.judge.drift_meter import meter, summary
-from ...video.media import write_png
+from ...video.pictures import write_png
 from ...video.reading import frames_of, index_video
 from ..progress import follow
 

@@ -30,7 +30,7 @@ from ...lab.judge.judge import LAG
 from ...lab.judge.prompts import Asked, chance, draw_prompts
 from ...lab.judge.scores import SCORES, WORDS
 from ...plan.presets import MODES
-from ...video.media import write_png
+from ...video.pictures import write_png
 from ..options.speed import KERNELS, add_speed_options, speed_of
 from ..options.weights import demo_source, pick_device
 from ..progress import progress_bar, tell

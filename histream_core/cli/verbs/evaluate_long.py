@@ -38,7 +38,7 @@ from ...plan.presets import Preset, find_preset
 from ...runs import clean, fingerprint_weights
 from ...runs.render import Weights
 from ...runs.store.video import first_frame
-from ...video.media import write_png
+from ...video.pictures import write_png
 from ..options.weights import pick_device
 from .evaluate_options import add_folder_options, add_prompt_options
 

@@ -25,7 +25,7 @@ from ...lab.judge.teacher import Solver
 from ...plan.presets import Preset, find_preset
 from ...runs import fingerprint_weights
 from ...runs.render import Weights
-from ...video.media import write_png
+from ...video.pictures import write_png
 from ..options.weights import pick_device
 from .evaluate_options import add_folder_options, add_frames, add_prompt_options
 

@@ -20,7 +20,7 @@ from ...plan.chunks import Plan, make_plan
 from ...plan.presets import Preset
 from ...runs.render import Order, Weights, collect
 from ...stream.noise import SeededNoise
-from ...video.media import write_png
+from ...video.pictures import write_png
 from ..options.weights import add_weight_options, find_source, prompts_of
 from ..progress import progress_bar, tell
 from .videos import add_size_options, plan_video

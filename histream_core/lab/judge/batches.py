@@ -18,7 +18,7 @@ from ...runs.render import Weights, open_decoder
 from ...stream.noise import Noise, SeededNoise
 from ...stream.stream import Prompt, Stream, make_caches
 from ...vae.decode import stream_frames
-from ...video.media import to_uint8
+from ...video.pixels import to_uint8
 from .ablations import TEACHER, Ablation
 from .judge import LAG, judge, painted_area
 from .prompts import Asked

@@ -18,7 +18,7 @@ from ...runs.kept import describe_run, prompts_of
 from ...runs.render import FPS, Weights, open_decoder, open_stream, start
 from ...stream.noise import Noise
 from ...stream.stream import Given, Stream
-from ...video.media import to_uint8
+from ...video.pixels import to_uint8
 from .detail import likeness, sharpness
 from .judge import LAG, judge, look
 from .prompts import Asked

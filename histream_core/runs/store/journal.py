@@ -15,7 +15,6 @@ read or written, and what is not as it should be is named and refused; nothing o
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -23,11 +22,11 @@ from pathlib import Path
 from types import TracebackType
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ...files.disk import disk_errors, sync_folder, write_whole
+from ...files.tensors import pack
 from ...plan.schedule import Scale
 from ...weights.containers import CheckpointError, write_safetensors
 from .fingerprint import hash_file, hash_tensor
@@ -98,7 +97,7 @@ class Journal:
             "recipe": self._recipes[index],
             **{_checksum(name): hash_tensor(tensor) for name, tensor in tensors.items()},
         }
-        write_whole(chunk_path(self.folder, index), _pack(tensors, metadata))
+        write_whole(chunk_path(self.folder, index), pack(tensors, metadata))
         self.finished += 1
 
     def read(self, index: int) -> Tensor:
@@ -293,7 +292,7 @@ def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
     for text in texts:
         _own_folder(folder / TEXTS)
         path = text_path(folder, hash_tensor(text))
-        write_whole(path, _pack({"text": text.detach().cpu().contiguous()}, {}))
+        write_whole(path, pack({"text": text.detach().cpu().contiguous()}, {}))
 
 
 def sound_path(folder: Path, manifest: Manifest) -> Path | None:
@@ -367,15 +366,6 @@ def _numbered(folder: Path) -> list[Path]:
 def _checksum(name: str) -> str:
     """The key of a tensor's checksum in the metadata of a chunk."""
     return "sha256" if name == "latent" else f"sha256_{name}"
-
-
-def _pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file; the library writes metadata in another order every time, this does not."""
-    data = safetensors.torch.save(dict(tensors))
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps({"__metadata__": dict(metadata)} | json.loads(data[8:start])).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

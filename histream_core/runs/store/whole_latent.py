@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...files.disk import File, whole_file
+from ...files.tensors import header
 from ...plan.schedule import Scale
 from .journal import Journal, inside
 from .manifest import kept_frames
@@ -34,12 +35,13 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
     if batch != 1:
         raise ValueError(f"the run holds {batch} videos: this file takes one")
     shape = (1, channels, plan.num_frames, *plan.grids[Scale.HIGH])
-    header = _header(shape, last)
-    if path.exists() and _starts_with(path, header):
+    layout = {_TENSOR: (torch.float32, shape), "latent_format_version_0": (torch.float32, (0,))}
+    start = header(layout, {"recipe": last})
+    if path.exists() and _starts_with(path, start):
         return path
     with whole_file(path) as file:
-        file.write(header)
-        _write_chunks(file, len(header), journal, shape, convert)
+        file.write(start)
+        _write_chunks(file, len(start), journal, shape, convert)
     return path
 
 
@@ -51,20 +53,9 @@ def map_latent(path: Path) -> Tensor:
     return torch.from_numpy(np.memmap(path, np.float32, "c", offset=8 + size, shape=tuple(shape)))
 
 
-def _header(shape: tuple[int, ...], recipe: str) -> bytes:
-    num_bytes = 4 * int(np.prod(shape))
-    text = json.dumps({
-        "__metadata__": {"recipe": recipe},
-        _TENSOR: {"dtype": "F32", "shape": shape, "data_offsets": [0, num_bytes]},
-        "latent_format_version_0": {"dtype": "F32", "shape": [0], "data_offsets": [num_bytes, num_bytes]},
-    }).encode()  # fmt: skip
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _starts_with(path: Path, header: bytes) -> bool:
+def _starts_with(path: Path, start: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(len(header)) == header
+        return file.read(len(start)) == start
 
 
 def _write_chunks(
