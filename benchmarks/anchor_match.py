@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from histream_core.cli.options.weights import demo_source
 from histream_core.lab.judge.prompts import draw_prompts
 from histream_core.lab.judge.scores import score
-from histream_core.plan.chunks import latent_frames, make_plan
+from histream_core.plan.make import PlanOptions, make_plan
+from histream_core.plan.sizes import latent_frames
 from histream_core.runs.render import FPS, Order, collect
 from histream_core.stream.noise import SeededNoise
 
@@ -35,14 +36,15 @@ def main() -> None:
     torch.set_num_threads(1)
     chosen = draw_prompts(40, 0)[: args.prompts]
     weights, texts = demo_source([asked.prompt for asked in chosen], torch.device("cpu")).load()
-    size = {"width": SIDE, "height": SIDE, "num_frames": latent_frames(args.frames)}
+    frames = latent_frames(args.frames)
     for asked, text in zip(chosen, texts, strict=True):
         for strength in STRENGTHS:
-            plan = make_plan(weights.preset, "histream", **size, anchor_match=strength)
+            options = PlanOptions(anchor_match=strength)
+            plan = make_plan(weights.preset, "histream", size=(SIDE, SIDE), num_latent_frames=frames, options=options)
             order = Order(plan, text, SeededNoise(0))
-            frames = np.stack(collect(weights, order)).astype(np.float32) / 255
-            first, last = (part.mean((0, 1, 2)) for part in (frames[:FPS], frames[-FPS:]))
-            _, scores = score(frames, asked.combination)
+            pictures = np.stack(collect(weights, order)).astype(np.float32) / 255
+            first, last = (part.mean((0, 1, 2)) for part in (pictures[:FPS], pictures[-FPS:]))
+            _, scores = score(pictures, asked.combination)
             row = {"prompt": asked.prompt, "anchor_match": strength, "change": round(float(abs(last - first).max()), 3)}
             sys.stdout.write(json.dumps(row | {"drift_colour": round(scores["drift_colour"], 3)}) + "\n")
 

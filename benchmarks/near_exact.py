@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from histream_core import demo
 from histream_core.network.kernels import check_installed
-from histream_core.plan.chunks import latent_frames, make_plan
+from histream_core.plan.make import PlanOptions, make_plan
 from histream_core.plan.presets import find_preset
+from histream_core.plan.sizes import latent_frames
 from histream_core.plan.speed import APPROXIMATE, Speed
 from histream_core.runs.render import Order, Weights, collect
 from histream_core.stream.noise import SeededNoise
@@ -56,8 +57,9 @@ def main() -> None:
     exact = Weights(demo.load_transformer(), demo.load_vae(), preset, torch.device("cpu"), torch.float32)
 
     def frames(weights: Weights) -> np.ndarray:
-        size = {"width": demo.WIDTH, "height": demo.HEIGHT, "num_frames": latent_frames(args.frames)}
-        plan = make_plan(preset, args.mode, **size, levers=weights.speed.levers)
+        size, options = (demo.WIDTH, demo.HEIGHT), PlanOptions(levers=weights.speed.levers)
+        length = latent_frames(args.frames)
+        plan = make_plan(preset, args.mode, size=size, num_latent_frames=length, options=options)
         return np.stack(collect(weights, Order(plan, text, SeededNoise(0)))).astype(float)
 
     wanted = frames(exact)

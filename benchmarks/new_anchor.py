@@ -23,7 +23,8 @@ from histream_core import demo
 from histream_core.lab.judge.judge import judge
 from histream_core.lab.judge.prompts import draw_prompts
 from histream_core.network.forward import Text
-from histream_core.plan.chunks import Plan, make_plan, replay, with_anchors
+from histream_core.plan.chunks import Plan, replay, with_anchors
+from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.runs.render import Weights, open_decoder, open_stream, start
 from histream_core.stream.noise import SeededNoise
@@ -61,7 +62,7 @@ def main() -> None:
     device, encoder = torch.device("cpu"), demo.load_text_encoder()
     preset = find_preset(demo.PRESET)
     weights = Weights(demo.load_transformer(), demo.load_vae(), preset, device, torch.float32)
-    plan = make_plan(preset, "histream", width=SIZE, height=SIZE, num_frames=3 * CHUNKS)
+    plan = make_plan(preset, "histream", size=(SIZE, SIZE), num_latent_frames=3 * CHUNKS)
     asked = draw_prompts(40, args.seed)
     pairs = [
         pair
@@ -71,7 +72,7 @@ def main() -> None:
     right, left = Counter(), Counter()
     for before, after in pairs:
         texts = [encoder.encode(asked.prompt) for asked in (before, after)]
-        head = make(weights, make_plan(preset, "histream", width=SIZE, height=SIZE, num_frames=3 * CUT), before.seed,
+        head = make(weights, make_plan(preset, 'histream', size=(SIZE, SIZE), num_latent_frames=3 * CUT), before.seed,
                     [Prompt(Text(texts[0]))], None)  # fmt: skip
         for arm, (recache, anchors, scenes) in ARMS.items():
             prompts = [Prompt(Text(texts[0])), Prompt(Text(texts[1]), CUT, recache)]

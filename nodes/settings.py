@@ -6,10 +6,13 @@ They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..histream_core.plan.chunks import PIXELS_PER_CELL, Plan, Window, make_plan
+from ..histream_core.plan.chunks import Plan
+from ..histream_core.plan.make import PlanOptions, make_plan
 from ..histream_core.plan.positions import TemporalPolicy
 from ..histream_core.plan.presets import Preset, find_preset
 from ..histream_core.plan.schedule import Schedule, parse_schedule
+from ..histream_core.plan.sizes import PIXELS_PER_CELL
+from ..histream_core.plan.window import Window
 
 AUTO = "auto"
 """Widget value: whatever the MODEL says about itself."""
@@ -136,18 +139,19 @@ def plan_for(
     return make_plan(
         preset,
         steps.mode,
-        width=shape[4] * PIXELS_PER_CELL,
-        height=shape[3] * PIXELS_PER_CELL,
-        num_frames=shape[2],
-        schedule=schedule,
-        window=chosen,
-        temporal=settings.temporal_policy(preset),
-        low_scale=settings.low_scale,
-        ntk_low=settings.ntk_low,
-        ntk_high=settings.ntk_high,
-        resize=settings.resize,
-        levers=levers,
-        anchor_match=window.anchor_match,
-        given_frames=given_frames,
-        first_frame=given_frames > 0,
+        size=(shape[4] * PIXELS_PER_CELL, shape[3] * PIXELS_PER_CELL),
+        num_latent_frames=shape[2],
+        options=PlanOptions(
+            schedule=schedule,
+            window=chosen,
+            temporal=settings.temporal_policy(preset),
+            low_scale=settings.low_scale,
+            ntk_low=settings.ntk_low,
+            ntk_high=settings.ntk_high,
+            resize=settings.resize,
+            levers=levers,
+            anchor_match=window.anchor_match,
+            given_frames=given_frames,
+            first_frame=given_frames > 0,
+        ),
     )

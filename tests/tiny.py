@@ -4,8 +4,12 @@ import torch
 
 from histream_core.network.forward import Denoiser, Text
 from histream_core.network.model import WanConfig, WanModel
-from histream_core.plan.chunks import Plan, make_plan
-from histream_core.plan.presets import find_preset
+from histream_core.plan.chunks import Chunks, Plan
+from histream_core.plan.make import PlanOptions, make_plan
+from histream_core.plan.positions import TemporalPolicy
+from histream_core.plan.presets import Preset, find_preset
+from histream_core.plan.schedule import Scale, Schedule
+from histream_core.plan.window import Window
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.stream import Prompt, Stream, make_caches
 
@@ -41,7 +45,21 @@ def text(seed: int = 0, batch: int = 1) -> Text:
 
 
 def plan(mode: str = "histream", num_frames: int = 11, preset: str = "demo", **settings) -> Plan:
-    return make_plan(find_preset(preset), mode, **({"width": 64, "height": 64} | settings), num_frames=num_frames)
+    return plan_of(find_preset(preset), mode, num_frames=num_frames, **settings)
+
+
+def plan_of(preset: Preset, mode: str, *, num_frames: int, width: int = 64, height: int = 64, **options) -> Plan:
+    """`make_plan` with the options side by side; `num_frames` are latent frames."""
+    size = width, height
+    return make_plan(preset, mode, size=size, num_latent_frames=num_frames, options=PlanOptions(**options))
+
+
+def chunks(num_frames: int, schedule: Schedule, window: Window, **recipe) -> Chunks:
+    """The chunks of a plan of a few numbers; `num_frames` are latent frames."""
+    grids = {Scale.HIGH: (8, 8)} | {
+        step.scale: (4, 4) for steps in schedule for step in steps if step.scale is Scale.LOW
+    }
+    return Plan(num_frames, schedule, window, grids, dict.fromkeys(grids, 1.0), TemporalPolicy(), **recipe).chunks
 
 
 def stream(

@@ -23,7 +23,7 @@ from histream_core.demo.painter import (
     signed_distance,
 )
 from histream_core.demo.text import token_table
-from histream_core.plan.chunks import PIXEL_FRAMES_PER_LATENT
+from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.stream import resize
 from training.captions import DROPOUT, PARTIAL_SHARE, template
 from training.checkpoint import read

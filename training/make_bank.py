@@ -16,7 +16,7 @@ from torch import Tensor
 
 from histream_core.demo import painter
 from histream_core.demo.painter import Combination
-from histream_core.plan.chunks import PIXELS_PER_CELL, pixel_frames
+from histream_core.plan.sizes import PIXELS_PER_CELL, pixel_frames
 from histream_core.vae.model import WanVAE
 from training.data import BANK_FRAMES
 from training.train_vae import load_vae

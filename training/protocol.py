@@ -7,7 +7,8 @@ import torch
 
 from histream_core.network.model import WanConfig
 from histream_core.network.ops.rope import Rope
-from histream_core.plan.chunks import Plan, make_plan
+from histream_core.plan.chunks import Plan
+from histream_core.plan.make import PlanOptions, make_plan
 from histream_core.plan.presets import PRESETS, find_preset
 from histream_core.plan.schedule import Scale, Step
 
@@ -28,11 +29,9 @@ class Protocol:
         return make_plan(
             find_preset(self.preset),
             mode,
-            width=self.size,
-            height=self.size,
-            num_frames=num_frames,
-            ntk_low=self.ntk_low,
-            ntk_high=self.ntk_high,
+            size=(self.size, self.size),
+            num_latent_frames=num_frames,
+            options=PlanOptions(ntk_low=self.ntk_low, ntk_high=self.ntk_high),
         )
 
     @property

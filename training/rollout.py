@@ -93,11 +93,12 @@ def rollout(
 
 
 def until(plan: Plan, chosen: Sequence[Step | None]) -> Plan:
-    """The same plan up to the last chosen step: what would follow nobody asks for."""
+    """The plan up to the last chosen step: what would follow nobody asks for."""
     last = max(index for index, step in enumerate(chosen) if step is not None)
     chunk = plan.chunks[last]
     steps = chunk.steps[: chunk.steps.index(chosen[last]) + 1]
-    return replace(plan, chunks=(*plan.chunks[:last], replace(chunk, steps=steps)))
+    schedule = (*(earlier.steps for earlier in plan.chunks[:last]), steps)
+    return replace(plan, schedule=schedule, num_latent_frames=chunk.frames.stop)
 
 
 def choose_steps(plan: Plan, scale: Scale, trained: range, rng: Rng) -> list[Step | None]:

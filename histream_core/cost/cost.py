@@ -11,8 +11,9 @@ import torch
 
 from ..network.model import MAX_TOKENS, WanConfig
 from ..plan.blocks import Blocks
-from ..plan.chunks import PIXELS_PER_CELL, Chunk, Plan
+from ..plan.chunks import Chunk, Plan
 from ..plan.schedule import Scale, Step
+from ..plan.sizes import PIXELS_PER_CELL
 from ..vae.decode import SMALL
 from ..vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ..vae.model import WanVAE
@@ -91,7 +92,7 @@ class Cost:
     @property
     def tflops_per_frame(self) -> float:
         """Tera-operations per pixel frame of the video, decoding not counted."""
-        return self.flops / self.plan.pixel_frames / 1e12
+        return self.flops / self.plan.num_pixel_frames / 1e12
 
     @property
     def kv_bytes(self) -> int:
@@ -199,8 +200,8 @@ class Cost:
         return {
             "width": width,
             "height": height,
-            "frames": self.plan.pixel_frames,
-            "latent_frames": self.plan.num_frames,
+            "frames": self.plan.num_pixel_frames,
+            "latent_frames": self.plan.num_latent_frames,
             "chunks": len(self.plan.chunks),
             "levers": list(self.plan.levers),
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
@@ -230,7 +231,7 @@ class Cost:
         """Keys and values of past frames alone, in all layers."""
         window, layers = self.plan.window, self.config.num_layers
         anchors, _ = self.plan.pages
-        frames = anchors + window.past_frames(self.plan.cached_frames)
+        frames = anchors + window.past_frames(self.plan.generated_frames)
         if self.kv != "fp8":
             return layers * self._kv_values(frames) * self.dtype.itemsize
         scales = 2 * frames * len(self.plan.grids) * self.batch * self.config.num_heads * torch.float32.itemsize

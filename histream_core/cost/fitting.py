@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..network.cache.tiers import EXACT, TIERS
-from ..plan.chunks import PIXELS_PER_CELL, Plan
+from ..plan.chunks import Plan
 from ..plan.schedule import Scale
+from ..plan.sizes import PIXELS_PER_CELL
 from ..vae.decoders import most_strips
 from .cost import GB, RESERVE, Cost, gb
 

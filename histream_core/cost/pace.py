@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..network.model import WanConfig
-from ..plan.chunks import PIXEL_FRAMES_PER_LATENT, Plan, pixel_frames
+from ..plan.chunks import Plan
 from ..plan.schedule import Step
+from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from ..video.writing import Times
 from .cost import pass_flops
 
@@ -66,7 +67,7 @@ class Pace:
     @property
     def frames(self) -> int:
         """Frames of the video that are finished, given ones too."""
-        return self.plan.pixel_frames - sum(frames_of(self.plan, chunk) for chunk in self._missing)
+        return self.plan.num_pixel_frames - sum(frames_of(self.plan, chunk) for chunk in self._missing)
 
     @property
     def seconds(self) -> float:
@@ -92,7 +93,7 @@ class Pace:
 
     def describe(self, bottleneck: str = "") -> str:
         """All of it in a line; `bottleneck` is what is slowest, where that is known."""
-        parts = [self._where(), f"{self.frames} of {self.plan.pixel_frames} frames"]
+        parts = [self._where(), f"{self.frames} of {self.plan.num_pixel_frames} frames"]
         if self.seconds_per_frame is not None:
             parts.append(f"{self.seconds_per_frame:.2f} s for each")
         if self.seconds_left:
@@ -202,7 +203,7 @@ def stops_of(plan: Plan, config: WanConfig) -> tuple[Stop, ...]:
 def frames_of(plan: Plan, chunk: int) -> int:
     """Frames of the video that a chunk becomes, what is cropped at the end left out."""
     frames = plan.chunks[chunk].frames
-    stop = min(frames.stop, plan.num_frames)
+    stop = min(frames.stop, plan.num_latent_frames)
     return pixel_frames(stop) - (pixel_frames(frames.start) if frames.start else 0)
 
 

@@ -195,4 +195,4 @@ def prompts_of(manifest: Manifest, texts: Sequence[Tensor], *, device: torch.dev
 def frames_before(manifest: Manifest, chunk: int) -> int:
     """Pixel frames of the video in the chunks before `chunk`."""
     chunks = manifest.plan.chunks
-    return first_frame(chunks[chunk]) if chunk < len(chunks) else manifest.plan.pixel_frames
+    return first_frame(chunks[chunk]) if chunk < len(chunks) else manifest.plan.num_pixel_frames

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ..network.forward import Denoiser, Text
 from ..network.kernels import Kernels, choose_kernels
-from ..plan.chunks import Plan, pixel_frames
+from ..plan.chunks import Plan
 from ..plan.presets import Preset
 from ..plan.schedule import Scale
+from ..plan.sizes import pixel_frames
 from ..plan.speed import DEFAULTS, Speed
 from ..stream.noise import Noise
 from ..stream.stream import Denoise, Given, Prompt, Stream, make_caches
@@ -117,7 +118,7 @@ def silent(_: Progress) -> None:
 
 def start(plan: Plan) -> Progress:
     """The progress of a run that has not begun."""
-    return Progress(count_calls(plan), len(plan.chunks), plan.pixel_frames)
+    return Progress(count_calls(plan), len(plan.chunks), plan.num_pixel_frames)
 
 
 def count_calls(plan: Plan) -> int:
@@ -254,7 +255,7 @@ def render(
     finished as a partial file: the KeyboardInterrupt says where.
     """
     progress = start(order.plan)
-    first = pixel_frames(min(len(order.plan.chunks[0].frames), order.plan.num_frames))
+    first = pixel_frames(min(len(order.plan.chunks[0].frames), order.plan.num_latent_frames))
     files = open_writer(path, format, size=size, fps=fps, metadata=metadata, sound=sound)
     writer = BackgroundWriter(files, times=progress.times)
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..files.disk import partial_name, sync_folder
-from ..plan.chunks import Plan, latent_frames, lengthen, whole_length, with_anchors
-from ..plan.presets import MODES, find_preset
-from ..plan.schedule import Steps
+from ..plan.chunks import Plan, lengthen, with_anchors
+from ..plan.sizes import latent_frames, whole_length
 from .store import whole_latent
 from .store.journal import (
     CHUNKS,
@@ -121,18 +120,8 @@ def longer(manifest: Manifest, seconds: float) -> Plan:
     """A run's plan, made `seconds` longer at the run's rate, rounded up to what the VAE can make. Raises ValueError."""
     if not 0 < seconds < math.inf:
         raise ValueError(f"{seconds:g} seconds is no length: use 5")
-    num_frames = whole_length(manifest.plan.pixel_frames + math.ceil(seconds * manifest.settings.fps))
-    return lengthen(manifest.plan, latent_frames(num_frames), _later_steps(manifest))
-
-
-def _later_steps(manifest: Manifest) -> Steps | None:
-    """The steps of chunks behind the end where the plan does not tell them: it has one chunk."""
-    if manifest.num_chunks > 1:
-        return None
-    preset, mode = find_preset(manifest.settings.preset), manifest.settings.mode
-    if mode not in MODES:
-        raise ValueError("the run is one chunk with steps of your own: make a run of two chunks or more to extend it")
-    return preset.schedule(mode)[-1]
+    num_frames = whole_length(manifest.plan.num_pixel_frames + math.ceil(seconds * manifest.settings.fps))
+    return lengthen(manifest.plan, latent_frames(num_frames))
 
 
 def branched(
@@ -157,7 +146,7 @@ def branched(
     if sections:
         new = (replace(section, first_chunk=chunk + section.first_chunk) for section in sections)
         old = (*(section for section in old if section.first_chunk < chunk), *new)
-        begin = plan.chunks[chunk].frames.start if chunk < len(plan.chunks) else plan.cached_frames
+        begin = plan.chunks[chunk].frames.start if chunk < len(plan.chunks) else plan.generated_frames
         plan = with_anchors(plan, [*(anchor for anchor in plan.anchors if anchor < begin), *anchors], scenes)
     return replace(manifest, plan=plan, seeds=seeds, sections=old)
 
@@ -228,7 +217,7 @@ class RunInfo:
         """The run in a line, under that name."""
         if not self.manifest:
             return f"{name}  {self.state}: {self.problem}"
-        settings, seconds = self.manifest.settings, self.manifest.plan.pixel_frames / self.manifest.settings.fps
+        settings, seconds = self.manifest.settings, self.manifest.plan.num_pixel_frames / self.manifest.settings.fps
         prompts = " | ".join(section.prompt for section in self.manifest.sections)
         base = self.manifest.base
         begun = f", {base.chunks} chunks from {base.run}" if base else ""

@@ -16,8 +16,9 @@ from ..network.cache.window import KVCache
 from ..network.forward import Text
 from ..network.ops.rope import Rope
 from ..network.transfer import upload
-from ..plan.chunks import Chunk, Grid, Plan
+from ..plan.chunks import Chunk, Plan
 from ..plan.schedule import Scale, Step
+from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
 from .noise import Noise
 
@@ -100,14 +101,14 @@ def make_caches(
     `kv` is one of TIERS: how they lie in memory. Raises ValueError for one that cannot be.
     """
     check_tier(kv, device)
-    past_frames = plan.window.past_frames(plan.cached_frames)
+    past_frames = plan.window.past_frames(plan.generated_frames)
     make = {
         "full": KVCache,
         "lean": partial(LeanCache, local_frames=past_frames),
         "cpu": partial(LeanCache, local_frames=past_frames, main_memory=True),
         "fp8": partial(Fp8Cache, local_frames=past_frames),
     }[kv]
-    anchor_frames, ring_frames = plan.window.pages(plan.cached_frames)
+    anchor_frames, ring_frames = plan.window.pages(plan.generated_frames)
     return {
         scale: make(
             Rope(head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=device),
@@ -187,7 +188,7 @@ class Stream:
             clean = self._generate(chunk, prompt.text) if chunk.steps else self._take(chunk, prompt.text)
             if self.plan.anchor_match:
                 clean = self._match(chunk, prompt, clean)
-            yield clean[:, :, : self.plan.num_frames - chunk.frames.start]
+            yield clean[:, :, : self.plan.num_latent_frames - chunk.frames.start]
             finished = chunk, clean
 
     def snapshot(self) -> dict[str, Tensor]:

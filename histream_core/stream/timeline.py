@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..network.forward import Text
-from ..plan.chunks import Plan, whole_length
+from ..plan.chunks import Plan
+from ..plan.sizes import whole_length
 from .stream import Prompt, blend_prompts
 
 CHANGES = {
@@ -143,11 +144,11 @@ def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 
     begin, found = starts[first_chunk], []
     for number, cue in enumerate(cues, start=1):
         frame = begin + cue.seconds * fps
-        if frame >= plan.pixel_frames:
+        if frame >= plan.num_pixel_frames:
             longer = whole_length(math.floor(frame) + 1)
             raise ValueError(
                 f"section {number} of the timeline begins at {clock(cue.seconds)} and the video ends at "
-                f"{clock((plan.pixel_frames - begin) / fps)}: ask for {longer} frames or more, or leave it out"
+                f"{clock((plan.num_pixel_frames - begin) / fps)}: ask for {longer} frames or more, or leave it out"
             )
         chunk = min(starts, key=lambda index: abs(starts[index] - frame))
         if found:
@@ -168,9 +169,11 @@ def describe_cues(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan, fps: f
         moved = f", the nearest to {clock(cue.seconds)} (frame {asked:.6g})" if frame != asked else ""
         lines.append(f'"{cue.prompt}" begins at frame {frame} ({clock(frame / fps)}, chunk {index}){moved}')
     end = cues[-1].stop
-    if end is not None and round(end * fps) + begin > plan.pixel_frames:
+    if end is not None and round(end * fps) + begin > plan.num_pixel_frames:
         wanted = whole_length(math.ceil(end * fps) + begin)
-        lines.append(f"the timeline ends at {clock(end)}, the video has {plan.pixel_frames} frames: {wanted} get there")
+        lines.append(
+            f"the timeline ends at {clock(end)}, the video has {plan.num_pixel_frames} frames: {wanted} get there"
+        )
     return lines
 
 

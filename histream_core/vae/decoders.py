@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..plan.chunks import PIXELS_PER_CELL
+from ..plan.sizes import PIXELS_PER_CELL
 from .decode import StreamingDecoder, vae_cache_bytes
 from .taehv import StreamingTAEHV, is_taehv, taehv_cache_bytes
 

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor
 
 from ..files.disk import write_whole
+from ..plan.sizes import generated_size
 from .pixels import Metadata
 from .reading import upright
-
-GENERATED_AS = {1080: 1088}
-"""Sides that are wanted but cannot be generated (1080 is no multiple of 32), and the side that is generated instead."""
 
 FITS = {
     "crop": "scaled to cover the video, and cut off at both ends",
@@ -44,11 +42,6 @@ PNG_COLOUR = ((b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"))
 
 PNG_START = 33
 """Bytes of a PNG before its second chunk: the signature, and the chunk with its size."""
-
-
-def generated_size(width: int, height: int) -> tuple[int, int]:
-    """The size to generate for a picture of that size: 1920x1088 for 1920x1080, most sizes as they are."""
-    return GENERATED_AS.get(width, width), GENERATED_AS.get(height, height)
 
 
 def read_picture(path: str | Path) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plan.chunks import PIXEL_FRAMES_PER_LATENT
+from ..plan.sizes import PIXEL_FRAMES_PER_LATENT
 from .pixels import BLUE, CHROMA_STEPS, RED, picture_of
 
 FULL_RANGE = 2

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...histream_core.cost.pace import DecodePace
 from ...histream_core.files.disk import existing
-from ...histream_core.plan.chunks import PIXELS_PER_CELL, pixel_frames
+from ...histream_core.plan.sizes import PIXELS_PER_CELL, pixel_frames
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.render import timed_decode
 from ...histream_core.vae.decode import begin_scene, stream_frames

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import comfy.model_management
 from torch import Tensor
 
-from ...histream_core.plan.chunks import PIXELS_PER_CELL, grid_for
+from ...histream_core.plan.sizes import PIXELS_PER_CELL, generated_size, grid_for
 from ...histream_core.vae.encode import encode_picture
-from ...histream_core.video.pictures import describe_fit, fit_picture, generated_size
+from ...histream_core.video.pictures import describe_fit, fit_picture
 from . import log as host_log
 
 SMALLEST_STEP = 16

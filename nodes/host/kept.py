@@ -105,7 +105,7 @@ def carry_on(
     folder, manifest = journal.folder, journal.manifest
     name, reports, runs = name_of(folder), [], []
     speed = speed or manifest.settings.speed
-    shape = (1, 16, manifest.plan.num_frames, *manifest.plan.grids[Scale.HIGH])
+    shape = (1, 16, manifest.plan.num_latent_frames, *manifest.plan.grids[Scale.HIGH])
     try:
         with journal:
             sampler = KeptRunSampler(

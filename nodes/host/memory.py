@@ -67,7 +67,7 @@ def _video(cost: Cost, settings: Settings | None) -> Iterator[str]:
     fps = settings.fps if settings else 16
     calls = sum(sum(chunk.values()) for chunk in cost.passes)
     yield (
-        f"{width}x{height}, {plan.pixel_frames} frames ({plan.pixel_frames / fps:.1f} s at {fps:g} fps) in "
+        f"{width}x{height}, {plan.num_pixel_frames} frames ({plan.num_pixel_frames / fps:.1f} s at {fps:g} fps) in "
         f"{len(plan.chunks)} chunks; {calls} network calls, {cost.flops / 1e12:.3g} TFLOP without the VAE"
     )
 

@@ -10,7 +10,7 @@ import latent_preview
 from PIL.Image import Image
 from torch import Tensor
 
-from ...histream_core.plan.chunks import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
+from ...histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
 from ...histream_core.stream.stream import resize
 from ...histream_core.vae.decode import to_frames
 from ...histream_core.vae.decoders import Decoder, open_decoder

@@ -60,7 +60,7 @@ def began(manifest: Manifest) -> Iterator[str]:
 
 def size_of(plan: Plan) -> str:
     width, height = plan.size
-    return f"{width}x{height}, {plan.pixel_frames} frames, {len(plan.chunks)} chunks, {plan.num_steps()} steps"
+    return f"{width}x{height}, {plan.num_pixel_frames} frames, {len(plan.chunks)} chunks, {plan.num_steps()} steps"
 
 
 def taken(made: Progress) -> Iterator[str]:

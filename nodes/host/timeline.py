@@ -12,7 +12,8 @@ import comfy.sampler_helpers
 import comfy.utils
 from torch import Tensor
 
-from ...histream_core.plan.chunks import Plan, make_plan, with_anchors
+from ...histream_core.plan.chunks import Plan, with_anchors
+from ...histream_core.plan.make import make_plan
 from ...histream_core.plan.presets import Preset
 from ...histream_core.runs.render import FPS
 from ...histream_core.stream.timeline import (
@@ -120,5 +121,5 @@ def placed(timeline: Timeline, plan: Plan, fps: float = FPS, first_chunk: int = 
 def look(timeline: Timeline, preset: Preset) -> list[str]:
     """What will become of the times in a video of such a model, at 16 frames per second, before there is one."""
     seconds = timeline.cues[-1].stop or timeline.cues[-1].seconds + LOOK_AHEAD
-    plan = make_plan(preset, "histream", width=64, height=64, num_frames=2 + round(seconds * FPS / 4))
+    plan = make_plan(preset, "histream", size=(64, 64), num_latent_frames=2 + round(seconds * FPS / 4))
     return placed(timeline, plan).lines

@@ -13,7 +13,7 @@ from tiny_vae import make_taehv
 
 from histream_core.cli.options import memory
 from histream_core.cli.options.weights import demo_source
-from histream_core.plan.chunks import make_plan
+from histream_core.plan.make import make_plan
 from histream_core.runs import render as road
 from histream_core.vae import ahead
 from histream_core.vae.taehv import TAEHV
@@ -89,7 +89,7 @@ def test_a_vae_on_another_device_is_held_against_that_ones_memory(monkeypatch):
     """Seen to fail where it is counted on the network's device."""
     loaded, _ = demo_source([], torch.device("cpu")).load()
     apart = replace(loaded, vae=copy.deepcopy(loaded.vae).to("meta"))
-    plan = make_plan(loaded.preset, "histream", width=128, height=128, num_frames=9)
+    plan = make_plan(loaded.preset, "histream", size=(128, 128), num_latent_frames=9)
     asked = argparse.Namespace(ignore_memory=False)
     monkeypatch.setattr(memory, "installed_memory", lambda device: 2**30 if device.type == "meta" else 2**40)
     memory.check_memory(asked, loaded, plan)

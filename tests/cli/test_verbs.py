@@ -22,10 +22,10 @@ from histream_core.cli.verbs.costs import MODELS
 from histream_core.cli.verbs.sheet import Setting, plan_setting
 from histream_core.network.cache.tiers import TIERS
 from histream_core.network.model import WanConfig, WanModel
-from histream_core.plan.chunks import make_plan
+from histream_core.plan import sizes as plan_sizes
+from histream_core.plan.make import make_plan
 from histream_core.plan.presets import MODES, PRESETS
 from histream_core.plan.schedule import Scale
-from histream_core.video import pictures
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,9 +106,9 @@ def test_a_length_that_is_not_4n_plus_1_is_rounded_up_and_said(here, weights, ca
 
 
 def test_1080_rows_are_generated_as_1088_and_cropped(here, weights, capsys, monkeypatch):
-    assert pictures.generated_size(1920, 1080) == (1920, 1088)
-    assert pictures.generated_size(1080, 1920) == (1088, 1920)
-    monkeypatch.setitem(pictures.GENERATED_AS, 56, 64)
+    assert plan_sizes.generated_size(1920, 1080) == (1920, 1088)
+    assert plan_sizes.generated_size(1080, 1920) == (1088, 1920)
+    monkeypatch.setitem(plan_sizes.GENERATED_SIDES, 56, 64)
     result = result_of(render_words(weights, "--size", "96x56", "--frames", "5", "--out", "crop.mp4"), capsys)
     assert (result["height"], result["generated_height"]) == (56, 64)
     assert "cropped to 96x56" in result["notes"][0]
@@ -305,7 +305,7 @@ def test_inspect_and_convert_agree_about_a_file(here, weights, capsys):
 def test_a_setting_of_the_sheet_is_in_its_plan():
     preset, like = (
         PRESETS["histream"],
-        make_plan(PRESETS["histream"], "histream", width=1920, height=1088, num_frames=6),
+        make_plan(PRESETS["histream"], "histream", size=(1920, 1088), num_latent_frames=6),
     )
     on = plan_setting(Setting(drc=True, ntk=5, shift=7, scaled=True), preset, like=like)
     assert on == like

@@ -132,7 +132,7 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
     """The same latents as a headless run, but for rounding: one engine, two roads to it."""
     from histream_core import demo
     from histream_core.network.forward import Denoiser, Text
-    from histream_core.plan.chunks import make_plan
+    from histream_core.plan.make import make_plan
     from histream_core.plan.presets import PRESETS
     from histream_core.stream.noise import SeededNoise
     from histream_core.stream.stream import Prompt, Stream, make_caches
@@ -143,7 +143,7 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
     sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     got = model.model.process_latent_in(sampler.execute(model, positive, empty, 7).result[0]["samples"])
 
-    plan = make_plan(PRESETS["demo"], "histream", width=256, height=256, num_frames=5)
+    plan = make_plan(PRESETS["demo"], "histream", size=(256, 256), num_latent_frames=5)
     module = demo.load_transformer()
     sizes = {
         "num_layers": len(module.blocks),

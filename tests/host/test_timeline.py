@@ -58,8 +58,8 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None
     class Plain(host.ChunkSampler):
         def plan(self, shape, timeline=None):
             first = given is not None
-            size = {"width": 64, "height": 64, "num_frames": frames}
-            plan = plans.make_plan(preset, "histream", **size, given_frames=int(first), first_frame=first)
+            options = plans.PlanOptions(given_frames=int(first), first_frame=first)
+            plan = plans.make_plan(preset, "histream", size=(64, 64), num_latent_frames=frames, options=options)
             return plans.with_anchors(plan, anchors, scenes)
 
         def make(self, run, seed, device):
@@ -273,7 +273,7 @@ def test_a_kept_run_with_a_first_frame_needs_it_no_more(
     run = nodes.resume_run(load_wan(), vae, "shots/run").result[2]
     assert files(nodes.output / run) == files(nodes.output / "whole/run_00001")
     run = nodes.extend_run(load_wan(), vae, run, 1.0).result[2]
-    assert read_manifest(nodes.output / run).plan.pixel_frames == 41
+    assert read_manifest(nodes.output / run).plan.num_pixel_frames == 41
     sampler(load_wan(), text(3), latent(7), 3, vae=vae, output=choice)
     assert (nodes.output / "shots/run_00003").exists(), "a run without the picture is another run"
 

@@ -1,11 +1,12 @@
 import pytest
+import tiny
 import torch
 
 from histream_core.network.cache.window import KVCache
 from histream_core.network.ops.rope import Rope, rotate
-from histream_core.plan.chunks import Window, plan_chunks
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale, Step
+from histream_core.plan.window import Window
 
 LAYERS, HEADS, HEAD_DIM, GRID = 2, 2, 12, (2, 1)
 TOKENS = GRID[0] * GRID[1]
@@ -40,7 +41,7 @@ def as_set(keys):
 )  # fmt: skip
 def test_a_chunk_attends_to_exactly_the_frames_its_plan_names(window, first_frame):
     """Law 4. Seen to fail with a ring one page shorter, and with the anchor's page given to the ring."""
-    chunks = plan_chunks(30, STEPS, window, given_frames=int(first_frame), first_frame=first_frame)
+    chunks = tiny.chunks(30, STEPS, window, given_frames=int(first_frame), first_frame=first_frame)
     k_all, v_all = torch.randn(2, LAYERS, 2, 33 * TOKENS, HEADS, HEAD_DIM)
     cache = make_cache(window, chunks[-1].frames.stop)
     size = cache.nbytes

@@ -23,7 +23,7 @@ from histream_core.network.ops.linears import (
     on_tensor_cores,
     to_fp8,
 )
-from histream_core.plan.chunks import make_plan
+from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.stream.stream import Prompt
 
@@ -193,7 +193,7 @@ def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
 def test_the_demo_models_picture_is_kept():
     """What two steps at half size make in FP8 is nearer to float32 than noise of another seed by far."""
     side, model = demo.WIDTH // 2, demo.load_transformer()
-    a_plan = make_plan(find_preset(demo.PRESET), "naive", width=side, height=side, num_frames=3)
+    a_plan = make_plan(find_preset(demo.PRESET), "naive", size=(side, side), num_latent_frames=3)
     text = demo.load_text_encoder().encode(demo.PROMPT)
 
     def make(block, seed=0):

@@ -9,10 +9,12 @@ from histream_core.network.cache import tiers
 from histream_core.network.cache.tiers import EXACT, TIERS, LeanCache
 from histream_core.network.forward import Text
 from histream_core.network.transfer import Beside
-from histream_core.plan.chunks import Window, make_plan, replay
+from histream_core.plan.chunks import replay
+from histream_core.plan.make import make_plan
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
+from histream_core.plan.window import Window
 from histream_core.stream.stream import Prompt, make_caches
 from histream_core.vae.decode import StreamingDecoder, stream_frames
 
@@ -149,7 +151,7 @@ def test_fp8_keeps_the_demo_models_picture():
     Seen to fail with two bits behind the first (34.9 dB), without scales (38.5) and with one for all heads (40.3).
     """
     side, model, vae = demo.WIDTH // 2, demo.load_transformer(), demo.load_vae()
-    a_plan = make_plan(find_preset(demo.PRESET), "histream", width=side, height=side, num_frames=6)
+    a_plan = make_plan(find_preset(demo.PRESET), "histream", size=(side, side), num_latent_frames=6)
     text, first = demo.load_text_encoder().encode(demo.PROMPT), []
 
     def frames(kv):

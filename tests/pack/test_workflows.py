@@ -101,7 +101,7 @@ def test_every_widget_has_a_value_that_it_allows(path):
 
 @pytest.mark.parametrize("path", [path for path in PATHS if empty_latents(path)], ids=lambda path: path.stem)
 def test_its_size_and_length_are_some_that_the_sampler_takes(path):
-    from histream_core.plan.chunks import grid_for, latent_frames
+    from histream_core.plan.sizes import grid_for, latent_frames
 
     for node in empty_latents(path):
         values = {name: value for name, (_, value) in widgets(node).items()}

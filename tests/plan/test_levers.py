@@ -15,10 +15,11 @@ from histream_core.network.cache.tiers import EXACT
 from histream_core.network.compile.layers import CompiledBlocks
 from histream_core.network.forward import Denoiser, Text
 from histream_core.plan import blocks
-from histream_core.plan.chunks import Window, lengthen, make_plan, replay
+from histream_core.plan.chunks import lengthen, replay
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
+from histream_core.plan.window import Window
 from histream_core.stream.stream import Prompt, Stream, make_caches
 
 COMBINATIONS = [
@@ -91,9 +92,9 @@ def test_a_lever_is_the_approximation_that_it_says(model, levers):
     """Seen to fail with the clean pass left in (last-step), with the whole chunk cached (survivors), with the largest
     token in place of the mean (pooled-low), with chunk 0 kept in flight too (clean-anchor), and with the blocks that
     answer worst (sparse)."""
-    plan = make_plan(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE)
     chunks = [(TEXT, 3, FOUR), *[(TEXT, 3, TWO)] * 4]
-    exact = run_engine(model, make_plan(HISTREAM, "histream-plus", num_frames=15, **SIZE))
+    exact = run_engine(model, tiny.plan_of(HISTREAM, "histream-plus", num_frames=15, **SIZE))
     video = run_engine(model, plan)
     assert_same(video, run_reference(model, levers, chunks, span=18))
     assert torch.equal(video[:, :, :3], exact[:, :, :3]), "the first chunk sees no past"
@@ -105,7 +106,7 @@ def test_levers_and_anchors_that_move(model, levers):
     """Seen to fail with the un-rotated anchors left out of what is pooled, and with survivors that stand at times
     counted from the first of them."""
     window, temporal = Window(3, 2, 2), TemporalPolicy(span=4)
-    plan = make_plan(HISTREAM, "histream", num_frames=15, window=window, temporal=temporal, levers=levers, **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream", num_frames=15, window=window, temporal=temporal, levers=levers, **SIZE)
     reference = run_reference(model, levers, [(TEXT, 3, FOUR)] * 5, anchor=2, window=(2, 2), span=4)
     assert_same(run_engine(model, plan), reference)
 
@@ -115,7 +116,7 @@ def test_a_chunk_that_is_given_has_a_clean_pass(model, levers):
     """There is no last step whose keys could stay."""
     given = noise(99, 0, (2, 4, 1, 8, 12))
     settings = {"num_frames": 10, "given_frames": 1, "first_frame": True, "levers": levers}
-    plan = make_plan(HISTREAM, "histream-plus", **settings, **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream-plus", **settings, **SIZE)
     chunks = [(TEXT, 1, []), (TEXT, 3, FOUR), *[(TEXT, 3, TWO)] * 2]
     assert_same(run_engine(model, plan, given=given), run_reference(model, levers, chunks, given=given))
 
@@ -125,14 +126,14 @@ def test_a_chunk_that_is_given_has_a_clean_pass(model, levers):
 def test_memory_tiers_give_the_same_frames_under_levers(model, levers, kv):
     """Seen to fail where a lean cache is not told that the last step is one to keep."""
     settings = {"num_frames": 18, "temporal": TemporalPolicy(span=4), "levers": levers}
-    plan = make_plan(HISTREAM, "histream-plus", **settings, **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream-plus", **settings, **SIZE)
     assert torch.equal(run_engine(model, plan, kv=kv), run_engine(model, plan))
 
 
 @pytest.mark.parametrize("levers", COMBINATIONS, ids="+".join)
 def test_a_run_goes_on_bit_for_bit_from_latents_and_from_what_the_last_steps_began_with(model, levers):
     """Law 9 under levers. Seen to fail with the clean latent in the place of the noisy one."""
-    plan = make_plan(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE)
     stream, noisy, wanted = open_stream(model, plan), [], []
     for clean in stream.chunks():
         wanted.append(clean)
@@ -144,14 +145,14 @@ def test_a_run_goes_on_bit_for_bit_from_latents_and_from_what_the_last_steps_beg
 
 
 def test_what_the_last_step_began_with_is_asked_for_where_its_keys_are_kept(model):
-    plan = replay(make_plan(HISTREAM, "histream", num_frames=9, levers=[LAST_STEP], **SIZE), 1)
+    plan = replay(tiny.plan_of(HISTREAM, "histream", num_frames=9, levers=[LAST_STEP], **SIZE), 1)
     with pytest.raises(ValueError, match="chunk 0 is given, but not what its last step began with"):
         run_engine(model, plan, given=noise(0, 0, (2, 4, 3, 8, 12)))
 
 
 def test_recache_fills_low_from_high_where_low_is_pooled(model):
     """Seen to fail with a pass at LOW of its own."""
-    plan = make_plan(HISTREAM, "histream", num_frames=9, levers=[POOLED_LOW], **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream", num_frames=9, levers=[POOLED_LOW], **SIZE)
     prompts = [Prompt(Text(TEXT)), Prompt(Text(TEXT.flip(0)), 1, recache=True)]
     stream = open_stream(model, plan, prompts=prompts)
     scales, denoise = [], stream.denoise
@@ -168,7 +169,7 @@ def test_recache_fills_low_from_high_where_low_is_pooled(model):
 
 def test_a_last_step_enters_the_window_when_the_next_chunk_begins(model):
     """So an interrupted one leaves the window as it was. Seen to fail with the step committed at once."""
-    plan = make_plan(HISTREAM, "histream", num_frames=12, levers=[LAST_STEP], **SIZE)
+    plan = tiny.plan_of(HISTREAM, "histream", num_frames=12, levers=[LAST_STEP], **SIZE)
     stream = open_stream(model, plan)
     chunks = stream.chunks()
     next(chunks), next(chunks)
@@ -178,7 +179,7 @@ def test_a_last_step_enters_the_window_when_the_next_chunk_begins(model):
 def test_compiled_layers_do_the_same_under_levers(model):
     """One graph for each kind of pass. Seen to fail with sparse attention left out of what is compiled."""
     levers = [CLEAN_ANCHOR, SURVIVORS, POOLED_LOW, SPARSE]
-    plan, failures = make_plan(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE), []
+    plan, failures = tiny.plan_of(HISTREAM, "histream-plus", num_frames=15, levers=levers, **SIZE), []
     layers = CompiledBlocks(plan, failures.append, backend="eager")
     stream = open_stream(model, plan)
     stream.denoise = Denoiser(model, block_forward=layers)
@@ -218,7 +219,7 @@ def test_the_census_of_network_calls_under_levers(levers, calls, cached):
 
 def test_a_window_that_keeps_whole_chunks_has_nothing_but_survivors():
     window = Window(3, 1, 6)
-    assert tiny.plan(window=window, levers=[SURVIVORS]).chunks == tiny.plan(window=window).chunks
+    assert [*tiny.plan(window=window, levers=[SURVIVORS]).chunks] == [*tiny.plan(window=window).chunks]
 
 
 @pytest.mark.parametrize("levers", [(), *COMBINATIONS], ids="+".join)

@@ -1,17 +1,21 @@
 import math
+from dataclasses import replace
 
 import pytest
 import tiny
 
-from histream_core.plan.chunks import Window, grid_for, latent_frames, lengthen, make_plan, plan_chunks
+from histream_core.plan.chunks import lengthen
+from histream_core.plan.make import PlanOptions, make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale, Step
+from histream_core.plan.sizes import grid_for, latent_frames
+from histream_core.plan.window import Window
 
 STEPS = ((Step(1.0, Scale.LOW), Step(0.5, Scale.HIGH)),)
 
 
 def test_the_window_is_the_anchor_the_neighbours_and_the_chunk_itself():
-    chunks = plan_chunks(12, STEPS, Window())
+    chunks = tiny.chunks(12, STEPS, Window())
     assert [(c.frames, c.context) for c in chunks] == [
         (range(0, 3), ()),
         (range(3, 6), (0, 1, 2)),
@@ -37,14 +41,14 @@ def test_windows_of_other_families(window, start, context):
 
 
 def test_the_last_chunk_is_whole_and_takes_no_cache_pass():
-    chunks = plan_chunks(20, STEPS, Window())
+    chunks = tiny.chunks(20, STEPS, Window())
     assert chunks[-1].frames == range(18, 21)
     assert [bool(chunk.cache_steps) for chunk in chunks] == [True] * 6 + [False]
 
 
 def test_a_first_frame_is_a_chunk_of_its_own_and_the_next_one_takes_the_first_steps():
     table = ((Step(1.0, Scale.LOW), Step(0.5, Scale.HIGH)), (Step(1.0, Scale.HIGH),))
-    chunks = plan_chunks(21, table, Window(), given_frames=1, first_frame=True)
+    chunks = tiny.chunks(21, table, Window(), given_frames=1, first_frame=True)
     assert [chunk.frames.start for chunk in chunks] == [0, 1, 4, 7, 10, 13, 16, 19]
     assert [len(chunk.steps) for chunk in chunks[:3]] == [0, 2, 1]
     assert len(chunks[0].cache_steps) == 2
@@ -106,7 +110,7 @@ def test_what_cannot_work_is_refused_with_a_number_that_would(call, sentence):
 
 
 def test_the_settings_for_high_definition_are_those_of_the_preset():
-    plan = make_plan(find_preset("histream"), "histream", width=1920, height=1088, num_frames=21)
+    plan = make_plan(find_preset("histream"), "histream", size=(1920, 1088), num_latent_frames=21)
     assert plan.ntk == {Scale.HIGH: 5.0, Scale.LOW: 2.0}
     first, later = plan.chunks[0], plan.chunks[1]
     assert [step.sigma for step in first.steps] == pytest.approx([1, 0.9375, 0.875, 0.7])
@@ -117,7 +121,11 @@ def test_the_settings_for_high_definition_are_those_of_the_preset():
 
 def test_the_first_chunk_is_chunk_0_alone_also_where_it_is_given():
     plan = make_plan(
-        find_preset("histream"), "histream", width=1920, height=1088, num_frames=21, given_frames=1, first_frame=True
+        find_preset("histream"),
+        "histream",
+        size=(1920, 1088),
+        num_latent_frames=21,
+        options=PlanOptions(given_frames=1, first_frame=True),
     )
     scales = [{step.attention_scale for step in (*chunk.steps, *chunk.cache_steps)} for chunk in plan.chunks]
     assert max(scales[0]) == pytest.approx(1.0766, abs=1e-4)
@@ -125,17 +133,17 @@ def test_the_first_chunk_is_chunk_0_alone_also_where_it_is_given():
 
 
 def test_without_them_every_one_is_off():
-    plan = make_plan(find_preset("histream"), "sd", width=1920, height=1088, num_frames=21)
+    plan = make_plan(find_preset("histream"), "sd", size=(1920, 1088), num_latent_frames=21)
     assert plan.ntk == {Scale.HIGH: 1.0, Scale.LOW: 1.0}
     assert [step.sigma for step in plan.chunks[0].steps] == pytest.approx([1, 0.9375, 0.8333333, 0.625])
     assert {step.attention_scale for step in plan.chunks[0].steps} == {1.0}
 
 
 def test_ntk_follows_the_resolution_where_the_preset_does_not_say():
-    plan = make_plan(find_preset("self-forcing"), "histream", width=1920, height=1088, num_frames=21)
+    plan = make_plan(find_preset("self-forcing"), "histream", size=(1920, 1088), num_latent_frames=21)
     assert plan.ntk[Scale.HIGH] == pytest.approx(math.sqrt(8160 / 1560))
     assert plan.ntk[Scale.LOW] == pytest.approx(math.sqrt(2040 / 1560))
-    small = make_plan(find_preset("self-forcing"), "histream", width=416, height=256, num_frames=21)
+    small = make_plan(find_preset("self-forcing"), "histream", size=(416, 256), num_latent_frames=21)
     assert set(small.ntk.values()) == {1.0}
 
 
@@ -151,17 +159,36 @@ def test_a_plan_made_longer_is_the_plan_of_that_length(mode, num_frames):
     preset = find_preset("self-forcing")
 
     def of(frames):
-        return make_plan(preset, mode, width=1920, height=1088, num_frames=frames)
+        return make_plan(preset, mode, size=(1920, 1088), num_latent_frames=frames)
 
     assert lengthen(of(num_frames), 30) == of(30)
 
 
-def test_a_plan_of_one_chunk_is_made_longer_with_the_steps_of_its_preset():
+def test_a_plan_of_one_chunk_is_made_longer_with_the_steps_of_its_schedule():
     preset = find_preset("self-forcing")
-    one, whole = (make_plan(preset, "histream-plus", width=1920, height=1088, num_frames=frames) for frames in (3, 12))
-    assert lengthen(one, 12, preset.schedule("histream-plus")[-1]) == whole
-    with pytest.raises(ValueError, match="give them"):
-        lengthen(one, 12)
+    one, whole = (make_plan(preset, "histream-plus", size=(1920, 1088), num_latent_frames=frames) for frames in (3, 12))
+    assert lengthen(one, 12) == whole
+    unknown = replace(one, schedule=(one.schedule[0], ()))
+    with pytest.raises(ValueError, match="two chunks or more"):
+        lengthen(unknown, 12)
+
+
+def test_a_given_attention_scale_is_kept_in_the_first_chunk():
+    """Seen to fail with every step at HIGH of chunk 0 overwritten by the factor of the preset."""
+    schedule = ((Step(1.0, Scale.HIGH, attention_scale=1.2), Step(0.5, Scale.HIGH)),)
+    options = PlanOptions(schedule=schedule)
+    plan = make_plan(find_preset("histream"), "full", size=(1920, 1088), num_latent_frames=9, options=options)
+    assert [step.attention_scale for step in plan.chunks[0].steps] == pytest.approx([1.2, 1.0766], abs=1e-4)
+    assert [step.attention_scale for step in plan.chunks[1].steps] == [1.2, 1.0]
+
+
+def test_chunk_a_million_follows_from_its_number_alone():
+    """Seen to fail with a search through the chunks before it, which takes minutes."""
+    plan = make_plan(find_preset("self-forcing"), "histream-plus", size=(832, 480), num_latent_frames=3_000_003)
+    assert plan.num_chunks == 1_000_001
+    chunk = plan.chunk_at(1_000_000)
+    assert (chunk.frames, chunk.context) == (range(3_000_000, 3_000_003), (0, 2_999_998, 2_999_999))
+    assert chunk == plan.chunks[-1] and plan.moving_anchor
 
 
 def test_a_plan_cannot_be_made_longer_by_nothing():

@@ -127,8 +127,8 @@ GARBAGE = {
         "00000.safetensors was made by another run",
     ),
     "a manifest of a newer version": (
-        lambda f: edit_manifest(f, lambda data: data.update(format=2)),
-        "manifest.json has format 2 and this version of HiStream reads 1",
+        lambda f: edit_manifest(f, lambda data: data.update(format=3)),
+        "manifest.json has format 3 and this version of HiStream reads 2",
     ),
     "an unknown key": (
         lambda f: edit_manifest(f, lambda data: data["run"].update(shell="rm"), sign=True),
@@ -409,8 +409,8 @@ def test_cleaning_does_not_follow_links(run, tmp_path):
 
 def test_a_plan_comes_back_from_json_exactly():
     for a_plan in (plan(), plan(mode="history"), plan(mode="histream-plus", first_frame=True, given_frames=1)):
-        step = replace(a_plan.chunks[-1].steps[0], sigma=0.1 + 0.2)
-        a_plan = replace(a_plan, chunks=(*a_plan.chunks[:-1], replace(a_plan.chunks[-1], steps=(step,))))
+        step = replace(a_plan.schedule[0][0], sigma=0.1 + 0.2)
+        a_plan = replace(a_plan, schedule=((step, *a_plan.schedule[0][1:]), *a_plan.schedule[1:]))
         assert parse(Plan, json.loads(json.dumps(plain(a_plan))), "plan") == a_plan
 
 

@@ -43,7 +43,7 @@ def sectioned(known, **settings):
 def make_video(folder, run):
     """All segments of a run, and what is made of them."""
     width, height = run.settings.size
-    frames = shapes(run.plan.pixel_frames, height, width)
+    frames = shapes(run.plan.num_pixel_frames, height, width)
     starts = [first_frame(chunk) for chunk in run.plan.chunks]
     with open_video(folder, run, 0) as writer:
         for begin, end in zip(starts, [*starts[1:], len(frames)], strict=True):
@@ -112,7 +112,7 @@ def test_a_folder_of_pictures_has_no_section_files():
 def test_room_is_asked_for_every_copy_and_for_the_latents(tmp_path, monkeypatch, copies, section_files):
     known = next(known for known in FILES if known.name == "prores-422hq")
     run = sectioned(known, size=(1920, 1080), section_files=section_files)
-    latents = 2 * 16 * run.plan.cached_frames * 4 * math.prod(run.plan.grids[Scale.HIGH])
+    latents = 2 * 16 * run.plan.generated_frames * 4 * math.prod(run.plan.grids[Scale.HIGH])
     needed = int((known.num_bytes((1920, 1080), 53) * copies + latents) * 1.1)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage(needed + 10))
@@ -243,7 +243,7 @@ def test_a_branch_writes_what_it_would_write_without_sharing_and_decodes_nothing
     journal = branch(source, tmp_path / "alone", chunk, run)
     shutil.rmtree(tmp_path / "alone" / "segments", ignore_errors=True)
     alone = complete(journal)
-    assert decoded["shown"] == frames + run.plan.num_frames
+    assert decoded["shown"] == frames + run.plan.num_latent_frames
     assert files_in(new) == files_in(alone)
 
 

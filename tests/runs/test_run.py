@@ -10,7 +10,7 @@ import torch
 from tiny_runs import Run, begin, finish, manifest, plan, same
 
 from histream_core import runs as session
-from histream_core.plan.chunks import make_plan
+from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.runs import Snapshots, branch, branched, extend, resume, retry, start
 
@@ -265,15 +265,16 @@ def test_a_run_is_made_longer_in_the_steps_that_it_would_have_had(mode, num_fram
     """Seen to fail with the steps of the first chunk for a run that has no other."""
 
     def of(frames):
-        return make_plan(find_preset("demo"), mode, width=64, height=64, num_frames=frames)
+        return make_plan(find_preset("demo"), mode, size=(64, 64), num_latent_frames=frames)
 
     assert session.longer(manifest(of(num_frames), mode=mode), 2.0) == of(num_frames + 8)
 
 
 @pytest.mark.parametrize(
-    ("mode", "seconds", "said"),
-    [("custom", 2.0, "two chunks or more"), ("histream", 0.0, "0 seconds is no length"), ("histream", math.inf, "inf")],
+    ("seconds", "said"),
+    [(2.0, "two chunks or more"), (0.0, "0 seconds is no length"), (math.inf, "inf")],
 )
-def test_a_run_that_cannot_be_made_longer_says_why(mode, seconds, said):
+def test_a_run_that_cannot_be_made_longer_says_why(seconds, said):
+    unknown = replace(plan(3), schedule=(plan(3).schedule[0], ()))
     with pytest.raises(ValueError, match=said):
-        session.longer(manifest(plan(3), mode=mode), seconds)
+        session.longer(manifest(unknown, mode="custom"), seconds)

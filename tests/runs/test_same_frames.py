@@ -14,8 +14,9 @@ from histream_core import demo
 from histream_core.lab.judge.long import run_chunks
 from histream_core.lab.judge.prompts import draw_prompts
 from histream_core.network.forward import Text
-from histream_core.plan.chunks import latent_frames, make_plan
+from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
+from histream_core.plan.sizes import latent_frames
 from histream_core.runs import branch
 from histream_core.runs.render import Order, Weights, collect, open_decoder, open_stream, start
 from histream_core.stream.noise import SeededNoise
@@ -56,7 +57,7 @@ def check(mode, num_frames, prompts, folder):
     preset, cpu = find_preset(demo.PRESET), torch.device("cpu")
     weights = Weights(demo.load_transformer(), demo.load_vae(), preset, cpu, torch.float32)
     encoder = demo.load_text_encoder()
-    plan = make_plan(preset, mode, width=demo.WIDTH, height=demo.HEIGHT, num_frames=latent_frames(num_frames))
+    plan = make_plan(preset, mode, size=(demo.WIDTH, demo.HEIGHT), num_latent_frames=latent_frames(num_frames))
     for number, asked in enumerate(draw_prompts(2, 0)[:prompts]):
         text = encoder.encode([asked.prompt])
         wanted = at_once(weights, plan, text, asked, folder)

@@ -12,10 +12,11 @@ from histream_core.cost.cost import Cost
 from histream_core.network.cache.tiers import EXACT
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig
-from histream_core.plan.chunks import Window, lengthen, make_plan, with_anchors
+from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
+from histream_core.plan.window import Window
 from histream_core.stream.stream import Prompt, make_caches
 from histream_core.stream.timeline import Change, Cue, new_anchors
 
@@ -65,7 +66,7 @@ def test_anchors_that_cannot_be_are_refused_with_some_that_can(anchors, settings
 def test_new_anchors_equal_the_reference(span):
     """Seen to fail with the old anchor's place, with its time, and with a chunk that overwrites the anchor it sees."""
     model, text = tiny.lively(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
-    asked = make_plan(HISTREAM, "histream-plus", num_frames=24, temporal=TemporalPolicy(span=span), **SIZE)
+    asked = tiny.plan_of(HISTREAM, "histream-plus", num_frames=24, temporal=TemporalPolicy(span=span), **SIZE)
     chunks = [(text, 3, FOUR), *[(text, 3, TWO)] * 7]
     reference = reference_histream(model, chunks, noise, grids=GRIDS, ntk=NTK, span=span, firsts=(0, 6, 9, 15))
     assert_same(run_engine(model, with_anchors(asked, (6, 9, 15)), [Prompt(Text(text))]), reference)
@@ -75,7 +76,7 @@ def test_new_anchors_and_recaches_equal_the_reference():
     """Seen to fail with a recache that puts the new anchor to the time of the first."""
     model, generator = tiny.lively(), torch.Generator().manual_seed(1)
     texts = [torch.randn(2, 5, 12, generator=generator) for _ in range(3)]
-    asked = make_plan(HISTREAM, "histream-plus", num_frames=18, temporal=TemporalPolicy(span=4), **SIZE)
+    asked = tiny.plan_of(HISTREAM, "histream-plus", num_frames=18, temporal=TemporalPolicy(span=4), **SIZE)
     changes = [Prompt(Text(texts[i]), first_chunk, recache=True) for i, first_chunk in enumerate((0, 2, 4))]
     chunks = [(texts[c // 2], 3, TWO if c else FOUR) for c in range(6)]
     settings = {"grids": GRIDS, "ntk": NTK, "span": 4, "recache": [2, 4], "firsts": (0, 6, 12)}
@@ -140,7 +141,7 @@ def test_a_longer_plan_keeps_its_anchors():
 
 def test_a_given_first_frame_and_its_heightened_cache_pass_stay_as_they_are():
     preset = find_preset("histream")
-    asked = partial(make_plan, preset, "histream", width=1920, height=1088, given_frames=1, first_frame=True)
+    asked = partial(tiny.plan_of, preset, "histream", width=1920, height=1088, given_frames=1, first_frame=True)
     found = with_anchors(asked(num_frames=13), (7,))
     assert found.chunks[0] == asked(num_frames=13).chunks[0]
     assert found.chunks[0].cache_steps[0].attention_scale > 1

@@ -10,11 +10,12 @@ import torch
 
 from histream_core import runs as session
 from histream_core.network.cache.tiers import EXACT
-from histream_core.plan.chunks import Window, lengthen, make_plan, with_anchors
+from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.plan.speed import Speed
+from histream_core.plan.window import Window
 from histream_core.runs.render import decode_frames
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.stream import Prompt
@@ -69,7 +70,7 @@ def test_the_first_chunk_of_a_scene_takes_the_steps_of_a_first_chunk():
     """With its attention scale, and also behind a first frame. Seen to fail with those of a later one."""
     preset = find_preset("histream")
     for first in (False, True):
-        asked = make_plan(preset, "histream-plus", num_frames=16, given_frames=int(first), first_frame=first, **HD)
+        asked = tiny.plan_of(preset, "histream-plus", num_frames=16, given_frames=int(first), first_frame=first, **HD)
         found = with_anchors(asked, (), (7,) if first else (6,))
         begin = find_preset("histream").schedule("histream-plus")[0]
         scene = next(chunk for chunk in found.chunks if chunk.frames.start == found.scenes[1])

@@ -7,10 +7,11 @@ import tiny
 import torch
 
 from histream_core.network.forward import Denoiser
-from histream_core.plan.chunks import Window, replay
+from histream_core.plan.chunks import replay
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import MODES
 from histream_core.plan.schedule import Scale, make_steps
+from histream_core.plan.window import Window
 from histream_core.stream.stream import Prompt, Stream, blend_prompts, resize, slerp
 
 

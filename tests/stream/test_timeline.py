@@ -8,7 +8,8 @@ import tiny_runs
 import torch
 
 from histream_core import runs as session
-from histream_core.plan.chunks import Window, lengthen, with_anchors
+from histream_core.plan.chunks import lengthen, with_anchors
+from histream_core.plan.window import Window
 from histream_core.runs.store.manifest import recipes
 from histream_core.runs.store.video import cut_sections
 from histream_core.stream.stream import Prompt, blend_prompts

@@ -12,7 +12,7 @@ from histream_core.network.cache.window import KVCache
 from histream_core.network.forward import Denoiser, PassOptions, forward_chunk
 from histream_core.network.model import WanConfig
 from histream_core.network.ops.rope import Rope
-from histream_core.plan.chunks import make_plan
+from histream_core.plan.make import make_plan
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import PRESETS, Preset, find_preset
 from histream_core.plan.schedule import Scale
@@ -49,7 +49,7 @@ def network(features: int = 0) -> Network:
 
 
 def plan(mode: str, chunks: int, preset: Preset = DEMO):
-    return make_plan(preset, mode, width=64, height=64, num_frames=3 * chunks)
+    return make_plan(preset, mode, size=(64, 64), num_latent_frames=3 * chunks)
 
 
 @pytest.mark.parametrize(

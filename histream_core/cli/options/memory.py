@@ -13,7 +13,8 @@ from ...cost.cost import GB, Cost
 from ...cost.fitting import does_not_fit, vae_does_not_fit
 from ...network.cache.tiers import TIERS
 from ...network.model import WanConfig
-from ...plan.chunks import PIXELS_PER_CELL, Plan
+from ...plan.chunks import Plan
+from ...plan.sizes import PIXELS_PER_CELL
 from ...plan.speed import Speed
 from ...runs import Settings
 from ...runs.render import Weights

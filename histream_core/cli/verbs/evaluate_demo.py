@@ -73,7 +73,7 @@ def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         "prompts": args.prompts,
         "seed": args.seed,
         "kernels": {name: arms[0].weights.kernels().in_use[name] for name in KERNELS},
-        "frames": arms[0].plan.pixel_frames,
+        "frames": arms[0].plan.num_pixel_frames,
         "width": demo.WIDTH,
         "height": demo.HEIGHT,
     }

@@ -33,8 +33,8 @@ from ...lab.judge.long import (
 )
 from ...lab.judge.prompts import Asked, draw_prompts
 from ...lab.judge.records import Records
-from ...plan.chunks import whole_length
 from ...plan.presets import Preset, find_preset
+from ...plan.sizes import whole_length
 from ...runs import clean, fingerprint_weights
 from ...runs.render import Weights
 from ...runs.store.video import first_frame
@@ -117,7 +117,7 @@ def make_video(row: Ablation, number: int, asked: Asked, weights: Weights, text:
 def whole_chunks(row: Ablation) -> range:
     """The chunks that are long enough to be read: the last one may be cropped."""
     last = row.plan.chunks[-1]
-    kept = 4 * (row.plan.num_frames - last.frames.start)
+    kept = 4 * (row.plan.num_latent_frames - last.frames.start)
     return range(len(row.plan.chunks) - (kept < WINDOW))
 
 
@@ -131,7 +131,7 @@ def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -
     width, height = plan.size
     result = {
         "prompts": [one.prompt for one in asked],
-        "frames": plan.pixel_frames,
+        "frames": plan.num_pixel_frames,
         "width": width,
         "height": height,
         "arms": {row.name: figures(made[row.name]) | {"what": row.what} for row in rows},
@@ -139,7 +139,7 @@ def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -
     text = "\n".join(markdown(result))
     write_whole(folder / "drift.md", f"{text}\n".encode())
     write_whole(folder / "drift.json", json.dumps(result, indent=1).encode())
-    title = f"{plan.pixel_frames / demo.FPS / 60:.3g} minutes of {width}x{height}: change from the first tenth on"
+    title = f"{plan.num_pixel_frames / demo.FPS / 60:.3g} minutes of {width}x{height}: change from the first tenth on"
     courses = {row.name: [course(moments, STRETCHES) for moments in made[row.name].values()] for row in rows}
     write_whole(folder / "drift.svg", course_plot(title, PLOTTED, courses))
     strips = [

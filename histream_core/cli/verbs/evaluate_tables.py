@@ -185,7 +185,7 @@ def report(
     made, folder = records.read(), records.folder
     configs = {kind: network.weights.model.config for kind, network in networks.items()}
     width, height = rows[0].plan.size
-    about = {"prompts": len(asked), "frames": rows[0].plan.pixel_frames, "width": width, "height": height}
+    about = {"prompts": len(asked), "frames": rows[0].plan.num_pixel_frames, "width": width, "height": height}
     result = about | summary(rows, made, same, configs, against)
     title = f"{len(asked)} prompts, {about['frames']} frames of {width}x{height}"
     text = "\n".join(markdown(result, title))

@@ -224,7 +224,7 @@ def _plain(info: RunInfo) -> dict:
             "mode": manifest.settings.mode,
             "width": manifest.settings.size[0],
             "height": manifest.settings.size[1],
-            "frames": manifest.plan.pixel_frames,
+            "frames": manifest.plan.num_pixel_frames,
             "fps": manifest.settings.fps,
             "format": manifest.settings.format,
             "video": manifest.settings.output,

@@ -16,7 +16,8 @@ import numpy as np
 
 from ...files.disk import check_folder
 from ...lab.charts import pick
-from ...plan.chunks import Plan, make_plan
+from ...plan.chunks import Plan
+from ...plan.make import make_plan
 from ...plan.presets import Preset
 from ...runs.render import Order, Weights, collect
 from ...stream.noise import SeededNoise
@@ -78,7 +79,7 @@ def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
         scale_first_chunk=setting.scaled,
     )
     mode = "histream" if setting.drc else "full"
-    return make_plan(preset, mode, width=width, height=height, num_frames=like.num_frames)
+    return make_plan(preset, mode, size=(width, height), num_latent_frames=like.num_latent_frames)
 
 
 def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:

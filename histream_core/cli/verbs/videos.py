@@ -13,15 +13,16 @@ from typing import Any
 
 from ... import demo
 from ...demo.text import VOCABULARY
-from ...plan.chunks import Plan, latent_frames, make_plan, whole_length
+from ...plan.chunks import Plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import MODES, Preset
+from ...plan.sizes import generated_size, latent_frames, whole_length
 from ...runs.kept import metadata
 from ...runs.render import FPS, Order, render
 from ...stream.noise import SeededNoise
 from ...stream.timeline import Cue
 from ...video.container import check_name
 from ...video.formats import FORMATS, NAMES, Format, find_format
-from ...video.pictures import generated_size
 from ...video.sound import check_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate
@@ -150,7 +151,7 @@ def _make(
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
     format = find_format(args.format, args.depth)
     path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
-    check_output(path, format, size=size, fps=fps, num_frames=plan.pixel_frames)
+    check_output(path, format, size=size, fps=fps, num_frames=plan.num_pixel_frames)
     if args.sound:
         check_sound(args.sound, format)
     weights, texts = source.load()
@@ -206,12 +207,9 @@ def plan_video(
     plan = make_plan(
         preset,
         mode,
-        width=width,
-        height=height,
-        num_frames=latent_frames(length),
-        levers=levers,
-        given_frames=given_frames,
-        first_frame=given_frames > 0,
+        size=(width, height),
+        num_latent_frames=latent_frames(length),
+        options=PlanOptions(levers=levers, given_frames=given_frames, first_frame=given_frames > 0),
     )
     notes = []
     if length != num_frames:

@@ -18,7 +18,8 @@ from torch import Tensor
 from ...cost.cost import pass_flops
 from ...network.forward import Denoiser, Text
 from ...network.model import WanConfig, WanModel
-from ...plan.chunks import Plan, make_plan
+from ...plan.chunks import Plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import find_preset
 from ...plan.schedule import Scale, Step
 from ...stream.noise import SeededNoise
@@ -81,7 +82,8 @@ def flatness(ratio: Callable[[], float], limit: float) -> float:
 
 
 def small_plan(mode: str, num_chunks: int, *, width: int = 128, height: int = 128, **settings) -> Plan:
-    return make_plan(find_preset("demo"), mode, width=width, height=height, num_frames=3 * num_chunks, **settings)
+    options = PlanOptions(**settings)
+    return make_plan(find_preset("demo"), mode, size=(width, height), num_latent_frames=3 * num_chunks, options=options)
 
 
 def small_stream(plan: Plan, model: WanModel, denoise=None) -> Stream:

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def tflops_per_frame(self) -> float:
-        return sum(call.counts.flops for call in self.calls) / self.plan.pixel_frames / 1e12
+        return sum(call.counts.flops for call in self.calls) / self.plan.num_pixel_frames / 1e12
 
     def per_chunk(self, count: Callable[[Call], object]) -> list[tuple]:
         """`count` of every call, chunk by chunk; a chunk's cache passes belong to it."""

@@ -20,10 +20,12 @@ from ...network.forward import Denoiser, Text
 from ...network.layer import RunBlock
 from ...network.model import WAN_1_3B, WanConfig
 from ...network.ops.rope import Rope
-from ...plan.chunks import Plan, Window, make_plan
+from ...plan.chunks import Plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.positions import TemporalPolicy
 from ...plan.presets import find_preset
 from ...plan.schedule import Scale
+from ...plan.window import Window
 from ...stream.noise import SeededNoise
 from ...stream.stream import Prompt, Stream
 from ...vae.decode import StreamingDecoder, vae_cache_bytes
@@ -74,7 +76,13 @@ def meta_bars() -> Iterator[Bar]:
 
 def hd(mode: str, num_frames: int = LATENT_FRAMES, **settings) -> Plan:
     """A plan at true size under the preset of HiStream's own weights."""
-    return make_plan(find_preset("histream"), mode, num_frames=num_frames, **SIZE, **settings)
+    return make_plan(
+        find_preset("histream"),
+        mode,
+        size=(SIZE["width"], SIZE["height"]),
+        num_latent_frames=num_frames,
+        options=PlanOptions(**settings),
+    )
 
 
 @cache
@@ -109,14 +117,14 @@ def _published(run: Run) -> float:
     """A cache pass that does not end early costs what a denoising call of its chunk and scale costs."""
     whole = {(call.chunk, call.step.scale): call.counts.flops for call in run.calls if not call.is_cache_pass}
     steps = sum(call.counts.flops for call in run.calls if not call.is_cache_pass)
-    return (steps + sum(whole.values())) / run.plan.pixel_frames / 1e12
+    return (steps + sum(whole.values())) / run.plan.num_pixel_frames / 1e12
 
 
 def wan_tflops() -> float:
     """TFLOP per pixel frame of plain Wan2.1: all frames at once, 50 steps, each with and without the prompt."""
     plan = hd("full", window=Window(chunk_frames=LATENT_FRAMES))
     one, two = (dry_run(replace(WAN_1_3B, num_layers=layers), plan).calls[-1].counts.flops for layers in (1, 2))
-    return 2 * 50 * deep(one, two) / plan.pixel_frames / 1e12
+    return 2 * 50 * deep(one, two) / plan.num_pixel_frames / 1e12
 
 
 def operations() -> Iterator[Bar]:
@@ -314,7 +322,7 @@ def small_decoding() -> Iterator[Bar]:
 
 def graphs() -> Iterator[Bar]:
     """Bar 9: compiled layers. On a small model with values, the CPU and a compiler that only counts."""
-    plan = make_plan(find_preset("histream"), "histream", width=64, height=64, num_frames=3 * LONG)
+    plan = make_plan(find_preset("histream"), "histream", size=(64, 64), num_latent_frames=3 * LONG)
     model = random_model(SMALL, device="cpu", dtype=torch.float32)
     backend = CountingBackend()
     first = _run_small(model, plan, CompiledBlocks(plan, no_fallback, backend=backend), seed=0)
@@ -324,7 +332,7 @@ def graphs() -> Iterator[Bar]:
     again = backend.graphs - found
     numbered = CountingBackend()
     layers = NumberedLayers(torch.compile(numbered_block, dynamic=False, backend=numbered))
-    one_chunk = make_plan(find_preset("histream"), "naive", width=64, height=64, num_frames=3)
+    one_chunk = make_plan(find_preset("histream"), "naive", size=(64, 64), num_latent_frames=3)
     counted_graphs = []
     for _ in range(2):
         _run_small(model, one_chunk, layers, seed=0)

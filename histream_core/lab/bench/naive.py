@@ -14,9 +14,11 @@ from ...network.layer import KeysValues, LayerCall, run_block
 from ...network.model import Block, WanModel
 from ...network.ops.rope import rotate
 from ...network.transfer import upload
-from ...plan.chunks import Plan, Window, make_plan
+from ...plan.chunks import Plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import Preset
 from ...plan.schedule import Scale, Step
+from ...plan.window import Window
 from ...stream.noise import Noise
 from ...stream.stream import Denoise
 from ...vae.decode import decoder_layers
@@ -105,7 +107,9 @@ CLEAN = 1e-9
 def full_history_plan(preset: Preset, *, width: int, height: int, num_frames: int) -> Plan:
     """Every step at full resolution, and every chunk over all frames so far."""
     whole = Window(preset.chunk_frames, preset.anchor_frames, local_frames=None)
-    return make_plan(preset, "full", width=width, height=height, num_frames=num_frames, window=whole)
+    return make_plan(
+        preset, "full", size=(width, height), num_latent_frames=num_frames, options=PlanOptions(window=whole)
+    )
 
 
 def full_history_chunks(

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...network.model import WAN_1_3B, WanConfig
-from ...plan.chunks import Plan, make_plan
+from ...plan.chunks import Plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import find_preset
 from .bars import Bar, report
 
@@ -69,8 +70,9 @@ class Setup:
     has_targets: bool
 
     def plan(self, mode: str, num_frames: int | None = None, *, levers: Collection[str] = ()) -> Plan:
-        settings = {"width": self.width, "height": self.height, "levers": levers}
-        return make_plan(find_preset("histream"), mode, num_frames=num_frames or self.num_frames, **settings)
+        size, options = (self.width, self.height), PlanOptions(levers=tuple(levers))
+        frames = num_frames or self.num_frames
+        return make_plan(find_preset("histream"), mode, size=size, num_latent_frames=frames, options=options)
 
     def row(self, name: str, value: float | None, unit: str = "", target: float | None = None, **more) -> Row:
         """A row; its target is left out where targets do not apply."""

@@ -196,7 +196,7 @@ def whole_videos(setup: Setup) -> Iterator[Row]:
             if block:
                 exhaust(stream_of(setup, model, setup.plan(mode, 6), block_forward=block).chunks())
             stream = stream_of(setup, model, plan, block_forward=block)
-            taken = setup.seconds(lambda stream=stream: exhaust(stream.chunks())) / plan.pixel_frames
+            taken = setup.seconds(lambda stream=stream: exhaust(stream.chunks())) / plan.num_pixel_frames
             yield setup.row(f"{mode}, denoising, {name}", taken, "s/frame", target if block else None)
 
 
@@ -208,7 +208,7 @@ def levers(setup: Setup) -> Iterator[Row]:
         plan = setup.plan("histream-plus", num_frames, levers=levers)
         return list(stream_of(setup, model, plan, block_forward=compiled_block(setup, levers=levers)).chunks())
 
-    exact, pixel_frames = chunks(), setup.plan("histream-plus").pixel_frames
+    exact, pixel_frames = chunks(), setup.plan("histream-plus").num_pixel_frames
     for lever in LEVERS:
         chunks(lever, num_frames=9)
         made: list[Tensor] = []
@@ -223,14 +223,14 @@ def full_history(setup: Setup) -> Iterator[Row]:
     model, where = network(setup), {"device": setup.device, "dtype": setup.dtype}
     plan = setup.plan("histream")
     chunks = stream_of(setup, model, plan).chunks()
-    ours = setup.seconds(lambda: exhaust(chunks)) / plan.pixel_frames
+    ours = setup.seconds(lambda: exhaust(chunks)) / plan.num_pixel_frames
     plan = full_history_plan(
         find_preset("self-forcing"), width=setup.width, height=setup.height, num_frames=setup.num_frames
     )
     cache, text = caches_for(model, plan, **where)[Scale.HIGH], Text(random_text(model, **where))
     denoise, channels = denoiser(setup, model), setup.config.in_dim
     loop = full_history_chunks(plan, denoise, cache, SeededNoise(0), text, channels=channels)
-    native = setup.seconds(lambda: exhaust(loop)) / plan.pixel_frames
+    native = setup.seconds(lambda: exhaust(loop)) / plan.num_pixel_frames
     yield setup.row("core-style loop with full history, denoising, eager", native, "s/frame")
     yield setup.row("core-style loop with full history / histream", native / ours, "times", 2.3, at_least=True)
 
@@ -278,7 +278,7 @@ def _noise_to_frames(
     for frames in work_ahead(chunks, decode, setup.device) if ahead else map(decode, chunks):
         frames.cpu()
         first = first or [time.perf_counter() - start]
-    taken = (time.perf_counter() - start) / plan.pixel_frames
+    taken = (time.perf_counter() - start) / plan.num_pixel_frames
     yield setup.row(f"histream-plus with {name}", taken, "s/frame", targets[0])
     yield setup.row(f"first 9 frames of histream-plus with {name}", first[0], "s", targets[1])
     note = "" if setup.device.type == "cuda" else f"{ABSENT}: this device does not tell"

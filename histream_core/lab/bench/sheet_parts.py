@@ -15,8 +15,8 @@ from ...network.ops.attention import PACKAGES, Attention, is_installed, packaged
 from ...network.ops.elementwise import PLAIN, Elementwise, check_installed, fused
 from ...network.ops.linears import fp8_linear, to_fp8
 from ...network.ops.rope import Rope, rotate
-from ...plan.chunks import PIXELS_PER_CELL
 from ...plan.schedule import Scale
+from ...plan.sizes import PIXELS_PER_CELL
 from ...vae.decoders import most_strips, open_decoder
 from ...vae.model import WanVAE
 from ...vae.taehv import TAEHV

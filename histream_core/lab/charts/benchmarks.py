@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from ...cost.cost import Cost
 from ...network.model import WAN_1_3B
-from ...plan.chunks import Plan, Window, latent_frames, make_plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import find_preset
 from ...plan.schedule import make_steps
+from ...plan.sizes import latent_frames
+from ...plan.window import Window
 
 SIZES = ((832, 480), (1280, 704), (1920, 1088), (2560, 1408))
 LENGTHS = (21, 81, 141, 201, 261, 321)
 STEPS = (2, 4, 6, 8)
 CLIP = 81
 
-plan_of = partial(make_plan, find_preset("histream"))
 
 ARMS = {
     "histream-plus": {"mode": "histream-plus"},
@@ -51,9 +51,9 @@ SECONDS = {
 
 def tflops(mode: str, size: tuple[int, int] = (1920, 1088), frames: int = CLIP, **settings) -> float:
     """TFLOP per pixel frame of Wan 1.3B, cache passes included, decoding not."""
-    width, height = size
-    plan: Plan = plan_of(mode, width=width, height=height, num_frames=latent_frames(frames), **settings)
-    return Cost(WAN_1_3B, plan).flops / plan.pixel_frames / 1e12
+    options = PlanOptions(**settings)
+    plan = make_plan(find_preset("histream"), mode, size=size, num_latent_frames=latent_frames(frames), options=options)
+    return Cost(WAN_1_3B, plan).flops / plan.num_pixel_frames / 1e12
 
 
 def plots() -> Iterator[tuple[str, bytes]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 from ...cost.cost import Cost
 from ...demo.text import TEXT_TOKENS
 from ...network.model import WanConfig
-from ...plan.chunks import Plan, latent_frames, make_plan
+from ...plan.chunks import Plan
 from ...plan.levers import LEVERS
+from ...plan.make import PlanOptions, make_plan
 from ...plan.positions import TemporalPolicy
 from ...plan.presets import Preset
+from ...plan.sizes import latent_frames
 from .teacher import Solver
 
 BASE = "histream"
@@ -61,7 +63,7 @@ class Ablation:
         """Floating-point operations of the transformer per pixel frame, cache passes and guidance included."""
         cost = Cost(config, self.plan, text_tokens=TEXT_TOKENS)
         passes = 1 if self.guidance == 1 else 2
-        return passes * cost.flops / self.plan.pixel_frames
+        return passes * cost.flops / self.plan.num_pixel_frames
 
     @property
     def calls(self) -> tuple:
@@ -74,7 +76,7 @@ class Ablation:
         plan = self.plan
         sparse = [plan.blocks(scale) for scale in plan.grids] if times else []  # a first chunk sees all
         network = (self.weights, self.guidance, plan.grids, plan.ntk, plan.resize)
-        return (*network, plan.chunks, plan.num_frames, times, sparse)
+        return (*network, (*plan.chunks,), plan.num_latent_frames, times, sparse)
 
 
 def ablations(
@@ -85,7 +87,10 @@ def ablations(
     Raises ValueError for sizes and lengths that cannot be.
     """
     length = latent_frames(num_frames)
-    plan = partial(make_plan, preset, width=size[0], height=size[1], num_frames=length)
+
+    def plan(mode: str, **options: Any) -> Plan:
+        return make_plan(preset, mode, size=size, num_latent_frames=length, options=PlanOptions(**options))
+
     if solver:
         what = f"teacher: full attention both ways, {solver.steps} steps, guidance {solver.guidance:g}"
         yield Ablation("teacher", what, solver.plan(preset, size=size, num_frames=length), TEACHER, solver.guidance)
@@ -105,9 +110,9 @@ def ablations(
         yield Ablation(name, f"NTK factor {factor:g}", plan(BASE, ntk_low=factor, ntk_high=factor))
     derived = replace(preset, ntk_low=None, ntk_high=None)
     what = "NTK factor sqrt(tokens / trained tokens), at least 1"
-    yield Ablation("ntk-sqrt", what, make_plan(derived, BASE, width=size[0], height=size[1], num_frames=length))
+    yield Ablation("ntk-sqrt", what, make_plan(derived, BASE, size=size, num_latent_frames=length))
     for lever, what in LEVERS.items():
-        yield Ablation(lever, what, plan(BASE, levers=[lever]))
+        yield Ablation(lever, what, plan(BASE, levers=(lever,)))
 
 
 def twins(rows: Sequence[Ablation]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...network.forward import Denoiser, Text
-from ...plan.chunks import pixel_frames
+from ...plan.sizes import pixel_frames
 from ...runs.render import Weights, open_decoder
 from ...stream.noise import Noise, SeededNoise
 from ...stream.stream import Prompt, Stream, make_caches

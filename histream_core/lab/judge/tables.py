@@ -10,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 
 from ...network.model import WanConfig
-from ...plan.chunks import pixel_frames
+from ...plan.sizes import pixel_frames
 from .ablations import BASE, PAPER_SECONDS, PAPER_TOTAL, Ablation
 from .bootstrap import Estimate, difference, estimate
 from .prompts import Asked
@@ -56,7 +56,7 @@ def paired(ours: Mapping[int, Record], theirs: Mapping[int, Record], *, first: b
 
 def seconds_per_frame(row: Ablation, clips: Mapping[int, Record]) -> dict[str, float]:
     """CPU seconds per pixel frame of network and VAE: medians over the clips."""
-    frames = row.plan.pixel_frames
+    frames = row.plan.num_pixel_frames
     return {
         part: float(np.median([getattr(clip, f"{part}_s") for clip in clips.values()])) / frames
         for part in ("denoise", "decode")

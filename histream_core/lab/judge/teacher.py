@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ...network.forward import Denoiser, Text
-from ...plan.chunks import Plan, Window, make_plan
+from ...plan.chunks import Plan
+from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import Preset
 from ...plan.schedule import NUM_TIMESTEPS, Scale, Step, make_steps
+from ...plan.window import Window
 from ...runs.render import Weights
 from ...stream.noise import Noise
 from ...stream.stream import make_caches, resize
@@ -47,11 +49,11 @@ class Solver:
         return make_plan(
             preset,
             "full",
-            width=size[0],
-            height=size[1],
-            num_frames=num_frames,
-            schedule=(steps,),
-            window=Window(chunk_frames=num_frames, anchor_frames=0, local_frames=0),
+            size=(size[0], size[1]),
+            num_latent_frames=num_frames,
+            options=PlanOptions(
+                schedule=(steps,), window=Window(chunk_frames=num_frames, anchor_frames=0, local_frames=0)
+            ),
         )
 
 

@@ -31,7 +31,7 @@ from ...plan.schedule import Scale
 from ...weights.containers import CheckpointError, write_safetensors
 from .fingerprint import hash_file, hash_tensor
 from .lock import Lock
-from .manifest import FORMAT, Manifest, from_json, recipes, to_json
+from .manifest import Manifest, from_json, recipes, to_json
 
 _NUMBERED = re.compile(r"[0-9]{5}\.safetensors")
 
@@ -39,6 +39,8 @@ _TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
 
 MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
 SOUND = "sound.mka"
+CHUNK_FORMAT = "1"
+"""Version of the files of chunks and snapshots."""
 
 
 class DamagedRunError(ValueError):
@@ -91,7 +93,7 @@ class Journal:
             self._check_latent(index, tensor, f"chunk {index}")
         previous = self._recipes[index - 1] if index else ""
         metadata = {
-            "format": str(FORMAT),
+            "format": CHUNK_FORMAT,
             "chunk": str(index),
             "previous": previous,
             "recipe": self._recipes[index],
@@ -120,7 +122,7 @@ class Journal:
             held, wanted = ", ".join(tensors) or "nothing", " and ".join(self._names(index))
             raise DamagedRunError(f"{path} holds {held}: it must hold one {wanted}")
         previous = self._recipes[index - 1] if index else ""
-        wanted = {"format": str(FORMAT), "chunk": str(index), "recipe": self._recipes[index], "previous": previous}
+        wanted = {"format": CHUNK_FORMAT, "chunk": str(index), "recipe": self._recipes[index], "previous": previous}
         for name, value in wanted.items():
             if value and metadata.get(name) != value:
                 raise DamagedRunError(
@@ -181,7 +183,7 @@ class Journal:
         """
         path = _snapshot_path(self.folder, position)
         metadata = {
-            "format": str(FORMAT),
+            "format": CHUNK_FORMAT,
             "position": str(position),
             "decoded": str(decoded),
             "recipe": self._recipes[position - 1] if position else "",

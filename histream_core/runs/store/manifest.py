@@ -17,10 +17,11 @@ from ...plan.chunks import Chunk, Plan
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
 from ...video.formats import find_format
+from . import format_1
 from .values import digest, parse, plain
 
-FORMAT = 1
-"""Of the folder; a folder of another one is refused."""
+FORMAT = 2
+"""Version of manifest.json; 1, which listed the plan's chunks, is read too, and others are refused."""
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
 _RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "sound.mka", "segments", "cuts.edl", "cuts.json")
@@ -132,7 +133,7 @@ class Manifest:
 
     @property
     def num_chunks(self) -> int:
-        return len(self.plan.chunks)
+        return self.plan.num_chunks
 
 
 class ChunkSeeds:
@@ -182,16 +183,16 @@ def from_json(text: str) -> Manifest:
         raise ValueError("is not JSON") from error
     if not isinstance(data, dict) or "format" not in data:
         raise ValueError("is not the manifest of a run")
-    if data["format"] != FORMAT:
+    if data["format"] not in (format_1.FORMAT, FORMAT):
         raise ValueError(f"has format {data['format']!r} and this version of HiStream reads {FORMAT}")
     if data.keys() != {"format", "sha256", "run"}:
         raise ValueError(f"has the keys {', '.join(data)}: they must be format, sha256, run")
-    manifest = parse(Manifest, data["run"], "run")
-    if digest(data["run"]) != data["sha256"]:
+    run, changed = data["run"], digest(data["run"]) != data["sha256"]
+    if data["format"] == format_1.FORMAT and not changed:
+        run = format_1.with_recipe(run)
+    manifest = parse(Manifest, run, "run")
+    if changed:
         raise ValueError("was changed after it was written: its checksum does not fit")
-    for index, chunk in enumerate(manifest.plan.chunks):
-        if chunk.index != index:
-            raise ValueError(f"has chunk {chunk.index} in the place of chunk {index}")
     return manifest
 
 
@@ -222,23 +223,23 @@ def _field_differences(then: Speed, now: Speed) -> list[str]:
 
 
 def _plan_differences(old: Plan, new: Plan) -> list[str]:
-    words = {"num_frames": "the length", "grids": "the size", "ntk": "the NTK factors", "chunks": "the steps",
-             "anchor_match": "the anchor match"}  # fmt: skip
-    found = [words.get(field.name, f"the {field.name}") for field in fields(Plan)
-             if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
-    return found if found == ["the steps"] else [name for name in found if name != "the steps"]
+    words = {"num_latent_frames": "the length", "grids": "the size", "ntk": "the NTK factors",
+             "schedule": "the steps", "anchor_match": "the anchor match", "given_frames": "the first frame",
+             "first_chunk_attention": "the attention scale of the first chunk"}  # fmt: skip
+    return [words.get(field.name, f"the {field.name}") for field in fields(Plan)
+            if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
 
 
 def check_longer(old: Plan, new: Plan) -> None:
     """Refuse a plan that does not begin as `old` does. Raises ValueError."""
-    if len(new.chunks) < len(old.chunks) or new.num_frames <= old.num_frames:
-        raise ValueError(f"{new.pixel_frames} frames are not more than the {old.pixel_frames} there are: ask for more")
-    kept = len(old.chunks)
-    anchors = tuple(anchor for anchor in new.anchors if anchor < old.cached_frames)
-    head = replace(new, chunks=new.chunks[:kept], num_frames=old.num_frames, anchors=anchors)
-    memory = {name: getattr(head.chunks[-1], name) for name in ("cache_steps", "cached", "kept")}
-    last = replace(old.chunks[-1], **memory)  # was not cached yet
-    found = _plan_differences(replace(old, chunks=(*old.chunks[:-1], last)), head)
+    if new.num_latent_frames <= old.num_latent_frames:
+        raise ValueError(
+            f"{new.num_pixel_frames} frames are not more than the {old.num_pixel_frames} there are: ask for more"
+        )
+    begun = old.generated_frames
+    anchors, scenes = (tuple(first for first in firsts if first < begun) for firsts in (new.anchors, new.scenes))
+    head = replace(new, num_latent_frames=old.num_latent_frames, anchors=anchors, scenes=scenes)
+    found = _plan_differences(old, head)
     if found:
         raise ValueError(f"the longer plan differs from the run's in {', '.join(found)}: only the length may change")
 
@@ -252,12 +253,12 @@ def check_name(name: str) -> None:
 
 def whole_chunks(plan: Plan) -> Plan:
     """The plan without the crop at its end: what is kept of a run, so that it can be made longer."""
-    return replace(plan, num_frames=plan.cached_frames)
+    return replace(plan, num_latent_frames=plan.generated_frames)
 
 
 def kept_frames(plan: Plan, chunk: Chunk) -> int:
     """Latent frames of a chunk that are in the video."""
-    return min(len(chunk.frames), plan.num_frames - chunk.frames.start)
+    return min(len(chunk.frames), plan.num_latent_frames - chunk.frames.start)
 
 
 def _words(value: object) -> str:

@@ -61,14 +61,16 @@ def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | 
     The video is written whole, from all segments.
     """
     format = format_of(settings)
-    left = plan.pixel_frames - (first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.pixel_frames)
+    left = plan.num_pixel_frames - (
+        first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.num_pixel_frames
+    )
     height, width = plan.grids[Scale.HIGH]
     latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
     found = {"latents": LATENT_COPIES * latents * (1 + plan.keeps_steps), "sound": SOUND_COPIES * len(sound or b"")}
     if format.is_sequence:
         return found | {"segments": 0, "video": format.num_bytes(settings.size, left)}
     copies = 1 + settings.section_files
-    video = format.num_bytes(settings.size, plan.pixel_frames) * copies
+    video = format.num_bytes(settings.size, plan.num_pixel_frames) * copies
     return found | {"segments": format.num_bytes(settings.size, left), "video": video}
 
 
@@ -82,7 +84,7 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, 
     format.check_size(settings.size)
     frame_rate(settings.fps)
     needed = run_bytes(plan, settings, first, sound=sound)
-    check_space(place, format, settings.size, plan.pixel_frames, copies=0, beside=sum(needed.values()))
+    check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, beside=sum(needed.values()))
 
 
 def first_frame(chunk: Chunk) -> int:
@@ -93,7 +95,7 @@ def first_frame(chunk: Chunk) -> int:
 def _chunk_frames(plan: Plan) -> list[range]:
     """The frames of each chunk in the video."""
     starts = [first_frame(chunk) for chunk in plan.chunks]
-    return [range(*between) for between in pairwise([*starts, plan.pixel_frames])]
+    return [range(*between) for between in pairwise([*starts, plan.num_pixel_frames])]
 
 
 def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
@@ -105,8 +107,8 @@ def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
         names = (inside(segment_name(segments, format, chunk.index)) for chunk in chunks)
         return next((index for index, name in enumerate(names) if not name.exists()), len(chunks))
     there = {path.name for path in picture_files(folder, manifest)}
-    names = (_picture(manifest, format, index) for index in range(manifest.plan.pixel_frames))
-    count = next((index for index, name in enumerate(names) if name not in there), manifest.plan.pixel_frames)
+    names = (_picture(manifest, format, index) for index in range(manifest.plan.num_pixel_frames))
+    count = next((index for index, name in enumerate(names) if name not in there), manifest.plan.num_pixel_frames)
     return sum(part.stop <= count for part in _chunk_frames(manifest.plan))
 
 
@@ -132,7 +134,7 @@ def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = Non
     path = video_path(folder, manifest)
     if format_of(manifest.settings).is_sequence:
         return path
-    _join(folder, manifest, range(manifest.plan.pixel_frames), path, metadata, sound_path(folder, manifest))
+    _join(folder, manifest, range(manifest.plan.num_pixel_frames), path, metadata, sound_path(folder, manifest))
     for section in cut_sections(manifest):
         if section.file:
             own = {"prompt": section.prompt, "seed": str(section.seed)}
@@ -154,7 +156,7 @@ def join_finished(folder: Path, manifest: Manifest, metadata: Metadata | None = 
     if not done or format_of(manifest.settings).is_sequence:
         return None
     path = unfinished_path(folder, manifest)
-    end = first_frame(chunks[done]) if done < len(chunks) else manifest.plan.pixel_frames
+    end = first_frame(chunks[done]) if done < len(chunks) else manifest.plan.num_pixel_frames
     _join(folder, manifest, range(end), path, metadata, sound_path(folder, manifest))
     return path
 
@@ -180,7 +182,7 @@ def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
     chunks, settings = manifest.plan.chunks, manifest.settings
     cuts = (section for section in manifest.sections if not section.blended)
     starts = {start.first_chunk for start in (*cuts, *manifest.seeds) if start.first_chunk < len(chunks)}
-    frames = [*(first_frame(chunks[start]) for start in sorted(starts)), manifest.plan.pixel_frames]
+    frames = [*(first_frame(chunks[start]) for start in sorted(starts)), manifest.plan.num_pixel_frames]
     sections = [
         cutlist.Section(manifest.section(start).prompt, manifest.seed(start), *between)
         for start, between in zip(sorted(starts), pairwise(frames), strict=True)

@@ -34,7 +34,7 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
     batch, channels = journal.read(0).shape[:2]
     if batch != 1:
         raise ValueError(f"the run holds {batch} videos: this file takes one")
-    shape = (1, channels, plan.num_frames, *plan.grids[Scale.HIGH])
+    shape = (1, channels, plan.num_latent_frames, *plan.grids[Scale.HIGH])
     layout = {_TENSOR: (torch.float32, shape), "latent_format_version_0": (torch.float32, (0,))}
     start = header(layout, {"recipe": last})
     if path.exists() and _starts_with(path, start):

@@ -1,0 +1,89 @@
+"""Plans from presets: every value that is not given is the preset's."""
+
+from dataclasses import dataclass, replace
+
+from .chunks import Plan
+from .levers import POOLED_LOW, check_levers
+from .positions import TemporalPolicy
+from .presets import MODES, Preset
+from .schedule import Scale, Schedule
+from .sizes import Grid, grid_for, low_grid, tokens_per_frame
+from .window import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What a plan may be told besides preset, mode, size and length; None: as the preset says."""
+
+    schedule: Schedule | None = None
+    window: Window | None = None
+    temporal: TemporalPolicy | None = None
+    low_scale: float = 0.5
+    """Side of the grid of LOW, of that of HIGH; 1 turns Dual-Resolution Caching off."""
+    ntk_low: float | None = None
+    ntk_high: float | None = None
+    resize: str = "bilinear"
+    levers: tuple[str, ...] = ()
+    anchor_match: float = 0.0
+    given_frames: int = 0
+    first_frame: bool = False
+    """These two and the two above them are those of `Plan`."""
+
+
+DEFAULT_OPTIONS = PlanOptions()
+
+
+def make_plan(
+    preset: Preset,
+    mode: str,
+    *,
+    size: tuple[int, int],
+    num_latent_frames: int,
+    options: PlanOptions = DEFAULT_OPTIONS,
+) -> Plan:
+    """Plan a video of that width and height in pixels and that many latent frames, in one of MODES.
+
+    Raises ValueError for sizes, lengths and settings that cannot work, naming ones that would.
+    """
+    if mode not in MODES:
+        raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')
+    schedule = options.schedule or preset.schedule(mode)
+    levers = check_levers(options.levers)
+    grids = _grids(size, schedule, options.low_scale)
+    if POOLED_LOW in levers and Scale.LOW not in grids:
+        raise ValueError(f"{POOLED_LOW} needs steps at LOW, and there are none: leave it out")
+    window = options.window or Window(preset.chunk_frames, preset.anchor_frames, preset.local_frames)
+    high_definition = mode != "sd"
+    scale = preset.first_chunk_attention_scale(tokens_per_frame(grids[Scale.HIGH])) if high_definition else 1.0
+    return Plan(
+        num_latent_frames=num_latent_frames,
+        schedule=schedule,
+        window=replace(window, local_frames=None) if mode == "history" else window,
+        grids=grids,
+        ntk=_ntk(preset, grids, options, high_definition=high_definition),
+        temporal=options.temporal or preset.temporal(),
+        resize=options.resize,
+        levers=levers,
+        anchor_match=options.anchor_match,
+        first_chunk_attention=scale,
+        given_frames=options.given_frames,
+        first_frame=options.first_frame,
+    )
+
+
+def _grids(size: tuple[int, int], schedule: Schedule, low_scale: float) -> dict[Scale, Grid]:
+    has_low = any(step.scale is Scale.LOW for steps in schedule for step in steps)
+    high = grid_for(*size, multiple=32 if has_low and low_scale != 1 else 16)
+    return {Scale.HIGH: high} | ({Scale.LOW: low_grid(high, low_scale)} if has_low else {})
+
+
+def _ntk(
+    preset: Preset, grids: dict[Scale, Grid], options: PlanOptions, *, high_definition: bool
+) -> dict[Scale, float]:
+    """NTK factors: the given ones, else the preset's, else 1."""
+    given = {Scale.LOW: options.ntk_low, Scale.HIGH: options.ntk_high}
+    usual = {Scale.LOW: preset.ntk_low, Scale.HIGH: preset.ntk_high}
+    return {
+        scale: given[scale] or (preset.ntk(tokens_per_frame(grid), usual[scale]) if high_definition else 1.0)
+        for scale, grid in grids.items()
+    }

@@ -1,0 +1,73 @@
+"""Sizes of videos, latents and tokens: what fits onto the grids, and the nearest sizes that would."""
+
+Grid = tuple[int, int]
+"""Height and width, in latent cells (an eighth of the pixels)."""
+
+PIXELS_PER_CELL = 8
+PIXEL_FRAMES_PER_LATENT = 4
+TOKENS_PER_CELL = 4
+"""A token covers 2x2 latent cells."""
+
+GENERATED_SIDES = {1080: 1088}
+"""Sides that are generated larger, to be whole in latent cells at both resolutions, and cropped when written."""
+
+
+def tokens_per_frame(grid: Grid) -> int:
+    """Tokens of one latent frame."""
+    return grid[0] * grid[1] // TOKENS_PER_CELL
+
+
+def pixel_frames(latent_frames: int) -> int:
+    """Pixel frames of so many latent frames: the first is one, every other four."""
+    return 1 + PIXEL_FRAMES_PER_LATENT * (latent_frames - 1)
+
+
+def latent_frames(pixel_frames: int) -> int:
+    """Latent frames of a clip of 4n + 1 pixel frames; raises ValueError that names the nearest such lengths."""
+    if pixel_frames < 1:
+        raise ValueError(f"a video of {pixel_frames} frames is empty: ask for 81, or at least 1")
+    extra = (pixel_frames - 1) % PIXEL_FRAMES_PER_LATENT
+    if extra:
+        below = pixel_frames - extra
+        raise ValueError(
+            f"{pixel_frames} frames is not of the form 4n + 1: use {below} or {below + PIXEL_FRAMES_PER_LATENT}"
+        )
+    return 1 + pixel_frames // PIXEL_FRAMES_PER_LATENT
+
+
+def whole_length(num_pixel_frames: int) -> int:
+    """The next length of the form 4n + 1, which is what the VAE can make. Raises ValueError for an empty video."""
+    if num_pixel_frames < 1:
+        raise ValueError(f"a video of {num_pixel_frames} frames is empty: ask for 81, or at least 1")
+    return 1 + -(-(num_pixel_frames - 1) // PIXEL_FRAMES_PER_LATENT) * PIXEL_FRAMES_PER_LATENT
+
+
+def generated_size(width: int, height: int) -> tuple[int, int]:
+    """The size to generate for a picture of that size: 1920x1088 for 1920x1080, most sizes as they are."""
+    return GENERATED_SIDES.get(width, width), GENERATED_SIDES.get(height, height)
+
+
+def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
+    """The latent grid of a pixel size; raises ValueError that names the nearest sizes that would work.
+
+    Multiples of 32 keep the half grid of Dual-Resolution Caching whole; 16 is enough without it.
+    """
+    for name, pixels in (("width", width), ("height", height)):
+        if pixels < multiple or pixels % multiple:
+            below = max(multiple, pixels // multiple * multiple)
+            fixes = " or ".join(str(fix) for fix in dict.fromkeys((below, below + multiple * (pixels >= multiple))))
+            raise ValueError(f"{name} {pixels} is not a multiple of {multiple}: use {fixes}")
+    return height // PIXELS_PER_CELL, width // PIXELS_PER_CELL
+
+
+def low_grid(grid: Grid, scale: float) -> Grid:
+    """The latent grid of LOW, `scale` times that of HIGH; raises ValueError where its sides are no even numbers."""
+    low = int(grid[0] * scale), int(grid[1] * scale)
+    if not 0 < scale <= 1 or any(
+        cells * scale != fit or fit % 2 or not fit for cells, fit in zip(grid, low, strict=True)
+    ):
+        raise ValueError(
+            f"low_scale {scale:g} of a {grid[1]}x{grid[0]} latent is not an even number of cells: "
+            "use 0.5 with a size whose sides are multiples of 32"
+        )
+    return low

@@ -1,0 +1,42 @@
+"""The Anchor-Guided Sliding Window: which earlier frames a chunk sees."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The frames that a chunk sees besides itself: the anchor's `anchor_frames` and the `local_frames` before it.
+
+    `local_frames` None is the full history.
+    """
+
+    chunk_frames: int = 3
+    anchor_frames: int = 1
+    local_frames: int | None = 2
+
+    def __post_init__(self):
+        if self.chunk_frames < 1:
+            raise ValueError(f"chunk_frames {self.chunk_frames} makes no chunk: use 3, or at least 1")
+        if self.anchor_frames < 0 or (self.local_frames or 0) < 0:
+            raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
+
+    def context(self, start: int, anchor: int = 0, scene: int = 0) -> tuple[int, ...]:
+        """The frames seen by the chunk at frame `start`, in temporal order, none of them before frame `scene`.
+
+        `anchor` is the first frame of its anchor.
+        """
+        if self.local_frames is None:
+            return tuple(range(scene, start))
+        anchors = range(anchor, min(anchor + self.anchor_frames, start))
+        seen = {*anchors, *range(max(0, start - self.local_frames), start)}
+        return tuple(sorted(frame for frame in seen if frame >= scene))
+
+    def pages(self, num_latent_frames: int) -> tuple[int, int]:
+        """Cache pages for the anchor and for the ring behind it, in a video of that length."""
+        if self.local_frames is None:
+            return 0, num_latent_frames
+        return self.anchor_frames, self.local_frames + self.chunk_frames
+
+    def past_frames(self, num_latent_frames: int) -> int:
+        """Frames that a chunk sees besides itself and the anchor, at most, in a video of that length."""
+        return max(0, self.pages(num_latent_frames)[1] - self.chunk_frames)
