@@ -1,14 +1,63 @@
-"""The timed bars that take a second or two each; the long runs of `--cpu` are in test_long_runs.py."""
+"""The bars of `histream bench --cpu`, with counted operations in the place of seconds."""
+
+import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from histream_core.lab.bench import cpu
 
 
-@pytest.mark.parametrize("group", ["exact_decoding", "still_decoding", "half_resolution", "orchestration"])
-def test_a_timed_bar_is_kept_and_its_control_fails(group):
-    """Seen to fail with a decoder that sees no frame before its own."""
+class Operations(TorchDispatchMode):
+    """Counts multiplications and additions of convolutions, products and attention."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        name = function.name()
+        if "convolution" in name:
+            self.count += 2 * found.numel() * args[1][0].numel()
+        elif "linear" in name:
+            self.count += 2 * found.numel() * args[0].shape[-1]
+        elif "attention" in name:
+            self.count += 4 * args[0].numel() * args[1].shape[-2]
+        return found
+
+
+def operations(work):
+    """Operations of `work`, in the place of its seconds."""
+    with Operations() as found:
+        work()
+    return found.count
+
+
+def calls(work):
+    """Python functions that `work` calls, in the place of its seconds: a thousand for a millisecond."""
+    count = [0]
+
+    def profile(_frame, event, _result):
+        count[0] += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count[0] / 1e6
+
+
+@pytest.mark.parametrize(("group", "cost"), [
+    ("exact_decoding", None), ("still_decoding", operations), ("half_resolution", operations), ("orchestration", calls),
+])  # fmt: skip
+def test_a_bar_is_kept_and_its_control_fails(monkeypatch, group, cost):
+    """Counted once, not timed again and again. Seen to fail with a decoder that sees no frame before its own."""
+    monkeypatch.setattr(cpu, "spent", cost)
+    monkeypatch.setattr(cpu, "in_turns", lambda one, other, times: cost(one) / cost(other))
+    plan = cpu.small_plan
+    monkeypatch.setattr(cpu, "small_plan", lambda mode, chunks, **sizes: plan(mode, min(chunks, 60), **sizes))
     with cpu.one_thread():
         (bar,) = getattr(cpu, group)()
     assert bar.ok, bar
