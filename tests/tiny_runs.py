@@ -1,16 +1,12 @@
-"""Tiny runs that are kept in a folder, for the tests of sessions. As a program it works on one until it is killed."""
+"""Tiny runs that are kept in a folder, for the tests of sessions."""
 
-import sys
-import time
+import signal
 from dataclasses import replace
-from pathlib import Path
-
-import torch
-
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+from itertools import count
 
 import tiny
+import torch
+from forks import Child
 
 from histream_core import runs as session
 from histream_core.network.forward import Denoiser
@@ -123,12 +119,20 @@ def same(one, other):
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def work(folder, pause):
-    torch.set_num_threads(1)
-    with session.start_or_resume(folder, manifest(plan(30))) as journal:
-        for chunk in Run(journal, on_call=lambda: time.sleep(pause), snapshots=session.Snapshots(every=2)).chunks():
-            print(chunk.chunk.index, flush=True)  # noqa: T201
+def start_and_hang(folder, call):
+    """A child that works on a run of ten chunks, says so at that network call, and goes no further."""
 
+    def work(say):
+        calls = count()
 
-if __name__ == "__main__":
-    work(Path(sys.argv[1]), float(sys.argv[2]))
+        def hang():
+            if next(calls) == call:
+                say.write("here\n")
+                signal.pause()
+
+        with session.start_or_resume(folder, manifest(plan(30))) as journal:
+            list(Run(journal, on_call=hang, snapshots=session.Snapshots(every=2)).chunks())
+
+    child = Child(work)
+    assert child.said.readline() == "here\n"
+    return child

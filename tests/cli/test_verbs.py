@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import tiny_text_encoder
 import torch
 from clips import probe, read_frames
+from forks import Child
 from safetensors.torch import load_file, save_file
 from tiny_cli import SIDE, TOLD, refusal_of, render_words, result_of
 
@@ -222,18 +224,20 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(here, capsys):
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_where(here, weights):
-    # A shell's background jobs, and so their children, ignore what Ctrl-C sends.
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    program = (
-        f"{heard}; import sys; sys.path.append({str(ROOT)!r}); from histream_core import cli; sys.exit(cli.main())"
-    )
     words = render_words(weights, "--size", "64x64", "--frames", "40001", "--out", "long.mp4")
-    run = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
-    while "chunk 3/" not in run.stderr.readline():
-        assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=60)[1].splitlines()[-1]
-    assert run.returncode == 130
+
+    def work(say):
+        # A shell's background jobs, and so their children, ignore what Ctrl-C sends.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with redirect_stderr(say):
+            return main(words)
+
+    run = Child(work)
+    while "chunk 3/" not in (line := run.said.readline()):
+        assert line
+    os.kill(run.pid, signal.SIGINT)
+    said = run.said.read().splitlines()[-1]
+    assert run.wait() == 130
     assert os.listdir(here) == ["long.partial.mp4"]
     frames = probe("long.partial.mp4").num_frames
     assert frames >= 21

@@ -4,12 +4,7 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import safetensors
@@ -17,7 +12,7 @@ import safetensors.torch
 import tiny
 import tiny_runs
 import torch
-from tiny_runs import begin, finish, manifest, plan, same
+from tiny_runs import begin, finish, manifest, plan, same, start_and_hang
 
 from histream_core import runs as session
 from histream_core.files import disk
@@ -26,8 +21,6 @@ from histream_core.runs import DamagedRunError, Journal, RunInUseError, clean, l
 from histream_core.runs.store.lock import is_locked
 from histream_core.runs.store.manifest import from_json, recipes, to_json
 from histream_core.runs.store.values import digest, parse, plain
-
-WORKER = Path(tiny_runs.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +209,8 @@ def test_a_run_is_not_started_over_another(run, tmp_path):
 
 
 def test_a_second_process_is_refused_with_the_number_of_the_first(tmp_path):
-    worker = subprocess.Popen([sys.executable, WORKER, tmp_path / "run", "0.2"], stdout=subprocess.PIPE)
+    worker = start_and_hang(tmp_path / "run", 3)
     try:
-        worker.stdout.readline()
         with pytest.raises(RunInUseError, match=f"in use by process {worker.pid}:"):
             resume(tmp_path / "run")
         assert [found.state for found in list_runs(tmp_path)] == ["running"]
@@ -226,7 +218,6 @@ def test_a_second_process_is_refused_with_the_number_of_the_first(tmp_path):
             clean(tmp_path / "run")
     finally:
         worker.kill()
-        worker.communicate()
     resume(tmp_path / "run").close()
 
 
@@ -236,15 +227,11 @@ def test_a_second_session_in_the_same_process_is_refused(run):
     resume(run).close()
 
 
-def test_a_run_that_is_killed_at_random_goes_on(tmp_path):
-    """Twice by kill -9, with snapshots on the way. Ten kills of a real run: tests/soak/kill_resume.py."""
+def test_a_run_that_is_killed_goes_on(tmp_path):
+    """Twice by kill -9, with snapshots on the way. Ten kills of a real run, at random: tests/soak/kill_resume.py."""
     folder = tmp_path / "run"
-    for delay in (0.15, 0.4):
-        worker = subprocess.Popen([sys.executable, WORKER, folder, "0.02"], stdout=subprocess.PIPE)
-        worker.stdout.readline()
-        time.sleep(delay)
-        worker.send_signal(signal.SIGKILL)
-        worker.communicate()
+    for call in (9, 20):
+        start_and_hang(folder, call).kill()
     with resume(folder, manifest(plan(30))) as journal:
         assert 0 < journal.finished < 10
     latents, frames = finish(resume(folder))

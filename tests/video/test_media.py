@@ -7,14 +7,12 @@ error tests), crop from the top.
 import errno
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 from clips import VideoInfo, probe, read_frames
+from forks import Child
 
 from histream_core.video.formats import find_format
 from histream_core.video.writers import VideoFile
@@ -90,24 +88,14 @@ def test_uint8_and_float_frames_are_the_same_video(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-def run_writer(folder, code):
-    """A process that writes 30 still frames to clip.mp4 in `folder`, then runs `code`."""
-    program = f"""
-        import os, signal, sys
-        sys.path.append({str(ROOT)!r})
-        import torch
-        from histream_core.video.formats import find_format
-        from histream_core.video.writers import VideoFile
-        with VideoFile({str(folder / "clip.mp4")!r}, find_format("h264-mp4"), size=(48, 32), fps=16) as writer:
+def test_a_killed_run_leaves_a_partial_file_that_plays_to_its_last_quarter_second(tmp_path):
+    def work(_say):
+        with VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32)) as writer:
             for _ in range(3):
                 writer.write(torch.full((10, 32, 48, 3), 0.5))
-            {code}
-    """
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-
-def test_a_killed_run_leaves_a_partial_file_that_plays_to_its_last_quarter_second(tmp_path):
-    assert run_writer(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)").returncode == -signal.SIGKILL
+    assert Child(work).wait() == -signal.SIGKILL
     assert os.listdir(tmp_path) == ["clip.partial.mp4"]
     assert 26 <= probe(tmp_path / "clip.partial.mp4").num_frames <= 30
 

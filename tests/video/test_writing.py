@@ -6,9 +6,8 @@ counted as the writer's work, a segment under its final name while it grows, an 
 
 import errno
 import os
-import subprocess
+import signal
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from clips import shapes
+from forks import Child
 
 import histream_core.files.disk
 from histream_core.plan.schedule import Scale, Step
@@ -27,7 +27,6 @@ from histream_core.video.reading import frames_of
 from histream_core.video.writers import PictureFolder, Segments, VideoFile, open_writer
 from histream_core.video.writing import BackgroundWriter, Times
 
-ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT = 96, 64
 
 
@@ -204,56 +203,40 @@ def test_a_full_disk_leaves_every_finished_file_and_one_clear_error(tmp_path, mo
     assert bool(found) == (limit == 250_000)
 
 
-LIMITED = """
-import resource, sys, torch
-sys.path.insert(0, sys.argv[1])
-from histream_core.video.formats import find_format
-from histream_core.video.writers import Segments, open_writer
-from histream_core.video.writing import BackgroundWriter
-
-torch.manual_seed(0)
-resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-known = find_format("ffv1", 8)
-with BackgroundWriter(Segments(sys.argv[2], known, size=(96, 64))) as writer:
-    for length in (1, 3, 5, 20, 1):
-        writer.write(torch.rand(length, 64, 96, 3))
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
 def test_a_limit_on_the_size_of_files_leaves_every_finished_segment(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LIMITED), str(ROOT), str(tmp_path / "parts")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 1
-    assert run.stderr.strip().splitlines()[-1].startswith("OSError: cannot write")
-    assert "File too large; free space or choose another folder" in run.stderr
+    def work(_say):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+        noise = torch.rand(20, 64, 96, 3, generator=torch.Generator().manual_seed(0))
+        with BackgroundWriter(Segments(tmp_path / "parts", find_format("ffv1", 8), size=(96, 64))) as writer:
+            for length in (1, 3, 5, 20, 1):
+                writer.write(noise[:length])
+
+    run = Child(work)
+    [said] = run.said.read().splitlines()
+    assert run.wait() == 1
+    assert said.startswith("OSError: cannot write")
+    assert "File too large; free space or choose another folder" in said
     found = sorted((tmp_path / "parts").iterdir())
     assert [len(list(frames_of(path))) for path in found] == [1, 3, 5]
     assert join(found, tmp_path / "all.mkv", find_format("ffv1", 8)) == 9
 
 
-KILLED = """
-import os, signal, sys, torch
-sys.path.insert(0, sys.argv[1])
-from histream_core.video.formats import find_format
-from histream_core.video.writers import open_writer
-
-for name in sys.argv[3:]:
-    writer = open_writer(f"{sys.argv[2]}/{name}{find_format(name).suffix}", find_format(name), size=(96, 64), fps=16)
-    globals()[name] = writer  # alive until the end
-    for _ in range(5):
-        writer.write(torch.rand(9, 64, 96, 3))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
 def test_a_killed_run_leaves_files_that_play_to_their_last_quarter_second(tmp_path):
     names = ["h264-mp4", "h265-mkv", "prores-422hq", "ffv1"]
-    subprocess.run([sys.executable, "-c", KILLED, str(ROOT), str(tmp_path), *names], timeout=120)
+
+    def work(_say):
+        noise, writers = torch.rand(9, 64, 96, 3), []
+        for name in names:
+            known = find_format(name)
+            writers.append(open_writer(tmp_path / f"{name}{known.suffix}", known, size=(96, 64), fps=16))
+            for _ in range(5):
+                writers[-1].write(noise)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert Child(work).wait() == -signal.SIGKILL
     suffixes = {name: find_format(name).suffix for name in names}
     assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.partial{suffixes[name]}" for name in names)
     for name in names:
