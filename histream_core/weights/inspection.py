@@ -1,8 +1,10 @@
-"""What a weight file is, in plain values, and which preset fits it."""
+"""What a weight file is, in plain values; which preset fits it, and which latents a TAEHV takes."""
 
 import re
 from collections import Counter
 from pathlib import Path
+
+import torch
 
 from ..plan.presets import PRESETS
 from .checkpoint import Checkpoint, dtype_name, json_object, read_checkpoint
@@ -22,6 +24,45 @@ _NAMES = (
 
 _SMALLEST_PUBLISHED = 1024
 """Channels; narrower Wan models are toys such as the bundled demo."""
+
+
+RAW_LATENTS_KEY = "histream_raw_latents"
+"""Metadata of a TAEHV: "true" where it takes latents as the Wan VAE has them, "false" for normalised ones."""
+
+_RAW_LATENTS = {"true": True, "false": False}
+_TAEHV_NAMES = (("lighttaew2_1", True), ("taew2_1", False))
+"""How the published files are called, and whether they take raw latents."""
+
+
+def takes_raw_latents(checkpoint: Checkpoint) -> tuple[bool, str]:
+    """Whether a TAEHV takes latents as the Wan VAE has them (else normalised ones), and what tells so.
+
+    The published files, taew2_1 (normalised, float16) and lighttaew2_1 (raw, another dtype), have the same keys and
+    shapes. So metadata decides where somebody wrote `RAW_LATENTS_KEY`, then the name of the file, and last its dtype,
+    as in ComfyUI: "metadata", "name" or "dtype" comes back.
+    """
+    told = _RAW_LATENTS.get(checkpoint.metadata.get(RAW_LATENTS_KEY, ""))
+    if told is not None:
+        return told, "metadata"
+    name = checkpoint.path.name.lower()
+    named = next((raw for known, raw in _TAEHV_NAMES if known in name), None)
+    if named is not None:
+        return named, "name"
+    return checkpoint.dtype != torch.float16, "dtype"
+
+
+def describe_vae(checkpoint: Checkpoint) -> list[str]:
+    """A line about what had to be guessed of a VAE, if something had to be."""
+    if checkpoint.kind != "taehv":
+        return []
+    raw, told_by = takes_raw_latents(checkpoint)
+    if told_by != "dtype":
+        return []
+    kind = "raw latents, as lighttaew2_1" if raw else "normalised latents, as taew2_1"
+    return [
+        f"{checkpoint.path.name} does not say which latents it takes; it is {dtype_name(checkpoint.dtype)}, so it is "
+        f"given {kind}: where colours are wrong, call it {'taew2_1' if raw else 'lighttaew2_1'}.safetensors"
+    ]
 
 
 def guess_preset(checkpoint: Checkpoint) -> str:
@@ -71,6 +112,7 @@ def inspect(path: str | Path) -> dict:
         "quantised": checkpoint.quantised,
         "sizes": sizes,
         "preset": guess_preset(checkpoint) if checkpoint.kind == "wan" else None,
+        "raw_latents": takes_raw_latents(checkpoint)[0] if checkpoint.kind == "taehv" else None,
         "metadata": dict(checkpoint.metadata),
         "num_missing": len(checkpoint.missing),
         "missing": list(checkpoint.missing[:5]),

@@ -11,6 +11,7 @@ from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
 from .checkpoint import Checkpoint, check, dtype_name, is_scale, read_checkpoint
 from .containers import CheckpointError, Tensors
+from .inspection import takes_raw_latents
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What weights can be computed in, by the names that file names use."""
@@ -52,17 +53,21 @@ def read_vae(path: str | Path) -> Checkpoint:
 
 
 def load_vae(
-    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    raw_latents: bool | None = None,
 ) -> WanVAE | TAEHV:
     """A Wan VAE or a TAEHV ready to run. `dtype` None: as stored. Decode in bfloat16; encode in float32.
 
-    A TAEHV in float16 takes latents as they are sampled (taew2_1), in another type raw ones (lighttaew2_1): nothing
-    else tells the two files apart, and ComfyUI does the same.
+    `raw_latents`: whether a TAEHV takes latents as the Wan VAE has them; None: see `takes_raw_latents`.
     """
     checkpoint = read_vae(path)
     if checkpoint.kind == "taehv":
         weights = cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device)
-        return TAEHV.from_state_dict(weights, raw_latents=checkpoint.dtype != torch.float16)
+        raw = takes_raw_latents(checkpoint)[0] if raw_latents is None else raw_latents
+        return TAEHV.from_state_dict(weights, raw_latents=raw)
     return WanVAE.from_state_dict(cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device))
 
 

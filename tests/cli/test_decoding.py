@@ -34,13 +34,14 @@ def frames_of(result):
     return torch.stack([torch.tensor(frame) for frame in read_frames(result["file"])])
 
 
-def test_a_taehv_loads_by_what_it_holds_and_its_type_says_what_latents_it_wants(tmp_path):
-    """Seen to fail when the type asked for says it."""
+def test_a_taehv_loads_by_what_it_holds_and_takes_the_latents_of_its_file_unless_told_otherwise(tmp_path):
+    """Seen to fail when the type asked for decides on the latents."""
     path = small_file(tmp_path)
     assert inspect(path)["kind"] == "taehv" and read_vae(path).kind == "taehv"
     light, plain = load_vae(path, dtype=torch.float16), load_vae(small_file(tmp_path, dtype=torch.float16, name="b"))
     assert type(light) is type(plain) is TAEHV
     assert light.raw_latents and not plain.raw_latents
+    assert not load_vae(path, raw_latents=False).raw_latents
     assert torch.equal(light.decoder[1].weight, plain.decoder[1].weight)
     save_file({key: x for key, x in light.state_dict().items() if "9.conv.2" not in key}, tmp_path / "c")
     with pytest.raises(CheckpointError, match=r"2 missing \(decoder\.9\.conv\.2"):
@@ -52,6 +53,10 @@ def test_render_decodes_with_a_taehv(weights, here, capsys):
     words[words.index("--vae") + 1] = str(small_file(here))
     result = result_of(words, capsys)
     assert probe(result["file"]).num_frames == 21
+    assert (
+        "taehv.safetensors does not say which latents it takes; it is float32, so it is given raw"
+        in result["notes"][-1]
+    )
 
 
 def test_ahead_and_another_layout_make_the_same_video_and_strips_nearly(weights, here, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from tiny_weights import WEIGHTS, prefixed
 from histream_core.network.model import WanConfig
 from histream_core.plan.presets import PRESETS
 from histream_core.weights.checkpoint import Checkpoint
-from histream_core.weights.inspection import guess_preset, inspect
+from histream_core.weights.inspection import describe_vae, guess_preset, inspect, takes_raw_latents
 
 NAMES = {
     "checkpoints/self_forcing_dmd.pt": "self-forcing",
@@ -60,3 +60,25 @@ def test_inspect_tells_everything_as_plain_values(tmp_path):
     assert found["bytes"] == sum(x.numel() * x.element_size() for x in low.values())
     assert found["dtypes"] == {"float32": len(WEIGHTS) - 8, "float16": 8}
     assert (found["container"], found["prefix"], found["preset"]) == ("torch: generator", "model.", "demo")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "metadata", "raw", "told_by"),
+    [
+        ("taew2_1.pth", torch.float16, {}, False, "name"),
+        ("taew2_1_bf16.safetensors", torch.bfloat16, {}, False, "name"),
+        ("lighttaew2_1.safetensors", torch.bfloat16, {}, True, "name"),
+        ("LightTAEW2_1_fp16.safetensors", torch.float16, {}, True, "name"),
+        ("tiny.pth", torch.float16, {}, False, "dtype"),
+        ("tiny.pth", torch.bfloat16, {}, True, "dtype"),
+        ("tiny.pth", torch.float32, {}, True, "dtype"),
+        ("taew2_1.safetensors", torch.float16, {"histream_raw_latents": "true"}, True, "metadata"),
+        ("tiny.safetensors", torch.bfloat16, {"histream_raw_latents": "false"}, False, "metadata"),
+        ("tiny.safetensors", torch.bfloat16, {"histream_raw_latents": "maybe"}, True, "dtype"),
+    ],
+)
+def test_which_latents_a_taehv_takes_is_in_its_metadata_its_name_or_its_dtype(name, dtype, metadata, raw, told_by):
+    """The published files first. Seen to fail with the dtype alone."""
+    file = Checkpoint(Path(name), "taehv", "safetensors", "", {}, metadata, dtype)
+    assert takes_raw_latents(file) == (raw, told_by)
+    assert len(describe_vae(file)) == (told_by == "dtype")

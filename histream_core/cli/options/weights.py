@@ -15,7 +15,7 @@ from ...demo.text import VOCABULARY
 from ...plan.presets import PRESETS, Preset, find_preset
 from ...runs.render import Weights
 from ...weights.checkpoint import read_checkpoint
-from ...weights.inspection import guess_preset
+from ...weights.inspection import describe_vae, guess_preset
 from ...weights.loading import DTYPES, load_vae, load_wan, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
 
@@ -80,7 +80,7 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Sour
     if prompts is not None:
         _check_text_options(args, prompts)
     checkpoint = read_checkpoint(args.model, kind="wan")
-    read_vae(args.vae)
+    vae_notes = describe_vae(read_vae(args.vae))
     vae_device = pick_device(args.vae_device) if getattr(args, "vae_device", None) else device
     preset = find_preset(args.preset or guess_preset(checkpoint))
 
@@ -89,7 +89,8 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Sour
         model, _ = load_wan(args.model, dtype=dtype, device=device)
         return Weights(model, load_vae(args.vae, dtype=dtype, device=vae_device), preset, device, dtype), texts
 
-    return Source(preset, load, (f"preset {preset.name}: {preset.note}",) if preset.note else ())
+    notes = [f"preset {preset.name}: {preset.note}"] if preset.note else []
+    return Source(preset, load, (*notes, *vae_notes))
 
 
 def pick_device(name: str) -> torch.device:
