@@ -1,9 +1,9 @@
-"""What --anchor-match does against colour drift: the bundled demo model at half the size that it was trained at.
+"""Effect of --anchor-match on colour drift, of the bundled demo model at half the size that it was trained at.
 
     python benchmarks/anchor_match.py --prompts 4 --frames 141
 
-For each prompt and strength a line: the largest change of mean red, green or blue from the first second to the last,
-and `drift_colour` of `histream eval --demo`, that of the object.
+Prints a line for each prompt and strength: the largest change of mean red, green or blue from the first second to the
+last, and `drift_colour` of `histream eval --demo`, that of the object.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How far each choice that changes frames goes from the exact run: PSNR on the bundled demo model, default prompt.
+"""PSNR of each choice that changes frames against the exact run, on the bundled demo model with the default prompt.
 
     python benchmarks/near_exact.py --frames 33 --mode histream
 
@@ -29,11 +29,11 @@ from histream_core.stream.noise import SeededNoise
 from histream_core.weights.loading import cast_model
 
 LAST_BITS = {"elementwise": ["fused"], "compile": ["inductor"], "vae_layout": ["channels-last"]}
-"""Choices that are not approximations and yet change the last bits of numbers."""
+"""Choices that are no approximations but change the last bits of numbers."""
 
 
 def choices(exact: Weights) -> Iterator[tuple[str, Weights]]:
-    """Each choice by name."""
+    """Yield the name of each choice, and weights that use it."""
     for field, options in (APPROXIMATE | LAST_BITS).items():
         yield from ((f"{field} {option}", replace(exact, speed=Speed(**{field: option}))) for option in options)
     yield "keys and values fp8", replace(exact, kv="fp8")
@@ -43,7 +43,7 @@ def choices(exact: Weights) -> Iterator[tuple[str, Weights]]:
 
 
 def psnr(squares: np.ndarray) -> float | None:
-    """In dB, of mean squares on the scale of 255; None where nothing differs."""
+    """PSNR in dB from mean squares on the scale of 255; None where nothing differs."""
     return round(float(10 * np.log10(255**2 / squares)), 1) if squares else None
 
 

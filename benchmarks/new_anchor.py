@@ -1,4 +1,4 @@
-"""What a cut to another scene shows in the end, with the old anchor and with a new one: on the bundled demo model.
+"""Scene after a cut with the old anchor, with a new one, and as a scene, on the bundled demo model.
 
     python benchmarks/new_anchor.py --pairs 6
 
@@ -34,19 +34,19 @@ from histream_core.vae.decode import to_frames
 CUT, CHUNKS, SIZE = 3, 8, 256
 ARMS = {f"{change}, {anchor} anchor": (change == "recache", [3 * CUT] if anchor == "new" else [], [])
         for change in ("cut", "recache") for anchor in ("old", "new")} | {"scene": (False, [], [3 * CUT])}  # fmt: skip
-"""By name: whether the window is computed anew, new anchors, new scenes."""
+"""By name: whether the window is recomputed, new anchors, new scenes."""
 WORDS = ("background", "colour", "shape")
 
 
 def make(weights: Weights, plan: Plan, seed: int, prompts: list[Prompt], given: torch.Tensor | None) -> torch.Tensor:
-    """All latents [1, C, T, H, W]; `given` are those of the chunks before the cut."""
+    """Make all latents [1, C, T, H, W]; `given` are those of the chunks before the cut."""
     plan = replay(plan, CUT) if given is not None else plan
     stream = open_stream(weights, plan, SeededNoise(seed), prompts, given, progress=start(plan))
     return torch.cat(list(stream.chunks()), dim=2)
 
 
 def last_frames(weights: Weights, latents: torch.Tensor):
-    """The last chunk's frames [F, H, W, 3] in [0, 1], decoded from as far back as the VAE remembers."""
+    """Frames [F, H, W, 3] in [0, 1] of the last chunk, decoded from as far back as the VAE remembers."""
     decoder = open_decoder(weights)
     start = latents.shape[2] - 3
     first = max(0, start - decoder.memory_frames)

@@ -1,4 +1,4 @@
-"""The bundled demo model: a tiny Wan transformer, a tiny Wan VAE and a small text encoder, trained on drawn clips.
+"""The bundled demo model: a tiny Wan transformer, a tiny Wan VAE and a small text encoder, trained on painted clips.
 
 "a red circle moves right on a blue background" at 256x256, 16 frames per second, any length. Trained for this
 project by `training/` on clips drawn by code; the weights are under the project's own licence, Apache-2.0.
@@ -23,7 +23,7 @@ PROMPT = "a red circle moves right on a blue background"
 
 
 def load_transformer(path: Path | None = None, *, dtype: torch.dtype = torch.float32) -> WanModel:
-    """The demo transformer, or another of its kind; its patch embedding stays in float32, as the forward expects."""
+    """Load the demo transformer, or one like it; its patch embedding stays in float32, as the forward expects."""
     from safetensors import safe_open
 
     with safe_open(path or TRANSFORMER_PATH, "pt") as file:
@@ -38,11 +38,12 @@ def load_transformer(path: Path | None = None, *, dtype: torch.dtype = torch.flo
 
 
 def load_vae(*, dtype: torch.dtype = torch.float32) -> WanVAE:
-    """The demo VAE; its latents have the statistics of Wan 2.1's, so they are normalised with the same numbers."""
+    """Load the demo VAE; its latents have the statistics of Wan 2.1's, so they are normalised with the same numbers."""
     from safetensors.torch import load_file
 
     return WanVAE.from_state_dict({key: w.to(dtype) for key, w in load_file(VAE_PATH).items()})
 
 
 def load_text_encoder(path: Path | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
+    """Load the demo text encoder, or one like it."""
     return DemoTextEncoder.load(path or TEXT_PATH, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Draws the demo model's world: one flat shape that drifts over a plain background and wraps around the edges.
+"""Painter of the demo model's world: one flat shape moves over a plain background and wraps around the edges.
 
 Pure numpy. Clips are [F, H, W, 3] float32 in [0, 1]; positions are fractions of the frame, x to the right, y down.
 The speed is the same for every clip: 1/64 of the frame per pixel frame, hence 1/16 of it per latent frame, which is
@@ -40,16 +40,16 @@ SENTENCES = (
     "on a {b} background, a {c} {s} moves {d}",
     "{b} background, {c} {s}, {d}",
 )
-"""What a clip is called in full: colour, shape, direction, background."""
+"""Full captions: colour, shape, direction, background."""
 
 
 class HeldOutError(ValueError):
-    """A combination that training must never see was asked for."""
+    """Raised for a combination that training must never see."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Combination:
-    """What one clip shows."""
+    """Shape, colour, background and direction of one clip."""
 
     shape: str
     colour: str
@@ -65,7 +65,7 @@ HELD_OUT = frozenset(Combination(*row) for row in _HELD_OUT_ROWS)
 
 
 def all_combinations() -> list[Combination]:
-    """Every combination that can be told apart: an object never has the colour of its background."""
+    """All combinations in which the object differs in colour from its background."""
     every = itertools.product(SHAPES, OBJECT_COLOURS, BACKGROUNDS, DIRECTIONS)
     return [Combination(*parts) for parts in every if parts[1] != parts[2]]
 
@@ -85,9 +85,9 @@ def paint(
     colours: tuple[Sequence[float], Sequence[float]] | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """The pixel frames at `times`, [len(times), H, W, 3] float32 in [0, 1], of a world `size` pixels wide.
+    """Paint the pixel frames at `times`, [len(times), H, W, 3] float32 in [0, 1], of a world `size` pixels wide.
 
-    `window` (top, left, height, width) paints a part of it; `colours` (object, background) overrides the named ones;
+    `window` (top, left, height, width) selects a part of it; `colours` (object, background) overrides the named ones;
     `scale` makes the object larger. With `training` a held-out combination raises HeldOutError.
     """
     if training and combination in HELD_OUT:
@@ -107,7 +107,7 @@ def paint(
 
 
 def signed_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance to the outline, negative inside; the triangle points up."""
+    """Signed distance to the outline, negative inside; the triangle points up."""
     if shape == "circle":
         return np.hypot(x, y) - CIRCLE_RADIUS
     if shape == "square":

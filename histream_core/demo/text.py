@@ -1,8 +1,8 @@
-"""The demo model's text encoder: a few dozen words become embeddings that know their neighbours.
+"""The demo model's text encoder: an embedding for each of a few dozen words, mixed with its two neighbours.
 
 B batch, L tokens (TEXT_TOKENS, always), D channels (TEXT_DIM). A prompt is lower-cased and cut into words; words of
-the vocabulary become tokens, filler words are dropped in silence, all others are dropped and can be asked for
-with `unknown`. Behind the last token the embedding is zero, as Wan pads its text.
+the vocabulary become tokens, filler words are dropped, and so are all others, which `unknown` returns. Behind the
+last token the embedding is zero, as Wan pads its text.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ def words(prompt: str) -> list[str]:
 
 
 def tokenize(prompt: str) -> list[int]:
-    """Token numbers of the known words, from 1; at most TEXT_TOKENS, what is beyond is dropped."""
+    """Token numbers, from 1, of the known words; more than TEXT_TOKENS are dropped."""
     known = (SYNONYMS.get(word, word) for word in words(prompt))
     return [VOCABULARY.index(word) + 1 for word in known if word in VOCABULARY][:TEXT_TOKENS]
 
 
 class DemoTextEncoder(nn.Module):
-    """Words to embeddings: a table, a position each, and one convolution that lets a word see its two neighbours."""
+    """Embedding table, position embedding, and one convolution over a word and its two neighbours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class DemoTextEncoder(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
-        """The bundled encoder, or the one in `path`."""
+        """Load the bundled encoder, or the one in `path`."""
         from safetensors.torch import load_file
 
         encoder = cls()
@@ -123,20 +123,20 @@ class DemoTextEncoder(nn.Module):
         return encoder.to(dtype).requires_grad_(False).eval()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token numbers [B, L], 0 where there is none, to embeddings [B, L, D]."""
+        """Embeddings [B, L, D] of token numbers [B, L], 0 for none."""
         table = self.words(tokens)
         mixed = table + self.neighbours(table.mT).mT + self.positions
         return mixed * (tokens != PADDING).unsqueeze(-1)
 
     @torch.no_grad()
     def encode(self, prompt: str | Sequence[str]) -> Tensor:
-        """One prompt or several to [B, L, D]; an empty prompt, or one of unknown words alone, is all zeros."""
+        """Embeddings [B, L, D] of one prompt or several; all zeros without a known word."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
         return self(token_table(prompts).to(self.positions.device))
 
     @staticmethod
     def unknown(prompt: str) -> list[str]:
-        """The words of a prompt that have no meaning here, in order."""
+        """The words of a prompt that the encoder does not know, in order."""
         known = {*VOCABULARY, *SYNONYMS, *FILLERS}
         return [word for word in words(prompt) if word not in known]
 

@@ -1,4 +1,4 @@
-"""The drift of a VIDEO of the host, and its plot on the host's disk."""
+"""Drift of a VIDEO of the host, and its plot on the host's disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from ...histream_core.lab.charts.drift import drift_plot
-from ...histream_core.lab.judge.drift_meter import meter, summary
+from ...histream_core.lab.judge.drift_meter import describe_drift, meter
 from ...histream_core.video.pictures import write_png
 from .frames import Clip, clip_of
 from .run_folders import new_file
 
 
-def measure(video) -> tuple[np.ndarray, str]:
-    """The plot [H, W, 3] uint8 of a VIDEO's drift, and what it shows in a line. Raises ValueError or OSError."""
+def measure_drift(video) -> tuple[np.ndarray, str]:
+    """Plot [H, W, 3] uint8 and one-line description of a VIDEO's drift. Raises ValueError or OSError."""
     clip = clip_of(video)
     seconds = meter(_frames(clip), clip.fps)
-    return drift_plot(seconds, clip.source), summary(seconds)
+    return drift_plot(seconds, clip.source), describe_drift(seconds)
 
 
 def _frames(clip: Clip) -> Iterator[Tensor]:
@@ -32,7 +32,7 @@ def _frames(clip: Clip) -> Iterator[Tensor]:
 
 
 def write_plot(plot: np.ndarray, prefix: str) -> tuple[Path, str]:
-    """A new file in the host's output folder, and its subfolder there."""
+    """Write a plot to a new file in the host's output folder; return its path and its subfolder there."""
     folder, name, counter, subfolder = new_file(prefix, (plot.shape[1], plot.shape[0]))
     path = folder / f"{name}_{counter:05}_.png"
     write_png(path, plot)
@@ -40,5 +40,5 @@ def write_plot(plot: np.ndarray, prefix: str) -> tuple[Path, str]:
 
 
 def to_image(plot: np.ndarray) -> Tensor:
-    """As an IMAGE [1, H, W, 3]."""
+    """A plot as an IMAGE [1, H, W, 3]."""
     return torch.from_numpy(plot.astype(np.float32) / 255)[None]

@@ -1,4 +1,4 @@
-"""Node: how the look of a video changes over time."""
+"""Node: drift of a video over time."""
 
 from ..api import CATEGORY, io, ui
 from ..host import drift as host_drift
@@ -37,7 +37,7 @@ class DriftMeter(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, filename_prefix="drift/HiStream"):
-        plot, text = host_drift.measure(video)
+        plot, text = host_drift.measure_drift(video)
         path, subfolder = host_drift.write_plot(plot, filename_prefix)
         host_log.tell(text)
         shown = ui.SavedImages([ui.SavedResult(path.name, subfolder, io.FolderType.output)])

@@ -10,7 +10,7 @@ from clips import shapes
 from histream_core.cli import main
 from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT
 from histream_core.lab.charts.drift import HEIGHT, SCALE_WIDTH, WIDTH, drift_plot
-from histream_core.lab.judge.drift_meter import meter, summary
+from histream_core.lab.judge.drift_meter import describe_drift, meter
 from histream_core.video.formats import find_format
 from histream_core.video.pixels import to_uint8
 from histream_core.video.writers import open_writer
@@ -71,8 +71,8 @@ def test_what_cannot_be_compared_is_refused(frames, fps, said):
 
 def test_the_summary_names_the_last_second_and_the_worst():
     found = meter_of(lambda picture, part: picture + torch.tensor([0.1, -0.03, 0]) * (1 if 0.4 < part < 0.6 else 0))
-    assert summary(found).startswith("in second 2: colour off by 0.0%, brightness by +0.0%, sharpness 100%")
-    assert "off most in second 1" in summary(found)
+    assert describe_drift(found).startswith("in second 2: colour off by 0.0%, brightness by +0.0%, sharpness 100%")
+    assert "off most in second 1" in describe_drift(found)
 
 
 def test_the_plot_has_a_curve_for_each_and_it_goes_where_the_value_goes():

@@ -32,8 +32,7 @@ def painted(chunk, shift=0.0, combination=ASKED.combination):
 
 def video(chunks):
     return [
-        long.read_moment("a", 0, number, number * 0.75, frames, chunks[0], ASKED)
-        for number, frames in enumerate(chunks)
+        long.read_chunk("a", 0, number, number * 0.75, frames, chunks[0], ASKED) for number, frames in enumerate(chunks)
     ]
 
 
@@ -46,9 +45,9 @@ def test_a_video_that_stays_as_it_is_does_not_drift():
 
 def test_a_known_drift_is_read_from_the_first_tenth_to_the_last():
     """Seen to fail when the first and the last chunk alone are compared, or neighbouring parts are."""
-    moments = video([painted(chunk, shift=0.2 * chunk / 19) for chunk in range(20)])
-    assert long.drifts(moments)["colour"] == pytest.approx(0.2 * 18 / 19, abs=0.01)
-    times = [stretch["colour"] for stretch in long.course(moments, 5)]
+    readings = video([painted(chunk, shift=0.2 * chunk / 19) for chunk in range(20)])
+    assert long.drifts(readings)["colour"] == pytest.approx(0.2 * 18 / 19, abs=0.01)
+    times = [stretch["colour"] for stretch in long.course(readings, 5)]
     assert times == sorted(times)
 
 

@@ -17,7 +17,7 @@ from histream_core import demo
 from histream_core.cli import main
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.lab.judge import ablations, records
-from histream_core.lab.judge.batches import denoise, noise_of
+from histream_core.lab.judge.batches import make_latents, noise_of
 from histream_core.lab.judge.teacher import Solver, solve
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.plan.presets import find_preset
@@ -103,9 +103,9 @@ def test_a_clip_is_the_same_alone_and_in_a_batch():
     weights = tiny_weights()
     texts = torch.randn(3, 16, 64)
     row = rows()["histream-plus"]
-    together = denoise(row, weights, texts, noise_of([7, 8, 9]))
+    together = make_latents(row, weights, texts, noise_of([7, 8, 9]))
     for item, seed in enumerate((7, 8, 9)):
-        alone = denoise(row, weights, texts[item : item + 1], SeededNoise(seed))
+        alone = make_latents(row, weights, texts[item : item + 1], SeededNoise(seed))
         torch.testing.assert_close(together[item : item + 1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -116,7 +116,7 @@ def test_a_row_is_charged_for_what_torch_counts(name):
     weights = tiny_weights()
     row = rows(21, solver=Solver(steps=3))[name]
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the CPU's own is not counted
-        denoise(row, weights, torch.randn(1, 16, 64), SeededNoise(0))
+        make_latents(row, weights, torch.randn(1, 16, 64), SeededNoise(0))
     assert round(21 * row.flops_per_frame(CONFIG)) == counter.get_total_flops()
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from histream_core.demo import painter
 from histream_core.lab.judge import video
-from histream_core.lab.judge.flow import carry, find_flow, visible
-from histream_core.lab.judge.video import PARTS, Settings, measure
+from histream_core.lab.judge.flow import find_flow, visible, warp
+from histream_core.lab.judge.video import PARTS, MeasureSettings, measure
 
 MARGIN = 40
 
@@ -54,7 +54,7 @@ def test_a_picture_carried_by_the_flow_is_the_other_one():
     seen = visible(flow, find_flow(other, now))
     assert 0.8 < seen.float().mean() < 1
     assert not seen[-2:].any(), "the lowest rows have left the picture"
-    error = (carry(other, flow) - now)[seen].square().mean()
+    error = (warp(other, flow) - now)[seen].square().mean()
     assert error < 0.01 * (other - now).square().mean()
 
 
@@ -109,7 +109,7 @@ def test_a_known_drift_of_colour_and_sharpness():
     """Seen to fail when the first part is compared with the second, or with the mean of all."""
     still, sharp = view(world()), torch.rand(96, 112, 3, generator=torch.Generator().manual_seed(1)) * 0.2
     frames = [still * 0.5 + sharp * (1 - i / 38) + 0.1 * i / 19 * torch.tensor([1.0, 0, 0]) for i in range(20)]
-    found = measure(frames, settings=Settings(motion_every=19))
+    found = measure(frames, settings=MeasureSettings(motion_every=19))
     assert len(found["parts"]) == PARTS and found["frames"] == 20
     assert found["parts"][9] | {"start": 18, "end": 20} == found["parts"][9]
     red = 0.1 * 18 / 19 - 0.1 * 18 / 38  # what is added, less half of the noise's mean of 0.1
@@ -194,7 +194,7 @@ def test_clip_scores_are_cosines_from_a_local_folder(clip_folder):
     from histream_core.lab.judge.clip_score import ClipFeatures
 
     clip, frames = ClipFeatures(clip_folder), moving(4)
-    settings = Settings(encode=clip.picture, encode_every=1, prompt=clip.prompt("a cat"))
+    settings = MeasureSettings(encode=clip.picture, encode_every=1, prompt=clip.prompt("a cat"))
     same = measure([frames[0]] * 3, [frames[0]] * 3, settings)
     assert same["clip_consistency"] == pytest.approx(100, abs=1e-3) == same["clip_reference"]
     guide = [view(world(seed=i)) for i in range(4)]

@@ -363,7 +363,7 @@ BREAKS = [
     ("lab/judge/long.py", "first, last = every[0], every[-1]", "first, last = every[-2], every[-1]",
      "lab/test_eval_long.py", "known_drift"),
     ("lab/judge/long.py", "session.run(first):", "session.run(0):", "lab/test_eval_long.py", "killed"),
-    ("lab/judge/long.py", "outline=outline_change(look(before), view)", "outline=outline_change(view, view)",
+    ("lab/judge/long.py", "outline=outline_change(segment(before), view)", "outline=outline_change(view, view)",
      "lab/test_eval_long.py", "another_object"),
     ("runs/session.py", "elif self._decoded != chunk.index:\n", "elif False:\n",
      "runs/test_same_frames.py", "every_way_gives"),

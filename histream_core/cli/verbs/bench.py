@@ -1,4 +1,4 @@
-"""`histream bench`: what the engine costs, against its bars."""
+"""`histream bench`: costs of the engine, compared with their bars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
-    """The bars, and of --gpu every row of the sheet."""
+    """Count or measure costs: bars, or with --gpu the rows of the sheet."""
     if args.tiny and not args.gpu:
         raise ValueError("--tiny belongs to --gpu: give --gpu --tiny")
     if args.out and not args.out.absolute().parent.is_dir():
@@ -70,7 +70,7 @@ def _bars(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _about(bench: str, chip: str) -> dict:
-    """What was measured, when, on what."""
+    """Name, date, chip and versions of a measurement."""
     versions = {"histream": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {"bench": bench, "date": date.today().isoformat(), "chip": chip, **versions}
 
@@ -81,8 +81,8 @@ def _sheet(args: argparse.Namespace) -> tuple[dict, str]:
     rows = []
     for row in sheet_rows(tiny=args.tiny):
         rows.append(row)
-        sys.stdout.write(f"{json.dumps(row.plain(), allow_nan=False)}\n")  # at once: a run that is cut off still tells
-        sys.stdout.flush()
+        sys.stdout.write(f"{json.dumps(row.plain(), allow_nan=False)}\n")
+        sys.stdout.flush()  # a run that is cut off leaves its rows
     text = sheet_table(rows)
     if args.json:
         sys.stderr.write(f"{text}\n")

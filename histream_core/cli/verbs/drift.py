@@ -1,4 +1,4 @@
-"""`histream drift`: how the look of a video changes over time."""
+"""`histream drift`: colour, brightness and sharpness of a video over time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...lab.charts import check_packages
-from ...lab.judge.drift_meter import meter, summary
+from ...lab.judge.drift_meter import describe_drift, meter
 from ...video.pictures import write_png
 from ...video.reading import frames_of, index_video
 from ..progress import follow
@@ -25,14 +25,14 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def run_drift(args: argparse.Namespace) -> tuple[dict, str]:
-    """The drift of every second."""
+    """Measure the drift of every second."""
     if args.plot and args.plot.suffix.lower() != ".png":
         raise ValueError(f'"{args.plot.name}" is not a name for a PNG file: use {args.plot.stem or "drift"}.png')
     if args.plot:
         check_packages("PIL")
     fps = float(index_video(args.video).rate)
     seconds = meter(follow(frames_of(args.video), f"{args.video.name} "), fps)
-    said = summary(seconds)
+    said = describe_drift(seconds)
     if args.plot:
         from ...lab.charts.drift import drift_plot
 

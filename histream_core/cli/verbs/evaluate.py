@@ -1,4 +1,4 @@
-"""`histream eval`: how good videos are, or what the bundled model makes of fresh prompts."""
+"""`histream eval`: measures of videos, and evaluations of the bundled model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ...lab.judge.bootstrap import estimate
 from ...lab.judge.clip_score import ClipFeatures
-from ...lab.judge.video import MEASURES, Settings, measure
+from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of
 from ..progress import follow
 from . import evaluate_demo, evaluate_long, evaluate_tables
@@ -23,7 +23,7 @@ FORMS = {
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb, and its other forms with options of their own."""
+    """Add the verb, and a parser for each of its other forms."""
     verb = verbs.add_parser(
         "eval",
         help="how good videos are, or what the bundled model makes of fresh prompts",
@@ -46,7 +46,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
-    """The figures of videos."""
+    """Measure videos."""
     if not args.videos:
         raise ValueError("there is nothing to evaluate: give a video, or --demo for the bundled model")
     if args.motion_every < 1:
@@ -55,11 +55,11 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f"one reference cannot belong to {len(args.videos)} videos: measure them one by one")
     if args.prompt and not args.clip:
         raise ValueError("--prompt is read by a CLIP: give the folder of one with --clip")
-    settings = Settings(args.motion_every)
+    settings = MeasureSettings(args.motion_every)
     if args.clip:
         clip = ClipFeatures(args.clip)
         prompt = clip.prompt(args.prompt) if args.prompt else None
-        settings = Settings(args.motion_every, encode=clip.picture, prompt=prompt)
+        settings = MeasureSettings(args.motion_every, encode=clip.picture, prompt=prompt)
     found = [_measure(path, args.reference, settings) for path in args.videos]
     result = {"reference": str(args.reference) if args.reference else None, "videos": found}
     if len(found) > 1:
@@ -67,17 +67,17 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     return result, "\n".join(_lines(result, clip=bool(args.clip)))
 
 
-def _measure(path: Path, reference: Path | None, settings: Settings) -> dict:
+def _measure(path: Path, reference: Path | None, settings: MeasureSettings) -> dict:
     guide = frames_of(reference) if reference else None
     return {"file": str(path), **measure(follow(frames_of(path), f"{path.name} "), guide, settings)}
 
 
 def _means(found: Sequence[Mapping]) -> dict:
-    """Means over the videos with their 95% intervals, of the measures that all videos have."""
+    """Means and 95% intervals over the videos, of the measures that all of them have."""
     means, intervals = {}, {}
     for name in MEASURES:
-        values = [one.get(name) for one in found]
-        if None not in values:
+        values = [one[name] for one in found if one.get(name) is not None]
+        if len(values) == len(found):
             whole = estimate(values, least=min(values), most=max(values))
             means[name], intervals[name] = whole.mean, [whole.low, whole.high]
     return {**means, "intervals": intervals}

@@ -1,4 +1,4 @@
-"""`histream eval --demo`: what the bundled model makes of fresh prompts, read from pixels."""
+"""`histream eval --demo`: scores of short clips that the bundled model makes of randomly drawn prompts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...files.disk import check_folder, write_whole
 from ...lab.charts import check_packages, pick
 from ...lab.judge.arms import (
     Arm,
-    Clip,
+    ScoredClip,
     better_than_chance,
     differences,
     estimates,
@@ -27,7 +27,7 @@ from ...lab.judge.arms import (
 )
 from ...lab.judge.bootstrap import Estimate
 from ...lab.judge.judge import LAG
-from ...lab.judge.prompts import Asked, chance, draw_prompts
+from ...lab.judge.prompts import DemoPrompt, chance, draw_prompts
 from ...lab.judge.scores import SCORES, WORDS
 from ...plan.presets import MODES
 from ...video.pictures import write_png
@@ -46,7 +46,7 @@ Strips = list[tuple[str, list[np.ndarray]]]
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add what `run_demo_evaluation` reads."""
+    """Add the options of `run_demo_evaluation`."""
     add_prompt_options(verb, prompts=24)
     add_frames(verb)
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
@@ -60,7 +60,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
-    """Make the clips of all arms, score them, and say what came out."""
+    """Make and score the clips of all arms."""
     asked = draw_prompts(args.prompts, args.seed)
     _check_files(args)
     arms, notes = _prepare(args, asked)
@@ -81,7 +81,7 @@ def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     return about | _result(made, about), "\n".join(_lines(made, about))
 
 
-def _write_files(args: argparse.Namespace, made: Mapping[str, list[Clip]], strips: Strips) -> None:
+def _write_files(args: argparse.Namespace, made: Mapping[str, list[ScoredClip]], strips: Strips) -> None:
     if args.sheet:
         from ...lab.charts.contact_sheet import contact_sheet
 
@@ -105,8 +105,8 @@ def _check_files(args: argparse.Namespace) -> None:
             check_folder(path)
 
 
-def _prepare(args: argparse.Namespace, asked: Sequence[Asked]) -> tuple[list[Arm], list[str]]:
-    """The arms that were asked for, and notes. Raises ValueError for modes and lengths that cannot be."""
+def _prepare(args: argparse.Namespace, asked: Sequence[DemoPrompt]) -> tuple[list[Arm], list[str]]:
+    """The requested arms, and notes for the user. Raises ValueError for impossible modes and lengths."""
     if args.frames <= LAG:
         raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
     if args.against == args.mode:
@@ -126,8 +126,8 @@ def _prepare(args: argparse.Namespace, asked: Sequence[Asked]) -> tuple[list[Arm
     return arms, notes
 
 
-def _make(arm: Arm, asked: Sequence[Asked], strips: Strips) -> list[Clip]:
-    """The clips of an arm; a strip of each is added to `strips`."""
+def _make(arm: Arm, asked: Sequence[DemoPrompt], strips: Strips) -> list[ScoredClip]:
+    """Make the clips of an arm, and append a strip of each to `strips`."""
     clips = []
     for number, (text, one) in enumerate(zip(arm.texts, asked, strict=True), 1):
         with progress_bar(f"{arm.name} {number}/{len(asked)} ") as report:
@@ -137,16 +137,16 @@ def _make(arm: Arm, asked: Sequence[Asked], strips: Strips) -> list[Clip]:
     return clips
 
 
-def _remark(clip: Clip) -> str:
-    """What was asked for, and what is seen instead: short, to stand above a strip."""
+def _remark(clip: ScoredClip) -> str:
+    """Short label of a strip: the prompt's words, and what is seen instead."""
     asked, agrees = clip.asked.combination, clip.verdict.agrees(clip.asked.combination)
     wrong = [getattr(clip.verdict, word) or f"no {word}" for word in WORDS if not agrees[word]]
     words = f"{asked.colour} {asked.shape} {asked.direction} on {asked.background}"
     return " - ".join([words, *([f"seen: {', '.join(wrong)}"] if wrong else [])])
 
 
-def _result(made: Mapping[str, list[Clip]], about: Mapping) -> dict:
-    """All figures as plain values; those of `mode` itself stand at the top."""
+def _result(made: Mapping[str, list[ScoredClip]], about: Mapping) -> dict:
+    """All figures as plain values; those of `mode` are at the top level."""
     ours = made[about["mode"]]
     result = {**_figures(ours), "chance": _chance(ours)}
     if about["against"]:
@@ -163,8 +163,8 @@ def _result(made: Mapping[str, list[Clip]], about: Mapping) -> dict:
     return result
 
 
-def _figures(clips: Sequence[Clip]) -> dict:
-    """Scores of all clips, and under their names those of seen and of held-out prompts."""
+def _figures(clips: Sequence[ScoredClip]) -> dict:
+    """Scores of all clips at the top level, those of seen and held-out prompts under these names."""
     found = {
         name: {"prompts": len(group), **_values(estimates(group)), "ratios": ratios(group)}
         for name, group in groups(clips).items()
@@ -172,11 +172,11 @@ def _figures(clips: Sequence[Clip]) -> dict:
     return {**found.pop("all"), **found}
 
 
-def _chance(clips: Sequence[Clip]) -> dict:
+def _chance(clips: Sequence[ScoredClip]) -> dict:
     return {name: chance([clip.asked.combination for clip in group]) for name, group in groups(clips).items()}
 
 
-def _lucky(clips: Sequence[Clip]) -> dict[str, list[str]]:
+def _lucky(clips: Sequence[ScoredClip]) -> dict[str, list[str]]:
     return {name: better_than_chance(group) for name, group in groups(clips).items()}
 
 
@@ -187,8 +187,8 @@ def _values(found: Mapping[str, Estimate]) -> dict:
     }
 
 
-def _lines(made: Mapping[str, list[Clip]], about: Mapping) -> Iterator[str]:
-    """The figures as tables of means and 95% intervals."""
+def _lines(made: Mapping[str, list[ScoredClip]], about: Mapping) -> Iterator[str]:
+    """Yield the figures as tables of means and 95% intervals, line by line."""
     ours = groups(made[about["mode"]])
     counts = [f"{name.replace('_', ' ')} ({len(group)})" for name, group in ours.items()]
     yield f"{about['frames']} frames of {about['width']}x{about['height']}, seed {about['seed']}"
@@ -216,8 +216,8 @@ def _table(title: str, heads: Sequence[str], columns: Sequence[Mapping]) -> Iter
         yield f"{name:16}" + "".join(f"{cell!s:24}" for cell in cells).rstrip()
 
 
-def _rows(made: Mapping[str, list[Clip]]) -> str:
-    """A line for each clip, as comma-separated values."""
+def _rows(made: Mapping[str, list[ScoredClip]]) -> str:
+    """Comma-separated values, a line for each clip."""
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
     words = [f"seen_{word}" for word in WORDS]

@@ -1,4 +1,4 @@
-"""`histream eval --demo --minutes M`: how long videos drift, with the anchor and without, into a folder."""
+"""`histream eval --demo --minutes M`: drift of long videos, with the anchor and without, kept in a folder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ...lab.judge.long import (
     DRIFTS,
     PARTS,
     WINDOW,
-    Moment,
+    Reading,
     course,
     drifts,
     line_of,
-    moments_of,
-    read_moment,
+    read_chunk,
+    readings_of,
     run_chunks,
 )
-from ...lab.judge.prompts import Asked, draw_prompts
+from ...lab.judge.prompts import DemoPrompt, draw_prompts
 from ...lab.judge.records import Records
 from ...plan.presets import Preset, find_preset
 from ...plan.sizes import whole_length
@@ -48,7 +48,7 @@ PLOTTED = ("colour", "sharpness", "outline")
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add what `run_minutes` reads."""
+    """Add the options of `run_minutes`."""
     add_prompt_options(verb, prompts=2)
     add_folder_options(verb)
     verb.add_argument("--minutes", metavar="M", type=float, required=True, help=argparse.SUPPRESS)
@@ -57,7 +57,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
-    """Make the videos that are not there yet, and tables, plot and strips of all that are."""
+    """Make the missing videos, then tables, plot and strips of all."""
     if not 0 < args.minutes < math.inf:
         raise ValueError(f"{args.minutes:g} minutes is no length: use 10")
     if args.out is None:
@@ -77,11 +77,11 @@ def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
     for row in rows:
         for number, one in enumerate(asked):
             make_video(row, number, one, weights, encoder.encode(one.prompt), records)
-    return report(rows, asked, records)
+    return write_drift_report(rows, asked, records)
 
 
 def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
-    """The rows that were asked for. Raises ValueError for what cannot be."""
+    """The requested rows. Raises ValueError for unknown arms and impossible sizes and lengths."""
     num_frames = whole_length(math.ceil(60 * args.minutes * demo.FPS))
     every = {row.name: row for row in ablations(preset, size=size, num_frames=num_frames)}
     for name in args.arms:
@@ -92,11 +92,11 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
     return [row for name, row in every.items() if name in args.arms]
 
 
-def make_video(row: Ablation, number: int, asked: Asked, weights: Weights, text: Tensor, records: Records) -> None:
-    """Make a video, or what is missing of it, and read it chunk by chunk."""
+def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, text: Tensor, records: Records) -> None:
+    """Make what is missing of a video, and measure it chunk by chunk."""
     folder = records.folder / f"run-{row.name}-{number:05d}"
     chunks = whole_chunks(row)
-    done = len(moments_of(records.lines()).get(row.name, {}).get(number, ()))
+    done = len(readings_of(records.lines()).get(row.name, {}).get(number, ()))
     shown = {round(place): part for part, place in enumerate(np.linspace(0, len(chunks) - 1, SHOWN_PARTS))}
     if done < len(chunks):
         with closing(run_chunks(weights, folder, row.plan, text, asked, done)) as clips:
@@ -106,8 +106,12 @@ def make_video(row: Ablation, number: int, asked: Asked, weights: Weights, text:
                 if chunk in shown:
                     records.keep_frames(row.name, number, frames[:1], shown[chunk])
                 reference = records.frames(f"{row.name}-first", number)
+                if reference is None:
+                    raise FileNotFoundError(
+                        f"{records.folder} has lost the first frames of video {number + 1}: give another --out"
+                    )
                 seconds = first_frame(row.plan.chunks[chunk]) / demo.FPS
-                records.append(line_of(read_moment(row.name, number, chunk, seconds, frames, reference, asked)))
+                records.append(line_of(read_chunk(row.name, number, chunk, seconds, frames, reference, asked)))
                 sys.stderr.write(f"{row.name} {number + 1}: chunk {chunk + 1}/{len(chunks)}\n")
                 sys.stderr.flush()
     if folder.is_dir():
@@ -115,18 +119,18 @@ def make_video(row: Ablation, number: int, asked: Asked, weights: Weights, text:
 
 
 def whole_chunks(row: Ablation) -> range:
-    """The chunks that are long enough to be read: the last one may be cropped."""
+    """The chunks that are long enough to be measured; the last one may be cropped."""
     last = row.plan.chunks[-1]
     kept = 4 * (row.plan.num_latent_frames - last.frames.start)
     return range(len(row.plan.chunks) - (kept < WINDOW))
 
 
-def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -> tuple[dict, str]:
-    """Write table, plot and strips into the folder; the figures and the table come back."""
+def write_drift_report(rows: Sequence[Ablation], asked: Sequence[DemoPrompt], records: Records) -> tuple[dict, str]:
+    """Write table, plot and strips into the folder; return the figures and the table."""
     from ...lab.charts.contact_sheet import contact_sheet
     from ...lab.charts.plots import course_plot
 
-    made, folder = moments_of(records.lines()), records.folder
+    made, folder = readings_of(records.lines()), records.folder
     plan = rows[0].plan
     width, height = plan.size
     result = {
@@ -140,7 +144,7 @@ def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -
     write_whole(folder / "drift.md", f"{text}\n".encode())
     write_whole(folder / "drift.json", json.dumps(result, indent=1).encode())
     title = f"{plan.num_pixel_frames / demo.FPS / 60:.3g} minutes of {width}x{height}: change from the first tenth on"
-    courses = {row.name: [course(moments, STRETCHES) for moments in made[row.name].values()] for row in rows}
+    courses = {row.name: [course(readings, STRETCHES) for readings in made[row.name].values()] for row in rows}
     write_whole(folder / "drift.svg", course_plot(title, PLOTTED, courses))
     strips = [
         (f"{row.name}: {one.prompt}", [frame[0] for frame in frames])
@@ -152,20 +156,20 @@ def report(rows: Sequence[Ablation], asked: Sequence[Asked], records: Records) -
     return result, text
 
 
-def figures(videos: Mapping[int, Sequence[Moment]]) -> dict:
-    """Drift of each video, and means over the videos with their 95% intervals."""
-    each = [drifts(moments) for _, moments in sorted(videos.items())]
+def figures(videos: Mapping[int, Sequence[Reading]]) -> dict:
+    """Drift of each video, with means and 95% intervals over the videos."""
+    each = [drifts(readings) for _, readings in sorted(videos.items())]
     means = {name: estimate([one[name] for one in each]) for name in DRIFTS}
     return {
         "videos": each,
         **{name: one.mean for name, one in means.items()},
         "intervals": {name: [one.low, one.high] for name, one in means.items()},
-        "parts": [course(moments, PARTS) for _, moments in sorted(videos.items())],
+        "parts": [course(readings, PARTS) for _, readings in sorted(videos.items())],
     }
 
 
 def markdown(result: Mapping) -> Iterator[str]:
-    """The figures as a table, a line after the other."""
+    """Yield the figures as a table, line by line."""
     seconds = result["frames"] / demo.FPS
     size = f"{result['width']}x{result['height']}"
     yield f"{len(result['prompts'])} videos an arm, {result['frames']} frames ({seconds / 60:.3g} minutes) of {size}."

@@ -9,7 +9,7 @@ from .videos import parse_size
 
 
 def add_prompt_options(verb: argparse.ArgumentParser, *, prompts: int) -> None:
-    """--demo, --prompts, --seed and --device."""
+    """Add --demo, --prompts, --seed and --device."""
     verb.add_argument("--demo", action="store_true", required=True, help=argparse.SUPPRESS)
     verb.add_argument(
         "--prompts",
@@ -23,11 +23,11 @@ def add_prompt_options(verb: argparse.ArgumentParser, *, prompts: int) -> None:
 
 
 def add_folder_options(verb: argparse.ArgumentParser) -> None:
-    """--out and --size."""
+    """Add --out and --size."""
     verb.add_argument("--out", metavar="DIR", type=Path, help="a folder, made or gone on with")
     verb.add_argument("--size", metavar="WxH", type=parse_size, help="multiples of 64 (default: the model's)")
 
 
 def add_frames(verb: argparse.ArgumentParser) -> None:
-    """--frames."""
+    """Add --frames."""
     verb.add_argument("--frames", metavar="N", type=int, default=21, help="of a clip, 4n + 1, at least 9 (default: 21)")

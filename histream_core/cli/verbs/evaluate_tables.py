@@ -1,4 +1,4 @@
-"""`histream eval --demo --tables`: the papers' tables on the bundled model, into a folder, clip by clip."""
+"""`histream eval --demo --tables`: the papers' tables on the bundled model, kept in a folder clip by clip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...lab.charts import check_packages, pick
 from ...lab.judge.ablations import BASE, STUDENT, TEACHER, UNTUNED, Ablation, ablations, twins
 from ...lab.judge.batches import make_records
 from ...lab.judge.judge import LAG
-from ...lab.judge.prompts import Asked, draw_prompts
+from ...lab.judge.prompts import DemoPrompt, draw_prompts
 from ...lab.judge.records import Records
 from ...lab.judge.tables import clips_csv, markdown, means, summary
 from ...lab.judge.teacher import Solver
@@ -34,7 +34,7 @@ PLOTTED = ("shape", "direction", "size", "speed")
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add what `run_tables` reads."""
+    """Add the options of `run_tables`."""
     add_prompt_options(verb, prompts=200)
     add_frames(verb)
     add_folder_options(verb)
@@ -48,7 +48,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--teacher-shift", metavar="K", type=float, default=2.0, help="time shift of its steps (default: 2)"
     )
-    verb.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, likewise")
+    verb.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, with its text too")
     verb.add_argument(
         "--batch", metavar="N", type=int, default=1, help="clips at once (default: 1, as fast on one thread)"
     )
@@ -57,16 +57,15 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """Weights, and the text embeddings [N, tokens, channels] of all prompts."""
+    """Weights of one kind, with the text embeddings [N, tokens, channels] of all prompts."""
 
     weights: Weights
     texts: Tensor
-    prints: dict[str, str]
-    """Fingerprints."""
+    fingerprints: dict[str, str]
 
 
 def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
-    """Make the clips that are not there yet, and the tables of all that are."""
+    """Make the missing clips, then the tables of all."""
     check_packages("PIL", "matplotlib")
     asked = draw_prompts(args.prompts, args.seed)
     preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
@@ -81,11 +80,11 @@ def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
     for row in rows:
         if row.name not in same:
             make_row(row, networks[row.weights], asked, records, args.batch)
-    return report(rows, same, asked, records, networks, args.against)
+    return write_tables(rows, same, asked, records, networks, args.against)
 
 
 def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
-    """The rows that were asked for. Raises ValueError or OSError for what cannot be."""
+    """The requested rows. Raises ValueError or OSError for options that cannot work."""
     if args.out is None:
         raise ValueError("the tables need a folder: give one with --out")
     check_folder(args.out)
@@ -109,7 +108,7 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
 
 
 def text_beside(path: Path) -> Path:
-    """The text table that belongs to a transformer. Raises FileNotFoundError where one of them is missing."""
+    """Path of the text encoder beside a transformer. Raises FileNotFoundError where either file is missing."""
     text = path.with_name(demo.TEXT_PATH.name)
     for file in (path, text):
         if not file.is_file():
@@ -118,7 +117,7 @@ def text_beside(path: Path) -> Path:
 
 
 def load_networks(args: argparse.Namespace, preset: Preset, prompts: Sequence[str]) -> dict[str, Network]:
-    """By kind; all share the bundled VAE."""
+    """Networks by kind of weights; all share the bundled VAE."""
     device, vae = pick_device(args.device), demo.load_vae()
     vae.to(device)
     files = {STUDENT: None, TEACHER: args.teacher, UNTUNED: args.untuned}
@@ -126,16 +125,16 @@ def load_networks(args: argparse.Namespace, preset: Preset, prompts: Sequence[st
     for kind, path in files.items():
         if path or kind == STUDENT:
             model, encoder = demo.load_transformer(path), demo.load_text_encoder(path and text_beside(path))
-            prints = {kind: fingerprint_weights(model), f"{kind} text": fingerprint_weights(encoder)}
+            fingerprints = {kind: fingerprint_weights(model), f"{kind} text": fingerprint_weights(encoder)}
             texts = encoder.encode(prompts)
-            found[kind] = Network(Weights(model.to(device), vae, preset, device, torch.float32), texts, prints)
+            found[kind] = Network(Weights(model.to(device), vae, preset, device, torch.float32), texts, fingerprints)
     return found
 
 
 def settings_of(
     args: argparse.Namespace, preset: Preset, size: tuple[int, int], networks: Mapping[str, Network]
 ) -> dict[str, object]:
-    """What must stay the same for a folder to be gone on with. Arms and weights may join."""
+    """Settings that must be equal to go on with a folder; arms and weights may be added later."""
     settings = {name: getattr(args, name) for name in ("prompts", "seed", "frames", "batch", "device")}
     settings |= {"size": list(size), "preset": asdict(preset)}
     settings["vae"] = fingerprint_weights(networks[STUDENT].weights.vae)
@@ -143,12 +142,12 @@ def settings_of(
         solver = (args.teacher_steps, args.teacher_low, args.guidance, args.teacher_shift)
         settings["teacher's steps, of them low, guidance, shift"] = list(solver)
     for network in networks.values():
-        settings |= network.prints
+        settings |= network.fingerprints
     return settings
 
 
-def make_row(row: Ablation, network: Network, asked: Sequence[Asked], records: Records, batch: int) -> None:
-    """Make the clips of a row that are missing; batches are cut at the same places whatever is missing."""
+def make_row(row: Ablation, network: Network, asked: Sequence[DemoPrompt], records: Records, batch: int) -> None:
+    """Make the missing clips of a row; the limits of batches do not depend on which are missing."""
     done = records.read().get(row.name, {})
     for start in range(0, len(asked), batch):
         numbers = range(start, min(start + batch, len(asked)))
@@ -157,28 +156,28 @@ def make_row(row: Ablation, network: Network, asked: Sequence[Asked], records: R
         texts = network.texts[numbers.start : numbers.stop]
         for record, pictures in make_records(row, network.weights, texts, [(n, asked[n]) for n in numbers]):
             if record.number not in done:
-                strip = pick(pictures, MOMENTS) if record.number in shown(len(asked)) else None
+                strip = pick(pictures, MOMENTS) if record.number in sheet_prompts(len(asked)) else None
                 records.add(record, strip)
         sys.stderr.write(f"{row.name} {numbers.stop}/{len(asked)}\n")
         sys.stderr.flush()
 
 
-def shown(count: int) -> list[int]:
-    """The prompts whose clips are on the contact sheet: as many seen as held-out ones."""
+def sheet_prompts(count: int) -> list[int]:
+    """Numbers of the prompts on the contact sheet: as many seen as held-out ones."""
     half = SHEET_CLIPS // 2
     held_out = count - count // 2
     return [n for n in (*range(half), *range(held_out, held_out + half)) if n < count]
 
 
-def report(
+def write_tables(
     rows: Sequence[Ablation],
     same: Mapping[str, str],
-    asked: Sequence[Asked],
+    asked: Sequence[DemoPrompt],
     records: Records,
     networks: Mapping[str, Network],
     against: str,
 ) -> tuple[dict, str]:
-    """Write tables, CSV, plot and contact sheet into the folder; the figures and the tables come back."""
+    """Write tables, CSV, plot and contact sheet into the folder; return the figures and the tables."""
     from ...lab.charts.contact_sheet import contact_sheet
     from ...lab.charts.plots import interval_plot
 
@@ -198,8 +197,8 @@ def report(
     strips = [
         (f"{name}: {asked[number].prompt}", list(strip))
         for name in own
-        for number in shown(len(asked))
+        for number in sheet_prompts(len(asked))
         if (strip := records.frames(name, number)) is not None
     ]
-    write_png(folder / "sheet.png", contact_sheet(strips, columns=len(shown(len(asked))), width=TILE))
+    write_png(folder / "sheet.png", contact_sheet(strips, columns=len(sheet_prompts(len(asked))), width=TILE))
     return result, text

@@ -1,6 +1,6 @@
-"""`histream sheet`: one picture that shows which settings, or which prompts, give what.
+"""`histream sheet`: one picture with a strip of frames for each of many settings, or for each of many prompts.
 
-Nobody publishes all settings of HiStream (arXiv 2512.21338); this is how to find out which are right for given weights.
+Not all settings of HiStream (arXiv 2512.21338) are published; the sheet shows which suit given weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .videos import add_size_options, plan_video
 
 @dataclass(frozen=True)
 class Setting:
-    """One strip of the sheet."""
+    """Settings of one strip."""
 
     drc: bool
     ntk: float
@@ -43,8 +43,8 @@ class Setting:
 
 
 SETTINGS = tuple(Setting(*values) for values in product((True, False), (1.0, 2.0, 5.0), (5.0, 7.0), (True, False)))
-MAX_NTK_LOW = 2.0  # what the method gives 960x544, which is half of its highest size
-SHIFT_LOW = 5.0  # what the method trains with
+MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
+SHIFT_LOW = 5.0  # the method's value in training
 COLUMNS = 2  # first-chunk scale on and off, side by side
 
 
@@ -68,7 +68,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
-    """The plan of one strip, as long and as large as `like`; the shift is that of HIGH, that of LOW is 5 throughout."""
+    """Plan of one strip, with the length and size of `like`; the shift is that of HIGH, LOW always has SHIFT_LOW."""
     width, height = like.size
     preset = replace(
         preset,
@@ -83,7 +83,7 @@ def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
 
 
 def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
-    """Make the sheet; the file is written anew after every strip."""
+    """Make the sheet; the file is rewritten after every strip."""
     from ...lab.charts.contact_sheet import contact_sheet
 
     if args.out.suffix.lower() != ".png":
@@ -112,7 +112,7 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
 def make_strips(
     weights: Weights, orders: Sequence[tuple[str, Order]], moments: int
 ) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
-    """Yield the strips so far, (label, frames), after each; orders that are the same are made once."""
+    """Yield all strips so far, (label, frames), after each strip; equal orders are made once."""
     strips: list[tuple[str, list[np.ndarray]]] = []
     for number, (label, order) in enumerate(orders):
         same = next((i for i in range(number) if _same(orders[i][1], order)), None)

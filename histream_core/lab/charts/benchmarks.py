@@ -1,4 +1,4 @@
-"""What a frame costs, as pictures: against length, size and steps, and beside others. Counts, no times of our own."""
+"""Plots of costs per frame: by length, size and steps, and compared with others. Counted; no times of our own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...plan.window import Window
 SIZES = ((832, 480), (1280, 704), (1920, 1088), (2560, 1408))
 LENGTHS = (21, 81, 141, 201, 261, 321)
 STEPS = (2, 4, 6, 8)
-CLIP = 81
+CLIP_FRAMES = 81
 
 
 ARMS = {
@@ -31,7 +31,7 @@ SCHEDULES = {
     "HiStream, published schedule": 77.10,
     "HiStream+, published schedule": 53.83,
 }
-"""TFLOP per frame of how others compute: cache passes whole and after the last chunk too."""
+"""TFLOP per frame of other implementations, which make whole cache passes, also after the last chunk."""
 
 SECONDS = {
     "Wan2.1, published": 36.56,
@@ -45,12 +45,12 @@ SECONDS = {
     "HiStream+, floor at 790 TFLOP/s": 0.066,
     "StreamDiffusionV2, 512x512, four H100": 0.0155,
 }
-"""Seconds of denoising per frame, 1920x1088 on an A100-class GPU where nothing else is said: arXiv 2512.21338 and
-2511.07399; floors are derived. Of our own none has been measured yet."""
+"""Seconds of denoising per frame, at 1920x1088 on an A100-class GPU unless the name says otherwise: arXiv 2512.21338
+and 2511.07399; floors are derived. None of our own has been measured yet."""
 
 
-def tflops(mode: str, size: tuple[int, int] = (1920, 1088), frames: int = CLIP, **settings) -> float:
-    """TFLOP per pixel frame of Wan 1.3B, cache passes included, decoding not."""
+def tflops(mode: str, size: tuple[int, int] = (1920, 1088), frames: int = CLIP_FRAMES, **settings) -> float:
+    """TFLOP per pixel frame of Wan 1.3B, with cache passes and without decoding."""
     options = PlanOptions(**settings)
     plan = make_plan(find_preset("histream"), mode, size=size, num_latent_frames=latent_frames(frames), options=options)
     return Cost(WAN_1_3B, plan).flops / plan.num_pixel_frames / 1e12
@@ -83,7 +83,7 @@ def plots() -> Iterator[tuple[str, bytes]]:
 
 
 def steps_cost(steps: int, low: int) -> float:
-    """TFLOP per frame where every chunk takes so many steps, `low` of them at half resolution."""
+    """TFLOP per frame with `steps` steps in every chunk, `low` of them at half resolution."""
     timesteps = [1000 * (1 - index / steps) for index in range(steps)]
     schedule = (make_steps(timesteps, low, shift_low=5.0, shift_high=7.0),)
     return tflops("histream", schedule=schedule)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -18,7 +19,12 @@ from ..judge.bootstrap import Estimate
 WIDTH = 7.0
 """In inches, as all heights here."""
 ARM_HEIGHT, ROW_GAP = 0.14, 0.12
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "histream", "font.family": "sans-serif", "font.size": 9}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "histream",
+    "font.family": "sans-serif",
+    "font.size": 9,
+}
 OURS, THEIRS = "#2563eb", "#6b7280"
 COLOURS = (OURS, "#dc2626", THEIRS, "#16a34a", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#1e293b")
 GRID = "#e5e7eb"
@@ -104,7 +110,7 @@ def _figure(title: str, *, height: float, panels: int = 1) -> tuple[Figure, Sequ
     """A figure with panels below each other that share the horizontal axis."""
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
+        axes = list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
         for one in axes:
             one.spines[["top", "right"]].set_visible(False)
         figure.suptitle(title, fontsize=10)

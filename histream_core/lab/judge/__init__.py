@@ -1,1 +1,1 @@
-"""How good a video is, read from its pixels: the demo model's prompts, temporal consistency, drift, detail."""
+"""Measures of a video, read from its pixels: agreement with a demo prompt, temporal consistency, drift, detail."""

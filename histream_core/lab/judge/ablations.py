@@ -1,4 +1,4 @@
-"""The rows of the papers' tables: what each leaves out of HiStream, or puts in its place."""
+"""The rows of the papers' tables: ablations of HiStream, each as a plan and the weights that it is made with."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ...plan.sizes import latent_frames
 from .teacher import Solver
 
 BASE = "histream"
-"""What the other rows are compared with."""
+"""The row that the others are compared with."""
 
 STUDENT, UNTUNED, TEACHER = "student", "untuned", "teacher"
-"""Whose weights a row is made with."""
+"""Kinds of weights."""
 
 MODES = {
     "histream": "HiStream",
@@ -45,19 +45,19 @@ PAPER_SECONDS = {
 """Seconds of denoising per frame of 1920x1088 on an A100, as published (arXiv 2512.21338); teacher: Wan2.1 1.3B."""
 
 PAPER_TOTAL = {"histream": 84.20}
-"""VBench total, likewise; of the other rows it is not known here."""
+"""VBench total, as published; that of the other rows is not known here."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One row: whose weights, and which network calls."""
+    """One row: a kind of weights, and the network calls."""
 
     name: str
     what: str
     plan: Plan
     weights: str = STUDENT
     guidance: float = 1.0
-    """Of the teacher."""
+    """Classifier-free guidance of the teacher; 1 is none."""
 
     def flops_per_frame(self, config: WanConfig) -> float:
         """Floating-point operations of the transformer per pixel frame, cache passes and guidance included."""
@@ -67,7 +67,7 @@ class Ablation:
 
     @property
     def calls(self) -> tuple:
-        """All that its clips depend on besides prompt and noise: two rows with the same calls make the same clips."""
+        """Everything that the clips depend on besides prompt and noise; rows with equal calls make equal clips."""
         times = [
             (self.plan.temporal.chunk_time(chunk.frames.start), self.plan.temporal.anchor_time(chunk.frames.start))
             for chunk in self.plan.chunks
@@ -82,9 +82,9 @@ class Ablation:
 def ablations(
     preset: Preset, *, size: tuple[int, int], num_frames: int, solver: Solver | None = None, untuned: bool = False
 ) -> Iterator[Ablation]:
-    """All rows for clips of `num_frames` pixel frames; the teacher's with a `solver`, the untuned one where asked for.
+    """Yield all rows for clips of `num_frames` pixel frames; that of the teacher only with a `solver`.
 
-    Raises ValueError for sizes and lengths that cannot be.
+    Raises ValueError for sizes and lengths that are impossible.
     """
     length = latent_frames(num_frames)
 
@@ -116,7 +116,7 @@ def ablations(
 
 
 def twins(rows: Sequence[Ablation]) -> dict[str, str]:
-    """Rows that make the same clips as one before them, and that one's name."""
+    """Map each row that makes the same clips as an earlier one to the name of that row."""
     first: list[Ablation] = []
     found = {}
     for row in rows:

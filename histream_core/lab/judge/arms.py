@@ -1,4 +1,4 @@
-"""Arms of an evaluation: ways to make the clips of a list of prompts, and what each of them scores.
+"""Arms of an evaluation: settings that the clips of a list of prompts are made with, and the scores of those clips.
 
 The arms of one evaluation share prompts and seeds, so that their scores can be compared pair by pair.
 """
@@ -18,15 +18,15 @@ from ...runs.render import Order, Report, Weights, collect, silent
 from ...stream.noise import SeededNoise
 from .bootstrap import Estimate, difference, estimate
 from .judge import Verdict, painted_area
-from .prompts import Asked, chance
+from .prompts import DemoPrompt, chance
 from .scores import SCORES, WORDS, score
 
-RANDOM_STD = 0.02  # of the weights that stand for an untrained network
+RANDOM_STD = 0.02  # of the random weights of an untrained network
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to make clips."""
+    """Weights, plan and texts that clips are made with."""
 
     name: str
     weights: Weights
@@ -36,23 +36,25 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One clip, read and scored."""
+class ScoredClip:
+    """A clip's prompt, verdict and scores."""
 
-    asked: Asked
+    asked: DemoPrompt
     verdict: Verdict
     scores: dict[str, float]
 
 
-def make_clip(arm: Arm, text: Tensor, asked: Asked, report: Report = silent) -> tuple[Clip, list[np.ndarray]]:
-    """Make one clip, read and score it; its frames [H, W, 3], uint8, come with it."""
+def make_clip(
+    arm: Arm, text: Tensor, asked: DemoPrompt, report: Report = silent
+) -> tuple[ScoredClip, list[np.ndarray]]:
+    """Make and score one clip; also return its frames [H, W, 3], uint8."""
     pictures = collect(arm.weights, Order(arm.plan, text, SeededNoise(asked.seed)), report)
     verdict, scores = score(np.stack(pictures).astype(np.float32) / 255, asked.combination)
-    return Clip(asked, verdict, scores), pictures
+    return ScoredClip(asked, verdict, scores), pictures
 
 
 def untrained(weights: Weights, seed: int = 0) -> Weights:
-    """The same network with random weights; the VAE stays as it is."""
+    """Copy `weights` with random numbers in the network; the VAE is unchanged."""
     model, draw = deepcopy(weights.model), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -60,8 +62,8 @@ def untrained(weights: Weights, seed: int = 0) -> Weights:
     return replace(weights, model=model)
 
 
-def groups(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
-    """All clips, those of seen and those of held-out prompts, in the order in which they were asked for."""
+def groups(clips: Sequence[ScoredClip]) -> dict[str, list[ScoredClip]]:
+    """Group clips by the kind of their prompt: all, seen and held out; the order is kept."""
     return {
         "all": list(clips),
         "seen": [clip for clip in clips if not clip.asked.held_out],
@@ -69,26 +71,26 @@ def groups(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
     }
 
 
-def estimates(clips: Sequence[Clip]) -> dict[str, Estimate]:
+def estimates(clips: Sequence[ScoredClip]) -> dict[str, Estimate]:
     """Mean and interval of every score."""
     return {name: estimate([clip.scores[name] for clip in clips]) for name in SCORES}
 
 
-def ratios(clips: Sequence[Clip]) -> dict[str, float]:
-    """Mean size and speed as shares of the painter's: below 1 is too small, too slow."""
+def ratios(clips: Sequence[ScoredClip]) -> dict[str, float]:
+    """Mean size and speed relative to the painter's; below 1 is too small or too slow."""
     sizes = [clip.verdict.area / painted_area(clip.asked.combination.shape) for clip in clips]
     return {"size": float(np.mean(sizes)), "speed": float(np.mean([clip.verdict.speed for clip in clips]))}
 
 
-def differences(ours: Sequence[Clip], theirs: Sequence[Clip]) -> dict[str, Estimate]:
-    """Mean and interval of our score less theirs, prompt by prompt. Raises ValueError for other prompts."""
+def differences(ours: Sequence[ScoredClip], theirs: Sequence[ScoredClip]) -> dict[str, Estimate]:
+    """Mean and interval of our score minus theirs, prompt by prompt. Raises ValueError where the prompts differ."""
     if [clip.asked for clip in ours] != [clip.asked for clip in theirs]:
         raise ValueError("the clips are of different prompts or seeds: only the same ones can be compared in pairs")
     return {name: difference(*([clip.scores[name] for clip in side] for side in (ours, theirs))) for name in SCORES}
 
 
-def better_than_chance(clips: Sequence[Clip]) -> list[str]:
-    """The words of the prompts that the clips show more often than one and the same answer to all could explain."""
+def better_than_chance(clips: Sequence[ScoredClip]) -> list[str]:
+    """Words of the prompts that the clips show more often than a constant answer would (95% interval above chance)."""
     luck = chance([clip.asked.combination for clip in clips])
     found = estimates(clips)
     return [word for word in WORDS if found[word].low > luck[word]]

@@ -1,4 +1,4 @@
-"""Clips of the tables: several go through the network at once, then each through the VAE and to the judge.
+"""Clips of the tables: a batch goes through the network at once, then each clip is decoded and judged.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -21,29 +21,29 @@ from ...vae.decode import stream_frames
 from ...video.pixels import to_uint8
 from .ablations import TEACHER, Ablation
 from .judge import LAG, judge, painted_area
-from .prompts import Asked
+from .prompts import DemoPrompt
 from .records import Record
 from .scores import WORDS, adherence, score
 from .teacher import solve
 
 
 def make_records(
-    row: Ablation, weights: Weights, texts: Tensor, asked: Sequence[tuple[int, Asked]]
+    row: Ablation, weights: Weights, texts: Tensor, asked: Sequence[tuple[int, DemoPrompt]]
 ) -> Iterator[tuple[Record, list[np.ndarray]]]:
-    """Make clips of one row and score them; their frames [H, W, 3], uint8, come along.
+    """Make and score clips of one row; yield each record with the frames of its clip, [H, W, 3] uint8.
 
-    `texts` [B, tokens, channels] are the embeddings of the prompts of `asked`, which come with their numbers.
+    `texts` [B, tokens, channels] are the embeddings of `asked`, pairs of a number and a prompt.
     """
     began = time.process_time()
-    latents = denoise(row, weights, texts, noise_of([one.seed for _, one in asked]))
+    latents = make_latents(row, weights, texts, noise_of([one.seed for _, one in asked]))
     denoise_s = (time.process_time() - began) / len(asked)
     for latent, (number, one) in zip(latents.split(1), asked, strict=True):
         began = time.process_time()
-        pictures = decode(weights, latent)
+        pictures = decode_clip(weights, latent)
         decode_s = time.process_time() - began
         frames = np.stack(pictures).astype(np.float32) / 255
         verdict, scores = score(frames, one.combination)
-        first = judge(frames[: first_frames(weights)])
+        first = judge(frames[: num_first_chunk_frames(weights)])
         yield (
             Record(
                 arm=row.name,
@@ -61,7 +61,7 @@ def make_records(
 
 
 def noise_of(seeds: Sequence[int]) -> Noise:
-    """The noise of a batch, each item of which has what it would have by itself under its own seed."""
+    """Noise of a batch: each item gets the noise of a single clip with its own seed."""
     each = [SeededNoise(seed) for seed in seeds]
 
     def draw(chunk: int, step: int, shape: torch.Size) -> Tensor:
@@ -70,7 +70,7 @@ def noise_of(seeds: Sequence[int]) -> Noise:
     return draw
 
 
-def denoise(row: Ablation, weights: Weights, texts: Tensor, noise: Noise) -> Tensor:
+def make_latents(row: Ablation, weights: Weights, texts: Tensor, noise: Noise) -> Tensor:
     """Clean latents [B, C, T, H, W] of a row."""
     if row.weights == TEACHER:
         return solve(weights, row.plan, texts, noise, row.guidance)
@@ -82,12 +82,12 @@ def denoise(row: Ablation, weights: Weights, texts: Tensor, noise: Noise) -> Ten
     return torch.cat(list(run.chunks()), dim=2)
 
 
-def decode(weights: Weights, latent: Tensor) -> list[np.ndarray]:
-    """Frames [H, W, 3], uint8, of one clip [1, C, T, H, W], decoded a chunk at a time."""
+def decode_clip(weights: Weights, latent: Tensor) -> list[np.ndarray]:
+    """Decode one clip [1, C, T, H, W] chunk by chunk to frames [H, W, 3], uint8."""
     chunks = latent.split(weights.preset.chunk_frames, dim=2)
     return [picture for frames in stream_frames(open_decoder(weights), chunks) for picture in to_uint8(frames)]
 
 
-def first_frames(weights: Weights) -> int:
-    """Pixel frames of the first chunk, or as many as motion can be read from."""
+def num_first_chunk_frames(weights: Weights) -> int:
+    """Number of pixel frames in the first chunk, at least as many as motion can be read from."""
     return max(LAG + 1, pixel_frames(weights.preset.chunk_frames))

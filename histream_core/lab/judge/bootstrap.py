@@ -1,4 +1,4 @@
-"""Means with 95% bootstrap intervals: how far a figure would move if the prompts were drawn again."""
+"""Means with 95% bootstrap intervals over prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESAMPLES = 4000
 SEED = 0
 TAILS = 2.5, 97.5
 RULE_OF_THREE = 3
-"""What never happened in n trials happens in at most 3 of n, with 95% confidence."""
+"""An event that never occurred in n trials has a rate of at most 3/n, with 95% confidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], *, least: float = 0.0, most: float = 1.0) -> Estimate:
-    """The mean of values in [least, most] and the interval that resampling them gives.
+    """Mean of values in [least, most], with the interval found by resampling them.
 
-    Where all are right, all wrong or all without a difference, resampling learns nothing: the interval is widened by
-    the rule of three. Raises ValueError for no values.
+    Where all values are `least`, `most` or 0, resampling cannot see any spread, and the interval is widened by the rule
+    of three. Raises ValueError for no values.
     """
     drawn = np.asarray(values, np.float64)
     if not drawn.size:
@@ -45,7 +45,7 @@ def estimate(values: Sequence[float], *, least: float = 0.0, most: float = 1.0) 
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """The mean of `ours` less `theirs`, pair by pair, for values in [0, 1]. Raises ValueError for unequal numbers."""
+    """Mean of `ours` minus `theirs`, pair by pair, for values in [0, 1]. Raises ValueError for unequal counts."""
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} values cannot be paired with {len(theirs)}: give as many of both")
-    return estimate(np.subtract(ours, theirs), least=-1.0)
+    return estimate([mine - other for mine, other in zip(ours, theirs, strict=True)], least=-1.0)

@@ -10,25 +10,25 @@ from torch import Tensor
 
 MEAN = 0.48145466, 0.4578275, 0.40821073
 STD = 0.26862954, 0.26130258, 0.27577711
-"""What the pixels that CLIP was trained on have; every published CLIP takes these."""
+"""Mean and standard deviation of the pixels that CLIP was trained on; every published CLIP uses them."""
 
 
 class ClipFeatures:
     """A CLIP model in the form that transformers saves: config.json, model.safetensors, and for prompts a tokenizer."""
 
     def __init__(self, folder: Path) -> None:
-        """Load it. Raises OSError or ValueError where the folder holds none; nothing is downloaded."""
+        """Load the model; nothing is downloaded. Raises OSError or ValueError where the folder holds no model."""
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} holds no CLIP: give a folder with config.json and model.safetensors")
         from transformers import CLIPModel
 
         self.folder = folder
         self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
-        self.side = self.model.config.vision_config.image_size
+        self.side = int(self.model.vision_model.config.image_size)
 
     @torch.inference_mode()
     def picture(self, frame: Tensor) -> Tensor:
-        """Features [D] of length 1 of a frame [H, W, 3] in [0, 1]: its middle square, as CLIP was trained."""
+        """Unit-length features [D] of the central square of a frame [H, W, 3] in [0, 1], as CLIP was trained."""
         height, width = frame.shape[:2]
         scale = self.side / min(height, width)
         size = max(self.side, round(height * scale)), max(self.side, round(width * scale))
@@ -42,7 +42,7 @@ class ClipFeatures:
 
     @torch.inference_mode()
     def prompt(self, text: str) -> Tensor:
-        """Features [D] of length 1 of a prompt."""
+        """Unit-length features [D] of a prompt."""
         from transformers import CLIPTokenizer
 
         tokens = CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)(

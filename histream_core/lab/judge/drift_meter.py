@@ -1,6 +1,6 @@
-"""How the look of a video changes over time, against its first second: colour, brightness, sharpness.
+"""Change of a video over time against its first second: colour, brightness, sharpness.
 
-Frames are [H, W, 3] float in [0, 1]. What changes because the scene does counts too: a meter knows no scenes.
+Frames are [H, W, 3] float in [0, 1]. Changes that belong to the scene count too; scenes are not recognised.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 from ...video.pixels import BLUE, GREEN, RED
 from .detail import sharpness
 
-LOOKS_A_SECOND = 4
-"""Frames that are looked at; the look of a video does not change faster."""
+LOOKS_PER_SECOND = 4
+"""Frames that are measured in each second; drift is slower."""
 
 
-class Look(NamedTuple):
-    """What a frame looks like as a whole."""
+class FrameLook(NamedTuple):
+    """Mean colour and sharpness of a frame."""
 
     time: float
-    """In seconds from the first frame."""
+    """Seconds from the first frame."""
     colour: np.ndarray
     """Mean red, green and blue."""
     sharpness: float
@@ -32,20 +32,20 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Second:
-    """How one second of a video differs from the first."""
+    """Difference of one second of a video from the first."""
 
     start: int
-    """In seconds from the first frame."""
+    """Seconds from the first frame."""
     colour: float
     """Largest change of mean red, green or blue that brightness does not explain, as a share of full scale."""
     brightness: float
     """Change of mean brightness, as a share of full scale; below 0: darker."""
     sharpness: float
-    """As a share of the first second's; 1: the same."""
+    """Relative to the first second; 1 is equal."""
 
 
 def meter(frames: Iterable[Tensor], fps: float) -> tuple[Second, ...]:
-    """The drift of every second of a video. Raises ValueError for less than two seconds, and a rate that is none."""
+    """Drift of every second of a video. Raises ValueError for less than two seconds, and a rate of 0 or less."""
     if not fps > 0:
         raise ValueError(f"{fps:g} frames per second is no rate: use 16")
     by_second = [list(found) for _, found in groupby(_looks(frames, fps), key=lambda look: int(look.time))]
@@ -54,14 +54,14 @@ def meter(frames: Iterable[Tensor], fps: float) -> tuple[Second, ...]:
     return tuple(_against(by_second[0], later) for later in by_second)
 
 
-def _looks(frames: Iterable[Tensor], fps: float) -> Iterator[Look]:
-    step = max(1, int(fps // LOOKS_A_SECOND))
+def _looks(frames: Iterable[Tensor], fps: float) -> Iterator[FrameLook]:
+    step = max(1, int(fps // LOOKS_PER_SECOND))
     for index, frame in enumerate(frames):
         if index % step == 0:
-            yield Look(index / fps, np.array(frame.float().mean((0, 1)).tolist()), sharpness(frame))
+            yield FrameLook(index / fps, np.array(frame.float().mean((0, 1)).tolist()), sharpness(frame))
 
 
-def _against(first: Sequence[Look], now: Sequence[Look]) -> Second:
+def _against(first: Sequence[FrameLook], now: Sequence[FrameLook]) -> Second:
     change = np.mean([look.colour for look in now], axis=0) - np.mean([look.colour for look in first], axis=0)
     brightness = float(change @ (RED, GREEN, BLUE))
     before, after = (float(np.mean([look.sharpness for look in looks])) for looks in (first, now))
@@ -73,8 +73,8 @@ def _against(first: Sequence[Look], now: Sequence[Look]) -> Second:
     )
 
 
-def summary(seconds: Sequence[Second]) -> str:
-    """What the meter shows, in a line."""
+def describe_drift(seconds: Sequence[Second]) -> str:
+    """The last second and the one with the largest change of colour, in a sentence."""
     worst, last = max(seconds, key=lambda second: second.colour), seconds[-1]
     return (
         f"in second {last.start}: colour off by {last.colour:.1%}, brightness by {last.brightness:+.1%}, sharpness "

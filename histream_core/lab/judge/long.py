@@ -1,11 +1,11 @@
-"""How a long video changes: colour, sharpness and identity, chunk by chunk, from its first tenth to its last.
+"""Drift of a long demo video in colour, sharpness and identity, chunk by chunk, from its first tenth to its last.
 
 F frames, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,18 +20,18 @@ from ...stream.noise import Noise
 from ...stream.stream import Given, Stream
 from ...video.pixels import to_uint8
 from .detail import likeness, sharpness
-from .judge import LAG, judge, look
-from .prompts import Asked
+from .judge import LAG, judge, segment
+from .prompts import DemoPrompt
 from .steadiness import outline_change
 
 WINDOW = LAG + 1
-"""Frames at the beginning of a chunk that are read: as many as motion takes, and as the first chunk has."""
+"""Frames that are read at the beginning of a chunk: as many as motion needs, and as the first chunk has."""
 
 PARTS = 10
-"""Drift is told between the first and the last of that many parts of a video: minutes 1 and 10 of ten."""
+"""Drift is measured between the first and the last of this many parts of a video: minutes 1 and 10 of ten."""
 
 IDENTITY = ("colour", "shape", "background")
-"""The words of a prompt that make an object the one that was asked for."""
+"""The words of a prompt that identify an object."""
 
 SNAPSHOTS = Snapshots(every=20)
 
@@ -47,12 +47,12 @@ DRIFTS = {
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What the first frames of a chunk show."""
+class Reading:
+    """Measurements of the first frames of a chunk."""
 
     arm: str
     number: int
-    """Of the prompt, from 0."""
+    """Number of the prompt, from 0."""
     chunk: int
     seconds: float
     """From the start of the video."""
@@ -61,17 +61,17 @@ class Moment:
     ground: list[float]
     sharpness: float
     outline: float
-    """Part of the outlines of this chunk and of the first one that they do not share."""
+    """Share of the outlines of this chunk and of the first one in which they differ."""
     identity: bool
     direction: bool
 
 
 def run_chunks(
-    weights: Weights, folder: Path, plan: Plan, text: Tensor, asked: Asked, first: int = 0
-) -> Iterator[np.ndarray]:
-    """Yield the frames [F, H, W, 3], uint8, of every chunk from `first` on, of a run that is kept in `folder`.
+    weights: Weights, folder: Path, plan: Plan, text: Tensor, asked: DemoPrompt, first: int = 0
+) -> Generator[np.ndarray, None, None]:
+    """Make a run that is kept in `folder`, and yield the frames [F, H, W, 3], uint8, of every chunk from `first` on.
 
-    A run that was stopped goes on. Raises ValueError and OSError as `session.start_or_resume` does.
+    A run that was stopped is resumed. Raises ValueError and OSError as `session.start_or_resume` does.
     """
     settings = Settings(weights.preset.name, "histream", plan.size, FPS, "h264-mp4", "video.mp4", "float32")
     manifest = describe_run(weights, plan, settings, prompt=asked.prompt, text=text, seed=asked.seed, source={})
@@ -87,14 +87,14 @@ def run_chunks(
                 yield to_uint8(finished.frames[0])
 
 
-def read_moment(
-    arm: str, number: int, chunk: int, seconds: float, frames: np.ndarray, reference: np.ndarray, asked: Asked
-) -> Moment:
-    """What a chunk shows; `frames` and `reference`, those of the first chunk, are [F, H, W, 3], uint8."""
+def read_chunk(
+    arm: str, number: int, chunk: int, seconds: float, frames: np.ndarray, reference: np.ndarray, asked: DemoPrompt
+) -> Reading:
+    """Measure a chunk; `frames`, and those of the first chunk in `reference`, are [F, H, W, 3], uint8."""
     now, before = (clip[:WINDOW].astype(np.float32) / 255 for clip in (frames, reference))
-    view, verdict = look(now), judge(now)
+    view, verdict = segment(now), judge(now)
     agrees = verdict.agrees(asked.combination)
-    return Moment(
+    return Reading(
         arm=arm,
         number=number,
         chunk=chunk,
@@ -102,17 +102,17 @@ def read_moment(
         ink=None if view.ink is None else [float(x) for x in view.ink],
         ground=[float(x) for x in view.ground],
         sharpness=sharpness(now),
-        outline=outline_change(look(before), view),
+        outline=outline_change(segment(before), view),
         identity=all(agrees[word] for word in IDENTITY),
         direction=agrees["direction"],
     )
 
 
-def drifts(moments: Sequence[Moment]) -> dict[str, float]:
-    """The DRIFTS of a video, each in [0, 1]. Raises ValueError for fewer than two moments."""
-    if len(moments) < 2:
-        raise ValueError(f"{len(moments)} chunks cannot be compared: make a video of two or more")
-    every = parts(moments)
+def drifts(readings: Sequence[Reading]) -> dict[str, float]:
+    """The DRIFTS of a video, each in [0, 1]. Raises ValueError for fewer than two readings."""
+    if len(readings) < 2:
+        raise ValueError(f"{len(readings)} chunks cannot be compared: make a video of two or more")
+    every = parts(readings)
     first, last = every[0], every[-1]
     return {
         "colour": colour_change(first, last),
@@ -124,9 +124,9 @@ def drifts(moments: Sequence[Moment]) -> dict[str, float]:
     }
 
 
-def course(moments: Sequence[Moment], count: int) -> list[dict[str, float]]:
-    """How a video goes: of `count` stretches, the middle in seconds, and the change from the first PARTS-th on."""
-    first = parts(moments)[0]
+def course(readings: Sequence[Reading], count: int) -> list[dict[str, float]]:
+    """Change from the first PARTS-th to each of `count` stretches of a video, with the middle of each in seconds."""
+    first = parts(readings)[0]
     return [
         {
             "seconds": _mean(stretch, "seconds"),
@@ -135,40 +135,41 @@ def course(moments: Sequence[Moment], count: int) -> list[dict[str, float]]:
             "outline": _mean(stretch, "outline"),
             "identity": _mean(stretch, "identity"),
         }
-        for stretch in parts(moments, count)
+        for stretch in parts(readings, count)
     ]
 
 
-def parts(moments: Sequence[Moment], count: int = PARTS) -> list[Sequence[Moment]]:
-    """The moments in stretches of equal length, as many as `count` or as there are moments."""
-    stretches = np.array_split(np.arange(len(moments)), min(count, len(moments)))
-    return [moments[stretch[0] : stretch[-1] + 1] for stretch in stretches]
+def parts(readings: Sequence[Reading], count: int = PARTS) -> list[Sequence[Reading]]:
+    """Split the readings into `count` stretches of equal length, or into single ones where there are fewer."""
+    stretches = np.array_split(np.arange(len(readings)), min(count, len(readings)))
+    return [readings[stretch[0] : stretch[-1] + 1] for stretch in stretches]
 
 
-def colour_change(first: Sequence[Moment], last: Sequence[Moment]) -> float:
-    """The largest change of a mean channel of object or background; 1 where one of both shows no object."""
+def colour_change(first: Sequence[Reading], last: Sequence[Reading]) -> float:
+    """Largest change of a mean channel of object or background; 1 where one side shows no object."""
     means = [
-        [np.mean([getattr(moment, name) for moment in seen], axis=0) for name in ("ink", "ground")]
-        for seen in ([moment for moment in side if moment.ink is not None] for side in (first, last))
+        [np.mean([getattr(reading, name) for reading in seen], axis=0) for name in ("ink", "ground")]
+        for seen in ([reading for reading in side if reading.ink is not None] for side in (first, last))
         if seen
     ]
     if len(means) < 2:
         return 1.0
-    return float(np.abs(np.subtract(*means)).max())
+    before, after = means
+    return float(np.abs(np.subtract(before, after)).max())
 
 
-def moments_of(lines: Sequence[Mapping]) -> dict[str, dict[int, list[Moment]]]:
-    """Kept lines as moments, by arm and number, in the order of the chunks."""
-    found: dict[str, dict[int, list[Moment]]] = {}
-    for moment in (Moment(**line) for line in lines):
-        found.setdefault(moment.arm, {}).setdefault(moment.number, []).append(moment)
+def readings_of(lines: Sequence[Mapping]) -> dict[str, dict[int, list[Reading]]]:
+    """Readings from the lines of a record file, by arm and number, in the order of the chunks."""
+    found: dict[str, dict[int, list[Reading]]] = {}
+    for reading in (Reading(**line) for line in lines):
+        found.setdefault(reading.arm, {}).setdefault(reading.number, []).append(reading)
     return found
 
 
-def line_of(moment: Moment) -> dict:
-    """A moment as plain values."""
-    return asdict(moment)
+def line_of(reading: Reading) -> dict:
+    """A reading as plain values."""
+    return asdict(reading)
 
 
-def _mean(moments: Sequence[Moment], name: str) -> float:
-    return float(np.mean([getattr(moment, name) for moment in moments]))
+def _mean(readings: Sequence[Reading], name: str) -> float:
+    return float(np.mean([getattr(reading, name) for reading in readings]))

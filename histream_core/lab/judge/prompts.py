@@ -1,4 +1,4 @@
-"""Prompts for the demo model, drawn afresh: half of them of combinations that training never saw."""
+"""Randomly drawn prompts for the demo model; half of their combinations were never trained on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ SEEDS = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One clip to make, and what it should show."""
+class DemoPrompt:
+    """A prompt, the combination that its clip should show, and the seed of the noise."""
 
     prompt: str
     combination: Combination
     held_out: bool
     seed: int
-    """Of the noise."""
 
 
-def draw_prompts(count: int, seed: int) -> list[Asked]:
-    """`count` prompts, the second half of them held out; no combination comes again before all others came.
+def draw_prompts(count: int, seed: int) -> list[DemoPrompt]:
+    """Draw `count` prompts, the second half of them held out; combinations repeat only after all have been drawn.
 
     Raises ValueError for fewer than two, or a seed below 0.
     """
@@ -39,17 +38,17 @@ def draw_prompts(count: int, seed: int) -> list[Asked]:
         picks = _shuffled(pool(held_out=held_out), rng)
         for combination in (next(picks) for _ in range(share)):
             sentence, noise = rng.choice(SENTENCES), rng.randrange(SEEDS)
-            asked.append(Asked(combination.caption(sentence), combination, held_out, noise))
+            asked.append(DemoPrompt(combination.caption(sentence), combination, held_out, noise))
     return asked
 
 
 def pool(*, held_out: bool) -> list[Combination]:
-    """The combinations that prompts are drawn from, in a fixed order."""
+    """Combinations that prompts are drawn from, in a fixed order."""
     return sorted(HELD_OUT if held_out else training_combinations())
 
 
 def chance(combinations: Sequence[Combination]) -> dict[str, float]:
-    """What the best answer scores that is the same for every prompt: the share of the commonest word."""
+    """Score of the best constant answer to all prompts: the share of the most frequent word."""
     counts = {word: Counter(getattr(c, word) for c in combinations) for word in WORDS}
     return {word: max(count.values()) / len(combinations) for word, count in counts.items()}
 

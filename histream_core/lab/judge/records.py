@@ -1,4 +1,4 @@
-"""Scores of clips in a folder, a line each as soon as a clip is scored: what was killed goes on where it was."""
+"""Records of an evaluation in a folder, one line for each scored clip, so that a killed evaluation can go on."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ SETTINGS, LINES, STRIPS = "settings.json", "clips.jsonl", "strips"
 
 @dataclass(frozen=True)
 class Record:
-    """One clip of one arm."""
+    """Scores and times of one clip of one arm."""
 
     arm: str
     number: int
-    """Of the prompt, from 0."""
+    """Number of the prompt, from 0."""
     seen: dict[str, str | None]
-    """What the clip shows of each word of the prompt."""
+    """The word that the clip shows, for each kind of word in a prompt."""
     area: float
-    """Of the object, as a share of the painter's."""
+    """Size of the object, relative to the painter's."""
     speed: float
-    """Likewise."""
+    """Speed of the object, relative to the painter's."""
     scores: dict[str, float]
     first: dict[str, float]
-    """The scores of prompt adherence of the first chunk alone."""
+    """Scores of prompt adherence for the first chunk alone."""
     denoise_s: float
     """CPU seconds of the network, for the whole clip."""
     decode_s: float
-    """CPU seconds of the VAE, likewise."""
+    """CPU seconds of the VAE, for the whole clip."""
 
 
 class Records:
     """The folder of an evaluation."""
 
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
-        """Open a folder, or make it. New settings may join those that it was made with, but none may differ.
+        """Open a folder, or create it. Settings may be added to those that it was created with; none may differ.
 
         Raises ValueError that names what differs, OSError where the folder cannot be made.
         """
@@ -60,36 +60,36 @@ class Records:
         self._trim()
 
     def lines(self) -> list[dict]:
-        """All that was kept, in the order in which it came."""
+        """All lines as plain values, in the order in which they were written."""
         text = self._lines.read_text("utf-8") if self._lines.exists() else ""
         return [json.loads(line) for line in text.splitlines()]
 
     def append(self, values: Mapping[str, object]) -> None:
-        """Keep plain values, as a line."""
+        """Append plain values as a line."""
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def read(self) -> dict[str, dict[int, Record]]:
-        """All clips, by arm and number."""
+        """All records, by arm and number."""
         found: dict[str, dict[int, Record]] = {}
         for record in (Record(**line) for line in self.lines()):
             found.setdefault(record.arm, {})[record.number] = record
         return found
 
     def add(self, record: Record, strip: Sequence[np.ndarray] | None = None) -> None:
-        """Keep a clip; `strip`, some of its frames [H, W, 3], uint8, is for the contact sheet."""
+        """Append a record, and keep `strip`, frames [H, W, 3], uint8, for the contact sheet."""
         if strip is not None:
             self.keep_frames(record.arm, record.number, strip)
         self.append(asdict(record))
 
     def keep_frames(self, arm: str, number: int, frames: Sequence[np.ndarray], part: int = 0) -> None:
-        """Keep frames [H, W, 3], uint8, of a part of a clip."""
+        """Write frames [H, W, 3], uint8, of a part of a clip."""
         path = self._frames(arm, number, part)
         path.parent.mkdir(exist_ok=True)
         np.save(path, np.stack(frames), allow_pickle=False)
 
     def frames(self, arm: str, number: int, part: int = 0) -> np.ndarray | None:
-        """Frames [F, H, W, 3], uint8, of a part of a clip, where they were kept."""
+        """Frames [F, H, W, 3], uint8, of a part of a clip; None where they were not kept."""
         path = self._frames(arm, number, part)
         return np.load(path, allow_pickle=False) if path.exists() else None
 
@@ -97,7 +97,7 @@ class Records:
         return self.folder / STRIPS / f"{arm}-{number:05d}-{part:05d}.npy"
 
     def _trim(self) -> None:
-        """Drop a line that a kill left half written."""
+        """Remove an incomplete last line, which a kill may leave."""
         if not self._lines.exists():
             return
         text = self._lines.read_bytes()

@@ -1,6 +1,6 @@
-"""The scores of a demo clip against the prompt it was asked with, all in [0, 1].
+"""Scores of a demo clip against its prompt, all in [0, 1].
 
-Prompt adherence counts upwards, 1 is what the painter draws; drift and flicker are amounts, 0 is none.
+Of prompt adherence 1 is best, which is what the painter draws; of drift and flicker 0 is best.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .judge import Verdict, judge, painted_area
 from .steadiness import drift, flicker
 
 WORDS = ("colour", "shape", "direction", "background")
-"""The words of a prompt; a clip shows the right one, 1, or it does not, 0."""
+"""Kinds of words in a prompt; each scores 1 where the clip shows the right word, else 0."""
 
 SCORES = {
     "colour": "the object has the colour of the prompt",
@@ -21,7 +21,7 @@ SCORES = {
     "direction": "the object moves where the prompt says",
     "background": "the background has the colour of the prompt",
     "size": "area of the object against the painter's: the smaller as a share of the larger",
-    "speed": "speed of the object against the painter's, likewise",
+    "speed": "speed of the object against the painter's, the smaller as a share of the larger",
     "drift": "the largest of the three below, 0 is none",
     "drift_colour": "change of a colour from the first third of the clip to the last",
     "drift_sharpness": "change of sharpness, relative",
@@ -32,7 +32,7 @@ SCORES = {
 
 
 def adherence(verdict: Verdict, asked: Combination) -> dict[str, float]:
-    """The scores that a verdict alone gives: the words, size and speed."""
+    """Scores that follow from a verdict alone: the words, size and speed."""
     agrees = verdict.agrees(asked)
     return {word: float(agrees[word]) for word in WORDS} | {
         "size": likeness(verdict.area, painted_area(asked.shape)),
@@ -41,7 +41,7 @@ def adherence(verdict: Verdict, asked: Combination) -> dict[str, float]:
 
 
 def score(frames: np.ndarray, asked: Combination) -> tuple[Verdict, dict[str, float]]:
-    """What a clip [F, H, W, 3] in [0, 1] shows, and how that scores; raises ValueError as `judge` does."""
+    """Verdict and scores of a clip [F, H, W, 3] in [0, 1]; raises ValueError as `judge` does."""
     verdict, drifts = judge(frames), drift(frames)
     scores = adherence(verdict, asked) | {
         "drift": max(drifts.values()),

@@ -1,4 +1,4 @@
-"""The papers' tables out of records: means, paired differences, costs, as plain values, Markdown and CSV."""
+"""The papers' tables from records: means, paired differences and costs as plain values, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ...network.model import WanConfig
 from ...plan.sizes import pixel_frames
 from .ablations import BASE, PAPER_SECONDS, PAPER_TOTAL, Ablation
 from .bootstrap import Estimate, difference, estimate
-from .prompts import Asked
+from .prompts import DemoPrompt
 from .records import Record
 from .scores import SCORES, WORDS
 
 ALL_WORDS = "words"
-"""The mean of a clip's four words."""
+"""Name of the mean of a clip's four word scores."""
 
 SHOWN = (ALL_WORDS, *WORDS, "size", "speed", "drift", "flicker")
 FIRST = (ALL_WORDS, *WORDS, "size", "speed")
-"""Of the first chunk alone."""
+"""Scores that are also given for the first chunk alone."""
 
 POINTS = 100
 
@@ -31,7 +31,7 @@ Made = Mapping[str, Mapping[int, Record]]
 
 
 def values(clips: Mapping[int, Record], name: str, *, first: bool = False) -> dict[int, float]:
-    """One score of every clip, by number; with `first` that of the first chunk alone."""
+    """One score of every clip, by number; `first` takes that of the first chunk alone."""
     every = {number: clip.first if first else clip.scores for number, clip in clips.items()}
     if name == ALL_WORDS:
         return {number: float(np.mean([scores[word] for word in WORDS])) for number, scores in every.items()}
@@ -45,7 +45,7 @@ def means(clips: Mapping[int, Record], *, first: bool = False) -> dict[str, Esti
 
 
 def paired(ours: Mapping[int, Record], theirs: Mapping[int, Record], *, first: bool = False) -> dict[str, Estimate]:
-    """Mean and interval of our scores less theirs, over the clips that both have. Raises ValueError for none."""
+    """Mean and interval of our scores minus theirs, over clips that both have. Raises ValueError for none."""
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         raise ValueError("there is no clip that both arms have made: let both be finished")
@@ -55,7 +55,7 @@ def paired(ours: Mapping[int, Record], theirs: Mapping[int, Record], *, first: b
 
 
 def seconds_per_frame(row: Ablation, clips: Mapping[int, Record]) -> dict[str, float]:
-    """CPU seconds per pixel frame of network and VAE: medians over the clips."""
+    """Median CPU seconds per pixel frame of network and VAE."""
     frames = row.plan.num_pixel_frames
     return {
         part: float(np.median([getattr(clip, f"{part}_s") for clip in clips.values()])) / frames
@@ -66,7 +66,7 @@ def seconds_per_frame(row: Ablation, clips: Mapping[int, Record]) -> dict[str, f
 def summary(
     rows: Sequence[Ablation], made: Made, same: Mapping[str, str], configs: Mapping[str, WanConfig], against: str
 ) -> dict:
-    """All figures as plain values. `same` names the row whose clips a row shares; `configs` are by kind of weights."""
+    """All figures as plain values. `same` is the result of `twins`; `configs` are by kind of weights."""
     found = {}
     for row in rows:
         clips = made[same.get(row.name, row.name)]
@@ -96,7 +96,7 @@ def summary(
 
 
 def markdown(result: Mapping, title: str) -> Iterator[str]:
-    """The figures of `summary` as tables, a line after the other."""
+    """Yield the figures of `summary` as tables, line by line."""
     arms, against = result["arms"], result["against"]
     least, most = (pick(one["clips"] for one in arms.values()) for pick in (min, max))
     clips = f"{most} clips an arm" if least == most else f"{least} to {most} clips an arm"
@@ -137,8 +137,8 @@ def _costs(arms: Mapping) -> Iterator[str]:
         )
 
 
-def clips_csv(rows: Sequence[Ablation], made: Made, asked: Sequence[Asked]) -> str:
-    """A line for each clip, as comma-separated values."""
+def clips_csv(rows: Sequence[Ablation], made: Made, asked: Sequence[DemoPrompt]) -> str:
+    """Comma-separated values, a line for each clip."""
     out = io.StringIO()
     firsts = [name for name in FIRST if name != ALL_WORDS]
     names = [

@@ -1,6 +1,6 @@
-"""The teacher: all frames of a clip see each other, many steps of an ODE solver, classifier-free guidance.
+"""The teacher: bidirectional attention over the whole clip, an ODE solver of many steps, classifier-free guidance.
 
-To the engine it is one chunk as long as the clip, so its forward and its caches are those of the other arms.
+For the engine the clip is one chunk, so forward and caches are those of the other arms.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -26,13 +26,13 @@ from ...stream.stream import make_caches, resize
 
 @dataclass(frozen=True)
 class Solver:
-    """How the teacher is sampled."""
+    """Settings of the teacher's sampling."""
 
     steps: int = 32
     low_steps: int = 0
-    """How many of them are at half resolution; 0 is the teacher of the papers."""
+    """Number of steps at half resolution; 0 is the teacher of the papers."""
     guidance: float = 2.0
-    """Of classifier-free guidance; 1: none."""
+    """Scale of classifier-free guidance; 1 is none."""
     shift: float = 2.0
     """Time shift of the noise levels."""
 
@@ -43,7 +43,7 @@ class Solver:
             )
 
     def plan(self, preset: Preset, *, size: tuple[int, int], num_frames: int) -> Plan:
-        """One chunk of `num_frames` latent frames. Raises ValueError for sizes and lengths that cannot be."""
+        """Plan of one chunk of `num_frames` latent frames. Raises ValueError for impossible sizes and lengths."""
         timesteps = [NUM_TIMESTEPS * (1 - index / self.steps) for index in range(self.steps)]
         steps = make_steps(timesteps, self.low_steps, shift_low=self.shift, shift_high=self.shift)
         return make_plan(
@@ -59,10 +59,10 @@ class Solver:
 
 @torch.inference_mode()
 def solve(weights: Weights, plan: Plan, texts: Tensor, noise: Noise, guidance: float) -> Tensor:
-    """The clean latents [B, C, T, H, W] of clips whose text embeddings are `texts` [B, tokens, channels].
+    """Sample clean latents [B, C, T, H, W] of clips whose text embeddings are `texts` [B, tokens, channels].
 
-    `plan` as `Solver.plan` makes it. From one noise level to the next in Euler steps; where the resolution changes, the
-    clean estimate is resized and noise is added anew. Without a prompt the embedding is all zeros.
+    `plan` is from `Solver.plan`. Steps between noise levels are Euler steps; where the resolution changes, the clean
+    estimate is resized and new noise is added. The embedding of no prompt is all zeros.
     """
     (chunk,) = plan.chunks
     model, batch = weights.model, len(texts)

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .detail import fine_energy, likeness, sharpness
-from .flow import LEAST_SIDE, carry, find_flow, visible
+from .flow import LEAST_SIDE, find_flow, visible, warp
 
 FLOW_WIDTH = 512
-"""Motion is read from pictures that are at most that wide."""
+"""Largest width of the pictures that motion is read from."""
 
 PARTS = 10
-"""Drift is told between the first and the last of that many parts of a video: minutes 1 and 10 of ten."""
+"""Drift is measured between the first and the last of this many parts of a video: minutes 1 and 10 of ten."""
 
 MEASURES = {
     "warp_error": "mean square of what the flow from the frame before does not explain, where both see the same",
@@ -31,8 +31,8 @@ MEASURES = {
     "detail": "energy of the finest detail",
     "detail_ratio": "detail as a share of the reference's",
     "drift_colour": "largest change of mean red, green, blue or saturation, from the first tenth to the last",
-    "drift_sharpness": "relative change of sharpness, likewise",
-    "drift_detail": "relative change of the finest detail, likewise",
+    "drift_sharpness": "relative change of sharpness, from the first tenth to the last",
+    "drift_detail": "relative change of the finest detail, from the first tenth to the last",
     "clip_consistency": "100 x cosine of the CLIP features of one sampled frame and the next",
     "clip_reference": "100 x cosine of the CLIP features of a frame and of the reference's",
     "clip_prompt": "100 x cosine of the CLIP features of a frame and of the prompt",
@@ -41,21 +41,21 @@ MEASURES = {
 
 COLOURS = ("red", "green", "blue", "saturation")
 STILL = (*COLOURS, "sharpness", "detail")
-"""What is read from each frame alone."""
+"""Measures of single frames."""
 
 MOVING = ("warp_error", "flicker", "visible")
-"""What is read from two frames."""
+"""Measures of two consecutive frames."""
 
 Encode = Callable[[Tensor], Tensor]
-"""A frame to its CLIP features, [D], of length 1."""
+"""Maps a frame to its CLIP features, [D], of unit length."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What to measure besides what every video has."""
+class MeasureSettings:
+    """How often motion is read, and what CLIP scores need."""
 
     motion_every: int = 1
-    """Motion is read between every so many-th frame and the one before it."""
+    """Motion is read between every n-th frame and the one before it."""
     encode: Encode | None = None
     encode_every: int = 8
     prompt: Tensor | None = None
@@ -64,7 +64,7 @@ class Settings:
 
 @dataclass
 class Readings:
-    """Numbers of a video, frame by frame."""
+    """Measures of a video, frame by frame."""
 
     still: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STILL})
     moving: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in MOVING})
@@ -74,15 +74,15 @@ class Readings:
 
 
 def measure(
-    frames: Iterable[Tensor], reference: Iterable[Tensor] | None = None, settings: Settings | None = None
+    frames: Iterable[Tensor], reference: Iterable[Tensor] | None = None, settings: MeasureSettings | None = None
 ) -> dict:
-    """The MEASURES of a video that apply to it, and how it went: a list of PARTS means under "parts".
+    """The MEASURES that apply to a video, and under "parts" the means of PARTS stretches of it.
 
     With a `reference` (what the video was made from, or the ground truth) the flow is the reference's, as in
     StreamDiffusionV2's tables, and detail and CLIP features are compared with it. Raises ValueError for fewer than two
     frames, and a reference of another size or length.
     """
-    settings, readings = settings or Settings(), Readings()
+    settings, readings = settings or MeasureSettings(), Readings()
     before: tuple[Tensor, Tensor] | None = None
     for index, (frame, guide) in enumerate(_pairs(frames, reference)):
         _read_still(readings, index, frame, guide, settings)
@@ -112,7 +112,7 @@ def _pairs(frames: Iterable[Tensor], reference: Iterable[Tensor] | None) -> Iter
         yield frame, guide
 
 
-def _read_still(readings: Readings, index: int, frame: Tensor, guide: Tensor | None, settings: Settings) -> None:
+def _read_still(readings: Readings, index: int, frame: Tensor, guide: Tensor | None, settings: MeasureSettings) -> None:
     found = [*frame.mean((0, 1)).tolist(), float((frame.amax(-1) - frame.amin(-1)).mean())]
     for name, value in zip(STILL, [*found, sharpness(frame), fine_energy(frame)], strict=True):
         readings.still[name].append(value)
@@ -125,7 +125,7 @@ def _read_still(readings: Readings, index: int, frame: Tensor, guide: Tensor | N
 
 
 def _small(frame: Tensor) -> Tensor:
-    """A frame at most FLOW_WIDTH wide."""
+    """Shrink a frame to at most FLOW_WIDTH pixels of width."""
     height, width = frame.shape[:2]
     if width <= FLOW_WIDTH:
         return frame
@@ -134,15 +134,15 @@ def _small(frame: Tensor) -> Tensor:
 
 
 def _read_motion(readings: Readings, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> None:
-    """Compare a frame with the one before; each comes with the picture whose flow warps it, often itself."""
+    """Compare a frame with the one before; each is given with the picture that the flow is read from, often itself."""
     earlier, later = _small(before[0]), _small(now[0])
     own = flow, seen = _motion(earlier, later)
     if now[1] is not now[0]:
         flow, seen = _motion(_small(before[1]), _small(now[1]))
-    readings.moving["flicker"].append(float((carry(earlier, own[0]) - later).abs().mean()))
+    readings.moving["flicker"].append(float((warp(earlier, own[0]) - later).abs().mean()))
     readings.moving["visible"].append(float(seen.float().mean()))
     if seen.any():
-        readings.moving["warp_error"].append(float((carry(earlier, flow) - later)[seen].square().mean()))
+        readings.moving["warp_error"].append(float((warp(earlier, flow) - later)[seen].square().mean()))
 
 
 def _motion(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,7 +150,7 @@ def _motion(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     return there, visible(there, back)
 
 
-def _summary(readings: Readings, settings: Settings) -> dict:
+def _summary(readings: Readings, settings: MeasureSettings) -> dict:
     parts = list(_parts(readings.still))
     first, last = parts[0], parts[-1]
     warp = readings.moving["warp_error"]
@@ -172,14 +172,14 @@ def _summary(readings: Readings, settings: Settings) -> dict:
 
 
 def _parts(still: Mapping[str, Sequence[float]]) -> Iterator[dict[str, float]]:
-    """Means over PARTS stretches of equal length, or over each frame where there are fewer."""
+    """Yield means over PARTS stretches of equal length, or over each frame where there are fewer."""
     count = len(still["detail"])
     for stretch in np.array_split(np.arange(count), min(PARTS, count)):
         start, end = int(stretch[0]), int(stretch[-1]) + 1
         yield {"start": start, "end": end} | {name: float(np.mean(still[name][start:end])) for name in STILL}
 
 
-def _clip_scores(readings: Readings, settings: Settings) -> dict[str, float]:
+def _clip_scores(readings: Readings, settings: MeasureSettings) -> dict[str, float]:
     ours = readings.features
     pairs = {
         "clip_consistency": list(pairwise(ours)),
