@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from clips import probe
 from safetensors.torch import load_file, save_file
+from slow import slow
 from sounds import sound_file, sound_packets
 from tiny_cli import BLUE, LENGTH, RED, files_in
 
@@ -52,7 +53,7 @@ def test_a_snapshot_spares_the_clean_passes(here, say, stop_at):
     assert (here / "cut" / "video.mp4").read_bytes() == (here / "whole" / "video.mp4").read_bytes()
 
 
-@pytest.mark.parametrize(("before", "after"), [("full", "lean"), ("lean", "cpu"), ("cpu", "full")])
+@pytest.mark.parametrize(("before", "after"), [("full", "lean"), slow("lean", "cpu"), slow("cpu", "full")])
 def test_a_run_goes_on_in_another_memory_tier_from_its_snapshot(here, say, stop_at, before, after):
     """Seen to fail with snapshots that hold the pages as they lie."""
     go_on = stop_at(13)

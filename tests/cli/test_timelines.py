@@ -6,6 +6,7 @@ import av
 import pytest
 import torch
 from clips import read_frames
+from slow import slow
 from tiny_cli import BLUE, RED, SIDE, files_in
 
 from histream_core.demo import load_vae
@@ -64,7 +65,7 @@ def test_a_timeline_gives_the_same_frames_with_and_without_a_folder_and_after_a_
     assert all((one == other).all() for one, other in zip(*frames, strict=True))
 
 
-@pytest.mark.parametrize("verb", ["extend", "branch"])
+@pytest.mark.parametrize("verb", ["extend", slow("branch")])
 def test_a_run_goes_on_with_a_timeline_of_its_own(here, say, verb):
     """Its times count from the first new chunk, and its first prompt can be blended. Seen to fail without a blend."""
     say("demo", RED, "--seconds", "2", "--run-dir", "first")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from real_sizes import hd
+from slow import crossed, slow
 from tiny import CONFIG, plan, stream, wan
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -82,6 +83,7 @@ class MetaRun:
 # Floating-point operations
 
 
+@pytest.mark.slow
 def test_a_hd_video_costs_what_torch_counts_for_the_real_forward():
     """At true size; two and three layers are counted, since all thirty are alike, and a depth of 40 further below."""
     two, three = (MetaRun(replace(WAN_1_3B, num_layers=layers), hd("histream")) for layers in (2, 3))
@@ -95,14 +97,16 @@ def test_a_hd_video_costs_what_torch_counts_for_the_real_forward():
 
 
 @pytest.mark.parametrize("settings", [
-    {"mode": "history"}, {"mode": "full"}, {"mode": "naive"}, {"num_frames": 20}, {"preset": "longlive"},
-    {"first_frame": True, "given_frames": 1, "num_frames": 13}, {"preset": "causal-forcing-1step", "num_frames": 5},
+    {"mode": "history"}, slow({"mode": "full"}), slow({"mode": "naive"}), slow({"num_frames": 20}),
+    slow({"preset": "longlive"}), {"first_frame": True, "given_frames": 1, "num_frames": 13},
+    {"preset": "causal-forcing-1step", "num_frames": 5},
 ], ids=str)  # fmt: skip
 def test_every_kind_of_plan_costs_what_torch_counts(settings):
     a_plan = hd(**({"mode": "histream", "width": 256, "height": 128, "num_frames": 9} | settings))
     assert Cost(CONFIG, a_plan).flops == MetaRun(CONFIG, a_plan).flops()
 
 
+@pytest.mark.slow
 def test_a_14b_pass_costs_what_torch_counts():
     run = MetaRun(WAN_14B, hd("histream"))
     chunk, text = run.plan.chunks[1], run.text()
@@ -140,8 +144,8 @@ def test_every_later_chunk_costs_the_same_however_long_the_video():
 
 
 @pytest.mark.parametrize(("mode", "levers"), [
-    ("histream-plus", ["last-step"]), ("histream-plus", ["clean-anchor", "survivors", "pooled-low"]),
-    ("histream-plus", ["survivors", "sparse"]), ("history", ["clean-anchor", "survivors"]),
+    slow("histream-plus", ["last-step"]), ("histream-plus", ["clean-anchor", "survivors", "pooled-low"]),
+    slow("histream-plus", ["survivors", "sparse"]), slow("history", ["clean-anchor", "survivors"]),
 ], ids=str)  # fmt: skip
 def test_levers_cost_what_torch_counts_for_a_whole_run(mode, levers):
     """Seen to fail with whole chunks counted where survivors alone are computed."""
@@ -266,12 +270,12 @@ def test_key_value_bytes_are_alive_when_the_caches_are_made(kv, num_frames):
     assert live.now - rotations == cost.kv_bytes + cost.kv_main_bytes
 
 
-@pytest.mark.parametrize("kv", TIERS)
-@pytest.mark.parametrize(("size", "settings"), [
+@pytest.mark.parametrize(("size", "kv"), crossed([
     ("1.3b", {}), ("14b", {}), ("1.3b", {"width": 832, "height": 480}), ("1.3b", {"preset": "longlive"}),
     ("1.3b", {"preset": "self-forcing", "mode": "history"}),
-], ids=str)  # fmt: skip
-def test_working_memory_of_a_pass_is_what_is_alive_at_its_peak(size, settings, kv):
+], TIERS), ids=str)  # fmt: skip
+def test_working_memory_of_a_pass_is_what_is_alive_at_its_peak(size, kv):
+    size, settings = size
     config = replace(SIZES[size], num_layers=2)
     run = MetaRun(config, hd(**({"mode": "histream"} | settings)), kv=kv)
     with Live() as live:
@@ -282,7 +286,7 @@ def test_working_memory_of_a_pass_is_what_is_alive_at_its_peak(size, settings, k
     assert live.peak - cost.text_bytes == pytest.approx(cost.working_bytes, rel=0.06)
 
 
-@pytest.mark.parametrize(("width", "height", "dim"), [(1920, 1088, 96), (256, 256, 32)])
+@pytest.mark.parametrize(("width", "height", "dim"), [slow(1920, 1088, 96), (256, 256, 32)])
 def test_working_memory_of_the_vae_is_what_is_alive_at_its_peak(width, height, dim, monkeypatch):
     # On the meta device attention would hold all its scores, as no kernel for a real device does.
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: torch.empty_like(q))
@@ -313,6 +317,7 @@ def test_working_memory_of_a_taehv_is_what_is_alive_at_its_peak(monkeypatch):
     assert cost.vae_weight_bytes == sum(x.numel() * 2 for x in vae.parameters())
 
 
+@pytest.mark.slow
 def test_working_memory_of_strips_is_what_is_alive_at_its_peak(monkeypatch):
     """Main memory is counted with it: meta stands for both."""
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: torch.empty_like(q))

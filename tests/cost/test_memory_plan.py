@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from real_sizes import hd
+from slow import slow
 
 from histream_core.cli import main
 from histream_core.cost.cost import GB, RESERVE, Cost
@@ -18,8 +19,9 @@ COST = Cost(WAN_1_3B, hd("histream", num_frames=60))
 EVERYTHING = {"offload": True, "apart": True, "files": ("light wan", "taehv")}
 
 
-@pytest.mark.parametrize("config", [WAN_1_3B, WAN_14B], ids=["1.3b", "14b"])
-@pytest.mark.parametrize("size", [(1920, 1088), (832, 480)], ids=str)
+@pytest.mark.parametrize(("config", "size"), [
+    (WAN_1_3B, (1920, 1088)), (WAN_14B, (832, 480)), slow(WAN_1_3B, (832, 480)), slow(WAN_14B, (1920, 1088)),
+], ids=["1.3b", "14b", "1.3b small", "14b large"])  # fmt: skip
 def test_what_is_proposed_fits_by_the_figures_that_a_run_is_refused_by(config, size):
     """Seen to fail without the driver's part."""
     cost = Cost(config, hd("histream", num_frames=60, width=size[0], height=size[1]))

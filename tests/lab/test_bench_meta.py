@@ -26,22 +26,11 @@ from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.model import WanVAE
 
 ROOT = Path(__file__).parents[2]
-GROUPS = (
-    "operations",
-    "savings",
-    "passes",
-    "levers",
-    "long_run",
-    "caches",
-    "prompt_and_waits",
-    "layer",
-    "decoding",
-    "small_decoding",
-    "graphs",
-)
+QUICK = ("prompt_and_waits", "layer", "small_decoding")
+LONG = ("operations", "savings", "passes", "levers", "long_run", "caches", "decoding", "graphs")
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", [*QUICK, *(pytest.param(group, marks=pytest.mark.slow) for group in LONG)])
 def test_every_counted_bar_is_kept_and_every_control_fails(group):
     """Seen to fail with plain copies of the noise, with the keys projected in every call, with a block that adds
     instead of `addcmul_`, with cache passes that run to the end, and with a cache pass after the last chunk."""
@@ -53,16 +42,19 @@ def test_every_counted_bar_is_kept_and_every_control_fails(group):
 
 
 def test_all_groups_are_part_of_the_bench(monkeypatch):
-    for group in GROUPS:
+    groups = [*QUICK, *LONG]
+    for group in groups:
         monkeypatch.setattr(meta, group, lambda group=group: iter([group]))
-    assert sorted(meta.meta_bars()) == sorted(GROUPS)
+    assert sorted(meta.meta_bars()) == sorted(groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["histream", "histream-plus"])
 def test_thirty_layers_follow_from_one_and_two(mode):
     assert meta.tflops(mode) == pytest.approx(Cost(WAN_1_3B, meta.hd(mode)).tflops_per_frame, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_published_schedule_costs_what_the_paper_implies():
     """77.1 and 53.8 TFLOP a frame: the figures that reproduce the published seconds."""
     assert meta.published_tflops("histream") == pytest.approx(77.1, abs=0.05)
@@ -178,6 +170,7 @@ def test_the_core_style_loop_runs_a_whole_pass_over_every_finished_chunk():
     assert flops / 81 / 1e12 == pytest.approx(218.4, abs=0.1)
 
 
+@pytest.mark.slow
 def test_nothing_but_four_packages_is_needed():
     """On a machine of its own there is no PyAV, no transformers, no ComfyUI. Seen to fail with an import of `media`."""
     code = (

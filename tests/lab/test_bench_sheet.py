@@ -15,6 +15,7 @@ def tiny_sheet():
     return list(sheet.sheet_rows(tiny=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     "pass high, later chunk, eager", "pass high, cache pass of a later chunk, compiled", "pass low, first chunk, eager",
     "histream, denoising, eager", "histream-plus, denoising, compiled", "one call, compiled from eager",
@@ -32,18 +33,21 @@ def test_every_figure_of_the_sheet_is_there(tiny_sheet, name):
     assert row.value is not None and row.value >= 0
 
 
+@pytest.mark.slow
 def test_nothing_fails_and_no_target_applies_at_tiny_sizes(tiny_sheet):
     assert [row for row in tiny_sheet if row.note.startswith(("failed", "not reached"))] == []
     assert [row for row in tiny_sheet if row.target is not None] == []
     assert sheet_report(tiny_sheet)["ok"]
 
 
+@pytest.mark.slow
 def test_compiled_layers_predict_what_eager_ones_do(tiny_sheet):
     """Seen to fail with a compiled block that left out the cross-attention."""
     errors = [row.value for row in tiny_sheet if "compiled from eager" in row.name]
     assert len(errors) == 2 and max(errors) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_or_not_there_is_a_row_that_says_so(tiny_sheet):
     rows = {row.name: row for row in tiny_sheet if row.value is None}
     assert rows["attention high, later, cudnn"].note.startswith("absent")

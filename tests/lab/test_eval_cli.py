@@ -137,6 +137,7 @@ def test_a_mode_has_the_same_figures_alone_and_in_company(here, evaluate):
     assert beside["intervals"] == alone["intervals"]
 
 
+@pytest.mark.slow
 def test_figures_do_not_depend_on_the_number_of_threads(here, evaluate):
     words, threads = ("--demo", "--prompts", 2, "--frames", 9), torch.get_num_threads()
     try:
@@ -240,6 +241,7 @@ def test_videos_are_measured_and_their_means_have_intervals(tmp_path, evaluate, 
     assert "CLIP scores: not measured, give the folder of a CLIP with --clip" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_bundled_model_shows_what_it_is_asked_for(evaluate):
     """Seen to fail with random weights."""
     found = evaluate("--demo", "--prompts", 4, "--frames", 9, "--mode", "histream-plus")

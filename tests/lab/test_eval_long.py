@@ -73,6 +73,7 @@ def evaluate(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_anchor_on_and_off_are_compared_and_a_killed_run_goes_on(here, capsys, monkeypatch):
     """Seen to fail when a run that goes on makes other frames, or reads a chunk twice."""
     whole = evaluate(capsys, "--out", "one")

@@ -41,6 +41,7 @@ def test_a_wrong_prompt_scores_nothing_for_its_words():
     assert [scores[word] for word in WORDS] == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_noise_is_not_better_than_chance_and_all_of_it_flickers():
     """Seen to fail when every clip is said to show what was asked."""
     clips = [np.random.default_rng(seed).random((9, 64, 64, 3), np.float32) for seed in range(3)]

@@ -174,6 +174,7 @@ def test_the_tables_are_made_of_paired_clips(here, files, tables):
         assert (here / "t" / name).stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(here, tables, monkeypatch):
     """Seen to fail when clips that are there are made again, or a half line is read."""
     words = ["--prompts", 5, "--frames", 9, "--batch", 2, "--arms", "histream", "naive", "--out"]

@@ -37,6 +37,7 @@ def compiled_video(plan, *, backend="eager", attention=sdpa, block=run_block, **
     return tiny.video(plan, model=model, denoise=denoise, **settings), blocks.graphs, told
 
 
+@pytest.mark.slow
 def test_the_video_is_the_same_and_four_graphs_do_for_every_run_and_prompt():
     """Through the part of the compiler that takes out what is written in place. Seen to fail when a graph is made for
     the layer and for the run that it was compiled in."""

@@ -171,6 +171,7 @@ def real_layer():
     return model.blocks[0], LayerCall(random(1, 96, dim), random(1, 6, dim, seed=1), about, (random(1, 20, dim),) * 2)
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
     """What it adds to its input, relative to float32: off by 0.0088 in bfloat16, 0.053 in FP8."""
     block, call = real_layer()

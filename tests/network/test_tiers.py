@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from slow import crossed
 
 from histream_core import demo
 from histream_core.network.cache import tiers
@@ -86,9 +87,7 @@ def computed(cache, frames, context=()):
 # The same numbers
 
 
-@pytest.mark.parametrize("kv", SAVING)
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(("kv", "batch", "name"), crossed(SAVING, [1, 2], RUNS))
 def test_every_exact_tier_gives_the_frames_of_the_full_cache_bit_for_bit(kv, batch, name):
     """Seen to fail with pages in temporal order in the scratch, without the un-rotated anchor being kept, and with a
     ring of past frames one too short."""
@@ -145,6 +144,7 @@ def test_fp8_is_near_the_full_cache_and_not_the_same():
     assert 0 < (got - wanted).norm() / wanted.norm() < 0.01
 
 
+@pytest.mark.slow
 def test_fp8_keeps_the_demo_models_picture():
     """PSNR of the second chunk's frames at half size, against float32 caches: 43.5 dB.
 
@@ -199,10 +199,10 @@ def test_fp8_rounds_an_anchor_that_moves_once_and_not_again_and_again():
 # What is kept
 
 
-@pytest.mark.parametrize("cut", [2, 4, 6])
-@pytest.mark.parametrize(("before", "after"), [(a, b) for a in EXACT for b in EXACT if a != b])
-def test_a_snapshot_of_one_tier_brings_a_run_back_in_another(before, after, cut):
+@pytest.mark.parametrize(("tiers", "cut"), crossed([(a, b) for a in EXACT for b in EXACT if a != b], [2, 4, 6]))
+def test_a_snapshot_of_one_tier_brings_a_run_back_in_another(tiers, cut):
     """Seen to fail with a snapshot that holds the pages as they lie."""
+    before, after = tiers
     a_plan, prompts = tiny.plan(num_frames=21, temporal=MOVING), recaching()
     whole = tiny.video(a_plan, prompts=prompts)
     first = tiny.stream(a_plan, prompts=prompts, kv=before)

@@ -11,6 +11,7 @@ import shutil
 
 import pytest
 from clips import probe
+from slow import crossed, slow
 from tiny_runs import SMALL, complete, files_in, manifest
 
 from histream_core.files import disk
@@ -73,8 +74,7 @@ def check_kept(folder, whole):
     return kept
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("call", [0, 5, 11, 20, 27])
+@pytest.mark.parametrize(("call", "format"), crossed([0, 5, 11, 20, 27], FORMATS))
 def test_a_run_that_is_cancelled_anywhere_ends_as_if_it_had_not_been(alone, tmp_path, format, call):
     """At a network call; 28 of them make the run. Whatever was handed to the writer is on the disk then."""
     calls = iter(range(call))
@@ -110,8 +110,7 @@ def test_a_run_that_is_cancelled_while_its_files_are_joined_has_no_half_of_one(a
     )
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("part", [0, 0.05, 0.3, 0.6, 0.9, 1])
+@pytest.mark.parametrize(("part", "format"), crossed([0, 0.05, 0.3, 0.6, 0.9, 1], FORMATS))
 def test_a_disk_that_is_full_after_any_byte_costs_nothing_that_was_finished(alone, tmp_path, format, part):
     """Of all bytes that the run writes, a part has room; for the last one there is a byte too little."""
     _, whole, num_bytes = alone[format]
@@ -140,7 +139,9 @@ def test_a_limit_on_the_size_of_files_costs_nothing_that_was_finished(alone, tmp
     check_kept(tmp_path / "run", alone["ffv1"][1])
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), RuntimeError("encoder"), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), slow(RuntimeError("encoder")), slow(OSError(errno.EIO, "Input/output error"))]
+)
 def test_a_writer_whose_thread_ends_stops_the_run_and_costs_nothing_that_was_finished(
     alone, tmp_path, monkeypatch, error
 ):
@@ -160,7 +161,7 @@ def test_a_writer_whose_thread_ends_stops_the_run_and_costs_nothing_that_was_fin
     assert closed == [f"segments/seg-0000{i}.mp4" for i in (0, 1)]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["h264-mp4", slow("ffv1"), slow("png8")])
 def test_a_run_in_pieces_a_resumed_run_and_a_retry_with_the_same_seed_are_the_run_in_one_piece(alone, tmp_path, format):
     folder, whole, _ = alone[format]
     pieces = tmp_path / "pieces"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from slow import slow
 from sounds import RATE, sound_file, sound_packets
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
@@ -71,7 +72,7 @@ def check_copied(path, sound, seconds):
 
 
 @pytest.mark.parametrize(
-    ("format", "output"), [("h264-mp4", "video.mp4"), ("prores-422hq", "video.mov"), ("ffv1", "video.mkv")]
+    ("format", "output"), [("h264-mp4", "video.mp4"), slow("prores-422hq", "video.mov"), slow("ffv1", "video.mkv")]
 )
 def test_a_run_that_was_stopped_has_the_sound_of_one_that_was_not(sounds, tmp_path, format, output):
     """Byte for byte; and what is shown of the stopped one has the sound of that part."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 import tiny_runs
 from clips import shapes
+from slow import crossed
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
 from histream_core import runs as session
@@ -227,8 +228,7 @@ BRANCHES = {
 """Chunks to share, the new run, the segments it has then, and the latent frames it has to decode."""
 
 
-@pytest.mark.parametrize("case", BRANCHES)
-@pytest.mark.parametrize("format", ["h264-mp4", "prores-422hq"])
+@pytest.mark.parametrize(("case", "format"), crossed(BRANCHES, ["h264-mp4", "prores-422hq"]))
 def test_a_branch_writes_what_it_would_write_without_sharing_and_decodes_nothing_that_it_shares(
     finished, tmp_path, decoded, case, format
 ):

@@ -7,6 +7,7 @@ import tiny
 import torch
 from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
 from laws.reference import reference_histream
+from slow import crossed
 
 from histream_core.cost.cost import Cost
 from histream_core.network.cache.tiers import EXACT
@@ -118,8 +119,7 @@ def test_the_caches_hold_what_the_next_chunk_sees_and_their_size_is_the_one_that
         assert cost.kv_bytes == sum(cache.nbytes for cache in caches.values())
 
 
-@pytest.mark.parametrize("cut", [2, 3, 4])
-@pytest.mark.parametrize("kv", ["full", "lean"])
+@pytest.mark.parametrize(("cut", "kv"), crossed([2, 3, 4], ["full", "lean"]))
 def test_a_snapshot_around_a_new_anchor_brings_the_run_back(cut, kv):
     """Seen to fail with un-rotated keys that are kept of the first anchor alone."""
     asked = plan(6, 12, temporal=MOVING)

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import tiny_runs
 import torch
+from slow import crossed
 
 from histream_core import runs as session
 from histream_core.network.cache.tiers import EXACT
@@ -145,8 +146,7 @@ def test_a_timeline_begins_a_scene_where_it_says_so():
     assert torch.equal(tiny.video(found, prompts=prompts), tiny.video(plan(CUT, num_frames=18), prompts=wanted))
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 4])
-@pytest.mark.parametrize("every", [0, 1])
+@pytest.mark.parametrize(("cut", "every"), crossed([1, 2, 3, 4], [0, 1]))
 def test_a_kept_run_goes_on_through_a_scene(tmp_path, cut, every):
     """To the same pictures. Seen to fail with a decoder that is brought back to what the scene before left in it."""
     a_run = tiny_runs.manifest(

@@ -226,6 +226,7 @@ def last_losses(loss, made: Network, steps: int = 120) -> tuple[float, float]:
     return float(np.mean(found[:5])), float(np.mean(found[-5:]))
 
 
+@pytest.mark.slow
 def test_the_teachers_loss_falls():
     made, data, rng = Network(CONFIG), bank(RED_CIRCLES[:2]), Rng(0)
     flow = Bidirectional(made, [Rope(CONFIG.head_dim, (2, 2))])
@@ -238,6 +239,7 @@ def test_the_teachers_loss_falls():
     assert last < 0.75 * first  # 24 channels cannot carry the noise of 64
 
 
+@pytest.mark.slow
 def test_the_students_loss_falls():
     made, data, rng = Network(CONFIG), bank(RED_CIRCLES[:2]), Rng(0)
     forcing = TeacherForcing(made, Protocol(size=64), ("histream",), "cpu")
@@ -266,6 +268,7 @@ def test_the_first_chunk_alone_has_the_loss_that_it_has_beside_a_later_one(scale
     torch.testing.assert_close(losses[0][name], losses[6][name], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_of_rolled_out_videos_falls_and_noise_decides_the_place():
     made, data, rng = Network(CONFIG), bank(RED_CIRCLES[:1]), Rng(0)
     setting = Setting(Protocol(size=64), ("histream-plus",), chunks=1, lead=1, low_share=1.0)
@@ -316,6 +319,7 @@ def test_high_begins_with_the_students_own_low_estimate_where_that_is_asked_for(
     assert all(abs(losses[0][name] - losses[1][name]) > 1e-4 for name in losses[0])
 
 
+@pytest.mark.slow
 def test_hidden_states_learn_what_is_where():
     data, rng = bank(RED_CIRCLES[:2]), Rng(0)
     made = Network(CONFIG, data.geometry.shape[-1])

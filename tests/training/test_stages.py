@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from slow import slow
 
 from histream_core import demo
 from histream_core.demo import painter
@@ -117,11 +118,11 @@ def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "arguments"),
     [
-        (train_vae, vae),
+        slow(train_vae, vae),
         (train_teacher, teacher),
         (train_student, student),
         (train_student, corrected),
-        (distill, distillation),
+        slow(distill, distillation),
     ],
     ids=["vae", "teacher", "student", "corrected", "distill"],
 )
@@ -300,7 +301,7 @@ def test_pairs_that_were_killed_go_on_to_the_same(runs, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("stage", "arguments"),
-    [(train_teacher, teacher), (train_student, student), (distill, distillation)],
+    [(train_teacher, teacher), (train_student, student), slow(distill, distillation)],
     ids=lambda x: x.__name__.split(".")[-1],
 )
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")

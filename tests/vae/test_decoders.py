@@ -73,6 +73,7 @@ def test_only_the_strip_at_work_has_its_memory_on_the_device(latents, monkeypatc
     assert done == 2 * [(name, strip) for strip in (0, 1) for name in ("fetch", "decode", "park")]
 
 
+@pytest.mark.slow
 def test_a_stream_of_strips_can_be_entered_in_the_middle_and_brought_back():
     vae = make_vae()
     x = torch.randn(1, 16, 44, 1, 32, generator=torch.Generator().manual_seed(3))
