@@ -61,3 +61,13 @@ def test_every_path_on_the_page_leads_somewhere():
         core, nodes = ROOT / "histream_core", ROOT / "nodes"
         places = [ROOT / path, core / path, core / f"{path}.py", nodes / f"{path}.py"]
         assert any(place.exists() for place in places), path
+
+
+def test_every_path_to_open_leads_somewhere():
+    """Seen to fail with a file that had been renamed."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("## To change X, open Y")[1]
+    paths = set(re.findall(r"`(\w+/[\w/]*(?:\.py)?)`", table))
+    assert len(paths) > 30
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "histream_core" / path).exists(), path
