@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run can continue from: written beside, then moved into place."""
+"""Checkpoints that a killed run continues from; each is written to a new file and then moved into place."""
 
 from pathlib import Path
 from typing import Protocol
@@ -7,7 +7,7 @@ import torch
 
 
 class Stateful(Protocol):
-    """Anything that can be saved and become what was saved."""
+    """An object with a state that can be saved and loaded."""
 
     def state_dict(self) -> dict: ...
 
@@ -15,12 +15,12 @@ class Stateful(Protocol):
 
 
 def save(path: Path, state: dict, **parts: Stateful) -> None:
-    """Write `state` (plain numbers and words) and the state dicts of `parts`."""
+    """Write `state` (plain numbers and strings) and the state dicts of `parts`."""
     write(path, {"state": state, **{name: part.state_dict() for name, part in parts.items()}})
 
 
 def write(path: Path, found: dict) -> None:
-    """Write tensors, numbers and words, all or nothing."""
+    """Write tensors, numbers and strings atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     torch.save(found, beside)
@@ -28,7 +28,7 @@ def write(path: Path, found: dict) -> None:
 
 
 def load(path: Path, state: dict, **parts: Stateful) -> bool:
-    """Fill `state` and `parts` from the file; False where there is none yet."""
+    """Fill `state` and `parts` from the file; return False where there is none yet."""
     if not path.exists():
         return False
     found = read(path)
@@ -39,7 +39,7 @@ def load(path: Path, state: dict, **parts: Stateful) -> bool:
 
 
 def read(path: Path) -> dict:
-    """Everything in a checkpoint, on the CPU. Raises OSError where there is none."""
+    """Load a whole checkpoint to the CPU. Raises OSError where there is none."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first")
     return torch.load(path, map_location="cpu", weights_only=True)

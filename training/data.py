@@ -1,4 +1,4 @@
-"""Training clips as latents: rolls of the bank, or samples of the teacher, with captions and with what is where.
+"""Training clips as latents, with captions and geometry: rolls of the bank, teacher samples, student videos.
 
 B clips, C channels (16), T latent frames, G the cells of a side of the square grid, K channels of the geometry.
 """
@@ -30,24 +30,24 @@ from training.checkpoint import read
 from training.rng import Rng
 
 BANK_FRAMES = 4
-"""Latent frames that the bank holds; every later one is the last of them, rolled."""
+"""Latent frames in the bank; every later frame is a roll of the last one."""
 CHANNELS = 16
 LOST = 0.3
-"""An object that fits the true one by less than this share of a perfect fit is not there."""
+"""Share of a perfect fit below which an object counts as lost."""
 COVER, OUTLINE = 0, 1
-"""Channels of the geometry that weigh the loss: how much of a cell is object, and how near its outline is."""
+"""Channels of the geometry that weight the loss: object cover of a cell, nearness of the outline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How clips are drawn from the bank."""
+    """Options for drawing clips from the bank."""
 
     places: int = 16
-    """Places a side where the object of frame 0 may be, at most one per LOW cell; 1: the middle alone."""
+    """Start positions per side for the object, at most one per LOW cell; 1 is the middle only."""
     noise_coupled: bool = False
-    """The place is the one that fits the noise of chunk 0 best (`place`), so that the seed decides it."""
+    """Start at the place that fits the noise of chunk 0 best (`place`), so that the seed decides it."""
     shape_groups: bool = False
-    """Clips come in groups that differ in their shape alone: same colours, direction, place and noise."""
+    """Draw groups of clips that differ in their shape alone: same colours, direction, place and noise."""
     dropout: float = DROPOUT
     partial: float = PARTIAL_SHARE
 
@@ -61,43 +61,43 @@ class Clips:
     latents: Tensor
     """[B, C, T, G, G], normalised."""
     geometry: Tensor | None = None
-    """[B, K, T, G, G]; None where nobody knows it."""
+    """[B, K, T, G, G]; None where it is unknown."""
     noise: Tensor | None = None
-    """LOW noise of the first frames that the clip grows out of, [B, C, T', g, g]; None where any noise will do."""
+    """LOW noise of the first frames that belongs to the clip, [B, C, T', g, g]; None: any noise."""
     twin: Tensor | None = None
-    """The first clip of each clip's group, [B]: a group shares its noise. None: every clip has its own."""
+    """Index of the first clip of each clip's group, [B]; a group shares its noise. None: no groups."""
     index: Tensor | None = None
-    """Which of the bank's combinations each clip shows, [B]; None where it is not the bank's."""
+    """Index of each clip's combination in the bank, [B]; None for clips from elsewhere."""
     roll: Tensor | None = None
-    """Cells that the bank's clip is rolled down and right by, [B, 2]."""
+    """Cells by which the bank's clip is rolled down and right, [B, 2]."""
     seen: Tensor | None = None
-    """What a window shows instead of `latents`, [B, C, T, g, g]; None: the same."""
+    """Content of the window if it is not `latents`, [B, C, T, g, g]."""
 
     def shared(self, drawn: Tensor) -> Tensor:
-        """Numbers drawn for every clip, [B, ...], such that a group has the same."""
+        """Random numbers [B, ...] of every clip, made equal within each group."""
         return drawn if self.twin is None else drawn[self.twin]
 
     def at(self, grid: tuple[int, int]) -> "Clips":
-        """The same clips on another grid, as the engine resizes."""
+        """Resize the clips to another grid, as the engine does."""
         geometry = None if self.geometry is None else resize(self.geometry, grid, "area")
         seen = None if self.seen is None else resize(self.seen, grid)
         return replace(self, latents=resize(self.latents, grid), geometry=geometry, seen=seen)
 
 
 def check_training(combinations: Iterable[Combination]) -> None:
-    """Raise HeldOutError where training must not see one of them."""
+    """Raise HeldOutError if one of them is held out."""
     for combination in combinations:
         if combination in HELD_OUT:
             raise HeldOutError(f"{' '.join(astuple(combination))} is held out: evaluation only")
 
 
 class Bank:
-    """Every training combination encoded once; every other place and later frame is a roll of it."""
+    """All training combinations, encoded once; other places and later frames are rolls of them."""
 
     def __init__(
         self, latents: Tensor, combinations: Sequence[Combination], scale: float = 1.0, device: str = "cpu"
     ) -> None:
-        """`latents` [N, BANK_FRAMES, C, G, G] of objects that start in the middle; `scale` of the objects."""
+        """Take `latents` [N, BANK_FRAMES, C, G, G] of objects that start in the middle, and their `scale`."""
         check_training(combinations)
         self.combinations, self.grid, self.device = list(combinations), latents.shape[-1], torch.device(device)
         geometry = torch.from_numpy(np.stack([describe(c, self.grid, scale) for c in combinations]))
@@ -111,7 +111,7 @@ class Bank:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu", *, largest: int = 0) -> "Bank":
-        """Raises ValueError where the bank is smaller than the `largest` grid that will be asked for."""
+        """Load a bank. Raises ValueError where it is smaller than `largest`, the largest grid needed."""
         found = read(path)
         if (grid := found["latents"].shape[-1]) < largest:
             raise ValueError(
@@ -121,7 +121,7 @@ class Bank:
         return cls(found["latents"], [Combination(*c) for c in found["combinations"]], found["scale"], device)
 
     def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing, low: int) -> Clips:
-        """`count` clips of these latent frames; `low` is the LOW grid, on whose cells places lie."""
+        """Draw `count` clips of these latent frames; places lie on the cells of the LOW grid, `low`."""
         chosen, called, twin = self.choose(rng.choices, count, drawing)
         index, twins = torch.tensor(chosen, device=self.device), torch.tensor(twin, device=self.device)
         tokens = self.captions(chosen, called)
@@ -138,7 +138,7 @@ class Bank:
         return Clips(tokens, latents, geometry, noise, group, index, roll)
 
     def at(self, clips: Clips, frames: Sequence[int]) -> Clips:
-        """The same clips at other latent frames."""
+        """Other latent frames of the same clips."""
         latents, geometry = self.gather(clips.index, frames, clips.roll)
         return replace(clips, latents=latents, geometry=geometry)
 
@@ -156,10 +156,10 @@ class Bank:
         return tuple(x[where].permute(0, 4, 1, 2, 3) for x in (self.latents, self.geometry))
 
     def catch_up(self, clips: Clips, frames: Sequence[int], shown: Tensor) -> Tensor:
-        """The roll [B, 2] under which `clips` are where a video shows them, whose `frames` are `shown` [B, C, T, g, g].
+        """The roll [B, 2] that aligns `clips` with a video whose `frames` are `shown` [B, C, T, g, g].
 
-        Along the direction of motion alone: that is the one thing that a true clip may disagree about. Where the video
-        has lost the object the clips stay as they are.
+        Only along the direction of motion, in which a video may be ahead or behind. Where the video has lost the
+        object, the clips keep their roll.
         """
         true = resize(self.at(clips, frames).latents, shown.shape[-2:])
         cells = shown.shape[-1]
@@ -169,12 +169,12 @@ class Bank:
         return clips.roll + there[:, None] * moved * self.steps[clips.index].abs().flip(1)
 
     def captions(self, chosen: Sequence[int], called: Sequence[str]) -> Tensor:
-        """Captions [B, L] of combinations, by the templates that they are called by."""
+        """Caption tokens [B, L] of combinations, each by its template."""
         named = zip(chosen, called, strict=True)
         return token_table([self.combinations[i].caption(name) for i, name in named]).to(self.device)
 
     def choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
-        """Combinations, what they are called, and which clip of the batch each shares its noise with."""
+        """Draw combinations, caption templates, and for each clip the one whose noise it shares."""
         chosen, called, twin = [], [], []
         while len(chosen) < count:
             one = [choices.randrange(len(self.combinations))]
@@ -187,7 +187,7 @@ class Bank:
 
 
 class Pairs:
-    """Clips that the teacher made, with the noise they came from (ODE pairs)."""
+    """Clips of the teacher with the noise they were sampled from (ODE pairs)."""
 
     def __init__(self, found: dict, device: str = "cpu") -> None:
         """`found`: tokens [N, L], noise [N, C, T, g, g], latents [N, C, T, G, G], and what was asked for."""
@@ -205,7 +205,7 @@ class Pairs:
 
 
 class Rollouts:
-    """Videos that the student made, with where the true clip goes on from what each chunk shows (`make_rollouts`)."""
+    """Videos of the student; for each chunk, the roll with which the true clip continues it (`make_rollouts`)."""
 
     def __init__(self, found: dict, bank: Bank) -> None:
         """`found`: combinations, latents [N, C, T, g, g] and rolls [N, T / 3, 2], those of every chunk."""
@@ -239,11 +239,10 @@ class Rollouts:
 
 
 def place(noise: Tensor, start: Tensor, places: int) -> Tensor:
-    """The roll [B, 2] of clips `start` [B, C, T, g, g] that puts them where they grow out of `noise` of that shape.
+    """The roll [B, 2] that moves clips `start` [B, C, T, g, g] to the place that fits `noise` of that shape best.
 
-    It is where the clip fits the noise best, among `places` a side. On a torus every place is as likely as any
-    other, so the noise stays Gaussian; and a network that finds a faint picture in noise learns one place for one
-    noise instead of the average of all places.
+    There are `places` candidates a side. On a torus all are equally likely, so the noise stays Gaussian, and a network
+    that finds a faint picture in noise learns one place for it instead of the average of all places.
     """
     step = noise.shape[-1] // places
     best = fit(noise, start)[:, ::step, ::step].flatten(1).argmax(1)
@@ -251,16 +250,16 @@ def place(noise: Tensor, start: Tensor, places: int) -> Tensor:
 
 
 def fit(shown: Tensor, template: Tensor) -> Tensor:
-    """How well `template` fits `shown`, [B, C, T, g, g] both, where it is rolled down and right by every [B, g, g]."""
+    """Circular cross-correlation [B, g, g] of `template` with `shown`, [B, C, T, g, g] both: the fit at every roll."""
     template = template - template.mean((3, 4), keepdim=True)
     return torch.fft.ifft2((torch.fft.fft2(shown) * torch.fft.fft2(template).conj()).sum((1, 2))).real
 
 
 def describe(combination: Combination, grid: int, scale: float = 1.0) -> np.ndarray:
-    """The geometry of a combination that starts in the middle, [BANK_FRAMES, G, G, K] float32: what the painter knows.
+    """Geometry of a combination that starts in the middle, [BANK_FRAMES, G, G, K] float32, from the painter.
 
-    Of every cell, averaged over the pixel frames of the latent frame: how much of it is object, how near the outline
-    is, the distance to it and the way there; and where there is object, its shape, colour and direction.
+    For every cell, averaged over the pixel frames of the latent frame: cover, nearness of the outline, distance and
+    direction to it, and where there is an object, its shape, colour and direction of motion.
     """
     cells = (np.arange(grid) + 0.5) / grid
     dx, dy = DIRECTIONS[combination.direction]
@@ -287,10 +286,10 @@ def describe(combination: Combination, grid: int, scale: float = 1.0) -> np.ndar
 
 
 def cell_weights(geometry: Tensor, object_weight: float, outline_weight: float, fade: Tensor | None = None) -> Tensor:
-    """How much cells count in the loss, [B, 1, T, G, G] with mean 1: background 1, object and outline more.
+    """Weights of cells in the loss, [B, 1, T, G, G] with mean 1, larger for object and outline.
 
     With `fade`, sigmas [B], the extra weight fades with the noise: a weight that depends on what the network cannot
-    see yet would pull its estimate towards objects, and a teacher's estimate has to be the mean.
+    see would bias its estimate towards objects, and a teacher's estimate has to be the mean.
     """
     extra = (object_weight - 1) * geometry[:, COVER] + (outline_weight - 1) * geometry[:, OUTLINE]
     if fade is not None:

@@ -27,17 +27,17 @@ from training.train_student import LATEST, TeacherForcing
 from training.train_teacher import add_drawing, flow_matching_loss
 
 TINY = 1e-3
-"""Least mean distance from the teacher's estimate that gradients are divided by."""
+"""Lower bound of the mean distance that gradients are divided by."""
 
 
 @torch.no_grad()
 def matching_direction(
     clean: Tensor, tokens: Tensor, sigma: Tensor, noise: Tensor, real: Flow, fake: Flow, guidance: float
 ) -> Tensor:
-    """Where clips [B, C, T, H, W] should go to become likelier under the real than under the fake score: a step.
+    """Step of clips [B, C, T, H, W] towards a higher likelihood under the real than under the fake score.
 
-    Both estimate the clean clip out of the same noisy one; the step is the real estimate less the fake one, divided
-    by the mean distance of the clip from the real one (DMD's weight).
+    Both estimate the clean clip from the same noisy one; the step is the real estimate minus the fake one, divided by
+    the mean distance of the clip from the real estimate (DMD's weight).
     """
     level = spread(sigma, clean)
     noisy = (1 - level) * clean + level * noise
@@ -48,24 +48,24 @@ def matching_direction(
 
 
 def matching_loss(clean: Tensor, direction: Tensor) -> Tensor:
-    """A loss whose gradient on `clean` points against `direction`."""
+    """Loss whose gradient with respect to `clean` is proportional to `-direction`."""
     return 0.5 * (clean - (clean + direction).detach()).square().mean()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every step of a distillation is made of."""
+    """Settings that every step of a distillation draws from."""
 
     protocol: Protocol
     modes: tuple[str, ...]
     chunks: int
     """Chunks that are scored together, as many as the teacher's clips have."""
     lead: int
-    """At most this many chunks are made before them."""
+    """Largest number of chunks that are made before them."""
     low_share: float
 
     def draw(self, rng: Rng) -> tuple[Plan, Scale, range]:
-        """The plan of a step, the scale that is trained, and the chunks."""
+        """Draw a step: its plan, and the scale and the chunks that are trained."""
         lead = rng.choices.randint(0, self.lead)
         plan = self.protocol.plan(rng.choices.choice(self.modes), CHUNK * (lead + self.chunks))
         scale = Scale.LOW if rng.choices.random() < self.low_share else Scale.HIGH
@@ -73,7 +73,7 @@ class Setting:
 
 
 def stream_noise(clips: Clips, rng: Rng):
-    """The engine's noise for a batch: that of chunk 0 is the one that the clips grow out of, where there is one."""
+    """Noise for a batch, as the engine draws it; chunk 0 takes the noise that belongs to the clips, if there is one."""
 
     def noise(chunk: int, step: int, shape: torch.Size) -> Tensor:
         if chunk == step == 0 and clips.noise is not None:
@@ -84,7 +84,7 @@ def stream_noise(clips: Clips, rng: Rng):
 
 
 def regression_loss(rolled: Rolled, clips: Clips, object_weight: float, outline_weight: float) -> Tensor:
-    """Mean square distance of the estimates from the clips that the same noise belongs to."""
+    """Weighted mean square distance of the estimates from the clips that belong to the same noise."""
     truth = clips.at(rolled.estimates.shape[-2:])
     weights = cell_weights(truth.geometry, object_weight, outline_weight)
     return ((rolled.estimates - truth.latents).square() * weights).mean()
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def distillation(args: argparse.Namespace):
-    """The parts of the run that are saved, and its step."""
+    """Parts of the run that are saved, and the function of a step."""
     setting = Setting(protocol.from_arguments(args), tuple(args.modes), args.chunks, args.lead, args.low_share)
     rng, grids = Rng(args.seed, args.device), setting.protocol.grids()
     bank, low = Bank.load(args.bank, args.device, largest=grids[Scale.HIGH][0]), grids[Scale.LOW][0]
@@ -144,7 +144,7 @@ def distillation(args: argparse.Namespace):
         parts["fake"] = critic = Trainee(copy, args.fake_lr, args.optimiser)
 
     def learn_fake(clips: Clips, moment: loop.Moment) -> Tensor:
-        """The fake score learns what the student makes now."""
+        """Train the fake score on what the student makes now."""
         for _ in range(args.fake_updates):
             with loop.autocast(args):
                 loss = flow_matching_loss(fake, clips, rng, shift=args.shift)
@@ -152,7 +152,7 @@ def distillation(args: argparse.Namespace):
         return loss
 
     def align() -> Tensor:
-        """REPA's loss on a true clip: the student's own videos have no features that are known."""
+        """REPA's loss on a true clip; the features of the student's own videos are unknown."""
         scale, start = rng.choices.choice(list(Scale)), CHUNK * rng.choices.randint(1, LATEST)
         clips = bank.draw(rng, args.batch, forcing.frames(start), drawing, low)
         with loop.autocast(args), hidden_state(student.network.model, repa.layer(forcing.num_layers)) as hidden:

@@ -1,4 +1,4 @@
-"""The demo transformer on everything that one training step needs, in one pass (teacher forcing).
+"""One forward of the demo transformer over all chunks that a training step needs (teacher forcing).
 
 Every row is a chunk of three latent frames. Rows of one sample: the clean first chunk; unless the later chunk is the
 second, the clean chunk before it; `first` noisy first chunks; `later` noisy chunks that start at frame `start`. A later
@@ -20,7 +20,7 @@ SPAN = 18
 
 
 class Rotations:
-    """Complex rotations [L, 1, D / 2] of chunks at any time, on one grid of tokens; made once and kept."""
+    """Cache of complex rotations [L, 1, D / 2] of chunks at any time, on one grid of tokens."""
 
     def __init__(self, rope: Rope) -> None:
         self.rope = rope
@@ -38,21 +38,21 @@ def rotate(x: Tensor, rotations: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[..., L, N, D] over [..., K, N, D]; leading dims are a batch."""
+    """Attention of [..., L, N, D] over [..., K, N, D]; leading dimensions are a batch."""
     lead = q.shape[:-3]
     q, k, v = (x.flatten(0, len(lead) - 1).transpose(1, 2).to(v.dtype) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(0, lead)
 
 
 def patches(rows: Tensor) -> Tensor:
-    """[B, R, C, T, H, W] to [B, R, L, C * 4]."""
+    """Patchify [B, R, C, T, H, W] to [B, R, L, C * 4]."""
     b, r, c, t, h, w = rows.shape
     cut = rows.reshape(b, r, c, t, h // 2, 2, w // 2, 2).permute(0, 1, 3, 4, 6, 2, 5, 7)
     return cut.reshape(b, r, t * h * w // 4, c * 4)
 
 
 def unpatch(tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
-    """[B, R, L, 4 * C] to [B, R, C, T, H, W]; within a token the channel runs fastest."""
+    """Unpatchify [B, R, L, 4 * C] to [B, R, C, T, H, W]; within a token the channel is the last index."""
     b, r = tokens.shape[:2]
     cells = tokens.reshape(b, r, frames, height // 2, width // 2, 2, 2, -1).permute(0, 1, 7, 2, 3, 5, 4, 6)
     return cells.reshape(b, r, -1, frames, height, width)
@@ -127,7 +127,7 @@ def flow(
             seen_k, seen_v = torch.cat([past_k, k[:, rows_later]], 2), torch.cat([past_v, v[:, rows_later]], 2)
             parts.append(attend(q[:, rows_later], seen_k, seen_v))
         y = torch.cat(parts, dim=1).flatten(3)
-        if layer == last:  # nobody reads the clean rows any more
+        if layer == last:  # the clean rows are not read any more
             x, gate, ffn_shift, ffn_scale, ffn_gate = (
                 z[:, noisy_from:] for z in (x, gate, ffn_shift, ffn_scale, ffn_gate)
             )

@@ -1,8 +1,8 @@
 """Writes the three demo files from checkpoints: python -m training.export --vae F --bank F --network F [--out FOLDER]
 
-Half precision; the averaged weights of the transformer; the statistics of the demo VAE's own latents folded into its
-1x1x1 convolutions, so that Wan 2.1's fixed mean and standard deviation normalise them. Every file is replaced in one
-move.
+The files hold the averaged weights of the transformer in half precision. The statistics of the demo VAE's latents are
+folded into its 1x1x1 convolutions, so that Wan 2.1's fixed mean and standard deviation normalise them. Every file is
+replaced atomically.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LICENCE = {"license": "Apache-2.0", "made_by": "training/ of HiStream for ComfyU
 
 
 def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
-    """Make the latents of `vae`, which have `mean` and `std` per channel, have Wan 2.1's instead."""
+    """Change `vae` so that its latents, of `mean` and `std` per channel, have the statistics of Wan 2.1's."""
     target_mean, target_std = torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD)
     gain = target_std / std
     moments, into = vae.conv1, vae.conv2

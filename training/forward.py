@@ -1,4 +1,4 @@
-"""The engine's forward with gradients: the numbers of `network.forward`, without overwriting any tensor.
+"""The engine's forward with gradients: equal to `network.forward`, without in-place operations.
 
 B batch, C channels, T latent frames, H W latent grid, L tokens.
 """
@@ -17,11 +17,11 @@ from histream_core.network.model import Block
 from histream_core.network.ops.rope import Rope, rotate
 
 Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Flow of noisy clips [B, C, T, H, W] at sigmas [B] under captions [B, L]."""
+"""Maps noisy clips [B, C, T, H, W], sigmas [B] and captions [B, L] to their flow."""
 
 
 def run_block(block: Block, call: LayerCall) -> Tensor:
-    """`network.layer.run_block` out of place: `call.x` and the cache are not changed, the window has no gradient."""
+    """`network.layer.run_block` out of place: `call.x` and the cache are unchanged, the window has no gradient."""
     x, pages, attention = call.x, call.pages, call.attention
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + call.time_modulation).chunk(6, dim=1)
     y = torch.addcmul(shift, block.norm1(x), 1 + scale)
@@ -46,7 +46,7 @@ def run_block(block: Block, call: LayerCall) -> Tensor:
 
 
 def context(pages: Pages) -> Tensor | None:
-    """The committed pages that a chunk sees besides its own; None where it sees itself alone."""
+    """Committed pages that a chunk sees besides its own; None where there are none."""
     if pages.visible is None:
         return None
     every = torch.arange(pages.k.shape[1], device=pages.k.device)
@@ -55,7 +55,7 @@ def context(pages: Pages) -> Tensor | None:
 
 
 class Alone:
-    """A stand-in for a cache, for a clip whose frames all see each other and nothing else."""
+    """Cache interface without any context, for a clip whose frames see only each other."""
 
     def __init__(self, table: Tensor) -> None:
         nothing = table.new_empty(0)
@@ -66,10 +66,10 @@ class Alone:
 
 
 class Bidirectional:
-    """A network on whole clips, every frame of which sees every other: the teacher's forward."""
+    """Bidirectional forward of a network on whole clips, as the teacher has it."""
 
     def __init__(self, network: nn.Module, ropes: Sequence[Rope]) -> None:
-        """`ropes`: one for each grid of tokens that clips may have."""
+        """Take one of `ropes` for each grid of tokens that clips may have."""
         self.network, self.ropes = network, {rope.grid: rope for rope in ropes}
 
     def __call__(self, latent: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Bidirectional:
 
 @contextmanager
 def hidden_state(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
-    """A list that receives what enters block `layer` at every forward, [..., L, dim]: what the blocks before made."""
+    """Yield a list that collects the input [..., L, dim] of block `layer` at every forward."""
     found: list[Tensor] = []
     hook = model.blocks[layer].norm1.register_forward_pre_hook(lambda module, given: found.append(given[0]))
     try:
@@ -94,12 +94,12 @@ def hidden_state(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
 
 
 def spread(sigma: Tensor, like: Tensor) -> Tensor:
-    """Noise levels [B], or [B, R], with as many dims as `like`."""
+    """Noise levels [B] or [B, R] with as many dimensions as `like`."""
     return sigma.view(*sigma.shape, *[1] * (like.ndim - sigma.ndim))
 
 
 def guided(flow: Flow, latent: Tensor, sigma: Tensor, tokens: Tensor, guidance: float) -> Tensor:
-    """Flow under classifier-free guidance; `guidance` 1 is none. Both captions go through in one batch."""
+    """Flow under classifier-free guidance, with both captions in one batch; `guidance` 1 is none."""
     if guidance == 1:
         return flow(latent, sigma, tokens)
     twice = torch.cat([latent, latent]), torch.cat([sigma, sigma]), torch.cat([tokens, torch.zeros_like(tokens)])
@@ -109,7 +109,7 @@ def guided(flow: Flow, latent: Tensor, sigma: Tensor, tokens: Tensor, guidance: 
 
 @torch.no_grad()
 def solve(flow: Flow, latent: Tensor, sigmas: Sequence[float], tokens: Tensor, guidance: float) -> Tensor:
-    """Follow the ODE from noisy `latent` at the first of `sigmas` to the last in Euler steps."""
+    """Solve the ODE from noisy `latent` at the first of `sigmas` to the last in Euler steps."""
     for now, following in pairwise(sigmas):
         level = latent.new_full(latent.shape[:1], now)
         latent = latent + (following - now) * guided(flow, latent, level, tokens, guidance)

@@ -1,4 +1,4 @@
-"""The loop that every stage runs in: limits, learning rate, checkpoints, loss curves.
+"""Training loop of all stages: limits, learning rate, checkpoints, loss curves.
 
 A run is a folder: `checkpoint.pt` holds everything the next step depends on, `losses.jsonl` a line for every few steps.
 Start the same command again and it continues; a run by `--steps` then gives the numbers it would have given.
@@ -20,10 +20,10 @@ from training.checkpoint import Stateful, load, save
 SAVE_EVERY = 120.0
 """Seconds between checkpoints."""
 LOG_EVERY = 10
-"""Steps that one line of the loss curves is the mean of; checkpoints lie between lines."""
+"""Steps averaged in one line of the loss curves; checkpoints lie between lines."""
 WARM_UP = 50
 DECAY = 0.4
-"""The last part of a run, in which the learning rate falls to nothing."""
+"""Share of a run, at its end, in which the learning rate falls to 0."""
 FREE = ("out", "steps", "minutes", "until", "device")
 """Settings that may change when a run is continued."""
 
@@ -32,20 +32,20 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where in a run a step is."""
+    """Position of a step in a run."""
 
     step: int
     share: float
-    """Of the run that is over, 0 to 1; by the clock where the run is limited in minutes."""
+    """Share of the run that is done, 0 to 1; by the clock where the run is limited in minutes."""
 
     @property
     def rate(self) -> float:
-        """The factor on the learning rate: up over the first steps, level, down to nothing."""
+        """Factor on the learning rate: warm-up, constant, linear decay to 0."""
         return min(1.0, (self.step + 1) / WARM_UP) * min(1.0, (1 - self.share) / DECAY + 0.005)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, lr: float) -> None:
-    """The options that all stages have."""
+    """Add the options that all stages have."""
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; continued where there is one")
     limit = parser.add_mutually_exclusive_group(required=True)
     limit.add_argument("--steps", type=int, help="length of the run; the same steps give the same numbers")
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, lr: float) -> None:
 
 
 def seeded(args: argparse.Namespace, make: Callable[[], Module]) -> Module:
-    """What `make` builds of fresh weights, the same for a seed, on the device of the run."""
+    """Build a module with `make` on the device of the run; equal seeds give equal weights."""
     torch.manual_seed(args.seed)
     return make().to(args.device)
 
@@ -70,8 +70,8 @@ def autocast(args: argparse.Namespace) -> torch.autocast:
 def train(args: argparse.Namespace, parts: Mapping[str, Stateful], step: Callable[[Moment], Losses]) -> int:
     """Call `step` until the run is over, continuing from its checkpoint; return how many steps it has had.
 
-    `parts` are saved and loaded: networks, optimisers, averages, chance. Raises ValueError where the folder holds a
-    run with other settings.
+    `parts` are saved and loaded: networks, optimisers, averages, random generators. Raises ValueError where the folder
+    holds a run with other settings.
     """
     if (args.steps or args.minutes or 0) <= 0:
         raise ValueError("a run of no length trains nothing: give --steps 1 or more, or --minutes above 0")
@@ -114,10 +114,10 @@ def _check(folder: Path, then: dict[str, str], now: dict[str, str]) -> None:
 
 
 class _Curves:
-    """The loss curves of a run, a line of JSON with the means of every few steps."""
+    """Loss curves of a run: a line of JSON with means for every LOG_EVERY steps."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Lines beyond `step`, which a killed run left behind, are dropped."""
+        """Open the file and drop lines beyond `step`, which a killed run left."""
         self.path, self.sums = path, {}
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]

@@ -24,7 +24,7 @@ from training.vae_forward import encode
 
 
 def encode_all(vae: WanVAE, combinations: Sequence[Combination], size: int, scale: float, device: str) -> Tensor:
-    """Latents [N, BANK_FRAMES, C, G, G] of objects that start in the middle; not normalised."""
+    """Unnormalised latents [N, BANK_FRAMES, C, G, G] of objects that start in the middle."""
     began, latents = time.monotonic(), []
     for number, combination in enumerate(combinations):
         frames = painter.paint(combination, range(pixel_frames(BANK_FRAMES)), size=size, training=True, scale=scale)
@@ -36,7 +36,7 @@ def encode_all(vae: WanVAE, combinations: Sequence[Combination], size: int, scal
 
 
 def roll_error(bank: Tensor, combinations: Sequence[Combination]) -> float:
-    """How far the last latent frame is from a roll of the one before, in standard deviations."""
+    """Error of the last latent frame against a roll of the one before, in standard deviations."""
     cells = bank.shape[-1] // 16
     moved = []
     for latents, combination in zip(bank, combinations, strict=True):
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with torch.inference_mode():
         bank = encode_all(vae, combinations, args.size, args.object_scale, args.device)
         mean, std = bank.mean((0, 1, 3, 4)), bank.std((0, 1, 3, 4))
-        std = std.clamp(min=0.3 * float(std.mean()))  # a channel that says little is not blown up
+        std = std.clamp(min=0.3 * float(std.mean()))  # a channel of small variance is not amplified
         normalised = (bank - mean[:, None, None]) / std[:, None, None]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     beside = args.out.with_suffix(".part")

@@ -1,7 +1,7 @@
 """The teacher's clips with the noise they come from: python -m training.make_pairs --teacher F --bank F --out F
 
 The teacher follows its ODE at LOW from noise to a clean clip; that is upsampled, re-noised to the first HIGH step of
-the preset and followed to the end at HIGH, as Dual-Resolution Caching does. A run that was killed goes on.
+the preset and followed to the end at HIGH, as Dual-Resolution Caching does. A killed run is resumed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from training.rng import Rng
 def make_clips(
     flow: Flow, setting: Protocol, tokens: Tensor, noise: Tensor, rng: Rng, *, steps: int, guidance: float, shift: float
 ) -> Tensor:
-    """Clean HIGH clips [B, C, T, G, G] out of LOW noise [B, C, T, g, g], by `steps` Euler steps at each scale."""
+    """Sample clean HIGH clips [B, C, T, G, G] from LOW noise [B, C, T, g, g], by `steps` Euler steps at each scale."""
     sigmas = [warp(1 - i / steps, shift) for i in range(steps + 1)]
     clean = solve(flow, noise, sigmas, tokens, guidance)
     upsampled = resize(clean, setting.grids()[Scale.HIGH])

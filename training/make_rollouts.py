@@ -1,8 +1,8 @@
 """Makes the student's own videos: python -m training.make_rollouts --student CHECKPOINT --bank F --out FILE
 
-One video of each combination, made as the engine will, and for each of its chunks where the true clip would have to be
-to go on from the chunk before. `train_student --rollouts` learns from them what to do after its own mistakes: an
-expert's labels on the learner's states (DAgger, arXiv 1011.0686). True windows never show a melted outline.
+One video of each combination, made by the engine, and for each of its chunks the roll with which the true clip
+continues the chunk before. `train_student --rollouts` learns from them to correct its own mistakes: an expert's labels
+on the learner's states (DAgger, arXiv 1011.0686). True windows never show a degraded outline.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the stages train: a transformer and its text encoder as one network, with an optimiser and an average."""
+"""The trained network, a transformer and its text encoder, with its optimiser and moving average."""
 
 import argparse
 from dataclasses import asdict
@@ -17,11 +17,11 @@ from training.muon import Muon
 DEMO = WanConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=4, text_dim=TEXT_DIM)
 AVERAGE_DECAY = 0.995
 OPTIMISERS = ("adamw", "muon")
-"""Muon learns more from a large batch, AdamW more in a second of a CPU."""
+"""Muon learns more per step with a large batch, AdamW more per CPU second."""
 
 
 class Network(nn.Module):
-    """Transformer and text encoder; with `features`, also REPA's projection onto that many (training alone)."""
+    """Transformer and text encoder; with `features`, also REPA's projection onto that many, for training only."""
 
     def __init__(self, config: WanConfig, features: int = 0) -> None:
         super().__init__()
@@ -35,15 +35,15 @@ class Network(nn.Module):
             )
 
     def text(self, tokens: Tensor) -> Text:
-        """The conditioning of captions [B, L]."""
+        """Text conditioning of captions [B, L]."""
         return Text(self.encoder(tokens))
 
 
 class Trainee:
-    """A network in training: its optimiser, its moving average, and how it takes a step."""
+    """A network in training, with its optimiser and its moving average."""
 
     def __init__(self, network: Network, lr: float, optimiser: str = "adamw") -> None:
-        """`optimiser` is one of OPTIMISERS; "muon" takes the matrices at `lr`, and the rest AdamW at a third of it."""
+        """Take one of OPTIMISERS; "muon" trains the matrices at `lr` and the rest by AdamW at a third of it."""
         self.network = network
         named = dict(network.named_parameters())
         muon = optimiser == "muon"
@@ -56,7 +56,7 @@ class Trainee:
         self.updates = 0
 
     def descend(self, loss: Tensor, moment: Moment) -> None:
-        """One step down `loss`."""
+        """Take one optimiser step on `loss`."""
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.others, 1.0)
@@ -90,7 +90,7 @@ def add_optimiser(parser: argparse.ArgumentParser) -> None:
 
 
 def begin(path: Path, features: int = 0) -> Network:
-    """A network that starts as the average of the one in a checkpoint; what the checkpoint lacks starts afresh."""
+    """Load the averaged network of a checkpoint; weights that it lacks are initialised."""
     found = read(path)["network"]
     network = Network(WanConfig(**found["config"]), features)
     mine = network.state_dict()

@@ -1,4 +1,4 @@
-"""What the engine will do with the network: the plans of a preset at the size that is trained."""
+"""The engine's plans and steps for the network: a preset at the size that is trained."""
 
 import argparse
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Protocol:
 
     preset: str = "demo"
     size: int = 256
-    """Pixels a side."""
+    """Pixels per side."""
     ntk_low: float | None = None
     ntk_high: float | None = None
 
@@ -42,7 +42,7 @@ class Protocol:
         return dict(self.plan(MODES[0], self.chunk_frames).grids)
 
     def ropes(self, config: WanConfig, device: str, also: tuple[int, ...] = ()) -> list[Rope]:
-        """Positions on the LOW and the HIGH grid as the engine has them, and on plain grids of `also` cells a side."""
+        """Rotary positions of the LOW and the HIGH grid as in the engine, and of plain grids of `also` cells a side."""
         plan = self.plan(MODES[0], self.chunk_frames)
         ntk = {(cells, cells): 1.0 for cells in also} | {grid: plan.ntk[scale] for scale, grid in plan.grids.items()}
         return [
@@ -51,7 +51,7 @@ class Protocol:
         ]
 
     def steps(self, modes: tuple[str, ...], scale: Scale, chunk: int) -> list[tuple[Step, bool]]:
-        """The steps of a chunk at a scale in any of the modes, each once, and whether it starts from a LOW estimate."""
+        """Distinct steps of a chunk at a scale over all modes, each with whether it starts from a LOW estimate."""
         found = {}
         for mode in modes:
             steps = self.plan(mode, self.chunk_frames * (chunk + 1)).chunks[chunk].steps
@@ -73,6 +73,6 @@ def from_arguments(args: argparse.Namespace) -> Protocol:
 
 
 def draw_sigma(uniform: torch.Tensor, shift: float) -> torch.Tensor:
-    """Noise levels out of uniform numbers: kept off 0 and 1, then under the time shift."""
+    """Noise levels from uniform numbers: kept away from 0 and 1, then time-shifted."""
     sigma = 0.02 + 0.96 * uniform
     return shift * sigma / (1 + (shift - 1) * sigma)

@@ -1,4 +1,4 @@
-"""All the chance of a training run in one object, so that a run that is continued draws what it would have drawn."""
+"""Random generators of a training run in one object, so that a resumed run draws the same numbers."""
 
 import random
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Rng:
-    """Choices from Python's generator, numbers from one of torch's on the device that trains."""
+    """Python's generator for choices, and one of torch's on the training device for numbers."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -21,7 +21,7 @@ class Rng:
         return torch.rand(shape, generator=self.numbers, device=self.device)
 
     def below(self, limit: int, *shape: int) -> Tensor:
-        """Whole numbers from 0 to `limit` - 1."""
+        """Random integers from 0 to `limit` - 1."""
         return torch.randint(limit, shape, generator=self.numbers, device=self.device)
 
     def state_dict(self) -> dict:

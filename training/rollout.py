@@ -1,7 +1,7 @@
-"""Self-rollout: the student makes a video with the engine's own stream and caches, and some calls keep their gradient.
+"""Self-rollout: the student makes a video with the engine's stream and caches; some calls keep their gradient.
 
-All chunks are made as in use, whatever step they are trained at: context is always what the engine would have put
-there. As in Self-Forcing, one step of a chunk has a gradient, and what went into the caches has none.
+All chunks are made as in inference, whichever step is trained, so the context is always the engine's own. As in
+Self-Forcing, one step of a chunk has a gradient, and the cached keys and values have none.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from training.rng import Rng
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """A video that the student made."""
+    """A video of the student."""
 
     estimates: Tensor | None
     """Clean estimates of the chosen steps, one per trained chunk, [B, C, T, h, w] on the grid of those steps; None
     where no step was chosen."""
     chunks: tuple[Tensor, ...]
-    """What came out, [B, C, T, H, W] each; no gradient."""
+    """Finished chunks, [B, C, T, H, W] each, without gradient."""
 
 
 class Watched:
-    """The engine's network call; at the chosen step of a chunk it has a gradient, and its estimate is kept."""
+    """The engine's network call, which keeps the gradient and the estimate of the chosen step of each chunk."""
 
     def __init__(self, network: Network, tokens: Tensor, device_type: str, bf16: bool) -> None:
         self.network, self.tokens = network, tokens
@@ -48,7 +48,7 @@ class Watched:
             with torch.no_grad(), torch.autocast(**self.autocast):
                 return self._clean(latent, step, cache, text)
         with torch.autocast(**self.autocast):
-            if self._text is None:  # projected once for all chosen steps, and apart from those without gradient
+            if self._text is None:  # projected once for all chosen steps, separately from those without gradient
                 self._text = self.network.text(self.tokens)
             clean = self._clean(latent, step, cache, self._text, run_block)
         self.estimates.append(clean)
@@ -93,7 +93,7 @@ def rollout(
 
 
 def until(plan: Plan, chosen: Sequence[Step | None]) -> Plan:
-    """The plan up to the last chosen step: what would follow nobody asks for."""
+    """Shorten a plan to end after the last chosen step."""
     last = max(index for index, step in enumerate(chosen) if step is not None)
     chunk = plan.chunks[last]
     steps = chunk.steps[: chunk.steps.index(chosen[last]) + 1]
@@ -102,7 +102,7 @@ def until(plan: Plan, chosen: Sequence[Step | None]) -> Plan:
 
 
 def choose_steps(plan: Plan, scale: Scale, trained: range, rng: Rng) -> list[Step | None]:
-    """One step at a scale for each of the chunks in `trained`, drawn afresh; None for the others."""
+    """Draw one step at a scale for each of the chunks in `trained`; None for the others."""
     chosen = []
     for chunk in plan.chunks:
         steps = [step for step in chunk.steps if step.scale is scale]

@@ -1,9 +1,9 @@
 """Trains the causal student: python -m training.train_student --begin TEACHER --bank F --out DIR --minutes 40
 
-Teacher forcing: chunks at the noise levels that the engine will ask for, with clean chunks of the same clip in the
-window (`dit_forward`). With `--pairs` some clips are the teacher's own, together with the noise they came from
-(ODE pairs), so that a step from pure noise has one answer. With `--rollouts` windows show what a student made, and the
-true clip goes on from there.
+Teacher forcing: chunks at the noise levels of the engine, with clean chunks of the same clip in the window
+(`dit_forward`). With `--pairs` some clips are the teacher's own, together with the noise they came from (ODE pairs), so
+that a step from pure noise has one answer. With `--rollouts` windows hold what a student made, and the true clip
+continues from there.
 """
 
 import argparse
@@ -27,25 +27,25 @@ from training.rng import Rng
 from training.train_teacher import add_drawing
 
 CONTEXT_NOISE = 0.1
-"""At most this much noise on the clean chunks: what the student will find there is its own, and not perfect."""
+"""Largest noise level of the clean chunks, since in inference the window holds imperfect chunks."""
 FIRST_ALONE = 3
-"""How many times as many clips a step on the first chunk alone takes."""
+"""Factor on the batch of a step on the first chunk alone."""
 LATEST = 8
-"""The last chunk that is trained: beyond the span, so that the anchor moves along."""
+"""Last chunk that is trained: beyond the trained span, so that the anchor's position is clamped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the student says of the rows of a chunk, R of them."""
+    """The student's answer for the R rows of a chunk."""
 
     noisy: Tensor
     """[B, R, C, T, H, W]."""
     asked: Tensor
-    """The flow that leads to the clean clip, likewise."""
+    """The true flow, which leads to the clean clip, [B, R, C, T, H, W]."""
     sigma: Tensor
     """[B, R]."""
     flow: Tensor
-    """What it says, as `asked`."""
+    """The student's flow, [B, R, C, T, H, W]."""
     frames: slice
     """The chunk's frames among those of the clips."""
 
@@ -56,7 +56,7 @@ class Prediction:
 
 
 class TeacherForcing:
-    """Noisy chunks of clean clips as rows of one pass, and what the student should answer."""
+    """Noisy chunks of clean clips as rows of one forward, with the flows that the student should answer."""
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class TeacherForcing:
         self.attention_scale = {Scale.LOW: 1.0, Scale.HIGH: high}
 
     def frames(self, start: int) -> list[int]:
-        """What a clip must show: the first chunk, the one before `start`, the one at `start`; 0: the first alone."""
+        """Latent frames of a clip: the first chunk, the one before `start`, the one at `start`; 0: the first alone."""
         return [*range(CHUNK), *(range(start - CHUNK, start + CHUNK) if start else ())]
 
     def rows(
         self, clean: Tensor, scale: Scale, chunk: int, noise: Tensor, low: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A row for every step of a chunk: noisy [B, R, C, T, H, W], flow that leads to `clean`, sigma [B, R].
+        """A row for every step of a chunk: noisy [B, R, C, T, H, W], the flow that leads to `clean`, sigma [B, R].
 
-        The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` as LOW would show it.
+        The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` resized to LOW.
         """
         steps = self.steps[scale, chunk]
         blurred = resize(resize(clean, self.grids[Scale.LOW]) if low is None else low, clean.shape[-2:])
@@ -97,7 +97,7 @@ class TeacherForcing:
         return shown, (shown - clean[:, None]) / spread(sigma, source), sigma
 
     def noise(self, clips: Clips, scale: Scale, chunk: int, frames: slice, rng: Rng) -> Tensor:
-        """Noise of the rows; that of the first LOW step is the one that a clip grows out of, where there is one."""
+        """Noise of the rows; the first LOW step takes the noise that belongs to a clip, if there is one."""
         grid = self.grids[scale]
         noise = rng.normal(len(clips.tokens), len(self.steps[scale, chunk]), CHANNELS, CHUNK, *grid)
         noise = clips.shared(noise)
@@ -108,9 +108,9 @@ class TeacherForcing:
     def predict(
         self, clips: Clips, start: int, scale: Scale, rng: Rng, low: Sequence[Tensor | None] = (None, None)
     ) -> list[Prediction]:
-        """What is said of the first chunk and of the one at `start` (0: there is none); `clips` show `frames(start)`.
+        """Predictions for the first chunk and the one at `start` (0: none); `clips` hold `frames(start)`.
 
-        `low`: with what their HIGH steps begin, as in `rows`.
+        `low`: LOW estimates that their HIGH steps begin with, as in `rows`.
         """
         clips = clips.at(self.grids[scale])
         zero, *others = clips.latents.split(CHUNK, dim=2)
@@ -136,17 +136,17 @@ class TeacherForcing:
 
     @torch.no_grad()
     def own_low(self, clips: Clips, start: int, rng: Rng) -> list[Tensor]:
-        """The student's own estimates out of pure noise at LOW, [B, C, T, h, w] for each chunk of `predict`."""
+        """The student's own LOW estimates from pure noise, [B, C, T, h, w] for each chunk of `predict`."""
         return [one.clean[:, 0] for one in self.predict(clips, start, Scale.LOW, rng)]
 
     def loss(
         self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
         fade: bool = True, own_low: bool = False,
     ) -> loop.Losses:  # fmt: skip
-        """Mean square errors of the flow in the first chunk and in the one at `start`; `clips` show `frames(start)`.
+        """Mean square errors of the flow in the first chunk and in the one at `start`; `clips` hold `frames(start)`.
 
-        `fade`: the extra weight of objects fades with the noise, as it must where many answers are right.
-        `own_low`: HIGH begins with the student's own estimate, as in use, instead of the truth as LOW would show it.
+        `fade`: the extra weight of objects fades with the noise, as it must where many answers are right. `own_low`:
+        HIGH begins with the student's own LOW estimate, as in inference, instead of the true clip at LOW.
         """
         low = self.own_low(clips, start, rng) if own_low and scale is Scale.HIGH else (None, None)
         geometry, losses = clips.at(self.grids[scale]).geometry, {}
@@ -161,7 +161,7 @@ class TeacherForcing:
         return losses
 
     def alignment_loss(self, hidden: Tensor, clips: Clips, start: int, scale: Scale) -> Tensor:
-        """REPA's, of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""
+        """REPA's loss of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""
         geometry = clips.at(self.grids[scale]).geometry
         chunks = [(0, slice(0, CHUNK)), (1, slice(2 * CHUNK, 3 * CHUNK))][: 2 if start else 1]
         features = [repa.targets(geometry[:, :, part]) for chunk, part in chunks for _ in self.steps[scale, chunk]]
@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=2, help="clips at HIGH; LOW takes four times as many")
     parser.add_argument("--high-share", type=float, default=0.5, help="part of the steps at HIGH")
     parser.add_argument("--first-share", type=float, default=0.0, help="part of the LOW steps on the first chunk alone")
-    parser.add_argument("--first-share-high", type=float, default=0.0, help="likewise, of the steps at HIGH")
+    parser.add_argument("--first-share-high", type=float, default=0.0, help="the share for steps at HIGH")
     parser.add_argument(
         "--context-noise", type=float, default=CONTEXT_NOISE, help="at most so much on the clean chunks"
     )
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     rollouts = Rollouts.load(args.rollouts, bank) if args.rollouts else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
-    # what a caption leaves out, the student's own LOW makes up: HIGH could not know what is asked for
+    # the student's own LOW decides what a caption leaves out, which HIGH could not know
     whole = replace(drawing, dropout=0, partial=0) if args.whole_captions else drawing
     network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
     trainee = Trainee(network, args.lr, args.optimiser)
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         latest = pairs.latents.shape[2] // CHUNK - 1 if use_pairs else rollouts.latest if use_rollouts else LATEST
         start = 0 if alone else CHUNK * rng.choices.randint(1, latest)
         drawn = whole if high else drawing
-        if alone:  # a third of the rows, and no window: as much work as the others
+        if alone:  # a third of the rows and no window: as much work as the others
             count *= FIRST_ALONE
         if use_pairs:
             clips = pairs.draw(rng, count, forcing.frames(start))

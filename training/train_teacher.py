@@ -1,7 +1,7 @@
 """Trains the teacher: python -m training.train_teacher --bank F --out DIR --minutes 60
 
-Flow matching on short clips all of whose frames see each other, at any noise level, with captions left out now and
-then, so that classifier-free guidance works. It is the start of the student and the real score of the distillation.
+Flow matching on short clips with bidirectional attention, at any noise level; captions are dropped at random for
+classifier-free guidance. The teacher initialises the student and is the real score of the distillation.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from training.protocol import draw_sigma
 from training.rng import Rng
 
 BEFORE = 0.3
-"""Part of the steps on the grid before the largest one reached, so that it is not forgotten."""
+"""Share of the steps on the grid before the current one, so that it is not forgotten."""
 
 
 def pick_grid(rng: Rng, grids: Sequence[int], share: float) -> int:
-    """The grid of a step: from the smallest to the largest in the course of a run, each for an equal part of it."""
+    """Grid of a step: from the smallest to the largest in the course of a run, each for an equal share of it."""
     reached = min(len(grids) - 1, int(share * len(grids)))
     back = reached > 0 and rng.choices.random() < BEFORE
     return grids[reached - back]
@@ -33,7 +33,7 @@ def pick_grid(rng: Rng, grids: Sequence[int], share: float) -> int:
 def flow_matching_loss(
     flow: Bidirectional, clips: Clips, rng: Rng, *, shift: float, object_weight: float = 1, outline_weight: float = 1
 ) -> Tensor:
-    """Mean square of the flow's error at random noise levels."""
+    """Weighted mean square error of the flow at random noise levels."""
     sigma = draw_sigma(clips.shared(rng.uniform(len(clips.latents))), shift)
     noise = clips.shared(rng.normal(*clips.latents.shape))
     level = spread(sigma, noise)
@@ -51,7 +51,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def add_drawing(parser: argparse.ArgumentParser) -> None:
-    """What helps shapes to be learned; training/README.md says what each is for."""
+    """Add the options that help to learn shapes; training/README.md explains them."""
     group = parser.add_argument_group("what is drawn, and what counts")
     group.add_argument("--places", type=int, default=16, help="places a side where a clip may start; 1: the middle")
     group.add_argument("--shape-groups", action="store_true", help="draw clips that differ in their shape alone")

@@ -17,11 +17,11 @@ from training.muon import Muon
 from training.rng import Rng
 from training.vae_forward import decode, encode, initialise
 
-NOISE = 0.1  # on the latents the decoder is trained on, so that it forgives the generator
+NOISE = 0.1  # on the latents that the decoder is trained on, against small errors of the transformer
 
 
 def clip(rng: random.Random, size: int, frames: int, *, world: int) -> Tensor:
-    """One training clip [3, F, size, size] in [-1, 1]: a window of the world that some edge passes through."""
+    """Draw one training clip [3, F, size, size] in [-1, 1]: a window of the world that contains an edge."""
     combination = rng.choice(TRAINING)
     colours = None
     if rng.random() < 0.15:
@@ -46,7 +46,7 @@ TRAINING = painter.training_combinations()
 
 
 def batch(rng: random.Random, progress: float) -> tuple[Tensor, bool]:
-    """Clips [B, 3, F, H, W] and whether their world wraps at the edges of the picture."""
+    """Draw clips [B, 3, F, H, W]; also return whether their world wraps at the edges of the picture."""
     if progress < 0.12:
         return torch.stack([clip(rng, 32, 5, world=256) for _ in range(8)]), False
     if rng.random() < 0.3:
@@ -55,7 +55,7 @@ def batch(rng: random.Random, progress: float) -> tuple[Tensor, bool]:
 
 
 def psnr(vae: WanVAE, rng: random.Random, clips: int = 2) -> float:
-    """Of clips of 128x128 pixels that are decoded from their latents, in dB."""
+    """Mean PSNR in dB of encoded and decoded clips of 128x128 pixels."""
     total = 0.0
     with torch.no_grad():
         for _ in range(clips):
@@ -66,7 +66,7 @@ def psnr(vae: WanVAE, rng: random.Random, clips: int = 2) -> float:
 
 
 def load_vae(path: Path) -> WanVAE:
-    """The VAE in a checkpoint, or in a .safetensors file such as the bundled one; in float32."""
+    """Load the VAE of a checkpoint, or of a .safetensors file such as the bundled one, in float32."""
     weights = load_file(path) if path.suffix == ".safetensors" else read(path)["vae"]
     return WanVAE.from_state_dict({key: w.float() for key, w in weights.items()})
 

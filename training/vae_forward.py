@@ -1,8 +1,8 @@
-"""The Wan VAE on a whole clip at once, for training: the same numbers as the streaming forward, several times faster.
+"""Forward of the Wan VAE on whole clips, for training: equal to the streaming forward, several times faster.
 
 Frames are folded into the batch, [B T, C, H, W] in channels-last memory, and convolutions are 2-D. Above the smallest
-grid the demo VAE looks at one frame at a time: there the past taps of the 3x3x3 kernels stay zero and only the last one
-is used. `wrap` pads the encoder around the torus instead of with zeros, so that a shifted world has shifted latents.
+grid the demo VAE is not temporal: there the past taps of the 3x3x3 kernels stay zero and only the last one is used.
+`wrap` gives the encoder circular padding instead of zeros, so that a shifted world has shifted latents.
 """
 
 import torch
@@ -13,7 +13,7 @@ from histream_core.vae.model import AttentionBlock, CausalConv3d, Resample, Resi
 
 
 def initialise(vae: WanVAE) -> None:
-    """Start near the identity, or training stalls: down averages, up copies, small residuals, no attention."""
+    """Initialise near the identity, without which training stalls: down averages, up copies, small residuals."""
     for module in vae.modules():
         if isinstance(module, ResidualBlock):
             module.residual[6].weight.data.mul_(0.2)
@@ -52,7 +52,7 @@ def _initialise_resample(module: Resample) -> None:
 
 
 def encode(vae: WanVAE, pixels: Tensor, *, wrap: bool) -> Tensor:
-    """[B, 3, F, H, W] in [-1, 1] to raw latents [B, 16, T, H/8, W/8]."""
+    """Encode [B, 3, F, H, W] in [-1, 1] to unnormalised latents [B, 16, T, H/8, W/8]."""
     b = pixels.shape[0]
     x = _conv(vae.encoder.conv1, _fold(pixels), b, wrap, temporal=False)
     small = False
@@ -68,7 +68,7 @@ def encode(vae: WanVAE, pixels: Tensor, *, wrap: bool) -> Tensor:
 
 
 def decode(vae: WanVAE, latents: Tensor) -> Tensor:
-    """Raw latents [B, 16, T, h, w] to [B, 3, F, 8h, 8w]."""
+    """Decode unnormalised latents [B, 16, T, h, w] to [B, 3, F, 8h, 8w]."""
     b = latents.shape[0]
     x = _conv(vae.decoder.conv1, _conv(vae.conv2, _fold(latents), b, False), b, False)
     for layer in (vae.decoder.middle[0], vae.decoder.middle[2]):
@@ -105,7 +105,7 @@ def _conv(conv: CausalConv3d, x: Tensor, b: int, wrap: bool, *, temporal: bool =
     weight, pad = conv.weight, conv.padding[1]
     if weight.shape[2] == 1 or not temporal:
         weight = weight[:, :, -1]
-    else:  # the taps side by side: one 2-D convolution over [x(t-2), x(t-1), x(t)]
+    else:  # taps as channels: one 2-D convolution over [x(t-2), x(t-1), x(t)]
         frames = F.pad(x.unflatten(0, (b, -1)), (0, 0, 0, 0, 0, 0, 2, 0))
         t = frames.shape[1] - 2
         x = torch.cat([frames[:, i : i + t] for i in range(3)], dim=2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Contact sheets: which picture is where."""
+"""Contact sheets: positions of pictures and labels."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The drift meter shows what was done to a video, and nothing where nothing was done."""
+"""The drift meter on videos with known changes, and with none."""
 
 import json
 
@@ -19,7 +19,7 @@ STILL = shapes(1, 64, 96)[0]
 
 
 def meter_of(change, seconds=3, fps=8):
-    """The meter of a still picture that `change` does something to, given the part of the video that is over."""
+    """Measure a video of one picture under `change(picture, part)`, `part` from 0 to 1 over the video."""
     frames = [change(STILL, index / (seconds * fps - 1)) for index in range(seconds * fps)]
     return meter(frames, fps)
 

@@ -1,4 +1,4 @@
-"""`histream eval`: what it prints, writes and refuses. Tiny random weights, painted clips and the bundled model."""
+"""Output, files and errors of `histream eval`. Tiny random weights, painted clips and the bundled model."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ def here(tmp_path, monkeypatch, weights):
 
 @pytest.fixture
 def evaluate(capsys):
-    """Run the verb; its JSON comes back."""
+    """A function that runs the verb and returns its JSON."""
 
     def run(*words):
         assert main(["eval", *map(str, words), "--json"]) == 0
@@ -65,7 +65,7 @@ def evaluate(capsys):
 
 @pytest.fixture
 def painted(monkeypatch):
-    """The painter in place of the model, which answers an empty prompt, and random weights, with noise."""
+    """Replace the model by the painter; an empty prompt and random weights give noise."""
     asked = {one.seed: one.combination for count in (4, 12) for one in draw_prompts(count, 0)}
     trained = []
 
@@ -166,7 +166,7 @@ def test_a_table_and_a_sheet_are_for_people(here, painted, capsys):
 
 
 def dots(picture, arm):
-    """Where the dots of an arm are from left to right, in the order of the scores."""
+    """Horizontal positions of the dots of an arm, in the order of the scores."""
     svg = "{http://www.w3.org/2000/svg}"
     [drawn] = ElementTree.parse(picture).getroot().iterfind(f".//{svg}g[@id='{arm.replace(' ', '-')}']")
     found = [float(dot.get("x")) for dot in drawn.iter(f"{svg}use")]

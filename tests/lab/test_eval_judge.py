@@ -1,4 +1,4 @@
-"""What the judge reads from painted clips, wrong prompts, noise and nothing at all."""
+"""Verdicts of the judge on painted clips, wrong prompts, noise and empty pictures."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""How long videos drift: known changes of painted ones, and the verb on tiny random weights."""
+"""Drift of long videos: known changes of painted ones, and the verb on tiny random weights."""
 
 import json
 

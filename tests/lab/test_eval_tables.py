@@ -33,7 +33,7 @@ CONFIG = WanConfig(dim=64, ffn_dim=64, num_heads=2, num_layers=2, text_dim=64)
 
 
 def write_network(folder, seed):
-    """A transformer and its text table, as the training's export writes them; the transformer's path comes back."""
+    """Write a transformer and its text encoder as training/export.py does; return the transformer's path."""
     torch.manual_seed(seed)
     model = WanModel(CONFIG)
     for parameter in model.parameters():
@@ -67,7 +67,7 @@ def here(tmp_path, monkeypatch, files):
 
 @pytest.fixture
 def tables(capsys):
-    """Run the verb; its JSON comes back."""
+    """A function that runs the verb and returns its JSON."""
 
     def run(*words):
         assert main(["eval", "--demo", "--tables", *map(str, words), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""The tables' teacher against the one that training has."""
+"""The tables' teacher, compared with that of the training."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Any video: flow of known translations, warp error, flicker, known drift, detail, CLIP features."""
+"""Measures of any video: flow of known translations, warp error, flicker, known drift, detail, CLIP features."""
 
 import json
 from itertools import pairwise
@@ -25,7 +25,7 @@ def world(height=96, width=112, seed=0):
 
 
 def view(picture, x=0.0, y=0.0):
-    """What a frame [H, W, 3] shows when the world has moved by (x, y) pixels."""
+    """Frame [H, W, 3] of the world after it has moved by (x, y) pixels."""
     height, width = (size - 2 * MARGIN for size in picture.shape)
     rows = (torch.arange(height) + MARGIN - y) * 2 / (picture.shape[0] - 1) - 1
     columns = (torch.arange(width) + MARGIN - x) * 2 / (picture.shape[1] - 1) - 1

@@ -1,4 +1,4 @@
-"""What the training draws from: banks, places, groups, captions and rollouts, held against the painter."""
+"""Training data: banks, places, groups, captions and rollouts, compared with the painter."""
 
 from dataclasses import replace
 from itertools import pairwise

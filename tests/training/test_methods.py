@@ -1,4 +1,4 @@
-"""What the stages of the training compute: against the engine, and where the answer is known."""
+"""Computations of the training stages, compared with the engine and with known answers."""
 
 from dataclasses import replace
 
@@ -34,12 +34,12 @@ from training.train_teacher import flow_matching_loss, pick_grid
 CONFIG = WanConfig(dim=24, ffn_dim=24, num_heads=2, num_layers=2, text_dim=TEXT_DIM, freq_dim=32)
 DEMO = find_preset("demo")
 HD = replace(find_preset("histream"), trained_tokens=4)
-"""With NTK factors and a heightened first chunk at 64x64."""
+"""A preset with NTK factors and attention scaling of the first chunk at 64x64."""
 TOKENS = token_table(["a red circle moves right on a blue background", "white square"])
 
 
 def network(features: int = 0) -> Network:
-    """A network every part of which matters."""
+    """A network without any zero weights."""
     torch.manual_seed(0)
     made = Network(CONFIG, features)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_the_teachers_forward_is_the_engines_first_chunk():
 
 
 def gaussian(mean: float, std: float = 0.7):
-    """The flow of clips whose every number is normal with this mean: known at every noise level."""
+    """Exact flow, at every noise level, of clips of independent normal numbers with this mean."""
 
     def flow(noisy, sigma, tokens):
         s = spread(sigma, noisy)
@@ -216,7 +216,7 @@ def test_the_ode_ends_where_the_flow_leads():
 
 
 def last_losses(loss, made: Network, steps: int = 120) -> tuple[float, float]:
-    """The mean loss of the first and of the last five of `steps` steps."""
+    """Mean losses of the first and of the last five of `steps` steps."""
     trainee = Trainee(made, 1e-2, "muon")
     found = []
     for step in range(steps):

@@ -40,7 +40,7 @@ HELD_OUT = sorted(painter.HELD_OUT)[0]
 
 @pytest.fixture(scope="module", autouse=True)
 def small_pictures():
-    """Let the VAE see 32x32 pixels alone, as in its first steps."""
+    """Train the VAE on 32x32 pixels only, as in its first steps."""
     with pytest.MonkeyPatch.context() as patched:
         batch = train_vae.batch
         patched.setattr(train_vae, "batch", lambda rng, progress: batch(rng, 0.0))
@@ -155,7 +155,7 @@ def test_a_run_stopped_early_is_the_beginning_of_the_whole_one(runs, tmp_path):
 
 
 def dying(save):
-    """A `save` that kills the run the second time."""
+    """A `save` that stops the run at its second call."""
     saved = []
 
     def wrapped(path, state, **parts):
