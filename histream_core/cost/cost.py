@@ -1,4 +1,4 @@
-"""What a plan costs before anything is computed: network calls, floating-point operations, bytes.
+"""The cost of a plan before anything is computed: network calls, floating-point operations, bytes.
 
 Pure arithmetic over sizes. Operations are counted as torch's FlopCounterMode counts them (a multiplication and an
 addition are two; attention is its two matrix products), bytes as torch allocates them.
@@ -23,7 +23,7 @@ GB = 2**30
 """As graphics cards count: a card of 24 GB holds 24 * 2**30 bytes."""
 
 RESERVE = GB
-"""What the driver, its kernels and the gaps between allocations take besides the tensors counted here."""
+"""Bytes that the driver, its kernels and the gaps between allocations take besides the tensors counted here."""
 
 VAE_WIDTH = 96
 """Channels at full resolution of the Wan 2.1 VAE."""
@@ -50,7 +50,7 @@ class Cost:
     batch: int = 1
     num_prompts: int = 1
     dtype: torch.dtype = torch.bfloat16
-    """Of weights, computation and caches."""
+    """The type of weights, computation and caches."""
     vae_dtype: torch.dtype = torch.bfloat16
     vae_width: int = VAE_WIDTH
     taehv: bool = False
@@ -66,9 +66,9 @@ class Cost:
     unified: bool = False
     """Whether the device's memory is main memory."""
     text_tokens: int = MAX_TOKENS
-    """Of a prompt, as its encoder pads it."""
+    """Tokens of a prompt, as its encoder pads it."""
     stored_bytes: int | None = None
-    """Of the transformer's weights as they are loaded, such as in FP8; None: all in `dtype`."""
+    """Bytes of the transformer's weights as they are loaded, such as in FP8; None: all in `dtype`."""
 
     @property
     def passes(self) -> tuple[dict[Scale, int], ...]:
@@ -106,12 +106,12 @@ class Cost:
 
     @property
     def kv_main_bytes(self) -> int:
-        """What `make_caches` allocates in main memory besides."""
+        """Bytes that `make_caches` allocates in main memory besides."""
         return self._past_bytes if self.kv == "cpu" else 0
 
     @property
     def kv_held_bytes(self) -> int:
-        """What of both lies in the device's memory."""
+        """The part of `kv_bytes` and `kv_main_bytes` that lies in the device's memory."""
         return self.kv_bytes + (self.kv_main_bytes if self.unified else 0)
 
     @property
@@ -129,7 +129,7 @@ class Cost:
 
     @property
     def working_bytes(self) -> int:
-        """What one HIGH pass holds at its peak, besides weights and caches."""
+        """Bytes that one HIGH pass holds at its peak, besides weights and caches."""
         config, frames = self.config, max(len(chunk.frames) for chunk in self.plan.chunks)
         rows = WORKING_ROWS * config.dim + WORKING_HIDDEN * config.ffn_dim
         whole = self.plan.window.local_frames is None  # the cache is then read where it lies, without a copy
@@ -145,14 +145,14 @@ class Cost:
 
     @property
     def vae_cache_bytes(self) -> int:
-        """What the streaming decoder remembers from chunk to chunk; of strips the largest, all that the device has."""
+        """Bytes that the streaming decoder keeps between chunks on the device; of several strips, the largest one's."""
         width, height = self.plan.size
         sizes = {"dtype": self.vae_dtype, "batch": self.batch, "strips": self.vae_strips}
         return decoder_cache_bytes(self._meta_vae, height, width, **sizes)
 
     @property
     def vae_main_bytes(self) -> int:
-        """What it remembers in main memory: the memory of all strips, where there are several."""
+        """Bytes that the streaming decoder keeps between chunks in main memory: all strips, where there are several."""
         if self.vae_strips == 1:
             return 0
         width, height = self.plan.size
@@ -163,7 +163,7 @@ class Cost:
 
     @property
     def vae_working_bytes(self) -> int:
-        """What decoding one chunk holds at its peak, besides weights and memory."""
+        """Bytes that decoding one chunk holds at its peak, besides weights and what is kept between chunks."""
         width, height = self.plan.size
         rows, columns = strip_size(height, width, strips=self.vae_strips)
         values = rows * columns * self.vae_width
@@ -246,13 +246,12 @@ class Cost:
         return copies * tokens * self.config.dim * self.batch
 
     def _held(self, num_bytes: int) -> int:
-        """What of weights of that size lies on the device all the time."""
+        """Bytes that lie on the device all the time, of weights that take `num_bytes`."""
         return 0 if self.offloaded else num_bytes
 
     def _flops(self, chunk: Chunk, step: Step) -> int:
         tokens = self.plan.tokens_per_frame(step.scale)
-        return pass_flops(
-            self.config,
+        size = PassSize(
             frames=len(chunk.frames),
             tokens=len(chunk.frames) * tokens,
             visible=self._visible_frames(chunk) * tokens,
@@ -260,6 +259,7 @@ class Cost:
             blocks=self.plan.blocks(step.scale) if chunk.context else None,
             text_tokens=self.text_tokens,
         )
+        return pass_flops(self.config, size)
 
     def _visible_frames(self, chunk: Chunk) -> int:
         return len(chunk.frames) + len(chunk.context)
@@ -279,31 +279,34 @@ def meta_vae(width: int) -> WanVAE:
         return WanVAE(dim=width)
 
 
-def pass_flops(
-    config: WanConfig,
-    *,
-    frames: int,
-    tokens: int,
-    visible: int,
-    cache_pass: bool = False,
-    text_tokens: int = MAX_TOKENS,
-    blocks: Blocks | None = None,
-) -> int:
-    """Operations of one network call over `tokens` queries in all, of `frames` frames, that see `visible` keys.
+@dataclass(frozen=True)
+class PassSize:
+    """The sizes of one network call that its operations follow from."""
 
-    A cache pass ends at the last layer's keys and values. With `blocks` the keys are chosen among those.
-    """
-    dim, choosing = config.dim, 0
+    frames: int
+    tokens: int
+    """Queries of all frames."""
+    visible: int
+    """Keys that each query sees, or among which `blocks` are chosen."""
+    cache_pass: bool = False
+    """Whether it ends at the last layer's keys and values."""
+    text_tokens: int = MAX_TOKENS
+    blocks: Blocks | None = None
+
+
+def pass_flops(config: WanConfig, size: PassSize) -> int:
+    """Operations of one network call."""
+    dim, tokens, visible, blocks, choosing = config.dim, size.tokens, size.visible, size.blocks, 0
     if blocks:
         choosing = 2 * (tokens // blocks.queries) * (visible // blocks.keys) * dim
         visible = blocks.num_kept(visible) * blocks.keys
     self_attention = 8 * tokens * dim**2 + 4 * tokens * visible * dim + choosing
-    cross_attention = 4 * tokens * dim**2 + 4 * tokens * text_tokens * dim
+    cross_attention = 4 * tokens * dim**2 + 4 * tokens * size.text_tokens * dim
     layer = self_attention + cross_attention + 4 * tokens * dim * config.ffn_dim
     patches = 8 * tokens * config.in_dim * dim
-    time = 2 * frames * dim * (config.freq_dim + dim + 6 * dim)
+    time = 2 * size.frames * dim * (config.freq_dim + dim + 6 * dim)
     head = 8 * tokens * config.out_dim * dim
-    if cache_pass:
+    if size.cache_pass:
         return patches + time + (config.num_layers - 1) * layer + 4 * tokens * dim**2
     return patches + time + config.num_layers * layer + head
 
@@ -326,7 +329,7 @@ def num_params(config: WanConfig) -> int:
 
 
 def num_float32(config: WanConfig) -> int:
-    """Of those, the ones that stay in float32: patch embedding and modulations."""
+    """Parameters of a Wan transformer that stay in float32: patch embedding and modulations."""
     return (4 * config.in_dim + 1) * config.dim + (6 * config.num_layers + 2) * config.dim
 
 

@@ -1,4 +1,4 @@
-"""What does not fit into the memory of a device, and what would."""
+"""Sentences that say what does not fit into the memory of a device, and what would."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ DECODERS = {
 
 
 def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:
-    """What does not fit into `vram` GB and what to change, one sentence each; none where everything fits."""
+    """Sentences that say what does not fit into `vram` GB and what to change; none where everything fits."""
     room = vram * GB - RESERVE
     if cost.peak_bytes <= room:
         return ()
@@ -36,7 +36,7 @@ def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:
 
 
 def vae_does_not_fit(cost: Cost, memory: float) -> tuple[str, ...]:
-    """The same of decoding alone, for a VAE that has a device of its own with `memory` GB."""
+    """Sentences about decoding alone, for a VAE that has a device of its own with `memory` GB."""
     room = memory * GB - RESERVE
     if cost.decoding_bytes <= room:
         return ()
@@ -79,12 +79,12 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
 
 
 def tiers(cost: Cost) -> dict[str, Cost]:
-    """The same in every tier of memory."""
+    """The cost in every tier of memory, by its name."""
     return {name: replace(cost, kv=name) for name in TIERS}
 
 
 def decoders(cost: Cost) -> dict[str, Cost]:
-    """The same with every way to decode that the size allows."""
+    """The cost with every decoder that the size allows, by its name."""
     most = most_strips(max(cost.plan.size) // PIXELS_PER_CELL)
     ways = {name: change for name, change in DECODERS.items() if change.get("vae_strips", 1) <= most}
     if cost.vae_width <= LIGHT_VAE_WIDTH:
@@ -104,7 +104,7 @@ def _tier(cost: Cost) -> str:
 
 
 def _largest_that_fits(cost: Cost, room: float) -> Cost | None:
-    """The same plan at the largest size of about the same shape, sides multiples of 32, that needs at most `room`."""
+    """The cost at the largest size of about the same shape, sides multiples of 32, that needs at most `room`."""
     width, height = cost.plan.size
 
     def at(columns: int) -> Cost:

@@ -1,4 +1,4 @@
-"""What a video takes in memory, and which settings make it on a card of 8, 12, 16 or 24 GB, with what each costs."""
+"""The memory that a video takes, and the settings that make it on a card of 8, 12, 16 or 24 GB, with their price."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ LIGHTER_FILES = ("light wan", "taehv")
 
 @dataclass(frozen=True)
 class Way:
-    """One choice of settings for a video, and what it takes."""
+    """One choice of settings for a video, and its cost."""
 
     cost: Cost
     decoder: str
@@ -29,23 +29,23 @@ class Way:
 
     @property
     def bytes_needed(self) -> int:
-        """On the device at the peak, with what its driver takes."""
+        """The peak on the device, its driver included."""
         apart = max(self.cost.sampling_bytes, self.cost.decoding_bytes)
         return RESERVE + (apart if self.apart else self.cost.peak_bytes)
 
     @property
     def same_frames(self) -> bool:
-        """Whether they are those of the defaults, bit for bit."""
+        """Whether the frames are those of the defaults, bit for bit."""
         return self.cost.kv in EXACT and self.decoder == "wan"
 
     @property
     def moved_bytes(self) -> int:
-        """What passes from main memory to the device in each network call, at most."""
+        """The most that passes from main memory to the device in one network call."""
         return (self.cost.weight_bytes if self.cost.offloaded else 0) + self.cost.kv_main_bytes
 
     @property
     def settings(self) -> str:
-        """What to choose, in words; empty for the defaults."""
+        """The widgets to change, in words; empty for the defaults."""
         strips = f"vae_strips {self.cost.vae_strips}" if self.cost.vae_strips > 1 else ""
         file = f"a {self.decoder} VAE file" if self.decoder in LIGHTER_FILES else ""
         kv = f"kv_memory {self.cost.kv}" if self.cost.kv != "full" else ""
@@ -53,7 +53,7 @@ class Way:
 
     @property
     def prices(self) -> str:
-        """What it costs beside the defaults, in words."""
+        """The price beside the defaults, in words."""
         return "; ".join(_prices(self)) or "nothing"
 
 
@@ -131,9 +131,9 @@ def _works(tier: str, device: torch.device | str | None) -> bool:
 
 
 def choices(found: Sequence[Way], card: float) -> tuple[Way, ...]:
-    """Of `ways`, what to take on a card of that many GB: the first that fits.
+    """The first of `found` that fits a card of that many GB.
 
-    Where that moves much or decodes later, also the first that does so less and gives other frames. None: nothing fits.
+    Behind it the first that fits and moves less or decodes sooner, where there is one. Empty: nothing fits.
     """
     fitting = [way for way in found if way.bytes_needed <= card * GB]
     if not fitting:
@@ -168,14 +168,14 @@ def describe(cost: Cost, found: Sequence[Way]) -> Iterator[str]:
 
 
 def card_lines(found: Sequence[Way]) -> Iterator[str]:
-    """What runs on each card, in lines."""
+    """Lines that say what runs on each card."""
     yield "what runs on a card of"
     for card in CARDS:
         yield from card_line(found, card)
 
 
 def card_line(found: Sequence[Way], card: float) -> Iterator[str]:
-    """The same of one card, in one line or two."""
+    """One line or two that say what runs on one card."""
     fitting = choices(found, card)
     if not fitting:
         least = min(found, key=lambda way: way.bytes_needed)

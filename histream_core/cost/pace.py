@@ -11,7 +11,7 @@ from ..plan.chunks import Plan
 from ..plan.schedule import Step
 from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from ..video.writing import Times
-from .cost import pass_flops
+from .cost import PassSize, pass_flops
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Stop:
     count: int
     step: Step
     work: int
-    """Floating-point operations: what the seconds of different steps are compared by."""
+    """Floating-point operations, by which the seconds of different steps are compared."""
 
 
 class Pace:
-    """Told of every network call of a run, says how far it is.
+    """The progress of a run, from its network calls.
 
     Only denoising steps count; cache passes, decoding and writing are part of the seconds that a step takes. The first
     chunk also loads and compiles, so later only what came after it is extrapolated.
@@ -51,7 +51,7 @@ class Pace:
             self._marks.append((self._clock(), 0))
 
     def end(self, step: Step) -> None:
-        """It was made. One that is no denoising step of this run changes nothing."""
+        """A network call was made; one that is no denoising step of this run changes nothing."""
         if self._marks and self._expects(step):
             self._position += 1
 
@@ -76,7 +76,7 @@ class Pace:
 
     @property
     def seconds_per_frame(self) -> float | None:
-        """Of the frames that were made, in all videos of a batch; None before there are any."""
+        """Mean over the frames that were made, in all videos of a batch; None before there are any."""
         made = {stop.chunk for stop in self.stops} - set(self._missing)
         frames = sum(frames_of(self.plan, chunk) for chunk in made)
         return self.seconds / (frames * self.batch) if frames else None
@@ -116,7 +116,7 @@ class Pace:
 
 
 class DecodePace:
-    """Told of the frames that are decoded and written, one video of a batch after the other, says how far it is.
+    """The progress of decoding a batch, one video after the other, from the frames that are written.
 
     The first ones also wait for the VAE to be loaded, so later only what came after them is extrapolated.
     """
@@ -160,7 +160,7 @@ class DecodePace:
     @property
     def seconds_left(self) -> float | None:
         """An estimate; None until there is something behind the first frames."""
-        if self._first is None or self.frames == self._first[1]:
+        if self._first is None or self._end is None or self.frames == self._first[1]:
             return None
         since, first = self._first
         return (self._end - since) * (self.num_frames - self.frames) / (self.frames - first)
@@ -191,7 +191,7 @@ def stops_of(plan: Plan, config: WanConfig) -> tuple[Stop, ...]:
     def work(chunk, step: Step) -> int:
         frames, tokens = len(chunk.frames), plan.tokens_per_frame(step.scale)
         visible = (frames + len(chunk.context)) * tokens
-        return pass_flops(config, frames=frames, tokens=frames * tokens, visible=visible)
+        return pass_flops(config, PassSize(frames, tokens=frames * tokens, visible=visible))
 
     return tuple(
         Stop(chunk.index, number, len(chunk.steps), step, work(chunk, step))

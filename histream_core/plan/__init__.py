@@ -1,4 +1,4 @@
-"""What to generate and in which order, as pure values: nothing here knows a tensor, a file or a model.
+"""Plans: the chunks, steps and frames to generate, as pure values that know no tensor, file or model.
 
 `make_plan` makes a `Plan` from a preset; its `chunks` list every network call of a run.
 """

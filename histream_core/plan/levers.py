@@ -1,4 +1,4 @@
-"""What may be approximated so that a video takes less work: pure names, which a plan turns into network calls.
+"""Names of the approximations (levers) that save work; a plan turns them into network calls.
 
 All are off unless asked for; each makes other frames. What each saves and what it does to the pictures of the bundled
 model is in docs/performance.md.

@@ -13,7 +13,7 @@ from .window import Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What a plan may be told besides preset, mode, size and length; None: as the preset says."""
+    """Options of a plan besides preset, mode, size and length; None: as the preset says."""
 
     schedule: Schedule | None = None
     window: Window | None = None

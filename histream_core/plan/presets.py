@@ -1,4 +1,4 @@
-"""What is known about each family of weights: one table, every value of it overridable.
+"""A table of each family of weights and the settings that fit it; every value can be overridden.
 
 Sources: the published configurations of the families, and arXiv 2512.21338 for HiStream. Fields marked [ours] in
 docs/architecture.md are choices that no publication states.

@@ -98,10 +98,9 @@ def parse_schedule(text: str, *, shift_low: float = 1.0, shift_high: float = 1.0
 
 
 def _parse_steps(text: str, *, shift_low: float, shift_high: float) -> Steps:
-    entries = [
-        re.fullmatch(r"(\d+(?:\.\d+)?)([LH])", word, re.IGNORECASE) for word in re.split(r"[\s,]+", text.strip())
-    ]
-    if None in entries:
+    words = re.split(r"[\s,]+", text.strip())
+    entries = [entry for word in words if (entry := re.fullmatch(r"(\d+(?:\.\d+)?)([LH])", word, re.IGNORECASE))]
+    if len(entries) < len(words):
         raise ValueError(
             f'"{text.strip()}" is not a list of steps: write timesteps with L or H, such as '
             '"1000L 750L 500H 250H | 1000L 500H" (first chunk | all later chunks)'

@@ -1,4 +1,4 @@
-"""What makes a run fast: which kernels compute, what they may round, what is left out. Chosen before a run.
+"""Choices that make a run fast: which kernels compute, what they may round, what is left out.
 
 The defaults compute as always. What a run made of its choices is said once: `kernels.Kernels.in_use`.
 """
@@ -114,13 +114,13 @@ class Speed:
 
     @property
     def approximations(self) -> "Speed":
-        """The same with the defaults in the place of all that is exact: what a kept run has among its settings."""
+        """This choice with the defaults in the place of all that is exact; a kept run has it among its settings."""
         exact = [name for name in CHOICES if getattr(self, name) not in APPROXIMATE.get(name, ())]
         return replace(self, **{name: getattr(DEFAULTS, name) for name in exact})
 
     @property
     def levers(self) -> tuple[str, ...]:
-        """What of the network calls is approximated, of LEVERS: for the plan."""
+        """The LEVERS among the choices, for the plan."""
         chosen = self.high_keys, self.cached_frames, self.low_keys, self.seen_keys
         return tuple(lever for lever in LEVERS if lever in chosen)
 

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from histream_core.cost.cost import Cost, num_params, pass_flops, prompt_flops
+from histream_core.cost.cost import Cost, PassSize, num_params, pass_flops, prompt_flops
 from histream_core.lab.bench.dry_run import random_model
 from histream_core.network.cache.tiers import TIERS
-from histream_core.network.forward import Denoiser, Text, forward_chunk
+from histream_core.network.forward import Denoiser, PassOptions, Text, forward_chunk
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
 from histream_core.plan.levers import LEVERS
 from histream_core.plan.schedule import Scale
@@ -58,7 +58,7 @@ class MetaRun:
         latent = torch.empty(shape, dtype=self.dtype, device="meta")
         timestep = torch.empty(1, device="meta")
         with torch.inference_mode():
-            forward_chunk(self.model, latent, timestep, text, cache, cache_pass=step.sigma == 0)
+            forward_chunk(self.model, latent, timestep, text, cache, PassOptions(cache_pass=step.sigma == 0))
 
     def flops(self, a_plan=None):
         """What FlopCounterMode counts for a whole video: each distinct call once, times how often it is made."""
@@ -112,7 +112,7 @@ def test_a_14b_pass_costs_what_torch_counts():
     chunk, text = run.plan.chunks[1], run.text()
     tokens = 3 * run.plan.tokens_per_frame(Scale.HIGH)
     counted = run._count(chunk, chunk.steps[-1], text)
-    assert pass_flops(WAN_14B, frames=3, tokens=tokens, visible=2 * tokens) + prompt_flops(WAN_14B) == counted
+    assert pass_flops(WAN_14B, PassSize(3, tokens, 2 * tokens)) + prompt_flops(WAN_14B) == counted
     assert 1570e12 < counted < 1590e12
 
 

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from histream_core.cli import main
-from histream_core.cost.cost import Cost, pass_flops
+from histream_core.cost.cost import Cost, PassSize, pass_flops
 from histream_core.lab.bench import meta
 from histream_core.lab.bench.census import Census
 from histream_core.lab.bench.dry_run import dry_run
@@ -166,7 +166,7 @@ def test_the_core_style_loop_runs_a_whole_pass_over_every_finished_chunk():
     plan = full_history_plan(preset, width=1920, height=1088, num_frames=21)
     frame = plan.tokens_per_frame(Scale.HIGH)
     visible = [(len(chunk.frames) + len(chunk.context)) * frame for chunk in plan.chunks]
-    flops = sum(5 * pass_flops(WAN_1_3B, frames=3, tokens=3 * frame, visible=keys) for keys in visible)
+    flops = sum(5 * pass_flops(WAN_1_3B, PassSize(3, 3 * frame, keys)) for keys in visible)
     assert flops / 81 / 1e12 == pytest.approx(218.4, abs=0.1)
 
 

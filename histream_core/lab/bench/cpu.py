@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...cost.cost import pass_flops
+from ...cost.cost import PassSize, pass_flops
 from ...network.forward import Denoiser, Text
 from ...network.model import WanConfig, WanModel
 from ...plan.chunks import Plan
@@ -149,7 +149,7 @@ def half_resolution() -> Iterator[Bar]:
 
         return [lambda: call(Scale.HIGH), lambda: call(Scale.LOW)]
 
-    operations = [pass_flops(WIDE, frames=3, tokens=3 * t, visible=6 * t) for t in (22 * 40, 11 * 20)]
+    operations = [pass_flops(WIDE, PassSize(3, tokens=3 * t, visible=6 * t)) for t in (22 * 40, 11 * 20)]
     factor = operations[0] / operations[1]
     ours, naive = (in_turns(*calls(low_scale), times=5) / factor for low_scale in (0.5, 1.0))
     yield Bar(
@@ -229,7 +229,7 @@ def orchestration() -> Iterator[Bar]:
         return latent
 
     def planning(latent: Tensor, step: Step, cache, text: Text) -> Tensor:
-        small_plan("histream-plus", 800)
+        tuple(small_plan("histream-plus", 800).chunks)
         return latent
 
     calls = plan.num_steps() + sum(len(chunk.cache_steps) for chunk in plan.chunks)
