@@ -19,10 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from histream_core.cli.options.weights import demo_source
 from histream_core.lab.judge.prompts import draw_prompts
 from histream_core.lab.judge.scores import score
+from histream_core.network.forward import Text
 from histream_core.plan.make import PlanOptions, make_plan
-from histream_core.plan.sizes import latent_frames
-from histream_core.runs.render import FPS, Order, collect
+from histream_core.plan.sizes import FPS, latent_frames
+from histream_core.runs.render import Order, collect
 from histream_core.stream.noise import SeededNoise
+from histream_core.stream.prompts import Prompt
 
 SIDE = 128
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -41,7 +43,7 @@ def main() -> None:
         for strength in STRENGTHS:
             options = PlanOptions(anchor_match=strength)
             plan = make_plan(weights.preset, "histream", size=(SIDE, SIDE), num_latent_frames=frames, options=options)
-            order = Order(plan, text, SeededNoise(0))
+            order = Order(plan, (Prompt(Text(text)),), SeededNoise(0))
             pictures = np.stack(collect(weights, order)).astype(np.float32) / 255
             first, last = (part.mean((0, 1, 2)) for part in (pictures[:FPS], pictures[-FPS:]))
             _, scores = score(pictures, asked.combination)

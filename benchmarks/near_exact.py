@@ -19,13 +19,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from histream_core import demo
+from histream_core.network.forward import Text
 from histream_core.network.kernels import check_installed
 from histream_core.plan.make import PlanOptions, make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.plan.sizes import latent_frames
 from histream_core.plan.speed import APPROXIMATE, Speed
-from histream_core.runs.render import Order, Weights, collect
+from histream_core.runs.render import Order, collect
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
+from histream_core.stream.prompts import Prompt
 from histream_core.weights.loading import cast_model
 
 LAST_BITS = {"elementwise": ["fused"], "compile": ["inductor"], "vae_layout": ["channels-last"]}
@@ -60,7 +63,7 @@ def main() -> None:
         size, options = (demo.WIDTH, demo.HEIGHT), PlanOptions(levers=weights.speed.levers)
         length = latent_frames(args.frames)
         plan = make_plan(preset, args.mode, size=size, num_latent_frames=length, options=options)
-        return np.stack(collect(weights, Order(plan, text, SeededNoise(0)))).astype(float)
+        return np.stack(collect(weights, Order(plan, (Prompt(Text(text)),), SeededNoise(0)))).astype(float)
 
     wanted = frames(exact)
     for name, chosen in choices(exact):

@@ -26,9 +26,9 @@ from histream_core.network.forward import Text
 from histream_core.plan.chunks import Plan, replay, with_anchors
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
-from histream_core.runs.render import Weights, open_decoder, open_stream, start
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
-from histream_core.stream.stream import Prompt
+from histream_core.stream.prompts import Prompt
 from histream_core.vae.decode import to_frames
 
 CUT, CHUNKS, SIZE = 3, 8, 256
@@ -41,13 +41,13 @@ WORDS = ("background", "colour", "shape")
 def make(weights: Weights, plan: Plan, seed: int, prompts: list[Prompt], given: torch.Tensor | None) -> torch.Tensor:
     """Make all latents [1, C, T, H, W]; `given` are those of the chunks before the cut."""
     plan = replay(plan, CUT) if given is not None else plan
-    stream = open_stream(weights, plan, SeededNoise(seed), prompts, given, progress=start(plan))
+    stream = weights.open_stream(plan, SeededNoise(seed), prompts, progress=weights.start(plan), given=given)
     return torch.cat(list(stream.chunks()), dim=2)
 
 
 def last_frames(weights: Weights, latents: torch.Tensor):
     """Frames [F, H, W, 3] in [0, 1] of the last chunk, decoded from as far back as the VAE remembers."""
-    decoder = open_decoder(weights)
+    decoder = weights.open_decoder()
     start = latents.shape[2] - 3
     first = max(0, start - decoder.memory_frames)
     decoder.warm_up(latents[:, :, first:start], start=first)

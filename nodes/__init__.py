@@ -1,7 +1,7 @@
 """The nodes: thin, over the engine in histream_core; `host` is the one adapter between the two."""
 
 from . import renamed
-from .api import ComfyExtension
+from .host.api import ComfyExtension
 from .model.demo_model import DemoModel
 from .model.dual_resolution_cache import DualResolutionCache
 from .model.load_model import LoadModel

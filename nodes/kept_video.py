@@ -5,9 +5,10 @@ from pathlib import Path
 
 from ..histream_core.runs import Journal
 from ..histream_core.video.formats import Format
-from .api import InputImpl, Speed, VideoOutput, blocked, io, ui
 from .host import graph as host_graph
 from .host import kept as host_kept
+from .host.api import InputImpl, Speed, VideoOutput, blocked, io, ui
+from .host.backend import HostBackend
 from .host.decode import SavedVideo
 from .settings import VideoChoice
 
@@ -76,13 +77,10 @@ def outputs():
     ]
 
 
-def carry_on(node, model, vae, journal: Journal, choice: VideoChoice | None, speed) -> io.NodeOutput:
-    """An open run taken to its end, on those sockets, with a player under the node where browsers can play the file.
-
-    What `choice` and `speed` do not say stays as the run is.
-    """
+def carry_on(node, backend: HostBackend, journal: Journal, choice: VideoChoice | None) -> io.NodeOutput:
+    """Take an open run to its end, and put it out; browsers that can play the file get a player under the node."""
     tags = host_graph.tags_of(node.hidden)
-    kept = host_kept.carry_on(model, vae, journal, choice or VideoChoice(), tags=tags, speed=speed)
+    kept = host_kept.carry_on(backend, journal, choice or VideoChoice(), tags=tags)
     video = video_socket(kept.path, kept.format)
     shown = player([SavedVideo(kept.path, kept.run, kept.format)])
     return io.NodeOutput(kept.latent, video, kept.run, kept.summary, ui=shown)

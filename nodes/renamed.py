@@ -1,6 +1,6 @@
 """Nodes that had another id once: ComfyUI puts the new one into graphs that still name the old one."""
 
-from .api import ComfyAPI, io
+from .host.api import ComfyAPI, io
 
 RENAMED: tuple[io.NodeReplace, ...] = ()
 """Empty, since ids are for ever. Should one have to go, here is where it is told what took its place."""

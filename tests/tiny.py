@@ -11,7 +11,8 @@ from histream_core.plan.presets import Preset, find_preset
 from histream_core.plan.schedule import Scale, Schedule
 from histream_core.plan.window import Window
 from histream_core.stream.noise import SeededNoise
-from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream, make_caches
 
 CONFIG = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
 

@@ -10,8 +10,10 @@ from forks import Child
 
 from histream_core import runs as session
 from histream_core.network.forward import Denoiser
-from histream_core.runs import kept as kept_runs
-from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.runs.make import Making, make
+from histream_core.runs.progress import counted, start
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream, make_caches
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.model import WanVAE
 
@@ -64,15 +66,10 @@ class Run:
         vae_decoder = StreamingDecoder(VAE, normalised=False, rollback=False) if decoder else None
         self.session = session.Session(journal, self.stream, vae_decoder, **options)
 
-    def stream(self, a_plan, noise, given):
+    def stream(self, a_plan, noise, given, given_noisy):
         sizes = {"num_layers": 2, "num_heads": 2, "head_dim": 24}
-        prompts = [
-            Prompt(tiny.text(PROMPTS[section.prompt]), section.first_chunk, section.recache)
-            for section in self.journal.manifest.sections
-        ]
-        return Stream(
-            a_plan, self.call, make_caches(a_plan, kv=self.kv, **sizes), noise, prompts, channels=4, given=given
-        )
+        caches, prompts = make_caches(a_plan, kv=self.kv, **sizes), prompts_of(self.journal.manifest)
+        return Stream(a_plan, self.call, caches, noise, prompts, channels=4, given=given, given_noisy=given_noisy)
 
     def call(self, latent, step, cache, text):
         if self.on_call:
@@ -81,21 +78,53 @@ class Run:
         self.passes += step.sigma == 0
         return self.denoise(latent, step, cache, text)
 
-    def chunks(self, first_frames=0):
-        return self.session.run(first_frames)
+    def chunks(self, first_decoded=0):
+        return self.session.run(first_decoded)
 
 
-def finish(journal, first_frames=0, **options):
+def prompts_of(manifest):
+    return [
+        Prompt(tiny.text(PROMPTS[section.prompt]), section.first_chunk, section.recache)
+        for section in manifest.sections
+    ]
+
+
+class Backend:
+    """The tiny models as a backend; runs of it keep no embeddings."""
+
+    device = decode_device = torch.device("cpu")
+
+    def __init__(self, run):
+        self.run = run
+
+    def open_decoder(self):
+        return self.run.session.decoder
+
+    def start(self, a_plan):
+        return start(a_plan, MODEL.config)
+
+    def sample(self, a_plan, prompts, progress, work):
+        def open_stream(*what):
+            stream = self.run.stream(*what)
+            stream.denoise = counted(stream.denoise, progress)
+            return stream
+
+        return work(open_stream)
+
+
+def finish(journal, first_decoded=0, **options):
     """Latents and frames of a run, to its end."""
     with journal:
-        chunks = list(Run(journal, **options).chunks(first_frames))
+        chunks = list(Run(journal, **options).chunks(first_decoded))
     return [chunk.latent for chunk in chunks], [chunk.frames for chunk in chunks]
 
 
 def complete(journal, report=lambda progress: None, **options):
     """Take a run to its end, video and all; its folder comes back."""
     with journal:
-        kept_runs.make_video(journal, lambda progress, watch: Run(journal, **options).session, report=report)
+        snapshots = options.get("snapshots")
+        how = Making(snapshots=snapshots, report=report)
+        make(Backend(Run(journal, **options)), journal, how, prompts=prompts_of(journal.manifest))
     return journal.folder
 
 

@@ -16,7 +16,8 @@ from histream_core.network.layer import RunBlock
 from histream_core.plan.chunks import Plan
 from histream_core.plan.schedule import Scale, Step
 from histream_core.stream.noise import Noise
-from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream, make_caches
 from training.forward import run_block
 from training.network import Network
 from training.rng import Rng

@@ -11,11 +11,34 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from .. import __version__
 
 MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+VERBS = {
+    "demo": ("videos", "a video from the bundled model: no download, any computer"),
+    "render": ("videos", "a video from your own weights"),
+    "resume": ("runs", "go on with a run that was stopped, killed or interrupted"),
+    "extend": ("runs", "make a run longer"),
+    "branch": (
+        "runs",
+        "a new run that shares the first chunks of another and goes its own way from there on",
+    ),
+    "runs": ("runs", "list the runs in a folder"),
+    "clean": ("runs", "remove what a run left, but not the video"),
+    "plan": ("costs", "what a video would take: network calls, operations, memory"),
+    "inspect": ("files", "what a weight file holds, and which preset fits it"),
+    "convert": ("files", "write a ComfyUI-ready safetensors file"),
+    "sheet": ("sheet", "one prompt and seed over the settings that only real weights can decide"),
+    "eval": ("evaluate", "how good videos are, or what the bundled model makes of fresh prompts"),
+    "drift": ("drift", "colour, brightness and sharpness of a video over time, against its start"),
+    "bench": ("bench", "what the engine costs, against its bars; exit status 1 where one is missed"),
+}
+"""Each verb: its module in `verbs`, and its line of help."""
+
 
 EXTRAS = {
     "headless": ("torch", "tqdm"),
@@ -63,13 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = Parser(prog="histream", description="Long, high-resolution video, chunk by chunk (arXiv 2512.21338).")
-    parser.add_argument("--version", action="version", version=f"histream {__version__}")
     words = sys.argv[1:] if argv is None else list(argv)
-    if words[:1] == ["--version"]:  # answered without loading anything
-        parser.parse_args(words[:1])
-    _add_verbs(parser)
-    args = parser.parse_args(words)
+    args = _parser(words[0] if words else "").parse_args(words)
     result, text = _guarded(args)
     if text and not args.json:
         sys.stdout.write(f"{text}\n")
@@ -78,20 +96,30 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0 if result.get("ok", True) else MISSED
 
 
-def _add_verbs(parser: Parser) -> None:
-    from .verbs import bench, costs, drift, evaluate, files, runs, sheet, videos
-
+def _parser(verb: str) -> Parser:
+    """The parser of all verbs; only the module of `verb` is loaded, the others have a name and a line of help."""
+    parser = Parser(prog="histream", description="Long, high-resolution video, chunk by chunk (arXiv 2512.21338).")
+    parser.add_argument("--version", action="version", version=f"histream {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
-    for module in (videos, runs, costs, files, sheet, evaluate, drift, bench):
-        for verb in module.add_to(verbs):
-            verb.add_argument("--json", action="store_true", help="print one JSON object last")
+    module = VERBS[verb][0] if verb in VERBS else ""
+    for name, (place, about) in VERBS.items():
+        if place != module:
+            verbs.add_parser(name, help=about)
+    if module:
+        for added in import_module(f".verbs.{module}", __name__).add_to(verbs):
+            added.add_argument("--json", action="store_true", help="print one JSON object last")
+    return parser
 
 
 def _guarded(args: argparse.Namespace) -> tuple[dict, str]:
     import torch
 
+    from ..runs.describe import NotEnoughMemoryError
+
     try:
         return args.run(args)
+    except NotEnoughMemoryError as error:
+        raise ValueError(f"{error}; or try with --ignore-memory") from error
     except torch.OutOfMemoryError as error:
         raise MemoryError("the GPU is out of memory: ask for a smaller --size, or see histream plan --vram") from error
     except RuntimeError as error:

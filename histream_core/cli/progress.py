@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
-from ..runs.render import Progress, Report
+from ..runs.progress import Progress, Report
 
 BAR = "{desc}[{bar:24}] {percentage:3.0f}%{postfix}, {elapsed}<{remaining}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..plan.chunks import Plan
 from ..plan.schedule import Scale
-from ..runs.render import Progress
+from ..runs.progress import Progress
 from ..video.formats import Format
 
 

@@ -8,7 +8,7 @@ from ..network.cache.tiers import EXACT, TIERS
 from ..plan.chunks import Plan
 from ..plan.schedule import Scale
 from ..plan.sizes import PIXELS_PER_CELL
-from ..vae.decoders import most_strips
+from ..vae.decoders import most_strips, strip_ranges
 from .cost import GB, RESERVE, Cost, gb
 
 WHERE = "--kv, or kv_memory of Dual-Resolution Cache"
@@ -25,6 +25,11 @@ DECODERS = {
     "taehv": {"taehv": True},
 }
 """Ways to decode, as changes of a `Cost`: a pruned VAE and a TAEHV are files of their own."""
+
+
+def check_strips(plan: Plan, strips: int) -> None:
+    """Refuse more strips than the pictures of a plan have room for. Raises ValueError."""
+    strip_ranges(max(plan.size) // PIXELS_PER_CELL, strips)
 
 
 def does_not_fit(cost: Cost, vram: float) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ class Pace:
             self._marks.append((self._clock(), self._position))
 
     @property
+    def position(self) -> int:
+        """Denoising steps that are done."""
+        return self._position
+
+    @property
     def frames(self) -> int:
         """Frames of the video that are finished, given ones too."""
         return self.plan.num_pixel_frames - sum(frames_of(self.plan, chunk) for chunk in self._missing)

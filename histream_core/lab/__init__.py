@@ -1,0 +1,1 @@
+"""Measuring: benchmarks, judges of videos, charts. Nothing that makes a video needs it."""

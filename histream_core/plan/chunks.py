@@ -7,6 +7,7 @@ give the same video. Every ablation is a value in it, never a branch in the engi
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import overload
 
 from .blocks import Blocks, blocks_for
@@ -15,6 +16,9 @@ from .positions import TemporalPolicy
 from .schedule import Scale, Schedule, Step, Steps
 from .sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, Grid, pixel_frames, tokens_per_frame
 from .window import Window
+
+REMEMBERED = 256
+"""Chunks of a plan that are not made again when they are asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Chunk:
         return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (self.frames.start - 1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The recipe of a run: everything that decides its numbers but weights, prompts and noise.
 
@@ -84,7 +88,7 @@ class Plan:
         if not 0 <= self.anchor_match <= 1:
             raise ValueError(f"an anchor match of {self.anchor_match:g} is no share: use 0 for none, 0.5, or at most 1")
 
-    @property
+    @cached_property
     def chunks(self) -> "Chunks":
         """All chunks, each made when it is asked for."""
         return Chunks(self)
@@ -220,10 +224,11 @@ class Plan:
 
 
 class Chunks(Sequence[Chunk]):
-    """The chunks of a plan as a sequence; a slice is a tuple."""
+    """The chunks of a plan as a sequence; a slice is a tuple. Those asked for last are remembered."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan, self._indices = plan, range(plan.num_chunks)
+        self._indices = range(plan.num_chunks)
+        self._chunk_at = lru_cache(maxsize=REMEMBERED)(plan.chunk_at)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -234,7 +239,7 @@ class Chunks(Sequence[Chunk]):
     def __getitem__(self, index: slice) -> tuple[Chunk, ...]: ...
     def __getitem__(self, index: int | slice) -> Chunk | tuple[Chunk, ...]:
         found = self._indices[index]
-        return self._plan.chunk_at(found) if isinstance(found, int) else tuple(map(self._plan.chunk_at, found))
+        return self._chunk_at(found) if isinstance(found, int) else tuple(map(self._chunk_at, found))
 
 
 def anchor_before(anchors: Sequence[int], start: int) -> int:

@@ -8,6 +8,9 @@ PIXEL_FRAMES_PER_LATENT = 4
 TOKENS_PER_CELL = 4
 """A token covers 2x2 latent cells."""
 
+FPS = 16
+"""Frames per second that Wan 2.1 was trained at."""
+
 GENERATED_SIDES = {1080: 1088}
 """Sides that are generated larger, to be whole in latent cells at both resolutions, and cropped when written."""
 

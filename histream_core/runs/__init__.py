@@ -1,28 +1,17 @@
-"""Runs that survive: every finished chunk is a file, and a run can be resumed, extended, retried and branched.
+"""Runs, kept in a folder or not: the one road that the command line and the nodes of a host walk.
 
-A journal is the folder of a run, a session goes on with it from wherever it stands, verbs are what a user does.
+`verbs` begins, extends and branches runs over a `Backend`, `make` takes one to its end, `render` makes a video without
+a folder. `store` is the folder: every finished chunk is a file in it.
 """
 
 from .session import Finished, Session, Snapshots
+from .store.branching import branch, retry
 from .store.fingerprint import environment, fingerprint_weights, hash_bytes, hash_tensor
 from .store.journal import DamagedRunError, Journal
+from .store.listing import RunInfo, clean, list_runs
 from .store.lock import RunInUseError
 from .store.manifest import Manifest, Section, Seed, Settings
-from .verbs import (
-    RunInfo,
-    branch,
-    branched,
-    check_same,
-    clean,
-    extend,
-    list_runs,
-    longer,
-    notes,
-    resume,
-    retry,
-    start,
-    start_or_resume,
-)
+from .store.opening import branched, check_same, extend, longer, notes, resume, start, start_or_resume
 
 __all__ = [
     "DamagedRunError",

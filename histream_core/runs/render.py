@@ -1,59 +1,30 @@
-"""One road from weights, a plan and a prompt to a video file: what every verb of the command line walks.
+"""A video of bare weights, streamed: frames as they come, into a file or a list, without a folder of its own.
 
 B batch, C channels, T latent frames, F pixel frames, H W in pixels here.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..network.forward import Denoiser, Text
-from ..network.kernels import Kernels, choose_kernels
-from ..plan.chunks import Plan
-from ..plan.presets import Preset
-from ..plan.schedule import Scale
-from ..plan.sizes import pixel_frames
-from ..plan.speed import DEFAULTS, Speed
+from ..plan import Plan
+from ..plan.sizes import FPS, pixel_frames
 from ..stream.noise import Noise
-from ..stream.stream import Denoise, Given, Prompt, Stream, make_caches
-from ..stream.timeline import Stretch, prompts_for
-from ..vae import decoders
+from ..stream.prompts import Prompt
 from ..vae.ahead import work_ahead
 from ..vae.decode import begin_scene, to_frames
 from ..video.formats import Format
 from ..video.pixels import to_uint8
 from ..video.reading import Source
 from ..video.writers import open_writer
-from ..video.writing import BackgroundWriter, Times
-
-FPS = 16
-"""What Wan 2.1 was trained at."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What stays the same from video to video."""
-
-    model: nn.Module
-    vae: nn.Module
-    preset: Preset
-    device: torch.device
-    dtype: torch.dtype
-    kv: str = "full"
-    """One of TIERS: how keys and values lie in memory."""
-    speed: Speed = DEFAULTS
-
-    def kernels(self) -> Kernels:
-        """What the network is computed with. Raises ValueError for what cannot be had on this device."""
-        return choose_kernels(self.speed, self.device, self.dtype)
+from ..video.writing import BackgroundWriter
+from .progress import Progress, Report, silent, timed_decode
+from .weights import Weights
 
 
 @dataclass(frozen=True)
@@ -61,76 +32,30 @@ class Order:
     """One video: all that its frames depend on, besides the weights."""
 
     plan: Plan
-    text: Tensor
-    """[1, tokens, channels], padded as the text encoder pads."""
+    prompts: tuple[Prompt, ...]
     noise: Noise
-    changes: tuple[Stretch, ...] = ()
-    """What the text becomes later."""
     given: Tensor | None = None
-    """The clean latent of the first chunk, where the plan does not denoise it."""
+    """The clean latents [1, C, T, H, W] of the chunks that the plan does not denoise."""
 
 
-@dataclass
-class Progress:
-    """How far a run is; handed out before every network call and after every chunk."""
+@dataclass(frozen=True)
+class Target:
+    """The file that a video is written to."""
 
-    num_calls: int
-    num_chunks: int
-    num_frames: int
-    calls: Counter[Scale] = field(default_factory=Counter)
-    """Network calls so far at each scale, cache passes included."""
-    chunks: int = 0
-    frames: int = 0
-    """Frames that are finished, and written or on their way."""
-    skipped_frames: int = 0
-    """Those of them that an earlier attempt had made."""
-    started: float = field(default_factory=time.monotonic)
-    first_frames: float | None = None
-    """Seconds from the start of sampling until the first chunk was in a file, or finished where there is none."""
-    times: Times = field(default_factory=Times)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    @property
-    def seconds_per_frame(self) -> float:
-        """Of the frames that this attempt made; 0 where there was nothing left to make."""
-        made = self.frames - self.skipped_frames
-        return self.seconds / made if made else 0.0
-
-    def count_chunk(self, num_frames: int) -> None:
-        self.chunks += 1
-        self.frames += num_frames
-
-    def note_first(self, num_written: int, num_frames: int) -> None:
-        """Take the time when `num_written` frames, which hold the first chunk's `num_frames`, are seen."""
-        if self.first_frames is None and num_written >= num_frames > 0:
-            self.first_frames = self.seconds
+    path: Path
+    format: Format
+    size: tuple[int, int]
+    """Width and height of the picture, to which frames are cropped."""
+    fps: float = FPS
+    metadata: Mapping[str, str] | None = None
+    sound: Source | None = None
+    """A file whose sound is copied in, as far as the pictures go."""
 
 
-Report = Callable[[Progress], None]
-
-
-def silent(_: Progress) -> None:
-    """A report to nobody."""
-
-
-def start(plan: Plan) -> Progress:
-    """The progress of a run that has not begun."""
-    return Progress(count_calls(plan), len(plan.chunks), plan.num_pixel_frames)
-
-
-def count_calls(plan: Plan) -> int:
-    """Network calls of a plan, cache passes included, and steps that are computed again for their keys."""
-    again = sum(bool(chunk.kept) and not chunk.steps for chunk in plan.chunks)
-    return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
-
-
-def stream(weights: Weights, order: Order, progress: Progress, report: Report = silent) -> Iterator[Tensor]:
-    """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk."""
-    prompts = [Prompt(Text(order.text.to(weights.device))), *prompts_for(order.changes, weights.device)]
-    run = open_stream(weights, order.plan, order.noise, prompts, order.given, progress=progress, report=report)
+def stream_frames(weights: Weights, order: Order, progress: Progress | None = None) -> Iterator[Tensor]:
+    """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk, as soon as they are there."""
+    progress = progress or weights.start(order.plan)
+    run = weights.open_stream(order.plan, order.noise, order.prompts, progress=progress, given=order.given)
     return timed_decode(decode_frames(weights, run.chunks(), order.plan.scenes), progress.times)
 
 
@@ -139,7 +64,7 @@ def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection
 
     `scenes` are the first latent frames of scenes, where chunks begin.
     """
-    decoder, device = open_decoder(weights), next(weights.vae.parameters()).device
+    decoder, device = weights.open_decoder(), weights.decode_device
     seen = 0
 
     def decode(chunk: Tensor) -> Tensor:
@@ -153,119 +78,32 @@ def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection
     return work_ahead(chunks, decode, device) if weights.speed.decode == "ahead" else map(decode, chunks)
 
 
-def open_stream(
-    weights: Weights,
-    plan: Plan,
-    noise: Noise,
-    prompts: Sequence[Prompt],
-    given: Tensor | Given | None = None,
-    *,
-    progress: Progress,
-    report: Report = silent,
-) -> Stream:
-    """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""
-    model = weights.model
-    for prompt in prompts:
-        if prompt.text.context.shape[-1] != model.text_dim:
-            raise ValueError(
-                f"the text has {prompt.text.context.shape[-1]} channels but the model reads {model.text_dim}: "
-                "take the text encoder that belongs to it"
-            )
-    caches = make_caches(
-        plan,
-        num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        head_dim=model.dim // model.num_heads,
-        device=weights.device,
-        dtype=weights.dtype,
-        kv=weights.kv,
-    )
-    kernels = weights.kernels()
-    denoise = Denoiser(
-        model,
-        dtype=weights.dtype,
-        attention=kernels.attention,
-        block_forward=kernels.block_forward(plan),
-        low_forward=kernels.low_forward(),
-    )
-    denoise = counted(denoise, progress, report)
-    return Stream(plan, denoise, caches, noise, prompts, channels=model.out_dim, given=given)
+def render(weights: Weights, order: Order, target: Target, report: Report = silent) -> Progress:
+    """Make one video and write it to its file as it comes; return the counts and times.
 
-
-def open_decoder(weights: Weights) -> decoders.Decoder:
-    """The decoder that was chosen for these weights."""
-    speed = weights.speed
-    return decoders.open_decoder(
-        weights.vae,
-        normalised=weights.preset.normalised,
-        channels_last=speed.vae_layout == "channels-last",
-        strips=int(speed.vae_strips),
-    )
-
-
-def timed_decode(items: Iterator, times: Times) -> Iterator:
-    """The same items; the time they take to come, less that of the network's calls, is counted as decoding."""
-    while True:
-        start, before = time.perf_counter(), times.denoise
-        item = next(items, None)
-        _wait_for(item)
-        times.settle()
-        times.decode += time.perf_counter() - start - (times.denoise - before)
-        if item is None:
-            return
-        yield item
-
-
-def _wait_for(item: object) -> None:
-    """Return when finished frames are there; they are copied to main memory next, which waits for them too."""
-    frames = getattr(item, "frames", item)
-    if isinstance(frames, Tensor) and frames.is_cuda:
-        torch.cuda.current_stream(frames.device).synchronize()
-
-
-def counted(denoise: Denoise, progress: Progress, report: Report) -> Denoise:
-    """The same network call, with its seconds and its number added to the progress."""
-
-    def call(latent, step, cache, text):
-        report(progress)
-        with progress.times.count("denoise", device=latent.device):
-            clean = denoise(latent, step, cache, text)
-        progress.calls[step.scale] += 1
-        return clean
-
-    return call
-
-
-def render(
-    weights: Weights,
-    order: Order,
-    path: Path,
-    format: Format,
-    *,
-    size: tuple[int, int],
-    fps: float = FPS,
-    metadata: Mapping[str, str] | None = None,
-    sound: Source | None = None,
-    report: Report = silent,
-) -> Progress:
-    """Make one video and write it to `path` as it comes, cropped to `size`; return the counts and times.
-
-    The sound of the file `sound` is copied in, as far as the pictures go.
     Raises ValueError and OSError that say what to change, and leaves no file behind then. Ctrl-C keeps what is
     finished as a partial file: the KeyboardInterrupt says where.
     """
-    progress = start(order.plan)
-    first = pixel_frames(min(len(order.plan.chunks[0].frames), order.plan.num_latent_frames))
-    files = open_writer(path, format, size=size, fps=fps, metadata=metadata, sound=sound)
+    progress = weights.start(order.plan)
+    first = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames))
+    files = open_writer(
+        target.path,
+        target.format,
+        size=target.size,
+        fps=target.fps,
+        metadata=target.metadata,
+        sound=target.sound,
+    )
     writer = BackgroundWriter(files, times=progress.times)
 
     def watch(progress: Progress) -> None:
         progress.note_first(writer.num_frames, first)
         report(progress)
 
+    progress.report = watch
     try:
         with writer:
-            for frames in stream(weights, order, progress, watch):
+            for frames in stream_frames(weights, order, progress):
                 writer.write(frames)
                 progress.count_chunk(len(frames))
                 watch(progress)
@@ -277,10 +115,10 @@ def render(
 
 
 def collect(weights: Weights, order: Order, report: Report = silent) -> list[np.ndarray]:
-    """Make one video and keep it: its frames [H, W, 3], uint8."""
-    progress = start(order.plan)
+    """Make one video and return its frames [H, W, 3], uint8."""
+    progress = replace(weights.start(order.plan), report=report)
     pictures: list[np.ndarray] = []
-    for frames in stream(weights, order, progress, report):
+    for frames in stream_frames(weights, order, progress):
         pictures.extend(to_uint8(frames))
         progress.count_chunk(len(frames))
         progress.note_first(len(pictures), len(frames))

@@ -18,8 +18,8 @@ from ..vae.decode import StreamingDecoder, begin_scene, to_frames
 from .store.journal import Journal
 from .store.manifest import ChunkSeeds, kept_frames, whole_chunks
 
-MakeStream = Callable[[Plan, Noise, Given], Stream]
-"""A new stream over fresh caches: what weights and prompts it runs on is the caller's business."""
+OpenStream = Callable[[Plan, Noise, Given | None, Given | None], Stream]
+"""A new stream over fresh caches; the last two are `given` and `given_noisy` of `Stream`."""
 
 CACHES, VAE = "stream.", "vae."
 
@@ -57,7 +57,7 @@ class Session:
     def __init__(
         self,
         journal: Journal,
-        make_stream: MakeStream,
+        open_stream: OpenStream,
         decoder: StreamingDecoder | None = None,
         *,
         given: Given | None = None,
@@ -68,15 +68,15 @@ class Session:
 
         `device` is where to decode, by default where the VAE is.
         """
-        self.journal, self.make_stream, self.decoder = journal, make_stream, decoder
+        self.journal, self.open_stream, self.decoder = journal, open_stream, decoder
         self.snapshots = snapshots or Snapshots()
         self._given, self._decode_on = given, device
         self._stream: Stream | None = None
         self._decoded: int | None = 0
         """Chunks that went through the VAE; None while one does."""
 
-    def run(self, first_frames: int = 0) -> Iterator[Finished]:
-        """Yield the chunks from `first_frames` on, the finished ones first, then those that are made now.
+    def run(self, first_decoded: int = 0) -> Iterator[Finished]:
+        """Yield the chunks from `first_decoded` on, the finished ones first, then those that are made now.
 
         Chunks before it, whose frames the caller has already, are yielded only if they are made now, without frames.
         The caches are brought back by the newest snapshot, else by clean passes over the finished chunks; the VAE's
@@ -85,11 +85,11 @@ class Session:
         journal, plan = self.journal, whole_chunks(self.journal.manifest.plan)
         done, last = journal.finished, len(plan.chunks) - 1
         snapshot = journal.newest_snapshot() if done else None
-        if snapshot and self.decoder and snapshot[1] == first_frames:
-            self._restore_decoder(snapshot[2], first_frames)
-        for chunk in plan.chunks[first_frames:done]:
+        if snapshot and self.decoder and snapshot[1] == first_decoded:
+            self._restore_decoder(snapshot[2], first_decoded)
+        for chunk in plan.chunks[first_decoded:done]:
             latent = journal.read(chunk.index)
-            yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=False)
+            yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=False)
         if done > last:
             return
         position = self._open_stream(replay(plan, done), snapshot)
@@ -101,7 +101,7 @@ class Session:
                 if position < done:
                     continue
                 journal.write(position, latent, self._stream.noisy)
-                yield Finished(chunk, latent, self._decode(chunk, latent, first_frames), new=True)
+                yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=True)
                 if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
                     self._save_whole([position])
         except self.snapshots.cancel:
@@ -122,9 +122,7 @@ class Session:
         return snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
-        stream = self.make_stream(plan, ChunkSeeds(self.journal.manifest), self._latent)
-        stream.given_noisy = lambda chunk: self.journal.read_noisy(chunk.index)
-        return stream
+        return self.open_stream(plan, ChunkSeeds(self.journal.manifest), self._latent, self._noisy)
 
     def _latent(self, chunk: Chunk) -> Tensor:
         if chunk.index < self.journal.finished:
@@ -132,6 +130,9 @@ class Session:
         if self._given is None:
             raise ValueError(f"chunk {chunk.index} is not denoised, and nobody gave its latent")
         return self._given(chunk)
+
+    def _noisy(self, chunk: Chunk) -> Tensor:
+        return self.journal.read_noisy(chunk.index)
 
     def _decode(self, chunk: Chunk, latent: Tensor, first: int) -> Tensor | None:
         if self.decoder is None or chunk.index < first:

@@ -4,7 +4,6 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -21,6 +20,7 @@ from ..plan.schedule import Scale, Step
 from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
 from .noise import Noise
+from .prompts import Prompt
 
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
 """Clean estimate of a noisy chunk [B, C, T, H, W]; stages the chunk's keys and values in the cache on the way."""
@@ -46,43 +46,6 @@ def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
     frames = latent.transpose(1, 2).flatten(0, 1)
     frames = torch.nn.functional.interpolate(frames, grid, mode=mode, **smooth)
     return frames.unflatten(0, (latent.shape[0], -1)).transpose(1, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What the video shows from chunk `first_chunk` on.
-
-    With `recache` the window is computed anew under this text before its first chunk, as in LongLive, so that
-    what is remembered stops speaking of the old prompt.
-    """
-
-    text: Text
-    first_chunk: int = 0
-    recache: bool = False
-    share: float = 1.0
-    """How much of the text is that of the prompt; less within a blend, which goes over from the one before."""
-
-
-def blend_prompts(
-    old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int, spherical: bool = False
-) -> tuple[Prompt, ...]:
-    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] over `num_chunks` chunks.
-
-    Along a straight line, or token by token along an arc (`spherical`), which keeps the length of the embeddings.
-    """
-    if num_chunks < 1:
-        raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
-    between = slerp if spherical else torch.lerp
-    shares = [(i + 1) / num_chunks for i in range(num_chunks)]
-    return tuple(Prompt(Text(between(old, new, w)), first_chunk + i, share=w) for i, w in enumerate(shares))
-
-
-def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
-    """Spherical interpolation over the last dim; along a line where there is no angle, as at zero padding."""
-    cosine = torch.nn.functional.cosine_similarity(old, new, dim=-1).clamp(-1, 1)[..., None]
-    angle = cosine.arccos()
-    arc = (torch.sin((1 - weight) * angle) * old + torch.sin(weight * angle) * new) / angle.sin()
-    return torch.where(angle.sin() > 1e-4, arc, torch.lerp(old, new, weight))
 
 
 def make_caches(

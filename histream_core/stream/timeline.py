@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from ..network.forward import Text
-from ..plan.chunks import Plan
+from ..plan.chunks import Plan, with_anchors
 from ..plan.sizes import whole_length
-from .stream import Prompt, blend_prompts
+from .prompts import Prompt, blend_prompts
 
 CHANGES = {
     "recache": "what is remembered is computed anew under the new prompt, so that it stops speaking of the old one",
@@ -72,15 +71,56 @@ class Cue:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """A text [B, tokens, channels] and the chunk it begins at; a blend is one for each of its chunks."""
+class Placed:
+    """Cues in a plan: the chunk that each begins at, the plan with their anchors, and lines for people."""
 
-    first_chunk: int
-    prompt: str
-    text: Tensor
-    recache: bool = False
-    blended: bool = False
-    """Goes on with the change that began in the stretch before."""
+    cues: tuple[Cue, ...]
+    chunks: tuple[int, ...]
+    plan: Plan
+    lines: tuple[str, ...]
+    """The frame at which each prompt begins, and where it is not the one that was asked for."""
+
+    @property
+    def words(self) -> str:
+        return " | ".join(cue.prompt for cue in self.cues)
+
+    @property
+    def scenes(self) -> list[int]:
+        """The first latent frames of the scenes that the timeline asks for; see `plan.with_anchors`."""
+        return [start for cue, start in self._later() if cue.change.kind == "scene"]
+
+    @property
+    def anchors(self) -> list[int]:
+        """The first latent frames of the anchors that the timeline asks for; see `plan.with_anchors`."""
+        return [start for cue, start in self._later() if cue.change.new_anchor]
+
+    def _later(self) -> Iterator[tuple[Cue, int]]:
+        """Cues that do not begin the video, and the latent frame that each begins at."""
+        for cue, index in zip(self.cues, self.chunks, strict=True):
+            if index:
+                yield cue, self.plan.chunks[index].frames.start
+
+    def prompts(self, texts: Sequence[Tensor], before: Tensor | None = None) -> tuple[Prompt, ...]:
+        """The prompts of a `Stream`: `texts` are the embeddings of the cues, [B, tokens, channels] each.
+
+        `before` is the text that the first cue takes over from; None: the video begins with it. Raises ValueError for
+        texts that cannot be blended.
+        """
+        found: list[Prompt] = []
+        for cue, text, chunk in zip(self.cues, texts, self.chunks, strict=True):
+            found += _prompts_of(cue, text, chunk, before)
+            before = text
+        return tuple(found)
+
+
+def place(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> Placed:
+    """Find the chunks that the cues begin at; time 0 is where chunk `first_chunk` begins.
+
+    Raises ValueError for what does not fit the video.
+    """
+    chunks = find_chunks(cues, plan, fps, first_chunk)
+    found = Placed(tuple(cues), tuple(chunks), plan, tuple(describe_cues(cues, chunks, plan, fps)))
+    return replace(found, plan=with_anchors(plan, [*plan.anchors, *found.anchors], found.scenes))
 
 
 def parse_timeline(text: str, change: Change | None = None) -> tuple[Cue, ...]:
@@ -177,68 +217,17 @@ def describe_cues(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan, fps: f
     return lines
 
 
-def stretch_out(
-    cues: Sequence[Cue], texts: Sequence[Tensor], chunks: Sequence[int], before: Tensor | None = None
-) -> tuple[Stretch, ...]:
-    """What each chunk is told: `texts` are the embeddings of the cues [B, tokens, channels], `chunks` of `find_chunks`.
-
-    `before` is the text that the first cue takes over from; None: the video begins with it. Raises ValueError for
-    texts that cannot be blended.
-    """
-    found: list[Stretch] = []
-    for cue, text, chunk in zip(cues, texts, chunks, strict=True):
-        change = cue.change
-        if before is not None and change.kind in BLENDS:
-            _check_blend(before, text)
-            steps = blend_prompts(
-                before, text, first_chunk=chunk, num_chunks=change.num_chunks, spherical=change.kind == "spherical"
-            )
-            found += [
-                Stretch(step.first_chunk, cue.prompt, step.text.context, blended=step.first_chunk > chunk)
-                for step in steps
-            ]
-        else:
-            recache = before is not None and change.kind == "recache"
-            found.append(Stretch(chunk, cue.prompt, text, recache))
-        before = text
-    return tuple(found)
-
-
-def new_scenes(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
-    """The first latent frames of the scenes that a timeline asks for; see `plan.with_anchors`."""
-    return [
-        plan.chunks[index].frames.start
-        for cue, index in zip(cues, chunks, strict=True)
-        if cue.change.kind == "scene" and index
-    ]
-
-
-def new_anchors(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan) -> list[int]:
-    """The first latent frames of the anchors that a timeline asks for; see `plan.with_anchors`."""
-    return [
-        plan.chunks[index].frames.start
-        for cue, index in zip(cues, chunks, strict=True)
-        if cue.change.new_anchor and index
-    ]
-
-
-def prompts_for(stretches: Sequence[Stretch], device: torch.device | str = "cpu") -> list[Prompt]:
-    """The prompts of a `Stream`."""
-    shares = shares_of([stretch.blended for stretch in stretches])
-    return [
-        Prompt(Text(stretch.text.to(device)), stretch.first_chunk, stretch.recache, share)
-        for stretch, share in zip(stretches, shares, strict=True)
-    ]
-
-
-def shares_of(blended: Sequence[bool]) -> list[float]:
-    """How much of each text is the new prompt; `blended` says which ones go on with the change of the one before.
-
-    A change at once is a blend of one step.
-    """
-    starts = [index for index, goes_on in enumerate(blended) if not goes_on]
-    changes = pairwise((*starts, len(blended)))
-    return [(step + 1) / (stop - start) for start, stop in changes for step in range(stop - start)]
+def _prompts_of(cue: Cue, text: Tensor, chunk: int, before: Tensor | None) -> list[Prompt]:
+    """The prompt of a cue, or those of its blend."""
+    change = cue.change
+    if before is None or change.kind not in BLENDS:
+        recache = before is not None and change.kind == "recache"
+        return [Prompt(Text(text), chunk, recache, words=cue.prompt)]
+    _check_blend(before, text)
+    steps = blend_prompts(
+        before, text, first_chunk=chunk, num_chunks=change.num_chunks, spherical=change.kind == "spherical"
+    )
+    return [replace(step, words=cue.prompt) for step in steps]
 
 
 def _parse_cue(head: str, prompt: str, change: Change, where: str) -> Cue:

@@ -57,6 +57,11 @@ class Closing:
     keep_on: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     kept: Path | None = None
 
+    def keeping_on(self, stops: tuple[type[BaseException], ...]):
+        """The same writer, with other exceptions by which the user stops the run."""
+        self.keep_on = stops
+        return self
+
     def __enter__(self):
         return self
 

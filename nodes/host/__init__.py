@@ -1,0 +1,1 @@
+"""The adapter between the host and the engine: everything that imports the host for the nodes."""

@@ -20,7 +20,7 @@ from ...histream_core.cost.pace import DecodePace
 from ...histream_core.files.disk import existing
 from ...histream_core.plan.sizes import PIXELS_PER_CELL, pixel_frames
 from ...histream_core.plan.speed import DEFAULTS, Speed
-from ...histream_core.runs.render import timed_decode
+from ...histream_core.runs.progress import timed_decode
 from ...histream_core.vae.decode import begin_scene, stream_frames
 from ...histream_core.vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ...histream_core.vae.taehv import is_taehv

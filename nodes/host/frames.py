@@ -14,7 +14,7 @@ from torch import Tensor
 from ...histream_core.video.edit.ranges import VideoRange, join_ranges, range_at, write_range
 from ...histream_core.video.formats import Format
 from ...histream_core.video.reading import Source, VideoIndex, frames_of, index_video, whole_below
-from ..api import InputImpl
+from .api import InputImpl
 from .decode import SavedVideo
 from .images import empty_images, image_gib
 from .run_folders import new_file

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import comfy.model_management
 import comfy.sd
+import folder_paths
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,17 @@ from . import sampler as host
 
 WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 DEMO_TOKENS = "histream_demo"
+FOLDER = "diffusion_models"
+
+
+def model_names() -> list[str]:
+    """The files in the host's folder of diffusion models."""
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def model_path(name: str) -> str:
+    """Where the file of that name lies."""
+    return folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
 def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "default"):

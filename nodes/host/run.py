@@ -6,9 +6,8 @@ would: it reads the step and the cache to use from the run that is on.
 B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head dim.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from itertools import cycle
 
 import comfy.model_management
 import comfy.utils
@@ -17,64 +16,51 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 
-from ...histream_core.cost.pace import Pace
 from ...histream_core.network.cache.window import KVCache
 from ...histream_core.network.forward import PassOptions, Text, forward_chunk
 from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale, Step
 from ...histream_core.plan.speed import Speed
+from ...histream_core.runs.progress import Progress, counted
 from ...histream_core.stream.noise import Noise
-from ...histream_core.stream.stream import Given, Prompt, Stream, make_caches
-from ...histream_core.stream.timeline import prompts_for
+from ...histream_core.stream.prompts import Prompt
+from ...histream_core.stream.stream import Given, Stream, make_caches
 from . import log as host_log
 from .caches import kv_bytes, make_room, model_sizes
 from .checks import check_conditioning, check_options
-from .preview import PREVIEW_PIXELS, Previewer
 from .speed import attend, kernels_for
-from .timeline import placed, timeline_of
 
 WRAPPER_KEY = "histream"
 
 
 class HostRun:
-    """One sampling run: its caches, its prompt, its progress. Made by the run, gone with it.
+    """The network of one sampling run, called by way of the host's guider. Made by the run, gone with it.
 
     `denoise` is the engine's network call; on the way it passes through the host's guider and comes back in
     `forward`, the wrapper.
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        plan: Plan,
-        extra_args: dict,
-        *,
-        batch: int,
-        kv: str,
-        speed: Speed,
-        previewer: Previewer | None,
-    ):
+    def __init__(self, model: Callable, plan: Plan, extra_args: dict, *, batch: int, kv: str, speed: Speed):
         """`model` is what a sampler function gets from the host, with its `extra_args`; `kv` is one of TIERS.
 
         Raises ValueError for a `speed` that cannot be had.
         """
-        self.model, self.plan, self.kv = model, plan, kv
+        self.model, self.plan, self.kv, self.batch = model, plan, kv, batch
         self.guider = model.inner_model
         self.base = self.guider.inner_model
         self.kernels = kernels_for(speed, self.guider.model_patcher, self._attend)
         self.block_forward = self.kernels.block_forward(plan, tell=host_log.warn)
         self.low_forward = self.kernels.low_forward(tell=host_log.warn)
-        self.batch = batch
         self.prompt = Prompt(self._text())
-        self.told: list[str] = []
-        """Where the prompts of a timeline begin, in words."""
-        self.previewer = previewer
-        self.bottleneck, self.kv_bytes = "", 0
-        self.expect(plan, plan.num_steps())
+        """The prompt that the guider has."""
         self._call: tuple[Step, KVCache, Text] | None = None
         self._context_checked = False
-        options = extra_args["model_options"]
+        self.extra_args = extra_args
+        self._wrap(extra_args["model_options"])
+
+    def _wrap(self, options: dict) -> None:
+        """Put `forward` around the Wan module, for this run only."""
         transformer_options = options["transformer_options"] = dict(options.get("transformer_options", {}))
         transformer_options["wrappers"] = {
             kind: {key: list(wrappers) for key, wrappers in by_key.items()}
@@ -83,63 +69,37 @@ class HostRun:
         # It would compile the whole model piece by piece, dozens of graphs; the layers are compiled in its place.
         transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
-        self.extra_args = extra_args
 
-    def expect(self, plan: Plan, num_parts: int) -> None:
-        """Begin a progress bar of so many parts, for what `plan` does not find done."""
-        self.num_parts, self.num_done = num_parts, 0
-        self.progress = comfy.utils.ProgressBar(num_parts)
-        self.pace = Pace(plan, wan_config(self.base.diffusion_model), batch=self.batch)
-        self.pictures: Iterator = iter(())
-
-    def stream(
+    def open_stream(
         self,
         plan: Plan,
         noise: Noise,
-        device: torch.device,
+        prompts: Sequence[Prompt],
+        progress: Progress,
         *,
-        prompts: Sequence[Prompt] | None = None,
         given: Tensor | Given | None = None,
+        given_noisy: Given | None = None,
         extra_bytes: int = 0,
     ) -> Stream:
-        """Allocate the caches, after the host made room for them and for `extra_bytes`, and set up the engine.
-
-        `prompts` None: the one of the guider.
-        """
+        """Allocate the caches, after the host made room for them and for `extra_bytes`, and set up the engine."""
+        device = self.guider.model_patcher.load_device
         sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference(), "kv": self.kv}
-        self.kv_bytes = kv_bytes(plan, self.batch, **sizes)
-        make_room(self.kv_bytes + extra_bytes, self.guider, device)
+        make_room(kv_bytes(plan, self.batch, **sizes) + extra_bytes, self.guider, device)
         caches = make_caches(plan, batch=self.batch, device=device, **sizes)
-        return Stream(plan, self.denoise, caches, noise, prompts or [self.prompt], given=given)
-
-    def prompts(self, device: torch.device) -> list[Prompt]:
-        """The prompts of the guider's timeline, else its one prompt."""
-        timeline = timeline_of(self.guider.conds["positive"])
-        if timeline is None:
-            return [self.prompt]
-        found = placed(timeline, self.plan)
-        self.told = found.lines
-        for line in found.lines:
-            host_log.say(line)
-        return prompts_for(found.stretches(self.batch, self.base.diffusion_model.text_dim), device)
+        denoise = counted(self.denoise, progress)
+        return Stream(plan, denoise, caches, noise, prompts, given=given, given_noisy=given_noisy)
 
     def denoise(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._call = step, cache, text
-        self.pace.begin(step)
-        host_log.tell(self.pace.describe(self.bottleneck))
         clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)
         if self._call is not None:
             raise ValueError(
                 "another node on this MODEL skipped a step (EasyCache, TeaCache and the like do): remove it, few-step "
                 "sampling needs every step"
             )
-        self.pace.end(step)
-        if step.sigma == 0:
-            return latent
-        self.count()
-        return clean
+        return latent if step.sigma == 0 else clean
 
     def forward(
         self,
@@ -179,26 +139,6 @@ class HostRun:
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, k, v, transformer_options=self._transformer_options)
-
-    def count(self) -> None:
-        """One part more of the progress bar is done; what was finished last moves on by a picture."""
-        self.num_done += 1
-        self._update(next(self.pictures, None))
-
-    def show(self, clean: Tensor) -> None:
-        """Show a finished chunk [B, C, T, H, W]."""
-        self.show_pictures(self.previewer(clean) if self.previewer else [])
-
-    def show_pictures(self, pictures: Sequence) -> None:
-        """Show the last picture of a finished chunk now, and all of them in turn while the next one is made."""
-        self.pace.finish()
-        host_log.tell(self.pace.describe(self.bottleneck))
-        self.pictures = cycle(pictures)
-        self._update(pictures[-1] if pictures else None)
-
-    def _update(self, picture) -> None:
-        preview = ("JPEG", picture, PREVIEW_PIXELS) if picture else None
-        self.progress.update_absolute(self.num_done, self.num_parts, preview)
 
     def _text(self) -> Text:
         width = self.base.diffusion_model.text_dim

@@ -1,151 +1,111 @@
 """Which run a node means: a new one, one that was stopped, a longer one, a branch; opened, and checked at the door."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
-from ...histream_core.cost.fitting import does_not_fit
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale
 from ...histream_core.plan.speed import Speed
-from ...histream_core.runs import (
-    DamagedRunError,
-    Journal,
-    Manifest,
-    Section,
-    Seed,
-    Settings,
-    branch,
-    branched,
-    check_same,
-    environment,
-    hash_bytes,
-    hash_tensor,
-    longer,
-    notes,
-    resume,
-    start,
-)
-from ...histream_core.runs.kept import FIRST_FRAME, keep_given, sections_of, text_before
+from ...histream_core.runs import DamagedRunError, Journal, Manifest, Settings, hash_bytes, longer, notes, resume
+from ...histream_core.runs.describe import NewRun, text_before
 from ...histream_core.runs.store.journal import read_manifest
 from ...histream_core.runs.store.manifest import differences
-from ...histream_core.runs.store.video import check_room, chunks_on_disk, usual_output, video_path
-from ...histream_core.stream.timeline import Cue
+from ...histream_core.runs.store.video import usual_output, video_path
+from ...histream_core.runs.verbs import Branch, FindSame, branch, changed, check_resumed
+from ...histream_core.runs.verbs import begin as begin_run
 from ...histream_core.video.formats import find_format
-from ...histream_core.weights.checkpoint import dtype_name
 from ..settings import VideoChoice
 from . import log as host_log
-from . import sampler as host
+from .backend import HostBackend
 from .checks import check_latent, check_model
 from .decode import check_vae, video_size
-from .fingerprint import fingerprints
-from .memory import cost_of, memory_of
-from .run_folders import find_run, name_of, next_run, numbered_runs, place
-from .speed import kernels_for
-from .timeline import Placed, Timeline, placed, timeline_of
+from .run_folders import find_run, name_of, next_run, numbered_runs
+from .sampler import ChunkSampler, given_latent
+from .timeline import Audience, prompts_in
 
 
-def begin(
-    model,
-    vae,
-    positive: list,
-    latent: dict,
-    sampler: host.ChunkSampler,
-    choice: VideoChoice,
-    *,
-    seed: int,
-    words: str = "",
-) -> Journal:
-    """The journal of a run as the nodes describe it: the same run that was stopped, or else a new one.
+@dataclass(frozen=True)
+class Told:
+    """What an artist says about a run besides its choices: the seed, and the prompt."""
 
-    `words` is the prompt as the artist wrote it. Raises ValueError and OSError for what cannot work, and nothing is
-    left then.
-    """
+    seed: int | None = None
+    """None: as it was."""
+    positive: list | None = None
+    """A CONDITIONING; None: as it was."""
+    words: str = ""
+    """The prompt as the artist wrote it."""
+
+
+def open_backend(model, vae, speed: Speed) -> HostBackend:
+    """The backend of a kept run. Raises ValueError for a MODEL or a VAE that cannot be used."""
     check_model(model)
     check_vae(vae)
-    samples = check_latent(latent, model)
+    return HostBackend(model, vae, speed)
+
+
+def begin(backend: HostBackend, latent: dict, sampler: ChunkSampler, choice: VideoChoice, told: Told) -> Journal:
+    """The journal of a run as the nodes describe it: the same run that was stopped, or else a new one.
+
+    Raises ValueError and OSError for what cannot work, and nothing is left then.
+    """
+    samples = check_latent(latent, backend.model)
     if samples.shape[0] != 1:
         raise ValueError(
             f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
         )
-    plan = sampler.plan(samples.shape)
-    found, sections, texts = told(model, positive, plan, choice.fps, words=words)
-    plan = found.plan
-    given = sampler.first_frame and host.given_latent(model.model, sampler.first_frame, 1).contiguous()
+    audience = Audience(backend.text_width, fps=choice.fps)
+    placed, prompts = prompts_in(told.positive, sampler.plan(samples.shape), audience, words=told.words)
+    given = sampler.first_frame and given_latent(backend.model.model, sampler.first_frame, 1).contiguous()
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
-    manifest = Manifest(
-        plan=plan,
-        settings=as_computed(settings_of(choice, plan, preset=preset.name, mode=mode), model, sampler.speed),
-        sections=sections,
-        seeds=(Seed(0, seed),),
-        fingerprint=fingerprints(model, vae) | ({} if given is None else {FIRST_FRAME: hash_tensor(given)}),
-        source={},
-        made_with=environment(model.load_device, kernels_for(sampler.speed, model).in_use),
+    run = NewRun(
+        plan=placed.plan,
+        prompts=prompts,
+        seed=told.seed,
+        settings=settings_of(choice, placed.plan, preset=preset.name, mode=mode),
+        given=given,
+        sound=choice.sound,
     )
-    check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
-    journal = open_or_make(choice, manifest, lambda folder: start(folder, manifest, texts, choice.sound))
-    keep_given(journal, given)
-    return journal
+    folder, name = next_run(choice, run.settings.size)
+    return begin_run(backend, folder, run, find_same=same_run(choice, name))
 
 
-def go_on(model, vae, name: str, speed: Speed | None = None) -> Journal:
+def go_on(model, vae, name: str, speed: Speed | None = None) -> tuple[HostBackend, Journal]:
     """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError.
 
     `speed` None: as the run is.
     """
-    check_model(model)
-    check_vae(vae)
     journal = resume(find_run(name))
     try:
-        now = as_now(journal.manifest, model, vae, speed)
-        check_same(journal, now)
-        check_possible(model, vae, journal.folder, journal.manifest, chunks_on_disk(journal.folder, journal.manifest))
+        backend = open_backend(model, vae, speed or journal.manifest.settings.speed)
+        said = check_resumed(backend, journal)
     except BaseException:
         journal.close()
         raise
-    for note in notes(journal, now):
+    for note in said:
         host_log.warn(note)
-    return journal
+    return backend, journal
 
 
 def extended(
-    model,
-    vae,
-    name: str,
-    choice: VideoChoice | None,
-    *,
-    seconds: float,
-    positive: list | None,
-    words: str = "",
-    speed: Speed | None = None,
-) -> Journal:
+    model, vae, name: str, choice: VideoChoice | None, told: Told, *, seconds: float, speed: Speed | None = None
+) -> tuple[HostBackend, Journal]:
     """The journal of a run that begins as another and is `seconds` longer; a new prompt holds behind the old end.
 
     The other one stays as it is, and shares what it has finished. Raises as `go_on` does.
     """
-    with go_on(model, vae, name, speed) as old:
+    backend, old = go_on(model, vae, name, speed)
+    with old:
         manifest, done, source = old.manifest, old.finished, old.folder
     longer_run = replace(manifest, plan=longer(manifest, seconds))
-    changed, texts = continued(model, source, longer_run, manifest.num_chunks, choice, positive, words=words)
-    return derived(model, vae, source, choice, changed, done, texts, speed)
+    new = continued(backend, source, longer_run, manifest.num_chunks, choice, told)
+    return backend, derived(backend, replace(new, chunk=done), choice)
 
 
 def retaken(
-    model,
-    vae,
-    name: str,
-    choice: VideoChoice | None,
-    *,
-    chunk: int | None,
-    seed: int | None,
-    positive: list | None,
-    words: str = "",
-    speed: Speed | None = None,
-) -> Journal:
+    model, vae, name: str, choice: VideoChoice | None, told: Told, *, chunk: int | None, speed: Speed | None = None
+) -> tuple[HostBackend, Journal]:
     """The journal of a run that is another up to `chunk` (None: all that is finished) and then goes its own way.
 
     With another seed, prompt, MODEL, format or speed from there on; what is None stays. Raises as `go_on` does.
@@ -157,107 +117,47 @@ def retaken(
         with resume(source) as old:
             chunk = old.finished
     manifest = read_manifest(source)
-    changed, texts = continued(model, source, manifest, chunk, choice, positive, words=words, seed=seed)
-    return derived(model, vae, source, choice, changed, chunk, texts, speed)
-
-
-def told(
-    model,
-    positive: list,
-    plan: Plan,
-    fps: float,
-    *,
-    words: str = "",
-    first_chunk: int = 0,
-    before: Tensor | None = None,
-) -> tuple[Placed, tuple[Section, ...], list[Tensor]]:
-    """What a CONDITIONING tells from a chunk on: where in the plan, the sections counted from there, and their texts.
-
-    `words` is the prompt as the artist wrote it, `before` the text that it takes over from. A line for each section is
-    in the host's log. Raises ValueError for what does not fit the video.
-    """
-    timeline = timeline_of(positive) or Timeline((Cue(0.0, words),), (positive,))
-    found = placed(timeline, plan, fps, first_chunk)
-    for line in found.lines if len(found.chunks) > 1 else ():
-        host_log.say(line)
-    parts = found.stretches(1, model.model.diffusion_model.text_dim, before)
-    return found, sections_of(parts, first_chunk), [part.text for part in parts]
+    backend = open_backend(model, vae, speed or manifest.settings.speed)
+    new = continued(backend, source, manifest, chunk, choice, told)
+    return backend, derived(backend, new, choice)
 
 
 def continued(
-    model,
-    source: Path,
-    manifest: Manifest,
-    chunk: int,
-    choice: VideoChoice | None,
-    positive: list | None,
-    *,
-    words: str,
-    seed: int | None = None,
-) -> tuple[Manifest, list[Tensor]]:
-    """The run that is another, kept in `source`, up to `chunk`, and the texts of its new sections, if it has some."""
-    if not positive:
-        return branched(manifest, chunk, seed=seed), []
-    fps = choice.fps if choice else manifest.settings.fps
+    backend: HostBackend, source: Path, manifest: Manifest, chunk: int, choice: VideoChoice | None, told: Told
+) -> Branch:
+    """The run that is another, kept in `source`, up to `chunk`, and from there on what the artist says."""
+    sound = choice.sound if choice else None
+    if not told.positive:
+        return Branch(source, chunk, changed(manifest, chunk, seed=told.seed), sound=sound)
     with Journal(source, first_chunks=chunk or None) as old:
         before = text_before(old.manifest, old.texts(), chunk)
-    plan = manifest.plan
-    found, sections, texts = told(model, positive, plan, fps, words=words, first_chunk=chunk, before=before)
-    return branched(manifest, chunk, seed=seed, sections=sections, anchors=found.anchors, scenes=found.scenes), texts
+    audience = Audience(backend.text_width, fps=choice.fps if choice else manifest.settings.fps, first_chunk=chunk)
+    placed, prompts = prompts_in(told.positive, manifest.plan, audience, words=told.words, before=before)
+    new = changed(manifest, chunk, seed=told.seed, prompts=prompts, anchors=placed.anchors, scenes=placed.scenes)
+    return Branch(source, chunk, new, prompts, sound)
 
 
-def derived(
-    model,
-    vae,
-    source: Path,
-    choice: VideoChoice | None,
-    manifest: Manifest,
-    chunk: int,
-    texts: Sequence[Tensor],
-    speed: Speed | None,
-) -> Journal:
+def derived(backend: HostBackend, new: Branch, choice: VideoChoice | None) -> Journal:
     """The journal of a run that shares the first chunks of another; without `choice` it is kept as that one is."""
     if choice is None:
-        choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(source)))
+        choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(new.source)))
     else:
-        old = manifest.settings
-        settings = settings_of(choice, manifest.plan, preset=old.preset, mode=old.mode)
-        manifest = replace(manifest, settings=settings)
-    manifest = as_now(manifest, model, vae, speed)
-    check_possible(model, vae, place(choice.folder), manifest, sound=choice.sound)
-    base = (source.resolve().name, chunk) if chunk else None
-
-    def make(folder: Path) -> Journal:
-        return branch(source, folder, chunk, manifest, texts, choice.sound)
-
-    return open_or_make(choice, manifest, make, base=base)
+        old = new.manifest.settings
+        settings = settings_of(choice, new.manifest.plan, preset=old.preset, mode=old.mode)
+        new = replace(new, manifest=replace(new.manifest, settings=settings))
+    base = (new.source.resolve().name, new.chunk) if new.chunk else None
+    folder, name = next_run(choice, new.manifest.settings.size)
+    return branch(backend, folder, new, find_same=same_run(choice, name, base))
 
 
-def as_now(manifest: Manifest, model, vae, speed: Speed | None) -> Manifest:
-    """The run as it would be if it were begun now; `speed` None: as the run is."""
-    speed = speed or manifest.settings.speed
-    settings = as_computed(manifest.settings, model, speed)
-    made_with = environment(model.load_device, kernels_for(speed, model).in_use)
-    fingerprint = dict(manifest.fingerprint) | fingerprints(model, vae)
-    return replace(manifest, settings=settings, fingerprint=fingerprint, made_with=made_with)
-
-
-def check_possible(model, vae, folder: Path, manifest: Manifest, first: int = 0, *, sound: bytes | None = None) -> None:
-    """Refuse a run that has no room on the disk or in memory, from chunk `first` on. Raises ValueError or OSError."""
-    check_room(folder, manifest.plan, manifest.settings, first, sound=sound)
-    check_memory(model, vae, manifest)
-
-
-def open_or_make(
-    choice: VideoChoice, manifest: Manifest, make: Callable[[Path], Journal], *, base: tuple[str, int] | None = None
-) -> Journal:
-    """The journal of the run that is the same in all, where the artist wants that and it is there; else a new one.
+def same_run(choice: VideoChoice, name: str, base: tuple[str, int] | None = None) -> FindSame:
+    """Looks for a run of that name that is the same in all, where the artist wants to go on with it.
 
     `base` is the run that it branches from and the number of chunks it shares.
     """
-    new, name = next_run(choice, manifest.settings.size)
-    if choice.resume:
-        for folder in reversed(numbered_runs(name)):
+
+    def find(manifest: Manifest) -> Journal | None:
+        for folder in reversed(numbered_runs(name)) if choice.resume else ():
             if is_same(folder, manifest, base):
                 journal = resume(folder)
                 host_log.warn(
@@ -266,7 +166,9 @@ def open_or_make(
                 for note in notes(journal, manifest):
                     host_log.warn(note)
                 return journal
-    return make(new)
+        return None
+
+    return find
 
 
 def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> bool:
@@ -299,21 +201,3 @@ def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> S
         section_files=choice.section_files,
         sound=hash_bytes(choice.sound) if choice.sound else None,
     )
-
-
-def check_memory(model, vae, manifest: Manifest) -> None:
-    """Refuse a plan whose caches and working memory the device cannot hold; the host moves weights out at need.
-
-    Raises ValueError that says what would fit.
-    """
-    num_prompts, speed = len(manifest.sections), manifest.settings.speed
-    cost = cost_of(model, vae, manifest.plan, num_prompts=num_prompts, speed=speed)
-    problems = does_not_fit(cost, memory_of(model.load_device))
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def as_computed(settings: Settings, model, speed: Speed) -> Settings:
-    """The settings, as far as they tell how this MODEL computes."""
-    dtype = dtype_name(model.model.get_dtype_inference())
-    return replace(settings, dtype=dtype, fp8_kv=host.model_settings(model).kv == "fp8", speed=speed.approximations)

@@ -1,4 +1,4 @@
-"""The one adapter between the host's sampling and the engine: a sampler function that makes a video chunk by chunk.
+"""Sampler functions that the host calls under its guider, and the guider that our own nodes run under.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -6,71 +6,53 @@ B batch, C channels, T latent frames, H W latent grid.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ...histream_core.cost.pace import frames_of
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Steps
 from ...histream_core.plan.speed import DEFAULTS, Speed
-from ...histream_core.stream.noise import Noise, SeededNoise
+from ...histream_core.runs.progress import Progress, start
+from ...histream_core.stream.noise import SeededNoise
+from ...histream_core.stream.stream import Stream
 from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 from .caches import chunk_shape
 from .checks import check_empty, check_finite, check_guider, check_latent, check_model, check_sigmas
+from .display import Display
 from .first_frame import FirstFrame, check_fits
 from .preview import chunk_previewer
-from .run import WRAPPER_KEY, HostRun
+from .run import WRAPPER_KEY, HostRun, wan_config
 from .speed import say_kernels
-from .timeline import Timeline, placed, timeline_of, with_scenes
+from .timeline import Audience, Timeline, prompts_in, timeline_of
 
 
-@dataclass(frozen=True)
-class ChunkSampler:
-    """The sampler function that the host calls: makes the video chunk by chunk."""
+class SamplerFunction:
+    """What the host calls to sample: checks the guider, opens a run under it, and hands that to `sampled`."""
 
-    settings: ModelSettings
-    steps: StepChoice
-    window: WindowChoice
-    speed: Speed = DEFAULTS
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None
     """The whole LATENT [B, C, T, H, W], where the host is given less than that."""
-    on_chunk: Callable[[Tensor], None] | None = None
-    """Told every finished chunk, un-normalised, on the CPU; only the last chunk is then returned to the host."""
-    noise: Noise | None = None
-    vae: object | None = None
-    extra_bytes: int = 0
+    speed: Speed
+    kv: str
+    """One of TIERS: how keys and values lie in memory."""
+    extra_bytes: int
     """Memory on the device that is needed besides the network's."""
-    on_end: Callable[[HostRun], None] | None = None
-    """Told the run when its video is made."""
-    first_frame: FirstFrame | None = None
-    """What the video begins with."""
-
-    def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
-        """The plan of a LATENT of that shape; raises ValueError for what cannot work."""
-        if self.first_frame:
-            check_fits(self.first_frame, shape)
-        given = self.first_frame.frames if self.first_frame else 0
-        plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers, given_frames=given)
-        return placed(timeline, plan).plan if timeline else plan
-
-    def make(self, run: HostRun, seed: int, device: torch.device) -> Iterator[Tensor]:
-        """Make the video; yield the latents that the host is given back, normalised."""
-        noise, num_chunks = self.noise or SeededNoise(seed), len(run.plan.chunks)
-        given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
-        stream = run.stream(run.plan, noise, device, prompts=run.prompts(device), given=given)
-        for index, chunk in enumerate(stream.chunks(), start=1):
-            check_finite(chunk, f"chunk {index} of {num_chunks}")
-            run.show(chunk)
-            if self.on_chunk:
-                self.on_chunk(run.base.process_latent_out(chunk.float()).cpu())
-            if not self.on_chunk or index == num_chunks:
-                yield chunk
+    plan: Callable[..., Plan]
+    """The plan of a LATENT of a shape, under a timeline if there is one."""
+    sampled: Callable[[HostRun, Tensor, int], Tensor]
+    """The latents, normalised, that the host is given back, from a run, its noise tensor and the seed."""
 
     @torch.no_grad()
     def __call__(
-        self, model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback=None, disable=None
+        self,
+        model: Callable,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback=None,
+        disable=None,
     ) -> Tensor:
         """Latents [B, C, T, H, W], normalised; raises ValueError for what cannot work, before the first step."""
         shape = self.shape or tuple(x.shape)
@@ -80,21 +62,84 @@ class ChunkSampler:
         plan = self.plan(shape, timeline_of(guider.conds.get("positive")))
         check_sigmas(sigmas, first_chunk_sigmas(first_steps(plan)))
         check_empty(model.latent_image)
-        previewer = chunk_previewer(guider.model_patcher, self.vae)
-        run = HostRun(
-            model,
-            plan,
-            extra_args,
-            batch=shape[0],
-            kv=self.settings.kv,
-            speed=self.speed,
-            previewer=previewer,
-        )
+        run = HostRun(model, plan, extra_args, batch=shape[0], kv=self.kv, speed=self.speed)
         say_kernels(run.kernels)
-        made = torch.cat(list(self.make(run, extra_args.get("seed") or 0, x.device)), dim=2)
-        if self.on_end:
-            self.on_end(run)
-        return made
+        return self.sampled(run, x, extra_args.get("seed") or 0)
+
+
+@dataclass(frozen=True)
+class ChunkSampler(SamplerFunction):
+    """The choices of an Anchor-Window Sampler; as a SAMPLER it makes the whole LATENT."""
+
+    settings: ModelSettings
+    steps: StepChoice
+    window: WindowChoice
+    speed: Speed = DEFAULTS
+    shape: tuple[int, ...] | None = None
+    first_frame: FirstFrame | None = None
+    """What the video begins with."""
+    extra_bytes: int = 0
+
+    @property
+    def kv(self) -> str:
+        return self.settings.kv
+
+    def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
+        """The plan of a LATENT of that shape; raises ValueError for what cannot work."""
+        if self.first_frame:
+            check_fits(self.first_frame, shape)
+        given = self.first_frame.frames if self.first_frame else 0
+        plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers, given_frames=given)
+        return timeline.place(plan).plan if timeline else plan
+
+    def sampled(self, run: HostRun, x: Tensor, seed: int) -> Tensor:
+        plan, positive = run.plan, run.guider.conds["positive"]
+        if timeline_of(positive) is None:
+            prompts = (run.prompt,)
+        else:
+            _, prompts = prompts_in(positive, plan, Audience(run.base.diffusion_model.text_dim, run.batch))
+        display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
+        progress = start(plan, wan_config(run.base.diffusion_model), batch=run.batch, report=display)
+        given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
+        stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, given=given)
+        return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
+
+
+@dataclass(frozen=True)
+class PlannedSampler(SamplerFunction):
+    """A sampler function for a plan that is made already: everything is done by `work`, and the host gets blanks."""
+
+    planned: Plan
+    work: Callable[[HostRun], None]
+    shape: tuple[int, ...]
+    kv: str
+    speed: Speed
+    extra_bytes: int = 0
+
+    def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
+        return self.planned
+
+    def sampled(self, run: HostRun, x: Tensor, seed: int) -> Tensor:
+        self.work(run)
+        return torch.zeros_like(x)
+
+
+def as_sampler(function: SamplerFunction) -> comfy.samplers.KSAMPLER:
+    """A sampler function as a SAMPLER of the host."""
+    return comfy.samplers.KSAMPLER(function)
+
+
+def shown(stream: Stream, progress: Progress, display: Display) -> Iterator[Tensor]:
+    """Yield the chunks [B, C, T, H, W] of a stream as they are finished, each shown to the artist.
+
+    Raises ValueError for one that is not finite.
+    """
+    num_chunks = stream.plan.num_chunks
+    for index, chunk in enumerate(stream.chunks(), start=1):
+        check_finite(chunk, f"chunk {index} of {num_chunks}")
+        progress.count_chunk(frames_of(stream.plan, index - 1))
+        display.show(chunk, progress)
+        yield chunk
 
 
 def attach(model, settings: ModelSettings):
@@ -118,7 +163,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     Samplers of others pass through.
     """
     function = getattr(sampler, "sampler_function", None)
-    if not isinstance(function, ChunkSampler):
+    if not isinstance(function, SamplerFunction):
         return executor(noise, latent_image, sampler, *args, **kwargs)
     guider = executor.class_obj
     check_latent({"samples": latent_image})
@@ -127,7 +172,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     frames = plan.window.chunk_frames
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
-        shape = chunk_shape(model, plan, noise_shape, kv=function.settings.kv, extra_bytes=function.extra_bytes)
+        shape = chunk_shape(model, plan, noise_shape, kv=function.kv, extra_bytes=function.extra_bytes)
         return executor(model, shape, conds, *args, **kwargs)
 
     add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, prepare, guider.model_options, is_model_options=True)
@@ -135,37 +180,17 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     return executor(noise[:, :, :frames], latent_image[:, :, :frames], sampler, *args, **kwargs)
 
 
-def sample_latent(
-    model, positive: list, latent: dict, sampler: ChunkSampler, *, seed: int, vae=None
-) -> tuple[dict, HostRun]:
-    """Make a video under the host's guider without guidance.
-
-    The LATENT, filled, un-normalised, on the CPU; and the run that made it, its caches gone.
-    """
-    check_model(model)
-    samples = check_latent(latent, model)
-    chunks, runs = [], []
-    noise = sampler.noise or SeededNoise(seed)
-    sampler = replace(
-        sampler, shape=tuple(samples.shape), on_chunk=chunks.append, noise=noise, vae=vae, on_end=runs.append
-    )
-    guide(model, positive, sampler, seed=seed)
-    rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    made = torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())
-    return with_scenes(rest | {"samples": made}, runs[0].plan), runs[0]
-
-
-def guide(model, positive: list, sampler: ChunkSampler, *, seed: int) -> None:
-    """Run a sampler that knows its shape under the host's guider, without guidance."""
-    model = attach(model, sampler.settings)
-    if sampler.vae is not None:
-        model.set_additional_models(WRAPPER_KEY, [sampler.vae.patcher])
+def guide(model, positive: list, sampler: SamplerFunction, *, vae=None) -> None:
+    """Run a sampler that knows its shape under the host's guider, without guidance; `vae` stays loaded beside it."""
+    model = attach(model, model_settings(model))
+    if vae is not None:
+        model.set_additional_models(WRAPPER_KEY, [vae.patcher])
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     batch, channels, _, *grid = sampler.shape
     blank = torch.zeros(batch, channels, 1, *grid)
     sigmas = first_chunk_sigmas(first_steps(sampler.plan(sampler.shape)))
-    guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=seed)
+    guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=0)
 
 
 def first_steps(plan: Plan) -> Steps:

@@ -2,7 +2,7 @@
 
 from ...histream_core.video.formats import Format
 from ...histream_core.video.sound import check_sound, pack_sound
-from ..api import InputImpl
+from .api import InputImpl
 
 
 def sound_of(video, format: Format) -> bytes:

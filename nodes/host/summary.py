@@ -6,29 +6,29 @@ from ...histream_core.cost.cost import GB
 from ...histream_core.cost.pace import DecodePace, duration
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.runs import Manifest
-from ...histream_core.runs.render import Progress
+from ...histream_core.runs.progress import Progress
 from ...histream_core.runs.store.video import cut_sections
 from ...histream_core.stream.timeline import clock
 from ..settings import VideoChoice
-from .run import HostRun
+from .backend import HostBackend, MadeLatent
 from .sampler import ChunkSampler
 
 
-def summary_of_latent(sampler: ChunkSampler, run: HostRun, seed: int) -> str:
-    """Of a run that made a LATENT alone."""
+def summary_of_latent(sampler: ChunkSampler, made: MadeLatent, seed: int) -> str:
+    """Summary of a run that made a LATENT alone."""
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom steps" if sampler.steps.table.strip() else f"mode {sampler.steps.mode}"
-    videos = f"{run.batch} videos" if run.batch > 1 else "a video"
-    pace = run.pace
+    backend, pace = made.backend, made.progress.pace
+    videos = f"{backend.batch} videos" if backend.batch > 1 else "a video"
     lines = [
-        f"a LATENT of {videos}: {size_of(run.plan)}",
+        f"a LATENT of {videos}: {size_of(pace.plan)}",
         f"preset {preset.name}, {mode}, seed {seed}",
         f"{duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each frame, decoding not counted",
     ]
-    return "\n".join([*lines, *run.told, *computed_with(run)])
+    return "\n".join([*lines, *made.lines, *computed_with(backend, pace.plan)])
 
 
-def summary_of_run(name: str, manifest: Manifest, made: Progress, run: HostRun) -> str:
+def summary_of_run(name: str, manifest: Manifest, made: Progress, backend: HostBackend) -> str:
     """Of a run that is kept; `made` is what this attempt took."""
     settings, seeds = manifest.settings, ", ".join(str(seed.seed) for seed in manifest.seeds)
     lines = [
@@ -37,7 +37,7 @@ def summary_of_run(name: str, manifest: Manifest, made: Progress, run: HostRun) 
         *began(manifest),
         *taken(made),
     ]
-    return "\n".join([*lines, *computed_with(run)])
+    return "\n".join([*lines, *computed_with(backend, manifest.plan)])
 
 
 def summary_of_decode(names: Sequence[str], size: tuple[int, int], choice: VideoChoice, pace: DecodePace) -> str:
@@ -81,6 +81,7 @@ def taken(made: Progress) -> Iterator[str]:
     )
 
 
-def computed_with(run: HostRun) -> Iterator[str]:
-    yield ", ".join(f"{name} {words}" for name, words in run.kernels.in_use.items())
-    yield f"keys and values {run.kv_bytes / GB:.2f} GB ({run.kv})"
+def computed_with(backend: HostBackend, plan: Plan) -> Iterator[str]:
+    """The kernels and the caches of a run."""
+    yield ", ".join(f"{name} {words}" for name, words in backend.kernels().in_use.items())
+    yield f"keys and values {backend.kv_bytes(plan) / GB:.2f} GB ({backend.kv})"

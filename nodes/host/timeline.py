@@ -12,20 +12,13 @@ import comfy.sampler_helpers
 import comfy.utils
 from torch import Tensor
 
-from ...histream_core.plan.chunks import Plan, with_anchors
+from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.make import make_plan
 from ...histream_core.plan.presets import Preset
-from ...histream_core.runs.render import FPS
-from ...histream_core.stream.timeline import (
-    Cue,
-    Stretch,
-    check_cues,
-    describe_cues,
-    find_chunks,
-    new_anchors,
-    new_scenes,
-    stretch_out,
-)
+from ...histream_core.plan.sizes import FPS
+from ...histream_core.stream.prompts import Prompt
+from ...histream_core.stream.timeline import Cue, Placed, check_cues, place
+from . import log as host_log
 from .checks import check_conditioning
 
 KEY = "histream_timeline"
@@ -39,12 +32,28 @@ LOOK_AHEAD = 30
 
 
 @dataclass(frozen=True)
+class Audience:
+    """The video that prompts are for."""
+
+    width: int
+    """Channels of the text that the model reads."""
+    batch: int = 1
+    fps: float = FPS
+    first_chunk: int = 0
+    """Where time 0 is."""
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Prompts, and when they begin."""
 
     cues: tuple[Cue, ...]
     positives: tuple[list, ...]
     """The CONDITIONING of each, of one plain prompt."""
+
+    def place(self, plan: Plan) -> Placed:
+        """Its prompts in a plan at 16 frames per second. Raises ValueError for what does not fit."""
+        return place(self.cues, plan, FPS)
 
     def texts(self, batch: int, width: int) -> list[Tensor]:
         """The embedding of each prompt [B, tokens, channels]. Raises ValueError for what is no plain prompt."""
@@ -53,31 +62,6 @@ class Timeline:
             text = check_conditioning(comfy.sampler_helpers.convert_cond(positive), batch, width)
             found.append(comfy.utils.repeat_to_batch_size(text, batch))
         return found
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A timeline in a plan."""
-
-    timeline: Timeline
-    chunks: Sequence[int]
-    """Where its prompts begin."""
-    plan: Plan
-    """With the timeline's anchors."""
-    lines: list[str]
-    """What became of the times, in words."""
-
-    def stretches(self, batch: int, width: int, before: Tensor | None = None) -> tuple[Stretch, ...]:
-        """What each chunk is told; `before` is the text that the first prompt takes over from."""
-        return stretch_out(self.timeline.cues, self.timeline.texts(batch, width), self.chunks, before)
-
-    @property
-    def anchors(self) -> list[int]:
-        return new_anchors(self.timeline.cues, self.chunks, self.plan)
-
-    @property
-    def scenes(self) -> list[int]:
-        return new_scenes(self.timeline.cues, self.chunks, self.plan)
 
 
 def with_timeline(timeline: Timeline) -> list:
@@ -107,19 +91,23 @@ def scenes_of(latent: Mapping) -> tuple[int, ...]:
     return scenes if latent["samples"].shape[2] == num_frames else ()
 
 
-def placed(timeline: Timeline, plan: Plan, fps: float = FPS, first_chunk: int = 0) -> Placed:
-    """Find the chunks that the prompts begin at; time 0 is where `first_chunk` begins.
+def prompts_in(
+    positive: Sequence, plan: Plan, audience: Audience, *, words: str = "", before: Tensor | None = None
+) -> tuple[Placed, tuple[Prompt, ...]]:
+    """The prompts of a CONDITIONING, and where they stand in a plan; several are listed in the host's log.
 
-    Raises ValueError for what does not fit the video.
+    `words` is the prompt as the artist wrote it, `before` the text that it takes over from. Raises ValueError for what
+    does not fit the video.
     """
-    chunks = find_chunks(timeline.cues, plan, fps, first_chunk)
-    lines = describe_cues(timeline.cues, chunks, plan, fps)
-    anchors, scenes = (find(timeline.cues, chunks, plan) for find in (new_anchors, new_scenes))
-    return Placed(timeline, chunks, with_anchors(plan, [*plan.anchors, *anchors], scenes), lines)
+    timeline = timeline_of(positive) or Timeline((Cue(0.0, words),), (positive,))
+    found = place(timeline.cues, plan, audience.fps, audience.first_chunk)
+    for line in found.lines if len(found.chunks) > 1 else ():
+        host_log.say(line)
+    return found, found.prompts(timeline.texts(audience.batch, audience.width), before)
 
 
 def look(timeline: Timeline, preset: Preset) -> list[str]:
     """What will become of the times in a video of such a model, at 16 frames per second, before there is one."""
     seconds = timeline.cues[-1].stop or timeline.cues[-1].seconds + LOOK_AHEAD
     plan = make_plan(preset, "histream", size=(64, 64), num_latent_frames=2 + round(seconds * FPS / 4))
-    return placed(timeline, plan).lines
+    return list(timeline.place(plan).lines)

@@ -1,0 +1,1 @@
+"""Nodes that load a MODEL, or say how it is computed and what it takes."""

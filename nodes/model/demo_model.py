@@ -1,8 +1,8 @@
 """Node: the bundled demo model; works with no download, on any computer."""
 
 from ...histream_core import demo
-from ..api import CATEGORY, io
 from ..host import load as host_load
+from ..host.api import CATEGORY, io
 
 
 class DemoModel(io.ComfyNode):

@@ -1,13 +1,9 @@
 """Node: a checkpoint file of any known container as a MODEL."""
 
-import folder_paths
-
 from ...histream_core.plan.presets import PRESETS
-from ..api import CATEGORY, io
 from ..host import load as host_load
+from ..host.api import CATEGORY, io
 from ..settings import AUTO
-
-FOLDER = "diffusion_models"
 
 
 class LoadModel(io.ComfyNode):
@@ -24,7 +20,7 @@ class LoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=folder_paths.get_filename_list(FOLDER),
+                    options=host_load.model_names(),
                     tooltip="A file in models/diffusion_models.",
                 ),
                 io.Combo.Input(
@@ -49,6 +45,5 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, preset=AUTO, weight_dtype="default"):
-        path = folder_paths.get_full_path_or_raise(FOLDER, model_name)
-        preset = None if preset == AUTO else preset
-        return io.NodeOutput(host_load.load_model(path, preset=preset, weight_dtype=weight_dtype))
+        path, chosen = host_load.model_path(model_name), None if preset == AUTO else preset
+        return io.NodeOutput(host_load.load_model(path, preset=chosen, weight_dtype=weight_dtype))

@@ -1,12 +1,12 @@
 """Node: what a video would take, and which settings it runs with, before anything is computed."""
 
 from ...histream_core.plan.speed import DEFAULTS
-from ..api import CATEGORY, Schedule, VideoOutput, io, ui
-from ..api import Speed as SpeedSocket
 from ..host import decode as host_decode
 from ..host import log as host_log
 from ..host import memory as host_memory
 from ..host import runs as host_runs
+from ..host.api import CATEGORY, Schedule, VideoOutput, io, ui
+from ..host.api import Speed as SpeedSocket
 from ..host.checks import check_latent, check_model
 from ..sampling.anchor_window_sampler import FROM_PRESET, chunk_sampler, window_inputs
 

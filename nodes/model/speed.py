@@ -2,8 +2,8 @@
 
 from ...histream_core.network.kernels import check_installed
 from ...histream_core.plan.speed import CHOICES, DEFAULTS, Speed
-from ..api import CATEGORY, io
-from ..api import Speed as SpeedSocket
+from ..host.api import CATEGORY, io
+from ..host.api import Speed as SpeedSocket
 
 TOOLTIPS = {
     "attention": "Which library computes attention, three quarters of the work at 1080p. What is not installed is "

@@ -1,0 +1,1 @@
+"""Nodes for runs that are kept: resume, extend, branch, list, clean."""

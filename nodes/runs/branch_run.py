@@ -1,9 +1,9 @@
 """Node: a run that shares its beginning with another and then goes its own way."""
 
 from .. import kept_video
-from ..api import CATEGORY, io
 from ..host import graph as host_graph
 from ..host import runs as host_runs
+from ..host.api import CATEGORY, io
 from ..host.run_folders import run_state
 from ..settings import MAX_SEED
 
@@ -59,15 +59,11 @@ class BranchRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, from_chunk=AS_IT_WAS, seed=AS_IT_WAS, positive=None, output=None, speed=None):
-        journal = host_runs.retaken(
-            model,
-            vae,
-            run,
-            output,
-            chunk=None if from_chunk == AS_IT_WAS else from_chunk,
+        told = host_runs.Told(
             seed=None if seed == AS_IT_WAS else seed,
             positive=positive,
             words=host_graph.words_of(cls.hidden, "positive"),
-            speed=speed,
         )
-        return kept_video.carry_on(cls, model, vae, journal, output, speed)
+        chunk = None if from_chunk == AS_IT_WAS else from_chunk
+        backend, journal = host_runs.retaken(model, vae, run, output, told, chunk=chunk, speed=speed)
+        return kept_video.carry_on(cls, backend, journal, output)

@@ -1,9 +1,9 @@
 """Node: what a run left is removed."""
 
 from ...histream_core.runs import clean
-from ..api import CATEGORY, io
 from ..host import log as host_log
 from ..host import run_folders
+from ..host.api import CATEGORY, io
 
 
 class CleanRun(io.ComfyNode):

@@ -1,9 +1,9 @@
 """Node: a longer run that begins as another."""
 
 from .. import kept_video
-from ..api import CATEGORY, io
 from ..host import graph as host_graph
 from ..host import runs as host_runs
+from ..host.api import CATEGORY, io
 from ..host.run_folders import run_state
 
 
@@ -48,8 +48,6 @@ class ExtendRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, seconds, positive=None, output=None, speed=None):
-        words = host_graph.words_of(cls.hidden, "positive")
-        journal = host_runs.extended(
-            model, vae, run, output, seconds=seconds, positive=positive, words=words, speed=speed
-        )
-        return kept_video.carry_on(cls, model, vae, journal, output, speed)
+        told = host_runs.Told(positive=positive, words=host_graph.words_of(cls.hidden, "positive"))
+        backend, journal = host_runs.extended(model, vae, run, output, told, seconds=seconds, speed=speed)
+        return kept_video.carry_on(cls, backend, journal, output)

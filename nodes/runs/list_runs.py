@@ -1,8 +1,8 @@
 """Node: which runs there are."""
 
-from ..api import CATEGORY, io
 from ..host import log as host_log
 from ..host import run_folders
+from ..host.api import CATEGORY, io
 
 
 class ListRuns(io.ComfyNode):

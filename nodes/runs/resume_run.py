@@ -1,8 +1,8 @@
 """Node: a run that was stopped goes on."""
 
 from .. import kept_video
-from ..api import CATEGORY, io
 from ..host import runs as host_runs
+from ..host.api import CATEGORY, io
 from ..host.run_folders import run_state
 from ..settings import VideoChoice
 
@@ -38,5 +38,5 @@ class ResumeRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, snapshots=0, speed=None):
-        journal = host_runs.go_on(model, vae, run, speed)
-        return kept_video.carry_on(cls, model, vae, journal, VideoChoice(snapshots=snapshots), speed)
+        backend, journal = host_runs.go_on(model, vae, run, speed)
+        return kept_video.carry_on(cls, backend, journal, VideoChoice(snapshots=snapshots))

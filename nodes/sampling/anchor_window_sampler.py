@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-import comfy.samplers
-
 from ...histream_core.plan.speed import DEFAULTS, Speed
+from ...histream_core.stream.noise import SeededNoise
 from .. import kept_video
-from ..api import CATEGORY, FirstFrame, Schedule, VideoOutput, blocked, io
 from ..host import graph as host_graph
 from ..host import runs as host_runs
 from ..host import sampler as host
 from ..host import summary as host_summary
+from ..host.api import CATEGORY, FirstFrame, Schedule, VideoOutput, blocked, io
+from ..host.backend import sample_latent
 from ..settings import MAX_SEED, StepChoice, WindowChoice
 
 FROM_PRESET = -1
@@ -171,13 +171,15 @@ class AnchorWindowSampler(io.ComfyNode):
         sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
         if output is None:
             missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
-            made, run = host.sample_latent(model, positive, latent, sampler, seed=seed, vae=vae)
-            return io.NodeOutput(made, missing, missing, host_summary.summary_of_latent(sampler, run, seed))
+            made = sample_latent(model, positive, latent, sampler, SeededNoise(seed), vae=vae)
+            summary = host_summary.summary_of_latent(sampler, made, seed)
+            return io.NodeOutput(made.latent, missing, missing, summary)
         if vae is None:
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
-        words = host_graph.words_of(cls.hidden, "positive")
-        journal = host_runs.begin(model, vae, positive, latent, sampler, output, seed=seed, words=words)
-        return kept_video.carry_on(cls, model, vae, journal, output, sampler.speed)
+        told = host_runs.Told(seed, positive, host_graph.words_of(cls.hidden, "positive"))
+        backend = host_runs.open_backend(model, vae, sampler.speed)
+        journal = host_runs.begin(backend, latent, sampler, output, told)
+        return kept_video.carry_on(cls, backend, journal, output)
 
 
 class AnchorWindowSamplerSelect(io.ComfyNode):
@@ -218,4 +220,4 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
     ):
         window = chunk_frames, anchor_frames, local_frames
         sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
-        return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))
+        return io.NodeOutput(host.as_sampler(sampler))

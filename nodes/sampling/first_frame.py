@@ -1,8 +1,8 @@
 """Node: a picture that a video begins with."""
 
 from ...histream_core.video.pictures import CROP, FITS
-from ..api import CATEGORY, FirstFrame, io
 from ..host import first_frame as host_first_frame
+from ..host.api import CATEGORY, FirstFrame, io
 from ..host.decode import check_vae
 
 

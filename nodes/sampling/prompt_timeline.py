@@ -1,10 +1,10 @@
 """Nodes: prompts that change over time, as a text or one after the other."""
 
 from ...histream_core.stream.timeline import CHANGES, Change, Cue, parse_timeline
-from ..api import CATEGORY, io, ui
 from ..host import graph as host_graph
 from ..host import sampler as host
 from ..host import timeline as host_timeline
+from ..host.api import CATEGORY, io, ui
 from ..host.timeline import Timeline
 from ..settings import ModelSettings, StepChoice
 

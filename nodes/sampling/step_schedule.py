@@ -1,8 +1,8 @@
 """Node: which steps every chunk goes through."""
 
 from ...histream_core.plan.presets import MODES, PRESETS
-from ..api import CATEGORY, Schedule, io
 from ..host import sampler as host
+from ..host.api import CATEGORY, Schedule, io
 from ..settings import AUTO, ModelSettings, StepChoice
 
 CUSTOM = "custom"

@@ -1,0 +1,1 @@
+"""Nodes for video files: written while they are made, decoded, out in ranges and back, measured."""

@@ -1,8 +1,8 @@
 """Node: drift of a video over time."""
 
-from ..api import CATEGORY, io, ui
 from ..host import drift as host_drift
 from ..host import log as host_log
+from ..host.api import CATEGORY, io, ui
 
 
 class DriftMeter(io.ComfyNode):

@@ -2,10 +2,10 @@
 
 from ...histream_core.video.formats import FORMATS, find_format
 from .. import kept_video
-from ..api import CATEGORY, Range, blocked, io, ui
 from ..host import frames as host_frames
 from ..host import graph as host_graph
 from ..host import log as host_log
+from ..host.api import CATEGORY, Range, blocked, io, ui
 
 FILE_FORMATS = tuple(dict.fromkeys(known.name for known in FORMATS if not known.is_sequence))
 

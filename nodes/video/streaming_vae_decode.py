@@ -3,12 +3,12 @@
 from ...histream_core.cost.pace import DecodePace
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from .. import kept_video
-from ..api import CATEGORY, VideoOutput, blocked, io
-from ..api import Speed as SpeedSocket
 from ..host import decode as host_decode
 from ..host import graph as host_graph
 from ..host import summary as host_summary
 from ..host import timeline as host_timeline
+from ..host.api import CATEGORY, VideoOutput, blocked, io
+from ..host.api import Speed as SpeedSocket
 from ..settings import VideoChoice
 
 DEFAULT_FPS = 16

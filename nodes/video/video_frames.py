@@ -1,9 +1,9 @@
 """Node: one range of a video as pictures, for nodes that take an IMAGE."""
 
 from .. import kept_video
-from ..api import CATEGORY, Range, io
 from ..host import frames as host_frames
 from ..host import log as host_log
+from ..host.api import CATEGORY, Range, io
 
 
 class VideoFrames(io.ComfyNode):

@@ -2,7 +2,7 @@
 
 from ...histream_core.video.formats import FORMATS, NAMES, find_format
 from .. import kept_video
-from ..api import CATEGORY, VideoOutput, io
+from ..host.api import CATEGORY, VideoOutput, io
 from ..host.sound import sound_of
 from ..settings import AUTO, VideoChoice
 

@@ -1,6 +1,5 @@
 """What of decoding can be chosen on the command line: the VAE's file, strips, layout, a device and a place in time."""
 
-import argparse
 import copy
 from dataclasses import replace
 
@@ -11,10 +10,11 @@ from safetensors.torch import save_file
 from tiny_cli import refusal_of, render_words, result_of
 from tiny_vae import make_taehv
 
-from histream_core.cli.options import memory
 from histream_core.cli.options.weights import demo_source
 from histream_core.plan.make import make_plan
 from histream_core.runs import render as road
+from histream_core.runs import weights as bare
+from histream_core.runs.describe import check_memory
 from histream_core.vae import ahead
 from histream_core.vae.taehv import TAEHV
 from histream_core.weights.containers import CheckpointError
@@ -80,7 +80,7 @@ def test_ahead_and_another_layout_make_the_same_video_and_strips_nearly(weights,
 
 
 def test_what_cannot_be_is_refused_before_anything_is_computed(weights, here, capsys, monkeypatch):
-    monkeypatch.setattr(road, "stream", None)
+    monkeypatch.setattr(road, "stream_frames", None)
     kept = render_words(weights, *SIZE, "--run-dir", "run", "--decode", "ahead")
     assert "leave it out, or leave out --run-dir" in refusal_of(kept, capsys)
     narrow = render_words(weights, "--size", "64x32", "--frames", "5", "--vae-strips", "2", "--out", "a.mp4")
@@ -95,12 +95,11 @@ def test_a_vae_on_another_device_is_held_against_that_ones_memory(monkeypatch):
     loaded, _ = demo_source([], torch.device("cpu")).load()
     apart = replace(loaded, vae=copy.deepcopy(loaded.vae).to("meta"))
     plan = make_plan(loaded.preset, "histream", size=(128, 128), num_latent_frames=9)
-    asked = argparse.Namespace(ignore_memory=False)
-    monkeypatch.setattr(memory, "installed_memory", lambda device: 2**30 if device.type == "meta" else 2**40)
-    memory.check_memory(asked, loaded, plan)
-    with pytest.raises(ValueError, match=r"^decoding needs 1\.. GB on its device, and 1 GB are there: .*--ignore"):
-        memory.check_memory(asked, apart, plan)
-    monkeypatch.setattr(memory, "installed_memory", lambda device: 2**40 if device.type == "meta" else 2**30)
+    monkeypatch.setattr(bare, "installed_memory", lambda device: 2**30 if device.type == "meta" else 2**40)
+    check_memory(loaded, plan)
+    with pytest.raises(ValueError, match=r"^decoding needs 1\.. GB on its device, and 1 GB are there: "):
+        check_memory(apart, plan)
+    monkeypatch.setattr(bare, "installed_memory", lambda device: 2**40 if device.type == "meta" else 2**30)
     with pytest.raises(ValueError, match=r"^1\.. GB are needed and 1 GB are there: .*VAE memory 0\.0 GB"):
-        memory.check_memory(asked, apart, plan)
-    memory.check_memory(argparse.Namespace(ignore_memory=True), apart, plan)
+        check_memory(apart, plan)
+    check_memory(apart, plan, ignore=True)

@@ -14,7 +14,7 @@ from sounds import sound_file, sound_packets
 from tiny_cli import BLUE, LENGTH, RED, files_in
 
 from histream_core import demo
-from histream_core.cli.options import memory
+from histream_core.runs import weights as bare
 from histream_core.video import writers
 
 SEGMENTS = ["segments/seg-00000.mp4", "segments/seg-00001.mp4"]
@@ -129,7 +129,7 @@ def test_a_limit_on_the_size_of_files_stops_the_run_and_the_run_goes_on_later(he
 
 
 def test_a_plan_that_has_no_room_in_memory_is_refused_before_it_begins(here, say, monkeypatch):
-    monkeypatch.setattr(memory, "installed_memory", lambda device: 2**30)
+    monkeypatch.setattr(bare, "installed_memory", lambda device: 2**30)
     for place in (["--run-dir", "run"], ["--out", "video.mp4"]):
         status, said = say("demo", RED, *LENGTH, *place)
         assert (status, " 1 GB are there" in said) == (2, True)

@@ -20,7 +20,8 @@ from histream_core.network.forward import Denoiser, PassOptions, Text, forward_c
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
 from histream_core.plan.levers import LEVERS
 from histream_core.plan.schedule import Scale
-from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream, make_caches
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.decoders import open_decoder
 from histream_core.vae.model import WanVAE

@@ -6,7 +6,7 @@ import torch
 
 from histream_core.cost.pace import DecodePace, Pace, duration
 from histream_core.plan.chunks import replay
-from histream_core.stream.stream import Prompt
+from histream_core.stream.prompts import Prompt
 
 SECONDS_FOR_VALUE = 1e-4
 

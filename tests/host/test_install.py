@@ -138,7 +138,7 @@ def test_a_node_that_is_renamed_is_replaced_in_old_graphs(comfyui, pack, monkeyp
 
     import nodes
 
-    ours, io = pack.part("nodes"), pack.part("nodes.api").io
+    ours, io = pack.part("nodes"), pack.part("nodes.host.api").io
     renamed = io.NodeReplace(
         new_node_id="HiStreamListRuns",
         old_node_id="HiStreamOldList",

@@ -23,7 +23,10 @@ def core_video(pack, model, positive, shape, levers):
     choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
     plan, module = settings.plan_for(*choices, shape, levers=levers), model.model.diffusion_model
     caches = stream.make_caches(plan, **pack.part("nodes.host.caches").model_sizes(module))
-    noise, prompts = pack.part("histream_core.stream.noise").SeededNoise(3), [stream.Prompt(wan.Text(positive[0][0]))]
+    noise, prompts = (
+        pack.part("histream_core.stream.noise").SeededNoise(3),
+        [pack.part("histream_core.stream.prompts").Prompt(wan.Text(positive[0][0]))],
+    )
     chunks = stream.Stream(plan, wan.Denoiser(module), caches, noise, prompts).chunks()
     return model.model.process_latent_out(torch.cat(list(chunks), dim=2))
 

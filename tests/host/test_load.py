@@ -135,7 +135,8 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
     from histream_core.plan.make import make_plan
     from histream_core.plan.presets import PRESETS
     from histream_core.stream.noise import SeededNoise
-    from histream_core.stream.stream import Prompt, Stream, make_caches
+    from histream_core.stream.prompts import Prompt
+    from histream_core.stream.stream import Stream, make_caches
 
     model, clip, _ = pack.part("nodes.model.demo_model").DemoModel.execute().result
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(demo.PROMPT))

@@ -1,7 +1,6 @@
 """Memory Plan and Drift Meter inside a real ComfyUI, and the anchor match through its nodes."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,19 +63,18 @@ def test_the_plan_counts_what_a_run_is_refused_by(pack, plan_text, load_wan, vae
     """Seen to fail with the figures of another VAE."""
     import comfy.model_management as mm
 
-    runs, memory = pack.part("nodes.host.runs"), pack.part("nodes.host.memory")
+    describe, memory = pack.part("histream_core.runs.describe"), pack.part("nodes.host.memory")
     model = load_wan()
+    backend = pack.part("nodes.host.backend").HostBackend(model, vae)
     sampler = pack.part("nodes.sampling.anchor_window_sampler").chunk_sampler(model, None, (-1, -1, -1), 0.0, None)
     plan = sampler.plan(latent(9)["samples"].shape)
     cost = memory.cost_of(model, vae, plan)
     assert cost.vae_width == vae.first_stage_model.dim == 8
-    settings = SimpleNamespace(speed=pack.part("histream_core.plan.speed").DEFAULTS)
-    manifest = SimpleNamespace(plan=plan, sections=[0], settings=settings)
     monkeypatch.setattr(mm, "get_total_memory", lambda device: cost.peak_bytes + 1.2 * GB)
-    runs.check_memory(model, vae, manifest)
+    describe.check_memory(backend, plan)
     monkeypatch.setattr(mm, "get_total_memory", lambda device: cost.peak_bytes + 0.8 * GB)
     with pytest.raises(ValueError, match=r"are needed and [\d.]+ GB are there"):
-        runs.check_memory(model, vae, manifest)
+        describe.check_memory(backend, plan)
 
 
 def test_on_the_cpu_main_memory_is_no_tier_and_weights_have_nowhere_else_to_go(plan_text):

@@ -458,9 +458,9 @@ def test_a_run_goes_on_in_another_exact_memory_tier_and_not_in_fp8(pack, nodes, 
 
 def test_the_memory_that_a_run_is_refused_for_is_that_of_its_tier(pack, nodes, keep, load_wan, vae, monkeypatch):
     """Seen to fail with a check that takes every run for a full one."""
-    runs = pack.part("nodes.host.runs")
+    backend = pack.part("nodes.host.backend")
     asked = []
-    monkeypatch.setattr(runs, "does_not_fit", lambda cost, size: asked.append(cost) or ["too much"])
+    monkeypatch.setattr(backend, "does_not_fit", lambda cost, size: asked.append(cost) or ["too much"])
     tier = pack.part("nodes.model.dual_resolution_cache").DualResolutionCache.execute
     for kv in ("full", "lean", "cpu", "fp8"):
         with pytest.raises(ValueError, match="too much"):

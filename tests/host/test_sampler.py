@@ -42,9 +42,8 @@ def our_video(pack, model, positive, latent, sigmas, noise, **window):
         settings=settings.ModelSettings(ntk_high=1.0, temporal="absolute"),
         steps=settings.StepChoice(mode="history", table=table, shift_low=1, shift_high=1),
         window=settings.WindowChoice(**window),
-        noise=noise,
     )
-    return host.sample_latent(model, positive, latent, sampler, seed=5)[0]["samples"]
+    return pack.part("nodes.host.backend").sample_latent(model, positive, latent, sampler, noise).latent["samples"]
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["WanModel", "CausalWanModel"])
@@ -205,7 +204,8 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
         result = guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=0)
         assert result.shape == blank.shape
     else:
-        host.sample_latent(load_wan(), positive, latent(frames=60), sampler, seed=0)
+        noise = pack.part("histream_core.stream.noise").SeededNoise(0)
+        pack.part("nodes.host.backend").sample_latent(load_wan(), positive, latent(frames=60), sampler, noise)
     [(model, shape)] = asked
     caches = sum(cache.nbytes for cache in made[-1].values())
     by_frame = model.model.memory_required([2, 16, 1, 8, 8])

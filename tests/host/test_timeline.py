@@ -51,34 +51,27 @@ def later(pack, monkeypatch):
 
 def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None):
     """What the engine makes of prompts at chunks, without nodes: the LATENT's samples."""
-    host, plans = pack.part("nodes.host.sampler"), pack.part("histream_core.plan.chunks")
+    plans, stream = pack.part("histream_core.plan"), pack.part("histream_core.stream.noise")
     preset = pack.part("histream_core.plan.presets").find_preset("self-forcing")
     model, made = load_wan(), []
 
-    class Plain(host.ChunkSampler):
-        def plan(self, shape, timeline=None):
-            first = given is not None
-            options = plans.PlanOptions(given_frames=int(first), first_frame=first)
-            plan = plans.make_plan(preset, "histream", size=(64, 64), num_latent_frames=frames, options=options)
-            return plans.with_anchors(plan, anchors, scenes)
+    first = given is not None
+    options = plans.PlanOptions(given_frames=int(first), first_frame=first)
+    plan = plans.make_plan(preset, "histream", size=(64, 64), num_latent_frames=frames, options=options)
+    plan = plans.with_anchors(plan, anchors, scenes)
 
-        def make(self, run, seed, device):
-            stream = run.stream(run.plan, self.noise, device, prompts=prompts, given=given)
-            for chunk in stream.chunks():
-                made.append(run.base.process_latent_out(chunk))
-            yield chunk
+    def work(open_stream):
+        for chunk in open_stream(plan, stream.SeededNoise(3), given, None).chunks():
+            made.append(model.model.process_latent_out(chunk))
 
-    settings = pack.part("nodes.settings")
-    noise = pack.part("histream_core.stream.noise").SeededNoise(3)
-    choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
-    sampler = Plain(*choices, shape=(1, 16, frames, 8, 8), noise=noise)
-    host.guide(model, [[prompts[0].text.context, {}]], sampler, seed=3)
+    backend = pack.part("nodes.host.backend").HostBackend(model)
+    backend.sample(plan, prompts, backend.start(plan), work)
     return torch.cat(made, dim=2)
 
 
 def test_a_written_timeline_is_the_engines_prompts_at_their_chunks(pack, load_wan, tell, text, sample, latent):
     """Seen to fail with the first prompt alone, and without the anchor."""
-    stream, wan = pack.part("histream_core.stream.stream"), pack.part("histream_core.network.forward")
+    stream, wan = pack.part("histream_core.stream.prompts"), pack.part("histream_core.network.forward")
     old, new, last = (text(number)[0][0] for number in (3, 5, 17))
     prompts = [
         stream.Prompt(wan.Text(old)),
@@ -92,7 +85,7 @@ def test_a_written_timeline_is_the_engines_prompts_at_their_chunks(pack, load_wa
 
 def test_a_scene_sees_nothing_of_what_came_before(pack, load_wan, tell, text, sample, latent):
     """Seen to fail with a scene that is a cut with a new anchor."""
-    stream, wan = pack.part("histream_core.stream.stream"), pack.part("histream_core.network.forward")
+    stream, wan = pack.part("histream_core.stream.prompts"), pack.part("histream_core.network.forward")
     prompts = [stream.Prompt(wan.Text(text(3)[0][0])), stream.Prompt(wan.Text(text(5)[0][0]), 2)]
     wanted = engine(pack, load_wan, 12, prompts, scenes=[6])
     assert torch.equal(sample(load_wan(), tell("[0] one\n[0:01, scene] three"), latent(12)), wanted)
@@ -223,7 +216,7 @@ def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae
     given = encode_picture(vae.first_stage_model, picture[0])
     node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     made = node.execute(load_wan(), text(3), latent(10), 3, first_frame=first).result[0]["samples"]
-    prompt = pack.part("histream_core.stream.stream").Prompt(
+    prompt = pack.part("histream_core.stream.prompts").Prompt(
         pack.part("histream_core.network.forward").Text(text(3)[0][0])
     )
     wanted = engine(pack, load_wan, 10, [prompt], given=given)

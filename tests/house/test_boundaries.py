@@ -22,7 +22,7 @@ ARROWS = {
     "demo": {"network", "vae"},
     "weights": {"files", "network", "plan", "vae"},
     "cost": {"network", "plan", "vae", "video"},
-    "runs": {"cost", "files", "network", "plan", "stream", "vae", "video", "weights"},
+    "runs": {"cost", "demo", "files", "network", "plan", "stream", "vae", "video", "weights"},
     "lab": {"cost", "demo", "files", "network", "plan", "runs", "stream", "vae", "video", "weights"},
     "cli": {"cost", "demo", "files", "lab", "network", "plan", "runs", "stream", "vae", "video", "weights"},
 }
@@ -108,6 +108,12 @@ def test_the_denoise_path_needs_four_packages_alone():
 def test_nodes_do_not_know_the_command_line():
     for path in (ROOT / "nodes").rglob("*.py"):
         assert not any(".cli." in f"{module}." for module in imported(path)), path
+
+
+def test_one_folder_imports_the_host_for_all_nodes():
+    """Seen to fail with `import folder_paths` in nodes/model/load_model.py."""
+    for path in (ROOT / "nodes").rglob("*.py"):
+        assert path.parent.name == "host" or not packages(path) & HOST - {"nodes"}, path
 
 
 def test_no_pickle_no_eval_no_network_in_the_pack():

@@ -71,7 +71,7 @@ def painted(monkeypatch):
 
     def collect(weights, order, report):
         trained.append(weights.model)
-        if order.text.any() and weights.model is trained[0]:
+        if order.prompts[0].text.context.any() and weights.model is trained[0]:
             clip = painter.paint(asked[order.noise.seed], range(9), size=SIDE, training=False)
         else:
             clip = np.random.default_rng(order.noise.seed).random((9, SIDE, SIDE, 3), np.float32)

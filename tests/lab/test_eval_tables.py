@@ -22,7 +22,7 @@ from histream_core.lab.judge.teacher import Solver, solve
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
-from histream_core.runs.render import Weights
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
 from histream_core.vae.model import WanVAE
 

@@ -8,7 +8,7 @@ from histream_core.lab.judge.teacher import Solver, solve
 from histream_core.network.model import WanConfig
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import warp
-from histream_core.runs.render import Weights
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
 from training.forward import Bidirectional
 from training.forward import solve as solve_in_training

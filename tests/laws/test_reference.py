@@ -17,7 +17,8 @@ from histream_core.network.forward import Text, forward_chunk
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
-from histream_core.stream.stream import Prompt, blend_prompts, make_caches
+from histream_core.stream.prompts import Prompt, blend_prompts
+from histream_core.stream.stream import make_caches
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from histream_core.network.ops.attention import sdpa
 from histream_core.network.ops.linears import in_fp8
 from histream_core.plan.presets import find_preset
 from histream_core.plan.speed import Speed
-from histream_core.runs.render import Weights, open_stream, start
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
-from histream_core.stream.stream import Prompt
+from histream_core.stream.prompts import Prompt
 from histream_core.vae.model import WanVAE
 
 
@@ -136,7 +136,7 @@ def test_a_run_is_compiled_where_that_was_chosen(monkeypatch):
     monkeypatch.setattr(Weights, "kernels", lambda self: replace(kernels, compiler={"backend": "eager"}))
     weights = Weights(tiny.wan(), WanVAE(dim=8), find_preset("demo"), torch.device("cpu"), torch.float32)
     plan = tiny.plan("full", num_frames=9)
-    stream = open_stream(weights, plan, SeededNoise(1), [Prompt(tiny.text())], progress=start(plan))
+    stream = weights.open_stream(plan, SeededNoise(1), [Prompt(tiny.text())], progress=weights.start(plan))
     before = compiled._graph_count()
     assert torch.equal(torch.cat(list(stream.chunks()), dim=2), tiny.video(plan))
     assert compiled._graph_count() - before == 2

@@ -11,7 +11,7 @@ from histream_core.network.forward import Denoiser, forward_chunk
 from histream_core.network.kernels import choose_kernels
 from histream_core.plan.schedule import Scale
 from histream_core.plan.speed import Speed
-from histream_core.stream.stream import Prompt
+from histream_core.stream.prompts import Prompt
 
 
 class Recording(TorchDispatchMode):

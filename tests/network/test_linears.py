@@ -25,7 +25,7 @@ from histream_core.network.ops.linears import (
 )
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
-from histream_core.stream.stream import Prompt
+from histream_core.stream.prompts import Prompt
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

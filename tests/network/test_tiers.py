@@ -16,7 +16,8 @@ from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
-from histream_core.stream.stream import Prompt, make_caches
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import make_caches
 from histream_core.vae.decode import StreamingDecoder, stream_frames
 
 SAVING = [name for name in EXACT if name != "full"]

@@ -20,7 +20,8 @@ from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARS
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
-from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream, make_caches
 
 COMBINATIONS = [
     (LAST_STEP,),

@@ -18,22 +18,24 @@ from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.plan.sizes import latent_frames
 from histream_core.runs import branch
-from histream_core.runs.render import Order, Weights, collect, open_decoder, open_stream, start
+from histream_core.runs.render import Order, collect
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
-from histream_core.stream.stream import Prompt
+from histream_core.stream.prompts import Prompt
 from histream_core.vae.decode import to_frames
 from histream_core.video.pixels import to_uint8
 
 
 def at_once(weights, plan, text, asked, folder):
     """All latents first, then one call of the VAE for all of them."""
-    run = open_stream(weights, plan, SeededNoise(asked.seed), [Prompt(Text(text))], progress=start(plan))
-    return to_uint8(to_frames(open_decoder(weights).decode(torch.cat(list(run.chunks()), dim=2)))[0])
+    progress = weights.start(plan)
+    run = weights.open_stream(plan, SeededNoise(asked.seed), [Prompt(Text(text))], progress=progress)
+    return to_uint8(to_frames(weights.open_decoder().decode(torch.cat(list(run.chunks()), dim=2)))[0])
 
 
 def streamed(weights, plan, text, asked, folder):
     """Every chunk decoded as soon as it is there."""
-    return np.stack(collect(weights, Order(plan, text, SeededNoise(asked.seed))))
+    return np.stack(collect(weights, Order(plan, (Prompt(Text(text)),), SeededNoise(asked.seed))))
 
 
 def resumed(weights, plan, text, asked, folder):

@@ -26,7 +26,7 @@ from clips import probe  # noqa: E402
 
 from histream_core.cli import main as histream  # noqa: E402
 from histream_core.demo import FPS  # noqa: E402
-from histream_core.runs import kept as kept_runs  # noqa: E402
+from histream_core.runs import make as making  # noqa: E402
 
 CHUNK_FRAMES = 12
 WORK = "--work"
@@ -54,12 +54,12 @@ class Hashing:
 
 def work(words):
     """The command line itself, with an ear on the frames."""
-    open_video = kept_runs.open_video
+    open_video = making.open_video
 
     def listening(folder, manifest, first, metadata=None):
         return Hashing(open_video(folder, manifest, first, metadata), folder / "rgb", first)
 
-    kept_runs.open_video = listening
+    making.open_video = listening
     sys.exit(histream(words))
 
 

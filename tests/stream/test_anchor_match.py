@@ -10,11 +10,11 @@ from tiny_runs import Run, begin, finish, manifest, plan, same, section
 from histream_core.cli import main
 from histream_core.plan.chunks import lengthen
 from histream_core.runs import Snapshots, branch, branched, extend, resume, start
-from histream_core.runs.kept import prompts_of, sections_of
+from histream_core.runs.describe import prompts_of, sections_of
 from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
 from histream_core.stream.anchor_match import match, statistics_of
-from histream_core.stream.stream import Prompt, blend_prompts
-from histream_core.stream.timeline import Change, Cue, prompts_for, stretch_out
+from histream_core.stream.prompts import Prompt, blend_prompts
+from histream_core.stream.timeline import Change, Cue, Placed
 
 NO_FRAMES = {"decoder": False}
 
@@ -98,10 +98,10 @@ def test_a_kept_run_with_a_blend_knows_how_far_it_has_come():
     """As a run that is not kept does. Seen to fail where either forgets it."""
     cues = [Cue(0, "a cat"), Cue(1, "a dog", Change("blend", 4)), Cue(4, "a cat"), Cue(5, "a dog", Change("blend", 2))]
     texts = [tiny.text(seed).context for seed in range(4)]
-    stretches = stretch_out(cues, texts, [0, 1, 5, 6])
-    a_run = replace(matched(30), sections=sections_of(stretches))
-    kept = prompts_of(a_run, [stretch.text for stretch in stretches], device="cpu")
-    for prompts in (kept, prompts_for(stretches)):
+    placed = Placed(tuple(cues), (0, 1, 5, 6), tiny.plan(num_frames=30), ()).prompts(texts)
+    a_run = replace(matched(30), sections=sections_of(placed))
+    kept = prompts_of(a_run, [prompt.text.context for prompt in placed])
+    for prompts in (kept, placed):
         assert [prompt.share for prompt in prompts] == [1, 0.25, 0.5, 0.75, 1, 1, 0.5, 1]
 
 

@@ -18,8 +18,9 @@ from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
-from histream_core.stream.stream import Prompt, make_caches
-from histream_core.stream.timeline import Change, Cue, new_anchors
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import make_caches
+from histream_core.stream.timeline import Change, Cue, Placed
 
 MOVING = TemporalPolicy("clamped", span=4)
 
@@ -151,4 +152,4 @@ def test_a_given_first_frame_and_its_heightened_cache_pass_stay_as_they_are():
 
 def test_a_timeline_names_its_anchors():
     cues = [Cue(0, "a", Change("cut", new_anchor=True)), Cue(1, "b"), Cue(3, "c", Change("cut", new_anchor=True))]
-    assert new_anchors(cues, [0, 2, 4], tiny.plan(num_frames=21)) == [12]
+    assert Placed(tuple(cues), (0, 2, 4), tiny.plan(num_frames=21), ()).anchors == [12]

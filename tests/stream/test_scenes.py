@@ -1,7 +1,6 @@
 """Scenes: from a cut on nothing that came before is seen, and the rest is a video of its own, with its own anchor."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -18,9 +17,10 @@ from histream_core.plan.schedule import Scale
 from histream_core.plan.speed import Speed
 from histream_core.plan.window import Window
 from histream_core.runs.render import decode_frames
+from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
-from histream_core.stream.stream import Prompt
-from histream_core.stream.timeline import find_chunks, new_anchors, new_scenes, parse_timeline, prompts_for, stretch_out
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.timeline import parse_timeline, place
 from histream_core.vae.decode import StreamingDecoder, to_frames
 
 CUT = 6
@@ -138,12 +138,11 @@ def test_a_timeline_begins_a_scene_where_it_says_so():
     """Seen to fail with a scene that is a cut."""
     cues = parse_timeline("[0] a cat\n[0:01.3, scene] a dog\n[0:02.8, cut] a cow")
     asked = tiny.plan(num_frames=18)
-    chunks = find_chunks(cues, asked, 16)
-    assert (new_anchors(cues, chunks, asked), new_scenes(cues, chunks, asked)) == ([], [6])
-    found = with_anchors(asked, new_anchors(cues, chunks, asked), new_scenes(cues, chunks, asked))
-    prompts = prompts_for(stretch_out(cues, [tiny.text(seed).context for seed in range(3)], chunks))
+    found = place(cues, asked, 16)
+    assert (found.anchors, found.scenes) == ([], [6])
+    prompts = found.prompts([tiny.text(seed).context for seed in range(3)])
     wanted = [Prompt(tiny.text(0)), Prompt(tiny.text(1), 2), Prompt(tiny.text(2), 4)]
-    assert torch.equal(tiny.video(found, prompts=prompts), tiny.video(plan(CUT, num_frames=18), prompts=wanted))
+    assert torch.equal(tiny.video(found.plan, prompts=prompts), tiny.video(plan(CUT, num_frames=18), prompts=wanted))
 
 
 @pytest.mark.parametrize(("cut", "every"), crossed([1, 2, 3, 4], [0, 1]))
@@ -189,7 +188,8 @@ def test_no_picture_of_a_scene_knows_the_one_before(tmp_path):
     assert wanted.shape[1] == 4 * (14 - CUT)
     torch.testing.assert_close(torch.cat(frames[2:], dim=1), wanted, atol=1e-5, rtol=0)
     for way in ("in-turn", "ahead"):
-        weights = SimpleNamespace(vae=tiny_runs.VAE, speed=Speed(decode=way), preset=SimpleNamespace(normalised=False))
+        preset, cpu = replace(find_preset("demo"), normalised=False), torch.device("cpu")
+        weights = Weights(tiny_runs.MODEL, tiny_runs.VAE, preset, cpu, torch.float32, speed=Speed(decode=way))
         chunks = iter([*latents[:4], latents[4][:, :, :2]])
         made = torch.cat(list(decode_frames(weights, chunks, a_plan.scenes)))[None]
         torch.testing.assert_close(made[:, -wanted.shape[1] :], wanted, atol=1e-5, rtol=0)

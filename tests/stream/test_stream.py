@@ -12,7 +12,8 @@ from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import MODES
 from histream_core.plan.schedule import Scale, make_steps
 from histream_core.plan.window import Window
-from histream_core.stream.stream import Prompt, Stream, blend_prompts, resize, slerp
+from histream_core.stream.prompts import Prompt, blend_prompts, slerp
+from histream_core.stream.stream import Stream, resize
 
 
 class Census:

@@ -10,18 +10,19 @@ import torch
 from histream_core import runs as session
 from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.window import Window
+from histream_core.runs.describe import sections_of
 from histream_core.runs.store.manifest import recipes
 from histream_core.runs.store.video import cut_sections
-from histream_core.stream.stream import Prompt, blend_prompts
+from histream_core.stream.prompts import Prompt, blend_prompts
 from histream_core.stream.timeline import (
     Change,
     Cue,
+    Placed,
     clock,
     describe_cues,
     find_chunks,
     parse_timeline,
-    prompts_for,
-    stretch_out,
+    place,
 )
 
 FPS = 16
@@ -119,8 +120,7 @@ def test_sections_that_do_not_fit_the_video_are_refused_with_a_time_that_does(st
 
 
 def latents(found, texts=TEXTS):
-    chunks = find_chunks(found, PLAN, FPS)
-    return tiny.video(PLAN, prompts=prompts_for(stretch_out(found, texts[: len(found)], chunks)))
+    return tiny.video(PLAN, prompts=place(found, PLAN, FPS).prompts(texts[: len(found)]))
 
 
 @pytest.mark.parametrize("kind", ["cut", "recache"])
@@ -145,16 +145,13 @@ def test_texts_of_different_lengths_are_not_blended():
 def test_only_the_prompt_in_force_keeps_its_keys():
     """So that memory does not grow with the number of prompts. Seen to fail with keys that stay."""
     found = cues(0, 1.3, 3)
-    prompts = prompts_for(stretch_out(found, TEXTS[:3], find_chunks(found, PLAN, FPS)))
+    prompts = place(found, PLAN, FPS).prompts(TEXTS[:3])
     held = [[bool(prompt.text._keys) for prompt in prompts] for _ in tiny.stream(PLAN, prompts=prompts).chunks()]
     assert held == [[True, False, False]] * 2 + [[False, True, False]] * 2 + [[False, False, True]] * 4
 
 
 def sections(found, chunks):
-    return [
-        session.Section(s.first_chunk, s.prompt, session.hash_tensor(s.text), s.recache, s.blended)
-        for s in stretch_out(found, TEXTS[: len(found)], chunks)
-    ]
+    return sections_of(Placed(tuple(found), tuple(chunks), PLAN, ()).prompts(TEXTS[: len(found)]))
 
 
 def test_the_cut_list_has_a_cut_where_a_blend_begins_and_none_within_it():

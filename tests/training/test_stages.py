@@ -15,7 +15,8 @@ from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.stream.noise import SeededNoise
-from histream_core.stream.stream import Prompt, Stream, make_caches
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream, make_caches
 from histream_core.vae.decode import StreamingDecoder
 from training import (
     distill,

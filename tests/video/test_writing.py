@@ -14,13 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 from clips import shapes
 from forks import Child
 
 import histream_core.files.disk
 from histream_core.plan.schedule import Scale, Step
-from histream_core.runs.render import Progress, counted, silent, timed_decode
+from histream_core.runs.progress import counted, start, timed_decode
 from histream_core.video.container import join
 from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of
@@ -325,9 +326,9 @@ class DeviceClock:
 
 def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
     """Seen to fail when every call waits for its device, and when what was added is added again."""
-    clock, progress = DeviceClock(monkeypatch), Progress(0, 0, 0)
+    clock, progress = DeviceClock(monkeypatch), start(tiny.plan(), tiny.CONFIG)
     latent = SimpleNamespace(device=torch.device("cuda"))
-    call = counted(lambda latent, step, cache, text: latent, progress, silent)
+    call = counted(lambda latent, step, cache, text: latent, progress)
 
     def chunk(number):
         for _ in range(4):
@@ -342,7 +343,7 @@ def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
 
 
 def test_what_the_cpu_takes_is_added_at_once():
-    progress = Progress(0, 0, 0)
-    call = counted(lambda latent, step, cache, text: latent, progress, silent)
+    progress = start(tiny.plan(), tiny.CONFIG)
+    call = counted(lambda latent, step, cache, text: latent, progress)
     call(torch.zeros(1), Step(1.0, Scale.LOW), None, None)
     assert progress.times.denoise > 0

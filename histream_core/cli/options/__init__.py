@@ -1,0 +1,1 @@
+"""Options that several verbs share, and the values that they become."""

@@ -1,102 +1,17 @@
-"""What a video shows, as the command line says it: a prompt or a timeline of them, and a picture to begin with."""
+"""Options that say what a video shows: a timeline of prompts, and a picture to begin with."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from ...plan.chunks import Plan, with_anchors
-from ...runs import Journal, Manifest, Section
-from ...runs.kept import sections_of, text_before
-from ...runs.render import Weights
-from ...stream.timeline import (
-    Cue,
-    Stretch,
-    describe_cues,
-    find_chunks,
-    new_anchors,
-    new_scenes,
-    parse_timeline,
-    stretch_out,
-)
-from ...vae.encode import encode_picture
+from ...plan import Plan
+from ...runs.store.manifest import Manifest
+from ...stream.timeline import Cue, Placed, parse_timeline, place
 from ...video.pictures import CROP, FITS, describe_fit, fit_picture, read_picture
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a video shows, and where in its plan; nothing is loaded."""
-
-    plan: Plan
-    cues: tuple[Cue, ...]
-    chunks: Sequence[int]
-    """Where the cues begin."""
-    picture: Tensor | None
-    """Its first frame [H, W, 3], of its size."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> str:
-        return " | ".join(cue.prompt for cue in self.cues)
-
-    def stretches(self, texts: Sequence[Tensor]) -> tuple[Stretch, ...]:
-        """With `texts`, the embedding of each cue."""
-        return stretch_out(self.cues, texts, self.chunks)
-
-    def given(self, weights: Weights) -> Tensor | None:
-        """The latent of the first chunk, where it is a picture's."""
-        if self.picture is None:
-            return None
-        hold = len(self.plan.chunks[0].frames)
-        return encode_picture(weights.vae, self.picture, hold=hold, normalised=weights.preset.normalised)
-
-
-@dataclass(frozen=True)
-class Continued:
-    """What a run shows from a chunk on, if it is something new."""
-
-    plan: Plan
-    """Of the run that goes on."""
-    first_chunk: int
-    cues: tuple[Cue, ...]
-    chunks: Sequence[int]
-    notes: tuple[str, ...]
-
-    @property
-    def anchors(self) -> list[int]:
-        """The first latent frames of the anchors that it begins with."""
-        return new_anchors(self.cues, self.chunks, self.plan)
-
-    @property
-    def scenes(self) -> list[int]:
-        """The first latent frames of the scenes that it begins with."""
-        return new_scenes(self.cues, self.chunks, self.plan)
-
-    def sections(self, texts: Sequence[Tensor], journal: Journal) -> tuple[Sequence[Section], list[Tensor]]:
-        """The sections, counted from the first new chunk, and the embedding of each.
-
-        `texts` are those of the cues, `journal` the run that it goes on from.
-        """
-        if not self.cues:
-            return (), []
-        before = text_before(journal.manifest, journal.texts(), self.first_chunk)
-        parts = stretch_out(self.cues, texts, self.chunks, before)
-        return sections_of(parts, self.first_chunk), [part.text for part in parts]
-
-
-def continued(args: argparse.Namespace, manifest: Manifest, plan: Plan, first_chunk: int) -> Continued:
-    """Find a place for --prompt or --timeline behind the chunks that stay. Raises ValueError or OSError."""
-    if not (args.prompt or args.timeline):
-        return Continued(plan, first_chunk, (), (), ())
-    cues, fps = cues_of(args, args.prompt), manifest.settings.fps
-    chunks = find_chunks(cues, plan, fps, first_chunk)
-    notes = describe_cues(cues, chunks, plan, fps) if args.timeline else ()
-    told = Continued(plan, first_chunk, cues, chunks, tuple(notes))
-    return replace(told, plan=with_anchors(plan, [*plan.anchors, *told.anchors], told.scenes))
 
 
 def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -141,18 +56,27 @@ def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
     return chunk_frames if args.hold_first_frame else 1
 
 
-def shown(args: argparse.Namespace, plan: Plan, fps: float, cues: tuple[Cue, ...]) -> Shown:
-    """Find a place for everything in the plan. Raises ValueError or OSError for what does not fit it."""
-    chunks = find_chunks(cues, plan, fps)
-    notes = describe_cues(cues, chunks, plan, fps) if args.timeline else []
-    picture, fit = read_picture(args.first_frame) if args.first_frame else None, args.fit or CROP
-    if picture is not None:
-        notes += describe_fit(picture, plan.size, fit)
-        picture = fit_picture(picture, plan.size, fit)
-    return Shown(
-        with_anchors(plan, *(find(cues, chunks, plan) for find in (new_anchors, new_scenes))),
-        cues,
-        chunks,
-        picture,
-        tuple(notes),
-    )
+def notes_of(args: argparse.Namespace, placed: Placed) -> Sequence[str]:
+    """Where the prompts of --timeline begin, in lines; none for a single prompt."""
+    return placed.lines if args.timeline else ()
+
+
+def continued(args: argparse.Namespace, manifest: Manifest, plan: Plan, first_chunk: int) -> Placed | None:
+    """--prompt or --timeline, placed behind the chunks that stay; None where neither is given.
+
+    Raises ValueError or OSError.
+    """
+    if not (args.prompt or args.timeline):
+        return None
+    return place(cues_of(args, args.prompt), plan, manifest.settings.fps, first_chunk)
+
+
+def read_first_frame(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Tensor | None, list[str]]:
+    """The picture [H, W, 3] of --first-frame, fitted to a video of that size, and how; None where it is not given.
+
+    Raises ValueError or OSError.
+    """
+    if not args.first_frame:
+        return None, []
+    picture, fit = read_picture(args.first_frame), args.fit or CROP
+    return fit_picture(picture, size, fit), list(describe_fit(picture, size, fit))

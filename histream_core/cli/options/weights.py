@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import demo
 from ...demo.text import VOCABULARY
 from ...plan.presets import PRESETS, Preset, find_preset
-from ...runs.render import Weights
+from ...runs.weights import Weights, load_demo
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, guess_preset
 from ...weights.loading import DTYPES, load_vae, load_wan, read_vae
@@ -113,7 +113,7 @@ def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | N
 
     def load() -> tuple[Weights, list[Tensor]]:
         encoder = demo.load_text_encoder()
-        weights = Weights(demo.load_transformer().to(device), demo.load_vae().to(device), chosen, device, torch.float32)
+        weights = load_demo(device, preset=chosen.name)
         return weights, [encoder.encode(prompt) for prompt in prompts]
 
     return Source(chosen, load, (hint,) if unknown else ())

@@ -19,7 +19,7 @@ from ...files.disk import write_whole
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
-    verb = verbs.add_parser("bench", help="what the engine costs, against its bars; exit status 1 where one is missed")
+    verb = verbs.add_parser("bench")
     what = verb.add_mutually_exclusive_group(required=True)
     what.add_argument("--meta", action="store_true", help="count operations, bytes and waits at 1920x1088; no GPU used")
     what.add_argument("--cpu", action="store_true", help="ratios of times on one thread, in a minute or two")

@@ -10,15 +10,16 @@ import torch
 
 from ... import demo
 from ...cost.cost import GB, Cost
-from ...cost.fitting import decoders, does_not_fit, tiers
+from ...cost.fitting import check_strips, decoders, does_not_fit, tiers
 from ...cost.memory_plan import CARDS, card_lines, choices, ways
 from ...network.cache.tiers import TIERS
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
+from ...plan.make import PlanOptions
 from ...plan.presets import MODES, find_preset
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
-from ..options.memory import add_kv_option, check_strips
+from ..options.memory import add_kv_option
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
 from ..progress import tell
@@ -29,7 +30,7 @@ MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
-    verb = verbs.add_parser("plan", help="what a video would take: network calls, operations, memory")
+    verb = verbs.add_parser("plan")
     verb.add_argument("--model", metavar="M", default="wan-1.3b", help=f"{', '.join(MODELS)}, {DEMO} or a file")
     verb.add_argument("--preset", metavar="NAME", help="how the weights are sampled (default: what fits the model)")
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
@@ -49,8 +50,9 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
-    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, levers=speed.levers)
-    check_strips(speed, plan)
+    options = PlanOptions(levers=speed.levers)
+    plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
+    check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
     vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
     cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, vae_strips=int(speed.vae_strips), **vae)

@@ -17,7 +17,7 @@ from ..progress import follow
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
-    verb = verbs.add_parser("drift", help="colour, brightness and sharpness of a video over time, against its start")
+    verb = verbs.add_parser("drift")
     verb.add_argument("video", metavar="VIDEO", type=Path)
     verb.add_argument("--plot", metavar="FILE.png", type=Path, help="draw it as a picture")
     verb.set_defaults(run=run_drift)

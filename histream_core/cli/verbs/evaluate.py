@@ -26,9 +26,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb, and a parser for each of its other forms."""
     verb = verbs.add_parser(
         "eval",
-        help="how good videos are, or what the bundled model makes of fresh prompts",
         description="Measure videos, or with --demo the bundled model; what each figure means is in docs/results.md.",
-        epilog=f"See also: {', '.join(f'histream eval {words} --help' for words, *_ in FORMS.values())}.",
+        epilog=f"See also: {', '.join((f'histream eval {words} --help' for words, *_ in FORMS.values()))}.",
     )
     verb.add_argument("videos", metavar="VIDEO", nargs="*", type=Path, help="consistency, drift and detail of each")
     verb.add_argument("--reference", metavar="VIDEO", type=Path, help="what it was made from, or the ground truth")

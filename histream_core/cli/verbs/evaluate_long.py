@@ -36,8 +36,8 @@ from ...lab.judge.records import Records
 from ...plan.presets import Preset, find_preset
 from ...plan.sizes import whole_length
 from ...runs import clean, fingerprint_weights
-from ...runs.render import Weights
 from ...runs.store.video import first_frame
+from ...runs.weights import Weights
 from ...video.pictures import write_png
 from ..options.weights import pick_device
 from .evaluate_options import add_folder_options, add_prompt_options

@@ -24,7 +24,7 @@ from ...lab.judge.tables import clips_csv, markdown, means, summary
 from ...lab.judge.teacher import Solver
 from ...plan.presets import Preset, find_preset
 from ...runs import fingerprint_weights
-from ...runs.render import Weights
+from ...runs.weights import Weights
 from ...video.pictures import write_png
 from ..options.weights import pick_device
 from .evaluate_options import add_folder_options, add_frames, add_prompt_options

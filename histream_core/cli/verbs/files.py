@@ -14,11 +14,11 @@ from ...weights.loading import DTYPES
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add both verbs."""
-    verb = verbs.add_parser("inspect", help="what a weight file holds, and which preset fits it")
+    verb = verbs.add_parser("inspect")
     verb.add_argument("file", metavar="FILE", type=Path)
     verb.set_defaults(run=run_inspect)
     yield verb
-    verb = verbs.add_parser("convert", help="write a ComfyUI-ready safetensors file")
+    verb = verbs.add_parser("convert")
     verb.add_argument("source", metavar="IN", type=Path)
     verb.add_argument("target", metavar="OUT", type=Path)
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="store the weights in this type (default: as they are)")

@@ -3,56 +3,66 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ...runs import (
     Journal,
     Manifest,
     RunInfo,
     Settings,
-    branch,
-    branched,
-    check_same,
+    Snapshots,
     clean,
-    extend,
     hash_bytes,
     list_runs,
     longer,
-    notes,
     resume,
 )
-from ...runs.render import Weights
+from ...runs.describe import check_memory, text_before
+from ...runs.make import Making, make
 from ...runs.store.journal import read_manifest, sound_path
-from ...runs.store.video import check_room, chunks_on_disk, format_of
+from ...runs.store.video import (
+    check_room,
+    chunks_on_disk,
+    format_of,
+    section_paths,
+    unfinished_path,
+    video_path,
+)
+from ...runs.verbs import Branch, branch, changed, check_resumed, extend
+from ...runs.weights import Weights
+from ...stream.prompts import Prompt
+from ...stream.timeline import Placed
 from ...video.formats import NAMES, find_format
 from ...video.sound import check_sound
 from ..options.keeping import (
     add_section_files,
     add_snapshots,
-    as_now,
-    carry_on,
     options_of,
     read_sound,
     snapshots_of,
     with_output,
 )
-from ..options.memory import add_kv_option, add_memory_option, check_memory, with_kv
+from ..options.memory import add_kv_option, add_memory_option, with_kv
 from ..options.speed import add_speed_options, speed_of
-from ..options.timelines import Continued, add_timeline, continued
+from ..options.timelines import add_timeline, continued, notes_of
 from ..options.weights import Source, find_source
+from ..progress import progress_bar, tell
+from ..results import describe_progress, describe_video, sentence
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the five verbs."""
-    verb = verbs.add_parser("resume", help="go on with a run that was stopped, killed or interrupted")
+    verb = verbs.add_parser("resume")
     verb.add_argument("folder", metavar="DIR", type=Path, help="the folder that was given as --run-dir")
     _add_places(verb)
     verb.set_defaults(run=run_resume)
     yield verb
-    verb = verbs.add_parser("extend", help="make a run longer")
+    verb = verbs.add_parser("extend")
     verb.add_argument("folder", metavar="DIR", type=Path)
     verb.add_argument("--seconds", metavar="S", type=float, required=True, help="how much longer")
     _add_prompt(verb)
@@ -61,7 +71,6 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     yield verb
     verb = verbs.add_parser(
         "branch",
-        help="a new run that shares the first chunks of another: another seed, prompt, length or format from there on",
         description="Retry from a chunk with another --seed, go another way with another --prompt, or write what is "
         "finished in another --format.",
     )
@@ -80,11 +89,11 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     _add_places(verb)
     verb.set_defaults(run=run_branch)
     yield verb
-    verb = verbs.add_parser("runs", help="list the runs in a folder")
+    verb = verbs.add_parser("runs")
     verb.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: this folder")
     verb.set_defaults(run=run_runs)
     yield verb
-    verb = verbs.add_parser("clean", help="remove what a run left, but not the video")
+    verb = verbs.add_parser("clean")
     verb.add_argument("folder", metavar="DIR", type=Path)
     verb.add_argument("--video", action="store_true", help="remove the video too")
     verb.set_defaults(run=run_clean)
@@ -112,30 +121,33 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
     """Go on."""
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
-        texts, source = journal.texts(), find_source(options_of(journal.manifest, args), None)
         manifest = journal.manifest
+        journal.texts()  # refuses what it cannot go on from before the weights are loaded
+        source = find_source(options_of(manifest, args), None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
-        check_memory(args, weights, manifest.plan, num_prompts=len(texts))
-        said = [*source.notes, *_check(journal, weights)]
-        return carry_on(journal, weights, texts, snapshots=snapshots, notes=said)
+        notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
+        return carry_on(weights, journal, snapshots=snapshots, notes=notes)
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a run longer, and go on."""
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
-        plan = longer(journal.manifest, args.seconds)
-        told = continued(args, journal.manifest, plan, journal.manifest.num_chunks)
-        source = _source(journal.manifest, args, told)
-        check_room(args.folder, plan, journal.manifest.settings, chunks_on_disk(args.folder, journal.manifest))
+        old = journal.manifest
+        plan = longer(old, args.seconds)
+        placed = continued(args, old, plan, old.num_chunks)
+        source = _source(old, args, placed)
+        check_room(args.folder, plan, old.settings, chunks_on_disk(args.folder, old))
         weights, texts = source.load()
-        weights = _as_chosen(weights, args, journal.manifest.settings)
-        check_memory(args, weights, plan, num_prompts=len(journal.manifest.sections) + len(texts))
-        said = [*source.notes, *_check(journal, weights), *told.notes]
-        sections, texts = told.sections(texts, journal)
-        extend(journal, told.plan, sections, texts)
-        return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=said)
+        weights = _as_chosen(weights, args, old.settings)
+        check_memory(weights, plan, num_prompts=len(old.sections) + len(texts), ignore=args.ignore_memory)
+        notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
+        if placed:
+            notes += notes_of(args, placed)
+        prompts = _prompts(placed, texts, journal, old.num_chunks)
+        extend(journal, placed.plan if placed else plan, prompts)
+        return carry_on(weights, journal, snapshots=snapshots, notes=notes)
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
@@ -149,16 +161,56 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         chunk = journal.finished if args.chunk is None else args.chunk
         if settings.sound and not sound:
             check_sound(sound_path(args.folder, old), format_of(settings))
-        told = continued(args, old, plan, chunk)
-        source = _source(old, args, told)
+        placed = continued(args, old, plan, chunk)
+        source = _source(old, args, placed)
         weights, texts = source.load()
-        sections, texts = told.sections(texts, journal)
+        prompts = _prompts(placed, texts, journal, chunk)
     weights = _as_chosen(weights, args, settings)
-    check_memory(args, weights, plan, num_prompts=len(old.sections) + len(texts))
-    now = as_now(replace(old, plan=plan, settings=settings), weights)
-    changed = branched(now, chunk, seed=args.seed, sections=sections, anchors=told.anchors, scenes=told.scenes)
-    with branch(args.folder, args.new, chunk, changed, texts, sound) as journal:
-        return carry_on(journal, weights, journal.texts(), snapshots=snapshots, notes=[*source.notes, *told.notes])
+    manifest = replace(old, plan=plan, settings=settings)
+    new = changed(
+        manifest,
+        chunk,
+        seed=args.seed,
+        prompts=prompts,
+        anchors=placed.anchors if placed else (),
+        scenes=placed.scenes if placed else (),
+    )
+    notes = [*source.notes, *(notes_of(args, placed) if placed else ())]
+    wanted = Branch(args.folder, chunk, new, prompts, sound)
+    with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
+        return carry_on(weights, journal, snapshots=snapshots, notes=notes)
+
+
+def carry_on(weights: Weights, journal: Journal, *, snapshots: Snapshots, notes: Sequence[str]) -> tuple[dict, str]:
+    """Take an open run to its end, and say what was made."""
+    manifest, folder, kept = journal.manifest, journal.folder, journal.finished
+    tell(notes)
+    try:
+        with progress_bar() as report:
+            progress = make(weights, journal, Making(snapshots=snapshots, report=report))
+    except KeyboardInterrupt as stop:
+        done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
+        unfinished = unfinished_path(folder, manifest)
+        if unfinished.exists():
+            done = f"{done} ({unfinished.name} shows them)"
+        raise KeyboardInterrupt(f"{done}, go on with: histream resume {folder}") from stop
+    settings = manifest.settings
+    result = {
+        "file": str(video_path(folder, manifest).resolve()),
+        "section_files": [str(path.resolve()) for path in section_paths(folder, manifest)],
+        "run": str(folder.resolve()),
+        "prompt": manifest.sections[-1].prompt,
+        "preset": settings.preset,
+        "mode": settings.mode,
+        "kv": weights.kv,
+        "kernels": dict(weights.kernels().in_use),
+        "seed": manifest.seeds[-1].seed,
+        **describe_video(manifest.plan, format_of(settings), settings.size, settings.fps),
+        "chunks_kept": kept,
+        **describe_progress(progress),
+        "notes": list(notes),
+    }
+    return result, sentence(result)
 
 
 def run_runs(args: argparse.Namespace) -> tuple[dict, str]:
@@ -179,23 +231,23 @@ def _as_chosen(weights: Weights, args: argparse.Namespace, settings: Settings) -
     return replace(with_kv(weights, args, settings), speed=speed_of(args, settings.speed))
 
 
-def _check(journal: Journal, weights: Weights) -> list[str]:
-    """Refuse weights that are not the run's; what else is new comes back in words."""
-    now = as_now(journal.manifest, weights)
-    check_same(journal, now)
-    return notes(journal, now)
+def _prompts(placed: Placed | None, texts: Sequence[Tensor], journal: Journal, first_chunk: int) -> tuple[Prompt, ...]:
+    """The new prompts of a run that goes on from chunk `first_chunk` of the one in `journal`; none: as it was."""
+    if placed is None:
+        return ()
+    return placed.prompts(texts, text_before(journal.manifest, journal.texts(), first_chunk))
 
 
-def _source(manifest: Manifest, args: argparse.Namespace, told: Continued) -> Source:
+def _source(manifest: Manifest, args: argparse.Namespace, placed: Placed | None) -> Source:
     """The run's weights, and the text encoder where there is a new prompt."""
     options = options_of(manifest, args)
-    if not told.cues:
+    if placed is None:
         return find_source(options, None)
     if args.text_encoder:
         options.embeds = None
     if options.embeds:
         raise ValueError("the run was made from --embeds: give --text-encoder for the new prompt")
-    return find_source(options, [cue.prompt for cue in told.cues])
+    return find_source(options, [cue.prompt for cue in placed.cues])
 
 
 def _settings(old: Settings, args: argparse.Namespace) -> tuple[Settings, bytes | None]:

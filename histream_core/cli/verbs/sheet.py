@@ -16,11 +16,14 @@ import numpy as np
 
 from ...files.disk import check_folder
 from ...lab.charts import pick
+from ...network.forward import Text
 from ...plan.chunks import Plan
 from ...plan.make import make_plan
 from ...plan.presets import Preset
-from ...runs.render import Order, Weights, collect
+from ...runs.render import Order, collect
+from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
+from ...stream.prompts import Prompt
 from ...video.pictures import write_png
 from ..options.weights import add_weight_options, find_source, prompts_of
 from ..progress import progress_bar, tell
@@ -51,9 +54,7 @@ COLUMNS = 2  # first-chunk scale on and off, side by side
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
     verb = verbs.add_parser(
-        "sheet",
-        help="one prompt and seed over the settings that only real weights can decide",
-        description=f"Make {len(SETTINGS)} short clips of one prompt and seed and show them as one picture.",
+        "sheet", description=f"Make {len(SETTINGS)} short clips of one prompt and seed and show them as one picture."
     )
     add_weight_options(verb)
     add_size_options(verb, size="960x544", frames=21)
@@ -100,8 +101,9 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     else:
         strips = [(setting.label, plan_setting(setting, source.preset, like=plan), 0) for setting in SETTINGS]
     weights, texts = source.load()
+    shown = [(Prompt(Text(text)),) for text in texts]
     tell([*source.notes, *notes])
-    orders = [(label, Order(plan, texts[index], noise)) for label, plan, index in strips]
+    orders = [(label, Order(plan, shown[index], noise)) for label, plan, index in strips]
     title = "  ".join([*([] if args.prompts else prompts), f"seed {args.seed}"])
     for done in make_strips(weights, orders, args.moments):
         write_png(args.out, contact_sheet(done, title=title, columns=COLUMNS))
@@ -126,7 +128,7 @@ def make_strips(
 
 
 def _same(a: Order, b: Order) -> bool:
-    return a.plan == b.plan and a.text is b.text and a.noise is b.noise
+    return a.plan == b.plan and a.prompts is b.prompts and a.noise is b.noise
 
 
 def _read_prompts(path: Path) -> list[str]:

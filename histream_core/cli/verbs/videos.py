@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ... import demo
 from ...demo.text import VOCABULARY
-from ...plan.chunks import Plan
-from ...plan.make import PlanOptions, make_plan
-from ...plan.presets import MODES, Preset
-from ...plan.sizes import generated_size, latent_frames, whole_length
-from ...runs.kept import metadata
-from ...runs.render import FPS, Order, render
+from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
+from ...plan.make import DEFAULT_OPTIONS
+from ...plan.sizes import FPS, generated_size, latent_frames, whole_length
+from ...runs import Settings, clean, hash_bytes
+from ...runs.describe import NewRun, check_memory, video_tags
+from ...runs.render import Order, Target, render
+from ...runs.store.journal import MANIFEST
+from ...runs.store.video import check_room, format_of
+from ...runs.verbs import begin
+from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
-from ...stream.timeline import Cue
+from ...stream.timeline import Cue, Placed, place
 from ...video.container import check_name
 from ...video.formats import FORMATS, NAMES, Format, find_format
 from ...video.sound import check_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate
-from ..options.keeping import add_section_files, add_snapshots, begin_run
-from ..options.memory import add_kv_option, add_memory_option, check_memory
+from ..options.keeping import (
+    add_section_files,
+    add_snapshots,
+    read_sound,
+    saved_options,
+    snapshots_of,
+    with_output,
+)
+from ..options.memory import add_kv_option, add_memory_option
 from ..options.speed import add_speed_options, speed_of
-from ..options.timelines import add_first_frame, add_timeline, cues_of, given_frames, shown
+from ..options.timelines import (
+    add_first_frame,
+    add_timeline,
+    cues_of,
+    given_frames,
+    notes_of,
+    read_first_frame,
+)
 from ..options.weights import Source, add_weight_options, demo_source, find_source, pick_device
 from ..progress import progress_bar, tell
 from ..results import describe_progress, describe_video, sentence
+from .runs import carry_on
 
 DEMO_SECONDS = 5.0
 
@@ -41,7 +63,6 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add both verbs."""
     verb = verbs.add_parser(
         "demo",
-        help="a video from the bundled model: no download, any computer",
         description=f"Make a {demo.WIDTH}x{demo.HEIGHT} video with the bundled model.",
         epilog=f"Words it knows: {', '.join(VOCABULARY)}.",
     )
@@ -51,7 +72,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
     verb.set_defaults(run=run_demo)
     yield verb
-    verb = verbs.add_parser("render", help="a video from your own weights")
+    verb = verbs.add_parser("render")
     add_weight_options(verb)
     add_size_options(verb)
     verb.add_argument("--fps", metavar="N", type=float, default=FPS, help=f"frames per second (default: {FPS})")
@@ -139,35 +160,60 @@ def _make(
 ) -> tuple[dict, str]:
     """Refuse what cannot work, load, then sample, decode and write in one loop."""
     speed, given = speed_of(args), given_frames(args, source.preset.chunk_frames)
-    plan, notes = plan_video(
-        source.preset, args.mode, size=size, num_frames=num_frames, levers=speed.levers, given_frames=given
+    options = PlanOptions(
+        levers=speed.levers, anchor_match=args.anchor_match, given_frames=given, first_frame=given > 0
     )
-    video = shown(args, replace(plan, anchor_match=args.anchor_match), fps, cues)
-    plan, notes = video.plan, [*source.notes, *notes, *video.notes]
-    noise = SeededNoise(args.seed)
+    plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, options=options)
+    placed = place(cues, plan, fps)
+    picture, fitted = read_first_frame(args, plan.size)
+    shown = Shown(placed, picture, [*source.notes, *notes, *notes_of(args, placed), *fitted])
+    SeededNoise(args.seed)  # refuses a seed that is none
     if args.run_dir:
-        return begin_run(args, source, video, size=size, fps=fps, notes=notes)
+        return _keep(args, source, shown, size=size, fps=fps)
+    return _render(args, source, shown, size=size, fps=fps)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a video shows: prompts in their places, and the picture [H, W, 3] that it begins with."""
+
+    placed: Placed
+    picture: Tensor | None
+    notes: list[str]
+
+    @property
+    def plan(self) -> Plan:
+        return self.placed.plan
+
+    def given(self, weights: Weights) -> Tensor | None:
+        """The latent of the picture, where there is one."""
+        if self.picture is None:
+            return None
+        return weights.encode_first_frame(self.picture, hold=self.plan.first_chunk_frames)
+
+
+def _render(
+    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
+) -> tuple[dict, str]:
+    """Make a video without a folder of its own."""
     if args.section_files:
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
-    format = find_format(args.format, args.depth)
+    plan, format = shown.plan, find_format(args.format, args.depth)
     path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     check_output(path, format, size=size, fps=fps, num_frames=plan.num_pixel_frames)
     if args.sound:
         check_sound(args.sound, format)
-    weights, texts = source.load()
-    weights = replace(weights, kv=args.kv, speed=speed)
-    check_memory(args, weights, plan, num_prompts=len(texts))
-    tell(notes)
-    tags = metadata([cue.prompt for cue in cues], [args.seed])
-    first, *changes = video.stretches(texts)
+    weights, texts = _load(args, source)
+    check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
+    tell(shown.notes)
+    tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
+    target = Target(path, format, size, fps=fps, metadata=tags, sound=args.sound)
     with progress_bar() as report:
-        order = Order(plan, first.text, noise, tuple(changes), video.given(weights))
-        progress = render(
-            weights, order, path, format, size=size, fps=fps, metadata=tags, sound=args.sound, report=report
-        )
+        order = Order(plan, shown.placed.prompts(texts), SeededNoise(args.seed), shown.given(weights))
+        progress = render(weights, order, target, report)
     result = {
         "file": str(path.resolve()),
-        "prompt": video.words or None,
+        "prompt": shown.placed.words or None,
         "preset": source.preset.name,
         "mode": args.mode,
         "kv": args.kv,
@@ -175,9 +221,68 @@ def _make(
         "seed": args.seed,
         **describe_video(plan, format, size, fps),
         **describe_progress(progress),
-        "notes": notes,
+        "notes": shown.notes,
     }
     return result, sentence(result)
+
+
+def _keep(
+    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
+) -> tuple[dict, str]:
+    """Begin a run in --run-dir and take it to its end."""
+    folder: Path = args.run_dir
+    if os.path.lexists(folder / MANIFEST):
+        raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
+    settings, sound = _settings(args, source, size=size, fps=fps)
+    check_room(folder, shown.plan, settings, sound=sound)  # once more with the weights, but loading them takes minutes
+    snapshots = snapshots_of(args)
+    if speed_of(args).decode == "ahead":
+        raise ValueError("--decode ahead is not for runs that are kept: leave it out, or leave out --run-dir")
+    weights, texts = _load(args, source)
+    run = NewRun(
+        plan=shown.plan,
+        prompts=shown.placed.prompts(texts),
+        seed=args.seed,
+        settings=settings,
+        given=shown.given(weights),
+        sound=sound,
+        source=saved_options(args),
+    )
+    with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
+        try:
+            return carry_on(weights, journal, snapshots=snapshots, notes=shown.notes)
+        except KeyboardInterrupt as stop:
+            if not args.discard:
+                raise
+            discarded = stop
+    clean(folder, video=True)
+    raise KeyboardInterrupt(f"the run in {folder} is removed") from discarded
+
+
+def _settings(
+    args: argparse.Namespace, source: Source, *, size: tuple[int, int], fps: float
+) -> tuple[Settings, bytes | None]:
+    """The settings of a run that is kept, and its sound."""
+    settings = Settings(
+        preset=source.preset.name,
+        mode=args.mode,
+        size=size,
+        fps=float(fps),
+        format=args.format,
+        output="video",
+        dtype="",
+        depth=args.depth,
+        section_files=bool(args.section_files),
+    )
+    settings = with_output(settings)
+    sound = read_sound(args.sound, format_of(settings)) if args.sound else None
+    return replace(settings, sound=hash_bytes(sound) if sound else None), sound
+
+
+def _load(args: argparse.Namespace, source: Source) -> tuple[Weights, list[Tensor]]:
+    """The weights, computing as was asked for, and the embeddings of the prompts."""
+    weights, texts = source.load()
+    return replace(weights, kv=args.kv, speed=speed_of(args)), texts
 
 
 def check_output(path: Path, format: Format, *, size: tuple[int, int], fps: float, num_frames: int) -> None:
@@ -195,22 +300,15 @@ def plan_video(
     *,
     size: tuple[int, int],
     num_frames: int,
-    levers: Collection[str] = (),
-    given_frames: int = 0,
+    options: PlanOptions = DEFAULT_OPTIONS,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a video of that size and length, and what had to be changed. Raises ValueError if it cannot be.
+    """The plan of a video of that size and number of pixel frames, and what had to be changed.
 
-    `given_frames` are the latent frames that a picture fills.
+    Raises ValueError if it cannot be.
     """
     length = whole_length(num_frames)
     width, height = generated_size(*size)
-    plan = make_plan(
-        preset,
-        mode,
-        size=(width, height),
-        num_latent_frames=latent_frames(length),
-        options=PlanOptions(levers=levers, given_frames=given_frames, first_frame=given_frames > 0),
-    )
+    plan = make_plan(preset, mode, size=(width, height), num_latent_frames=latent_frames(length), options=options)
     notes = []
     if length != num_frames:
         notes.append(f"{num_frames} frames is not of the form 4n + 1: {length} are made")

@@ -23,7 +23,8 @@ from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import find_preset
 from ...plan.schedule import Scale, Step
 from ...stream.noise import SeededNoise
-from ...stream.stream import Prompt, Stream
+from ...stream.prompts import Prompt
+from ...stream.stream import Stream
 from ...vae.decode import StreamingDecoder, causal_kernels
 from ...vae.model import WanVAE
 from .bars import Bar

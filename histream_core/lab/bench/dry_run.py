@@ -15,7 +15,8 @@ from ...network.layer import RunBlock
 from ...network.model import MAX_TOKENS, WanConfig, WanModel
 from ...plan.chunks import Plan
 from ...plan.schedule import Scale, Step
-from ...stream.stream import Denoise, Prompt, Stream, make_caches
+from ...stream.prompts import Prompt
+from ...stream.stream import Denoise, Stream, make_caches
 from ...weights.loading import cast_model
 from .census import SUMS, Census, Counts
 

@@ -27,7 +27,8 @@ from ...plan.presets import find_preset
 from ...plan.schedule import Scale
 from ...plan.window import Window
 from ...stream.noise import SeededNoise
-from ...stream.stream import Prompt, Stream
+from ...stream.prompts import Prompt
+from ...stream.stream import Stream
 from ...vae.decode import StreamingDecoder, vae_cache_bytes
 from ...vae.decoders import decoder_cache_bytes, open_decoder
 from .bars import Bar

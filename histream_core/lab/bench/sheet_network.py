@@ -24,7 +24,8 @@ from ...plan.presets import find_preset
 from ...plan.schedule import Scale, Step
 from ...plan.speed import Speed
 from ...stream.noise import SeededNoise
-from ...stream.stream import Denoise, Prompt, Stream
+from ...stream.prompts import Prompt
+from ...stream.stream import Denoise, Stream
 from ...vae.ahead import work_ahead
 from ...vae.decode import to_frames
 from ...vae.decoders import open_decoder

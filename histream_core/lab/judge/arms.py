@@ -13,9 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...network.forward import Text
 from ...plan.chunks import Plan
-from ...runs.render import Order, Report, Weights, collect, silent
+from ...runs.progress import Report, silent
+from ...runs.render import Order, collect
+from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
+from ...stream.prompts import Prompt
 from .bootstrap import Estimate, difference, estimate
 from .judge import Verdict, painted_area
 from .prompts import DemoPrompt, chance
@@ -48,7 +52,7 @@ def make_clip(
     arm: Arm, text: Tensor, asked: DemoPrompt, report: Report = silent
 ) -> tuple[ScoredClip, list[np.ndarray]]:
     """Make and score one clip; also return its frames [H, W, 3], uint8."""
-    pictures = collect(arm.weights, Order(arm.plan, text, SeededNoise(asked.seed)), report)
+    pictures = collect(arm.weights, Order(arm.plan, (Prompt(Text(text)),), SeededNoise(asked.seed)), report)
     verdict, scores = score(np.stack(pictures).astype(np.float32) / 255, asked.combination)
     return ScoredClip(asked, verdict, scores), pictures
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ...network.forward import Denoiser, Text
 from ...plan.sizes import pixel_frames
-from ...runs.render import Weights, open_decoder
+from ...runs.weights import Weights
 from ...stream.noise import Noise, SeededNoise
-from ...stream.stream import Prompt, Stream, make_caches
+from ...stream.prompts import Prompt
+from ...stream.stream import Stream, make_caches
 from ...vae.decode import stream_frames
 from ...video.pixels import to_uint8
 from .ablations import TEACHER, Ablation
@@ -85,7 +86,7 @@ def make_latents(row: Ablation, weights: Weights, texts: Tensor, noise: Noise) -
 def decode_clip(weights: Weights, latent: Tensor) -> list[np.ndarray]:
     """Decode one clip [1, C, T, H, W] chunk by chunk to frames [H, W, 3], uint8."""
     chunks = latent.split(weights.preset.chunk_frames, dim=2)
-    return [picture for frames in stream_frames(open_decoder(weights), chunks) for picture in to_uint8(frames)]
+    return [picture for frames in stream_frames(weights.open_decoder(), chunks) for picture in to_uint8(frames)]
 
 
 def num_first_chunk_frames(weights: Weights) -> int:

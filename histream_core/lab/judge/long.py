@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ...network.forward import Text
 from ...plan.chunks import Plan
+from ...plan.sizes import FPS
 from ...runs import Session, Settings, Snapshots, start_or_resume
-from ...runs.kept import describe_run, prompts_of
-from ...runs.render import FPS, Weights, open_decoder, open_stream, start
+from ...runs.describe import NewRun, describe
+from ...runs.weights import Weights
 from ...stream.noise import Noise
+from ...stream.prompts import Prompt
 from ...stream.stream import Given, Stream
 from ...video.pixels import to_uint8
 from .detail import likeness, sharpness
@@ -74,14 +77,15 @@ def run_chunks(
     A run that was stopped is resumed. Raises ValueError and OSError as `session.start_or_resume` does.
     """
     settings = Settings(weights.preset.name, "histream", plan.size, FPS, "h264-mp4", "video.mp4", "float32")
-    manifest = describe_run(weights, plan, settings, prompt=asked.prompt, text=text, seed=asked.seed, source={})
+    prompts = (Prompt(Text(text), words=asked.prompt),)
+    manifest = describe(weights, NewRun(plan, prompts, asked.seed, settings))
 
-    def make_stream(plan: Plan, noise: Noise, given: Given) -> Stream:
-        prompts = prompts_of(manifest, [text], device=weights.device)
-        return open_stream(weights, plan, noise, prompts, given, progress=start(plan))
+    def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
+        progress = weights.start(plan)
+        return weights.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
 
     with start_or_resume(folder, manifest) as journal:
-        session = Session(journal, make_stream, open_decoder(weights), snapshots=SNAPSHOTS)
+        session = Session(journal, open_stream, weights.open_decoder(), snapshots=SNAPSHOTS)
         for finished in session.run(first):
             if finished.frames is not None:
                 yield to_uint8(finished.frames[0])

@@ -19,7 +19,7 @@ from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import Preset
 from ...plan.schedule import NUM_TIMESTEPS, Scale, Step, make_steps
 from ...plan.window import Window
-from ...runs.render import Weights
+from ...runs.weights import Weights
 from ...stream.noise import Noise
 from ...stream.stream import make_caches, resize
 

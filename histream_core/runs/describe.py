@@ -1,0 +1,149 @@
+"""Runs described: the manifest of a new run, and of a run as these weights would begin it today.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import __version__
+from ..cost.fitting import check_strips
+from ..network.forward import Text
+from ..plan import Plan
+from ..stream.prompts import Prompt, continues, with_shares
+from .backend import Backend
+from .store.fingerprint import environment, hash_tensor
+from .store.manifest import Manifest, Section, Seed, Settings
+from .store.video import check_room
+
+FIRST_FRAME = "first frame"
+"""Key of a fingerprint: the hash of the latent of the picture that the run begins with."""
+
+
+class NotEnoughMemoryError(ValueError):
+    """A plan needs more memory than there is; the message says what would fit."""
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run that is about to begin."""
+
+    plan: Plan
+    prompts: tuple[Prompt, ...]
+    seed: int
+    settings: Settings
+    """What the user chose; what follows from the weights is added by `describe`."""
+    given: Tensor | None = None
+    """The clean latent [1, C, T, H, W] of the first chunk, where the plan does not denoise it."""
+    sound: bytes | None = None
+    """As `pack_sound` packs it, where the settings name one."""
+    source: Mapping[str, str | None] = field(default_factory=dict)
+    """Where the weights are, so that they are found again."""
+
+    @property
+    def texts(self) -> list[Tensor]:
+        return [prompt.text.context for prompt in self.prompts]
+
+
+def describe(backend: Backend, run: NewRun) -> Manifest:
+    """The manifest of a new run."""
+    first_frame = {} if run.given is None else {FIRST_FRAME: hash_tensor(run.given)}
+    return Manifest(
+        plan=run.plan,
+        settings=as_computed(run.settings, backend),
+        sections=sections_of(run.prompts),
+        seeds=(Seed(0, run.seed),),
+        fingerprint=backend.fingerprint() | first_frame,
+        source=run.source,
+        made_with=environment(backend.device, backend.kernels().in_use),
+    )
+
+
+def as_now(manifest: Manifest, backend: Backend) -> Manifest:
+    """A run as it would be described if it were begun now with these weights."""
+    return replace(
+        manifest,
+        settings=as_computed(manifest.settings, backend),
+        fingerprint=dict(manifest.fingerprint) | backend.fingerprint(),
+        made_with=environment(backend.device, backend.kernels().in_use),
+    )
+
+
+def as_computed(settings: Settings, backend: Backend) -> Settings:
+    """The settings with what these weights decide of them."""
+    dtype = str(backend.dtype).removeprefix("torch.")
+    return replace(settings, dtype=dtype, fp8_kv=backend.kv == "fp8", speed=backend.speed.approximations)
+
+
+def check_possible(
+    backend: Backend,
+    folder: Path,
+    manifest: Manifest,
+    first: int = 0,
+    *,
+    sound: bytes | None = None,
+    ignore_memory: bool = False,
+) -> None:
+    """Refuse a run that has no room on the disk or in memory, from chunk `first` on. Raises ValueError or OSError.
+
+    `folder` need not exist yet; `sound` is the one that is to be kept, if it is not there yet.
+    """
+    check_room(folder, manifest.plan, manifest.settings, first, sound=sound)
+    check_memory(backend, manifest.plan, num_prompts=len(manifest.sections), ignore=ignore_memory)
+
+
+def check_memory(backend: Backend, plan: Plan, *, num_prompts: int = 1, ignore: bool = False) -> None:
+    """Refuse a plan that needs more memory than there is. Raises NotEnoughMemoryError.
+
+    With `ignore` only strips that the picture has no room for are refused.
+    """
+    check_strips(plan, int(backend.speed.vae_strips))
+    if ignore:
+        return
+    problems = backend.memory_problems(backend.cost(plan, num_prompts=num_prompts))
+    if problems:
+        raise NotEnoughMemoryError("; ".join(problems))
+
+
+def sections_of(prompts: Sequence[Prompt], first_chunk: int = 0) -> tuple[Section, ...]:
+    """Prompts as sections of a run, their chunks counted from `first_chunk`."""
+    return tuple(
+        Section(
+            prompt.first_chunk - first_chunk,
+            prompt.words,
+            hash_tensor(prompt.text.context),
+            prompt.recache,
+            blended,
+        )
+        for prompt, blended in zip(prompts, continues(prompts), strict=True)
+    )
+
+
+def prompts_of(manifest: Manifest, texts: Sequence[Tensor]) -> tuple[Prompt, ...]:
+    """The prompts of a run's sections; `texts` are their embeddings [B, tokens, channels]."""
+    sections = manifest.sections
+    prompts = [
+        Prompt(Text(text), section.first_chunk, section.recache, words=section.prompt)
+        for section, text in zip(sections, texts, strict=True)
+    ]
+    return with_shares(prompts, [section.blended for section in sections])
+
+
+def text_before(manifest: Manifest, texts: Sequence[Tensor], chunk: int) -> Tensor | None:
+    """The text that the chunk before `chunk` was made under; `texts` are those of the run's sections."""
+    found = [text for section, text in zip(manifest.sections, texts, strict=True) if section.first_chunk < chunk]
+    return found[-1] if found else None
+
+
+def video_tags(prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, str]:
+    """The text that is stored in a video about itself."""
+    return {
+        "prompt": " | ".join(filter(None, prompts)),
+        "seed": ", ".join(map(str, seeds)),
+        "software": f"HiStream {__version__}",
+    }

@@ -1,0 +1,121 @@
+"""A kept run, from wherever it stands to its end: every chunk a file at once, then the video and the cut list.
+
+F pixel frames; H W in pixels here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..plan import replay
+from ..stream.prompts import Prompt
+from ..video.writing import BackgroundWriter
+from .backend import Backend, OpenStream
+from .describe import prompts_of, video_tags
+from .progress import Progress, Report, count_calls, silent, timed_decode
+from .session import Session, Snapshots
+from .store.journal import Journal
+from .store.manifest import Manifest
+from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video, write_cuts
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a run is watched and stopped while it is made."""
+
+    snapshots: Snapshots | None = None
+    """When to keep caches on the disk; its `cancel` are the exceptions with which the user stops a run."""
+    tags: Mapping[str, str] | None = None
+    """Text stored in the video besides prompts and seeds."""
+    report: Report = silent
+    on_frames: Callable[[Tensor], None] | None = None
+    """Called with the frames [F, H, W, 3] of each chunk."""
+
+    @property
+    def stops(self) -> tuple[type[BaseException], ...]:
+        return (self.snapshots or Snapshots()).cancel
+
+
+def make(
+    backend: Backend, journal: Journal, how: Making | None = None, *, prompts: Sequence[Prompt] | None = None
+) -> Progress:
+    """Take a run to its end from wherever it stands, and write its video and cut list; return the counts and times.
+
+    `prompts` None: those whose embeddings the journal keeps. Raises ValueError and OSError that say what to
+    change; what is finished stays then. When the user stops the run, there is also a video of what is finished.
+    """
+    how = how or Making()
+    manifest, folder = journal.manifest, journal.folder
+    words, seeds = [s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]
+    tags = video_tags(words, seeds) | dict(how.tags or {})
+    progress = begin(backend, journal)
+
+    def work(open_stream: OpenStream) -> None:
+        _write_chunks(backend, journal, open_stream, progress, how, tags)
+
+    try:
+        backend.sample(manifest.plan, prompts or prompts_of(manifest, journal.texts()), progress, work)
+    except how.stops:
+        with suppress(OSError, ValueError):  # a courtesy: the segments are there in any case
+            join_finished(folder, manifest, tags)
+        raise
+    join_video(folder, manifest, tags)
+    write_cuts(folder, manifest)
+    return progress
+
+
+def _write_chunks(
+    backend: Backend,
+    journal: Journal,
+    open_stream: OpenStream,
+    progress: Progress,
+    how: Making,
+    tags: Mapping[str, str],
+) -> None:
+    """Write the frames of every chunk that is not in a file yet, those that the journal has first."""
+    first, writer = progress.chunks, None
+    if first < journal.manifest.num_chunks:
+        files = open_video(journal.folder, journal.manifest, first, tags)
+        writer = BackgroundWriter(files, times=progress.times).keeping_on(how.stops)
+
+    def watch(progress: Progress) -> None:
+        if writer:
+            progress.note_first(writer.num_frames, 1)
+        how.report(progress)
+
+    progress.report = watch
+    session = Session(
+        journal, open_stream, backend.open_decoder(), snapshots=how.snapshots, device=backend.decode_device
+    )
+    with closing(session.run(first)) as chunks, writer or nullcontext():
+        for finished in timed_decode(chunks, progress.times):
+            if finished.frames is not None and writer:
+                writer.write(finished.frames[0])
+                progress.count_chunk(finished.frames.shape[1])
+                if how.on_frames:
+                    how.on_frames(finished.frames[0])
+            watch(progress)
+    if writer:
+        progress.note_first(writer.num_frames, 1)
+
+
+def begin(backend: Backend, journal: Journal) -> Progress:
+    """The progress of a run before it goes on: its finished chunks are counted as skipped."""
+    manifest, done = journal.manifest, chunks_on_disk(journal.folder, journal.manifest)
+    rest = replay(manifest.plan, journal.finished)
+    progress = backend.start(rest)
+    recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
+    progress.num_calls = count_calls(rest) + recached
+    progress.chunks = done
+    progress.frames = progress.skipped_frames = frames_before(manifest, done)
+    return progress
+
+
+def frames_before(manifest: Manifest, chunk: int) -> int:
+    """Pixel frames of the video in the chunks before `chunk`."""
+    chunks = manifest.plan.chunks
+    return first_frame(chunks[chunk]) if chunk < len(chunks) else manifest.plan.num_pixel_frames

@@ -1,0 +1,128 @@
+"""How far a run is: network calls, chunks, frames, seconds, and what is left."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..cost.pace import Pace
+from ..network.model import WanConfig
+from ..plan import Plan, Scale, Step
+from ..stream.stream import Denoise
+from ..video.writing import Times
+
+Report = Callable[["Progress"], None]
+"""Called before and after every network call, and after every chunk."""
+
+
+def silent(_: Progress) -> None:
+    """Report nothing."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; handed to `report` before and after every network call and after every chunk."""
+
+    pace: Pace
+    num_calls: int
+    num_chunks: int
+    num_frames: int
+    report: Report = silent
+    calls: Counter[Scale] = field(default_factory=Counter)
+    """Network calls so far at each scale, cache passes included."""
+    chunks: int = 0
+    frames: int = 0
+    """Pixel frames that are finished, and written or on their way."""
+    skipped_frames: int = 0
+    """Those of them that an earlier attempt had made."""
+    started: float = field(default_factory=time.monotonic)
+    first_frames: float | None = None
+    """Seconds from the start of sampling until the first chunk was in a file, or finished where there is none."""
+    times: Times = field(default_factory=Times)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Seconds for each frame that this attempt made; 0 where there was nothing left to make."""
+        made = self.frames - self.skipped_frames
+        return self.seconds / made if made else 0.0
+
+    def begin_call(self, step: Step) -> None:
+        """A network call is about to be made."""
+        self.pace.begin(step)
+        self.report(self)
+
+    def end_call(self, step: Step) -> None:
+        """A network call was made."""
+        self.calls[step.scale] += 1
+        self.pace.end(step)
+        self.report(self)
+
+    def count_chunk(self, num_frames: int) -> None:
+        """A chunk of so many pixel frames is finished."""
+        self.chunks += 1
+        self.frames += num_frames
+        self.pace.finish()
+
+    def note_first(self, num_written: int, num_frames: int) -> None:
+        """Take the time when `num_written` frames, which hold the first chunk's `num_frames`, are written."""
+        if self.first_frames is None and num_written >= num_frames > 0:
+            self.first_frames = self.seconds
+
+    def describe(self) -> str:
+        """Chunk, step, frames, seconds and the time left in a line."""
+        return self.pace.describe(self.times.bottleneck if self.first_frames is not None else "")
+
+
+def start(plan: Plan, config: WanConfig, *, batch: int = 1, report: Report = silent) -> Progress:
+    """The progress of a run of a model of those sizes that has not begun."""
+    return Progress(
+        Pace(plan, config, batch=batch), count_calls(plan), plan.num_chunks, plan.num_pixel_frames, report=report
+    )
+
+
+def count_calls(plan: Plan) -> int:
+    """Network calls of a plan, cache passes included, and steps that are computed again for their keys."""
+    again = sum(bool(chunk.kept) and not chunk.steps for chunk in plan.chunks)
+    return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
+
+
+def counted(denoise: Denoise, progress: Progress) -> Denoise:
+    """The network call, with its seconds and its number added to the progress."""
+
+    def call(latent, step, cache, text):
+        progress.begin_call(step)
+        with progress.times.count("denoise", device=latent.device):
+            clean = denoise(latent, step, cache, text)
+        progress.end_call(step)
+        return clean
+
+    return call
+
+
+def timed_decode(items: Iterator, times: Times) -> Iterator:
+    """The same items; the time they take to come, less that of the network's calls, is counted as decoding."""
+    while True:
+        start, before = time.perf_counter(), times.denoise
+        item = next(items, None)
+        _wait_for(item)
+        times.settle()
+        times.decode += time.perf_counter() - start - (times.denoise - before)
+        if item is None:
+            return
+        yield item
+
+
+def _wait_for(item: object) -> None:
+    """Return when finished frames are there; they are copied to main memory next, which waits for them too."""
+    frames = getattr(item, "frames", item)
+    if isinstance(frames, Tensor) and frames.is_cuda:
+        torch.cuda.current_stream(frames.device).synchronize()

@@ -1,0 +1,108 @@
+"""Branches: a new run that shares the first chunks of another, without copying them where the disk can do that."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ...files.disk import sync_folder
+from .journal import CHUNKS, MANIFEST, Journal, chunk_path, create, read_manifest, sound_path, text_paths, write_texts
+from .listing import clean
+from .manifest import Base, Manifest
+from .opening import branched
+from .segments import SEGMENTS, checksums_of
+from .video import common_segments
+
+CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""Errors of a disk that knows no second name for a file."""
+
+
+def branch(
+    source: str | Path,
+    folder: str | Path,
+    chunk: int,
+    manifest: Manifest | None = None,
+    texts: Iterable[Tensor] = (),
+    sound: bytes | None = None,
+) -> Journal:
+    """A new run that shares the first `chunk` chunks with another; `manifest` is what it is, as `branched` makes it.
+
+    Without one, it is the same run again; its plan may be longer. `texts` are embeddings of new prompts, to be kept,
+    and `sound` is another one than the old run's, as `pack_sound` packs it. The chunks are linked where the disk can do
+    that, else copied, and so are the old run's sound and the closed segments that the new run would write just the
+    same. The old run may be damaged behind them. Raises ValueError for chunks that are not there, FileExistsError where
+    `folder` is not empty, and as `resume` does.
+    """
+    source, folder = Path(source), Path(folder)
+    with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
+        if not 0 <= chunk <= old.finished:
+            raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")
+        manifest = manifest or old.manifest
+        _check_head(old.manifest, manifest, chunk)
+        base = Base(source.resolve().name, chunk, old.recipe(chunk - 1)) if chunk else None
+        segments = common_segments(source, old.manifest, manifest, chunk)
+        _check_free(folder)
+        partial = folder.with_name(f".{folder.name}.partial")
+        if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
+            clean(partial)
+        same_sound = manifest.settings.sound == old.manifest.settings.sound
+        create(partial, replace(manifest, base=base), texts, None if same_sound else sound)
+        if text_paths(source):
+            write_texts(partial, old.texts())
+        _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
+        _share([*segments, *checksums_of(segments)], partial / SEGMENTS)
+        if same_sound and manifest.settings.sound:
+            _share([sound_path(source, old.manifest)], partial)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()  # is empty
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    return Journal(folder)
+
+
+def retry(source: str | Path, folder: str | Path, chunk: int, seed: int) -> Journal:
+    """A new run that shares the first `chunk` chunks with another and goes on with another seed."""
+    return branch(source, folder, chunk, branched(read_manifest(Path(source)), chunk, seed=seed))
+
+
+def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
+    """Shared chunks must be the frames that the new plan means by them."""
+    kept = [[c.frames for c in manifest.plan.chunks[:chunk]] for manifest in (old, new)]
+    if kept[0] != kept[1] or old.plan.size != new.plan.size:
+        raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
+
+
+def _check_free(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise FileExistsError(f"{folder} is there already: choose a new folder for the branch")
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"the folder {folder.parent} does not exist: create it or choose another one")
+
+
+def _share(files: list[Path], folder: Path) -> None:
+    """Give files a second name in `folder`, or copy them."""
+    if not files:
+        return
+    folder.mkdir(exist_ok=True)
+    for path in files:
+        try:
+            os.link(path, folder / path.name)
+        except OSError as error:
+            if error.errno not in CANNOT_LINK:
+                raise
+            _copy(path, folder / path.name)
+    sync_folder(folder)
+
+
+def _copy(path: Path, target: Path) -> None:
+    with path.open("rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())

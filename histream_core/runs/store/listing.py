@@ -1,0 +1,141 @@
+"""Runs from outside: what there is in a folder, and how to remove it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...files.disk import partial_name
+from . import whole_latent
+from .journal import (
+    CHUNKS,
+    LOCK,
+    MANIFEST,
+    SNAPSHOTS,
+    SOUND,
+    TEXTS,
+    DamagedRunError,
+    check_run,
+    chunk_indices,
+    chunk_path,
+    inside,
+    lock,
+    read_manifest,
+    snapshot_paths,
+    text_paths,
+)
+from .lock import is_locked
+from .manifest import Manifest, words_of_seeds
+from .segments import SEGMENTS, segment_files
+from .video import CUTS, picture_files, section_paths, unfinished_path, video_path
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run, as a look from outside shows it: nothing is locked, no chunk is read."""
+
+    folder: Path
+    state: str
+    """finished, stopped, running or damaged."""
+    problem: str
+    """What is damaged."""
+    chunks: int
+    num_chunks: int
+    num_bytes: int
+    manifest: Manifest | None
+
+    def line(self, name: str) -> str:
+        """The run in a line, under that name."""
+        if not self.manifest:
+            return f"{name}  {self.state}: {self.problem}"
+        settings, seconds = self.manifest.settings, self.manifest.plan.num_pixel_frames / self.manifest.settings.fps
+        prompts = " | ".join(section.prompt for section in self.manifest.sections)
+        base = self.manifest.base
+        begun = f", {base.chunks} chunks from {base.run}" if base else ""
+        return (
+            f"{name}  {self.state} {self.chunks}/{self.num_chunks} chunks, {seconds:.1f} s of "
+            f"{settings.size[0]}x{settings.size[1]}, {self.num_bytes / 1e6:.1f} MB, "
+            f"seed {words_of_seeds(self.manifest)}{begun}  {prompts}"
+        )
+
+
+def list_runs(folder: str | Path) -> list[RunInfo]:
+    """The run in `folder`, and those in the folders in it. Raises FileNotFoundError."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} does not exist: give the one that holds the runs")
+    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    return [_look(place) for place in places if os.path.lexists(place / MANIFEST)]
+
+
+def clean(folder: str | Path, *, video: bool = False) -> int:
+    """Remove what a run left in its folder, and return the bytes that were freed; the video stays unless asked for.
+
+    Files that are not a run's stay, and the folder with them. Raises as `resume` does, but takes damaged runs too.
+    """
+    folder = Path(folder)
+    held = lock(folder)
+    freed = 0
+    try:
+        with contextlib.suppress(DamagedRunError):
+            manifest = read_manifest(folder)
+            freed += _remove(segment_files(folder))
+            files = [video_path(folder, manifest), unfinished_path(folder, manifest), *section_paths(folder, manifest)]
+            files += [folder / name for name in CUTS]
+            freed += _remove([path for path in map(partial_name, files) if path.is_file()])
+            if video:
+                freed += _remove(picture_files(folder, manifest))
+                freed += _remove([path for path in files if path.is_file()])
+                _drop_empty(video_path(folder, manifest))
+        chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
+        files = [folder / name for name in (whole_latent.NAME, SOUND, MANIFEST)]
+        freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
+        freed += _remove([path for path in files if path.exists()])
+    finally:
+        held.release()
+    (folder / LOCK).unlink(missing_ok=True)
+    for name in (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS, ""):
+        _drop_empty(folder / name)
+    return freed
+
+
+def _look(folder: Path) -> RunInfo:
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    try:
+        check_run(folder)
+        manifest = read_manifest(folder)
+        chunks = len(chunk_indices(folder))
+    except DamagedRunError as error:
+        return RunInfo(folder, "damaged", str(error), 0, 0, num_bytes, None)
+    if is_locked(folder / LOCK):
+        state = "running"
+    else:
+        whole = chunks == manifest.num_chunks and video_path(folder, manifest).exists()
+        state = "finished" if whole else "stopped"
+    return RunInfo(folder, state, "", chunks, manifest.num_chunks, num_bytes, manifest)
+
+
+def _partials(folder: Path) -> Iterator[Path]:
+    """What a kill left half written."""
+    for name in (MANIFEST, SOUND, whole_latent.NAME):
+        yield from folder.glob(partial_name(Path(name)).name)
+    for name in (CHUNKS, SNAPSHOTS, TEXTS):
+        yield from inside(folder / name).glob("[0-9a-f]*.partial.safetensors")
+        yield from (folder / name).glob(".[0-9]*.safetensors.partial")
+
+
+def _remove(paths: list[Path]) -> int:
+    freed = 0
+    for path in paths:
+        about = path.lstat()
+        freed += about.st_size if about.st_nlink == 1 else 0  # a branch may still hold it
+        path.unlink()
+    return freed
+
+
+def _drop_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,121 @@
+"""Runs opened: a new one, one to go on with, one made longer."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ...plan.chunks import Plan, lengthen, with_anchors
+from ...plan.sizes import latent_frames, whole_length
+from .journal import MANIFEST, Journal, create, write_texts
+from .manifest import Manifest, Section, Seed, check_longer, differences, kept_frames
+from .video import drop_segment
+
+
+def start(folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> Journal:
+    """A new run in `folder`; with `texts`, the embeddings of its prompts, it can go on without a text encoder.
+
+    `sound` is what `pack_sound` makes of a file, where the manifest names one. Raises FileExistsError where a run is
+    already.
+    """
+    create(Path(folder), manifest, texts, sound)
+    return Journal(folder)
+
+
+def resume(folder: str | Path, now: Manifest | None = None) -> Journal:
+    """Open a run to go on with it. With `now`, what would be started today, it is refused if anything differs.
+
+    Raises FileNotFoundError, RunInUseError, DamagedRunError, or ValueError that names what differs.
+    """
+    journal = Journal(folder)
+    try:
+        if now:
+            check_same(journal, now)
+    except ValueError:
+        journal.close()
+        raise
+    return journal
+
+
+def start_or_resume(folder: str | Path, manifest: Manifest) -> Journal:
+    """Resume the run in `folder` if it is this one, start it where there is none."""
+    if os.path.lexists(Path(folder) / MANIFEST):
+        return resume(folder, manifest)
+    return start(folder, manifest)
+
+
+def check_same(journal: Journal, now: Manifest) -> None:
+    """Refuse to go on with a run under other conditions. Raises ValueError that names what differs."""
+    found = differences(journal.manifest, now)
+    if found:
+        raise ValueError(
+            f"the run in {journal.folder} was made otherwise: {', '.join(found)} changed; "
+            "put it back, or branch to go on with what is new"
+        )
+
+
+def notes(journal: Journal, now: Manifest) -> list[str]:
+    """What may change the last bits of numbers though it is no setting: another device, torch, thread count."""
+    then, today = journal.manifest.made_with, now.made_with
+    return [
+        f"the run was begun with {name} {then.get(name, 'none')}, now it is {today.get(name, 'none')}: new frames fit, "
+        "but may not be the same to the last bit as in one run"
+        for name in sorted(then.keys() | today.keys())
+        if then.get(name) != today.get(name)
+    ]
+
+
+def extend(journal: Journal, plan: Plan, sections: Sequence[Section] = (), texts: Iterable[Tensor] = ()) -> None:
+    """Make an open run longer: `plan` begins as its plan does. Chunks of new `sections` are counted from the old end.
+
+    `texts` are the sections' embeddings, to be kept. Raises ValueError for a plan that begins otherwise or is not
+    longer.
+    """
+    old = journal.manifest
+    check_longer(old.plan, plan)
+    run = branched(replace(old, plan=plan), old.num_chunks, sections=sections, anchors=plan.anchors)
+    last = old.plan.chunks[-1]
+    if kept_frames(old.plan, last) < len(last.frames):  # what was cut off comes back
+        drop_segment(journal.folder, old, last.index)
+    write_texts(journal.folder, texts)
+    journal.rewrite(run)
+
+
+def longer(manifest: Manifest, seconds: float) -> Plan:
+    """A run's plan, made `seconds` longer at the run's rate, rounded up to what the VAE can make. Raises ValueError."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{seconds:g} seconds is no length: use 5")
+    num_frames = whole_length(manifest.plan.num_pixel_frames + math.ceil(seconds * manifest.settings.fps))
+    return lengthen(manifest.plan, latent_frames(num_frames))
+
+
+def branched(
+    manifest: Manifest,
+    chunk: int,
+    *,
+    seed: int | None = None,
+    sections: Sequence[Section] = (),
+    anchors: Sequence[int] = (),
+    scenes: Sequence[int] = (),
+) -> Manifest:
+    """The run that is like another up to `chunk`, and from there on has another seed or other prompts.
+
+    Chunks of `sections` are counted from `chunk`; `anchors` and `scenes` are the first latent frames of those that
+    they begin with. With the seed that it had it is the same run.
+    """
+    plan, seeds, old = manifest.plan, manifest.seeds, manifest.sections
+    if seed is not None:
+        seeds = tuple(old for old in seeds if old.first_chunk < chunk)
+        if not seeds or seeds[-1].seed != seed:
+            seeds = (*seeds, Seed(chunk, seed))
+    if sections:
+        new = (replace(section, first_chunk=chunk + section.first_chunk) for section in sections)
+        old = (*(section for section in old if section.first_chunk < chunk), *new)
+        begin = plan.chunks[chunk].frames.start if chunk < len(plan.chunks) else plan.generated_frames
+        plan = with_anchors(plan, [*(anchor for anchor in plan.anchors if anchor < begin), *anchors], scenes)
+    return replace(manifest, plan=plan, seeds=seeds, sections=old)

@@ -1,0 +1,188 @@
+"""Bare weights as the backend of runs: modules that are loaded, without a host."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import demo
+from ..cost.cost import GB, Cost
+from ..cost.fitting import does_not_fit, vae_does_not_fit
+from ..network.forward import Denoiser
+from ..network.kernels import Kernels, choose_kernels
+from ..network.model import WanModel
+from ..plan import Plan, Preset, find_preset
+from ..plan.speed import DEFAULTS, Speed
+from ..stream.noise import Noise
+from ..stream.prompts import Prompt
+from ..stream.stream import Given, Stream, make_caches
+from ..vae import decoders
+from ..vae.encode import encode_picture
+from ..vae.model import WanVAE
+from ..vae.taehv import TAEHV, is_taehv
+from ..weights.checkpoint import read_checkpoint
+from ..weights.inspection import guess_preset
+from ..weights.loading import load_vae, load_wan
+from .backend import Result
+from .progress import Progress, counted, start
+from .session import OpenStream
+from .store.fingerprint import fingerprint_weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A transformer and a VAE that are loaded, and how they compute; a `Backend`."""
+
+    model: WanModel
+    vae: WanVAE | TAEHV
+    preset: Preset
+    device: torch.device
+    dtype: torch.dtype
+    kv: str = "full"
+    """One of TIERS: how keys and values lie in memory."""
+    speed: Speed = DEFAULTS
+
+    @property
+    def decode_device(self) -> torch.device:
+        return next(self.vae.parameters()).device
+
+    def kernels(self) -> Kernels:
+        """The kernels that compute. Raises ValueError for what cannot be had on this device."""
+        return choose_kernels(self.speed, self.device, self.dtype)
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"model": fingerprint_weights(self.model), "vae": fingerprint_weights(self.vae)}
+
+    def open_decoder(self) -> decoders.Decoder:
+        return decoders.open_decoder(
+            self.vae,
+            normalised=self.preset.normalised,
+            channels_last=self.speed.vae_layout == "channels-last",
+            strips=int(self.speed.vae_strips),
+        )
+
+    def encode_first_frame(self, picture: Tensor, hold: int) -> Tensor:
+        """The latent [1, C, hold, H, W] of a picture [8H, 8W, 3], as the network has latents."""
+        return encode_picture(self.vae, picture, hold=hold, normalised=self.preset.normalised)
+
+    def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
+        decoding = {"taehv": True} if is_taehv(self.vae) else {"vae_width": self.vae.dim}
+        return Cost(
+            self.model.config,
+            plan,
+            num_prompts=num_prompts,
+            dtype=self.dtype,
+            vae_dtype=self.dtype,
+            vae_strips=int(self.speed.vae_strips),
+            vae_elsewhere=self.decode_device != next(self.model.parameters()).device,
+            kv=self.kv,
+            unified=self.device.type == "cpu",
+            **decoding,
+        )
+
+    def memory_problems(self, cost: Cost) -> tuple[str, ...]:
+        problems = does_not_fit(cost, memory_of(self.device))
+        if cost.vae_elsewhere:
+            problems += vae_does_not_fit(cost, memory_of(self.decode_device))
+        return problems
+
+    def start(self, plan: Plan) -> Progress:
+        return start(plan, self.model.config)
+
+    def sample(
+        self,
+        plan: Plan,  # noqa: ARG002 - a host makes room for it
+        prompts: Sequence[Prompt],
+        progress: Progress,
+        work: Callable[[OpenStream], Result],
+    ) -> Result:
+        def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
+            return self.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
+
+        return work(open_stream)
+
+    def open_stream(
+        self,
+        plan: Plan,
+        noise: Noise,
+        prompts: Sequence[Prompt],
+        *,
+        progress: Progress,
+        given: Tensor | Given | None = None,
+        given_noisy: Given | None = None,
+    ) -> Stream:
+        """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""
+        model, kernels = self.model, self.kernels()
+        for prompt in prompts:
+            if prompt.text.context.shape[-1] != model.text_dim:
+                raise ValueError(
+                    f"the text has {prompt.text.context.shape[-1]} channels but the model reads {model.text_dim}: "
+                    "take the text encoder that belongs to it"
+                )
+        caches = make_caches(
+            plan,
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            head_dim=model.dim // model.num_heads,
+            device=self.device,
+            dtype=self.dtype,
+            kv=self.kv,
+        )
+        denoise = Denoiser(
+            model,
+            dtype=self.dtype,
+            attention=kernels.attention,
+            block_forward=kernels.block_forward(plan),
+            low_forward=kernels.low_forward(),
+        )
+        return Stream(
+            plan,
+            counted(denoise, progress),
+            caches,
+            noise,
+            prompts,
+            channels=model.out_dim,
+            given=given,
+            given_noisy=given_noisy,
+        )
+
+
+def load_weights(
+    model: Path, vae: Path, *, preset: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Weights:
+    """Load a Wan transformer and a VAE from files; `preset` None: the one that fits the transformer.
+
+    Raises CheckpointError, a ValueError of one sentence, for a file that is no such model.
+    """
+    found = find_preset(preset or guess_preset(read_checkpoint(model, kind="wan")))
+    place = torch.device(device)
+    transformer, _ = load_wan(model, dtype=dtype, device=place)
+    return Weights(transformer, load_vae(vae, dtype=dtype, device=place), found, place, dtype)
+
+
+def load_demo(device: str | torch.device = "cpu", *, preset: str = demo.PRESET) -> Weights:
+    """The bundled demo model, in float32."""
+    place = torch.device(device)
+    model, vae = demo.load_transformer().to(place), demo.load_vae().to(place)
+    return Weights(model, vae, find_preset(preset), place, torch.float32)
+
+
+def memory_of(device: torch.device) -> float:
+    """Memory that a device has, in GB; infinite where it cannot be asked."""
+    size = installed_memory(device)
+    return math.inf if size is None else round(size / GB, 1)
+
+
+def installed_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has; None where it cannot be asked."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None

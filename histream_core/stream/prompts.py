@@ -1,0 +1,64 @@
+"""Prompts of a run: a text, the words that it was made of, and the chunk from which on it holds.
+
+B batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..network.forward import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text that the video shows from chunk `first_chunk` on; a blend is one prompt for each of its chunks.
+
+    With `recache` the window is computed anew under this text before its first chunk, as in LongLive, so that the
+    cached frames stop speaking of the old prompt.
+    """
+
+    text: Text
+    first_chunk: int = 0
+    recache: bool = False
+    share: float = 1.0
+    """How much of the text is that of the prompt; less than 1 within a blend, which goes over from the one before."""
+    words: str = ""
+
+
+def blend_prompts(
+    old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int, spherical: bool = False
+) -> tuple[Prompt, ...]:
+    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] over `num_chunks` chunks.
+
+    Along a straight line, or token by token along an arc (`spherical`), which keeps the length of the embeddings.
+    """
+    if num_chunks < 1:
+        raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
+    between = slerp if spherical else torch.lerp
+    shares = [(i + 1) / num_chunks for i in range(num_chunks)]
+    return tuple(Prompt(Text(between(old, new, w)), first_chunk + i, share=w) for i, w in enumerate(shares))
+
+
+def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
+    """Spherical interpolation over the last dim; along a line where there is no angle, as at zero padding."""
+    cosine = torch.nn.functional.cosine_similarity(old, new, dim=-1).clamp(-1, 1)[..., None]
+    angle = cosine.arccos()
+    arc = (torch.sin((1 - weight) * angle) * old + torch.sin(weight * angle) * new) / angle.sin()
+    return torch.where(angle.sin() > 1e-4, arc, torch.lerp(old, new, weight))
+
+
+def continues(prompts: Sequence[Prompt]) -> list[bool]:
+    """Whether each prompt continues the blend that began in the prompt before it."""
+    return [False, *(before.share < 1 for before, _ in pairwise(prompts))][: len(prompts)]
+
+
+def with_shares(prompts: Sequence[Prompt], continued: Sequence[bool]) -> tuple[Prompt, ...]:
+    """The prompts with the shares of blends of equal steps; `continued` is what `continues` returns for them."""
+    starts = [index for index, goes_on in enumerate(continued) if not goes_on]
+    blends = pairwise((*starts, len(prompts)))
+    shares = [(step + 1) / (stop - start) for start, stop in blends for step in range(stop - start)]
+    return tuple(replace(prompt, share=share) for prompt, share in zip(prompts, shares, strict=True))

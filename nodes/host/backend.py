@@ -1,0 +1,157 @@
+"""A MODEL and a VAE of the host as the backend of runs: the network is called under the host's guider.
+
+B batch, C channels, T latent frames, H W latent grid.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...histream_core.cost.cost import Cost
+from ...histream_core.cost.fitting import does_not_fit
+from ...histream_core.network.kernels import Kernels
+from ...histream_core.plan.chunks import Plan
+from ...histream_core.plan.schedule import Scale
+from ...histream_core.plan.speed import DEFAULTS, Speed
+from ...histream_core.runs.backend import Result
+from ...histream_core.runs.progress import Progress, start
+from ...histream_core.runs.session import OpenStream
+from ...histream_core.stream.noise import Noise
+from ...histream_core.stream.prompts import Prompt
+from ...histream_core.stream.stream import Given, Stream
+from ...histream_core.vae.decoders import Decoder
+from . import vae as host_vae
+from .caches import kv_bytes, model_sizes
+from .checks import check_latent, check_model
+from .display import Display
+from .fingerprint import fingerprints
+from .memory import cost_of, memory_of
+from .preview import chunk_previewer
+from .run import HostRun, wan_config
+from .sampler import ChunkSampler, PlannedSampler, attach, given_latent, guide, model_settings, shown
+from .speed import kernels_for
+from .timeline import Audience, prompts_in, timeline_of, with_scenes
+
+
+@dataclass(frozen=True)
+class HostBackend:
+    """A MODEL, a VAE and what was chosen for speed; a `Backend`."""
+
+    model: object
+    """The host's ModelPatcher, which holds the Wan module and all that other nodes put on it."""
+    vae: object | None = None
+    speed: Speed = DEFAULTS
+    batch: int = 1
+    decode_bytes: int = 0
+    """Memory on the device that decoding takes beside the sampling."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
+
+    @property
+    def decode_device(self) -> torch.device:
+        return self.vae.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.model.get_dtype_inference()
+
+    @property
+    def kv(self) -> str:
+        return model_settings(self.model).kv
+
+    @property
+    def text_width(self) -> int:
+        """Channels of the text that the model reads."""
+        return self.model.model.diffusion_model.text_dim
+
+    def kernels(self) -> Kernels:
+        return kernels_for(self.speed, self.model)
+
+    def fingerprint(self) -> dict[str, str]:
+        return fingerprints(self.model, self.vae)
+
+    def open_decoder(self) -> Decoder:
+        return host_vae.open_decoder(self.vae, self.speed)
+
+    def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
+        return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)
+
+    def memory_problems(self, cost: Cost) -> tuple[str, ...]:
+        """What the device cannot hold of caches and working memory; the host moves weights out at need."""
+        return does_not_fit(cost, memory_of(self.device))
+
+    def kv_bytes(self, plan: Plan) -> int:
+        """Bytes of the caches of a run on the device."""
+        sizes = model_sizes(self.model.model.diffusion_model) | {"dtype": self.dtype, "kv": self.kv}
+        return kv_bytes(plan, self.batch, **sizes)
+
+    def start(self, plan: Plan) -> Progress:
+        return start(plan, wan_config(self.model.model.diffusion_model), batch=self.batch)
+
+    def sample(
+        self, plan: Plan, prompts: Sequence[Prompt], progress: Progress, work: Callable[[OpenStream], Result]
+    ) -> Result:
+        """Run `work` inside a sampler function of the host, whose loading, LoRA, offload and Cancel then hold."""
+        results: list[Result] = []
+
+        def in_run(run: HostRun) -> None:
+            def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
+                return run.open_stream(
+                    plan,
+                    noise,
+                    prompts,
+                    progress,
+                    given=given,
+                    given_noisy=given_noisy,
+                    extra_bytes=self.decode_bytes,
+                )
+
+            results.append(work(open_stream))
+
+        shape = (self.batch, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH])
+        sampler = PlannedSampler(plan, in_run, shape, self.kv, self.speed, self.decode_bytes)
+        guide(self.model, [[prompts[0].text.context, {}]], sampler, vae=self.vae)
+        return results[0]
+
+
+@dataclass(frozen=True)
+class MadeLatent:
+    """A LATENT, and how it was made."""
+
+    latent: dict
+    """Samples [B, C, T, H, W], un-normalised, on the CPU."""
+    backend: HostBackend
+    progress: Progress
+    lines: tuple[str, ...]
+    """Where the prompts of a timeline begin."""
+
+
+def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, noise: Noise, *, vae=None) -> MadeLatent:
+    """Make the LATENT of a video, without a run's folder.
+
+    `vae` shows finished chunks in true colours. Raises ValueError for what cannot work, before the first step.
+    """
+    check_model(model)
+    samples = check_latent(latent, model)
+    backend = HostBackend(attach(model, sampler.settings), vae, sampler.speed, batch=samples.shape[0])
+    audience = Audience(backend.text_width, backend.batch)
+    placed, prompts = prompts_in(positive, sampler.plan(samples.shape), audience)
+    plan, base = placed.plan, model.model
+    display = Display(plan.num_steps(), lambda: chunk_previewer(backend.model, vae))
+    progress = replace(backend.start(plan), report=display)
+    given = sampler.first_frame and given_latent(base, sampler.first_frame, backend.batch)
+
+    def work(open_stream: OpenStream) -> list[Tensor]:
+        stream = open_stream(plan, noise, given, None)
+        return [base.process_latent_out(chunk.float()).cpu() for chunk in shown(stream, progress, display)]
+
+    chunks = backend.sample(plan, prompts, progress, work)
+    rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+    made = torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())
+    lines = placed.lines if timeline_of(positive) else ()
+    return MadeLatent(with_scenes(rest | {"samples": made}, plan), backend, progress, lines)
