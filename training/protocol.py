@@ -25,12 +25,12 @@ class Protocol:
     ntk_low: float | None = None
     ntk_high: float | None = None
 
-    def plan(self, mode: str, num_frames: int) -> Plan:
+    def plan(self, mode: str, num_latent_frames: int) -> Plan:
         return make_plan(
             find_preset(self.preset),
             mode,
             size=(self.size, self.size),
-            num_latent_frames=num_frames,
+            num_latent_frames=num_latent_frames,
             options=PlanOptions(ntk_low=self.ntk_low, ntk_high=self.ntk_high),
         )
 

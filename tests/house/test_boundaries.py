@@ -141,3 +141,8 @@ def test_importing_the_engine_loads_nothing_heavy():
 def test_plans_are_pure_values():
     """Seen to fail with `import torch` in plan/positions.py."""
     assert loaded_by("import histream_core.plan, histream_core.plan.chunks", {"torch", "numpy"}) == []
+
+
+def test_the_drift_plot_needs_pillow_alone():
+    """ComfyUI brings Pillow and not matplotlib. Seen to fail with an import of charts/plots.py."""
+    assert loaded_by("import histream_core.lab.charts.drift", {"matplotlib", "tqdm", "PIL"}) == ["PIL"]

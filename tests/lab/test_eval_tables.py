@@ -76,8 +76,10 @@ def tables(capsys):
     return run
 
 
-def rows(num_frames=21, **settings):
-    return {row.name: row for row in ablations.ablations(PRESET, size=SIZE, num_frames=num_frames, **settings)}
+def rows(num_pixel_frames=21, **settings):
+    return {
+        row.name: row for row in ablations.ablations(PRESET, size=SIZE, num_pixel_frames=num_pixel_frames, **settings)
+    }
 
 
 def tiny_weights():
@@ -90,7 +92,7 @@ def tiny_weights():
 def test_a_teacher_that_begins_at_half_resolution_ends_at_full():
     weights = tiny_weights()
     solver = Solver(steps=4, low_steps=2)
-    plan = solver.plan(PRESET, size=SIZE, num_frames=3)
+    plan = solver.plan(PRESET, size=SIZE, num_latent_frames=3)
     assert [step.scale for step in plan.chunks[0].steps] == [Scale.LOW, Scale.LOW, Scale.HIGH, Scale.HIGH]
     assert solve(weights, plan, torch.randn(1, 16, 64), SeededNoise(0), 2.0).shape == (1, 16, 3, 8, 8)
     with pytest.raises(ValueError, match="4 of 4 steps"):
@@ -135,7 +137,7 @@ def test_every_row_leaves_out_what_it_says():
     assert set(plans["ntk-5"].ntk.values()) == {5.0}
     tokens = {scale: base.tokens_per_frame(scale) for scale in base.grids}
     large = replace(PRESET, trained_tokens=4)
-    derived = {r.name: r for r in ablations.ablations(large, size=SIZE, num_frames=9)}["ntk-sqrt"].plan.ntk
+    derived = {r.name: r for r in ablations.ablations(large, size=SIZE, num_pixel_frames=9)}["ntk-sqrt"].plan.ntk
     assert derived == {scale: max(1, (tokens[scale] / 4) ** 0.5) for scale in tokens} and max(derived.values()) == 2
 
 

@@ -29,7 +29,7 @@ def test_the_teacher_is_the_one_that_training_has(guidance):
         torch.nn.init.normal_(parameter, std=0.1)
     weights = Weights(network.model, None, PRESET, torch.device("cpu"), torch.float32)
     solver = Solver(steps=5, guidance=guidance, shift=3.0)
-    plan = solver.plan(PRESET, size=(SIDE, SIDE), num_frames=6)
+    plan = solver.plan(PRESET, size=(SIDE, SIDE), num_latent_frames=6)
     tokens = token_table(["a red circle moves up on a blue background", "a green square"])
     found = solve(weights, plan, network.encoder(tokens), SeededNoise(3), guidance)
     noise = SeededNoise(3)(0, 0, torch.Size((2, 16, 6, 8, 8)))

@@ -82,8 +82,8 @@ def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
 
 def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
     """The requested rows. Raises ValueError for unknown arms and impossible sizes and lengths."""
-    num_frames = whole_length(math.ceil(60 * args.minutes * demo.FPS))
-    every = {row.name: row for row in ablations(preset, size=size, num_frames=num_frames)}
+    num_pixel_frames = whole_length(math.ceil(60 * args.minutes * demo.FPS))
+    every = {row.name: row for row in ablations(preset, size=size, num_pixel_frames=num_pixel_frames)}
     for name in args.arms:
         if name not in every:
             raise ValueError(f"there is no arm {name}: use some of {', '.join(every)}")

@@ -98,7 +98,7 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
     for path in (args.teacher, args.untuned):
         if path:
             text_beside(path)
-    every = list(ablations(preset, size=size, num_frames=args.frames, solver=solver, untuned=bool(args.untuned)))
+    every = list(ablations(preset, size=size, num_pixel_frames=args.frames, solver=solver, untuned=bool(args.untuned)))
     names = [row.name for row in every]
     for name in args.arms or ():
         if name not in names:

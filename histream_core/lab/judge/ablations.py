@@ -80,20 +80,22 @@ class Ablation:
 
 
 def ablations(
-    preset: Preset, *, size: tuple[int, int], num_frames: int, solver: Solver | None = None, untuned: bool = False
+    preset: Preset, *, size: tuple[int, int], num_pixel_frames: int, solver: Solver | None = None, untuned: bool = False
 ) -> Iterator[Ablation]:
-    """Yield all rows for clips of `num_frames` pixel frames; that of the teacher only with a `solver`.
+    """Yield all rows for clips of `num_pixel_frames` pixel frames; that of the teacher only with a `solver`.
 
     Raises ValueError for sizes and lengths that are impossible.
     """
-    length = latent_frames(num_frames)
+    length = latent_frames(num_pixel_frames)
 
     def plan(mode: str, **options: Any) -> Plan:
         return make_plan(preset, mode, size=size, num_latent_frames=length, options=PlanOptions(**options))
 
     if solver:
         what = f"teacher: full attention both ways, {solver.steps} steps, guidance {solver.guidance:g}"
-        yield Ablation("teacher", what, solver.plan(preset, size=size, num_frames=length), TEACHER, solver.guidance)
+        yield Ablation(
+            "teacher", what, solver.plan(preset, size=size, num_latent_frames=length), TEACHER, solver.guidance
+        )
     for mode, what in MODES.items():
         yield Ablation(mode, what, plan(mode))
     if untuned:

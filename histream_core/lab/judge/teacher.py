@@ -42,17 +42,17 @@ class Solver:
                 f"{self.low_steps} of {self.steps} steps at half resolution cannot be: use 0 of 32, or fewer than all"
             )
 
-    def plan(self, preset: Preset, *, size: tuple[int, int], num_frames: int) -> Plan:
-        """Plan of one chunk of `num_frames` latent frames. Raises ValueError for impossible sizes and lengths."""
+    def plan(self, preset: Preset, *, size: tuple[int, int], num_latent_frames: int) -> Plan:
+        """Plan of one chunk as long as the clip. Raises ValueError for impossible sizes and lengths."""
         timesteps = [NUM_TIMESTEPS * (1 - index / self.steps) for index in range(self.steps)]
         steps = make_steps(timesteps, self.low_steps, shift_low=self.shift, shift_high=self.shift)
         return make_plan(
             preset,
             "full",
             size=(size[0], size[1]),
-            num_latent_frames=num_frames,
+            num_latent_frames=num_latent_frames,
             options=PlanOptions(
-                schedule=(steps,), window=Window(chunk_frames=num_frames, anchor_frames=0, local_frames=0)
+                schedule=(steps,), window=Window(chunk_frames=num_latent_frames, anchor_frames=0, local_frames=0)
             ),
         )
 
