@@ -145,4 +145,4 @@ def test_plans_are_pure_values():
 
 def test_the_drift_plot_needs_pillow_alone():
     """ComfyUI brings Pillow and not matplotlib. Seen to fail with an import of charts/plots.py."""
-    assert loaded_by("import histream_core.lab.charts.drift", {"matplotlib", "tqdm", "PIL"}) == ["PIL"]
+    assert loaded_by("import histream_core.lab.charts.drift", {"matplotlib", "kornia", "PIL"}) == ["PIL"]
