@@ -14,7 +14,7 @@ from .blocks import Blocks, blocks_for
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
 from .positions import TemporalPolicy
 from .schedule import Scale, Schedule, Step, Steps
-from .sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, Grid, pixel_frames, tokens_per_frame
+from .sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
 from .window import Window
 
 REMEMBERED = 256
@@ -216,7 +216,8 @@ class Plan:
         return self.window.context(start, self.anchor(start), scene_at(self.scenes, start))
 
     def tokens_per_frame(self, scale: Scale) -> int:
-        return tokens_per_frame(self.grids[scale])
+        height, width = self.grids[scale]
+        return height * width // TOKENS_PER_CELL
 
     def num_steps(self) -> int:
         """Denoising calls in all; what a progress bar counts."""
