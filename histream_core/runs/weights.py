@@ -26,7 +26,6 @@ from ..vae import decoders
 from ..vae.encode import encode_picture
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV, is_taehv
-from ..weights.checkpoint import read_checkpoint
 from ..weights.inspection import guess_preset
 from ..weights.loading import load_vae, load_wan
 from .backend import Result
@@ -154,16 +153,24 @@ class Weights:
 
 
 def load_weights(
-    model: Path, vae: Path, *, preset: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    model: str | Path,
+    vae: str | Path,
+    *,
+    preset: str | None = None,
+    device: str | torch.device = "cpu",
+    vae_device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Weights:
-    """Load a Wan transformer and a VAE from files; `preset` None: the one that fits the transformer.
+    """Load a Wan transformer and a VAE from files.
 
-    Raises CheckpointError, a ValueError of one sentence, for a file that is no such model.
+    `preset` None: the one that fits the transformer. `vae_device` None: where the transformer is. Raises
+    CheckpointError, a ValueError of one sentence, for a file that is no such model.
     """
-    found = find_preset(preset or guess_preset(read_checkpoint(model, kind="wan")))
     place = torch.device(device)
-    transformer, _ = load_wan(model, dtype=dtype, device=place)
-    return Weights(transformer, load_vae(vae, dtype=dtype, device=place), found, place, dtype)
+    transformer, checkpoint = load_wan(model, dtype=dtype, device=place)
+    found = find_preset(preset or guess_preset(checkpoint))
+    decoder = load_vae(vae, dtype=dtype, device=place if vae_device is None else vae_device)
+    return Weights(transformer, decoder, found, place, dtype)
 
 
 def load_demo(device: str | torch.device = "cpu", *, preset: str = demo.PRESET) -> Weights:

@@ -13,10 +13,10 @@ from torch import Tensor
 from ... import demo
 from ...demo.text import VOCABULARY
 from ...plan.presets import PRESETS, Preset, find_preset
-from ...runs.weights import Weights, load_demo
+from ...runs.weights import Weights, load_demo, load_weights
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, guess_preset
-from ...weights.loading import DTYPES, load_vae, load_wan, read_vae
+from ...weights.loading import DTYPES, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
 
 DEMO = "demo"
@@ -86,8 +86,8 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Sour
 
     def load() -> tuple[Weights, list[Tensor]]:
         texts = [] if prompts is None else _read_texts(args, prompts, device)  # gone again before the model comes
-        model, _ = load_wan(args.model, dtype=dtype, device=device)
-        return Weights(model, load_vae(args.vae, dtype=dtype, device=vae_device), preset, device, dtype), texts
+        where = {"device": device, "vae_device": vae_device}
+        return load_weights(args.model, args.vae, preset=preset.name, dtype=dtype, **where), texts
 
     notes = [f"preset {preset.name}: {preset.note}"] if preset.note else []
     return Source(preset, load, (*notes, *vae_notes))
