@@ -26,3 +26,8 @@ def _combination(axes: list[list], index: int) -> tuple:
         found.append(axis[index if n == longest else digits % len(axis)])
         digits = digits if n == longest else digits // len(axis)
     return tuple(found)
+
+
+def few(values: Collection, quick: int) -> list:
+    """The values, slow but for the first ones; for one argument."""
+    return [value if n < quick else slow(value) for n, value in enumerate(values)]

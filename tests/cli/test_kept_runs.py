@@ -20,7 +20,7 @@ from histream_core.video import writers
 SEGMENTS = ["segments/seg-00000.mp4", "segments/seg-00001.mp4"]
 
 
-@pytest.mark.parametrize("format", ["h264-mp4", "png8"])
+@pytest.mark.parametrize("format", ["h264-mp4", slow("png8")])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(here, say, stop_at, format):
     go_on = stop_at(13)
     status, said = say("demo", RED, *LENGTH, "--run-dir", "cut", "--format", format)
@@ -66,6 +66,7 @@ def test_a_run_goes_on_in_another_memory_tier_from_its_snapshot(here, say, stop_
     assert files_in("cut")["manifest.json"] == files_in("whole")["manifest.json"]
 
 
+@pytest.mark.slow
 def test_a_run_in_fp8_stays_in_fp8(here, say, stop_at):
     """What it is made in belongs to the run. Seen to fail with a manifest that does not say so."""
     go_on = stop_at(13)
@@ -178,6 +179,7 @@ def test_an_extension_equals_the_run_that_was_long_from_the_start(here, say):
     assert files_in("cut") == files_in("whole")
 
 
+@pytest.mark.slow
 def test_section_files_grow_with_their_run_and_go_with_a_branch(here, say, stop_at):
     """Seen to fail where a branch forgets them, and where only the first join writes them."""
     status, result = say("demo", RED, "--seconds", "1", "--run-dir", "cut", "--section-files")
@@ -226,6 +228,7 @@ def test_a_sound_goes_into_the_video_with_and_without_a_folder(here, say, stop_a
     assert files_in("cut") == files_in("whole")
 
 
+@pytest.mark.slow
 def test_a_branch_keeps_the_sound_changes_it_or_leaves_it_out(here, say):
     first, second = (sound_packets(sound_file(here / f"{tone}.m4a", 2, tone=tone)) for tone in (20, 30))
     sound_file(here / "loss.flac", 2, "flac")

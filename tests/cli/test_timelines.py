@@ -6,7 +6,7 @@ import av
 import pytest
 import torch
 from clips import read_frames
-from slow import slow
+from slow import few, slow
 from tiny_cli import BLUE, RED, SIDE, files_in
 
 from histream_core.demo import load_vae
@@ -85,7 +85,7 @@ def test_a_run_goes_on_with_a_timeline_of_its_own(here, say, verb):
     }
 
 
-@pytest.mark.parametrize("hold", [[], ["--hold-first-frame"]], ids=["one frame", "held"])
+@pytest.mark.parametrize("hold", [[], slow(["--hold-first-frame"])], ids=["one frame", "held"])
 def test_a_first_frame_goes_through_the_vae_into_the_video_and_its_run_needs_it_no_more(
     here,
     say,
@@ -114,7 +114,7 @@ def test_a_first_frame_is_the_first_frame(here, say, picture):
     torch.testing.assert_close(to_pixels(shown[None]), pixels.clamp(-1, 1), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("words", [[], ["--fit", "crop"], ["--fit", "stretch"]], ids=str)
+@pytest.mark.parametrize("words", few([[], ["--fit", "crop"], ["--fit", "stretch"]], 1), ids=str)
 def test_a_first_frame_of_another_shape_is_fitted_as_it_was_asked_for(here, say, words):
     """Green in the middle, red at both ends, which a crop leaves out."""
     wide = torch.zeros(SIDE, 2 * SIDE, 3, dtype=torch.uint8)

@@ -16,6 +16,7 @@ import torch
 from clips import probe, read_frames
 from forks import Child
 from safetensors.torch import load_file, save_file
+from slow import few
 from tiny_cli import SIDE, TOLD, refusal_of, render_words, result_of
 
 from histream_core import __version__, demo
@@ -59,7 +60,7 @@ def test_demo_hints_at_words_that_it_does_not_know(here, capsys):
     assert len(json.loads(said.out)["notes"]) == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, 2))
 def test_every_mode_runs_and_counts_its_network_calls(here, capsys, mode):
     calls = {  # of 3 chunks, high and low; the last chunk is never cached
         "histream": (8, 8),
@@ -192,6 +193,7 @@ def test_text_of_another_width_is_refused(here, weights, capsys):
     assert os.listdir(here) == []
 
 
+@pytest.mark.slow
 def test_prompts_go_through_the_text_encoder(here, weights, capsys):
     pytest.importorskip("transformers", reason="TEXT ENCODER NOT TESTED: pip install 'histream[text]'")
     umt5 = {**tiny_text_encoder.weights(), "spiece_model": tiny_text_encoder.tokenizer()}
@@ -328,6 +330,7 @@ def test_a_setting_of_the_sheet_is_in_its_plan():
     assert (on.chunks[0].steps[-1].attention_scale > 1) and high.attention_scale == 1
 
 
+@pytest.mark.slow
 def test_sheet_shows_every_setting_once(here, weights, capsys):
     words = ["sheet", *render_words(weights, "--size", "64x64", "--frames", "5", "--moments", "2")[1:]]
     result = result_of(words, capsys)

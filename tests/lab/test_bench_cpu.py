@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from slow import slow
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from histream_core.lab.bench import cpu
@@ -50,7 +51,8 @@ def calls(work):
 
 
 @pytest.mark.parametrize(("group", "cost"), [
-    ("exact_decoding", None), ("still_decoding", operations), ("half_resolution", operations), ("orchestration", calls),
+    ("exact_decoding", None), slow("still_decoding", operations), slow("half_resolution", operations),
+    slow("orchestration", calls),
 ])  # fmt: skip
 def test_a_bar_is_kept_and_its_control_fails(monkeypatch, group, cost):
     """Counted once, not timed again and again. Seen to fail with a decoder that sees no frame before its own."""

@@ -26,8 +26,8 @@ from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.model import WanVAE
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("prompt_and_waits", "layer", "small_decoding")
-LONG = ("operations", "savings", "passes", "levers", "long_run", "caches", "decoding", "graphs")
+QUICK = ("layer", "small_decoding")
+LONG = ("prompt_and_waits", "operations", "savings", "passes", "levers", "long_run", "caches", "decoding", "graphs")
 
 
 @pytest.mark.parametrize("group", [*QUICK, *(pytest.param(group, marks=pytest.mark.slow) for group in LONG)])
@@ -185,7 +185,7 @@ def test_nothing_but_four_packages_is_needed():
 
 
 def test_the_last_line_is_one_object_with_bars(monkeypatch, capsys):
-    monkeypatch.setattr(meta, "meta_bars", meta.passes)
+    monkeypatch.setattr(meta, "meta_bars", meta.small_decoding)
     assert main(["bench", "--meta", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["ok"] and len(found["bars"]) == len(found["controls"]) == 2

@@ -3,6 +3,8 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from histream_core.cli import main
 from histream_core.lab.charts.benchmarks import plots, steps_cost, tflops
 
@@ -13,6 +15,7 @@ def words(svg: bytes) -> list[str]:
     return [element.text for element in ElementTree.fromstring(svg).iter() if element.text and element.text.strip()]
 
 
+@pytest.mark.slow
 def test_the_pictures_in_the_docs_are_what_is_drawn():
     """Words and figures; lines differ between versions of matplotlib. Seen to fail with a step more in HiStream+."""
     drawn = dict(plots())

@@ -2,6 +2,7 @@
 
 import gc
 
+import pytest
 import tiny
 import torch
 
@@ -16,7 +17,7 @@ def held(mode: str, num_chunks: int) -> int:
     """The most bytes that a run holds when it hands over a chunk."""
     model, before = tiny.wan(), held_bytes()
     chunks = tiny.stream(tiny.plan(mode, num_frames=3 * num_chunks, width=32, height=32), model=model).chunks()
-    return max(held_bytes() - before for index, _ in enumerate(chunks) if index % 10 == 9)
+    return max(held_bytes() - before for index, _ in enumerate(chunks) if index % 20 == 19)
 
 
 def test_sixty_chunks_hold_no_more_than_twenty():
@@ -24,5 +25,6 @@ def test_sixty_chunks_hold_no_more_than_twenty():
     assert 0 < held("histream-plus", 60) <= held("histream-plus", 20)
 
 
+@pytest.mark.slow
 def test_the_whole_history_fails_the_same_check():
     assert held("history", 60) > 2.5 * held("history", 20)

@@ -70,6 +70,7 @@ def test_only_the_first_chunk_and_what_comes_again_is_compiled():
     assert {visible.stop for visible in asked} == {2, 3, 4, 5, 6}
 
 
+@pytest.mark.slow
 def test_sizes_do_not_use_up_what_a_compiler_allows():
     """A compiler gives up on a function after some graphs. Seen to fail when all are made of one function."""
     plan = tiny.plan("full", num_frames=9)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import tiny_runs
 from clips import shapes
-from slow import crossed
+from slow import crossed, slow
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
 from histream_core import runs as session
@@ -247,7 +247,7 @@ def test_a_branch_writes_what_it_would_write_without_sharing_and_decodes_nothing
     assert files_in(new) == files_in(alone)
 
 
-@pytest.mark.parametrize(("num_frames", "section"), [(15, None), (21, None), (24, "a dog")])
+@pytest.mark.parametrize(("num_frames", "section"), [slow(15, None), slow(21, None), (24, "a dog")])
 def test_a_run_that_is_made_longer_by_a_branch_is_the_run_that_was_long_from_the_start(
     finished, tmp_path, num_frames, section
 ):

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from slow import slow
 
 from histream_core import demo
 from histream_core.lab.judge.long import run_chunks
@@ -68,7 +69,7 @@ def check(mode, num_frames, prompts, folder):
             assert np.array_equal(way(weights, plan, text, asked, folder / f"{number}"), wanted), way.__name__
 
 
-@pytest.mark.parametrize("mode", ["histream", "histream-plus"])
+@pytest.mark.parametrize("mode", ["histream", slow("histream-plus")])
 def test_every_way_gives_the_same_frames(here, monkeypatch, mode):
     """Seen to fail when a branch begins with the caches of nothing, or a resumed run decodes without its past."""
     monkeypatch.setattr(demo, "WIDTH", 64)

@@ -98,6 +98,7 @@ def distillation(folder, out="distill", steps=3):
             "--lead", "1", "--modes", "histream", "histream-plus"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
     for name in ("TRANSFORMER", "VAE", "TEXT"):
         path = getattr(demo, f"{name}_PATH")
@@ -120,9 +121,9 @@ def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
     ("stage", "arguments"),
     [
         slow(train_vae, vae),
-        (train_teacher, teacher),
+        slow(train_teacher, teacher),
         (train_student, student),
-        (train_student, corrected),
+        slow(train_student, corrected),
         slow(distill, distillation),
     ],
     ids=["vae", "teacher", "student", "corrected", "distill"],

@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from slow import slow
 
 from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of, index_video
@@ -38,7 +39,7 @@ def others(path, *, times=range(NUM_FRAMES), **options):
     return path
 
 
-@pytest.mark.parametrize("options", [{}, {"x264-params": "open-gop=1:b-pyramid=normal"}], ids=["closed", "open"])
+@pytest.mark.parametrize("options", [slow({}), {"x264-params": "open-gop=1:b-pyramid=normal"}], ids=["closed", "open"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
 def test_any_range_of_a_file_of_others_is_that_range(tmp_path, suffix, options):
     path = others(tmp_path / f"clip{suffix}", **options)
