@@ -23,6 +23,7 @@ from types import TracebackType
 
 import safetensors
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from ...files.disk import disk_errors, sync_folder, write_whole
@@ -30,7 +31,7 @@ from ...files.tensors import pack
 from ...plan.schedule import Scale
 from ...weights.containers import CheckpointError, write_safetensors
 from .fingerprint import hash_file, hash_tensor
-from .lock import Lock
+from .lock import take
 from .manifest import Manifest, from_json, recipes, to_json
 
 _NUMBERED = re.compile(r"[0-9]{5}\.safetensors")
@@ -302,10 +303,10 @@ def sound_path(folder: Path, manifest: Manifest) -> Path | None:
     return inside(folder / SOUND) if manifest.settings.sound else None
 
 
-def lock(folder: Path) -> Lock:
+def lock(folder: Path) -> FileLock:
     """Take a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
     check_run(folder)
-    return Lock(inside(folder / LOCK))
+    return take(inside(folder / LOCK))
 
 
 def check_run(folder: Path) -> None:
