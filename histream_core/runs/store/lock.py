@@ -1,7 +1,7 @@
 """The lock on a run's folder: one process at a time, and the system takes it back when its holder dies.
 
-The lock is filelock's, which torch brings. Where a file system has no locks, filelock writes a marker file or raises OSError,
-depending on its version.
+The lock is filelock's, which torch brings. Where a file system has no locks, filelock writes a marker file
+or raises OSError, depending on its version.
 """
 
 from __future__ import annotations
