@@ -1,4 +1,4 @@
-"""Plans: the chunks, steps and frames to generate, as pure values that know no tensor, file or model.
+"""Plans: the chunks, steps and frames to generate, as pure values without tensors, files or models.
 
 `make_plan` makes a `Plan` from a preset; its `chunks` list every network call of a run.
 """

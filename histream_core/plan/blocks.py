@@ -4,25 +4,25 @@ import math
 from typing import NamedTuple
 
 SHARE = 0.5
-"""Of the key blocks in the window, how many are seen."""
+"""Fraction of the key blocks in the window that a query block attends to."""
 
 MOST_QUERIES, MOST_KEYS = 1024, 128
-"""Tokens of a block at most. Keys are copied together for each block of queries, so those are longer."""
+"""Largest number of tokens in a block. Query blocks are longer, because each of them gathers its keys into a copy."""
 
 
 class Blocks(NamedTuple):
-    """How many tokens a block of queries and one of keys have; both divide a frame."""
+    """Tokens in a block of queries and in a block of keys; both numbers divide the tokens of a frame."""
 
     queries: int
     keys: int
 
     def num_kept(self, visible: int) -> int:
-        """Blocks of keys that are seen, of so many visible tokens."""
+        """Number of key blocks that a query block attends to when `visible` tokens are in the window."""
         return math.ceil(SHARE * visible / self.keys)
 
 
 def blocks_for(tokens_per_frame: int) -> Blocks:
-    """Blocks of equal length, as long as they may be: 1020 and 120 tokens at 1920x1088."""
+    """The longest blocks of equal length within the limits: 1020 and 120 tokens at 1920x1088."""
     return Blocks(_divisor(tokens_per_frame, MOST_QUERIES), _divisor(tokens_per_frame, MOST_KEYS))
 
 

@@ -1,7 +1,7 @@
-"""The plan of a run: a recipe, and the chunks that follow from it by their number. Pure values, no tensors.
+"""The plan of a run: a recipe from which every chunk is computed by its index. Pure values, no tensors.
 
-A plan decides every number of a run but the noise: two runs of one plan with the same weights, prompts and seed
-give the same video. Every ablation is a value in it, never a branch in the engine.
+A plan decides every number of a run except the noise: two runs of one plan with the same weights, prompts and seed
+give the same video. Every ablation is a value in the plan, never a branch in the engine.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,38 +18,38 @@ from .sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Gr
 from .window import Window
 
 REMEMBERED = 256
-"""Chunks of a plan that are not made again when they are asked for again."""
+"""Number of chunks that a plan keeps, so that they are not computed again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Latent frames generated together, the frames they look at, and the network calls they take."""
+    """Latent frames that are generated together, the frames they attend to, and the network calls they take."""
 
     index: int
     frames: range
     context: tuple[int, ...]
     steps: Steps
-    """Denoising calls; none where the clean latent is given (a first frame, a continuation)."""
+    """Denoising calls; empty where the clean latent is given (a first frame, a continuation)."""
     cache_steps: Steps
-    """Calls at sigma 0 that write the finished chunk into the caches; none for the last chunk."""
+    """Calls at sigma 0 that write the finished chunk into the caches; empty for the last chunk."""
     cached: tuple[int, ...] = ()
-    """The frames that those calls compute: all of the chunk, or those that later chunks see."""
+    """The frames that the cache steps compute: all of the chunk, or only those that later chunks see."""
     kept: Step | None = None
-    """The last step, where its keys and values stay in its cache in place of those of a cache step."""
+    """The last step, if its keys and values stay in the cache instead of those of a cache step; else None."""
 
     @property
     def first_pixel_frame(self) -> int:
-        """The number of its first frame in the video: latent frame 0 is one frame, every other four."""
+        """Index in the video of the chunk's first pixel frame: latent frame 0 is one frame, every other is four."""
         return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (self.frames.start - 1))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The recipe of a run: everything that decides its numbers but weights, prompts and noise.
+    """The recipe of a run: everything that decides its numbers, except weights, prompts and noise.
 
-    Chunks follow from it (`chunk_at`, `chunks`), and a change is `dataclasses.replace` on a field. `make_plan` makes
-    one from a preset. A chunk is `window.chunk_frames` latent frames, counted from 0; the last one is generated whole
-    and cropped. Raises ValueError for lengths that cannot be, with numbers that can.
+    Chunks are computed from it (`chunk_at`, `chunks`); change a plan with `dataclasses.replace` on a field. `make_plan`
+    makes one from a preset. A chunk is `window.chunk_frames` latent frames, counted from 0; the last one is generated
+    whole and cropped. Raises ValueError for impossible lengths, with numbers that would work.
     """
 
     num_latent_frames: int
@@ -58,29 +58,29 @@ class Plan:
     the first entry."""
     window: Window
     grids: Mapping[Scale, Grid]
-    """Latent size at every scale that some step uses."""
+    """Latent size at every scale that a step uses."""
     ntk: Mapping[Scale, float]
-    """Factor of NTK scaling of the spatial rotary axes at every scale."""
+    """NTK scaling factor of the spatial rotary axes at every scale."""
     temporal: TemporalPolicy
     resize: str = "bilinear"
     levers: tuple[str, ...] = ()
     """Names of the enabled approximations (keys of LEVERS)."""
     anchors: tuple[int, ...] = (0,)
-    """The first frame of each anchor. It takes the place of the one before for all chunks behind its own."""
+    """The first frame of each anchor. An anchor replaces the one before it for all chunks after its own."""
     scenes: tuple[int, ...] = (0,)
-    """The first frame of each scene: of what came before it, nothing is seen any more."""
+    """The first frame of each scene; chunks of a scene see no frame before it."""
     anchor_match: float = 0.0
-    """How far chunks are pulled to the statistics of their prompt's first one: 0 not at all, 1 all the way."""
+    """How far a chunk is moved towards the statistics of its prompt's first chunk: 0 not at all, 1 completely."""
     first_chunk_attention: float = 1.0
-    """Attention scale of calls at HIGH in the first chunk of a scene that have no scale of their own."""
+    """Attention scale of the calls at HIGH in the first chunk of a scene, unless a call has its own scale."""
     given_frames: int = 0
     """Latent frames at the beginning that are given clean and only cached; whole chunks."""
     first_frame: bool = False
-    """Whether those are one picture. Then chunk 0 is that one frame, or a whole chunk where so many frames are given,
-    and the first chunk that is denoised takes the first entry of the schedule."""
+    """Whether the given frames are one picture. Then chunk 0 is that one frame, or a whole chunk if `given_frames` is a
+    whole chunk, and the first chunk that is denoised takes the first entry of the schedule."""
     replayed_chunks: int = 0
-    """Chunks at the beginning that an earlier attempt has made: their clean latents are given. Where a chunk's `kept`
-    step stays in the caches, that step is computed again on the noisy latent that it began with."""
+    """Chunks at the beginning that an earlier attempt has made: their clean latents are given. A chunk's `kept` step is
+    computed again, from the noisy latent that it started from."""
 
     def __post_init__(self):
         _check_lengths(self)
@@ -90,7 +90,7 @@ class Plan:
 
     @cached_property
     def chunks(self) -> "Chunks":
-        """All chunks, each made when it is asked for."""
+        """All chunks; each is computed when it is asked for."""
         return Chunks(self)
 
     @property
@@ -100,12 +100,12 @@ class Plan:
 
     @property
     def first_chunk_frames(self) -> int:
-        """Latent frames of chunk 0."""
+        """Number of latent frames in chunk 0."""
         alone = self.first_frame and self.given_frames != self.window.chunk_frames
         return 1 if alone else self.window.chunk_frames
 
     def chunk_at(self, index: int) -> Chunk:
-        """Chunk `index`, counted from 0: its frames, what it sees, and its network calls."""
+        """Chunk `index`, counted from 0: its frames, the frames it sees, and its network calls."""
         frames = self._frames_at(index)
         begins_scene = frames.start in self.scenes
         entry = 0 if begins_scene else min(max(0, index - self.first_frame), len(self.schedule) - 1)
@@ -134,7 +134,7 @@ class Plan:
         return range(stop - size if index else 0, stop)
 
     def _with_levers(self, chunk: Chunk) -> Chunk:
-        """A chunk with all its cache steps, as the levers would have it."""
+        """`chunk`, which has all its cache steps, with the plan's levers applied."""
         if not chunk.cache_steps:
             return chunk
         window, levers = self.window, self.levers
@@ -159,22 +159,22 @@ class Plan:
 
     @property
     def pooled_low(self) -> bool:
-        """Whether the keys that are kept of a pass at HIGH are kept at LOW too, averaged."""
+        """Whether LOW keeps averaged keys of the passes at HIGH instead of keys of its own cache passes."""
         return POOLED_LOW in self.levers
 
     def blocks(self, scale: Scale) -> Blocks | None:
-        """Sizes of the blocks of sparse attention at a scale; None where chunks see all of their window."""
+        """Block sizes of sparse attention at a scale; None where attention is over the whole window."""
         sparse = SPARSE in self.levers and scale is Scale.HIGH
         return blocks_for(self.tokens_per_frame(scale)) if sparse else None
 
     @property
     def keeps_steps(self) -> bool:
-        """Whether keys of last steps are kept, so that a run that goes on has to know what these began with."""
+        """Whether keys of last steps are kept; continuing a run then needs the noisy latents they started from."""
         return LAST_STEP in self.levers or CLEAN_ANCHOR in self.levers
 
     @property
     def cached_scales(self) -> tuple[Scale, ...]:
-        """The scales whose caches take a pass of their own."""
+        """The scales whose caches are filled by cache passes of their own."""
         return tuple(scale for scale in self.grids if not (self.pooled_low and scale is Scale.LOW))
 
     @property
@@ -189,18 +189,18 @@ class Plan:
 
     @property
     def generated_frames(self) -> int:
-        """Latent frames of whole chunks, also where the end is cropped: those that the caches must be able to name."""
+        """Number of latent frames in all whole chunks, before the end is cropped; the caches index all of them."""
         return self.first_chunk_frames + (self.num_chunks - 1) * self.window.chunk_frames
 
     @property
     def pages(self) -> tuple[int, int]:
-        """Cache pages for anchors and for the ring behind them: while an anchor gives way there are two."""
+        """Cache pages for anchors and for the ring behind them; two anchors fit if an anchor is ever replaced."""
         anchors, ring = self.window.pages(self.generated_frames)
         return anchors * min(2, len(self.anchors)), ring
 
     @property
     def moving_anchor(self) -> bool:
-        """Whether the video is long enough for an anchor to be moved along."""
+        """Whether the video is long enough for an anchor to be given later times, see TemporalPolicy."""
         last_seen = (*self.anchors[1:], self._frames_at(self.num_chunks - 1).start)
         return any(
             self.temporal.anchor_time(start, anchor) != self.temporal.chunk_time(anchor)
@@ -225,7 +225,7 @@ class Plan:
 
 
 class Chunks(Sequence[Chunk]):
-    """The chunks of a plan as a sequence; a slice is a tuple. Those asked for last are remembered."""
+    """The chunks of a plan as a sequence; a slice is a tuple. The chunks used last are kept."""
 
     def __init__(self, plan: Plan) -> None:
         self._indices = range(plan.num_chunks)
@@ -244,26 +244,26 @@ class Chunks(Sequence[Chunk]):
 
 
 def anchor_before(anchors: Sequence[int], start: int) -> int:
-    """The last of `anchors`, first frames in order, before frame `start`; 0 where there is none."""
+    """The last of `anchors` (first frames, ascending) that is before frame `start`; 0 if there is none."""
     return anchors[max(0, bisect_left(anchors, start) - 1)]
 
 
 def scene_at(scenes: Sequence[int], frame: int) -> int:
-    """The last of `scenes`, first frames in order from 0 on, that has begun at a frame."""
+    """The first frame of the scene that `frame` belongs to; `scenes` are first frames, ascending from 0."""
     return scenes[bisect_right(scenes, frame) - 1]
 
 
 def replay(plan: Plan, num_chunks: int) -> Plan:
-    """The plan of a run that goes on: the clean latents of its first `num_chunks` chunks are given."""
+    """The plan of a continued run: the clean latents of its first `num_chunks` chunks are given."""
     if not 0 <= num_chunks <= plan.num_chunks:
         raise ValueError(f"{num_chunks} chunks cannot be given: the plan has {plan.num_chunks}")
     return replace(plan, replayed_chunks=num_chunks)
 
 
 def lengthen(plan: Plan, num_latent_frames: int) -> Plan:
-    """The plan for more latent frames.
+    """The same recipe for more latent frames.
 
-    Raises ValueError where it would not be longer, and where the steps of later chunks are not known.
+    Raises ValueError if that is not longer, or if the steps of later chunks are not known.
     """
     if num_latent_frames <= plan.num_latent_frames:
         raise ValueError(
@@ -276,11 +276,12 @@ def lengthen(plan: Plan, num_latent_frames: int) -> Plan:
 
 
 def with_anchors(plan: Plan, anchors: Sequence[int], scenes: Sequence[int] = ()) -> Plan:
-    """The plan with these frames as the first ones of its anchors; 0 is always one of them.
+    """The plan with other anchors, given by their first frames; 0 is always one of them.
 
-    A chunk that begins at a new anchor still sees the one before; all later ones see the new one. `scenes` are anchors
-    too, and nothing before them is seen from there on; those that the plan has stay where their anchor stays. Raises
-    ValueError for a frame that no chunk begins at, for anchors that come too close, and for a window without an anchor.
+    A chunk that begins at a new anchor still sees the old anchor; all later chunks see the new one. `scenes` are the
+    first frames of new scenes; they become anchors too. A scene that the plan has already stays if its anchor stays.
+    Raises ValueError for a frame that no chunk begins at, for anchors too close together, and for a window without an
+    anchor.
     """
     anchors = tuple(sorted({0, *anchors, *scenes}))
     scenes = tuple(sorted({*scenes, *(scene for scene in plan.scenes if scene in anchors)}))
@@ -323,7 +324,7 @@ def _check_lengths(plan: Plan) -> None:
 
 
 def _heightened(steps: Steps, factor: float) -> Steps:
-    """Steps whose attention at HIGH is scaled by `factor`; a step that has a scale of its own keeps it."""
+    """`steps` with attention at HIGH scaled by `factor`; a step that has its own scale keeps it."""
     return tuple(
         replace(step, attention_scale=factor) if step.scale is Scale.HIGH and step.attention_scale == 1 else step
         for step in steps

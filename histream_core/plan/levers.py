@@ -1,7 +1,7 @@
 """Names of the approximations (levers) that save work; a plan turns them into network calls.
 
-All are off unless asked for; each makes other frames. What each saves and what it does to the pictures of the bundled
-model is in docs/performance.md.
+All are off by default; each changes the frames. docs/performance.md has the savings and the effect on the pictures of
+the bundled model.
 """
 
 from collections.abc import Collection
@@ -16,11 +16,11 @@ LEVERS = {
     POOLED_LOW: "no clean pass at LOW: its keys are those of HIGH, averaged over the tokens that a LOW token covers",
     SPARSE: "each part of a frame attends at HIGH to half of the window, where it answers best on average",
 }
-"""The levers and what they do."""
+"""What each lever does; levers are named by these keys."""
 
 
 def check_levers(levers: Collection[str]) -> tuple[str, ...]:
-    """The levers in the order of LEVERS; raises ValueError for one that does not exist, or two that exclude another."""
+    """`levers` in the order of LEVERS; raises ValueError for an unknown one, or two that exclude each other."""
     for name in levers:
         if name not in LEVERS:
             raise ValueError(f'lever "{name}" does not exist: use some of {", ".join(LEVERS)}')

@@ -1,4 +1,4 @@
-"""Plans from presets: every value that is not given is the preset's."""
+"""Plans from presets: a value that is not given is taken from the preset."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ class PlanOptions:
     window: Window | None = None
     temporal: TemporalPolicy | None = None
     low_scale: float = 0.5
-    """Side of the grid of LOW, of that of HIGH; 1 turns Dual-Resolution Caching off."""
+    """Side of the LOW grid relative to the HIGH grid; 1 turns Dual-Resolution Caching off."""
     ntk_low: float | None = None
     ntk_high: float | None = None
     resize: str = "bilinear"
@@ -27,7 +27,7 @@ class PlanOptions:
     anchor_match: float = 0.0
     given_frames: int = 0
     first_frame: bool = False
-    """These two and the two above them are those of `Plan`."""
+    """This field, `given_frames` and the two above them have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -41,9 +41,9 @@ def make_plan(
     num_latent_frames: int,
     options: PlanOptions = DEFAULT_OPTIONS,
 ) -> Plan:
-    """Plan a video of that width and height in pixels and that many latent frames, in one of MODES.
+    """Plan a video of `size` (width and height in pixels) and `num_latent_frames`, in one of MODES.
 
-    Raises ValueError for sizes, lengths and settings that cannot work, naming ones that would.
+    Raises ValueError for impossible sizes, lengths and settings; the message has values that would work.
     """
     if mode not in MODES:
         raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')

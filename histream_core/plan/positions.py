@@ -1,14 +1,14 @@
-"""Temporal positions: the time at which a frame stands when a chunk looks at it."""
+"""Temporal positions: the rotary time that a frame has for the chunk that attends to it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class TemporalPolicy:
-    """At what time a frame stands when a chunk looks at it.
+    """Rule for the rotary time of a frame, as the attending chunk sees it.
 
-    `absolute`: its index in the video. `clamped`: the same, but the anchor is never further behind the chunk
-    than `span`, the distance seen in training; equal to `absolute` while the chunk starts within the span.
+    `absolute`: the frame's index in the video. `clamped`: the index too, but the anchor is never further behind the
+    chunk than `span`, the distance seen in training; equal to `absolute` while the chunk starts within the span.
     `reset`: from frame `span` on the chunk's time jumps back to `restart` and counts up to `span` again; cached
     keys keep the time they were written at (StreamDiffusionV2's T_reset, arXiv 2511.07399).
     """

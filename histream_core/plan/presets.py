@@ -16,28 +16,28 @@ TOKENS_960X544 = 2040
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How a family of weights wants to be sampled."""
+    """Sampling settings for a family of weights."""
 
     name: str
     label: str
     timesteps: tuple[float, ...] = (1000, 750, 500, 250)
     later_timesteps: tuple[float, ...] | None = None
-    """Of every chunk but the first; None: the same as the first."""
+    """Timesteps of every chunk after the first; None: those of the first."""
     fast_timesteps: tuple[float, ...] = (1000, 500)
-    """Of every chunk but the first in HiStream+ mode, and of all chunks in naive mode."""
+    """Timesteps of every chunk after the first in HiStream+ mode, and of all chunks in naive mode."""
     shift_low: float = 5.0
     shift_high: float = 5.0
     chunk_frames: int = 3
     anchor_frames: int = 1
     local_frames: int | None = 2
-    """Frames just before the chunk that it sees besides the anchor; None: the whole history."""
+    """Number of frames directly before the chunk that it sees besides the anchor; None: the whole history."""
     trained_tokens: int = TOKENS_832X480
     """Tokens of one frame at the resolution that the weights were trained at."""
     ntk_low: float | None = None
     ntk_high: float | None = None
     """NTK factor of the spatial rotary axes; None: sqrt(tokens of a frame / trained_tokens), at least 1."""
     scale_first_chunk: bool = False
-    """Heighten HIGH self-attention in chunk 0 by sqrt(ln tokens / ln trained tokens) of a chunk."""
+    """Multiply the HIGH self-attention scale in chunk 0 by sqrt(ln tokens / ln trained tokens) of a chunk."""
     normalised: bool = True
     """The network's latents are normalised with the VAE's mean and standard deviation."""
     span: int = 18
@@ -47,7 +47,7 @@ class Preset:
         return TemporalPolicy("clamped", span=self.span)
 
     def ntk(self, tokens_per_frame: int, given: float | None) -> float:
-        """The NTK factor for a grid: the `given` one, or derived from how many more tokens it has than in training."""
+        """The NTK factor of a grid: `given`, or else derived from its tokens relative to training."""
         return given if given is not None else max(1.0, math.sqrt(tokens_per_frame / self.trained_tokens))
 
     def first_chunk_attention_scale(self, tokens_per_frame: int) -> float:
@@ -72,8 +72,8 @@ class Preset:
 MODES = {
     "histream": "half of the steps at half resolution, half at full; the same steps in every chunk",
     "histream-plus": "as histream, but only the first chunk takes all steps, later ones half of them",
-    "full": "every step at full resolution (no Dual-Resolution Caching)",
-    "history": "every chunk sees the whole video so far (no Anchor-Guided Sliding Window); memory grows",
+    "full": "every step at full resolution (no LOW, no Dual-Resolution Caching); the window stays",
+    "history": "every chunk sees the whole video so far (no Anchor-Guided Sliding Window); LOW stays, memory grows",
     "naive": "half of the steps in the first chunk too",
     "sd": "as histream without the settings for high definition (time shift, NTK, first-chunk attention)",
 }
@@ -146,7 +146,7 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    """Look a preset up by name; raises ValueError that lists the names."""
+    """The preset of that name; raises ValueError that lists the names."""
     if name not in PRESETS:
         raise ValueError(f'preset "{name}" does not exist: use one of {", ".join(PRESETS)}')
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Noise levels: which timesteps a chunk goes through, and at which resolution. Pure values, no tensors."""
+"""Noise levels: the timesteps of a chunk, each with its resolution. Pure values, no tensors."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from enum import Enum
 from itertools import pairwise
 
 NUM_TIMESTEPS = 1000
-"""A timestep is a thousand sigmas, the scale on which Wan's time embedding was trained."""
+"""A timestep is sigma times a thousand, the scale on which Wan's time embedding was trained."""
 
 
 class Scale(Enum):
@@ -19,7 +19,7 @@ class Scale(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call of the network: at noise level `sigma` in [0, 1], on the grid of `scale`.
+    """One network call at noise level `sigma` in [0, 1], on the grid of `scale`.
 
     `attention_scale` multiplies the softmax scale of self-attention. A step at sigma 0 is a cache pass:
     it computes the keys and values of a clean latent and nothing else.
@@ -68,7 +68,7 @@ def check_timestep(timestep: float) -> None:
 
 
 def check_steps(steps: Steps) -> Steps:
-    """Return `steps`, or raise ValueError with the number that cannot be."""
+    """Return `steps`, or raise ValueError with the number that is impossible."""
     if not steps:
         raise ValueError("a chunk needs at least 1 step, got none: give timesteps such as 1000 750 500 250")
     for step in steps:

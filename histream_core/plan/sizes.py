@@ -1,4 +1,4 @@
-"""Sizes of videos, latents and tokens: what fits onto the grids, and the nearest sizes that would."""
+"""Sizes of videos, latents and tokens, and the nearest sizes that fit onto the grids."""
 
 Grid = tuple[int, int]
 """Height and width, in latent cells (an eighth of the pixels)."""
@@ -12,7 +12,7 @@ FPS = 16
 """Frames per second that Wan 2.1 was trained at."""
 
 GENERATED_SIDES = {1080: 1088}
-"""Sides that are generated larger, to be whole in latent cells at both resolutions, and cropped when written."""
+"""Sides that are generated larger, to be whole latent cells at both resolutions, and cropped when written."""
 
 
 def tokens_per_frame(grid: Grid) -> int:
@@ -21,12 +21,12 @@ def tokens_per_frame(grid: Grid) -> int:
 
 
 def pixel_frames(latent_frames: int) -> int:
-    """Pixel frames of so many latent frames: the first is one, every other four."""
+    """Number of pixel frames that `latent_frames` latent frames decode to: the first to one, every other to four."""
     return 1 + PIXEL_FRAMES_PER_LATENT * (latent_frames - 1)
 
 
 def latent_frames(pixel_frames: int) -> int:
-    """Latent frames of a clip of 4n + 1 pixel frames; raises ValueError that names the nearest such lengths."""
+    """Number of latent frames of a clip of 4n + 1 pixel frames; raises ValueError that names the nearest lengths."""
     if pixel_frames < 1:
         raise ValueError(f"a video of {pixel_frames} frames is empty: ask for 81, or at least 1")
     extra = (pixel_frames - 1) % PIXEL_FRAMES_PER_LATENT
@@ -39,19 +39,19 @@ def latent_frames(pixel_frames: int) -> int:
 
 
 def whole_length(num_pixel_frames: int) -> int:
-    """The next length of the form 4n + 1, which is what the VAE can make. Raises ValueError for an empty video."""
+    """The next length of the form 4n + 1, which the VAE can decode to. Raises ValueError for an empty video."""
     if num_pixel_frames < 1:
         raise ValueError(f"a video of {num_pixel_frames} frames is empty: ask for 81, or at least 1")
     return 1 + -(-(num_pixel_frames - 1) // PIXEL_FRAMES_PER_LATENT) * PIXEL_FRAMES_PER_LATENT
 
 
 def generated_size(width: int, height: int) -> tuple[int, int]:
-    """The size to generate for a picture of that size: 1920x1088 for 1920x1080, most sizes as they are."""
+    """The size to generate for a picture of this size: 1920x1088 for 1920x1080; most sizes are unchanged."""
     return GENERATED_SIDES.get(width, width), GENERATED_SIDES.get(height, height)
 
 
 def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
-    """The latent grid of a pixel size; raises ValueError that names the nearest sizes that would work.
+    """The latent grid of a size in pixels; raises ValueError that names the nearest sizes that would work.
 
     Multiples of 32 keep the half grid of Dual-Resolution Caching whole; 16 is enough without it.
     """
@@ -64,7 +64,7 @@ def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
 
 
 def low_grid(grid: Grid, scale: float) -> Grid:
-    """The latent grid of LOW, `scale` times that of HIGH; raises ValueError where its sides are no even numbers."""
+    """The latent grid of LOW, `scale` times that of HIGH; raises ValueError if its sides are not even numbers."""
     low = int(grid[0] * scale), int(grid[1] * scale)
     if not 0 < scale <= 1 or any(
         cells * scale != fit or fit % 2 or not fit for cells, fit in zip(grid, low, strict=True)

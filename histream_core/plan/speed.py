@@ -1,6 +1,6 @@
-"""Choices that make a run fast: which kernels compute, what they may round, what is left out.
+"""Choices that make a run faster: kernels, reduced precision, and approximations.
 
-The defaults compute as always. What a run made of its choices is said once: `kernels.Kernels.in_use`.
+The defaults are exact. `network.kernels.Kernels.in_use` names the kernels that a run really uses.
 """
 
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "vae_strips": VAE_STRIPS,
     "decode": DECODE,
 }
-"""What the fields of `Speed` may be, in words."""
+"""Allowed values of each field of `Speed`, with a description."""
 
 APPROXIMATE = {
     "attention": ("sage", "int8"),
@@ -87,12 +87,12 @@ APPROXIMATE = {
     "seen_keys": (SPARSE,),
     "vae_strips": ("2", "3", "4"),
 }
-"""Choices that change frames by more than the last bits of numbers."""
+"""Choices that change frames by more than the last bits."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The choices of a run. Raises ValueError for one that does not exist."""
+    """The speed choices of a run. Raises ValueError for an unknown one."""
 
     attention: str = "auto"
     linears: str = "plain"
@@ -114,13 +114,13 @@ class Speed:
 
     @property
     def approximations(self) -> "Speed":
-        """This choice with the defaults in the place of all that is exact; a kept run has it among its settings."""
+        """Only the approximate choices, with defaults for the exact ones; a kept run has this among its settings."""
         exact = [name for name in CHOICES if getattr(self, name) not in APPROXIMATE.get(name, ())]
         return replace(self, **{name: getattr(DEFAULTS, name) for name in exact})
 
     @property
     def levers(self) -> tuple[str, ...]:
-        """The LEVERS among the choices, for the plan."""
+        """The choices that are LEVERS, for the plan."""
         chosen = self.high_keys, self.cached_frames, self.low_keys, self.seen_keys
         return tuple(lever for lever in LEVERS if lever in chosen)
 

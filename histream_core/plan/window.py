@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The frames that a chunk sees besides itself: the anchor's `anchor_frames` and the `local_frames` before it.
+    """Sizes of the window: the `anchor_frames` of the anchor and the `local_frames` before the chunk.
 
-    `local_frames` None is the full history.
+    `local_frames` None: the chunk sees the full history.
     """
 
     chunk_frames: int = 3
@@ -21,9 +21,9 @@ class Window:
             raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
 
     def context(self, start: int, anchor: int = 0, scene: int = 0) -> tuple[int, ...]:
-        """The frames seen by the chunk at frame `start`, in temporal order, none of them before frame `scene`.
+        """The frames, in temporal order, that the chunk at frame `start` sees; none is before frame `scene`.
 
-        `anchor` is the first frame of its anchor.
+        `anchor` is the first frame of the chunk's anchor.
         """
         if self.local_frames is None:
             return tuple(range(scene, start))
@@ -32,11 +32,11 @@ class Window:
         return tuple(sorted(frame for frame in seen if frame >= scene))
 
     def pages(self, num_latent_frames: int) -> tuple[int, int]:
-        """Cache pages for the anchor and for the ring behind it, in a video of that length."""
+        """Number of cache pages for the anchor and for the ring behind it, in a video of that length."""
         if self.local_frames is None:
             return 0, num_latent_frames
         return self.anchor_frames, self.local_frames + self.chunk_frames
 
     def past_frames(self, num_latent_frames: int) -> int:
-        """Frames that a chunk sees besides itself and the anchor, at most, in a video of that length."""
+        """Largest number of frames that a chunk sees besides itself and the anchor, in a video of that length."""
         return max(0, self.pages(num_latent_frames)[1] - self.chunk_frames)

@@ -1,6 +1,6 @@
 """Plan and network in, latent chunks out: the chunk loop, its noise and its prompts.
 
-`Stream` is the state of one run; `SeededNoise` and `Prompt` are what it is given, `place` puts a timeline into a plan.
+`Stream` is the state of one run; `SeededNoise` and `Prompt` are its inputs; `place` puts a timeline into a plan.
 """
 
 from .noise import Noise, SeededNoise

@@ -1,4 +1,4 @@
-"""Against slow drift of colour and contrast: later chunks keep the statistics of the first one.
+"""Anchor match: moves later chunks to the statistics of the first one, against slow drift of colour and contrast.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 LEAST_SPREAD = 1e-5
-"""Of a channel that is flat all over: it has no contrast to change."""
+"""Smallest standard deviation to divide by; a constant channel has no contrast to change."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Statistics:
 
 
 def statistics_of(latent: Tensor) -> Statistics:
-    """Over all frames of a latent [B, C, T, H, W]."""
-    # A chunk that is read from a file lies in memory in another order than when it was made, and sums may follow that.
+    """The statistics over all frames of a latent [B, C, T, H, W]."""
+    # A chunk read from a file has another memory layout than a new one, which can change the last bits of sums.
     std, mean = torch.std_mean(latent.float().contiguous(), dim=(2, 3, 4), correction=0, keepdim=True)
     return Statistics(mean, std)
 
 
 def match(latent: Tensor, anchor: Statistics, weight: float) -> Tensor:
-    """A latent [B, C, T, H, W], `weight` of the way (0: itself) to one that has the anchor's statistics."""
+    """Blend a latent [B, C, T, H, W] with itself moved to the statistics of `anchor`; `weight` 0 changes nothing."""
     own = statistics_of(latent)
     matched = (latent - own.mean) / own.std.clamp(min=LEAST_SPREAD) * anchor.std + anchor.mean
     return torch.lerp(latent.float(), matched, weight).to(latent.dtype)

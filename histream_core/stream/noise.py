@@ -1,4 +1,4 @@
-"""Gaussian noise that depends on what it is for, not on when or where it is drawn.
+"""Gaussian noise that depends on seed, item, chunk and step, not on when or where it is drawn.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 Noise = Callable[[int, int, torch.Size], Tensor]
-"""Fresh noise of a shape [B, C, T, H, W] for step `step` of chunk `chunk`; step 0 is what a chunk starts from."""
+"""Function (chunk, step, shape) that returns noise of shape [B, C, T, H, W]; a chunk starts from step 0."""
 
 MAX_SEED = 2**64 - 1
 
 
 class SeededNoise:
-    """One CPU generator for every (seed, batch item, chunk, step): no cut, device or batch size changes the noise."""
+    """One CPU generator per (seed, batch item, chunk, step), so resuming, device and batch size change no noise."""
 
     def __init__(self, seed: int):
         if not 0 <= seed <= MAX_SEED:

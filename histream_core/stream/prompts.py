@@ -1,4 +1,4 @@
-"""Prompts of a run: a text, the words that it was made of, and the chunk from which on it holds.
+"""Prompts of a run: a text embedding, its words, and the first chunk that it is for.
 
 B batch.
 """
@@ -15,26 +15,26 @@ from ..network.forward import Text
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text that the video shows from chunk `first_chunk` on; a blend is one prompt for each of its chunks.
+    """A text that is in force from chunk `first_chunk` on; a blend is one prompt for each of its chunks.
 
-    With `recache` the window is computed anew under this text before its first chunk, as in LongLive, so that the
-    cached frames stop speaking of the old prompt.
+    With `recache` the keys of the window are computed again under this text before its first chunk, as in LongLive, so
+    that the cached frames no longer carry the old prompt.
     """
 
     text: Text
     first_chunk: int = 0
     recache: bool = False
     share: float = 1.0
-    """How much of the text is that of the prompt; less than 1 within a blend, which goes over from the one before."""
+    """Weight of this prompt in the text; below 1 within a blend, where the rest is the prompt before."""
     words: str = ""
 
 
 def blend_prompts(
     old: Tensor, new: Tensor, *, first_chunk: int, num_chunks: int, spherical: bool = False
 ) -> tuple[Prompt, ...]:
-    """Prompts that go from `old` to `new` embeddings [B, tokens, channels] over `num_chunks` chunks.
+    """Prompts that interpolate from `old` to `new` embeddings [B, tokens, channels] over `num_chunks` chunks.
 
-    Along a straight line, or token by token along an arc (`spherical`), which keeps the length of the embeddings.
+    Linear, or token by token along an arc (`spherical`), which keeps the length of the embeddings.
     """
     if num_chunks < 1:
         raise ValueError(f"a blend over {num_chunks} chunks is none: use at least 1")
@@ -44,7 +44,7 @@ def blend_prompts(
 
 
 def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
-    """Spherical interpolation over the last dim; along a line where there is no angle, as at zero padding."""
+    """Spherical interpolation over the last dim; linear where there is no angle, for example at zero padding."""
     cosine = torch.nn.functional.cosine_similarity(old, new, dim=-1).clamp(-1, 1)[..., None]
     angle = cosine.arccos()
     arc = (torch.sin((1 - weight) * angle) * old + torch.sin(weight * angle) * new) / angle.sin()
@@ -57,7 +57,7 @@ def continues(prompts: Sequence[Prompt]) -> list[bool]:
 
 
 def with_shares(prompts: Sequence[Prompt], continued: Sequence[bool]) -> tuple[Prompt, ...]:
-    """The prompts with the shares of blends of equal steps; `continued` is what `continues` returns for them."""
+    """The prompts with their shares set for blends of equal steps; `continued` is the result of `continues`."""
     starts = [index for index, goes_on in enumerate(continued) if not goes_on]
     blends = pairwise((*starts, len(prompts)))
     shares = [(step + 1) / (stop - start) for start, stop in blends for step in range(stop - start)]

@@ -1,4 +1,4 @@
-"""The chunk stream: a plan goes in, finished latent chunks come out, one at a time.
+"""The chunk stream: turns a plan into finished latent chunks, one at a time.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -23,22 +23,23 @@ from .noise import Noise
 from .prompts import Prompt
 
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
-"""Clean estimate of a noisy chunk [B, C, T, H, W]; stages the chunk's keys and values in the cache on the way."""
+"""Network call: returns the clean estimate of a noisy chunk [B, C, T, H, W], and stages its keys and values in the
+cache."""
 
 Resize = Callable[[Tensor, Grid], Tensor]
-"""A latent [B, C, T, H, W] on another grid, frame by frame."""
+"""Function that resizes a latent [B, C, T, H, W] to another grid, frame by frame."""
 
 Given = Callable[[Chunk], Tensor]
-"""The clean latent [B, C, T, H, W] of a chunk that is not denoised."""
+"""Function that returns the latent [B, C, T, H, W] of a chunk that is not denoised."""
 
 RESIZE_MODES = ("bilinear", "bicubic", "area")
 
 
 def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
-    """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and the same grid changes nothing.
+    """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and an equal grid changes nothing.
 
-    Antialiased, which matters: it is clean latents that are resized, and what they hold of noise is damped (halving
-    pure noise leaves a standard deviation of 0.31 here, 0.41 with bicubic, 0.50 with area).
+    Antialiased: clean latents are resized, and the noise left in them is damped (halving pure noise leaves a standard
+    deviation of 0.31 here, 0.41 with bicubic, 0.50 with area).
     """
     if latent.shape[-2:] == grid:
         return latent
@@ -59,9 +60,9 @@ def make_caches(
     dtype: torch.dtype = torch.float32,
     kv: str = "full",
 ) -> dict[Scale, KVCache]:
-    """Allocate the caches that a plan needs: one for every scale that it uses, for a model of these sizes.
+    """Allocate the caches that a plan needs, one for every scale that it uses, for a model of these sizes.
 
-    `kv` is one of TIERS: how they lie in memory. Raises ValueError for one that cannot be.
+    `kv` is the memory tier, one of TIERS. Raises ValueError for an impossible one.
     """
     check_tier(kv, device)
     past_frames = plan.window.past_frames(plan.generated_frames)
@@ -92,10 +93,10 @@ def make_caches(
 
 
 class Stream:
-    """The state of one run: its caches, and the clean latents that are still in the window.
+    """The state of one run: its caches, and the clean latents of the frames in the window.
 
-    Iterate over `chunks()`. A finished chunk enters the caches only when a next one is about to read them, so the
-    caller can decode and show it first, and the last chunk is never cached.
+    Iterate over `chunks()`. A finished chunk enters the caches only when the next one is about to read them, so that
+    the caller can decode and show it first, and the last chunk is never cached.
     """
 
     def __init__(
@@ -111,10 +112,10 @@ class Stream:
         given_noisy: Given | None = None,
         upsample: Resize | None = None,
     ):
-        """`given` are the clean latents of the chunks that the plan does not denoise: all of them [B, C, T, H, W],
-        or a function that is asked for one chunk after the other. `given_noisy` is asked for what `noisy` was of those
-        of them whose last step is kept. `upsample` goes from LOW to HIGH instead of `resize`, such as a learned
-        upsampler of latents.
+        """`given` are the clean latents of the chunks that the plan does not denoise: one tensor [B, C, T, H, W],
+        or a function of the chunk. `given_noisy(chunk)` returns the noisy latent that the chunk's kept last step
+        started from. `upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of
+        latents.
         """
         if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
             raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
@@ -126,7 +127,7 @@ class Stream:
         self.given = given if callable(given) else self._slices(given)
         self.given_noisy = given_noisy
         self.noisy: Tensor | None = None
-        """What the last step of the chunk that was yielded last began with; None where it took no step."""
+        """The noisy latent that the last step of the last yielded chunk started from; None if it took no step."""
         self._window: dict[int, Tensor] = {}
         self._anchor: tuple[int, Statistics] | None = None
         if plan.pooled_low:
@@ -134,10 +135,10 @@ class Stream:
         cache.blocks = plan.blocks(Scale.HIGH)
 
     def chunks(self, first: int = 0) -> Iterator[Tensor]:
-        """Yield the clean latent of each chunk of the plan, [B, C, T, H, W], given ones too, as soon as it is there.
+        """Yield the clean latent [B, C, T, H, W] of each chunk of the plan, given ones too, as soon as it is ready.
 
-        It is the tensor that the caches are filled from afterwards: read it, do not write into it. The last one is
-        cropped to the length asked for. `first` skips chunks that `restore` has brought back.
+        The caches are filled from this tensor afterwards: do not write into it. The last one is cropped to the
+        requested length. `first` skips chunks that `restore` has brought back.
         """
         finished: tuple[Chunk, Tensor] | None = None
         for chunk in self.plan.chunks[first:]:
@@ -155,9 +156,9 @@ class Stream:
             finished = chunk, clean
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Everything that `restore` needs to go on, taken when a chunk has just been yielded; not copied.
+        """The tensors that `restore` needs to continue. Call it when a chunk has just been yielded; nothing is copied.
 
-        Chunk n is not in the caches yet then: restore, and go on with `chunks(n)`, where chunk n is given.
+        That chunk n is not in the caches yet: restore, and continue with `chunks(n)`, where chunk n is given.
         """
         state = {
             f"{scale.value}.{name}": tensor
@@ -174,7 +175,7 @@ class Stream:
         return state
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Become what `snapshot` was taken of; KeyError or ValueError where it belongs to another run."""
+        """Take over the state in `snapshot`; raises KeyError or ValueError for a snapshot of another run."""
         for scale, cache in self.caches.items():
             prefix = f"{scale.value}."
             cache.restore({key.removeprefix(prefix): x for key, x in snapshot.items() if key.startswith(prefix)})
@@ -185,7 +186,7 @@ class Stream:
             self._anchor = int(snapshot["anchor.chunk"]), anchor
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
-        """Few-step sampling: predict the clean chunk, re-noise it to the next sigma, at whichever scale comes next."""
+        """Few-step sampling: predict the clean chunk, then re-noise it to the sigma and the scale of the next step."""
         latent = self._draw(chunk, 0, chunk.steps[0].scale)
         for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
             self.noisy = latent
@@ -200,7 +201,7 @@ class Stream:
         return clean
 
     def _take(self, chunk: Chunk, text: Text) -> Tensor:
-        """A chunk that is given. Of a kept step the keys are computed again: they are not those of the clean latent."""
+        """Return the latent of a given chunk; compute the keys of a kept step again, as the clean latent has others."""
         clean = upload(self._check_given(self.given(chunk), len(chunk.frames)), self.device)
         self.noisy = None
         if chunk.kept:
@@ -216,9 +217,9 @@ class Stream:
         return clean
 
     def _match(self, chunk: Chunk, prompt: Prompt, clean: Tensor) -> Tensor:
-        """A finished chunk with the statistics of its prompt's first one, as far as the plan says.
+        """Move a finished chunk to the statistics of its prompt's first chunk, by the plan's `anchor_match`.
 
-        A blend keeps those of the prompt before, and lets go of them as it goes over into its own.
+        A blend keeps the statistics of the prompt before, with a weight that falls as the new prompt's share grows.
         """
         whole = [other.first_chunk for other in self.prompts if other.share == 1]
         first = max((start for start in whole if start <= chunk.index), default=0)
@@ -230,7 +231,7 @@ class Stream:
         return clean
 
     def _remember(self, chunk: Chunk, clean: Tensor) -> None:
-        """Write a finished chunk into the cache of every scale: one pass without noise each, or its last step."""
+        """Write a finished chunk into the cache of every scale: by a pass without noise, or from its last step."""
         text = self._prompt(chunk).text
         if chunk.kept:
             self._commit(chunk.kept.scale)
@@ -242,7 +243,7 @@ class Stream:
             self._window = {frame: self._window[frame] for frame in following}
 
     def _cached_part(self, chunk: Chunk, clean: Tensor, scale: Scale) -> Tensor:
-        """The frames of a chunk that its cache passes compute; where they are not all, the caches are told."""
+        """The frames of a chunk that its cache passes compute; if they are not all, the caches begin a shorter pass."""
         if len(chunk.cached) == len(chunk.frames):
             return clean
         for cache in self._filled(scale):
@@ -250,7 +251,7 @@ class Stream:
         return torch.stack([clean[:, :, frame - chunk.frames.start] for frame in chunk.cached], dim=2)
 
     def _recache(self, chunk: Chunk, text: Text) -> None:
-        """Compute the keys of everything that `chunk` is about to see anew, together, under another text."""
+        """Compute again, in one pass per scale, the keys of all frames that `chunk` will see, under another text."""
         clean = torch.stack([self._window[frame] for frame in chunk.context], dim=2)
         self._begin(chunk.context, (), start=chunk.frames.start)
         for scale in self.plan.cached_scales:
@@ -266,7 +267,7 @@ class Stream:
             cache.commit()
 
     def _filled(self, scale: Scale) -> tuple[KVCache, ...]:
-        """The caches that a pass at that scale fills."""
+        """The caches that a pass at `scale` fills."""
         cache = self.caches[scale]
         return (cache, cache.pooled) if cache.pooled else (cache,)
 
@@ -281,7 +282,7 @@ class Stream:
         return [prompt for prompt in self.prompts if prompt.first_chunk <= chunk.index][-1]
 
     def _forget_others(self, prompt: Prompt) -> None:
-        """A long timeline has many prompts, and the keys of one take 0.1 GB: those in force alone are kept."""
+        """Free the projected keys of all other prompts: a long timeline has many, and each takes 0.1 GB."""
         for other in self.prompts:
             if other.text is not prompt.text:
                 other.text.forget()
@@ -292,7 +293,7 @@ class Stream:
         return upload(self.noise(chunk.index, step, shape), self.device)
 
     def _slices(self, given: Tensor | None) -> Given:
-        """Refuse given latents that are not what the plan was told, before anything is computed."""
+        """Wrap given latents as a function of the chunk; raises ValueError if their shape does not fit the plan."""
         frames = sum(len(chunk.frames) for chunk in self.plan.chunks if not chunk.steps)
         if frames or given is not None:
             self._check_given(given, frames)

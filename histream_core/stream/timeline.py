@@ -1,10 +1,10 @@
-"""A timeline of prompts: what a video shows from when on, and how it goes from one prompt to the next.
+"""A timeline of prompts: the time at which each prompt begins, and how it takes over from the one before.
 
     [00:00-00:04] a red circle moves right on a blue background
     [00:04-00:08, blend 3] a green square moves left on a blue background
     [00:08, scene] a yellow circle moves up on a black background
 
-A prompt can change where a chunk begins, so times are moved to the nearest one. B batch.
+A prompt can only change where a chunk begins, so times are moved to the nearest chunk. B batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHANGES = {
     "blend": "the prompt goes over into the new one in a straight line, a step for each of some chunks",
     "spherical": "as blend, along an arc, which keeps the strength of the prompts",
 }
-"""How a prompt changes."""
+"""Kinds of change from one prompt to the next."""
 
 BLENDS = ("blend", "spherical")
 
@@ -44,11 +44,11 @@ class Change:
     """How a prompt takes over from the one before."""
 
     kind: str = "recache"
-    """One of CHANGES."""
+    """A key of CHANGES."""
     num_chunks: int = 3
-    """How many chunks a blend takes; the last of them has the new prompt alone."""
+    """Number of chunks that a blend takes; the last of them has only the new prompt."""
     new_anchor: bool = False
-    """Whether the first frame under the new prompt becomes the anchor of all that follows."""
+    """Whether the first frame under the new prompt becomes the anchor of all later chunks."""
 
     def __post_init__(self):
         if self.kind not in CHANGES:
@@ -61,24 +61,24 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A prompt, when it begins, and how."""
+    """A prompt, the time at which it begins, and the kind of change."""
 
     seconds: float
     prompt: str
     change: Change = Change()
     stop: float | None = None
-    """When it ends, where that was said."""
+    """The time at which the prompt ends; None if the timeline does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Cues in a plan: the chunk that each begins at, the plan with their anchors, and lines for people."""
+    """Cues placed in a plan: the chunk that each begins at, the plan with their anchors, and lines to print."""
 
     cues: tuple[Cue, ...]
     chunks: tuple[int, ...]
     plan: Plan
     lines: tuple[str, ...]
-    """The frame at which each prompt begins, and where it is not the one that was asked for."""
+    """One line per cue: the frame at which it begins, and the requested frame if that is another one."""
 
     @property
     def words(self) -> str:
@@ -86,25 +86,25 @@ class Placed:
 
     @property
     def scenes(self) -> list[int]:
-        """The first latent frames of the scenes that the timeline asks for; see `plan.with_anchors`."""
+        """The first latent frames of the timeline's scenes; see `plan.with_anchors`."""
         return [start for cue, start in self._later() if cue.change.kind == "scene"]
 
     @property
     def anchors(self) -> list[int]:
-        """The first latent frames of the anchors that the timeline asks for; see `plan.with_anchors`."""
+        """The first latent frames of the timeline's new anchors; see `plan.with_anchors`."""
         return [start for cue, start in self._later() if cue.change.new_anchor]
 
     def _later(self) -> Iterator[tuple[Cue, int]]:
-        """Cues that do not begin the video, and the latent frame that each begins at."""
+        """Yield each cue that does not begin the video, with the latent frame that it begins at."""
         for cue, index in zip(self.cues, self.chunks, strict=True):
             if index:
                 yield cue, self.plan.chunks[index].frames.start
 
     def prompts(self, texts: Sequence[Tensor], before: Tensor | None = None) -> tuple[Prompt, ...]:
-        """The prompts of a `Stream`: `texts` are the embeddings of the cues, [B, tokens, channels] each.
+        """The prompts for a `Stream`; `texts` are the embeddings [B, tokens, channels] of the cues.
 
-        `before` is the text that the first cue takes over from; None: the video begins with it. Raises ValueError for
-        texts that cannot be blended.
+        `before` is the text that the first cue takes over from; None if the cue begins the video. Raises ValueError
+        for texts that cannot be blended.
         """
         found: list[Prompt] = []
         for cue, text, chunk in zip(self.cues, texts, self.chunks, strict=True):
@@ -114,9 +114,9 @@ class Placed:
 
 
 def place(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> Placed:
-    """Find the chunks that the cues begin at; time 0 is where chunk `first_chunk` begins.
+    """Find the chunks that the cues begin at; time 0 is the beginning of chunk `first_chunk`.
 
-    Raises ValueError for what does not fit the video.
+    Raises ValueError for cues that do not fit the video.
     """
     chunks = find_chunks(cues, plan, fps, first_chunk)
     found = Placed(tuple(cues), tuple(chunks), plan, tuple(describe_cues(cues, chunks, plan, fps)))
@@ -126,8 +126,9 @@ def place(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> 
 def parse_timeline(text: str, change: Change | None = None) -> tuple[Cue, ...]:
     """The cues in a text: a line for each, "[start-stop, how] prompt"; stop and how may be left out.
 
-    Times are seconds, minutes:seconds or hours:minutes:seconds. A line without a time goes on with the prompt before
-    it. `change` holds where a line does not say how. Raises ValueError that names the line and what to write.
+    Times are seconds, minutes:seconds or hours:minutes:seconds. A line without a time continues the prompt before
+    it. `change` is the default for lines that do not name one. Raises ValueError that names the line and what to
+    write.
     """
     cues: list[Cue] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -145,7 +146,7 @@ def parse_timeline(text: str, change: Change | None = None) -> tuple[Cue, ...]:
 
 
 def check_cues(cues: Sequence[Cue]) -> None:
-    """Refuse cues that do not follow one another from 0 on without a gap. Raises ValueError."""
+    """Raise ValueError unless the cues follow one another from time 0 without a gap."""
     if not cues:
         raise ValueError(f"the timeline is empty: write a line for each prompt, like {_EXAMPLE}")
     if cues[0].seconds:
@@ -164,7 +165,7 @@ def check_cues(cues: Sequence[Cue]) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds: 1:04 or 1:04.5."""
+    """Format a time as minutes and seconds: 1:04 or 1:04.5."""
     minutes, rest = divmod(round(seconds, 3), 60)
     return f"{int(minutes)}:{rest:06.3f}".rstrip("0").rstrip(".") if rest % 1 else f"{int(minutes)}:{int(rest):02d}"
 
@@ -172,8 +173,8 @@ def clock(seconds: float) -> str:
 def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> list[int]:
     """The chunk that each cue begins at: the one that begins nearest to its time.
 
-    Time 0 is where chunk `first_chunk` begins. Raises ValueError for a cue behind the end of the video, for two in
-    one chunk, and for a blend that the next cue would cut off.
+    Time 0 is the beginning of chunk `first_chunk`. Raises ValueError for a cue after the end of the video, for two
+    cues in one chunk, and for a blend that the next cue would cut off.
     """
     starts = {chunk.index: chunk.first_pixel_frame for chunk in plan.chunks[first_chunk:]}
     if first_chunk not in starts:
@@ -201,7 +202,7 @@ def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 
 
 
 def describe_cues(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan, fps: float) -> list[str]:
-    """A line for each cue: the frame it begins at, and where that is not the one that was asked for."""
+    """One line per cue: the frame at which it begins, and the requested frame if that is another one."""
     begin, lines = plan.chunks[chunks[0]].first_pixel_frame, []
     for cue, index in zip(cues, chunks, strict=True):
         frame = plan.chunks[index].first_pixel_frame
@@ -218,7 +219,7 @@ def describe_cues(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan, fps: f
 
 
 def _prompts_of(cue: Cue, text: Tensor, chunk: int, before: Tensor | None) -> list[Prompt]:
-    """The prompt of a cue, or those of its blend."""
+    """The prompt of a cue, or the prompts of its blend."""
     change = cue.change
     if before is None or change.kind not in BLENDS:
         recache = before is not None and change.kind == "recache"
