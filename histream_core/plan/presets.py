@@ -65,8 +65,10 @@ class Preset:
             "naive": (fast,),
         }.get(mode, (first, later))
         shift_high = self.shift_low if mode == "sd" else self.shift_high
-        split = (lambda timesteps: 0) if mode == "full" else (lambda timesteps: len(timesteps) // 2)
-        return tuple(make_steps(t, split(t), shift_low=self.shift_low, shift_high=shift_high) for t in tables)
+        return tuple(
+            make_steps(t, 0 if mode == "full" else len(t) // 2, shift_low=self.shift_low, shift_high=shift_high)
+            for t in tables
+        )
 
 
 MODES = {

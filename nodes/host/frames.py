@@ -74,7 +74,7 @@ def _index(source: Source) -> VideoIndex:
 
 
 @functools.lru_cache(maxsize=4)
-def _index_of_file(path: str, size: int, changed: int) -> VideoIndex:
+def _index_of_file(path: str, _size: int, _changed: int) -> VideoIndex:
     """Kept, because all packets are read for it, and every range of the same file asks again."""
     return index_video(path)
 

@@ -226,10 +226,10 @@ def orchestration() -> Iterator[Bar]:
     model = random_model(CONFIG, device="cpu", dtype=torch.float32)
     plan = small_plan("histream-plus", 20, width=64, height=64)
 
-    def stub(latent: Tensor, step: Step, cache, text: Text) -> Tensor:
+    def stub(latent: Tensor, _step: Step, _cache, _text: Text) -> Tensor:
         return latent
 
-    def planning(latent: Tensor, step: Step, cache, text: Text) -> Tensor:
+    def planning(latent: Tensor, _step: Step, _cache, _text: Text) -> Tensor:
         tuple(small_plan("histream-plus", 800).chunks)
         return latent
 

@@ -351,7 +351,7 @@ class CountingBackend:
     def __init__(self) -> None:
         self.graphs = 0
 
-    def __call__(self, module, inputs):
+    def __call__(self, module, _inputs):
         self.graphs += 1
         return module.forward
 

@@ -40,7 +40,7 @@ def attend_outside(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @attend_outside.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _(q: Tensor, _k: Tensor, _v: Tensor) -> Tensor:
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
