@@ -2,6 +2,8 @@
 
 import torch
 
+from histream_core.network.cache.tiers import MainMemoryCache, make_caches
+from histream_core.network.cache.window import CacheOptions, KVCache
 from histream_core.network.forward import Denoiser, Text
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.plan.chunks import Chunks, Plan
@@ -12,7 +14,7 @@ from histream_core.plan.schedule import Scale, Schedule
 from histream_core.plan.window import Window
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 
 CONFIG = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
 
@@ -67,14 +69,7 @@ def stream(
     a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, upsample=None, batch=1, kv="full"
 ) -> Stream:
     model = model or wan()
-    caches = make_caches(
-        a_plan,
-        num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        head_dim=model.dim // model.num_heads,
-        batch=batch,
-        kv=kv,
-    )
+    caches = make_caches(a_plan, model, CacheOptions(batch=batch, kv=kv))
     return Stream(
         a_plan,
         denoise or Denoiser(model),
@@ -85,6 +80,12 @@ def stream(
         given=given,
         upsample=upsample,
     )
+
+
+def main_bytes(cache: KVCache) -> int:
+    """Bytes that a cache holds in main memory besides those on the device."""
+    held = [getattr(cache, name).nbytes for name in (*cache.parts, "anchor_k")]
+    return sum(held) if isinstance(cache, MainMemoryCache) else 0
 
 
 def video(a_plan: Plan, **settings) -> torch.Tensor:

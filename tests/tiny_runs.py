@@ -9,11 +9,13 @@ import torch
 from forks import Child
 
 from histream_core import runs as session
+from histream_core.network.cache.tiers import make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.runs.make import Making, make
 from histream_core.runs.progress import counted, start
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.model import WanVAE
 
@@ -67,8 +69,8 @@ class Run:
         self.session = session.Session(journal, self.stream, vae_decoder, **options)
 
     def stream(self, a_plan, noise, given, given_noisy):
-        sizes = {"num_layers": 2, "num_heads": 2, "head_dim": 24}
-        caches, prompts = make_caches(a_plan, kv=self.kv, **sizes), prompts_of(self.journal.manifest)
+        caches = make_caches(a_plan, tiny.CONFIG, CacheOptions(kv=self.kv))
+        prompts = prompts_of(self.journal.manifest)
         return Stream(a_plan, self.call, caches, noise, prompts, channels=4, given=given, given_noisy=given_noisy)
 
     def call(self, latent, step, cache, text):

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from histream_core.network.cache.window import Pages
+from histream_core.network.cache.pages import Pages
 from histream_core.network.forward import PassOptions, forward_chunk
 from histream_core.network.layer import LayerCall
 from histream_core.network.model import Block

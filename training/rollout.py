@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from histream_core.network.cache.window import KVCache
+from histream_core.network.cache.tiers import make_caches
+from histream_core.network.cache.window import CacheOptions, KVCache
 from histream_core.network.forward import PassOptions, Text, forward_chunk
 from histream_core.network.layer import RunBlock
 from histream_core.plan.chunks import Plan
 from histream_core.plan.schedule import Scale, Step
 from histream_core.stream.noise import Noise
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 from training.forward import run_block
 from training.network import Network
 from training.rng import Rng
@@ -74,14 +75,7 @@ def rollout(
     All chosen steps are of one scale; None: no step of that chunk.
     """
     device = tokens.device
-    caches = make_caches(
-        plan,
-        num_layers=network.config.num_layers,
-        num_heads=network.config.num_heads,
-        head_dim=network.config.head_dim,
-        batch=len(tokens),
-        device=device,
-    )
+    caches = make_caches(plan, network.config, CacheOptions(batch=len(tokens), device=device))
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         text = network.text(tokens)
     watched = Watched(network, tokens, device.type, bf16)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..plan.schedule import Scale, Step
-from .cache.window import KVCache, PageSource
+from .cache.pages import PageSource
+from .cache.window import KVCache
 from .layer import KeysValues, LayerCall, RunBlock, like, run_block, stage_block
 from .model import WanModel
 from .ops.attention import Attention, sdpa

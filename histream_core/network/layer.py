@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..plan.blocks import Blocks
-from .cache.window import Pages, attend
+from .cache.pages import Pages, attend
 from .model import Block, Projections
 from .ops.attention import Attention, sdpa
 from .ops.elementwise import PLAIN, Elementwise, modulate

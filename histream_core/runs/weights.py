@@ -14,6 +14,8 @@ from torch import Tensor
 from .. import demo
 from ..cost.cost import GB, Cost
 from ..cost.fitting import does_not_fit, vae_does_not_fit
+from ..network.cache.tiers import make_caches
+from ..network.cache.window import CacheOptions
 from ..network.forward import Denoiser
 from ..network.kernels import Kernels, choose_kernels
 from ..network.model import WanModel
@@ -21,7 +23,7 @@ from ..plan import Plan, Preset, find_preset
 from ..plan.speed import DEFAULTS, Speed
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt
-from ..stream.stream import Given, Stream, make_caches
+from ..stream.stream import Given, Stream
 from ..vae import decoders
 from ..vae.encode import encode_picture
 from ..vae.model import WanVAE
@@ -124,15 +126,7 @@ class Weights:
                     f"the text has {prompt.text.context.shape[-1]} channels but the model reads {model.text_dim}: "
                     "take the text encoder that belongs to it"
                 )
-        caches = make_caches(
-            plan,
-            num_layers=model.num_layers,
-            num_heads=model.num_heads,
-            head_dim=model.dim // model.num_heads,
-            device=self.device,
-            dtype=self.dtype,
-            kv=self.kv,
-        )
+        caches = make_caches(plan, model, CacheOptions(device=self.device, dtype=self.dtype, kv=self.kv))
         denoise = Denoiser(
             model,
             dtype=self.dtype,

@@ -4,16 +4,13 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ..network.cache.tiers import Fp8Cache, LeanCache, check_tier
 from ..network.cache.window import KVCache
 from ..network.forward import Text
-from ..network.ops.rope import Rope
 from ..network.transfer import upload
 from ..plan.chunks import Chunk, Plan
 from ..plan.schedule import Scale, Step
@@ -47,49 +44,6 @@ def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
     frames = latent.transpose(1, 2).flatten(0, 1)
     frames = torch.nn.functional.interpolate(frames, grid, mode=mode, **smooth)
     return frames.unflatten(0, (latent.shape[0], -1)).transpose(1, 2)
-
-
-def make_caches(
-    plan: Plan,
-    *,
-    num_layers: int,
-    num_heads: int,
-    head_dim: int,
-    batch: int = 1,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-    kv: str = "full",
-) -> dict[Scale, KVCache]:
-    """Allocate the caches that a plan needs, one for every scale that it uses, for a model of these sizes.
-
-    `kv` is the memory tier, one of TIERS. Raises ValueError for an impossible one.
-    """
-    check_tier(kv, device)
-    past_frames = plan.window.past_frames(plan.generated_frames)
-    make = {
-        "full": KVCache,
-        "lean": partial(LeanCache, local_frames=past_frames),
-        "cpu": partial(LeanCache, local_frames=past_frames, main_memory=True),
-        "fp8": partial(Fp8Cache, local_frames=past_frames),
-    }[kv]
-    anchor_frames, ring_frames = plan.window.pages(plan.generated_frames)
-    return {
-        scale: make(
-            Rope(head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=device),
-            plan.temporal,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            head_dim=head_dim,
-            batch=batch,
-            anchor_frames=anchor_frames,
-            ring_frames=ring_frames,
-            moving_anchor=plan.moving_anchor and anchor_frames > 0,
-            anchors=plan.anchors,
-            device=device,
-            dtype=dtype,
-        )
-        for scale, (height, width) in plan.grids.items()
-    }
 
 
 class Stream:
@@ -130,9 +84,6 @@ class Stream:
         """The noisy latent that the last step of the last yielded chunk started from; None if it took no step."""
         self._window: dict[int, Tensor] = {}
         self._anchor: tuple[int, Statistics] | None = None
-        if plan.pooled_low:
-            cache.pooled = caches[Scale.LOW]
-        cache.blocks = plan.blocks(Scale.HIGH)
 
     def chunks(self, first: int = 0) -> Iterator[Tensor]:
         """Yield the clean latent [B, C, T, H, W] of each chunk of the plan, given ones too, as soon as it is ready.

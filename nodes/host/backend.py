@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...histream_core.cost.cost import Cost
 from ...histream_core.cost.fitting import does_not_fit
+from ...histream_core.network.cache.window import CacheOptions
 from ...histream_core.network.kernels import Kernels
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale
@@ -24,7 +25,7 @@ from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Given, Stream
 from ...histream_core.vae.decoders import Decoder
 from . import vae as host_vae
-from .caches import kv_bytes, model_sizes
+from .caches import kv_bytes
 from .checks import check_latent, check_model
 from .display import Display
 from .fingerprint import fingerprints
@@ -87,8 +88,8 @@ class HostBackend:
 
     def kv_bytes(self, plan: Plan) -> int:
         """Bytes of the caches of a run on the device."""
-        sizes = model_sizes(self.model.model.diffusion_model) | {"dtype": self.dtype, "kv": self.kv}
-        return kv_bytes(plan, self.batch, **sizes)
+        options = CacheOptions(batch=self.batch, dtype=self.dtype, kv=self.kv)
+        return kv_bytes(plan, self.model.model.diffusion_model, options)
 
     def start(self, plan: Plan) -> Progress:
         return start(plan, wan_config(self.model.model.diffusion_model), batch=self.batch)

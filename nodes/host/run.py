@@ -16,7 +16,8 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 
-from ...histream_core.network.cache.window import KVCache
+from ...histream_core.network.cache.tiers import make_caches
+from ...histream_core.network.cache.window import CacheOptions, KVCache
 from ...histream_core.network.forward import PassOptions, Text, forward_chunk
 from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
@@ -25,9 +26,9 @@ from ...histream_core.plan.speed import Speed
 from ...histream_core.runs.progress import Progress, counted
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
-from ...histream_core.stream.stream import Given, Stream, make_caches
+from ...histream_core.stream.stream import Given, Stream
 from . import log as host_log
-from .caches import kv_bytes, make_room, model_sizes
+from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
 from .speed import attend, kernels_for
 
@@ -82,10 +83,11 @@ class HostRun:
         extra_bytes: int = 0,
     ) -> Stream:
         """Allocate the caches, after the host made room for them and for `extra_bytes`, and set up the engine."""
-        device = self.guider.model_patcher.load_device
-        sizes = model_sizes(self.base.diffusion_model) | {"dtype": self.base.get_dtype_inference(), "kv": self.kv}
-        make_room(kv_bytes(plan, self.batch, **sizes) + extra_bytes, self.guider, device)
-        caches = make_caches(plan, batch=self.batch, device=device, **sizes)
+        device, module = self.guider.model_patcher.load_device, self.base.diffusion_model
+        dtype = self.base.get_dtype_inference()
+        options = CacheOptions(batch=self.batch, device=device, dtype=dtype, kv=self.kv)
+        make_room(kv_bytes(plan, module, options) + extra_bytes, self.guider, device)
+        caches = make_caches(plan, module, options)
         denoise = counted(self.denoise, progress)
         return Stream(plan, denoise, caches, noise, prompts, given=given, given_noisy=given_noisy)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from real_sizes import hd
 from slow import crossed, slow
-from tiny import CONFIG, plan, stream, wan
+from tiny import CONFIG, main_bytes, plan, stream, wan
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,13 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from histream_core.cost.cost import Cost, PassSize, num_params, pass_flops, prompt_flops
 from histream_core.lab.bench.dry_run import random_model
-from histream_core.network.cache.tiers import TIERS
+from histream_core.network.cache.tiers import TIERS, make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser, PassOptions, Text, forward_chunk
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
 from histream_core.plan.levers import LEVERS
 from histream_core.plan.schedule import Scale
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.decoders import open_decoder
 from histream_core.vae.model import WanVAE
@@ -35,8 +36,7 @@ def meta_model(config, dtype=torch.bfloat16):
 
 
 def meta_caches(config, a_plan, **settings):
-    sizes = {"num_layers": config.num_layers, "num_heads": config.num_heads, "head_dim": config.head_dim}
-    return make_caches(a_plan, device="meta", **sizes, **settings)
+    return make_caches(a_plan, config, CacheOptions(device="meta", **settings))
 
 
 class MetaRun:
@@ -215,7 +215,7 @@ def test_key_value_bytes_are_what_the_caches_say(kv, size, settings):
         caches = meta_caches(SIZES[size], a_plan, dtype=dtype, batch=batch, kv=kv)
         cost = Cost(SIZES[size], a_plan, dtype=dtype, batch=batch, kv=kv)
         assert cost.kv_bytes == sum(cache.nbytes for cache in caches.values())
-        assert cost.kv_main_bytes == sum(cache.main_bytes for cache in caches.values())
+        assert cost.kv_main_bytes == sum(main_bytes(cache) for cache in caches.values())
 
 
 def test_key_value_bytes_do_not_grow_with_length_but_for_the_anchor_that_moves():

@@ -12,8 +12,9 @@ from tiny import CONFIG, wan
 from histream_core import demo
 from histream_core.demo import painter
 from histream_core.demo.text import TEXT_DIM, TEXT_TOKENS, DemoTextEncoder, tokenize
-from histream_core.network.cache.window import KVCache
+from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
 from histream_core.network.forward import PassOptions, Text, forward_chunk
+from histream_core.network.model import ModelSizes
 from histream_core.network.ops.rope import Rope
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.vae.decode import StreamingDecoder
@@ -87,18 +88,8 @@ def test_the_training_forward_gives_what_the_engine_gives_with_its_caches():
     rotations = dit_forward.Rotations(Rope(CONFIG.head_dim, (4, 4)))
     flows = dit_forward.flow(model, context, clean, first, later, sigma, sigma, start=3, rotations=rotations)
 
-    cache = KVCache(
-        Rope(CONFIG.head_dim, (4, 4)),
-        TemporalPolicy(),
-        num_layers=CONFIG.num_layers,
-        num_heads=CONFIG.num_heads,
-        head_dim=CONFIG.head_dim,
-        batch=2,
-        anchor_frames=1,
-        ring_frames=5,
-        moving_anchor=False,
-        dtype=torch.float32,
-    )
+    window = CacheWindow(TemporalPolicy(), anchor_frames=1, ring_frames=5, local_frames=2)
+    cache = KVCache(Rope(CONFIG.head_dim, (4, 4)), ModelSizes.of(CONFIG), window, CacheOptions(batch=2))
     text, timestep = Text(context), torch.full((2,), 800.0)
     cache.begin(range(3), ())
     engine_first = forward_chunk(model, first[:, 0], timestep, text, cache)

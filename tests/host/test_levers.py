@@ -22,7 +22,7 @@ def core_video(pack, model, positive, shape, levers):
     )
     choices = settings.ModelSettings(), settings.StepChoice(), settings.WindowChoice()
     plan, module = settings.plan_for(*choices, shape, levers=levers), model.model.diffusion_model
-    caches = stream.make_caches(plan, **pack.part("nodes.host.caches").model_sizes(module))
+    caches = pack.part("histream_core.network.cache.tiers").make_caches(plan, module)
     noise, prompts = (
         pack.part("histream_core.stream.noise").SeededNoise(3),
         [pack.part("histream_core.stream.prompts").Prompt(wan.Text(positive[0][0]))],

@@ -131,12 +131,13 @@ def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, ou
 def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, comfyui):
     """The same latents as a headless run, but for rounding: one engine, two roads to it."""
     from histream_core import demo
+    from histream_core.network.cache.tiers import make_caches
     from histream_core.network.forward import Denoiser, Text
     from histream_core.plan.make import make_plan
     from histream_core.plan.presets import PRESETS
     from histream_core.stream.noise import SeededNoise
     from histream_core.stream.prompts import Prompt
-    from histream_core.stream.stream import Stream, make_caches
+    from histream_core.stream.stream import Stream
 
     model, clip, _ = pack.part("nodes.model.demo_model").DemoModel.execute().result
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(demo.PROMPT))
@@ -146,13 +147,8 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
 
     plan = make_plan(PRESETS["demo"], "histream", size=(256, 256), num_latent_frames=5)
     module = demo.load_transformer()
-    sizes = {
-        "num_layers": len(module.blocks),
-        "num_heads": module.num_heads,
-        "head_dim": module.dim // module.num_heads,
-    }
     text = Text(demo.load_text_encoder().encode(demo.PROMPT))
-    stream = Stream(plan, Denoiser(module), make_caches(plan, **sizes), SeededNoise(7), [Prompt(text)])
+    stream = Stream(plan, Denoiser(module), make_caches(plan, module), SeededNoise(7), [Prompt(text)])
     torch.testing.assert_close(got, torch.cat(list(stream.chunks()), dim=2), rtol=1e-2, atol=1e-2)
 
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import torch
 
+from histream_core.network.cache.tiers import make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.plan.presets import PRESETS
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 
 GRIDS = {"low": (4, 6), "high": (8, 12)}
 SIZE = {"width": 96, "height": 64}
@@ -22,13 +24,8 @@ def noise(chunk, step, shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1000 * chunk + step))
 
 
-def sizes(model):
-    heads = model.num_heads
-    return {"num_layers": model.num_layers, "num_heads": heads, "head_dim": model.dim // heads}
-
-
 def run_engine(model, plan, prompts, given=None):
-    caches = make_caches(plan, batch=2, **sizes(model))
+    caches = make_caches(plan, model, CacheOptions(batch=2))
     stream = Stream(plan, Denoiser(model), caches, noise, prompts, channels=model.in_dim, given=given)
     return torch.cat(list(stream.chunks()), dim=2)
 

@@ -9,16 +9,17 @@ from math import inf, log, sqrt
 import pytest
 import tiny
 import torch
-from laws.engine import FOUR, FOUR_HIGH, FOUR_SD, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine, sizes
+from laws.engine import FOUR, FOUR_HIGH, FOUR_SD, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
 from laws.reference import Positions, Segment, flow, reference_histream
 from tiny import lively
 
+from histream_core.network.cache.tiers import make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Text, forward_chunk
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt, blend_prompts
-from histream_core.stream.stream import make_caches
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_the_first_chunk_is_a_plain_wan_forward(model, texts):
     """Broken by: sines before cosines in the time embedding; by rotations turning the other way."""
     latent = noise(0, 0, (2, 4, 3, 8, 12))
     plan = tiny.plan_of(HISTREAM, "full", num_frames=6, ntk_high=1.0, **SIZE)
-    cache = make_caches(plan, batch=2, **sizes(model))[Scale.HIGH]
+    cache = make_caches(plan, model, CacheOptions(batch=2))[Scale.HIGH]
     cache.begin(plan.chunks[0].frames, plan.chunks[0].context)
     seen = forward_chunk(model, latent, torch.full((2,), 937.5), Text(texts[0]), cache)
     whole = Segment(latent, [0, 1, 2], seen=[], start=0, timestep=937.5, text=texts[0], scale=1.0)

@@ -2,7 +2,8 @@ import pytest
 import tiny
 import torch
 
-from histream_core.network.cache.window import KVCache
+from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
+from histream_core.network.model import ModelSizes
 from histream_core.network.ops.rope import Rope, rotate
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale, Step
@@ -14,18 +15,13 @@ STEPS = ((Step(1.0, Scale.HIGH),),)
 
 
 def make_cache(window, num_frames, temporal=None, moving_anchor=False, batch=2):
-    anchors, ring = window.pages(num_frames)
-    return KVCache(
-        Rope(HEAD_DIM, GRID),
+    pages = CacheWindow(
         temporal or TemporalPolicy("absolute"),
-        num_layers=LAYERS,
-        num_heads=HEADS,
-        head_dim=HEAD_DIM,
-        batch=batch,
-        anchor_frames=anchors,
-        ring_frames=ring,
+        *window.pages(num_frames),
+        local_frames=window.past_frames(num_frames),
         moving_anchor=moving_anchor,
     )
+    return KVCache(Rope(HEAD_DIM, GRID), ModelSizes(LAYERS, HEADS, HEAD_DIM), pages, CacheOptions(batch))
 
 
 def as_set(keys):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from histream_core import demo
-from histream_core.network.cache.window import Pages
+from histream_core.network.cache.pages import Pages
 from histream_core.network.forward import Denoiser, Text
 from histream_core.network.layer import LayerCall, run_block
 from histream_core.network.model import WAN_1_3B, WanModel

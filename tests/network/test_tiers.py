@@ -1,5 +1,7 @@
 """Memory tiers: caches that take less room on the device and give the same numbers."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -7,9 +9,10 @@ from slow import crossed
 
 from histream_core import demo
 from histream_core.network.cache import tiers
-from histream_core.network.cache.tiers import EXACT, TIERS, LeanCache
+from histream_core.network.cache.tiers import EXACT, TIERS, LeanCache, make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Text
-from histream_core.network.transfer import Beside
+from histream_core.network.transfer import CopyStream
 from histream_core.plan.chunks import replay
 from histream_core.plan.make import make_plan
 from histream_core.plan.positions import TemporalPolicy
@@ -17,14 +20,12 @@ from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import make_caches
 from histream_core.vae.decode import StreamingDecoder, stream_frames
 
 SAVING = [name for name in EXACT if name != "full"]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 """Copies run beside the computation on CUDA alone; where there is none, `Late` stands for it."""
 
-SIZES = {"num_layers": 2, "num_heads": 2, "head_dim": 24}
 MOVING = TemporalPolicy("clamped", span=4)
 RUNS = {
     "histream": {},
@@ -42,7 +43,7 @@ RUNS = {
 }
 
 
-class Late(Beside):
+class Late(CopyStream):
     """Puts copies off for as long as nobody waits for them, as a device may."""
 
     def __init__(self, device):
@@ -69,18 +70,18 @@ def recaching(batch=1):
 
 
 def make_cache(kv, a_plan):
-    return make_caches(a_plan, kv=kv, **SIZES)[Scale.HIGH]
+    return make_caches(a_plan, tiny.CONFIG, CacheOptions(kv=kv))[Scale.HIGH]
 
 
 def keys(cache, frames, seed=0):
-    shape = 1, frames * cache.rope.grid[0] * cache.rope.grid[1], SIZES["num_heads"], SIZES["head_dim"]
+    shape = 1, frames * cache.rope.grid[0] * cache.rope.grid[1], tiny.CONFIG.num_heads, tiny.CONFIG.head_dim
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def computed(cache, frames, context=()):
     """Do a cache pass over these frames."""
     cache.begin(frames, context)
-    for layer in range(SIZES["num_layers"]):
+    for layer in range(tiny.CONFIG.num_layers):
         cache.attend(layer, keys(cache, len(frames)), keys(cache, len(frames)), keep=True)
     cache.commit()
 
@@ -112,7 +113,7 @@ def test_copies_that_come_as_late_as_they_may_change_nothing(monkeypatch, name):
     """Seen to fail when nobody waits for the past of a layer, and when a commit waits for nothing."""
     a_plan = tiny.plan(**({"num_frames": 18} | RUNS[name]))
     wanted = tiny.video(a_plan, prompts=recaching())
-    monkeypatch.setattr(tiers, "Beside", Late)
+    monkeypatch.setattr(tiers, "CopyStream", Late)
     assert torch.equal(tiny.video(a_plan, prompts=recaching(), kv="cpu"), wanted)
 
 
@@ -124,7 +125,8 @@ def test_the_past_of_the_next_layer_is_asked_for_before_this_one_computes(monkey
     monkeypatch.setattr(
         LeanCache, "_copy_in", lambda cache, layer, scratch: asked.append(layer) or copy_in(cache, layer, scratch)
     )
-    cache = make_caches(tiny.plan(num_frames=9), kv="cpu", device=device, **(SIZES | {"num_layers": 4}))[Scale.HIGH]
+    config, options = replace(tiny.CONFIG, num_layers=4), CacheOptions(device=device, kv="cpu")
+    cache = make_caches(tiny.plan(num_frames=9), config, options)[Scale.HIGH]
     cache.begin(range(3), ())
     for _ in range(2):
         for layer in range(4):
@@ -262,20 +264,23 @@ def test_a_pass_that_was_not_kept_cannot_be_committed(kv):
 
 def test_the_past_alone_is_kept_and_one_window_is_shared():
     """Three frames instead of six, and the scratch of one layer; on a device that is not its home, of two."""
-    frame = 2 * 16 * SIZES["num_heads"] * SIZES["head_dim"] * 4  # keys and values of a frame, one layer
+    frame = 2 * 16 * tiny.CONFIG.dim * 4  # keys and values of a frame, one layer
     a_plan = tiny.plan(num_frames=99, mode="full")
     full, lean, cpu = (make_cache(kv, a_plan) for kv in EXACT)
     moving = frame // 2
-    assert (full.nbytes, full.main_bytes) == (2 * (6 * frame + moving), 0)
-    assert (lean.nbytes, lean.main_bytes) == (2 * (3 * frame + moving) + 6 * frame + moving, 0)
-    assert (cpu.nbytes, cpu.main_bytes) == (2 * (6 * frame + moving), 2 * (3 * frame + moving))
+    assert (full.nbytes, tiny.main_bytes(full)) == (2 * (6 * frame + moving), 0)
+    assert (lean.nbytes, tiny.main_bytes(lean)) == (2 * (3 * frame + moving) + 6 * frame + moving, 0)
+    assert (cpu.nbytes, tiny.main_bytes(cpu)) == (2 * (6 * frame + moving), 2 * (3 * frame + moving))
 
 
 def test_what_lies_on_the_device_does_not_grow_with_layers_where_the_past_lies_in_main_memory():
     """Two layers' worth. Seen to fail with a window of scratch for every layer."""
-    few, many = (make_caches(tiny.plan(), kv="cpu", **(SIZES | {"num_layers": n})) for n in (2, 30))
-    assert few[Scale.HIGH].nbytes == many[Scale.HIGH].nbytes
-    assert many[Scale.HIGH].main_bytes == 15 * few[Scale.HIGH].main_bytes
+    few, many = (
+        make_caches(tiny.plan(), replace(tiny.CONFIG, num_layers=n), CacheOptions(kv="cpu"))[Scale.HIGH]
+        for n in (2, 30)
+    )
+    assert few.nbytes == many.nbytes
+    assert tiny.main_bytes(many) == 15 * tiny.main_bytes(few) > 0
 
 
 @pytest.mark.parametrize("kv", TIERS)
@@ -283,7 +288,7 @@ def test_bytes_never_change(kv):
     stream = tiny.stream(tiny.plan(num_frames=30, temporal=MOVING), kv=kv)
 
     def sizes():
-        return [(cache.nbytes, cache.main_bytes) for cache in stream.caches.values()]
+        return [(cache.nbytes, tiny.main_bytes(cache)) for cache in stream.caches.values()]
 
     before = sizes()
     for _ in stream.chunks():
@@ -292,4 +297,4 @@ def test_bytes_never_change(kv):
 
 def test_a_tier_that_is_none_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match='"tiny" does not exist: use one of full, lean, cpu, fp8'):
-        make_caches(tiny.plan(), kv="tiny", **SIZES)
+        make_caches(tiny.plan(), tiny.CONFIG, CacheOptions(kv="tiny"))

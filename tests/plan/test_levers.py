@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, noise, sizes
+from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, noise
 from laws.reference_levers import reference_levers
 from slow import slow
 
+from histream_core.network.cache.tiers import make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.compile.layers import CompiledBlocks
 from histream_core.network.forward import Denoiser, Text
 from histream_core.plan import blocks
@@ -21,7 +23,7 @@ from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 
 COMBINATIONS = [
     (LAST_STEP,),
@@ -58,7 +60,7 @@ def run_engine(model, plan, *, given=None, given_noisy=None, kv="full"):
 
 
 def open_stream(model, plan, *, given=None, given_noisy=None, kv="full", prompts=()):
-    caches = make_caches(plan, batch=2, kv=kv, **sizes(model))
+    caches = make_caches(plan, model, CacheOptions(batch=2, kv=kv))
     prompts = prompts or [Prompt(Text(TEXT))]
     settings = {"channels": model.in_dim, "given": given, "given_noisy": given_noisy}
     return Stream(plan, Denoiser(model), caches, noise, prompts, **settings)

@@ -10,7 +10,8 @@ from laws.reference import reference_histream
 from slow import crossed, few
 
 from histream_core.cost.cost import Cost
-from histream_core.network.cache.tiers import EXACT
+from histream_core.network.cache.tiers import EXACT, make_caches
+from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig
 from histream_core.plan.chunks import lengthen, with_anchors
@@ -19,7 +20,6 @@ from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import make_caches
 from histream_core.stream.timeline import Change, Cue, Placed
 
 MOVING = TemporalPolicy("clamped", span=4)
@@ -108,14 +108,14 @@ def test_every_exact_memory_tier_gives_the_same_frames(settings):
 def test_the_caches_hold_what_the_next_chunk_sees_and_their_size_is_the_one_that_is_told():
     """Seen to fail with an anchor that stays behind the one that took its place."""
     asked = plan(6, 15)
-    cache = make_caches(asked, num_layers=2, num_heads=2, head_dim=24)[Scale.HIGH]
+    cache = make_caches(asked, tiny.CONFIG)[Scale.HIGH]
     for chunk in asked.chunks:
         cache.begin(chunk.frames, chunk.context)
         assert cache.frames == chunk.context
         cache.commit()
     config = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
     for kv in EXACT:
-        caches = make_caches(asked, num_layers=2, num_heads=2, head_dim=24, kv=kv, device="meta")
+        caches = make_caches(asked, tiny.CONFIG, CacheOptions(kv=kv, device="meta"))
         cost = Cost(config, asked, dtype=torch.float32, kv=kv)
         assert cost.kv_bytes == sum(cache.nbytes for cache in caches.values())
 

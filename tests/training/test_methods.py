@@ -8,9 +8,10 @@ import torch
 from tiny_training import RED_CIRCLES, bank, rollouts
 
 from histream_core.demo.text import TEXT_DIM, token_table
-from histream_core.network.cache.window import KVCache
+from histream_core.network.cache.tiers import make_caches
+from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
 from histream_core.network.forward import Denoiser, PassOptions, forward_chunk
-from histream_core.network.model import WanConfig
+from histream_core.network.model import ModelSizes, WanConfig
 from histream_core.network.ops.rope import Rope
 from histream_core.plan.make import make_plan
 from histream_core.plan.positions import TemporalPolicy
@@ -18,7 +19,7 @@ from histream_core.plan.presets import PRESETS, Preset, find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches, resize
+from histream_core.stream.stream import Stream, resize
 from training import repa
 from training.data import Clips, Drawing, Pairs
 from training.distill import Setting, matching_direction, matching_loss, regression_loss, stream_noise
@@ -65,10 +66,10 @@ def test_a_rollout_is_the_engines_stream(preset, mode, chunks, scale):
     chosen = choose_steps(a_plan, scale, range(chunks), Rng(0))
     rolled = rollout(made, a_plan, TOKENS, noise, chosen)
 
-    sizes = {"num_layers": CONFIG.num_layers, "num_heads": CONFIG.num_heads, "head_dim": CONFIG.head_dim}
     with torch.no_grad():
         prompts = [Prompt(made.text(TOKENS))]
-    stream = Stream(a_plan, Denoiser(made.model), make_caches(a_plan, batch=2, **sizes), noise, prompts)
+    caches = make_caches(a_plan, CONFIG, CacheOptions(batch=2))
+    stream = Stream(a_plan, Denoiser(made.model), caches, noise, prompts)
     video = torch.cat(list(stream.chunks()), dim=2)
     torch.testing.assert_close(torch.cat(rolled.chunks, dim=2), video, atol=1e-5, rtol=1e-5)
     assert rolled.estimates.shape == (2, 16, 3 * chunks, *a_plan.grids[scale])
@@ -128,11 +129,8 @@ def test_the_teachers_forward_is_the_engines_first_chunk():
     made, draw = network(), torch.Generator().manual_seed(1)
     latent, sigma = torch.randn(2, 16, 5, 8, 8, generator=draw), torch.tensor([0.3, 0.8])
     rope = Rope(CONFIG.head_dim, (4, 4), ntk=2.0)
-    sizes = {"num_layers": CONFIG.num_layers, "num_heads": CONFIG.num_heads, "head_dim": CONFIG.head_dim}
-    cache = KVCache(
-        rope, TemporalPolicy(), batch=2, anchor_frames=0, ring_frames=5, moving_anchor=False,
-        dtype=torch.float32, **sizes,
-    )  # fmt: skip
+    window = CacheWindow(TemporalPolicy(), anchor_frames=0, ring_frames=5, local_frames=0)
+    cache = KVCache(rope, ModelSizes.of(CONFIG), window, CacheOptions(batch=2))
     cache.begin(range(5), ())
     with torch.no_grad():
         expected = forward_chunk(made.model, latent, 1000 * sigma, made.text(TOKENS), cache)
@@ -165,9 +163,9 @@ def test_teacher_forcing_stands_where_the_engine_does_also_with_settings_for_hig
         made.model, text, nothing, shown, nothing, sigma, none, start=3, rotations=turns, first_attention_scale=scale
     )
     a_plan = plan("histream", 1, HD)
-    step, sizes = a_plan.chunks[0].steps[-1], {"num_layers": 2, "num_heads": 2, "head_dim": CONFIG.head_dim}
+    step = a_plan.chunks[0].steps[-1]
     assert step.attention_scale > 1 and a_plan.ntk[Scale.HIGH] > 1
-    cache = make_caches(a_plan, batch=2, **sizes)[Scale.HIGH]
+    cache = make_caches(a_plan, CONFIG, CacheOptions(batch=2))[Scale.HIGH]
     cache.begin(range(3), ())
     expected = Denoiser(made.model)(shown[:, -1], step, cache, made.text(TOKENS))
     torch.testing.assert_close(shown[:, -1] - step.sigma * found[:, -1], expected, atol=1e-5, rtol=1e-5)

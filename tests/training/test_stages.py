@@ -10,13 +10,14 @@ from slow import slow
 from histream_core import demo
 from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
+from histream_core.network.cache.tiers import make_caches
 from histream_core.network.forward import Denoiser, Text
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, make_caches
+from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder
 from training import (
     distill,
@@ -105,9 +106,8 @@ def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
         monkeypatch.setattr(demo, f"{name}_PATH", runs / "files" / path.name)
     model, encoder = demo.load_transformer(), DemoTextEncoder.load(demo.TEXT_PATH)
     plan = make_plan(find_preset("demo"), "histream-plus", size=(64, 64), num_latent_frames=6)
-    sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
     prompts = [Prompt(Text(encoder.encode(demo.PROMPT)))]
-    stream = Stream(plan, Denoiser(model), make_caches(plan, **sizes), SeededNoise(1), prompts)
+    stream = Stream(plan, Denoiser(model), make_caches(plan, model), SeededNoise(1), prompts)
     decoder = StreamingDecoder(demo.load_vae())
     frames = torch.cat([decoder.decode(chunk) for chunk in stream.chunks()], dim=2)
     assert frames.shape == (1, 3, 21, 64, 64)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...cost.cost import PassSize, pass_flops
+from ...network.cache.tiers import make_caches
 from ...network.forward import Denoiser, Text
 from ...network.model import WanConfig, WanModel
 from ...plan.chunks import Plan
@@ -28,7 +29,7 @@ from ...stream.stream import Stream
 from ...vae.decode import StreamingDecoder, causal_kernels
 from ...vae.model import WanVAE
 from .bars import Bar
-from .dry_run import caches_for, random_model
+from .dry_run import random_model
 from .naive import decode_at_once
 
 CONFIG = WanConfig(dim=96, ffn_dim=192, num_heads=4, num_layers=3, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
@@ -88,7 +89,7 @@ def small_plan(mode: str, num_chunks: int, *, width: int = 128, height: int = 12
 
 
 def small_stream(plan: Plan, model: WanModel, denoise=None) -> Stream:
-    caches = caches_for(model, plan, device="cpu", dtype=torch.float32)
+    caches = make_caches(plan, model)
     text = Text(torch.ones(1, 6, model.text_dim))
     return Stream(plan, denoise or Denoiser(model), caches, SeededNoise(0), [Prompt(text)], channels=model.in_dim)
 

@@ -9,14 +9,15 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from ...network.cache.window import KVCache
+from ...network.cache.tiers import make_caches
+from ...network.cache.window import CacheOptions, KVCache
 from ...network.forward import Denoiser, Text
 from ...network.layer import RunBlock
 from ...network.model import MAX_TOKENS, WanConfig, WanModel
 from ...plan.chunks import Plan
-from ...plan.schedule import Scale, Step
+from ...plan.schedule import Step
 from ...stream.prompts import Prompt
-from ...stream.stream import Denoise, Stream, make_caches
+from ...stream.stream import Denoise, Stream
 from ...weights.loading import cast_model
 from .census import SUMS, Census, Counts
 
@@ -63,12 +64,6 @@ def random_model(config: WanConfig, *, device: str | torch.device, dtype: torch.
         return cast_model(WanModel(config).requires_grad_(False), dtype)
 
 
-def caches_for(model: WanModel, plan: Plan, *, device: str | torch.device, dtype: torch.dtype) -> dict[Scale, KVCache]:
-    """`make_caches` for a model."""
-    sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
-    return make_caches(plan, device=device, dtype=dtype, **sizes)
-
-
 def no_fallback(words: str) -> NoReturn:
     """What is told of a compiler that fails: a measurement must not go on without it."""
     raise RuntimeError(words)
@@ -103,9 +98,12 @@ def dry_run(
     text_type: type[Text] = Text,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Run:
-    """Run a plan and count. `block_forward`, `wrap` (around the denoiser) and `text_type` put naive variants in."""
+    """Run a plan and count its operations.
+
+    `block_forward`, `wrap` (around the denoiser) and `text_type` replace parts by naive variants.
+    """
     model = random_model(config, device="meta", dtype=dtype)
-    caches = caches_for(model, plan, device="meta", dtype=dtype)
+    caches = make_caches(plan, model, CacheOptions(device="meta", dtype=dtype))
     projected = _count_projections(model)
     census = Census()
     for cache in caches.values():

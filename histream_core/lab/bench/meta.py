@@ -15,10 +15,12 @@ import torch
 
 from ...cost.cost import Cost, meta_taehv, meta_vae
 from ...network import transfer
+from ...network.cache.tiers import make_caches
+from ...network.cache.window import CacheOptions, CacheWindow
 from ...network.compile.layers import CompiledBlocks
 from ...network.forward import Denoiser, Text
 from ...network.layer import RunBlock
-from ...network.model import WAN_1_3B, WanConfig
+from ...network.model import WAN_1_3B, ModelSizes, WanConfig
 from ...network.ops.rope import Rope
 from ...plan.chunks import Plan
 from ...plan.make import PlanOptions, make_plan
@@ -33,7 +35,7 @@ from ...vae.decode import StreamingDecoder, vae_cache_bytes
 from ...vae.decoders import decoder_cache_bytes, open_decoder
 from .bars import Bar
 from .census import Census
-from .dry_run import Run, caches_for, dry_run, no_fallback, random_model
+from .dry_run import Run, dry_run, no_fallback, random_model
 from .naive import (
     ConcatenatingCache,
     ForgetfulText,
@@ -223,10 +225,11 @@ def _concatenated(plan: Plan) -> int:
     """What a layer at HIGH moves where the window is concatenated."""
     height, width = plan.grids[Scale.HIGH]
     cache = ConcatenatingCache(
-        Rope(128, (height // 2, width // 2), device="meta"), TemporalPolicy(),
-        num_layers=1, num_heads=12, head_dim=128, batch=1, anchor_frames=1, ring_frames=5, moving_anchor=False,
-        device="meta", dtype=torch.bfloat16,
-    )  # fmt: skip
+        Rope(128, (height // 2, width // 2), device="meta"),
+        ModelSizes(num_layers=1, num_heads=12, head_dim=128),
+        CacheWindow(TemporalPolicy(), anchor_frames=1, ring_frames=5, local_frames=2),
+        CacheOptions(device="meta", dtype=torch.bfloat16),
+    )
     census, tokens = Census(), plan.tokens_per_frame(Scale.HIGH)
     census.watch(cache.k, cache.v)
     k = torch.empty(1, 3 * tokens, 12, 128, device="meta", dtype=torch.bfloat16)
@@ -357,7 +360,7 @@ class CountingBackend:
 
 
 def _run_small(model, plan: Plan, block_forward: RunBlock | None, *, seed: int) -> torch.Tensor:
-    caches = caches_for(model, plan, device="cpu", dtype=torch.float32)
+    caches = make_caches(plan, model)
     text = Text(torch.randn(1, 6, SMALL.text_dim, generator=torch.Generator().manual_seed(seed)))
     denoiser = Denoiser(model, block_forward=block_forward)
     stream = Stream(plan, denoiser, caches, SeededNoise(seed), [Prompt(text)], channels=SMALL.in_dim)

@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ...network.cache.window import KVCache, attend
+from ...network.cache.pages import attend
+from ...network.cache.window import KVCache
 from ...network.forward import Text
 from ...network.layer import KeysValues, LayerCall, run_block
 from ...network.model import Block, WanModel

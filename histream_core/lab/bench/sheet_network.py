@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import Tensor
 
-from ...network.cache.window import KVCache
+from ...network.cache.tiers import make_caches
+from ...network.cache.window import CacheOptions, KVCache
 from ...network.compile.graphs import CudaRecorder, GraphedForward
 from ...network.compile.layers import CompiledBlocks
 from ...network.forward import Denoiser, Forward, Text
@@ -29,7 +30,7 @@ from ...stream.stream import Denoise, Stream
 from ...vae.ahead import work_ahead
 from ...vae.decode import to_frames
 from ...vae.decoders import open_decoder
-from .dry_run import caches_for, no_fallback, random_model, random_text
+from .dry_run import no_fallback, random_model, random_text
 from .naive import full_history_chunks, full_history_plan
 from .sheet import ABSENT, Row, Setup
 from .sheet_parts import random_taehv, random_vae
@@ -81,7 +82,7 @@ def stream_of(
     where = {"device": setup.device, "dtype": setup.dtype}
     denoise = denoise or denoiser(setup, model, block_forward=block_forward)
     prompts = [Prompt(Text(random_text(model, **where)))]
-    caches = caches_for(model, plan, **where)
+    caches = make_caches(plan, model, CacheOptions(**where))
     return Stream(plan, denoise, caches, SeededNoise(0), prompts, channels=setup.config.in_dim)
 
 
@@ -228,7 +229,8 @@ def full_history(setup: Setup) -> Iterator[Row]:
     plan = full_history_plan(
         find_preset("self-forcing"), width=setup.width, height=setup.height, num_frames=setup.num_frames
     )
-    cache, text = caches_for(model, plan, **where)[Scale.HIGH], Text(random_text(model, **where))
+    cache = make_caches(plan, model, CacheOptions(**where))[Scale.HIGH]
+    text = Text(random_text(model, **where))
     denoise, channels = denoiser(setup, model), setup.config.in_dim
     loop = full_history_chunks(plan, denoise, cache, SeededNoise(0), text, channels=channels)
     native = setup.seconds(lambda: exhaust(loop)) / plan.num_pixel_frames

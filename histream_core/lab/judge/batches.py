@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...network.cache.tiers import make_caches
+from ...network.cache.window import CacheOptions
 from ...network.forward import Denoiser, Text
 from ...plan.sizes import pixel_frames
 from ...runs.weights import Weights
 from ...stream.noise import Noise, SeededNoise
 from ...stream.prompts import Prompt
-from ...stream.stream import Stream, make_caches
+from ...stream.stream import Stream
 from ...vae.decode import stream_frames
 from ...video.pixels import to_uint8
 from .ablations import TEACHER, Ablation
@@ -76,8 +78,8 @@ def make_latents(row: Ablation, weights: Weights, texts: Tensor, noise: Noise) -
     if row.weights == TEACHER:
         return solve(weights, row.plan, texts, noise, row.guidance)
     model = weights.model
-    sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
-    caches = make_caches(row.plan, **sizes, batch=len(texts), device=weights.device, dtype=weights.dtype)
+    options = CacheOptions(batch=len(texts), device=weights.device, dtype=weights.dtype)
+    caches = make_caches(row.plan, model, options)
     prompts = [Prompt(Text(texts.to(weights.device)))]
     run = Stream(row.plan, Denoiser(model, dtype=weights.dtype), caches, noise, prompts, channels=model.out_dim)
     return torch.cat(list(run.chunks()), dim=2)

@@ -13,6 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ...network.cache.tiers import make_caches
+from ...network.cache.window import CacheOptions
 from ...network.forward import Denoiser, Text
 from ...plan.chunks import Plan
 from ...plan.make import PlanOptions, make_plan
@@ -21,7 +23,7 @@ from ...plan.schedule import NUM_TIMESTEPS, Scale, Step, make_steps
 from ...plan.window import Window
 from ...runs.weights import Weights
 from ...stream.noise import Noise
-from ...stream.stream import make_caches, resize
+from ...stream.stream import resize
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def solve(weights: Weights, plan: Plan, texts: Tensor, noise: Noise, guidance: f
     (chunk,) = plan.chunks
     model, batch = weights.model, len(texts)
     both = texts if guidance == 1 else torch.cat([texts, torch.zeros_like(texts)])
-    sizes = {"num_layers": model.num_layers, "num_heads": model.num_heads, "head_dim": model.dim // model.num_heads}
-    caches = make_caches(plan, **sizes, batch=len(both), device=weights.device, dtype=weights.dtype)
+    options = CacheOptions(batch=len(both), device=weights.device, dtype=weights.dtype)
+    caches = make_caches(plan, model, options)
     for cache in caches.values():
         cache.begin(chunk.frames, ())
     denoise, text = Denoiser(model, dtype=weights.dtype), Text(both.to(weights.device))

@@ -1,15 +1,26 @@
-"""Caches that take less memory on the device than `KVCache`, and do the same.
+"""The memory tiers: `make_caches` allocates the caches of a plan in one of them.
+
+The classes here do the same as `KVCache` in less memory of the device.
 
 B batch, N heads, D head dim.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..transfer import Beside
-from .window import KVCache, Pages
+from ...plan.chunks import Plan
+from ...plan.schedule import Scale
+from ..model import ModelSizes, WanConfig, WanModel
+from ..ops.fp8 import FP8, FP8_MAX
+from ..ops.rope import Rope
+from ..transfer import CopyStream
+from .pages import Pages
+from .window import CacheOptions, CacheWindow, KVCache
 
 TIERS = {
     "full": "everything in its place on the device",
@@ -17,18 +28,14 @@ TIERS = {
     "cpu": "past frames in main memory, and the room of two layers on the device; the same frames",
     "fp8": "lean with past frames in FP8; nearly the same frames",
 }
-"""How keys and values may lie in memory."""
+"""The memory tiers: where and how keys and values are stored."""
 
 EXACT = ("full", "lean", "cpu")
-"""Those that give the same frames bit for bit."""
-
-
-FP8 = torch.float8_e4m3fn
-MOST = torch.finfo(FP8).max
+"""The tiers that give the same frames bit for bit."""
 
 
 def check_tier(name: str, device: torch.device | str | None = None) -> None:
-    """Refuse a name that is none, and what the device cannot hold. Raises ValueError."""
+    """Refuse an unknown tier, and one that the device cannot store. Raises ValueError."""
     if name not in TIERS:
         raise ValueError(f'key/value memory "{name}" does not exist: use one of {", ".join(TIERS)}')
     if name == "fp8" and device is not None and torch.device(device).type == "mps":
@@ -36,68 +43,60 @@ def check_tier(name: str, device: torch.device | str | None = None) -> None:
 
 
 class LeanCache(KVCache):
-    """Keeps past frames alone; what a chunk computes lies in a window of scratch that all layers share.
+    """A cache that stores only past frames; the chunk that is computed lies in a scratch window of one layer.
 
-    Before a layer its past frames are copied into the scratch, to the very pages where a `KVCache` has them: attention
-    adds up in the same order and gives the same bits. Of a pass to commit, the frames that later chunks see are copied
-    out behind each layer. So an interrupted denoising pass leaves the past as it was, an interrupted cache pass does
-    not.
-
-    With `main_memory` the past lies there, pinned for a CUDA device, and there are two windows of scratch: while one
-    layer computes, the past of the next one arrives beside it.
+    Before a layer computes, its past frames are copied into the scratch window, to the very pages where a `KVCache`
+    has them: attention then adds up in the same order and gives the same bits. After a layer of a pass that is going
+    to be committed, the frames that later chunks see are copied out. So an interrupted denoising pass leaves the past
+    as it was, an interrupted cache pass does not.
     """
 
-    def __init__(self, *args, local_frames: int, main_memory: bool = False, **settings):
-        """`local_frames` is how many frames, besides the anchors, are kept behind a chunk."""
-        self.local_frames, self.main_memory = local_frames, main_memory
-        super().__init__(*args, **settings)
+    main_memory = False
+    """Whether past frames lie in main memory, and there are two scratch windows."""
 
-    def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
-        pages = self.anchor_pages + self.ring_frames
+    def _allocate(self, num_layers: int, page: tuple[int, int, int], options: CacheOptions) -> None:
+        pages, moving = self.window.num_pages, self.window.moving_pages
         self._scratch = [
-            tuple(torch.empty(self.batch, n, *page, device=device, dtype=dtype) for n in (pages, pages, moving))
+            tuple(
+                torch.empty(self.batch, n, *page, device=options.device, dtype=options.dtype)
+                for n in (pages, pages, moving)
+            )
             for _ in range(2 if self.main_memory else 1)
         ]
         self.device = self._scratch[0][0].device
-        self._beside = Beside(self.device if self.main_memory else None)
-        self._beside.use(x for window in self._scratch for x in window)
-        self._allocate_past(num_layers, page, moving=moving, dtype=self._scratch[0][0].dtype)
+        self._copies = CopyStream(self.device if self.main_memory else None)
+        self._copies.use(x for window in self._scratch for x in window)
+        self._allocate_past(num_layers, page, options.dtype)
 
-    def _allocate_past(self, num_layers: int, page: tuple[int, ...], *, moving: int, dtype: torch.dtype) -> None:
-        frames = self.anchor_pages + self.local_frames
+    def _allocate_past(self, num_layers: int, page: tuple[int, int, int], dtype: torch.dtype) -> None:
+        frames = self.window.anchor_pages + self.window.local_frames
         self.k, self.v = (self._past(num_layers, frames, page, dtype) for _ in range(2))
-        self.anchor_k = self._past(num_layers, moving, page, dtype)
+        self.anchor_k = self._past(num_layers, self.window.moving_pages, page, dtype)
 
-    def _past(self, num_layers: int, frames: int, page: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Room for past frames [layers, B, frames, ...], in which each frame of a layer is one piece."""
-        where = {"device": "cpu" if self.main_memory and self.device.type != "meta" else self.device}
-        if self.main_memory and self.device.type == "cuda":
-            where["pin_memory"] = True
-        return torch.empty(num_layers, frames, self.batch, *page, dtype=dtype, **where).transpose(1, 2)
+    def _past(self, num_layers: int, frames: int, page: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+        """Room for past frames [layers, B, frames, ...], contiguous for each frame of a layer."""
+        device = "cpu" if self.main_memory and self.device.type != "meta" else self.device
+        pinned = self.main_memory and self.device.type == "cuda"
+        shape = num_layers, frames, self.batch, *page
+        return torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned).transpose(1, 2)
 
     @property
     def nbytes(self) -> int:
         scratch = sum(x.nbytes for window in self._scratch for x in window)
-        return scratch if self.main_memory else scratch + self._past_bytes
+        past = sum(getattr(self, name).nbytes for name in (*self.parts, "anchor_k"))
+        return scratch if self.main_memory else scratch + past
 
-    @property
-    def main_bytes(self) -> int:
-        return self._past_bytes if self.main_memory else 0
-
-    @property
-    def _past_bytes(self) -> int:
-        return sum(getattr(self, name).nbytes for name in (*self.parts, "anchor_k"))
-
-    def begin(self, frames, context, *, start=None) -> None:
+    def begin(self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None) -> None:
         super().begin(frames, context, start=start)
         last = max(frames)
         self._context = [(self._page(frame), self._slot(frame)) for frame in context]
         self._survivors = [
             (page, self._slot(frame))
             for page, frame in self._staged.items()
-            if self._anchor_page(frame) is not None or frame > last - self.local_frames
+            if self.window.anchor_page(frame) is not None or frame > last - self.window.local_frames
         ]
-        self._arrived: dict[int, tuple] = {}  # by window of scratch: which layer's past lies in it, and since when
+        # By scratch window: the layer whose past lies in it, and the event after which it does.
+        self._loaded: dict[int, tuple[int, torch.Event | None]] = {}
         self._computing: int | None = None
         self._kept: set[int] = set()
 
@@ -108,33 +107,34 @@ class LeanCache(KVCache):
         if len(self._scratch) > 1 and layer + 1 < len(self.k):
             self._load(layer + 1)
         window = layer % len(self._scratch)
-        self._beside.wait(self._arrived[window][1])
+        self._copies.wait(self._loaded[window][1])
         self._computing = layer if keep else None
-        return self._pages(self._scratch[window], layer, keep)
+        k, v, anchor_k = self._scratch[window]
+        return self._pages((k, v, anchor_k), layer, keep)
 
     def commit(self) -> None:
-        """Raises ValueError where the last pass was not one to keep: then nothing of it is there any more."""
+        """Raises ValueError where the last pass was not declared as one to keep: nothing of it is stored then."""
         self._save()
         if len(self._kept) < len(self.k):
             raise ValueError("only a cache pass can be committed: this cache keeps nothing of the others")
-        self._beside.wait_for_all()
+        self._copies.wait_for_all()
         survivors = {page for page, _ in self._survivors}
         self._staged = {page: frame for page, frame in self._staged.items() if page in survivors}
         super().commit()
 
     def snapshot(self) -> dict[str, Tensor]:
-        self._beside.synchronize()
+        self._copies.synchronize()
         return super().snapshot()
 
-    def restore(self, snapshot) -> None:
-        self._beside.synchronize()
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        self._copies.synchronize()
         super().restore(snapshot)
 
     def _load(self, layer: int) -> None:
-        """Copy the past of a layer into its window of scratch, unless it lies there."""
+        """Copy the past of a layer into its scratch window, unless it is there already."""
         window = layer % len(self._scratch)
-        if self._arrived.get(window, (None,))[0] != layer:
-            self._arrived[window] = layer, self._beside.run(partial(self._copy_in, layer, self._scratch[window]))
+        if window not in self._loaded or self._loaded[window][0] != layer:
+            self._loaded[window] = layer, self._copies.run(partial(self._copy_in, layer, self._scratch[window]))
 
     def _copy_in(self, layer: int, scratch: tuple[Tensor, ...]) -> None:
         for page, slot in self._context:
@@ -142,14 +142,14 @@ class LeanCache(KVCache):
                 self._read(name, layer, slot, x[:, page])
 
     def _save(self) -> None:
-        """Copy what is to be kept of the layer that was computed last, where it is to be kept."""
+        """Copy out what later chunks see of the layer that was computed last, where its pass is one to keep."""
         layer, self._computing = self._computing, None
         if layer is None:
             return
         if not self._kept:
             self._forget({slot for _, slot in self._survivors})
         self._kept.add(layer)
-        self._beside.run(partial(self._copy_out, layer, self._scratch[layer % len(self._scratch)]))
+        self._copies.run(partial(self._copy_out, layer, self._scratch[layer % len(self._scratch)]))
 
     def _copy_out(self, layer: int, scratch: tuple[Tensor, ...]) -> None:
         k, v, anchor_k = scratch
@@ -165,39 +165,72 @@ class LeanCache(KVCache):
                 self._frames[page] = None
 
     def _slot(self, frame: int) -> int:
-        page = self._anchor_page(frame)
-        return self.anchor_pages + (frame - self.anchor_frames) % max(1, self.local_frames) if page is None else page
+        return self.window.past_slot(frame)
 
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
-        """Put a kept frame of one layer into `out` [B, tokens, N, D]."""
+        """Put a stored frame of one layer into `out` [B, tokens, N, D]."""
         out.copy_(getattr(self, name)[layer, :, slot], non_blocking=True)
 
 
-class Fp8Cache(LeanCache):
-    """A lean cache whose past frames are kept in FP8, with one scale for each frame and head.
+class MainMemoryCache(LeanCache):
+    """A lean cache whose past frames lie in main memory, pinned for a CUDA device.
 
-    What is kept is rounded to 3 bits behind the first, so the frames are near those of a full cache and not the same.
-    The chunk's own keys and values, and the anchors' un-rotated keys, are not rounded.
+    There are two scratch windows: while one layer computes, the past of the next one is copied to the device.
+    """
+
+    main_memory = True
+
+
+class Fp8Cache(LeanCache):
+    """A lean cache that stores past frames in FP8, with one scale for each frame and head.
+
+    Stored numbers keep 3 bits behind the first, so the video is near that of a full cache and not equal to it. The
+    chunk's own keys and values, and the anchors' un-rotated keys, are not rounded.
     """
 
     parts = ("k", "v", "k_scale", "v_scale")
 
-    def _allocate_past(self, num_layers: int, page: tuple[int, ...], *, moving: int, dtype: torch.dtype) -> None:
-        frames, (_, num_heads, _) = self.anchor_pages + self.local_frames, page
+    def _allocate_past(self, num_layers: int, page: tuple[int, int, int], dtype: torch.dtype) -> None:
+        frames, (_, num_heads, _) = self.window.anchor_pages + self.window.local_frames, page
         self.k, self.v = (self._past(num_layers, frames, page, FP8) for _ in range(2))
         self.k_scale, self.v_scale = (
             self._past(num_layers, frames, (1, num_heads, 1), torch.float32) for _ in range(2)
         )
-        self.anchor_k = self._past(num_layers, moving, page, dtype)
+        self.anchor_k = self._past(num_layers, self.window.moving_pages, page, dtype)
 
     def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
         if name not in ("k", "v"):
             super()._write(name, layer, slot, x)
             return
-        scale = x.abs().amax(dim=(1, 3), keepdim=True).float().div(MOST).clamp(min=torch.finfo(torch.float32).tiny)
+        scale = x.abs().amax(dim=(1, 3), keepdim=True).float().div(FP8_MAX).clamp(min=torch.finfo(torch.float32).tiny)
         super()._write(f"{name}_scale", layer, slot, scale)
-        super()._write(name, layer, slot, (x / scale).clamp(-MOST, MOST).to(FP8))
+        super()._write(name, layer, slot, (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8))
 
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
         scale = getattr(self, f"{name}_scale")[layer, :, slot]
         out.copy_(getattr(self, name)[layer, :, slot].float() * scale)
+
+
+CLASSES: dict[str, type[KVCache]] = {"full": KVCache, "lean": LeanCache, "cpu": MainMemoryCache, "fp8": Fp8Cache}
+"""The class of each of TIERS."""
+
+DEFAULT_OPTIONS = CacheOptions()
+
+
+def make_caches(
+    plan: Plan, model: WanModel | WanConfig, options: CacheOptions = DEFAULT_OPTIONS
+) -> dict[Scale, KVCache]:
+    """Allocate one cache for every scale that a plan uses.
+
+    `model` is any Wan module, core's or a host's, or its config: only its sizes are read. Raises ValueError for a
+    memory tier that does not exist or that the device cannot store.
+    """
+    check_tier(options.kv, options.device)
+    sizes, window, cache_class = ModelSizes.of(model), CacheWindow.of(plan), CLASSES[options.kv]
+    made: dict[Scale, KVCache] = {}
+    for scale in sorted(plan.grids, key=[Scale.LOW, Scale.HIGH].index):  # the cache at HIGH may fill the one at LOW
+        height, width = plan.grids[scale]
+        rope = Rope(sizes.head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=options.device)
+        pooled = made[Scale.LOW] if plan.pooled_low and scale is Scale.HIGH else None
+        made[scale] = cache_class(rope, sizes, window, options, pooled=pooled, blocks=plan.blocks(scale))
+    return {scale: made[scale] for scale in plan.grids}

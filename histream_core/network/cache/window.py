@@ -1,87 +1,100 @@
-"""Keys and values of past frames, in pages of one frame, written in place.
+"""The keys and values of the frames that a chunk may attend to, in pages of one frame that are written in place.
 
-B batch, L tokens, N heads, D head dim.
+B batch, N heads, D head dim.
 """
+
+from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...plan.blocks import Blocks
-from ...plan.chunks import anchor_before
+from ...plan.chunks import Plan, anchor_before
 from ...plan.positions import TemporalPolicy
-from ..ops.rope import Rope, Rotate, rotate
+from ..model import ModelSizes
+from ..ops.rope import Rope, rotate
 from ..transfer import upload
+from .pages import Pages, attend
 
-_STRANGER = "it belongs to another model, size or window"
-
-
-class Pages(NamedTuple):
-    """One layer's part of a cache while a chunk is computed: tensors and plain values alone, as compilers want it."""
-
-    k: Tensor
-    """[B, pages, tokens of a frame, N, D], as is `v`."""
-    v: Tensor
-    anchor_k: Tensor
-    written: Tensor
-    """The pages of the chunk's own frames."""
-    visible: slice | Tensor | None
-    """The pages that the chunk sees; None: itself alone."""
-    anchors: tuple[tuple[int, int], ...]
-    """(frame of the chunk, anchor page) of every anchor that the chunk writes."""
-    table: Tensor
-    """Rotations of the chunk's tokens."""
-    grid: tuple[int, int] = (0, 0)
-    """Rows and columns of a frame's tokens."""
-    pooled: "Pages | None" = None
-    """Pages of the same layer at a lower resolution, which take what is staged here too, averaged."""
-    blocks: Blocks | None = None
-    """Where the chunk sees blocks of its window alone: how long they are."""
+_MISMATCH = "it belongs to another model, size or window"
 
 
-class PageSource(Protocol):
-    """Whatever provides the pages of each layer: a `KVCache` that has begun a chunk, or a stand-in for one."""
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """How caches are stored."""
 
-    def pages(self, layer: int, *, keep: bool = False) -> Pages:
-        """The pages of one layer; layers come in order. `keep`: the pass is one to commit."""
-        ...
+    batch: int = 1
+    device: torch.device | str | None = None
+    dtype: torch.dtype = torch.float32
+    kv: str = "full"
+    """The memory tier, one of TIERS; `make_caches` chooses the class by it."""
 
 
-def attend(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate = rotate) -> tuple[Tensor, Tensor]:
-    """Stage un-rotated keys and values [B, L, N, D] of the current frames; return all that they attend to.
+@dataclass(frozen=True, slots=True)
+class CacheWindow:
+    """Which frames a cache has room for, on which page each of them lies, and at which time it stands.
 
-    `rotate` stands in for `rope.rotate`.
+    Pages of anchors come first. Behind them lies a ring of pages, which frames take in turn.
     """
-    rotated = _stage(pages, k, v, rotate)
-    if pages.pooled is not None:
-        _stage(pages.pooled, *(pool(x, pages.grid, pages.pooled.grid) for x in (k, v)), rotate)
-    if pages.visible is None:
-        return rotated, v
-    keys, values = pages.k[:, pages.visible], pages.v[:, pages.visible]
-    return keys.flatten(1, 2).to(k.dtype), values.flatten(1, 2).to(v.dtype)
 
+    temporal: TemporalPolicy
+    anchor_frames: int
+    """Frames of one anchor."""
+    ring_frames: int
+    """Pages of the ring: the local frames and one chunk, or all frames of the video."""
+    local_frames: int
+    """How many frames a chunk sees at most besides itself and the anchor."""
+    anchors: tuple[int, ...] = (0,)
+    """The first frame of every anchor, in order."""
+    moving_anchor: bool = False
+    """Whether anchors are moved in time, so that their keys are kept un-rotated too."""
 
-def _stage(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate) -> Tensor:
-    """Write keys and values into the pages of the current frames; return the keys, rotated."""
-    rotated = rotate(k, pages.table)
-    by_frame = (pages.written.shape[0], -1)
-    raw, keys, values = (torch.unflatten(x.to(pages.k.dtype), 1, by_frame) for x in (k, rotated, v))
-    pages.k.index_copy_(1, pages.written, keys)
-    pages.v.index_copy_(1, pages.written, values)
-    for frame, page in pages.anchors:
-        pages.anchor_k[:, page] = raw[:, frame]
-    return rotated
+    @classmethod
+    def of(cls, plan: Plan) -> CacheWindow:
+        """The window that the chunks of a plan need."""
+        anchor_frames, ring_frames = plan.window.pages(plan.generated_frames)
+        return cls(
+            plan.temporal,
+            anchor_frames,
+            ring_frames,
+            local_frames=plan.window.past_frames(plan.generated_frames),
+            anchors=tuple(plan.anchors),
+            moving_anchor=plan.moving_anchor and anchor_frames > 0,
+        )
 
+    @property
+    def anchor_pages(self) -> int:
+        """Pages of anchors: two anchors have room where anchors change, and take it in turn."""
+        return self.anchor_frames * min(2, len(self.anchors))
 
-def pool(x: Tensor, grid: tuple[int, int], lower: tuple[int, int]) -> Tensor:
-    """Tokens [B, T * grid, N, D] on a lower grid, each the mean of those that it covers."""
-    batch, _, heads, _ = x.shape
-    frames = torch.unflatten(x.flatten(2), 1, (-1, *grid)).flatten(0, 1).permute(0, 3, 1, 2)
-    frames = torch.nn.functional.adaptive_avg_pool2d(frames, lower).permute(0, 2, 3, 1)
-    return torch.unflatten(torch.unflatten(frames, 0, (batch, -1)).flatten(1, 3), 2, (heads, -1))
+    @property
+    def moving_pages(self) -> int:
+        """Pages whose keys are kept un-rotated too."""
+        return self.anchor_pages if self.moving_anchor else 0
+
+    @property
+    def num_pages(self) -> int:
+        return self.anchor_pages + self.ring_frames
+
+    def page(self, frame: int) -> int:
+        """The page of a frame."""
+        page = self.anchor_page(frame)
+        return self.anchor_pages + (frame - self.anchor_frames) % self.ring_frames if page is None else page
+
+    def past_slot(self, frame: int) -> int:
+        """The place of a frame where only past frames are kept, and the ring has no pages for a chunk."""
+        page = self.anchor_page(frame)
+        return self.anchor_pages + (frame - self.anchor_frames) % max(1, self.local_frames) if page is None else page
+
+    def anchor_page(self, frame: int) -> int | None:
+        """The page of a frame that is part of any anchor; None for all other frames."""
+        index = bisect_right(self.anchors, frame) - 1
+        within = frame - self.anchors[index]
+        return index % 2 * self.anchor_frames + within if within < self.anchor_frames else None
 
 
 class KVCache:
@@ -97,10 +110,10 @@ class KVCache:
     over the same chunk overwrites the one before), `commit` keeps the last pass. An interrupted chunk leaves the
     window as it was; an interrupted recache, which computes the window itself, does not.
 
-    What `pooled` names is another cache, of a lower resolution, that takes what is staged to be kept too, averaged; it
-    has to begin and to commit with this one.
+    `pooled` is another cache, of a lower resolution, that receives the average of every pass that is kept. It has to
+    begin and to commit together with this one.
 
-    `tiers` has caches that do the same in less memory.
+    The classes in `tiers` do the same in less memory.
     """
 
     parts: tuple[str, ...] = ("k", "v")
@@ -109,41 +122,29 @@ class KVCache:
     def __init__(
         self,
         rope: Rope,
-        temporal: TemporalPolicy,
+        sizes: ModelSizes,
+        window: CacheWindow,
+        options: CacheOptions,
         *,
-        num_layers: int,
-        num_heads: int,
-        head_dim: int,
-        batch: int,
-        anchor_frames: int,
-        ring_frames: int,
-        moving_anchor: bool,
-        anchors: Sequence[int] = (0,),
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        pooled: KVCache | None = None,
+        blocks: Blocks | None = None,
     ):
-        """`moving_anchor`: keep the anchors' keys un-rotated too, so that they can be put at another time.
-
-        `anchors` are the first frames of all anchors, in order, of `anchor_frames` frames each.
-        """
-        self.rope, self.temporal, self.batch = rope, temporal, batch
-        self.anchor_frames, self.ring_frames, self.anchors = anchor_frames, ring_frames, tuple(anchors)
-        self.anchor_pages = anchor_frames * min(2, len(self.anchors))
-        pages = self.anchor_pages + ring_frames
-        page = (rope.grid[0] * rope.grid[1], num_heads, head_dim)
-        self._allocate(num_layers, page, moving=self.anchor_pages if moving_anchor else 0, device=device, dtype=dtype)
-        self._frames: list[int | None] = [None] * pages
-        self._times: list[int] = [0] * pages
+        """`blocks`: chunks that see past frames attend sparsely, in blocks of these sizes; None: to every token."""
+        self.rope, self.window, self.pooled, self.blocks = rope, window, pooled, blocks
+        self.batch = options.batch
+        page = (rope.grid[0] * rope.grid[1], sizes.num_heads, sizes.head_dim)
+        self._allocate(sizes.num_layers, page, options)
+        self._frames: list[int | None] = [None] * window.num_pages
+        self._times: list[int] = [0] * window.num_pages
         self._staged: dict[int, int] = {}
         self._keeping = False
-        self.pooled: KVCache | None = None
-        self.blocks: Blocks | None = None
 
-    def _allocate(self, num_layers: int, page: tuple[int, ...], *, moving: int, device, dtype) -> None:
-        pages = self.anchor_pages + self.ring_frames
-        self.k = torch.empty(num_layers, self.batch, pages, *page, device=device, dtype=dtype)
+    def _allocate(self, num_layers: int, page: tuple[int, int, int], options: CacheOptions) -> None:
+        """Allocate room for pages of shape [tokens, N, D]."""
+        shape = num_layers, self.batch, self.window.num_pages, *page
+        self.k = torch.empty(shape, device=options.device, dtype=options.dtype)
         self.v = torch.empty_like(self.k)
-        self.anchor_k = self.k.new_empty(num_layers, self.batch, moving, *page)
+        self.anchor_k = self.k.new_empty(num_layers, self.batch, self.window.moving_pages, *page)
         self.device = self.k.device
 
     @property
@@ -156,15 +157,11 @@ class KVCache:
         """Bytes allocated on the device; never changes."""
         return sum(x.nbytes for x in (self.k, self.v, self.anchor_k))
 
-    @property
-    def main_bytes(self) -> int:
-        """Bytes allocated in main memory besides."""
-        return 0
+    def begin(self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None) -> None:
+        """Set what the next passes compute: `frames`, which see themselves and the committed frames `context`.
 
-    def begin(self, frames: tuple[int, ...] | range, context: tuple[int, ...], *, start: int | None = None) -> None:
-        """Take aim: the next passes compute `frames`, which see themselves and the committed `context`.
-
-        `start` is the first frame of the chunk on whose behalf this happens, by default the first of `frames`.
+        `start` is the first frame of the chunk that this is done for, by default the first of `frames`. Raises
+        ValueError where a frame of the context is not held.
         """
         start = frames[0] if start is None else start
         pages = [self._page(frame) for frame in frames]
@@ -174,55 +171,73 @@ class KVCache:
             raise ValueError(f"frames {missing} are not in the window, which holds {list(self.frames)}")
         times = [self._time(frame, start) for frame in frames]
         self._place_anchors(set(seen), start)
-        self._frames = [frame if frame in context else None for frame in self._frames]  # an anchor may have given way
+        # Frames that left the window are forgotten here, such as an anchor that another one has replaced.
+        self._frames = [frame if frame in context else None for frame in self._frames]
         for page, time in zip(pages, times, strict=True):
             self._times[page] = time
         self._staged, self._keeping = dict(zip(pages, frames, strict=True)), False
         self._written = upload(torch.tensor(pages), self.device)
-        self._visible = self._span(sorted({*pages, *seen})) if seen else None
-        self._anchors_written = tuple((i, page) for i, page in enumerate(pages) if page < self.anchor_k.shape[2])
+        self._visible = self._index(sorted({*pages, *seen})) if seen else None
+        self._anchors_written = tuple((i, page) for i, page in enumerate(pages) if page < self.window.moving_pages)
         self.table = upload(self.rope.table(times), self.device)
 
     def keep(self) -> None:
-        """Say that what follows is a pass to commit, whatever noise is in it; holds until `begin`."""
+        """Declare that the next pass will be committed, whatever noise its latent holds; lasts until `begin`."""
         self._keeping = True
 
     def pages(self, layer: int, *, keep: bool = False) -> Pages:
-        """What `attend` needs to know of one layer, from `begin` on; layers come in order.
+        """What `attend` needs to know of one layer, once a chunk has begun; layers come in order.
 
-        `keep` says that the pass is one to commit, as `keep()` does.
+        `keep` declares that the pass will be committed, as `keep()` does.
         """
         return self._pages((self.k[layer], self.v[layer], self.anchor_k[layer]), layer, keep or self._keeping)
 
     def _pages(self, tensors: tuple[Tensor, Tensor, Tensor], layer: int, keep: bool) -> Pages:
-        """Pages in these keys, values and anchors' keys of a layer."""
-        pooled = self.pooled.pages(layer, keep=True) if self.pooled and keep else None
-        about = self._written, self._visible, self._anchors_written, self.table
-        return Pages(*tensors, *about, self.rope.grid, pooled, self.blocks if self._visible is not None else None)
+        """Pages in these keys, values and un-rotated keys of a layer."""
+        return Pages(
+            *tensors,
+            written=self._written,
+            visible=self._visible,
+            anchors=self._anchors_written,
+            table=self.table,
+            grid=self.rope.grid,
+            pooled=self.pooled.pages(layer, keep=True) if self.pooled and keep else None,
+            blocks=self.blocks if self._visible is not None else None,
+        )
 
     def attend(self, layer: int, k: Tensor, v: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
-        """`attend` on the pages of one layer."""
+        """Call `pages.attend` on the pages of one layer."""
         return attend(self.pages(layer, keep=keep), k, v)
 
     def commit(self) -> None:
-        """Keep the pass that was staged last: its frames are now part of the window."""
+        """Keep the last pass: its frames are now part of the window."""
         for page, frame in self._staged.items():
             self._frames[page] = frame
 
     def snapshot(self) -> dict[str, Tensor]:
         """The committed window as tensors; not copied, so write or clone them before the next pass.
 
-        Frame by frame, and so the same whatever tier of memory they lie in.
+        Frames are stored one by one, so a snapshot does not depend on the memory tier, except that `fp8` stores
+        numbers of its own. The keys, where F is the number of frames held and `f` is the index of a frame:
+
+        - `window`: [2] int64, the anchor frames and the ring frames of the window.
+        - `frames`: [F] int64, the indices of the frames in temporal order.
+        - `times`: [F] int64, the time at which each frame's keys are rotated.
+        - `k.f`, `v.f`: [layers, B, tokens of a frame, N, D] in the caches' dtype, the rotated keys and the values; for
+          `fp8` in float8_e4m3fn.
+        - `k_scale.f`, `v_scale.f`: [layers, B, 1, N, 1] float32, the factors of `k.f` and `v.f`; for `fp8` alone.
+        - `anchor_k.f`: as `k.f` in the caches' dtype, un-rotated; for the frames of anchors alone, and only where
+          anchors are moved in time.
         """
         times = [self._times[self._page(frame)] for frame in self.frames]
-        window = {"window": self._window(), "frames": torch.tensor(self.frames, dtype=torch.long)}
+        window = {"window": self._shape(), "frames": torch.tensor(self.frames, dtype=torch.long)}
         return window | {"times": torch.tensor(times, dtype=torch.long)} | self._tensors(self.frames)
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Become what `snapshot` was taken of; ValueError where it is of another window, shape or dtype."""
-        if not torch.equal(snapshot["window"], self._window()):
-            theirs, mine = snapshot["window"].tolist(), self._window().tolist()
-            raise ValueError(f"the snapshot's window is {theirs}, this run needs {mine}: {_STRANGER}")
+        """Take over a snapshot. Raises ValueError where it is of another window, shape or dtype."""
+        if not torch.equal(snapshot["window"], self._shape()):
+            theirs, mine = snapshot["window"].tolist(), self._shape().tolist()
+            raise ValueError(f"the snapshot's window is {theirs}, this run needs {mine}: {_MISMATCH}")
         frames = snapshot["frames"].tolist()
         tensors = self._tensors(frames)
         for name, mine in tensors.items():
@@ -230,7 +245,7 @@ class KVCache:
             if (theirs.shape, theirs.dtype) != (mine.shape, mine.dtype):
                 raise ValueError(
                     f"the snapshot's {name} is {theirs.dtype} {list(theirs.shape)}, this run needs {mine.dtype} "
-                    f"{list(mine.shape)}: {_STRANGER}"
+                    f"{list(mine.shape)}: {_MISMATCH}"
                 )
         for name, mine in tensors.items():
             mine.copy_(snapshot[name])
@@ -238,52 +253,46 @@ class KVCache:
         for frame, time in zip(frames, snapshot["times"].tolist(), strict=True):
             self._frames[self._page(frame)], self._times[self._page(frame)] = frame, time
 
-    def _window(self) -> Tensor:
-        return torch.tensor([self.anchor_frames, self.ring_frames])
+    def _shape(self) -> Tensor:
+        return torch.tensor([self.window.anchor_frames, self.window.ring_frames])
 
     def _tensors(self, frames: Sequence[int]) -> dict[str, Tensor]:
-        """Where these frames lie, by name: [layers, B, ...] each."""
+        """The tensors that hold these frames, by their names in a snapshot: [layers, B, ...] each."""
         found = {
             f"{name}.{frame}": getattr(self, name)[:, :, self._slot(frame)] for frame in frames for name in self.parts
         }
-        moving = [frame for frame in frames if self._page(frame) < self.anchor_k.shape[2]]
+        moving = [frame for frame in frames if self._page(frame) < self.window.moving_pages]
         return found | {f"anchor_k.{frame}": self.anchor_k[:, :, self._page(frame)] for frame in moving}
 
+    def _page(self, frame: int) -> int:
+        return self.window.page(frame)
+
     def _slot(self, frame: int) -> int:
-        """Where a committed frame lies in `k` and `v`."""
+        """The index of a committed frame in `k` and `v`."""
         return self._page(frame)
 
-    def _page(self, frame: int) -> int:
-        page = self._anchor_page(frame)
-        return self.anchor_pages + (frame - self.anchor_frames) % self.ring_frames if page is None else page
-
-    def _anchor_page(self, frame: int) -> int | None:
-        """The page of a frame that is part of an anchor, whichever; None for any other."""
-        index = bisect_right(self.anchors, frame) - 1
-        within = frame - self.anchors[index]
-        return index % 2 * self.anchor_frames + within if within < self.anchor_frames else None
-
-    def _span(self, pages: list[int]) -> slice | Tensor:
-        """An index of `pages`: a slice, which copies nothing, wherever they are the first ones."""
+    def _index(self, pages: list[int]) -> slice | Tensor:
+        """An index of these pages: a slice, which copies nothing, where they are the first pages."""
         if pages == list(range(len(pages))):
             return slice(len(pages))
         return upload(torch.tensor(pages), self.device)
 
     def _time(self, frame: int, start: int) -> int:
         """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
+        window = self.window
         if frame >= start:
-            return self.temporal.chunk_time(start) + frame - start
-        anchor = anchor_before(self.anchors, start)
-        if 0 <= frame - anchor < self.anchor_frames:
-            return self.temporal.anchor_time(start, anchor) + frame - anchor
+            return window.temporal.chunk_time(start) + frame - start
+        anchor = anchor_before(window.anchors, start)
+        if 0 <= frame - anchor < window.anchor_frames:
+            return window.temporal.anchor_time(start, anchor) + frame - anchor
         return self._times[self._page(frame)]
 
     def _place_anchors(self, seen: set[int], start: int) -> None:
-        """Put the anchor's keys at another time: rotated anew from the un-rotated copy, so nothing wears off."""
-        if not self.anchor_k.shape[2]:
+        """Move the anchor's keys in time: they are rotated from the un-rotated copy, so errors do not add up."""
+        if not self.window.moving_pages:
             return
-        anchor = anchor_before(self.anchors, start)
-        for frame in range(anchor, anchor + self.anchor_frames):
+        anchor = anchor_before(self.window.anchors, start)
+        for frame in range(anchor, anchor + self.window.anchor_frames):
             page, time = self._page(frame), self._time(frame, start)
             if page in seen and self._times[page] != time:
                 table = upload(self.rope.table([time]), self.device)
@@ -293,5 +302,5 @@ class KVCache:
                 self._times[page] = time
 
     def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
-        """Keep one frame of one layer, [B, tokens, N, D]."""
+        """Store one frame of one layer, [B, tokens, N, D]."""
         getattr(self, name)[layer, :, slot].copy_(x, non_blocking=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cache.window import KVCache, Pages
+from ..cache.pages import Pages
+from ..cache.window import KVCache
 from ..forward import PLAIN_PASS, PassOptions, Text, forward_chunk
 from ..layer import KeysValues
 from ..model import WanModel

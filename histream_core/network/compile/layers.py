@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...plan.chunks import Plan
-from ..cache.window import Pages
+from ..cache.pages import Pages
 from ..layer import LayerCall, RunBlock, run_block
 from ..model import Block
 from ..ops.attention import Attention

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .fp8 import FP8, FP8_MAX
+
 RunBlock = Callable[..., Tensor]
 """The forward of a layer, as in `layer.RunBlock`: whatever it computes, its matrix products are replaced."""
 
-FP8 = torch.float8_e4m3fn
-MOST = torch.finfo(FP8).max
 LEAST_POWER = -14
 """Of two in a scale: one over it must fit into float16."""
 
@@ -82,13 +82,13 @@ def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     Scales are powers of two, so that scaling itself rounds nothing, in whatever dtype `x` has.
     """
     largest = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).float()
-    power = torch.frexp(largest / MOST).exponent.clamp(min=LEAST_POWER).float()
+    power = torch.frexp(largest / FP8_MAX).exponent.clamp(min=LEAST_POWER).float()
     return (x * torch.exp2(-power).to(x.dtype)).to(FP8), torch.exp2(power)
 
 
 def on_tensor_cores(x: Tensor, weight: Tensor, x_scale: Tensor, weight_scale: Tensor) -> Tensor:
     """The product [M, N] in bfloat16 of FP8 rows [M, K] and [N, K] with their scales."""
-    return torch._scaled_mm(
+    return torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
         x,
         weight.t(),
         scale_a=x_scale,
