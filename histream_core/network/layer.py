@@ -23,8 +23,8 @@ KeysValues = tuple[Tensor, Tensor]
 class LayerCall(NamedTuple):
     """The inputs of one call of a layer: tensors, and plain values that stay the same within a run.
 
-    Every forward of a layer takes this value and nothing else, so that kernels, compilers, CUDA graphs and training
-    agree on it. A compiler makes one graph for all layers and chunks whose tensors have the same shapes.
+    Kernels, CUDA graphs and training agree on it; `compile/layers` tells by its fields which calls share a graph.
+    A compiler makes one graph for all layers and chunks whose tensors have the same shapes.
     """
 
     x: Tensor

@@ -1,7 +1,7 @@
 """A table of each family of weights and the settings that fit it; every value can be overridden.
 
-Sources: the published configurations of the families, and arXiv 2512.21338 for HiStream. Fields marked [ours] in
-docs/architecture.md are choices that no publication states.
+Sources: the published configurations of the families, and arXiv 2512.21338 for HiStream. What no publication
+states is listed in docs/architecture.md under "What is ours".
 """
 
 import math
@@ -51,7 +51,7 @@ class Preset:
         return given if given is not None else max(1.0, math.sqrt(tokens_per_frame / self.trained_tokens))
 
     def first_chunk_attention_scale(self, tokens_per_frame: int) -> float:
-        """Factor on the softmax scale in chunk 0 at HIGH; 1.077 at 1920x1088 for weights trained at 960x544. [ours]"""
+        """Factor on the softmax scale in chunk 0 at HIGH; 1.077 at 1920x1088 for weights trained at 960x544 (ours)."""
         if not self.scale_first_chunk or tokens_per_frame <= self.trained_tokens:
             return 1.0
         frames = self.chunk_frames

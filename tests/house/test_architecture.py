@@ -71,3 +71,15 @@ def test_every_path_to_open_leads_somewhere():
     assert len(paths) > 30
     for path in paths:
         assert (ROOT / path).exists() or (ROOT / "histream_core" / path).exists(), path
+
+
+def test_every_name_in_the_table_is_in_the_file_before_it():
+    """Seen to fail with a method that had been renamed."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("## To change X, open Y")[1]
+    named = re.findall(r"`(\w+/[\w/]*\.py)`[^`]*?\(`([\w.]+)`\)", table)
+    assert len(named) >= 7
+    for path, name in named:
+        place = next(place for place in (ROOT / path, ROOT / "histream_core" / path) if place.exists())
+        code = place.read_text(encoding="utf-8")
+        assert all(re.search(rf"^ *(?:def |class )?{part}\b", code, re.MULTILINE) for part in name.split(".")), name

@@ -23,6 +23,7 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     assert said[3].startswith("21 ")
     assert (tmp_path / "library.mp4").stat().st_size > 1000
     assert sum(len(clip) for clip in names["clips"]) == 21
+    assert (tmp_path / "my run" / "video.mp4").stat().st_size > 1000
 
 
 def test_every_name_of_the_package_is_there_and_on_the_page():

@@ -8,8 +8,9 @@
     sound.mka                   the sound that goes into the video, where there is one
     lock                        held while a process works here
 
-Every file is there whole or not at all, carries its checksum, and is never changed. Nothing outside the folder is
-read or written, and what is not as it should be is named and refused; nothing of it is deleted.
+Every file is there whole or not at all. A finished chunk carries its checksum and is not changed again; the manifest
+is replaced when the run changes, and a new snapshot replaces the one before it. Nothing outside the folder is read or
+written, and what is not as it should be is named and refused; nothing of it is deleted.
 """
 
 from __future__ import annotations
