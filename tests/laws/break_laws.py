@@ -3,7 +3,7 @@
 
     python tests/laws/break_laws.py [--only WORD] [--sample N --seed TEXT]
 
-All of them take about twenty minutes. Each entry replaces one piece of text in a copy of the pack and names the test
+All of them take some minutes. Each entry replaces one piece of text in a copy of the pack and names the test
 that must then fail. A law whose test still passes is no law.
 """
 
