@@ -59,6 +59,7 @@ def test_render_decodes_with_a_taehv(weights, here, capsys):
     )
 
 
+@pytest.mark.slow
 def test_ahead_and_another_layout_make_the_same_video_and_strips_nearly(weights, here, capsys, monkeypatch):
     """Seen to fail when ahead decodes a chunk twice, and when strips are not handed on."""
     worked = []

@@ -285,6 +285,7 @@ def lengths(result):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_of_files_finds_them_again_and_refuses_others(here, say, weights, stop_at):
     shutil.copytree(weights, here / "files")
     words = ["--model", "files/wan.safetensors", "--vae", "files/vae.safetensors"]

@@ -36,6 +36,7 @@ def test_what_is_proposed_fits_by_the_figures_that_a_run_is_refused_by(config, s
     assert proposed >= 2
 
 
+@pytest.mark.slow
 def test_the_first_one_is_the_cheapest_that_fits():
     """The same frames before others; then what moves least. Seen to fail in the order of memory."""
     found = ways(COST, **EVERYTHING)

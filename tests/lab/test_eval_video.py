@@ -121,6 +121,7 @@ def test_a_known_drift_of_colour_and_sharpness():
     assert (steady["drift_colour"], steady["drift_sharpness"], steady["drift_detail"]) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_with_a_reference_the_flow_and_the_detail_are_compared_with_it():
     """Seen to fail when the video's own flow warps it."""
     guide = moving(3, x=4.0, y=0.0)
@@ -189,6 +190,7 @@ def clip_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_clip_scores_are_cosines_from_a_local_folder(clip_folder):
     """Seen to fail when features are not of length 1, or frames are compared with themselves."""
     from histream_core.lab.judge.clip_score import ClipFeatures

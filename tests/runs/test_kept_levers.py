@@ -107,6 +107,7 @@ def test_an_exact_run_keeps_latents_alone(tmp_path):
 # On the command line
 
 
+@pytest.mark.slow
 def test_a_plan_is_told_with_levers(say):
     """Seen to fail with options that are read and not used."""
     words = ["plan", "--mode", "histream-plus"]

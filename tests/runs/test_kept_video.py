@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import tiny_runs
 from clips import shapes
-from slow import crossed, slow
+from slow import crossed, few, slow
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
 from histream_core import runs as session
@@ -67,7 +67,7 @@ def packets(path):
     return numbers, [bytes(packet) for packet in found], tags
 
 
-@pytest.mark.parametrize("known", FILES, ids=lambda known: f"{known.name}-{known.depth}")
+@pytest.mark.parametrize("known", few(FILES, 4), ids=lambda known: f"{known.name}-{known.depth}")
 def test_the_files_of_the_sections_are_the_video_cut_in_pieces(tmp_path, known):
     """Each frame once, and each as it is in the whole video, byte for byte."""
     run = sectioned(known, section_files=True)

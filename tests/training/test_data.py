@@ -40,6 +40,7 @@ def test_a_clip_is_placed_where_it_fits_the_noise_and_moves_with_it():
     assert len(far.unique(dim=0)) > 5
 
 
+@pytest.mark.slow
 def test_a_group_differs_in_its_shape_alone():
     data = bank(painter.training_combinations())
     clips = data.draw(Rng(0), 9, range(3), Drawing(16, noise_coupled=True, shape_groups=True), 8)
@@ -53,6 +54,7 @@ def test_a_group_differs_in_its_shape_alone():
     assert torch.equal(clips.shared(torch.arange(9)), clips.twin)
 
 
+@pytest.mark.slow
 def test_a_group_that_does_not_fit_is_cut_anywhere():
     """Two clips at a time still show every shape as often. Seen to fail with the first of a group taken: 0.09."""
     data, rng = bank(painter.training_combinations()), Rng(0)
