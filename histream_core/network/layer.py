@@ -30,7 +30,7 @@ class LayerCall(NamedTuple):
     x: Tensor
     """The layer's input [B, L, dim]. A layer may overwrite it."""
     time_modulation: Tensor
-    """What the timestep adds to the layer's own shifts, scales and gates: [B, 6, dim]."""
+    """The timestep's part of shifts, scales and gates, which is added to the layer's own: [B, 6, dim]."""
     pages: Pages
     """This layer's part of the cache: where its keys and values are written, and which ones it attends to."""
     text: KeysValues

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import comfy.model_management
 import torch
-from torch import nn
 
 from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions
+from ...histream_core.network.model import WanModel
 from ...histream_core.plan.chunks import Plan
 
 
-def kv_bytes(plan: Plan, module: nn.Module, options: CacheOptions) -> int:
+def kv_bytes(plan: Plan, model: WanModel, options: CacheOptions) -> int:
     """Bytes of a run's caches on the device, counted without allocating them."""
-    caches = make_caches(plan, module, replace(options, device="meta"))
+    caches = make_caches(plan, model, replace(options, device="meta"))
     return sum(cache.nbytes for cache in caches.values())
 
 

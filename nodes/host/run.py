@@ -1,7 +1,7 @@
 """One sampling run inside the host's own guider, so loading, LoRA, offload, hooks and interrupts are the host's.
 
-One wrapper around the Wan module, in place for one run only, lets `forward_chunk` compute what the module's own forward
-would: it reads the step and the cache to use from the run that is on.
+For the time of one run a wrapper around the Wan module calls `forward_chunk` in place of the module's own forward, with
+the step and the cache of the current call.
 
 B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head dim.
 """
@@ -51,8 +51,8 @@ class HostRun:
         self.guider = model.inner_model
         self.base = self.guider.inner_model
         self.kernels = kernels_for(speed, self.guider.model_patcher, self._attend)
-        self.block_forward = self.kernels.block_forward(plan, tell=host_log.warn)
-        self.low_forward = self.kernels.low_forward(tell=host_log.warn)
+        self.block_forward = self.kernels.block_forward(plan, warn=host_log.warn)
+        self.low_forward = self.kernels.low_forward(warn=host_log.warn)
         self.prompt = Prompt(self._text())
         """The prompt that the guider has."""
         self._call: tuple[Step, KVCache, Text] | None = None
@@ -67,7 +67,7 @@ class HostRun:
             kind: {key: list(wrappers) for key, wrappers in by_key.items()}
             for kind, by_key in transformer_options.get("wrappers", {}).items()
         }
-        # It would compile the whole model piece by piece, dozens of graphs; the layers are compiled in its place.
+        # The host's compile node would compile the whole model in dozens of graphs; the layers are compiled instead.
         transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
 
@@ -114,7 +114,8 @@ class HostRun:
         transformer_options: dict | None = None,
         **kwargs,
     ) -> Tensor:
-        """Stands in for the Wan module's forward: flow [B, C, T, H, W] of a chunk; zeros for a cache pass."""
+        """Compute the flow [B, C, T, H, W] of a chunk in place of the Wan module's forward; zeros for a cache pass."""
+        transformer_options = {} if transformer_options is None else transformer_options
         check_options(transformer_options, clip_fea, time_dim_concat, kwargs)
         if self._call is None:
             raise ValueError("the guider asks for more than one prompt: set CFG to 1, or use BasicGuider")
@@ -160,5 +161,5 @@ class HostRun:
 
 
 def wan_config(module: nn.Module) -> WanConfig:
-    """The sizes of a Wan module of the host."""
+    """Read the sizes of a Wan module of the host."""
     return WanConfig(**{size.name: getattr(module, size.name) for size in fields(WanConfig)})

@@ -159,7 +159,7 @@ BREAKS = [
      "test_compile.py", "nothing_but_speed"),
     ("nodes/host/speed.py", "    if not asked:\n        return kernels\n", "    return kernels\n",
      "test_compile.py", "nothing_but_speed"),
-    ("nodes/host/run.py", "kernels.block_forward(plan, tell=host_log.warn)", "kernels.block_forward(plan, tell=str)",
+    ("nodes/host/run.py", "kernels.block_forward(plan, warn=host_log.warn)", "kernels.block_forward(plan, warn=str)",
      "test_compile.py", "says_so"),
     ("nodes/host/speed.py", 'if speed.attention == "auto" and plain and is_hopper(model.load_device):',
      'if speed.attention == "auto":', "test_speed.py", "change_nothing"),

@@ -186,7 +186,7 @@ class KVCache:
         self._keeping = True
 
     def pages(self, layer: int, *, keep: bool = False) -> Pages:
-        """What `attend` needs to know of one layer, once a chunk has begun; layers come in order.
+        """The pages of one layer for `attend`, once a chunk has begun; layers come in order.
 
         `keep` declares that the pass will be committed, as `keep()` does.
         """

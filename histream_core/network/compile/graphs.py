@@ -1,7 +1,7 @@
-"""Passes at LOW as CUDA graphs: recorded once, then replayed with one launch instead of some two thousand.
+"""Passes at LOW as CUDA graphs: recorded once, then replayed with one launch instead of about two thousand.
 
-A layer at LOW takes the device about as long as it takes the CPU to ask for its kernels; at HIGH the device is the
-slower one, and nothing is to be gained. B batch, C channels, T latent frames, H W latent grid.
+At LOW the device computes a layer about as fast as the CPU launches its kernels. At HIGH the device is slower than the
+CPU, so graphs gain nothing there.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from .layers import first_words
 Work = Callable[[], Tensor | None]
 
 Recorder = Callable[[Work], Work]
-"""Returns what does `work` again, on the same tensors and into the same result; it may do it once for that."""
+"""Records a function; returns a function that repeats it on the same tensors and into the same result.
+
+A recorder may call the function once.
+"""
 
 
 class CudaRecorder:
-    """Records on a CUDA device. The recordings of one recorder share their memory: copy a result before the next."""
+    """Records on a CUDA device. Recordings of one recorder share memory: copy a result before the next replay."""
 
     def __init__(self):
         self._pool = None
 
     def __call__(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        # Threads that encode or copy are no part of it, and may go on meanwhile.
+        # "thread_local": other threads may go on to encode and copy, they are not recorded.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result = work()
         self._pool = graph.pool()
@@ -49,11 +52,11 @@ class CudaRecorder:
 class _Recording:
     replay: Work
     inputs: tuple[Tensor, ...]
-    """What each replay reads, to be filled before."""
+    """The tensors that a replay reads; they are filled before it."""
 
 
 class _FixedCache:
-    """A cache as a recording needs it: which pages are written, and at what time they stand, in tensors that stay."""
+    """A cache whose indices of written pages and rotations are fixed tensors, as a recording needs them."""
 
     def __init__(self, cache: KVCache, written: Tensor, table: Tensor):
         self._cache, self._written, self._table = cache, written, table
@@ -63,7 +66,7 @@ class _FixedCache:
 
 
 class _FixedText:
-    """The keys of whichever prompt is in force, in tensors that stay."""
+    """The text keys and values of the current prompt in fixed tensors, as a recording needs them."""
 
     def __init__(self, text: Text, model: WanModel, like: Tensor):
         given = [text.keys(model, layer, like) for layer in range(len(model.blocks))]
@@ -71,7 +74,7 @@ class _FixedText:
         self._held = text
 
     def hold(self, text: Text, model: WanModel, like: Tensor) -> None:
-        """Take the keys of another prompt of the same length."""
+        """Copy in the keys and values of a prompt of the same length, unless they are held already."""
         if text is not self._held:
             for layer, mine in enumerate(self._keys):
                 for x, y in zip(mine, text.keys(model, layer, like), strict=True):
@@ -83,20 +86,20 @@ class _FixedText:
 
 
 class GraphedForward:
-    """Stands in for `forward_chunk` at one resolution; made by a run and gone with it.
+    """A replacement for `forward_chunk` at one resolution; each run makes its own.
 
-    The first pass of a kind runs as it is written, the second is recorded, later ones are replayed. Never recorded is
-    what comes seldom or does not stay in its place: first chunks, windows that still grow, caches that keep their past
-    elsewhere, weights that do not lie on the device. Weights that have moved are noticed, and recorded anew. Where
-    recording fails nothing is recorded any more, and `on_failure` is told why.
+    The first pass of a kind runs uncaptured, the second is recorded, later ones are replayed. Passes that are rare or
+    whose tensors do not stay in place are never recorded: those of first chunks, of windows that still grow, of caches
+    that store their past elsewhere, of weights that do not lie on the device. Where weights have moved, passes are
+    recorded again. Where recording fails, nothing is recorded any more, and `on_failure` gets a sentence that says why.
     """
 
     def __init__(self, recorder: Recorder, on_failure: Callable[[str], None]):
         self.recorder, self.on_failure = recorder, on_failure
         self.recorded = 0
-        """Recordings so far: two in a run whose weights and caches stay where they are."""
+        """The number of recordings: two in a run whose weights and caches do not move."""
         self.failure: str | None = None
-        """Why nothing is recorded any more."""
+        """The reason for which nothing is recorded any more."""
         self._place: tuple | None = None
         self._seen: set[tuple | None] = set()
         self._recordings: dict[tuple, _Recording] = {}
@@ -111,7 +114,7 @@ class GraphedForward:
         cache: KVCache,
         options: PassOptions = PLAIN_PASS,
     ) -> Tensor | None:
-        """As `forward_chunk`. Of `options` only `attention_scale` and `cache_pass` may change within a run."""
+        """Compute what `forward_chunk` does. Within a run only `attention_scale` and `cache_pass` may change."""
         kind = None if self.failure is not None else self._kind(model, latent, text, cache, options)
         if kind is None or kind not in self._seen:
             self._seen.add(kind)
@@ -122,7 +125,7 @@ class GraphedForward:
         if kind not in self._recordings:
             try:
                 self._recordings[kind] = self._record(model, fixed, cache, inputs, options)
-            except RuntimeError as error:  # what CUDA says of work that cannot be recorded
+            except RuntimeError as error:  # CUDA cannot record this
                 self.failure, self._recordings = first_words(error), {}
                 self.on_failure(f"passes at LOW cannot be recorded as CUDA graphs, they run as usual: {self.failure}")
                 return forward_chunk(model, latent, timestep, text, cache, options)
@@ -133,7 +136,7 @@ class GraphedForward:
         return None if result is None else result.clone()  # the next replay writes into the same tensor
 
     def _kind(self, model: WanModel, latent: Tensor, text: Text, cache: KVCache, options: PassOptions) -> tuple | None:
-        """What a recording is made for; None for what is not recorded."""
+        """The kind of a pass: passes of one kind share a recording. None for a pass that is not recorded."""
         weights = _addresses(model, latent.device)
         if type(cache) is not KVCache or weights is None:
             return None
@@ -167,7 +170,7 @@ class GraphedForward:
 
 
 def _addresses(model: WanModel, device: torch.device) -> tuple[int, ...] | None:
-    """Where the weights lie; None where a recording could not find them there again."""
+    """Addresses of the weights; None where some are elsewhere than in plain tensors on the device."""
     found = []
     for x in (*model.parameters(), *model.buffers()):
         if x.device != device or type(x.data) is not Tensor:

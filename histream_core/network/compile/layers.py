@@ -1,4 +1,4 @@
-"""Layers through `torch.compile`: one graph for all layers of every kind of pass, four in a usual run.
+"""Layers compiled by `torch.compile`: one graph for all layers of each kind of pass, four graphs in a usual run.
 
 B batch, L tokens, N heads, D head dim.
 """
@@ -21,22 +21,22 @@ from ..model import Block
 from ..ops.attention import Attention
 
 _NAMESPACE = re.sub(r"[^0-9A-Za-z]", "_", __name__)
-"""Of our operator: a process may hold the engine twice, in two packages."""
+"""The namespace of the operator below; it names the package because a process may import the engine twice."""
 
 _compiled: dict[tuple, RunBlock] = {}
-"""What this process has compiled, by what it was made for; the next run finds it here."""
+"""Compiled functions of this process by their kind, which later runs use again."""
 
-_chosen: list[Attention] = []
-"""The attention of the layer that is being computed."""
+_attention: list[Attention] = []
+"""A stack whose top is the attention of the layer that is being computed."""
 
 
 @torch.library.custom_op(f"{_NAMESPACE}::attend", mutates_args=())
 def attend_outside(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention, whichever was chosen, as one operation that no compiler looks into: [B, L, N, D].
+    """Compute the current attention, [B, L, N, D], as one operation that compilers do not trace.
 
-    So a graph does not depend on the choice, and nobody's attention needs to be made for compilers.
+    So a graph does not depend on the attention that was chosen, and no attention has to support compilers.
     """
-    return _chosen[-1](q, k, v).contiguous()
+    return _attention[-1](q, k, v).contiguous()
 
 
 @attend_outside.register_fake
@@ -45,10 +45,10 @@ def _(q: Tensor, _k: Tensor, _v: Tensor) -> Tensor:
 
 
 def common_shapes(plan: Plan) -> frozenset[tuple[int, int]]:
-    """(frames computed, frames seen) of the passes that are worth a graph: the first chunk's, and what comes again.
+    """(frames computed, frames seen) of the passes that are compiled: those of the first chunk, and shapes that recur.
 
-    A window that still grows has another length in every chunk. It follows from the plan alone, so that a run that is
-    resumed compiles what the whole one does.
+    A window that still grows has another length in every chunk. The shapes depend on the plan alone, so that a resumed
+    run compiles the same ones as a run in one piece.
     """
     found: Counter[tuple[int, int]] = Counter()
     for chunk in plan.chunks:
@@ -58,10 +58,10 @@ def common_shapes(plan: Plan) -> frozenset[tuple[int, int]]:
 
 
 class CompiledBlocks:
-    """Stands in for `run_block`; made by a run and gone with it, while what it compiled stays with the process.
+    """A replacement for `run_block`; each run makes its own, and later runs of the process share the graphs.
 
-    Passes of the shapes that are common in a plan are compiled, one graph for each shape, resolution and dtype;
-    others run as they are written. Where compiling fails, all do, and `on_failure` is told why.
+    Layers of passes whose shapes are common in a plan are compiled, one graph for each shape, resolution and dtype.
+    Others run uncompiled. Where compiling fails, all layers do, and `on_failure` gets a sentence that says why.
     """
 
     def __init__(
@@ -69,29 +69,29 @@ class CompiledBlocks:
         plan: Plan,
         on_failure: Callable[[str], None],
         *,
-        backend: str = "inductor",
+        backend: str | Callable = "inductor",
         run_block: RunBlock = run_block,
         **options,
     ):
-        """`options` are those of `torch.compile`, such as `mode`."""
+        """`run_block` is what is compiled; `options` are further arguments of `torch.compile`, such as `mode`."""
         self.backend, self.options = backend, options
         self.run_block, self.on_failure = run_block, on_failure
         self.shapes = common_shapes(plan)
         self.graphs = 0
-        """Graphs that were compiled for this run; none where an earlier one needed the same."""
+        """The number of graphs compiled for this run; 0 where earlier runs had compiled the same ones."""
         self.failure: str | None = None
-        """Why nothing is compiled any more."""
+        """The reason for which nothing is compiled any more."""
 
     def __call__(self, block: Block, call: LayerCall) -> Tensor:
         if self.failure is None and _shape(call.pages) in self.shapes:
             before = _graph_count()
-            _chosen.append(call.attention)
+            _attention.append(call.attention)
             try:
                 return self._compiled(_kind_of_call(call))(block, call._replace(attention=attend_outside))
-            except _compiler_errors() as error:  # comes from compiling: nothing has been computed yet
+            except _compiler_errors() as error:  # raised while compiling: nothing has been computed yet
                 self.failure = first_words(error)
             finally:
-                _chosen.pop()
+                _attention.pop()
                 self.graphs += _graph_count() - before
             self.on_failure(f"{self.backend} cannot compile the layers, they run uncompiled: {self.failure}")
         return self.run_block(block, call)
@@ -105,7 +105,7 @@ class CompiledBlocks:
             try:
                 _compiled[key] = torch.compile(function, **settings)
             except RuntimeError as error:  # this Python, or this system, has no compiler
-                raise torch._dynamo.exc.TorchDynamoException(str(error)) from error
+                raise _compiler_errors()[0](str(error)) from error
         return _compiled[key]
 
 
@@ -117,7 +117,7 @@ def _shape(pages: Pages) -> tuple[int, int]:
 
 
 def _kind_of_call(call: LayerCall) -> tuple:
-    """All that a graph is made for: shapes, and every plain value but the attention."""
+    """Everything that a graph is specialised for: shapes, dtypes, devices and all plain values but the attention."""
     return *_kind(call.x, call.time_modulation, *call.text), *_kind_of_pages(call.pages), call.attention_scale
 
 
@@ -134,7 +134,7 @@ def _kind_of_pages(pages: Pages | None) -> tuple:
 
 
 def _copy_of(function: Callable, name: str) -> Callable:
-    """The same function with code of its own, by which compilers keep, count and limit their graphs."""
+    """A copy of a function with a code object of its own: compilers store, count and limit graphs by code object."""
     code = function.__code__.replace(co_name=name)
     copy = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
@@ -142,16 +142,17 @@ def _copy_of(function: Callable, name: str) -> Callable:
 
 
 def _graph_count() -> int:
-    """Graphs that this process has compiled so far."""
+    """The number of graphs that this process has compiled so far."""
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
 def _compiler_errors() -> tuple[type[Exception], ...]:
-    errors = torch._dynamo.exc
-    return errors.TorchDynamoException, getattr(errors, "FailOnRecompileLimitHit", errors.TorchDynamoException)
+    from torch._dynamo import exc  # takes a second, and only runs that compile need it
+
+    return exc.TorchDynamoException, getattr(exc, "FailOnRecompileLimitHit", exc.TorchDynamoException)
 
 
 def first_words(error: BaseException) -> str:
-    """As much of what went wrong as fits into a sentence: compilers say who failed in one line, how in the next."""
+    """The first two lines of an error's message as one line: compilers say what failed in one, and how in the next."""
     lines = (str(error).strip() or type(error).__name__).splitlines()
     return " ".join(line.strip() for line in lines[:2])[:200]

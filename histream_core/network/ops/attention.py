@@ -1,4 +1,4 @@
-"""The attention call, and which library computes it.
+"""The attention function, and the choice of the library that computes it.
 
 B batch, L tokens, N heads, D head dim.
 """
@@ -23,13 +23,15 @@ class Package:
 
     module: str
     function: str
-    """Of [B, L, N, D], or of [B, N, L, D] where `heads_first`; gives the same, alone or first in a tuple."""
+    """Its attention function, which returns a tensor, or a tuple that begins with it."""
     install: str
-    """What to install."""
+    """The name to install it by."""
     oldest: tuple[int, int]
+    """The first compute capability that it has kernels for."""
     newest: tuple[int, int] = (99, 0)
-    """Compute capabilities that it has kernels for."""
+    """The last compute capability that it has kernels for."""
     heads_first: bool = False
+    """Whether the function takes and returns [B, N, L, D] instead of [B, L, N, D]."""
 
 
 PACKAGES = {
@@ -38,9 +40,11 @@ PACKAGES = {
     "sage": Package("sageattention", "sageattn", "sageattention", (8, 0), heads_first=True),
     "int8": Package("comfy_kitchen", "int8_attention", "comfy-kitchen", (7, 5), heads_first=True),
 }
-HALVES = (torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 HOPPER = (9, 0)
+"""The compute capability of Hopper GPUs."""
+
 CUDNN_FIRST = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -50,13 +54,13 @@ CUDNN_FIRST = [
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's own attention; exact, and on every device."""
+    """PyTorch's own attention: exact, on every device."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def cudnn_first(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same, with the kernels in the order of their speed on a Hopper GPU, which is not PyTorch's order."""
+    """PyTorch's own attention with its kernels tried in the order of their speed on a Hopper GPU."""
     with sdpa_kernel(CUDNN_FIRST, set_priority=True):
         return sdpa(q, k, v)
 
@@ -64,10 +68,10 @@ def cudnn_first(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def choose_attention(
     name: str, device: torch.device, dtype: torch.dtype, *, host: tuple[Attention, str] | None = None
 ) -> tuple[Attention, str]:
-    """The attention of that name for queries of `dtype` on a device, and in words what it is.
+    """Choose an attention by its name in ATTENTION for queries of `dtype` on a device; return it and a description.
 
-    `host` is what comes back for the own one of the program that this runs in, if it has one. Raises ValueError for
-    what is not installed or cannot run there.
+    `host` is the attention of the host program, with its description; None without a host. Raises ValueError for an
+    attention that is not installed or cannot run there.
     """
     if name == "host" or (name == "auto" and host):
         if host is None:
@@ -80,33 +84,33 @@ def choose_attention(
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     if not package.oldest <= capability <= package.newest:
         raise ValueError(f"attention {name} has no kernels for this device: choose auto")
-    if dtype not in HALVES:
-        raise ValueError(f"attention {name} computes in bfloat16 or float16, not {_words(dtype)}: choose auto")
+    if dtype not in HALF_DTYPES:
+        raise ValueError(f"attention {name} computes in bfloat16 or float16, not {_name(dtype)}: choose auto")
     return partial(packaged, package), name
 
 
 def is_hopper(device: torch.device) -> bool:
-    """Whether PyTorch's order of attention kernels is not the order of their speed there."""
+    """Whether a device is a Hopper GPU, on which PyTorch's order of attention kernels is not that of their speed."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER
 
 
 def check_installed(name: str) -> None:
-    """Refuse an attention whose package is not there. Raises ValueError that says what to install."""
+    """Refuse an attention whose package is missing. Raises ValueError that says what to install."""
     package = PACKAGES.get(name)
     if package and not is_installed(package):
         raise ValueError(f"attention {name} is not installed: install {package.install} for this torch, or choose auto")
 
 
 def is_installed(package: Package) -> bool:
-    """Whether the package can be found; nothing is imported but what it lies in."""
+    """Whether the package can be found; only packages above the module are imported for that."""
     try:
         return find_spec(package.module) is not None
-    except ImportError:  # what it lies in is not there either, or is broken
+    except ImportError:  # the package above the module is missing or broken
         return False
 
 
 def packaged(package: Package, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention by a package, which is imported on first use."""
+    """Compute attention by a package, which is imported on first use."""
     call = getattr(import_module(package.module), package.function)
     if package.heads_first:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -115,5 +119,5 @@ def packaged(package: Package, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return y.transpose(1, 2) if package.heads_first else y
 
 
-def _words(dtype: torch.dtype) -> str:
+def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

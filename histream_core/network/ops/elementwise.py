@@ -1,4 +1,4 @@
-"""What a layer computes between its matrix products: plain PyTorch, or comfy-kitchen's fused kernels.
+"""The norms and rotations of a layer: by PyTorch's kernels, or by comfy-kitchen's fused kernels.
 
 B batch, L tokens, N heads, D head dim.
 """
@@ -18,17 +18,21 @@ PACKAGE = "comfy_kitchen"
 
 
 class Elementwise(NamedTuple):
-    """One way to compute it."""
+    """One implementation of norms and rotations."""
 
     modulate: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-    """A layer norm without weights, [B, L, dim], and a shift and a scale [B, 1, dim]: norm(x) (1 + scale) + shift."""
+    """modulate(norm, x, shift, scale) is norm(x) (1 + scale) + shift, for a layer norm without weights.
+
+    `x` is [B, L, dim], shift and scale are [B, 1, dim].
+    """
     rotate: Rotate
+    """Computes `rope.rotate`."""
     rotate_: Rotate
-    """The same; may overwrite what it is given."""
+    """Computes `rope.rotate` and may overwrite its argument."""
 
 
 def modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Norm and modulation, by a call of the norm."""
+    """Compute norm(x) (1 + scale) + shift by calling the norm."""
     return torch.addcmul(shift, norm(x), 1 + scale)
 
 
@@ -36,23 +40,23 @@ PLAIN = Elementwise(modulate, rotate, rotate)
 
 
 def choose_elementwise(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The forward of a layer, `run`, with norms and rotations as `name` says.
+    """Return the forward of a layer, `run`, with norms and rotations of that name in ELEMENTWISE.
 
-    Raises ValueError for what is not installed.
+    Raises ValueError for kernels that are not installed.
     """
     check_installed(name)
     return run if name == "plain" else with_elementwise(run, fused())
 
 
 def check_installed(name: str) -> None:
-    """Refuse kernels that are not there. Raises ValueError that says what to install."""
+    """Refuse kernels whose package is missing. Raises ValueError that says what to install."""
     if name != "plain" and find_spec(PACKAGE) is None:
         raise ValueError(f"elementwise {name} is not installed: install comfy-kitchen, or choose plain")
 
 
-@cache  # what is compiled is known by its function, which has to be the same in the next run
+@cache  # compiled graphs are found by the function, which has to be the same object in the next run
 def with_elementwise(run: Callable[..., Tensor], elementwise: Elementwise) -> Callable[..., Tensor]:
-    """The forward of a layer, `run`, that computes norms and rotations by `elementwise`."""
+    """Return the forward of a layer, `run`, with norms and rotations computed by `elementwise`."""
 
     def run_with_elementwise(block, call) -> Tensor:
         return run(block, call, elementwise)
@@ -62,9 +66,10 @@ def with_elementwise(run: Callable[..., Tensor], elementwise: Elementwise) -> Ca
 
 @cache
 def fused() -> Elementwise:
-    """By comfy-kitchen, which has kernels for CUDA devices and computes as PyTorch does elsewhere.
+    """Norms and rotations of comfy-kitchen: fused kernels on CUDA devices, PyTorch's elsewhere.
 
-    Its norm with rotations is of each head by itself, Wan's is of all heads together: so these stay two.
+    Its kernel that does both normalises each head by itself, and Wan normalises all heads together, so norm and
+    rotation of queries and keys stay two calls.
     """
     kitchen = import_module(PACKAGE)
 

@@ -1,8 +1,8 @@
-"""The matrix products of a layer in FP8, whatever module holds the weights.
+"""The matrix products of a layer in FP8, whichever module holds the weights.
 
-A scale for each token and for each output channel. Weights are rounded anew in every call, from what the module that
-is called hands to PyTorch: adapters and offloaded weights are in it, and nothing is kept. At 1080p a layer has 24,480
-tokens to 1,536 channels, so that takes less than a hundredth of the layer's time.
+There is one scale for each token and one for each output channel. Weights are rounded again in every call, from the
+tensor that the module hands to PyTorch: adapters and offloaded weights are included in it, and nothing is stored. At
+1080p a layer has 24,480 tokens and 1,536 channels, so the rounding takes less than a hundredth of the layer's time.
 
 M tokens, K input channels, N output channels.
 """
@@ -17,33 +17,33 @@ from torch.overrides import TorchFunctionMode
 from .fp8 import FP8, FP8_MAX
 
 RunBlock = Callable[..., Tensor]
-"""The forward of a layer, as in `layer.RunBlock`: whatever it computes, its matrix products are replaced."""
+"""The forward of a layer, as in `layer.RunBlock`; its arguments do not matter here."""
 
-LEAST_POWER = -14
-"""Of two in a scale: one over it must fit into float16."""
+MIN_POWER = -14
+"""The smallest exponent of a scale 2**n: its inverse must fit into float16."""
 
-MULTIPLE = 16
-"""Sides of a product that tensor cores take."""
+SIDE_MULTIPLE = 16
+"""Tensor cores take matrices whose sides are multiples of this."""
 
-ADA = (8, 9)
-"""The oldest compute capability with FP8 products."""
+FIRST_CAPABILITY = (8, 9)
+"""The first compute capability with FP8 products."""
 
 
 def choose_linears(name: str, device: torch.device, run: RunBlock) -> tuple[RunBlock, str]:
-    """The forward of a layer with its matrix products as `name` says, and in words how they are computed.
+    """Return the forward of a layer, `run`, with matrix products of that name in LINEARS, and a description of them.
 
     Raises ValueError for a device without FP8.
     """
     if name == "plain":
         return run, name
-    if device.type == "mps" or (device.type == "cuda" and torch.cuda.get_device_capability(device) < ADA):
+    if device.type == "mps" or (device.type == "cuda" and torch.cuda.get_device_capability(device) < FIRST_CAPABILITY):
         raise ValueError(f"linears {name} needs a CUDA device of compute capability 8.9 or more: choose plain")
     return in_fp8(run), name if device.type == "cuda" else f"{name}, emulated"
 
 
-@cache  # what is compiled is known by its function, which has to be the same in the next run
+@cache  # compiled graphs are found by the function, which has to be the same object in the next run
 def in_fp8(run: RunBlock) -> RunBlock:
-    """The same forward of a layer, its matrix products in FP8."""
+    """Return the forward of a layer, `run`, with its matrix products in FP8."""
 
     def run_in_fp8(*inputs) -> Tensor:
         with Fp8Products():
@@ -53,7 +53,7 @@ def in_fp8(run: RunBlock) -> RunBlock:
 
 
 class Fp8Products(TorchFunctionMode):
-    """While it is on, `linear` of plain weights is `fp8_linear`; weights that are quantised already are left alone."""
+    """A mode in which `linear` of plain weights is `fp8_linear`; weights that are quantised already are left alone."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is nn.functional.linear and type(args[1]) in (Tensor, nn.Parameter):
@@ -62,11 +62,11 @@ class Fp8Products(TorchFunctionMode):
 
 
 def fp8_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x` [..., K] times `weight` [N, K] plus `bias` [N], both rounded to FP8: [..., N] in the dtype of `x`.
+    """`x` [..., K] times `weight` [N, K], both rounded to FP8, plus `bias` [N]: [..., N] in the dtype of `x`.
 
-    Sides that are no multiples of 16 are computed as they are.
+    Weights whose sides are no multiples of 16 are multiplied without rounding.
     """
-    if weight.shape[0] % MULTIPLE or weight.shape[1] % MULTIPLE:
+    if weight.shape[0] % SIDE_MULTIPLE or weight.shape[1] % SIDE_MULTIPLE:
         return nn.functional.linear(x, weight, bias)
     rows, x_scale = to_fp8(x.flatten(0, -2))
     columns, weight_scale = to_fp8(weight)
@@ -77,17 +77,18 @@ def fp8_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows [M, K] as FP8 and the scale of each, [M, 1] in float32, that gives them back.
+    """Round rows [M, K] to FP8; return them and the scale of each row, [M, 1] in float32.
 
-    Scales are powers of two, so that scaling itself rounds nothing, in whatever dtype `x` has.
+    Rounded rows times their scales are near `x`. Scales are powers of two, so that scaling itself rounds nothing, in
+    every dtype of `x`.
     """
     largest = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).float()
-    power = torch.frexp(largest / FP8_MAX).exponent.clamp(min=LEAST_POWER).float()
+    power = torch.frexp(largest / FP8_MAX).exponent.clamp(min=MIN_POWER).float()
     return (x * torch.exp2(-power).to(x.dtype)).to(FP8), torch.exp2(power)
 
 
 def on_tensor_cores(x: Tensor, weight: Tensor, x_scale: Tensor, weight_scale: Tensor) -> Tensor:
-    """The product [M, N] in bfloat16 of FP8 rows [M, K] and [N, K] with their scales."""
+    """Multiply FP8 rows [M, K] and [N, K] with their scales on tensor cores: [M, N] in bfloat16."""
     return torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
         x,
         weight.t(),
@@ -99,5 +100,5 @@ def on_tensor_cores(x: Tensor, weight: Tensor, x_scale: Tensor, weight_scale: Te
 
 
 def emulated(x: Tensor, weight: Tensor, x_scale: Tensor, weight_scale: Tensor) -> Tensor:
-    """The same in float32, for devices without FP8 products: only the sums are rounded, each at its end."""
+    """Multiply FP8 rows [M, K] and [N, K] with their scales in float32, for devices without FP8 products: [M, N]."""
     return (x.float() @ weight.float().t()) * x_scale * weight_scale.t()

@@ -1,4 +1,4 @@
-"""Rotary positions in three axes: tables of rotations, and how they are applied.
+"""Rotary positions on three axes (time, height, width): tables of rotations, and how they are applied.
 
 B batch, L tokens, N heads, D head dim, T latent frames.
 """
@@ -14,7 +14,7 @@ THETA = 10000.0
 
 
 def axes_dims(head_dim: int) -> tuple[int, int, int]:
-    """Channels of one head given to time, height and width: 44, 42, 42 of Wan's 128."""
+    """Channels of one head for time, height and width: 44, 42, 42 of Wan's 128."""
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
@@ -29,9 +29,9 @@ def ntk_theta(factor: float, dim: int) -> float:
 
 
 def _rotations(positions: Tensor, dim: int, theta: float) -> Tensor:
-    """Rotation matrices [len(positions), dim / 2, 2, 2], float32 of float64 angles.
+    """Rotation matrices [len(positions), dim / 2, 2, 2] in float32, computed from float64 angles.
 
-    Angles in float32 would already be off by 1e-3 at frame 10,000; bfloat16 cannot tell frame 300 from 301.
+    Float32 angles would be off by 1e-3 at frame 10,000; bfloat16 cannot tell frame 300 from 301.
     """
     frequencies = 1.0 / theta ** torch.linspace(0, (dim - 2) / dim, dim // 2, dtype=torch.float64)
     angles = torch.outer(positions.to(torch.float64), frequencies)
@@ -40,10 +40,10 @@ def _rotations(positions: Tensor, dim: int, theta: float) -> Tensor:
 
 
 class Rope:
-    """Rotations for one grid of tokens; `ntk` scales the two spatial axes, time is left alone."""
+    """Rotations for one grid of tokens. `ntk` stretches the two spatial axes, and not time."""
 
     def __init__(self, head_dim: int, grid: tuple[int, int], *, ntk: float = 1.0, device=None):
-        """`grid` is in tokens (height, width), half the latent grid."""
+        """`grid` is (height, width) in tokens, half the latent grid."""
         self.time_dim, height_dim, width_dim = axes_dims(head_dim)
         self.grid = grid
         self.device = device
@@ -64,7 +64,7 @@ class Rope:
 
 
 Rotate = Callable[[Tensor, Tensor], Tensor]
-"""`rotate`, or what stands in for it."""
+"""The signature of `rotate`, which fused kernels can stand in for."""
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention over part of the keys: each block of queries sees the blocks of keys that answer best to it, on average.
+"""Attention to a part of the keys: each block of queries sees the blocks of keys whose mean fits its mean best.
 
 B batch, L tokens, N heads, D head dim.
 """
@@ -11,9 +11,10 @@ from .attention import Attention
 
 
 def sparse_attention(attention: Attention, blocks: Blocks, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`attention` of queries [B, L, N, D] over those keys and values [B, K, N, D] alone whose blocks are chosen.
+    """Compute `attention` of queries [B, L, N, D] over the chosen blocks of keys and values [B, K, N, D].
 
-    A block of keys is chosen for a block of queries, in each head by itself, by the product of their means.
+    For each block of queries and each head, the blocks of keys are chosen whose mean has the largest product with the
+    mean of the queries.
     """
     keys, values = (x.unflatten(1, (-1, blocks.keys)).permute(0, 3, 1, 2, 4) for x in (k, v))  # [B, N, K', tokens, D]
     means = q.unflatten(1, (-1, blocks.queries)).mean(2), k.unflatten(1, (-1, blocks.keys)).mean(2)
