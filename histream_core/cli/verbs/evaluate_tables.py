@@ -38,7 +38,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     add_prompt_options(verb, prompts=200)
     add_frames(verb)
     add_folder_options(verb)
-    verb.add_argument("--tables", action="store_true", required=True, help="make the tables")
+    verb.add_argument("--tables", action="store_true", required=True, help=argparse.SUPPRESS)
     verb.add_argument("--arms", metavar="A", nargs="+", help="only these (default: all; a first run names them)")
     verb.add_argument("--against", metavar="A", default=BASE, help=f"compare the others with it (default: {BASE})")
     verb.add_argument("--teacher", metavar="FILE", type=Path, help="a transformer; its demo-text.safetensors beside it")

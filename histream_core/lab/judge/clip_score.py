@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ class ClipFeatures:
 
         self.folder = folder
         self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
-        self.side = int(self.model.vision_model.config.image_size)
+        vision: Any = self.model.config.vision_config
+        self.side: int = vision.image_size
 
     @torch.inference_mode()
     def picture(self, frame: Tensor) -> Tensor:

@@ -82,11 +82,11 @@ class Records:
             self.keep_frames(record.arm, record.number, strip)
         self.append(asdict(record))
 
-    def keep_frames(self, arm: str, number: int, frames: Sequence[np.ndarray], part: int = 0) -> None:
+    def keep_frames(self, arm: str, number: int, frames: Sequence[np.ndarray] | np.ndarray, part: int = 0) -> None:
         """Write frames [H, W, 3], uint8, of a part of a clip."""
         path = self._frames(arm, number, part)
         path.parent.mkdir(exist_ok=True)
-        np.save(path, np.stack(frames), allow_pickle=False)
+        np.save(path, np.stack(list(frames)), allow_pickle=False)
 
     def frames(self, arm: str, number: int, part: int = 0) -> np.ndarray | None:
         """Frames [F, H, W, 3], uint8, of a part of a clip; None where they were not kept."""
