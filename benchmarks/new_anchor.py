@@ -41,7 +41,7 @@ WORDS = ("background", "colour", "shape")
 def make(weights: Weights, plan: Plan, seed: int, prompts: list[Prompt], given: torch.Tensor | None) -> torch.Tensor:
     """Make all latents [1, C, T, H, W]; `given` are those of the chunks before the cut."""
     plan = replay(plan, CUT) if given is not None else plan
-    stream = weights.open_stream(plan, SeededNoise(seed), prompts, progress=weights.start(plan), given=given)
+    stream = weights.open_stream(plan, SeededNoise(seed), prompts, progress=weights.new_progress(plan), given=given)
     return torch.cat(list(stream.chunks()), dim=2)
 
 

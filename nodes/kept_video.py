@@ -77,10 +77,10 @@ def outputs():
     ]
 
 
-def carry_on(node, backend: HostBackend, journal: Journal, choice: VideoChoice | None) -> io.NodeOutput:
+def finish_and_show(node, backend: HostBackend, journal: Journal, choice: VideoChoice | None) -> io.NodeOutput:
     """Take an open run to its end, and put it out; browsers that can play the file get a player under the node."""
     tags = host_graph.tags_of(node.hidden)
-    kept = host_kept.carry_on(backend, journal, choice or VideoChoice(), tags=tags)
+    kept = host_kept.make_kept_video(backend, journal, choice or VideoChoice(), tags=tags)
     video = video_socket(kept.path, kept.format)
     shown = player([SavedVideo(kept.path, kept.run, kept.format)])
     return io.NodeOutput(kept.latent, video, kept.run, kept.summary, ui=shown)

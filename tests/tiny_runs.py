@@ -13,7 +13,7 @@ from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.runs.make import Making, make
-from histream_core.runs.progress import counted, start
+from histream_core.runs.progress import counted, new_progress
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder
@@ -102,8 +102,8 @@ class Backend:
     def open_decoder(self):
         return self.run.session.decoder
 
-    def start(self, a_plan):
-        return start(a_plan, MODEL.config)
+    def new_progress(self, a_plan):
+        return new_progress(a_plan, MODEL.config)
 
     def sample(self, a_plan, prompts, progress, work):
         def open_stream(*what):

@@ -60,7 +60,7 @@ def _describe(progress: Progress) -> str:
     return f"chunk {chunk}/{progress.num_chunks}, {progress.frames}/{progress.num_frames} frames"
 
 
-def tell(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
     """Print notes for the user, one on each line. Call it when nothing is refused any more: an error stands alone."""
     for text in notes:
         sys.stderr.write(f"note: {text}\n")

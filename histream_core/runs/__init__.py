@@ -5,13 +5,22 @@ a folder. `store` is the folder: every finished chunk is a file in it.
 """
 
 from .session import Finished, Session, Snapshots
-from .store.branching import branch, retry
+from .store.branching import create_branch, retry
 from .store.fingerprint import environment, fingerprint_weights, hash_bytes, hash_tensor
 from .store.journal import DamagedRunError, Journal
 from .store.listing import RunInfo, clean, list_runs
 from .store.lock import RunInUseError
 from .store.manifest import Manifest, Section, Seed, Settings
-from .store.opening import branched, check_same, extend, longer, notes, resume, start, start_or_resume
+from .store.opening import (
+    branched,
+    check_same,
+    create_run,
+    environment_notes,
+    lengthen_run,
+    longer,
+    resume,
+    start_or_resume,
+)
 
 __all__ = [
     "DamagedRunError",
@@ -25,20 +34,20 @@ __all__ = [
     "Session",
     "Settings",
     "Snapshots",
-    "branch",
     "branched",
     "check_same",
     "clean",
+    "create_branch",
+    "create_run",
     "environment",
-    "extend",
+    "environment_notes",
     "fingerprint_weights",
     "hash_bytes",
     "hash_tensor",
+    "lengthen_run",
     "list_runs",
     "longer",
-    "notes",
     "resume",
     "retry",
-    "start",
     "start_or_resume",
 ]

@@ -58,7 +58,7 @@ class Backend(Protocol):
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         """What a plan costs with these weights."""
 
-    def start(self, plan: Plan) -> Progress:
+    def new_progress(self, plan: Plan) -> Progress:
         """The progress of a run of that plan."""
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:

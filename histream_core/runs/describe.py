@@ -37,7 +37,7 @@ class NewRun:
     prompts: tuple[Prompt, ...]
     seed: int
     settings: Settings
-    """What the user chose; what follows from the weights is added by `describe`."""
+    """What the user chose; what follows from the weights is added by `new_manifest`."""
     given: Tensor | None = None
     """The clean latent [1, C, T, H, W] of the first chunk, where the plan does not denoise it."""
     sound: bytes | None = None
@@ -50,12 +50,12 @@ class NewRun:
         return [prompt.text.context for prompt in self.prompts]
 
 
-def describe(backend: Backend, run: NewRun) -> Manifest:
+def new_manifest(backend: Backend, run: NewRun) -> Manifest:
     """The manifest of a new run."""
     first_frame = {} if run.given is None else {FIRST_FRAME: hash_tensor(run.given)}
     return Manifest(
         plan=run.plan,
-        settings=as_computed(run.settings, backend),
+        settings=completed_settings(run.settings, backend),
         sections=sections_of(run.prompts),
         seeds=(Seed(0, run.seed),),
         fingerprint=backend.fingerprint() | first_frame,
@@ -64,17 +64,17 @@ def describe(backend: Backend, run: NewRun) -> Manifest:
     )
 
 
-def as_now(manifest: Manifest, backend: Backend) -> Manifest:
+def manifest_now(manifest: Manifest, backend: Backend) -> Manifest:
     """A run as it would be described if it were begun now with these weights."""
     return replace(
         manifest,
-        settings=as_computed(manifest.settings, backend),
+        settings=completed_settings(manifest.settings, backend),
         fingerprint=dict(manifest.fingerprint) | backend.fingerprint(),
         made_with=environment(backend.device, backend.kernels().in_use),
     )
 
 
-def as_computed(settings: Settings, backend: Backend) -> Settings:
+def completed_settings(settings: Settings, backend: Backend) -> Settings:
     """The settings with what these weights decide of them."""
     dtype = str(backend.dtype).removeprefix("torch.")
     return replace(settings, dtype=dtype, fp8_kv=backend.kv == "fp8", speed=backend.speed.approximations)

@@ -20,7 +20,7 @@ from .progress import Progress, Report, count_calls, silent, timed_decode
 from .session import Session, Snapshots
 from .store.journal import Journal
 from .store.manifest import Manifest
-from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video, write_cuts
+from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video_writer, write_cuts
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def make(
     manifest, folder = journal.manifest, journal.folder
     words, seeds = [s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]
     tags = video_tags(words, seeds) | dict(how.tags or {})
-    progress = begin(backend, journal)
+    progress = resumed_progress(backend, journal)
 
     def work(open_stream: OpenStream) -> None:
         _write_chunks(backend, journal, open_stream, progress, how, tags)
@@ -79,7 +79,7 @@ def _write_chunks(
     """Write the frames of every chunk that is not in a file yet, those that the journal has first."""
     first, writer = progress.chunks, None
     if first < journal.manifest.num_chunks:
-        files = open_video(journal.folder, journal.manifest, first, tags)
+        files = open_video_writer(journal.folder, journal.manifest, first, tags)
         writer = BackgroundWriter(files, times=progress.times).keeping_on(how.stops)
 
     def watch(progress: Progress) -> None:
@@ -103,11 +103,11 @@ def _write_chunks(
         progress.note_first(writer.num_frames, 1)
 
 
-def begin(backend: Backend, journal: Journal) -> Progress:
+def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     """The progress of a run before it goes on: its finished chunks are counted as skipped."""
     manifest, done = journal.manifest, chunks_on_disk(journal.folder, journal.manifest)
     rest = replay(manifest.plan, journal.finished)
-    progress = backend.start(rest)
+    progress = backend.new_progress(rest)
     recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
     progress.num_calls = count_calls(rest) + recached
     progress.chunks = done

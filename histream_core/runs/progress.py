@@ -82,7 +82,7 @@ class Progress:
         return self.pace.describe(self.times.bottleneck if self.first_frames is not None else "")
 
 
-def start(plan: Plan, config: WanConfig, *, batch: int = 1, report: Report = silent) -> Progress:
+def new_progress(plan: Plan, config: WanConfig, *, batch: int = 1, report: Report = silent) -> Progress:
     """The progress of a run of a model of those sizes that has not begun."""
     return Progress(
         Pace(plan, config, batch=batch), count_calls(plan), plan.num_chunks, plan.num_pixel_frames, report=report

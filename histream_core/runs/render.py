@@ -54,7 +54,7 @@ class Target:
 
 def stream_frames(weights: Weights, order: Order, progress: Progress | None = None) -> Iterator[Tensor]:
     """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk, as soon as they are there."""
-    progress = progress or weights.start(order.plan)
+    progress = progress or weights.new_progress(order.plan)
     run = weights.open_stream(order.plan, order.noise, order.prompts, progress=progress, given=order.given)
     return timed_decode(decode_frames(weights, run.chunks(), order.plan.scenes), progress.times)
 
@@ -84,7 +84,7 @@ def render(weights: Weights, order: Order, target: Target, report: Report = sile
     Raises ValueError and OSError that say what to change, and leaves no file behind then. Ctrl-C keeps what is
     finished as a partial file: the KeyboardInterrupt says where.
     """
-    progress = weights.start(order.plan)
+    progress = weights.new_progress(order.plan)
     first = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames))
     files = open_writer(
         target.path,
@@ -116,7 +116,7 @@ def render(weights: Weights, order: Order, target: Target, report: Report = sile
 
 def collect(weights: Weights, order: Order, report: Report = silent) -> list[np.ndarray]:
     """Make one video and return its frames [H, W, 3], uint8."""
-    progress = replace(weights.start(order.plan), report=report)
+    progress = replace(weights.new_progress(order.plan), report=report)
     pictures: list[np.ndarray] = []
     for frames in stream_frames(weights, order, progress):
         pictures.extend(to_uint8(frames))

@@ -9,11 +9,11 @@ from pathlib import Path
 from ..plan import Plan
 from ..stream.prompts import Prompt
 from .backend import Backend
-from .describe import NewRun, as_now, check_possible, describe, sections_of
+from .describe import NewRun, check_possible, manifest_now, new_manifest, sections_of
 from .store import branching, opening
 from .store.journal import Journal
 from .store.manifest import Manifest
-from .store.opening import branched, check_same, notes
+from .store.opening import branched, check_same, environment_notes
 from .store.video import chunks_on_disk
 
 FindSame = Callable[[Manifest], Journal | None]
@@ -36,9 +36,9 @@ def begin(
 
     Raises ValueError and OSError for what cannot work, and nothing is left then.
     """
-    manifest = describe(backend, run)
+    manifest = new_manifest(backend, run)
     check_possible(backend, folder, manifest, sound=run.sound, ignore_memory=ignore_memory)
-    journal = find_same(manifest) or opening.start(folder, manifest, run.texts, run.sound)
+    journal = find_same(manifest) or opening.create_run(folder, manifest, run.texts, run.sound)
     if run.given is not None and not journal.finished:
         journal.write(0, run.given)  # so that going on needs the picture no more
     return journal
@@ -49,11 +49,11 @@ def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = F
 
     Raises ValueError that names what is not as it was, and OSError.
     """
-    manifest, now = journal.manifest, as_now(journal.manifest, backend)
+    manifest, now = journal.manifest, manifest_now(journal.manifest, backend)
     check_same(journal, now)
     done = chunks_on_disk(journal.folder, manifest)
     check_possible(backend, journal.folder, manifest, done, ignore_memory=ignore_memory)
-    return notes(journal, now)
+    return environment_notes(journal, now)
 
 
 def extend(journal: Journal, plan: Plan, prompts: Sequence[Prompt] = ()) -> None:
@@ -62,10 +62,10 @@ def extend(journal: Journal, plan: Plan, prompts: Sequence[Prompt] = ()) -> None
     Raises ValueError for a plan that begins otherwise or is not longer.
     """
     sections = sections_of(prompts, journal.manifest.num_chunks)
-    opening.extend(journal, plan, sections, [prompt.text.context for prompt in prompts])
+    opening.lengthen_run(journal, plan, sections, [prompt.text.context for prompt in prompts])
 
 
-def changed(
+def branch_manifest(
     manifest: Manifest,
     chunk: int,
     *,
@@ -89,7 +89,7 @@ class Branch:
     source: Path
     chunk: int
     manifest: Manifest
-    """What it becomes, as `changed` returns it."""
+    """What it becomes, as `branch_manifest` returns it."""
     prompts: Sequence[Prompt] = ()
     """The new ones."""
     sound: bytes | None = None
@@ -100,7 +100,7 @@ def branch(
     backend: Backend, folder: Path, new: Branch, *, find_same: FindSame = _none, ignore_memory: bool = False
 ) -> Journal:
     """The journal of a branch in `folder`, or of the same one that was begun before. Raises as `begin` does."""
-    manifest = as_now(new.manifest, backend)
+    manifest = manifest_now(new.manifest, backend)
     check_possible(backend, folder, manifest, sound=new.sound, ignore_memory=ignore_memory)
     texts = [prompt.text.context for prompt in new.prompts]
-    return find_same(manifest) or branching.branch(new.source, folder, new.chunk, manifest, texts, new.sound)
+    return find_same(manifest) or branching.create_branch(new.source, folder, new.chunk, manifest, texts, new.sound)

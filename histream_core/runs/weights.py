@@ -31,7 +31,7 @@ from ..vae.taehv import TAEHV, is_taehv
 from ..weights.inspection import guess_preset
 from ..weights.loading import load_vae, load_wan
 from .backend import Result
-from .progress import Progress, counted, start
+from .progress import Progress, counted, new_progress
 from .session import OpenStream
 from .store.fingerprint import fingerprint_weights
 
@@ -93,8 +93,8 @@ class Weights:
             problems += vae_does_not_fit(cost, memory_of(self.decode_device))
         return problems
 
-    def start(self, plan: Plan) -> Progress:
-        return start(plan, self.model.config)
+    def new_progress(self, plan: Plan) -> Progress:
+        return new_progress(plan, self.model.config)
 
     def sample(
         self,

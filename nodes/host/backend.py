@@ -18,7 +18,7 @@ from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.backend import Result
-from ...histream_core.runs.progress import Progress, start
+from ...histream_core.runs.progress import Progress, new_progress
 from ...histream_core.runs.session import OpenStream
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
@@ -29,7 +29,7 @@ from .caches import kv_bytes
 from .checks import check_latent, check_model
 from .display import Display
 from .fingerprint import fingerprints
-from .memory import cost_of, memory_of
+from .memory import cost_of, device_memory
 from .preview import chunk_previewer
 from .run import HostRun, wan_config
 from .sampler import ChunkSampler, PlannedSampler, attach, given_latent, guide, model_settings, shown
@@ -77,22 +77,22 @@ class HostBackend:
         return fingerprints(self.model, self.vae)
 
     def open_decoder(self) -> Decoder:
-        return host_vae.open_decoder(self.vae, self.speed)
+        return host_vae.host_decoder(self.vae, self.speed)
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:
         """What the device cannot hold of caches and working memory; the host moves weights out at need."""
-        return does_not_fit(cost, memory_of(self.device))
+        return does_not_fit(cost, device_memory(self.device))
 
     def kv_bytes(self, plan: Plan) -> int:
         """Bytes of the caches of a run on the device."""
         options = CacheOptions(batch=self.batch, dtype=self.dtype, kv=self.kv)
         return kv_bytes(plan, self.model.model.diffusion_model, options)
 
-    def start(self, plan: Plan) -> Progress:
-        return start(plan, wan_config(self.model.model.diffusion_model), batch=self.batch)
+    def new_progress(self, plan: Plan) -> Progress:
+        return new_progress(plan, wan_config(self.model.model.diffusion_model), batch=self.batch)
 
     def sample(
         self, plan: Plan, prompts: Sequence[Prompt], progress: Progress, work: Callable[[OpenStream], Result]
@@ -144,7 +144,7 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     placed, prompts = prompts_in(positive, sampler.plan(samples.shape), audience)
     plan, base = placed.plan, model.model
     display = Display(plan.num_steps(), lambda: chunk_previewer(backend.model, vae))
-    progress = replace(backend.start(plan), report=display)
+    progress = replace(backend.new_progress(plan), report=display)
     given = sampler.first_frame and given_latent(base, sampler.first_frame, backend.batch)
 
     def work(open_stream: OpenStream) -> list[Tensor]:

@@ -106,7 +106,7 @@ def decode_to_disk(
         writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags, sound=sound)
         pictures = None if images is None else images[item]
         host_log.tell(pace.describe())
-        frames = timed_decode(decode_frames(vae, latents[item : item + 1], speed, scenes), pace.times)
+        frames = timed_decode(decode_latent(vae, latents[item : item + 1], speed, scenes), pace.times)
         _write_frames(frames, writer, pace, progress, pictures)
         videos.append(SavedVideo(path, subfolder, format))
     return tuple(videos)
@@ -139,10 +139,10 @@ def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tenso
     return empty_images(shape, limit_gib, "turn images off and use the VIDEO")
 
 
-def decode_frames(vae, latents: Tensor, speed: Speed = DEFAULTS, scenes: Collection[int] = ()) -> Iterator[Tensor]:
+def decode_latent(vae, latents: Tensor, speed: Speed = DEFAULTS, scenes: Collection[int] = ()) -> Iterator[Tensor]:
     """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], a few latent frames' at a time."""
     vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape, speed))
-    decoder = host_vae.open_decoder(vae, speed, normalised=False)
+    decoder = host_vae.host_decoder(vae, speed, normalised=False)
     together = 1 if speed.vae_strips == "1" else STRIP_FRAMES
 
     def frames() -> Iterator[Tensor]:

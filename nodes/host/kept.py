@@ -45,7 +45,9 @@ class KeptVideo:
     """What was made, how, and what it took."""
 
 
-def carry_on(backend: HostBackend, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str]) -> KeptVideo:
+def make_kept_video(
+    backend: HostBackend, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str]
+) -> KeptVideo:
     """Take an open run to its end under the host's guider, and close it.
 
     What is finished stays when the run is stopped, unless the artist wants it gone.
@@ -64,7 +66,7 @@ def carry_on(backend: HostBackend, journal: Journal, choice: VideoChoice, *, tag
             _say_stopped(journal)
         raise
     name, path = name_of(folder), video_path(folder, manifest)
-    line = f"{name}/{path.name}: {describe(progress)}"
+    line = f"{name}/{path.name}: {progress_line(progress)}"
     logging.getLogger("histream").info(line)
     host_log.tell(line)
     summary = summary_of_run(f"{name}/{path.name}", manifest, progress, backend)
@@ -101,7 +103,7 @@ def _say_stopped(journal: Journal) -> None:
     host_log.warn(f"{kept}{seen}: press Run again with the same seed to go on, or use Resume Run")
 
 
-def describe(progress: Progress) -> str:
+def progress_line(progress: Progress) -> str:
     """How a run goes, in a line."""
     parts = [f"{progress.frames} of {progress.num_frames} frames"]
     if progress.frames > progress.skipped_frames:

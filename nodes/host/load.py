@@ -55,7 +55,7 @@ def to_model(weights: dict[str, Tensor], metadata: dict[str, str], options: dict
     return model
 
 
-def load_demo():
+def load_demo_model():
     """The bundled demo model as MODEL, CLIP and VAE; raises CheckpointError where its files are damaged."""
     model = load_model(str(demo.TRANSFORMER_PATH), preset=demo.PRESET)
     vae = comfy.sd.VAE(sd=dict(check(read_checkpoint(demo.VAE_PATH), "wan-vae").state_dict))

@@ -48,7 +48,7 @@ def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, spe
     )
 
 
-def memory_of(device: torch.device) -> float:
+def device_memory(device: torch.device) -> float:
     """Memory that a device has, in GB."""
     return round(comfy.model_management.get_total_memory(device) / GB, 1)
 
@@ -79,7 +79,7 @@ def _memory(model, cost: Cost, *, kept: bool) -> Iterator[str]:
     found = ways(cost, device=device, files=_lighter_files(), offload=not on_cpu, apart=not kept)
     yield from describe(cost, found)
     yield f"what runs here, on {comfy.model_management.get_torch_device_name(device)} with"
-    yield from card_line(found, memory_of(device))
+    yield from card_line(found, device_memory(device))
     if kept:
         yield "without a Video Output, decoding afterwards by Streaming VAE Decode would take less"
 

@@ -84,7 +84,7 @@ def chunk_previewer(model, vae=None) -> Previewer | None:
     True colours where a VAE is given or a TAEHV lies in the host's vae_approx folder, else a guess.
     """
     if vae is not None:
-        decoder = host_vae.open_decoder(vae, normalised=False)
+        decoder = host_vae.host_decoder(vae, normalised=False)
         return lambda clean: stills(decoder, model.model.process_latent_out(clean[:1].float()).to(vae.device))
     try:
         small = small_decoder(model.load_device)

@@ -30,7 +30,7 @@ from ...histream_core.stream.stream import Given, Stream
 from . import log as host_log
 from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
-from .speed import attend, kernels_for
+from .speed import attend_by_host, kernels_for
 
 WRAPPER_KEY = "histream"
 
@@ -141,7 +141,7 @@ class HostRun:
         return torch.zeros_like(x) if flow is None else flow
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v, transformer_options=self._transformer_options)
+        return attend_by_host(q, k, v, transformer_options=self._transformer_options)
 
     def _text(self) -> Text:
         width = self.base.diffusion_model.text_dim

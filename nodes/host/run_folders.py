@@ -20,7 +20,7 @@ def name_of(folder: Path) -> str:
     return folder.resolve().relative_to(output_folder()).as_posix()
 
 
-def place(name: str) -> Path:
+def run_path(name: str) -> Path:
     """The folder of that name under the host's output folder. Raises ValueError for one outside."""
     root = output_folder()
     folder = (root / name.strip()).resolve()
@@ -33,14 +33,14 @@ def place(name: str) -> Path:
 
 def next_run(choice: VideoChoice, size: tuple[int, int]) -> tuple[Path, str]:
     """The folder of the next run of that name, and the name with what the host puts for %year% and the like."""
-    place(choice.folder)
+    run_path(choice.folder)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(choice.folder, str(output_folder()), *size)
     return Path(folder, f"{name}_{counter:05}"), name_of(Path(folder, name))
 
 
 def numbered_runs(name: str) -> list[Path]:
     """The runs with that name and a number behind it, oldest first."""
-    folder = place(name)
+    folder = run_path(name)
     runs = (path for path in folder.parent.glob(f"{glob.escape(folder.name)}_*") if os.path.lexists(path / MANIFEST))
     return sorted(path for path in runs if path.name.removeprefix(f"{folder.name}_").isdecimal())
 
@@ -61,14 +61,14 @@ def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
 def find_run(name: str) -> Path:
     """The run of that name, or the newest one with a number behind it. Raises ValueError or FileNotFoundError."""
     numbered = numbered_runs(name)
-    if numbered and not os.path.lexists(place(name) / MANIFEST):
+    if numbered and not os.path.lexists(run_path(name) / MANIFEST):
         return numbered[-1]
     return exact_run(name)
 
 
 def exact_run(name: str) -> Path:
     """The run of exactly that name. Raises ValueError or FileNotFoundError that names some there are."""
-    folder = place(name)
+    folder = run_path(name)
     if not os.path.lexists(folder / MANIFEST):
         known = sorted(name_of(path.parent) for path in output_folder().glob(f"*/*/{MANIFEST}"))
         there = f"there are {', '.join(known[-5:])}" if known else "there is none yet, make one with Video Output"
@@ -78,7 +78,7 @@ def exact_run(name: str) -> Path:
 
 def list_text(name: str) -> str:
     """A line for each run in a folder. Raises ValueError for one outside the output folder."""
-    folder = place(name)
+    folder = run_path(name)
     lines = [info.line(name_of(info.folder)) for info in list_runs(folder)] if folder.is_dir() else []
     return "\n".join(lines) or f"no run is in {name}"
 

@@ -7,13 +7,21 @@ from pathlib import Path
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale
 from ...histream_core.plan.speed import Speed
-from ...histream_core.runs import DamagedRunError, Journal, Manifest, Settings, hash_bytes, longer, notes, resume
+from ...histream_core.runs import (
+    DamagedRunError,
+    Journal,
+    Manifest,
+    Settings,
+    environment_notes,
+    hash_bytes,
+    longer,
+    resume,
+)
 from ...histream_core.runs.describe import NewRun, text_before
 from ...histream_core.runs.store.journal import read_manifest
 from ...histream_core.runs.store.manifest import differences
 from ...histream_core.runs.store.video import usual_output, video_path
-from ...histream_core.runs.verbs import Branch, FindSame, branch, changed, check_resumed
-from ...histream_core.runs.verbs import begin as begin_run
+from ...histream_core.runs.verbs import Branch, FindSame, begin, branch, branch_manifest, check_resumed
 from ...histream_core.video.formats import find_format
 from ..settings import VideoChoice
 from . import log as host_log
@@ -26,7 +34,7 @@ from .timeline import Audience, prompts_in
 
 
 @dataclass(frozen=True)
-class Told:
+class RunInputs:
     """What an artist says about a run besides its choices: the seed, and the prompt."""
 
     seed: int | None = None
@@ -44,7 +52,9 @@ def open_backend(model, vae, speed: Speed) -> HostBackend:
     return HostBackend(model, vae, speed)
 
 
-def begin(backend: HostBackend, latent: dict, sampler: ChunkSampler, choice: VideoChoice, told: Told) -> Journal:
+def begin_run(
+    backend: HostBackend, latent: dict, sampler: ChunkSampler, choice: VideoChoice, inputs: RunInputs
+) -> Journal:
     """The journal of a run as the nodes describe it: the same run that was stopped, or else a new one.
 
     Raises ValueError and OSError for what cannot work, and nothing is left then.
@@ -55,23 +65,23 @@ def begin(backend: HostBackend, latent: dict, sampler: ChunkSampler, choice: Vid
             f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
         )
     audience = Audience(backend.text_width, fps=choice.fps)
-    placed, prompts = prompts_in(told.positive, sampler.plan(samples.shape), audience, words=told.words)
+    placed, prompts = prompts_in(inputs.positive, sampler.plan(samples.shape), audience, words=inputs.words)
     given = sampler.first_frame and given_latent(backend.model.model, sampler.first_frame, 1).contiguous()
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
     run = NewRun(
         plan=placed.plan,
         prompts=prompts,
-        seed=told.seed,
-        settings=settings_of(choice, placed.plan, preset=preset.name, mode=mode),
+        seed=inputs.seed,
+        settings=run_settings(choice, placed.plan, preset=preset.name, mode=mode),
         given=given,
         sound=choice.sound,
     )
     folder, name = next_run(choice, run.settings.size)
-    return begin_run(backend, folder, run, find_same=same_run(choice, name))
+    return begin(backend, folder, run, find_same=same_run(choice, name))
 
 
-def go_on(model, vae, name: str, speed: Speed | None = None) -> tuple[HostBackend, Journal]:
+def resume_run(model, vae, name: str, speed: Speed | None = None) -> tuple[HostBackend, Journal]:
     """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError.
 
     `speed` None: as the run is.
@@ -88,27 +98,34 @@ def go_on(model, vae, name: str, speed: Speed | None = None) -> tuple[HostBacken
     return backend, journal
 
 
-def extended(
-    model, vae, name: str, choice: VideoChoice | None, told: Told, *, seconds: float, speed: Speed | None = None
+def extend_run(
+    model, vae, name: str, choice: VideoChoice | None, inputs: RunInputs, *, seconds: float, speed: Speed | None = None
 ) -> tuple[HostBackend, Journal]:
     """The journal of a run that begins as another and is `seconds` longer; a new prompt holds behind the old end.
 
-    The other one stays as it is, and shares what it has finished. Raises as `go_on` does.
+    The other one stays as it is, and shares what it has finished. Raises as `resume_run` does.
     """
-    backend, old = go_on(model, vae, name, speed)
+    backend, old = resume_run(model, vae, name, speed)
     with old:
         manifest, done, source = old.manifest, old.finished, old.folder
     longer_run = replace(manifest, plan=longer(manifest, seconds))
-    new = continued(backend, source, longer_run, manifest.num_chunks, choice, told)
-    return backend, derived(backend, replace(new, chunk=done), choice)
+    new = new_branch(backend, source, longer_run, manifest.num_chunks, choice, inputs)
+    return backend, open_branch(backend, replace(new, chunk=done), choice)
 
 
-def retaken(
-    model, vae, name: str, choice: VideoChoice | None, told: Told, *, chunk: int | None, speed: Speed | None = None
+def branch_run(
+    model,
+    vae,
+    name: str,
+    choice: VideoChoice | None,
+    inputs: RunInputs,
+    *,
+    chunk: int | None,
+    speed: Speed | None = None,
 ) -> tuple[HostBackend, Journal]:
     """The journal of a run that is another up to `chunk` (None: all that is finished) and then goes its own way.
 
-    With another seed, prompt, MODEL, format or speed from there on; what is None stays. Raises as `go_on` does.
+    With another seed, prompt, MODEL, format or speed from there on; what is None stays. Raises as `resume_run` does.
     """
     check_model(model)
     check_vae(vae)
@@ -118,32 +135,34 @@ def retaken(
             chunk = old.finished
     manifest = read_manifest(source)
     backend = open_backend(model, vae, speed or manifest.settings.speed)
-    new = continued(backend, source, manifest, chunk, choice, told)
-    return backend, derived(backend, new, choice)
+    new = new_branch(backend, source, manifest, chunk, choice, inputs)
+    return backend, open_branch(backend, new, choice)
 
 
-def continued(
-    backend: HostBackend, source: Path, manifest: Manifest, chunk: int, choice: VideoChoice | None, told: Told
+def new_branch(
+    backend: HostBackend, source: Path, manifest: Manifest, chunk: int, choice: VideoChoice | None, inputs: RunInputs
 ) -> Branch:
     """The run that is another, kept in `source`, up to `chunk`, and from there on what the artist says."""
     sound = choice.sound if choice else None
-    if not told.positive:
-        return Branch(source, chunk, changed(manifest, chunk, seed=told.seed), sound=sound)
+    if not inputs.positive:
+        return Branch(source, chunk, branch_manifest(manifest, chunk, seed=inputs.seed), sound=sound)
     with Journal(source, first_chunks=chunk or None) as old:
         before = text_before(old.manifest, old.texts(), chunk)
     audience = Audience(backend.text_width, fps=choice.fps if choice else manifest.settings.fps, first_chunk=chunk)
-    placed, prompts = prompts_in(told.positive, manifest.plan, audience, words=told.words, before=before)
-    new = changed(manifest, chunk, seed=told.seed, prompts=prompts, anchors=placed.anchors, scenes=placed.scenes)
+    placed, prompts = prompts_in(inputs.positive, manifest.plan, audience, words=inputs.words, before=before)
+    new = branch_manifest(
+        manifest, chunk, seed=inputs.seed, prompts=prompts, anchors=placed.anchors, scenes=placed.scenes
+    )
     return Branch(source, chunk, new, prompts, sound)
 
 
-def derived(backend: HostBackend, new: Branch, choice: VideoChoice | None) -> Journal:
+def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -> Journal:
     """The journal of a run that shares the first chunks of another; without `choice` it is kept as that one is."""
     if choice is None:
         choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(new.source)))
     else:
         old = new.manifest.settings
-        settings = settings_of(choice, new.manifest.plan, preset=old.preset, mode=old.mode)
+        settings = run_settings(choice, new.manifest.plan, preset=old.preset, mode=old.mode)
         new = replace(new, manifest=replace(new.manifest, settings=settings))
     base = (new.source.resolve().name, new.chunk) if new.chunk else None
     folder, name = next_run(choice, new.manifest.settings.size)
@@ -163,7 +182,7 @@ def same_run(choice: VideoChoice, name: str, base: tuple[str, int] | None = None
                 host_log.warn(
                     f"{name_of(folder)} is this very run, {journal.finished} chunks of it are there: it goes on"
                 )
-                for note in notes(journal, manifest):
+                for note in environment_notes(journal, manifest):
                     host_log.warn(note)
                 return journal
         return None
@@ -183,7 +202,7 @@ def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> b
     return not video_path(folder, there).exists() or there.made_with == manifest.made_with
 
 
-def settings_of(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> Settings:
+def run_settings(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> Settings:
     """What the manifest says about an artist's choice, but for what `as_computed` knows.
 
     Raises ValueError for a format that does not exist.

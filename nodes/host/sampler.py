@@ -15,7 +15,7 @@ from ...histream_core.cost.pace import frames_of
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Steps
 from ...histream_core.plan.speed import DEFAULTS, Speed
-from ...histream_core.runs.progress import Progress, start
+from ...histream_core.runs.progress import Progress, new_progress
 from ...histream_core.stream.noise import SeededNoise
 from ...histream_core.stream.stream import Stream
 from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
@@ -99,7 +99,7 @@ class ChunkSampler(SamplerFunction):
         else:
             _, prompts = prompts_in(positive, plan, Audience(run.base.diffusion_model.text_dim, run.batch))
         display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
-        progress = start(plan, wan_config(run.base.diffusion_model), batch=run.batch, report=display)
+        progress = new_progress(plan, wan_config(run.base.diffusion_model), batch=run.batch, report=display)
         given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
         stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, given=given)
         return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)

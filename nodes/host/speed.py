@@ -16,7 +16,7 @@ from ...histream_core.plan.speed import Speed
 from . import log as host_log
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
+def attend_by_host(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
     """The host's own attention, or what another node put in its place by its options: [B, L, N, D] as in the engine."""
     heads = q.shape[2]
     q, k, v = (x.flatten(2) for x in (q, k, v))
@@ -24,7 +24,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | No
     return y.unflatten(2, (heads, -1))
 
 
-def kernels_for(speed: Speed, model, own: Attention = attend) -> Kernels:
+def kernels_for(speed: Speed, model, own: Attention = attend_by_host) -> Kernels:
     """What a MODEL is computed with; `own` is the host's attention. Raises ValueError for what cannot be had."""
     override = "optimized_attention_override" in model.model_options.get("transformer_options", {})
     if override and speed.attention not in ("auto", "host"):

@@ -21,7 +21,7 @@ def summary_of_latent(sampler: ChunkSampler, made: MadeLatent, seed: int) -> str
     backend, pace = made.backend, made.progress.pace
     videos = f"{backend.batch} videos" if backend.batch > 1 else "a video"
     lines = [
-        f"a LATENT of {videos}: {size_of(pace.plan)}",
+        f"a LATENT of {videos}: {size_line(pace.plan)}",
         f"preset {preset.name}, {mode}, seed {seed}",
         f"{duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each frame, decoding not counted",
     ]
@@ -32,7 +32,7 @@ def summary_of_run(name: str, manifest: Manifest, made: Progress, backend: HostB
     """Of a run that is kept; `made` is what this attempt took."""
     settings, seeds = manifest.settings, ", ".join(str(seed.seed) for seed in manifest.seeds)
     lines = [
-        f"{name}: {size_of(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
+        f"{name}: {size_line(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
         f"preset {settings.preset}, mode {settings.mode}, seed {seeds}, {len(manifest.sections)} prompts",
         *began(manifest),
         *taken(made),
@@ -58,7 +58,7 @@ def began(manifest: Manifest) -> Iterator[str]:
         yield f'"{cut.prompt}", seed {cut.seed}, begins at frame {cut.start} ({clock(cut.start / fps)})'
 
 
-def size_of(plan: Plan) -> str:
+def size_line(plan: Plan) -> str:
     width, height = plan.size
     return f"{width}x{height}, {plan.num_pixel_frames} frames, {len(plan.chunks)} chunks, {plan.num_steps()} steps"
 

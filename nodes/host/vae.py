@@ -9,7 +9,7 @@ from ...histream_core.vae import decoders
 from ...histream_core.vae.model import WanVAE
 
 
-def open_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> decoders.Decoder:
+def host_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> decoders.Decoder:
     """The decoder for a VAE, as far as `speed` chooses one.
 
     A TAEHV in float16 the host takes for that of another model; here it is Wan's, which wants latents as sampled.

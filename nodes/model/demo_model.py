@@ -26,4 +26,4 @@ class DemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls):
-        return io.NodeOutput(*host_load.load_demo())
+        return io.NodeOutput(*host_load.load_demo_model())

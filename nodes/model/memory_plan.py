@@ -69,7 +69,7 @@ class MemoryPlan(io.ComfyNode):
         samples = check_latent(latent, model)
         plan = sampler.plan(samples.shape)
         cost = host_memory.cost_of(model, vae, plan, batch=samples.shape[0], speed=speed or DEFAULTS)
-        settings = output and host_runs.settings_of(output, plan, preset="", mode="")
+        settings = output and host_runs.run_settings(output, plan, preset="", mode="")
         text = host_memory.plan_text(model, cost, settings)
         host_log.tell(text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -59,11 +59,11 @@ class BranchRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, from_chunk=AS_IT_WAS, seed=AS_IT_WAS, positive=None, output=None, speed=None):
-        told = host_runs.Told(
+        inputs = host_runs.RunInputs(
             seed=None if seed == AS_IT_WAS else seed,
             positive=positive,
             words=host_graph.words_of(cls.hidden, "positive"),
         )
         chunk = None if from_chunk == AS_IT_WAS else from_chunk
-        backend, journal = host_runs.retaken(model, vae, run, output, told, chunk=chunk, speed=speed)
-        return kept_video.carry_on(cls, backend, journal, output)
+        backend, journal = host_runs.branch_run(model, vae, run, output, inputs, chunk=chunk, speed=speed)
+        return kept_video.finish_and_show(cls, backend, journal, output)

@@ -48,6 +48,6 @@ class ExtendRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, seconds, positive=None, output=None, speed=None):
-        told = host_runs.Told(positive=positive, words=host_graph.words_of(cls.hidden, "positive"))
-        backend, journal = host_runs.extended(model, vae, run, output, told, seconds=seconds, speed=speed)
-        return kept_video.carry_on(cls, backend, journal, output)
+        inputs = host_runs.RunInputs(positive=positive, words=host_graph.words_of(cls.hidden, "positive"))
+        backend, journal = host_runs.extend_run(model, vae, run, output, inputs, seconds=seconds, speed=speed)
+        return kept_video.finish_and_show(cls, backend, journal, output)

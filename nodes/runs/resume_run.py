@@ -38,5 +38,5 @@ class ResumeRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, snapshots=0, speed=None):
-        backend, journal = host_runs.go_on(model, vae, run, speed)
-        return kept_video.carry_on(cls, backend, journal, VideoChoice(snapshots=snapshots))
+        backend, journal = host_runs.resume_run(model, vae, run, speed)
+        return kept_video.finish_and_show(cls, backend, journal, VideoChoice(snapshots=snapshots))

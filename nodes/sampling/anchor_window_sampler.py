@@ -176,10 +176,10 @@ class AnchorWindowSampler(io.ComfyNode):
             return io.NodeOutput(made.latent, missing, missing, summary)
         if vae is None:
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
-        told = host_runs.Told(seed, positive, host_graph.words_of(cls.hidden, "positive"))
+        inputs = host_runs.RunInputs(seed, positive, host_graph.words_of(cls.hidden, "positive"))
         backend = host_runs.open_backend(model, vae, sampler.speed)
-        journal = host_runs.begin(backend, latent, sampler, output, told)
-        return kept_video.carry_on(cls, backend, journal, output)
+        journal = host_runs.begin_run(backend, latent, sampler, output, inputs)
+        return kept_video.finish_and_show(cls, backend, journal, output)
 
 
 class AnchorWindowSamplerSelect(io.ComfyNode):

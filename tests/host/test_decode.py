@@ -203,7 +203,7 @@ def test_a_video_output_chooses_folder_format_and_rate(pack, decode, vae, filled
 def test_a_disk_without_room_is_refused_before_decoding(pack, decode, vae, filled, output, monkeypatch):
     """Seen to fail without `check_space`."""
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
-    monkeypatch.setattr(pack.part("nodes.host.decode"), "decode_frames", None)
+    monkeypatch.setattr(pack.part("nodes.host.decode"), "decode_latent", None)
     with pytest.raises(OSError, match="free space, choose another folder"):
         decode(filled, vae, "a/b")
     assert not [path for path in output.rglob("*") if path.is_file()]

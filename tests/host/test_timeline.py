@@ -65,7 +65,7 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None
             made.append(model.model.process_latent_out(chunk))
 
     backend = pack.part("nodes.host.backend").HostBackend(model)
-    backend.sample(plan, prompts, backend.start(plan), work)
+    backend.sample(plan, prompts, backend.new_progress(plan), work)
     return torch.cat(made, dim=2)
 
 

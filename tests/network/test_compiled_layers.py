@@ -137,7 +137,7 @@ def test_a_run_is_compiled_where_that_was_chosen(monkeypatch):
     monkeypatch.setattr(Weights, "kernels", lambda self: replace(kernels, compiler={"backend": "eager"}))
     weights = Weights(tiny.wan(), WanVAE(dim=8), find_preset("demo"), torch.device("cpu"), torch.float32)
     plan = tiny.plan("full", num_frames=9)
-    stream = weights.open_stream(plan, SeededNoise(1), [Prompt(tiny.text())], progress=weights.start(plan))
+    stream = weights.open_stream(plan, SeededNoise(1), [Prompt(tiny.text())], progress=weights.new_progress(plan))
     before = compiled._graph_count()
     assert torch.equal(torch.cat(list(stream.chunks()), dim=2), tiny.video(plan))
     assert compiled._graph_count() - before == 2

@@ -15,7 +15,7 @@ from slow import crossed, slow
 from tiny_runs import SMALL, complete, files_in, manifest
 
 from histream_core.files import disk
-from histream_core.runs import DamagedRunError, resume, retry, start, start_or_resume
+from histream_core.runs import DamagedRunError, create_run, resume, retry, start_or_resume
 from histream_core.runs.store import segments
 from histream_core.video import container, writers
 
@@ -38,7 +38,7 @@ def alone(tmp_path_factory):
     for format in FORMATS:
         with pytest.MonkeyPatch.context() as patch:
             room = give_room(patch, 10**9)
-            folder = complete(start(place / format, run_of(format)))
+            folder = complete(create_run(place / format, run_of(format)))
         video = folder / run_of(format).settings.output
         assert (len(list(video.iterdir())) if video.is_dir() else probe(video).num_frames) == 53
         found[format] = folder, files_in(folder), 10**9 - room[0]
@@ -84,7 +84,7 @@ def test_a_run_that_is_cancelled_anywhere_ends_as_if_it_had_not_been(alone, tmp_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        complete(start(tmp_path / "run", run_of(format)), on_call=cancel)
+        complete(create_run(tmp_path / "run", run_of(format)), on_call=cancel)
     kept = check_kept(tmp_path / "run", alone[format][1])
     latents = sum(name.startswith("chunks") for name in kept)
     assert latents == (call + 2) // 6
@@ -103,7 +103,7 @@ def test_a_run_that_is_cancelled_while_its_files_are_joined_has_no_half_of_one(a
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(container.Output, "mux", cancel)
-        complete(start(tmp_path / "run", run_of("h264-mp4")))
+        complete(create_run(tmp_path / "run", run_of("h264-mp4")))
     kept = check_kept(tmp_path / "run", alone["h264-mp4"][1])
     assert [name for name in sorted(kept) if name.startswith("video")] == (
         ["video.01.mp4", "video.mp4"] if part.startswith("video.02") else []
@@ -117,7 +117,7 @@ def test_a_disk_that_is_full_after_any_byte_costs_nothing_that_was_finished(alon
     with pytest.MonkeyPatch.context() as patch:
         give_room(patch, max(0, round(part * num_bytes) - 1))
         with pytest.raises(OSError, match="No space left on device; free space or choose another folder") as caught:
-            complete(start(tmp_path / "run", run_of(format)))
+            complete(create_run(tmp_path / "run", run_of(format)))
     assert caught.value.errno == errno.ENOSPC
     start_or_resume(tmp_path / "run", run_of(format)).close()
     check_kept(tmp_path / "run", whole)
@@ -131,7 +131,7 @@ def test_a_limit_on_the_size_of_files_costs_nothing_that_was_finished(alone, tmp
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large; free space or choose another folder") as caught:
-            complete(start(tmp_path / "run", run_of("ffv1")))
+            complete(create_run(tmp_path / "run", run_of("ffv1")))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.errno == errno.EFBIG
@@ -155,7 +155,7 @@ def test_a_writer_whose_thread_ends_stops_the_run_and_costs_nothing_that_was_fin
     with monkeypatch.context() as patch:
         patch.setattr(writers.VideoFile, "write", end)
         with pytest.raises((RuntimeError, OSError), match=r"thread that writes the video ended|encoder|Input/output"):
-            complete(start(tmp_path / "run", run_of("h264-mp4")))
+            complete(create_run(tmp_path / "run", run_of("h264-mp4")))
     kept = check_kept(tmp_path / "run", alone["h264-mp4"][1])
     closed = [name for name in sorted(kept) if name.startswith("seg") and name.endswith(".mp4")]
     assert closed == [f"segments/seg-0000{i}.mp4" for i in (0, 1)]

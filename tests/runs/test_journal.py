@@ -17,7 +17,7 @@ from tiny_runs import begin, finish, manifest, plan, same, start_and_hang
 from histream_core import runs as session
 from histream_core.files import disk
 from histream_core.plan.chunks import Plan
-from histream_core.runs import DamagedRunError, Journal, RunInUseError, clean, list_runs, resume, retry, start
+from histream_core.runs import DamagedRunError, Journal, RunInUseError, clean, create_run, list_runs, resume, retry
 from histream_core.runs.store.lock import is_locked
 from histream_core.runs.store.manifest import from_json, recipes, to_json
 from histream_core.runs.store.values import digest, parse, plain
@@ -200,10 +200,10 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_a_run_is_not_started_over_another(run, tmp_path):
     with pytest.raises(FileExistsError, match="holds a run already"):
-        start(run, manifest())
+        create_run(run, manifest())
     (run / "manifest.json").unlink()
     with pytest.raises(DamagedRunError, match=r"holds chunks but no manifest.json"):
-        start(run, manifest())
+        create_run(run, manifest())
     with pytest.raises(FileExistsError, match="is there already"):
         retry(begin(tmp_path / "other", 1, decoder=False), run, 1, 5)
 
@@ -235,7 +235,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
     with resume(folder, manifest(plan(30))) as journal:
         assert 0 < journal.finished < 10
     latents, frames = finish(resume(folder))
-    wanted = finish(start(tmp_path / "whole", manifest(plan(30))))
+    wanted = finish(create_run(tmp_path / "whole", manifest(plan(30))))
     assert same(latents, wanted[0])
     assert same(frames, wanted[1])
     assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
@@ -262,7 +262,7 @@ def test_a_full_disk_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch, num
     assert caught.value.errno == errno.ENOSPC
     assert sorted(path.name for path in (folder / "chunks").iterdir()) == ["00000.safetensors", "00001.safetensors"]
     latents, _ = finish(resume(folder), decoder=False)
-    assert same(latents, finish(start(tmp_path / "whole", manifest()), decoder=False)[0])
+    assert same(latents, finish(create_run(tmp_path / "whole", manifest()), decoder=False)[0])
 
 
 def test_a_latent_that_cannot_be_used_later_is_not_kept(run):
@@ -302,7 +302,7 @@ def test_a_branch_needs_the_chunks_that_it_shares(run, tmp_path):
     with pytest.raises(ValueError, match="has 4 finished chunks: branch from 0 to 4"):
         retry(run, tmp_path / "new", 5, 9)
     with pytest.raises(ValueError, match="has another size or other chunks"):
-        session.branch(run, tmp_path / "new", 2, manifest(plan(width=64)))
+        session.create_branch(run, tmp_path / "new", 2, manifest(plan(width=64)))
     assert not (tmp_path / "new").exists()
     edit_chunk(run, 1, put_nan)
     with pytest.raises(DamagedRunError, match="00001"):
@@ -325,10 +325,10 @@ def test_a_branch_from_before_the_damage_saves_what_is_whole(run, tmp_path, spoi
 
 def test_a_run_keeps_the_embeddings_of_its_prompts(tmp_path):
     cat, dog = (tiny.text(number).context for number in (0, 5))
-    with start(tmp_path / "run", manifest(), [cat]) as journal:
+    with create_run(tmp_path / "run", manifest(), [cat]) as journal:
         finish(journal, decoder=False)
     with resume(tmp_path / "run") as journal:
-        session.extend(journal, plan(24), [tiny_runs.section("a dog")], [dog])
+        session.lengthen_run(journal, plan(24), [tiny_runs.section("a dog")], [dog])
         assert same(journal.texts(), [cat, dog])
     with retry(tmp_path / "run", tmp_path / "new", 2, 5) as journal:
         assert same(journal.texts(), [cat, dog])
@@ -339,7 +339,7 @@ def test_a_run_keeps_the_embeddings_of_its_prompts(tmp_path):
     (tmp_path / "new" / "texts" / names[0]).unlink()
     with resume(tmp_path / "new") as journal, pytest.raises(DamagedRunError, match=names[0]):
         journal.texts()
-    with start(tmp_path / "bare", manifest()) as journal, pytest.raises(ValueError, match="keeps no embeddings"):
+    with create_run(tmp_path / "bare", manifest()) as journal, pytest.raises(ValueError, match="keeps no embeddings"):
         journal.texts()
 
 

@@ -10,7 +10,7 @@ from tiny_runs import Run, begin, finish, manifest, plan, same
 
 from histream_core.plan.chunks import lengthen
 from histream_core.plan.speed import Speed
-from histream_core.runs import DamagedRunError, Journal, Snapshots, extend, resume, retry, start
+from histream_core.runs import DamagedRunError, Journal, Snapshots, create_run, lengthen_run, resume, retry
 from histream_core.runs.store.journal import chunk_path
 from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
 
@@ -34,7 +34,7 @@ def lever_run(levers, num_frames=14):
 def test_a_resumed_run_is_the_whole_run_and_denoises_nothing_again(tmp_path, levers, kv):
     """But for last steps whose keys are kept. Seen to fail with clean passes in their place."""
     a_run, options = lever_run(levers), {"kv": kv, **NO_FRAMES}
-    wanted, _ = finish(start(tmp_path / "whole", a_run), **options)
+    wanted, _ = finish(create_run(tmp_path / "whole", a_run), **options)
     begin(tmp_path / "cut", 3, a_run, **options)
     with resume(tmp_path / "cut", a_run) as journal:
         run = Run(journal, **options)
@@ -47,7 +47,7 @@ def test_a_resumed_run_is_the_whole_run_and_denoises_nothing_again(tmp_path, lev
 def test_snapshots_hold_what_later_chunks_need(tmp_path, levers):
     """Seen to fail where what the last step began with is not read for the chunk behind the snapshot."""
     a_run = lever_run(levers)
-    wanted, _ = finish(start(tmp_path / "whole", a_run), **NO_FRAMES)
+    wanted, _ = finish(create_run(tmp_path / "whole", a_run), **NO_FRAMES)
     begin(tmp_path / "cut", 4, a_run, snapshots=Snapshots(every=3), **NO_FRAMES)
     with resume(tmp_path / "cut") as journal:
         assert journal.newest_snapshot()[0] == 2
@@ -57,7 +57,7 @@ def test_snapshots_hold_what_later_chunks_need(tmp_path, levers):
 def test_a_lean_cache_that_keeps_steps_has_no_snapshot_to_go_wrong(tmp_path):
     """The last step lies where the past was. Seen to fail with a snapshot that lacks the past."""
     a_run, options = lever_run(["last-step"]), {"kv": "lean", **NO_FRAMES}
-    wanted, _ = finish(start(tmp_path / "whole", a_run), **options)
+    wanted, _ = finish(create_run(tmp_path / "whole", a_run), **options)
     begin(tmp_path / "cut", 4, a_run, snapshots=Snapshots(every=1), **options)
     with resume(tmp_path / "cut") as journal:
         assert same([chunk.latent for chunk in Run(journal, **options).chunks()], wanted)
@@ -67,10 +67,10 @@ def test_a_lean_cache_that_keeps_steps_has_no_snapshot_to_go_wrong(tmp_path):
 def test_a_run_is_made_longer_and_retried_as_if_it_had_never_stopped(tmp_path, levers):
     """Seen to fail where the last chunk of the short run does not keep what its last step began with."""
     short, long = lever_run(levers, 9), lever_run(levers, 15)
-    wanted, _ = finish(start(tmp_path / "long", long), **NO_FRAMES)
-    with start(tmp_path / "short", short) as journal:
+    wanted, _ = finish(create_run(tmp_path / "long", long), **NO_FRAMES)
+    with create_run(tmp_path / "short", short) as journal:
         list(Run(journal, **NO_FRAMES).chunks())
-        extend(journal, lengthen(short.plan, 15))
+        lengthen_run(journal, lengthen(short.plan, 15))
     assert same(finish(resume(tmp_path / "short"), **NO_FRAMES)[0], wanted)
     other = retry(tmp_path / "long", tmp_path / "other", 2, seed=1)  # the seed that it had
     assert same(finish(other, **NO_FRAMES)[0], wanted)
@@ -96,7 +96,7 @@ def test_levers_belong_to_what_a_run_is():
 
 
 def test_an_exact_run_keeps_latents_alone(tmp_path):
-    with start(tmp_path, manifest()) as journal:
+    with create_run(tmp_path, manifest()) as journal:
         next(iter(Run(journal, **NO_FRAMES).chunks()))
         assert torch.equal(journal.read(0), journal.frames(range(3)))
         with pytest.raises(KeyError):

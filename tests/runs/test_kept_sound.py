@@ -16,7 +16,7 @@ from sounds import RATE, sound_file, sound_packets
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
 from histream_core import runs as session
-from histream_core.runs import branch, clean, hash_bytes, resume, start
+from histream_core.runs import clean, create_branch, create_run, hash_bytes, resume
 from histream_core.runs.store import video
 from histream_core.runs.store.journal import read_manifest
 from histream_core.runs.store.video import check_room, unfinished_path
@@ -41,7 +41,7 @@ def described(sound, a_plan=None, **settings):
 @pytest.fixture(scope="module")
 def whole(sounds, tmp_path_factory):
     """A finished run with sound."""
-    return complete(start(tmp_path_factory.mktemp("run") / "whole", described(sounds[0]), sound=sounds[0]))
+    return complete(create_run(tmp_path_factory.mktemp("run") / "whole", described(sounds[0]), sound=sounds[0]))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def stopped(folder, sound, call, **settings):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        complete(start(folder, described(sound, **settings), sound=sound), on_call=stop)
+        complete(create_run(folder, described(sound, **settings), sound=sound), on_call=stop)
     return folder
 
 
@@ -82,7 +82,7 @@ def test_a_run_that_was_stopped_has_the_sound_of_one_that_was_not(sounds, tmp_pa
     complete(resume(cut))
     check_copied(cut / output, sounds[0], SECONDS)
     run = described(sounds[0], format=format, output=output)
-    assert files_in(cut) == files_in(complete(start(tmp_path / "whole", run, sound=sounds[0])))
+    assert files_in(cut) == files_in(complete(create_run(tmp_path / "whole", run, sound=sounds[0])))
     assert index_video(cut / output).num_frames == 53
     assert not shown.exists()
 
@@ -103,7 +103,7 @@ def test_a_run_reads_no_sound_outside_its_folder(tmp_path):
 def test_a_sound_that_is_shorter_than_the_pictures_ends_where_it_ends(tmp_path):
     source = sound_file(tmp_path / "voice.m4a", 1)
     sound = pack_sound(source)
-    folder = complete(start(tmp_path / "run", described(sound), sound=sound))
+    folder = complete(create_run(tmp_path / "run", described(sound), sound=sound))
     assert sound_packets(folder / "video.mp4") == sound_packets(source)
     assert index_video(folder / "video.mp4").num_frames == 53
 
@@ -111,7 +111,7 @@ def test_a_sound_that_is_shorter_than_the_pictures_ends_where_it_ends(tmp_path):
 def test_the_files_of_sections_are_pictures_only(sounds, tmp_path):
     """An editor lays the whole sound below the cut, and hears no seam."""
     run = replace(described(sounds[0], section_files=True), seeds=(session.Seed(0, 1), session.Seed(3, 7)))
-    folder = complete(start(tmp_path / "run", run, sound=sounds[0]))
+    folder = complete(create_run(tmp_path / "run", run, sound=sounds[0]))
     check_copied(folder / "video.mp4", sounds[0], SECONDS)
     for name in ("video.01.mp4", "video.02.mp4"):
         with pytest.raises(ValueError, match="holds no sound"):
@@ -120,21 +120,21 @@ def test_the_files_of_sections_are_pictures_only(sounds, tmp_path):
 
 def test_an_extension_has_the_sound_of_the_run_that_was_long_from_the_start(sounds, run, tmp_path):
     with resume(run) as journal:
-        session.extend(journal, plan(21))
+        session.lengthen_run(journal, plan(21))
     complete(resume(run))
-    long = complete(start(tmp_path / "long", described(sounds[0], plan(21)), sound=sounds[0]))
+    long = complete(create_run(tmp_path / "long", described(sounds[0], plan(21)), sound=sounds[0]))
     assert files_in(run) == files_in(long)
     check_copied(run / "video.mp4", sounds[0], Fraction(81, 16))
 
 
 def test_a_branch_shares_the_sound_or_has_another_or_none(sounds, run, tmp_path):
-    same = branch(run, tmp_path / "same", 5)
+    same = create_branch(run, tmp_path / "same", 5)
     assert (tmp_path / "same" / "sound.mka").samefile(run / "sound.mka")
     assert files_in(complete(same)) == files_in(run)
-    other = complete(branch(run, tmp_path / "other", 5, described(sounds[1]), sound=sounds[1]))
+    other = complete(create_branch(run, tmp_path / "other", 5, described(sounds[1]), sound=sounds[1]))
     check_copied(other / "video.mp4", sounds[1], SECONDS)
     assert (other / "segments" / "seg-00004.mp4").samefile(run / "segments" / "seg-00004.mp4")
-    mute = complete(branch(run, tmp_path / "mute", 5, described(None)))
+    mute = complete(create_branch(run, tmp_path / "mute", 5, described(None)))
     assert not (mute / "sound.mka").exists()
     with pytest.raises(ValueError, match="holds no sound"):
         sound_packets(mute / "video.mp4")
@@ -165,7 +165,7 @@ def test_a_sound_that_is_not_as_it_was_is_named_and_nothing_is_deleted(run, tmp_
     spoil, said = SPOILT[case]
     spoil(run / "sound.mka")
     before = sorted(run.rglob("*"))
-    for act in (resume, lambda folder: branch(folder, tmp_path / "new", 2)):
+    for act in (resume, lambda folder: create_branch(folder, tmp_path / "new", 2)):
         with pytest.raises(session.DamagedRunError, match=said) as refusal:
             act(run)
         assert "\n" not in str(refusal.value)

@@ -20,9 +20,16 @@ from tiny_runs import SMALL, complete, files_in, manifest, plan
 
 from histream_core import runs as session
 from histream_core.plan.schedule import Scale
-from histream_core.runs import branch, branched, clean, retry, start
+from histream_core.runs import branched, clean, create_branch, create_run, retry
 from histream_core.runs.store.journal import read_manifest
-from histream_core.runs.store.video import check_room, first_frame, join_video, open_video, section_paths, write_cuts
+from histream_core.runs.store.video import (
+    check_room,
+    first_frame,
+    join_video,
+    open_video_writer,
+    section_paths,
+    write_cuts,
+)
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.video.formats import FORMATS
 
@@ -46,7 +53,7 @@ def make_video(folder, run):
     width, height = run.settings.size
     frames = shapes(run.plan.num_pixel_frames, height, width)
     starts = [first_frame(chunk) for chunk in run.plan.chunks]
-    with open_video(folder, run, 0) as writer:
+    with open_video_writer(folder, run, 0) as writer:
         for begin, end in zip(starts, [*starts[1:], len(frames)], strict=True):
             writer.write(frames[begin:end])
     path = join_video(folder, run, {"prompt": "all", "seed": "all", "software": "HiStream"})
@@ -135,14 +142,14 @@ def test_a_run_that_is_nearly_through_needs_room_for_the_whole_video(tmp_path, m
 
 def test_cleaning_takes_the_files_of_the_sections_with_the_video_and_nothing_else(tmp_path):
     folder, run = tmp_path / "run", sectioned(FILES[0], section_files=True)
-    start(folder, run).close()
+    create_run(folder, run).close()
     make_video(folder, run)
     for name in ("clip.04.mp4", "clip.01.mov", "clip.02.partial.mp4"):  # two are the user's, a kill left the third
         (folder / name).write_bytes(b"1")
     session.clean(folder)
     kept = {"clip.mp4", "clip.01.mp4", "clip.02.mp4", "clip.03.mp4", "cuts.edl", "cuts.json"}
     assert set(os.listdir(folder)) == {*kept, "clip.04.mp4", "clip.01.mov"}
-    start(folder, run).close()
+    create_run(folder, run).close()
     clean(folder, video=True)
     assert sorted(os.listdir(folder)) == ["clip.01.mov", "clip.04.mp4"]
 
@@ -182,7 +189,7 @@ def finished(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     names = {"h264-mp4": "video.mp4", "prores-422hq": "video.mov", "png8": "video"}
     runs = {name: manifest(format=name, output=output, **SMALL) for name, output in names.items()}
-    return {name: complete(start(place / name, run)) for name, run in runs.items()}
+    return {name: complete(create_run(place / name, run)) for name, run in runs.items()}
 
 
 @pytest.fixture
@@ -236,11 +243,11 @@ def test_a_branch_writes_what_it_would_write_without_sharing_and_decodes_nothing
     chunk, change, segments, frames = BRANCHES[case]
     source = finished[format]
     run = change(read_manifest(source))
-    new = complete(branch(source, tmp_path / "new", chunk, run))
+    new = complete(create_branch(source, tmp_path / "new", chunk, run))
     assert shared(new, source) == segments
     assert decoded["shown"] == frames
     assert decoded["warm"] == (3 * len(segments) if frames else 0)  # the tiny VAE remembers more than there are
-    journal = branch(source, tmp_path / "alone", chunk, run)
+    journal = create_branch(source, tmp_path / "alone", chunk, run)
     shutil.rmtree(tmp_path / "alone" / "segments", ignore_errors=True)
     alone = complete(journal)
     assert decoded["shown"] == frames + run.plan.num_latent_frames
@@ -254,8 +261,8 @@ def test_a_run_that_is_made_longer_by_a_branch_is_the_run_that_was_long_from_the
     """Latents, segments, video and cut list. Seen to fail where a branch ends where the old run ended."""
     sections = [tiny_runs.section(section, recache=True)] if section else []
     run = branched(longer(manifest(**SMALL), num_frames), 5, sections=sections)
-    new = complete(branch(finished["h264-mp4"], tmp_path / "new", 5, run))
-    long = complete(start(tmp_path / "long", run))
+    new = complete(create_branch(finished["h264-mp4"], tmp_path / "new", 5, run))
+    long = complete(create_run(tmp_path / "long", run))
     assert len(files_in(new)) == 3 * len(run.plan.chunks) + 3
     assert files_in(new) == files_in(long)
 
@@ -266,9 +273,9 @@ def test_what_is_shared_is_nobody_elses_after_that(finished, tmp_path, monkeypat
     wanted = files_in(source)
     linked = retry(source, tmp_path / "linked", 4, 7)
     with linked:
-        session.extend(linked, plan(21))
+        session.lengthen_run(linked, plan(21))
     with session.resume(source) as journal:
-        session.extend(journal, plan(15))
+        session.lengthen_run(journal, plan(15))
     complete(session.resume(source))
 
     def refuse(source, target):
@@ -302,10 +309,10 @@ OTHERWISE = {
 def test_a_branch_that_would_be_written_otherwise_shares_no_segment(finished, tmp_path, case):
     run = manifest(**SMALL)
     source = finished["h264-mp4"]
-    with branch(source, tmp_path / "new", 4, replace(run, **OTHERWISE[case](run))) as journal:
+    with create_branch(source, tmp_path / "new", 4, replace(run, **OTHERWISE[case](run))) as journal:
         assert (journal.finished, (tmp_path / "new" / "segments").exists()) == (4, False)
     usual = replace(run, settings=replace(run.settings, depth=8), fingerprint=dict(run.fingerprint) | {"lora": "0"})
-    with branch(source, tmp_path / "usual", 4, usual):
+    with create_branch(source, tmp_path / "usual", 4, usual):
         assert shared(tmp_path / "usual", source) == [0, 1, 2, 3]
 
 

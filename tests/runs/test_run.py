@@ -13,13 +13,13 @@ from tiny_runs import Run, begin, finish, manifest, plan, same
 from histream_core import runs as session
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
-from histream_core.runs import Snapshots, branch, branched, extend, resume, retry, start
+from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume, retry
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Latents and frames of the run that nothing interrupts: 5 chunks, the last one cropped."""
-    return finish(start(tmp_path_factory.mktemp("run") / "whole", manifest()))
+    return finish(create_run(tmp_path_factory.mktemp("run") / "whole", manifest()))
 
 
 def test_a_kept_run_makes_what_a_stream_makes(whole):
@@ -55,7 +55,7 @@ def test_frames_that_are_on_disk_are_not_decoded_again(whole, tmp_path, first_fr
 def test_a_long_stream_is_entered_as_far_back_as_the_vae_remembers(tmp_path):
     """Seen to fail with a memory of 20 frames."""
     long = manifest(plan(45, mode="full", width=16, height=16))
-    wanted = finish(start(tmp_path, long))
+    wanted = finish(create_run(tmp_path, long))
     assert same(finish(resume(tmp_path), 14)[1], wanted[1][14:])
 
 
@@ -82,7 +82,7 @@ def cancel_at(call):
 
 @pytest.mark.parametrize("call", [11, 14, *map(slow, (10, 12, 13, 15))])
 def test_a_run_that_is_cancelled_anywhere_goes_on_from_its_snapshot(whole, tmp_path, call):
-    with start(tmp_path, manifest()) as journal, pytest.raises(KeyboardInterrupt):
+    with create_run(tmp_path, manifest()) as journal, pytest.raises(KeyboardInterrupt):
         list(Run(journal, on_call=cancel_at(call), snapshots=Snapshots(on_cancel=True)).chunks())
     with resume(tmp_path) as journal:
         done, run = journal.finished, Run(journal)
@@ -97,8 +97,8 @@ def test_a_run_that_is_cancelled_anywhere_goes_on_from_its_snapshot(whole, tmp_p
 def test_a_run_that_is_cancelled_while_it_changes_prompts_goes_on(tmp_path, call, kept):
     """Calls 12 and 13 compute the window anew. Seen to fail with a snapshot taken where one cache is not through."""
     changed = manifest(sections=[tiny_runs.section(), tiny_runs.section("a dog", 2, recache=True)])
-    wanted, _ = finish(start(tmp_path / "whole", changed), decoder=False)
-    with start(tmp_path / "cut", changed) as journal, pytest.raises(KeyboardInterrupt):
+    wanted, _ = finish(create_run(tmp_path / "whole", changed), decoder=False)
+    with create_run(tmp_path / "cut", changed) as journal, pytest.raises(KeyboardInterrupt):
         options = {"on_call": cancel_at(call), "snapshots": Snapshots(on_cancel=True), "decoder": False}
         list(Run(journal, **options).chunks())
     with resume(tmp_path / "cut") as journal:
@@ -107,7 +107,7 @@ def test_a_run_that_is_cancelled_while_it_changes_prompts_goes_on(tmp_path, call
 
 
 def test_a_snapshot_of_a_decode_that_was_stopped_half_way_leaves_the_vae_out(whole, tmp_path):
-    with start(tmp_path, manifest()) as journal:
+    with create_run(tmp_path, manifest()) as journal:
         run = Run(journal, snapshots=Snapshots(on_cancel=True))
         decoder = run.session.decoder
         rise = decoder._rise
@@ -138,10 +138,10 @@ def test_a_damaged_snapshot_costs_time_and_nothing_else(whole, tmp_path):
 
 def test_a_longer_run_is_the_run_that_was_long_from_the_start(whole, tmp_path):
     longer = plan(21)
-    wanted = finish(start(tmp_path / "long", manifest(longer)))
-    finish(start(tmp_path / "cut", manifest()), snapshots=Snapshots(every=2))
+    wanted = finish(create_run(tmp_path / "long", manifest(longer)))
+    finish(create_run(tmp_path / "cut", manifest()), snapshots=Snapshots(every=2))
     with resume(tmp_path / "cut") as journal:
-        extend(journal, longer)
+        lengthen_run(journal, longer)
     latents, frames = finish(resume(tmp_path / "cut", manifest(longer)))
     assert same(latents, wanted[0])
     assert same(frames, wanted[1])
@@ -149,33 +149,33 @@ def test_a_longer_run_is_the_run_that_was_long_from_the_start(whole, tmp_path):
 
 def test_an_extension_can_have_a_prompt_of_its_own(whole, tmp_path):
     sections = [tiny_runs.section(), tiny_runs.section("a dog", 5, recache=True)]
-    wanted = finish(start(tmp_path / "long", manifest(plan(24), sections=sections)))
-    finish(start(tmp_path / "cut", manifest()))
+    wanted = finish(create_run(tmp_path / "long", manifest(plan(24), sections=sections)))
+    finish(create_run(tmp_path / "cut", manifest()))
     with resume(tmp_path / "cut") as journal:
-        extend(journal, plan(24), [tiny_runs.section("a dog", recache=True)])
+        lengthen_run(journal, plan(24), [tiny_runs.section("a dog", recache=True)])
     latents, frames = finish(resume(tmp_path / "cut", manifest(plan(24), sections=sections)))
     assert same(latents, wanted[0])
     assert same(frames, wanted[1])
 
 
 def test_an_extension_by_less_than_a_chunk_denoises_nothing(whole, tmp_path):
-    finish(start(tmp_path, manifest()))
+    finish(create_run(tmp_path, manifest()))
     with resume(tmp_path) as journal:
-        extend(journal, plan(15))
+        lengthen_run(journal, plan(15))
         run = Run(journal)
         frames = [chunk.frames for chunk in run.chunks()]
     assert (run.steps, run.passes, frames[-1].shape[1]) == (0, 0, 12)
 
 
 def test_an_extension_with_other_settings_is_refused(whole, tmp_path):
-    finish(start(tmp_path, manifest()))
+    finish(create_run(tmp_path, manifest()))
     with resume(tmp_path) as journal:
         with pytest.raises(ValueError, match="differs from the run's in the steps"):
-            extend(journal, plan(24, mode="histream-plus"))
+            lengthen_run(journal, plan(24, mode="histream-plus"))
         with pytest.raises(ValueError, match="the size"):
-            extend(journal, plan(24, width=64))
+            lengthen_run(journal, plan(24, width=64))
         with pytest.raises(ValueError, match="53 frames are not more than the 53 there are"):
-            extend(journal, plan(14))
+            lengthen_run(journal, plan(14))
 
 
 def test_a_retry_with_the_same_seed_is_the_same_run(whole, tmp_path):
@@ -190,7 +190,7 @@ def test_a_retry_with_another_seed_differs_from_its_chunk_on(whole, tmp_path):
     latents, _ = finish(retry(tmp_path / "first", tmp_path / "again", 2, 7), decoder=False)
     assert same(latents[:2], whole[0][:2])
     assert not any(torch.equal(*pair) for pair in zip(latents[2:], whole[0][2:], strict=True))
-    assert same(finish(start(tmp_path / "new", manifest(seeds=((0, 1), (2, 7)))), decoder=False)[0], latents)
+    assert same(finish(create_run(tmp_path / "new", manifest(seeds=((0, 1), (2, 7)))), decoder=False)[0], latents)
     assert same(finish(resume(tmp_path / "first"), decoder=False)[0], whole[0])
 
 
@@ -198,7 +198,7 @@ def test_a_branch_may_go_on_with_another_prompt_and_another_model(tmp_path):
     begin(tmp_path / "first", 3)
     other = tiny.wan(seed=9)
     changed = branched(manifest(model=other), 2, sections=[tiny_runs.section("a dog", recache=True)])
-    with branch(tmp_path / "first", tmp_path / "new", 2, changed) as journal:
+    with create_branch(tmp_path / "first", tmp_path / "new", 2, changed) as journal:
         chunks = Run(journal, model=other, decoder=False).chunks()
         first = [next(chunks).latent for _ in range(3)]
         chunks.close()
@@ -223,7 +223,7 @@ def test_given_chunks_are_kept_as_the_others_are(whole, tmp_path):
 
 def test_given_chunks_that_nobody_gives_are_asked_for(tmp_path):
     with pytest.raises(ValueError, match="chunk 0 is not denoised, and nobody gave its latent"):
-        finish(start(tmp_path, manifest(plan(14, given_frames=6))))
+        finish(create_run(tmp_path, manifest(plan(14, given_frames=6))))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_another_environment_is_said_and_not_refused(tmp_path):
     begin(tmp_path, 1)
     now = replace(manifest(), made_with=session.environment() | {"torch": "1.0"})
     with resume(tmp_path, now) as journal:
-        (note,) = session.notes(journal, now)
+        (note,) = session.environment_notes(journal, now)
     assert "now it is 1.0" in note
 
 

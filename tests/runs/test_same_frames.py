@@ -18,7 +18,7 @@ from histream_core.network.forward import Text
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.plan.sizes import latent_frames
-from histream_core.runs import branch
+from histream_core.runs import create_branch
 from histream_core.runs.render import Order, collect
 from histream_core.runs.weights import Weights
 from histream_core.stream.noise import SeededNoise
@@ -29,7 +29,7 @@ from histream_core.video.pixels import to_uint8
 
 def at_once(weights, plan, text, asked, folder):
     """All latents first, then one call of the VAE for all of them."""
-    progress = weights.start(plan)
+    progress = weights.new_progress(plan)
     run = weights.open_stream(plan, SeededNoise(asked.seed), [Prompt(Text(text))], progress=progress)
     return to_uint8(to_frames(weights.open_decoder().decode(torch.cat(list(run.chunks()), dim=2)))[0])
 
@@ -51,7 +51,7 @@ def branched(weights, plan, text, asked, folder):
     """A run that shares its first half with one that is finished, and makes the other half again."""
     for _ in run_chunks(weights, folder / "base", plan, text, asked):
         pass
-    branch(folder / "base", folder / "branch", len(plan.chunks) // 2).close()
+    create_branch(folder / "base", folder / "branch", len(plan.chunks) // 2).close()
     return np.concatenate(list(run_chunks(weights, folder / "branch", plan, text, asked)))
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny_runs import begin, manifest, plan
 
 from histream_core.files import disk
-from histream_core.runs import branch, resume
+from histream_core.runs import create_branch, resume
 from histream_core.runs.store.whole_latent import NAME, map_latent, write_latent
 
 
@@ -70,5 +70,5 @@ def test_a_full_disk_leaves_nothing_and_says_so(journal, monkeypatch):
 def test_a_branch_shares_no_such_file(journal, tmp_path):
     write_latent(journal, lambda x: x)
     journal.close()
-    with branch(journal.folder, tmp_path / "new", 2) as new:
+    with create_branch(journal.folder, tmp_path / "new", 2) as new:
         assert not (new.folder / NAME).exists()

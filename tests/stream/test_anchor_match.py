@@ -9,7 +9,7 @@ from tiny_runs import Run, begin, finish, manifest, plan, same, section
 
 from histream_core.cli import main
 from histream_core.plan.chunks import lengthen
-from histream_core.runs import Snapshots, branch, branched, extend, resume, start
+from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume
 from histream_core.runs.describe import prompts_of, sections_of
 from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
 from histream_core.stream.anchor_match import match, statistics_of
@@ -116,7 +116,7 @@ def test_a_given_chunk_is_left_as_it_is_and_others_follow_it():
 @pytest.mark.parametrize("every", [0, 1])
 def test_a_resumed_run_is_the_whole_run(tmp_path, cut, every):
     """Seen to fail with statistics that a snapshot lacks: the run would be matched to another chunk."""
-    wanted, _ = finish(start(tmp_path / "whole", matched()), **NO_FRAMES)
+    wanted, _ = finish(create_run(tmp_path / "whole", matched()), **NO_FRAMES)
     begin(tmp_path / "cut", cut, matched(), snapshots=Snapshots(every=every), **NO_FRAMES)
     with resume(tmp_path / "cut", matched()) as journal:
         run = Run(journal, **NO_FRAMES)
@@ -125,13 +125,13 @@ def test_a_resumed_run_is_the_whole_run(tmp_path, cut, every):
 
 
 def test_extended_and_branched_runs_keep_it(tmp_path):
-    wanted, _ = finish(start(tmp_path / "long", matched(21)), **NO_FRAMES)
-    with start(tmp_path / "short", matched(12)) as journal:
+    wanted, _ = finish(create_run(tmp_path / "long", matched(21)), **NO_FRAMES)
+    with create_run(tmp_path / "short", matched(12)) as journal:
         list(Run(journal, **NO_FRAMES).chunks())
-        extend(journal, lengthen(journal.manifest.plan, 21))
+        lengthen_run(journal, lengthen(journal.manifest.plan, 21))
         assert same([chunk.latent for chunk in Run(journal, **NO_FRAMES).chunks()], wanted)
     again = branched(matched(21), 3, seed=1)
-    with branch(tmp_path / "long", tmp_path / "branch", 3, again) as journal:
+    with create_branch(tmp_path / "long", tmp_path / "branch", 3, again) as journal:
         assert same([chunk.latent for chunk in Run(journal, **NO_FRAMES).chunks()], wanted)
 
 
@@ -140,7 +140,7 @@ def test_it_is_part_of_what_a_run_is(tmp_path):
     assert from_json(to_json(with_it)) == with_it
     assert differences(without, with_it) == ["the anchor match"]
     assert recipes(with_it) != recipes(without)
-    start(tmp_path / "run", without).close()
+    create_run(tmp_path / "run", without).close()
     with pytest.raises(ValueError, match="the anchor match changed"):
         resume(tmp_path / "run", with_it)
 
@@ -148,7 +148,7 @@ def test_it_is_part_of_what_a_run_is(tmp_path):
 def test_a_run_of_two_prompts_resumes_behind_the_second(tmp_path):
     sections = [section(), section("a dog", 2)]
     a_run = replace(matched(), sections=tuple(sections))
-    wanted, _ = finish(start(tmp_path / "whole", a_run), **NO_FRAMES)
+    wanted, _ = finish(create_run(tmp_path / "whole", a_run), **NO_FRAMES)
     begin(tmp_path / "cut", 4, a_run, snapshots=Snapshots(every=3), **NO_FRAMES)
     with resume(tmp_path / "cut", a_run) as journal:
         assert same([chunk.latent for chunk in Run(journal, **NO_FRAMES).chunks()], wanted)

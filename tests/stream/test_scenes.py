@@ -153,7 +153,7 @@ def test_a_kept_run_goes_on_through_a_scene(tmp_path, cut, every):
     a_run = tiny_runs.manifest(
         with_anchors(tiny_runs.plan(15), (), (CUT,)), sections=[tiny_runs.section(), tiny_runs.section("a dog", 2)]
     )
-    latents, frames = tiny_runs.finish(session.start(tmp_path / "whole", a_run))
+    latents, frames = tiny_runs.finish(session.create_run(tmp_path / "whole", a_run))
     tiny_runs.begin(tmp_path / "cut", cut, a_run, snapshots=session.Snapshots(every=every))
     found, shown = tiny_runs.finish(session.resume(tmp_path / "cut", a_run), cut)
     assert tiny_runs.same(found, latents[cut:])
@@ -165,10 +165,10 @@ def test_a_run_is_extended_and_branched_with_a_scene(tmp_path):
     short, dog = tiny_runs.plan(6), tiny_runs.section("a dog")
     long = with_anchors(lengthen(short, 15), (), (CUT,))
     a_run = tiny_runs.manifest(long, sections=[tiny_runs.section(), replace(dog, first_chunk=2)])
-    wanted = tiny_runs.finish(session.start(tmp_path / "long", a_run))
-    tiny_runs.finish(session.start(tmp_path / "short", tiny_runs.manifest(short)))
+    wanted = tiny_runs.finish(session.create_run(tmp_path / "long", a_run))
+    tiny_runs.finish(session.create_run(tmp_path / "short", tiny_runs.manifest(short)))
     with session.resume(tmp_path / "short") as journal:
-        session.extend(journal, long, [dog])
+        session.lengthen_run(journal, long, [dog])
         assert journal.manifest.plan == long
     assert tiny_runs.same(tiny_runs.finish(session.resume(tmp_path / "short"))[0], wanted[0])
     assert session.branched(a_run, 2, sections=[dog], scenes=(CUT,)) == a_run
@@ -185,7 +185,7 @@ def pictures(latents):
 def test_no_picture_of_a_scene_knows_the_one_before(tmp_path):
     """Kept or not, decoded in turn or ahead. Seen to fail with a decoder that goes on."""
     a_plan = with_anchors(tiny_runs.plan(14), (), (CUT,))
-    latents, frames = tiny_runs.finish(session.start(tmp_path / "run", tiny_runs.manifest(a_plan)))
+    latents, frames = tiny_runs.finish(session.create_run(tmp_path / "run", tiny_runs.manifest(a_plan)))
     wanted = pictures(torch.cat(latents[2:], dim=2)[:, :, : 14 - CUT])
     assert wanted.shape[1] == 4 * (14 - CUT)
     torch.testing.assert_close(torch.cat(frames[2:], dim=1), wanted, atol=1e-5, rtol=0)

@@ -170,8 +170,8 @@ def test_a_run_that_is_made_longer_leaves_out_what_its_timeline_had_behind_its_e
     short = tiny_runs.plan(9)
     found = cues(0, 9 / 16, change=Change("blend", 4))
     run = tiny_runs.manifest(short, sections=sections(found, find_chunks(found, short, FPS)))
-    with session.start(tmp_path, run) as journal:
-        session.extend(journal, tiny_runs.plan(15), [tiny_runs.section("a dog")])
+    with session.create_run(tmp_path, run) as journal:
+        session.lengthen_run(journal, tiny_runs.plan(15), [tiny_runs.section("a dog")])
         assert [section.first_chunk for section in journal.manifest.sections] == [0, 1, 2, 3]
 
 
@@ -179,10 +179,10 @@ def test_a_run_can_be_made_longer_with_a_new_anchor_and_is_the_run_that_had_it_f
     """Seen to fail with a longer plan that is held against the anchors of the shorter one."""
     short, long = tiny_runs.plan(9), with_anchors(tiny_runs.plan(18), [9])
     sections = [tiny_runs.section(), tiny_runs.section("a dog", 3)]
-    wanted = tiny_runs.finish(session.start(tmp_path / "long", tiny_runs.manifest(long, sections=sections)))
-    tiny_runs.finish(session.start(tmp_path / "cut", tiny_runs.manifest(short)))
+    wanted = tiny_runs.finish(session.create_run(tmp_path / "long", tiny_runs.manifest(long, sections=sections)))
+    tiny_runs.finish(session.create_run(tmp_path / "cut", tiny_runs.manifest(short)))
     with session.resume(tmp_path / "cut") as journal:
-        session.extend(journal, with_anchors(lengthen(short, 18), [9]), [tiny_runs.section("a dog")])
+        session.lengthen_run(journal, with_anchors(lengthen(short, 18), [9]), [tiny_runs.section("a dog")])
         assert journal.manifest.plan == long
     assert tiny_runs.same(tiny_runs.finish(session.resume(tmp_path / "cut"))[0], wanted[0])
 

@@ -21,7 +21,7 @@ from forks import Child
 
 import histream_core.files.disk
 from histream_core.plan.schedule import Scale, Step
-from histream_core.runs.progress import counted, start, timed_decode
+from histream_core.runs.progress import counted, new_progress, timed_decode
 from histream_core.video.container import join
 from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of
@@ -326,7 +326,7 @@ class DeviceClock:
 
 def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
     """Seen to fail when every call waits for its device, and when what was added is added again."""
-    clock, progress = DeviceClock(monkeypatch), start(tiny.plan(), tiny.CONFIG)
+    clock, progress = DeviceClock(monkeypatch), new_progress(tiny.plan(), tiny.CONFIG)
     latent = SimpleNamespace(device=torch.device("cuda"))
     call = counted(lambda latent, step, cache, text: latent, progress)
 
@@ -343,7 +343,7 @@ def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
 
 
 def test_what_the_cpu_takes_is_added_at_once():
-    progress = start(tiny.plan(), tiny.CONFIG)
+    progress = new_progress(tiny.plan(), tiny.CONFIG)
     call = counted(lambda latent, step, cache, text: latent, progress)
     call(torch.zeros(1), Step(1.0, Scale.LOW), None, None)
     assert progress.times.denoise > 0

@@ -61,7 +61,7 @@ def notes_of(args: argparse.Namespace, placed: Placed) -> Sequence[str]:
     return placed.lines if args.timeline else ()
 
 
-def continued(args: argparse.Namespace, manifest: Manifest, plan: Plan, first_chunk: int) -> Placed | None:
+def place_continuation(args: argparse.Namespace, manifest: Manifest, plan: Plan, first_chunk: int) -> Placed | None:
     """--prompt or --timeline, placed behind the chunks that stay; None where neither is given.
 
     Raises ValueError or OSError.

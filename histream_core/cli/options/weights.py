@@ -61,7 +61,7 @@ def add_device_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def prompts_of(args: argparse.Namespace) -> list[str]:
+def prompt_list(args: argparse.Namespace) -> list[str]:
     """The prompt of --prompt, in a list; none where it was not given."""
     return [args.prompt] if args.prompt else []
 

@@ -22,7 +22,7 @@ from ...weights.loading import DTYPES, load_vae
 from ..options.memory import add_kv_option
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
-from ..progress import tell
+from ..progress import print_notes
 from .videos import add_size_options, plan_video
 
 MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
@@ -81,7 +81,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     if args.vram is not None:
         result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
     result["notes"] = notes
-    tell(notes)
+    print_notes(notes)
     return result, "\n".join([*_lines(result), *card_lines(runs), *problems])
 
 

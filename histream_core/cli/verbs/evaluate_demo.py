@@ -33,7 +33,7 @@ from ...plan.presets import MODES
 from ...video.pictures import write_png
 from ..options.speed import KERNELS, add_speed_options, speed_of
 from ..options.weights import demo_source, pick_device
-from ..progress import progress_bar, tell
+from ..progress import print_notes, progress_bar
 from .evaluate_options import add_frames, add_prompt_options
 from .videos import plan_video
 
@@ -64,7 +64,7 @@ def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     asked = draw_prompts(args.prompts, args.seed)
     _check_files(args)
     arms, notes = _prepare(args, asked)
-    tell(notes)
+    print_notes(notes)
     strips: Strips = []
     made = {arm.name: _make(arm, asked, strips) for arm in arms}
     about = {

@@ -95,7 +95,7 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
 def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, text: Tensor, records: Records) -> None:
     """Make what is missing of a video, and measure it chunk by chunk."""
     folder = records.folder / f"run-{row.name}-{number:05d}"
-    chunks = whole_chunks(row)
+    chunks = measured_chunks(row)
     done = len(readings_of(records.lines()).get(row.name, {}).get(number, ()))
     shown = {round(place): part for part, place in enumerate(np.linspace(0, len(chunks) - 1, SHOWN_PARTS))}
     if done < len(chunks):
@@ -118,7 +118,7 @@ def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, 
         clean(folder)
 
 
-def whole_chunks(row: Ablation) -> range:
+def measured_chunks(row: Ablation) -> range:
     """The chunks that are long enough to be measured; the last one may be cropped."""
     last = row.plan.chunks[-1]
     kept = 4 * (row.plan.num_latent_frames - last.frames.start)

@@ -33,7 +33,7 @@ from ...runs.store.video import (
     unfinished_path,
     video_path,
 )
-from ...runs.verbs import Branch, branch, changed, check_resumed, extend
+from ...runs.verbs import Branch, branch, branch_manifest, check_resumed, extend
 from ...runs.weights import Weights
 from ...stream.prompts import Prompt
 from ...stream.timeline import Placed
@@ -49,9 +49,9 @@ from ..options.keeping import (
 )
 from ..options.memory import add_kv_option, add_memory_option, with_kv
 from ..options.speed import add_speed_options, speed_of
-from ..options.timelines import add_timeline, continued, notes_of
+from ..options.timelines import add_timeline, notes_of, place_continuation
 from ..options.weights import Source, find_source
-from ..progress import progress_bar, tell
+from ..progress import print_notes, progress_bar
 from ..results import describe_progress, describe_video, sentence
 
 
@@ -127,7 +127,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
-        return carry_on(weights, journal, snapshots=snapshots, notes=notes)
+        return finish_run(weights, journal, snapshots=snapshots, notes=notes)
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
@@ -136,7 +136,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     with resume(args.folder) as journal:
         old = journal.manifest
         plan = longer(old, args.seconds)
-        placed = continued(args, old, plan, old.num_chunks)
+        placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)
         check_room(args.folder, plan, old.settings, chunks_on_disk(args.folder, old))
         weights, texts = source.load()
@@ -147,7 +147,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
             notes += notes_of(args, placed)
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
-        return carry_on(weights, journal, snapshots=snapshots, notes=notes)
+        return finish_run(weights, journal, snapshots=snapshots, notes=notes)
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
@@ -161,13 +161,13 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         chunk = journal.finished if args.chunk is None else args.chunk
         if settings.sound and not sound:
             check_sound(sound_path(args.folder, old), format_of(settings))
-        placed = continued(args, old, plan, chunk)
+        placed = place_continuation(args, old, plan, chunk)
         source = _source(old, args, placed)
         weights, texts = source.load()
         prompts = _prompts(placed, texts, journal, chunk)
     weights = _as_chosen(weights, args, settings)
     manifest = replace(old, plan=plan, settings=settings)
-    new = changed(
+    new = branch_manifest(
         manifest,
         chunk,
         seed=args.seed,
@@ -178,13 +178,13 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     notes = [*source.notes, *(notes_of(args, placed) if placed else ())]
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
-        return carry_on(weights, journal, snapshots=snapshots, notes=notes)
+        return finish_run(weights, journal, snapshots=snapshots, notes=notes)
 
 
-def carry_on(weights: Weights, journal: Journal, *, snapshots: Snapshots, notes: Sequence[str]) -> tuple[dict, str]:
+def finish_run(weights: Weights, journal: Journal, *, snapshots: Snapshots, notes: Sequence[str]) -> tuple[dict, str]:
     """Take an open run to its end, and say what was made."""
     manifest, folder, kept = journal.manifest, journal.folder, journal.finished
-    tell(notes)
+    print_notes(notes)
     try:
         with progress_bar() as report:
             progress = make(weights, journal, Making(snapshots=snapshots, report=report))

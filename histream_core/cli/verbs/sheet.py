@@ -25,8 +25,8 @@ from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...video.pictures import write_png
-from ..options.weights import add_weight_options, find_source, prompts_of
-from ..progress import progress_bar, tell
+from ..options.weights import add_weight_options, find_source, prompt_list
+from ..progress import print_notes, progress_bar
 from .videos import add_size_options, plan_video
 
 
@@ -92,7 +92,7 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     if args.moments < 1:
         raise ValueError(f"{args.moments} frames in a strip are none: use --moments 4")
     check_folder(args.out)
-    prompts = _read_prompts(args.prompts) if args.prompts else prompts_of(args)
+    prompts = _read_prompts(args.prompts) if args.prompts else prompt_list(args)
     source = find_source(args, prompts)
     plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=args.frames)
     noise = SeededNoise(args.seed)
@@ -102,7 +102,7 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
         strips = [(setting.label, plan_setting(setting, source.preset, like=plan), 0) for setting in SETTINGS]
     weights, texts = source.load()
     shown = [(Prompt(Text(text)),) for text in texts]
-    tell([*source.notes, *notes])
+    print_notes([*source.notes, *notes])
     orders = [(label, Order(plan, shown[index], noise)) for label, plan, index in strips]
     title = "  ".join([*([] if args.prompts else prompts), f"seed {args.seed}"])
     for done in make_strips(weights, orders, args.moments):

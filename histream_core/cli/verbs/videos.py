@@ -52,9 +52,9 @@ from ..options.timelines import (
     read_first_frame,
 )
 from ..options.weights import Source, add_weight_options, demo_source, find_source, pick_device
-from ..progress import progress_bar, tell
+from ..progress import print_notes, progress_bar
 from ..results import describe_progress, describe_video, sentence
-from .runs import carry_on
+from .runs import finish_run
 
 DEMO_SECONDS = 5.0
 
@@ -205,7 +205,7 @@ def _render(
         check_sound(args.sound, format)
     weights, texts = _load(args, source)
     check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
-    tell(shown.notes)
+    print_notes(shown.notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
     target = Target(path, format, size, fps=fps, metadata=tags, sound=args.sound)
     with progress_bar() as report:
@@ -250,7 +250,7 @@ def _keep(
     )
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:
-            return carry_on(weights, journal, snapshots=snapshots, notes=shown.notes)
+            return finish_run(weights, journal, snapshots=snapshots, notes=shown.notes)
         except KeyboardInterrupt as stop:
             if not args.discard:
                 raise

@@ -16,7 +16,7 @@ from ...network.forward import Text
 from ...plan.chunks import Plan
 from ...plan.sizes import FPS
 from ...runs import Session, Settings, Snapshots, start_or_resume
-from ...runs.describe import NewRun, describe
+from ...runs.describe import NewRun, new_manifest
 from ...runs.weights import Weights
 from ...stream.noise import Noise
 from ...stream.prompts import Prompt
@@ -78,10 +78,10 @@ def run_chunks(
     """
     settings = Settings(weights.preset.name, "histream", plan.size, FPS, "h264-mp4", "video.mp4", "float32")
     prompts = (Prompt(Text(text), words=asked.prompt),)
-    manifest = describe(weights, NewRun(plan, prompts, asked.seed, settings))
+    manifest = new_manifest(weights, NewRun(plan, prompts, asked.seed, settings))
 
     def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
-        progress = weights.start(plan)
+        progress = weights.new_progress(plan)
         return weights.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
 
     with start_or_resume(folder, manifest) as journal:

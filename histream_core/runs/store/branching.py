@@ -24,7 +24,7 @@ CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOS
 """Errors of a disk that knows no second name for a file."""
 
 
-def branch(
+def create_branch(
     source: str | Path,
     folder: str | Path,
     chunk: int,
@@ -69,7 +69,7 @@ def branch(
 
 def retry(source: str | Path, folder: str | Path, chunk: int, seed: int) -> Journal:
     """A new run that shares the first `chunk` chunks with another and goes on with another seed."""
-    return branch(source, folder, chunk, branched(read_manifest(Path(source)), chunk, seed=seed))
+    return create_branch(source, folder, chunk, branched(read_manifest(Path(source)), chunk, seed=seed))
 
 
 def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:

@@ -17,7 +17,9 @@ from .manifest import Manifest, Section, Seed, check_longer, differences, kept_f
 from .video import drop_segment
 
 
-def start(folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> Journal:
+def create_run(
+    folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None
+) -> Journal:
     """A new run in `folder`; with `texts`, the embeddings of its prompts, it can go on without a text encoder.
 
     `sound` is what `pack_sound` makes of a file, where the manifest names one. Raises FileExistsError where a run is
@@ -46,7 +48,7 @@ def start_or_resume(folder: str | Path, manifest: Manifest) -> Journal:
     """Resume the run in `folder` if it is this one, start it where there is none."""
     if os.path.lexists(Path(folder) / MANIFEST):
         return resume(folder, manifest)
-    return start(folder, manifest)
+    return create_run(folder, manifest)
 
 
 def check_same(journal: Journal, now: Manifest) -> None:
@@ -59,7 +61,7 @@ def check_same(journal: Journal, now: Manifest) -> None:
         )
 
 
-def notes(journal: Journal, now: Manifest) -> list[str]:
+def environment_notes(journal: Journal, now: Manifest) -> list[str]:
     """What may change the last bits of numbers though it is no setting: another device, torch, thread count."""
     then, today = journal.manifest.made_with, now.made_with
     return [
@@ -70,7 +72,7 @@ def notes(journal: Journal, now: Manifest) -> list[str]:
     ]
 
 
-def extend(journal: Journal, plan: Plan, sections: Sequence[Section] = (), texts: Iterable[Tensor] = ()) -> None:
+def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (), texts: Iterable[Tensor] = ()) -> None:
     """Make an open run longer: `plan` begins as its plan does. Chunks of new `sections` are counted from the old end.
 
     `texts` are the sections' embeddings, to be kept. Raises ValueError for a plan that begins otherwise or is not

@@ -112,7 +112,7 @@ def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
     return sum(part.stop <= count for part in _chunk_frames(manifest.plan))
 
 
-def open_video(
+def open_video_writer(
     folder: Path, manifest: Manifest, first: int, metadata: Metadata | None = None
 ) -> Segments | PictureFolder:
     """A writer that goes on with chunk `first`; each of its `write` calls must be one chunk."""
