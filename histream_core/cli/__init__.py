@@ -1,8 +1,7 @@
 """The command line: `histream VERB ...`.
 
-Exit status 0, or 1 where a measurement misses its bar, or 2 with one line on standard error that says what to change,
-or 130 after Ctrl-C. With --json the last line on standard output is one JSON object; progress and notes go to standard
-error.
+Exit status: 0; 1 if a measurement misses its bar; 2 with one line on standard error that says what to change; 130 after
+Ctrl-C. With --json the last line on standard output is one JSON object; progress and notes go to standard error.
 """
 
 from __future__ import annotations
@@ -45,19 +44,19 @@ EXTRAS = {
     "text": ("transformers", "sentencepiece"),
     "lab": ("matplotlib", "PIL"),
 }
-"""Optional dependencies of the package, and what each of them brings."""
+"""Optional dependencies of the package, with the modules that each of them installs."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, and to which `--mode` is never short for `--model`."""
+    """An argument parser with errors of one line and without abbreviated options."""
 
     def __init__(self, **settings) -> None:
         super().__init__(**{"allow_abbrev": False} | settings)
         self.forms: dict[str, Parser] = {}
-        """Parsers that take over where their option is among the words."""
+        """Parsers by option; a parser takes over if its option is given."""
 
     def parse_known_args(self, args=None, namespace=None):
-        """Parse the words; a verb refuses those that it does not know, by its own name."""
+        """Parse the words; unknown ones are refused with the verb's own name in the message."""
         options = {word.split("=")[0] for word in args or ()}
         form = next((form for option, form in self.forms.items() if option in options), None)
         if form:
@@ -72,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status comes back."""
+    """Run one verb and return the exit status."""
     try:
         return _run(argv)
     except KeyboardInterrupt as stop:
@@ -97,7 +96,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _parser(verb: str) -> Parser:
-    """The parser of all verbs; only the module of `verb` is loaded, the others have a name and a line of help."""
+    """The parser of all verbs; only the module of `verb` is loaded, the others have only a name and a line of help."""
     parser = Parser(prog="histream", description="Long, high-resolution video, chunk by chunk (arXiv 2512.21338).")
     parser.add_argument("--version", action="version", version=f"histream {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 @contextmanager
 def progress_bar(label: str = "", stream: TextIO | None = None) -> Iterator[Report]:
-    """Yield a report that shows how far a run is: a bar on a terminal, elsewhere a line for each finished chunk."""
+    """Yield a report that shows the progress of a run: a bar on a terminal, elsewhere a line per finished chunk."""
     from tqdm import tqdm
 
     out = stream or sys.stderr
@@ -61,13 +61,13 @@ def _describe(progress: Progress) -> str:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Print notes for the user, one on each line. Call it when nothing is refused any more: an error stands alone."""
+    """Print notes for the user, one per line. Call it after all checks, so that an error is printed alone."""
     for text in notes:
         sys.stderr.write(f"note: {text}\n")
 
 
 def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> Iterable[Item]:
-    """The same items; on a terminal the number of those that have passed is shown."""
+    """Pass items through; on a terminal show the number of items so far."""
     from tqdm import tqdm
 
     out = stream or sys.stderr

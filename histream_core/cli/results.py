@@ -1,4 +1,4 @@
-"""What a run made and took, for people and for programs."""
+"""Results of a run, as text and as plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..video.formats import Format
 
 
 def describe_video(plan: Plan, format: Format, size: tuple[int, int], fps: float) -> dict:
-    """What a plan will make, as plain values."""
+    """The video that a plan makes, as plain values."""
     width, height = plan.size
     return {
         "format": format.name,
@@ -27,7 +27,7 @@ def describe_video(plan: Plan, format: Format, size: tuple[int, int], fps: float
 
 
 def describe_progress(progress: Progress) -> dict:
-    """What a run took, as plain values; times are seconds from the start of sampling."""
+    """Counts and times of a run, as plain values; times are seconds from the start of sampling."""
     return {
         "passes": {"high": progress.calls[Scale.HIGH], "low": progress.calls[Scale.LOW]},
         "ttff_s": round(progress.first_frames or 0, 2),
@@ -38,7 +38,7 @@ def describe_progress(progress: Progress) -> dict:
 
 
 def sentence(result: dict) -> str:
-    """A result in words."""
+    """One sentence about a result."""
     made = (
         f"{result['file']}: {result['frames']} frames of {result['width']}x{result['height']}, "
         f"{result['seconds']:.1f} s at {result['fps']:g} fps"

@@ -1,7 +1,7 @@
-"""Runs, kept in a folder or not: the one road that the command line and the nodes of a host walk.
+"""Runs, kept in a folder or not: the one implementation under the command line and the nodes of a host.
 
-`verbs` begins, extends and branches runs over a `Backend`, `make` takes one to its end, `render` makes a video without
-a folder. `store` is the folder: every finished chunk is a file in it.
+`verbs` begins, extends and branches runs over a `Backend`, `make` finishes one, `render` makes a video without a
+folder. `store` is the folder, in which every finished chunk is a file.
 """
 
 from .session import Finished, Session, Snapshots

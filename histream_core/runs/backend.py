@@ -1,4 +1,4 @@
-"""What a run needs of the program that holds the weights: bare modules (`weights.Weights`), or a host."""
+"""The interface to the program that holds the weights: bare modules (`weights.Weights`), or a host."""
 
 from __future__ import annotations
 
@@ -20,54 +20,54 @@ Result = TypeVar("Result")
 
 
 class Backend(Protocol):
-    """Weights that a run is made with, and the place where they compute.
+    """The weights that a run is made with, and the device and kernels that they compute with.
 
-    Everything that can be done with a run is written once over it; the command line has one implementation and
-    ComfyUI the other.
+    All operations on runs are written once over this protocol; the command line has one implementation and ComfyUI
+    the other.
     """
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The device that the network computes on."""
 
     @property
     def decode_device(self) -> torch.device:
-        """Where the VAE decodes."""
+        """The device that the VAE decodes on."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the network computes in."""
+        """The dtype that the network computes in."""
 
     @property
     def kv(self) -> str:
-        """One of TIERS: how keys and values lie in memory."""
+        """The memory tier of keys and values, one of TIERS."""
 
     @property
     def speed(self) -> Speed:
-        """What was chosen for speed."""
+        """The speed choices of the run."""
 
     def kernels(self) -> Kernels:
-        """The kernels that compute. Raises ValueError for what cannot be had on the device."""
+        """The kernels to compute with. Raises ValueError for one that the device does not have."""
 
     def fingerprint(self) -> dict[str, str]:
-        """Hashes of all that latents and frames depend on; keys that begin with "vae" concern decoding alone."""
+        """Hashes of everything that latents and frames depend on; keys that begin with "vae" concern only decoding."""
 
     def open_decoder(self) -> Decoder:
-        """The decoder that was chosen, for latents as the network has them."""
+        """The chosen decoder, for latents as the network has them."""
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
-        """What a plan costs with these weights."""
+        """The cost of a plan with these weights."""
 
     def new_progress(self, plan: Plan) -> Progress:
-        """The progress of a run of that plan."""
+        """A new progress for a run of `plan`."""
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:
-        """What does not fit into memory and what to change, one sentence each."""
+        """One sentence for each thing that does not fit into memory, with what to change."""
 
     def sample(
         self, plan: Plan, prompts: Sequence[Prompt], progress: Progress, work: Callable[[OpenStream], Result]
     ) -> Result:
-        """Return what `work` returns, called where the network may be called; its calls are counted in `progress`.
+        """Call `work` where the network may be called, and return its result; network calls are counted in `progress`.
 
-        `plan` is the largest that `work` opens a stream of, and `prompts` are those of the run.
+        `plan` is the largest plan that `work` opens a stream of; `prompts` are the prompts of the run.
         """

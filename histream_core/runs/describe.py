@@ -1,4 +1,4 @@
-"""Runs described: the manifest of a new run, and of a run as these weights would begin it today.
+"""Manifests of runs: that of a new run, and that of a run as these weights would begin it now.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -22,28 +22,28 @@ from .store.manifest import Manifest, Section, Seed, Settings
 from .store.video import check_room
 
 FIRST_FRAME = "first frame"
-"""Key of a fingerprint: the hash of the latent of the picture that the run begins with."""
+"""Key in a fingerprint for the hash of the first frame's latent."""
 
 
 class NotEnoughMemoryError(ValueError):
-    """A plan needs more memory than there is; the message says what would fit."""
+    """Raised for a plan that needs more memory than there is; the message says what would fit."""
 
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run that is about to begin."""
+    """Inputs of a run that is about to begin."""
 
     plan: Plan
     prompts: tuple[Prompt, ...]
     seed: int
     settings: Settings
-    """What the user chose; what follows from the weights is added by `new_manifest`."""
+    """The user's choices; `new_manifest` adds the settings that follow from the weights."""
     given: Tensor | None = None
-    """The clean latent [1, C, T, H, W] of the first chunk, where the plan does not denoise it."""
+    """The clean latent [1, C, T, H, W] of the first chunk, if the plan does not denoise it."""
     sound: bytes | None = None
-    """As `pack_sound` packs it, where the settings name one."""
+    """The sound as packed by `pack_sound`, if the settings name one."""
     source: Mapping[str, str | None] = field(default_factory=dict)
-    """Where the weights are, so that they are found again."""
+    """Names and paths by which the weights can be loaded again."""
 
     @property
     def texts(self) -> list[Tensor]:
@@ -65,7 +65,7 @@ def new_manifest(backend: Backend, run: NewRun) -> Manifest:
 
 
 def manifest_now(manifest: Manifest, backend: Backend) -> Manifest:
-    """A run as it would be described if it were begun now with these weights."""
+    """The manifest that this run would have if it were begun now with these weights."""
     return replace(
         manifest,
         settings=completed_settings(manifest.settings, backend),
@@ -75,7 +75,7 @@ def manifest_now(manifest: Manifest, backend: Backend) -> Manifest:
 
 
 def completed_settings(settings: Settings, backend: Backend) -> Settings:
-    """The settings with what these weights decide of them."""
+    """The settings with the fields that the backend decides: dtype, FP8 keys, approximations."""
     dtype = str(backend.dtype).removeprefix("torch.")
     return replace(settings, dtype=dtype, fp8_kv=backend.kv == "fp8", speed=backend.speed.approximations)
 
@@ -89,18 +89,18 @@ def check_possible(
     sound: bytes | None = None,
     ignore_memory: bool = False,
 ) -> None:
-    """Refuse a run that has no room on the disk or in memory, from chunk `first` on. Raises ValueError or OSError.
+    """Check that there is room on the disk and in memory from chunk `first` on. Raises ValueError or OSError.
 
-    `folder` need not exist yet; `sound` is the one that is to be kept, if it is not there yet.
+    `folder` need not exist yet; `sound` is the sound to store, if it is not in the folder yet.
     """
     check_room(folder, manifest.plan, manifest.settings, first, sound=sound)
     check_memory(backend, manifest.plan, num_prompts=len(manifest.sections), ignore=ignore_memory)
 
 
 def check_memory(backend: Backend, plan: Plan, *, num_prompts: int = 1, ignore: bool = False) -> None:
-    """Refuse a plan that needs more memory than there is. Raises NotEnoughMemoryError.
+    """Raise NotEnoughMemoryError for a plan that needs more memory than there is.
 
-    With `ignore` only strips that the picture has no room for are refused.
+    With `ignore` only the number of strips is checked.
     """
     check_strips(plan, int(backend.speed.vae_strips))
     if ignore:
@@ -111,7 +111,7 @@ def check_memory(backend: Backend, plan: Plan, *, num_prompts: int = 1, ignore: 
 
 
 def sections_of(prompts: Sequence[Prompt], first_chunk: int = 0) -> tuple[Section, ...]:
-    """Prompts as sections of a run, their chunks counted from `first_chunk`."""
+    """The prompts as sections of a manifest, with chunks counted from `first_chunk`."""
     return tuple(
         Section(
             prompt.first_chunk - first_chunk,
@@ -125,7 +125,7 @@ def sections_of(prompts: Sequence[Prompt], first_chunk: int = 0) -> tuple[Sectio
 
 
 def prompts_of(manifest: Manifest, texts: Sequence[Tensor]) -> tuple[Prompt, ...]:
-    """The prompts of a run's sections; `texts` are their embeddings [B, tokens, channels]."""
+    """The sections of a manifest as prompts; `texts` are their embeddings [B, tokens, channels]."""
     sections = manifest.sections
     prompts = [
         Prompt(Text(text), section.first_chunk, section.recache, words=section.prompt)
@@ -135,13 +135,13 @@ def prompts_of(manifest: Manifest, texts: Sequence[Tensor]) -> tuple[Prompt, ...
 
 
 def text_before(manifest: Manifest, texts: Sequence[Tensor], chunk: int) -> Tensor | None:
-    """The text that the chunk before `chunk` was made under; `texts` are those of the run's sections."""
+    """The embedding in force in the chunk before `chunk`; `texts` are those of the run's sections."""
     found = [text for section, text in zip(manifest.sections, texts, strict=True) if section.first_chunk < chunk]
     return found[-1] if found else None
 
 
 def video_tags(prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, str]:
-    """The text that is stored in a video about itself."""
+    """Tags to store in a video file: its prompts, seeds and software."""
     return {
         "prompt": " | ".join(filter(None, prompts)),
         "seed": ", ".join(map(str, seeds)),

@@ -1,4 +1,4 @@
-"""A kept run, from wherever it stands to its end: every chunk a file at once, then the video and the cut list.
+"""Finishes a kept run from its current state: writes every chunk at once, then the video and the cut list.
 
 F pixel frames; H W in pixels here.
 """
@@ -25,12 +25,12 @@ from .store.video import chunks_on_disk, first_frame, join_finished, join_video,
 
 @dataclass(frozen=True)
 class Making:
-    """How a run is watched and stopped while it is made."""
+    """Options of `make`: snapshots, tags, and callbacks that watch the run."""
 
     snapshots: Snapshots | None = None
-    """When to keep caches on the disk; its `cancel` are the exceptions with which the user stops a run."""
+    """When to write caches to the disk; its `cancel` are the exceptions by which the user stops a run."""
     tags: Mapping[str, str] | None = None
-    """Text stored in the video besides prompts and seeds."""
+    """Tags stored in the video besides prompts and seeds."""
     report: Report = silent
     on_frames: Callable[[Tensor], None] | None = None
     """Called with the frames [F, H, W, 3] of each chunk."""
@@ -43,10 +43,10 @@ class Making:
 def make(
     backend: Backend, journal: Journal, how: Making | None = None, *, prompts: Sequence[Prompt] | None = None
 ) -> Progress:
-    """Take a run to its end from wherever it stands, and write its video and cut list; return the counts and times.
+    """Finish a run from its current state, write its video and cut list, and return the counts and times.
 
-    `prompts` None: those whose embeddings the journal keeps. Raises ValueError and OSError that say what to
-    change; what is finished stays then. When the user stops the run, there is also a video of what is finished.
+    `prompts` None: made from the embeddings in the journal. Raises ValueError and OSError that say what to change;
+    finished chunks stay. When the user stops the run, a video of the finished chunks is written too.
     """
     how = how or Making()
     manifest, folder = journal.manifest, journal.folder
@@ -76,7 +76,7 @@ def _write_chunks(
     how: Making,
     tags: Mapping[str, str],
 ) -> None:
-    """Write the frames of every chunk that is not in a file yet, those that the journal has first."""
+    """Write the frames of every chunk that has no file yet: first of the chunks in the journal, then of new ones."""
     first, writer = progress.chunks, None
     if first < journal.manifest.num_chunks:
         files = open_video_writer(journal.folder, journal.manifest, first, tags)
@@ -104,7 +104,7 @@ def _write_chunks(
 
 
 def resumed_progress(backend: Backend, journal: Journal) -> Progress:
-    """The progress of a run before it goes on: its finished chunks are counted as skipped."""
+    """The progress of a run before it continues; its finished chunks count as skipped."""
     manifest, done = journal.manifest, chunks_on_disk(journal.folder, journal.manifest)
     rest = replay(manifest.plan, journal.finished)
     progress = backend.new_progress(rest)
@@ -116,6 +116,6 @@ def resumed_progress(backend: Backend, journal: Journal) -> Progress:
 
 
 def frames_before(manifest: Manifest, chunk: int) -> int:
-    """Pixel frames of the video in the chunks before `chunk`."""
+    """Number of pixel frames of the video in the chunks before `chunk`."""
     chunks = manifest.plan.chunks
     return first_frame(chunks[chunk]) if chunk < len(chunks) else manifest.plan.num_pixel_frames

@@ -1,4 +1,4 @@
-"""How far a run is: network calls, chunks, frames, seconds, and what is left."""
+"""Progress of a run: network calls, chunks, frames, seconds, and the time left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def silent(_: Progress) -> None:
 
 @dataclass
 class Progress:
-    """How far a run is; handed to `report` before and after every network call and after every chunk."""
+    """Progress of a run; passed to `report` before and after every network call and after every chunk."""
 
     pace: Pace
     num_calls: int
@@ -37,12 +37,12 @@ class Progress:
     """Network calls so far at each scale, cache passes included."""
     chunks: int = 0
     frames: int = 0
-    """Pixel frames that are finished, and written or on their way."""
+    """Number of finished pixel frames, written or passed to the writer."""
     skipped_frames: int = 0
-    """Those of them that an earlier attempt had made."""
+    """Number of these frames that an earlier attempt had made."""
     started: float = field(default_factory=time.monotonic)
     first_frames: float | None = None
-    """Seconds from the start of sampling until the first chunk was in a file, or finished where there is none."""
+    """Seconds from the start of sampling until the first chunk was written, or finished if there is no file."""
     times: Times = field(default_factory=Times)
 
     @property
@@ -51,52 +51,52 @@ class Progress:
 
     @property
     def seconds_per_frame(self) -> float:
-        """Seconds for each frame that this attempt made; 0 where there was nothing left to make."""
+        """Seconds per frame that this attempt made; 0 if there was nothing left to make."""
         made = self.frames - self.skipped_frames
         return self.seconds / made if made else 0.0
 
     def begin_call(self, step: Step) -> None:
-        """A network call is about to be made."""
+        """Note that a network call is about to be made."""
         self.pace.begin(step)
         self.report(self)
 
     def end_call(self, step: Step) -> None:
-        """A network call was made."""
+        """Note that a network call was made."""
         self.calls[step.scale] += 1
         self.pace.end(step)
         self.report(self)
 
     def count_chunk(self, num_frames: int) -> None:
-        """A chunk of so many pixel frames is finished."""
+        """Note that a chunk of `num_frames` pixel frames is finished."""
         self.chunks += 1
         self.frames += num_frames
         self.pace.finish()
 
     def note_first(self, num_written: int, num_frames: int) -> None:
-        """Take the time when `num_written` frames, which hold the first chunk's `num_frames`, are written."""
+        """Set `first_frames` once `num_written` frames are at least the first chunk's `num_frames`."""
         if self.first_frames is None and num_written >= num_frames > 0:
             self.first_frames = self.seconds
 
     def describe(self) -> str:
-        """Chunk, step, frames, seconds and the time left in a line."""
+        """One line with chunk, step, frames, seconds and the time left."""
         return self.pace.describe(self.times.bottleneck if self.first_frames is not None else "")
 
 
 def new_progress(plan: Plan, config: WanConfig, *, batch: int = 1, report: Report = silent) -> Progress:
-    """The progress of a run of a model of those sizes that has not begun."""
+    """The progress of a run that has not begun; `config` has the sizes of the model."""
     return Progress(
         Pace(plan, config, batch=batch), count_calls(plan), plan.num_chunks, plan.num_pixel_frames, report=report
     )
 
 
 def count_calls(plan: Plan) -> int:
-    """Network calls of a plan, cache passes included, and steps that are computed again for their keys."""
+    """Number of network calls of a plan, including cache passes and steps that are computed again for their keys."""
     again = sum(bool(chunk.kept) and not chunk.steps for chunk in plan.chunks)
     return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
 
 
 def counted(denoise: Denoise, progress: Progress) -> Denoise:
-    """The network call, with its seconds and its number added to the progress."""
+    """Wrap the network call so that its number and seconds are added to the progress."""
 
     def call(latent, step, cache, text):
         progress.begin_call(step)
@@ -109,7 +109,7 @@ def counted(denoise: Denoise, progress: Progress) -> Denoise:
 
 
 def timed_decode(items: Iterator, times: Times) -> Iterator:
-    """The same items; the time they take to come, less that of the network's calls, is counted as decoding."""
+    """Pass items through; count the time they take, minus that of network calls, as decoding."""
     while True:
         start, before = time.perf_counter(), times.denoise
         item = next(items, None)
@@ -122,7 +122,7 @@ def timed_decode(items: Iterator, times: Times) -> Iterator:
 
 
 def _wait_for(item: object) -> None:
-    """Return when finished frames are there; they are copied to main memory next, which waits for them too."""
+    """Wait until the device has finished the frames; the copy to main memory, which is next, would wait as well."""
     frames = getattr(item, "frames", item)
     if isinstance(frames, Tensor) and frames.is_cuda:
         torch.cuda.current_stream(frames.device).synchronize()

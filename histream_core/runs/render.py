@@ -1,4 +1,4 @@
-"""A video of bare weights, streamed: frames as they come, into a file or a list, without a folder of its own.
+"""Videos of bare weights without a run folder: frames as a stream, in a file, or as a list.
 
 B batch, C channels, T latent frames, F pixel frames, H W in pixels here.
 """
@@ -29,7 +29,7 @@ from .weights import Weights
 
 @dataclass(frozen=True)
 class Order:
-    """One video: all that its frames depend on, besides the weights."""
+    """One video: everything that its frames depend on, besides the weights."""
 
     plan: Plan
     prompts: tuple[Prompt, ...]
@@ -45,11 +45,11 @@ class Target:
     path: Path
     format: Format
     size: tuple[int, int]
-    """Width and height of the picture, to which frames are cropped."""
+    """Width and height of the picture; frames are cropped to it."""
     fps: float = FPS
     metadata: Mapping[str, str] | None = None
     sound: Source | None = None
-    """A file whose sound is copied in, as far as the pictures go."""
+    """A file whose sound is copied into the video, up to the last picture."""
 
 
 def stream_frames(weights: Weights, order: Order, progress: Progress | None = None) -> Iterator[Tensor]:
@@ -60,9 +60,9 @@ def stream_frames(weights: Weights, order: Order, progress: Progress | None = No
 
 
 def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection[int] = ()) -> Iterator[Tensor]:
-    """Yield the frames [F, H, W, 3] of each latent chunk [1, C, T, H, W], in turn with it or beside the next one.
+    """Yield the frames [F, H, W, 3] of each latent chunk [1, C, T, H, W], decoded in turn or while the next is sampled.
 
-    `scenes` are the first latent frames of scenes, where chunks begin.
+    `scenes` are the first latent frames of scenes; chunks begin there.
     """
     decoder, device = weights.open_decoder(), weights.decode_device
     seen = 0
@@ -79,10 +79,10 @@ def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection
 
 
 def render(weights: Weights, order: Order, target: Target, report: Report = silent) -> Progress:
-    """Make one video and write it to its file as it comes; return the counts and times.
+    """Make one video, write it to its file chunk by chunk, and return the counts and times.
 
-    Raises ValueError and OSError that say what to change, and leaves no file behind then. Ctrl-C keeps what is
-    finished as a partial file: the KeyboardInterrupt says where.
+    Raises ValueError and OSError that say what to change, and leaves no file then. Ctrl-C keeps the finished part as a
+    partial file; the KeyboardInterrupt names it.
     """
     progress = weights.new_progress(order.plan)
     first = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames))

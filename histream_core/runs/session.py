@@ -1,6 +1,6 @@
-"""A run that keeps what it makes: chunks come finished, each already on the disk.
+"""A pass over a kept run: yields chunks that are finished and already on the disk.
 
-B batch, C channels, T latent frames, F pixel frames; H W in pixels where frames are meant.
+B batch, C channels, T latent frames, F pixel frames; H W is the latent grid for latents and pixels for frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .store.journal import Journal
 from .store.manifest import ChunkSeeds, kept_frames, whole_chunks
 
 OpenStream = Callable[[Plan, Noise, Given | None, Given | None], Stream]
-"""A new stream over fresh caches; the last two are `given` and `given_noisy` of `Stream`."""
+"""Function that makes a new stream over fresh caches; the last two arguments are `given` and `given_noisy` of `Stream`.
+"""
 
 CACHES, VAE = "stream.", "vae."
 
@@ -30,29 +31,29 @@ class Finished:
 
     chunk: Chunk
     latent: Tensor
-    """[B, C, T, H, W] float32, the whole chunk, on whatever device it was made."""
+    """[B, C, T, H, W] float32, the whole chunk, on the device it was made on."""
     frames: Tensor | None
-    """[B, F, H, W, 3] in [0, 1], cropped to the video; None where nobody asked for them."""
+    """[B, F, H, W, 3] in [0, 1], cropped to the video; None if not requested."""
     new: bool
-    """Made now; else it was in the journal."""
+    """Whether the chunk was made now; False if it was in the journal."""
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """When to keep the state of caches and VAE, so that resuming computes no clean passes again.
+    """When to write the state of caches and VAE, so that resuming computes no clean passes again.
 
-    It takes as much disk as they take memory, and one is kept.
+    A snapshot takes as much disk as the caches take memory; only the newest is kept.
     """
 
     every: int = 0
-    """Chunks between two; 0: none."""
+    """Number of chunks between two snapshots; 0: none."""
     on_cancel: bool = False
     cancel: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit)
-    """How the user stops a run."""
+    """Exceptions by which the user stops a run."""
 
 
 class Session:
-    """Goes on with the run of a journal from wherever it stands, to its end; for one pass over `run`."""
+    """Continues the run of a journal from its current state to its end; iterate over `run` once."""
 
     def __init__(
         self,
@@ -64,23 +65,24 @@ class Session:
         snapshots: Snapshots | None = None,
         device: torch.device | None = None,
     ) -> None:
-        """`given` has the clean latents of chunks that the plan does not denoise, until the journal has them.
+        """`given` returns the clean latents of chunks that the plan does not denoise and the journal does not have yet.
 
-        `device` is where to decode, by default where the VAE is.
+        `device` is the device to decode on; by default that of the VAE.
         """
         self.journal, self.open_stream, self.decoder = journal, open_stream, decoder
         self.snapshots = snapshots or Snapshots()
         self._given, self._decode_on = given, device
         self._stream: Stream | None = None
         self._decoded: int | None = 0
-        """Chunks that went through the VAE; None while one does."""
+        """Number of chunks that went through the VAE; None while one is being decoded."""
 
     def run(self, first_decoded: int = 0) -> Iterator[Finished]:
-        """Yield the chunks from `first_decoded` on, the finished ones first, then those that are made now.
+        """Yield the chunks from `first_decoded` on: first the finished ones, then new ones.
 
-        Chunks before it, whose frames the caller has already, are yielded only if they are made now, without frames.
-        The caches are brought back by the newest snapshot, else by clean passes over the finished chunks; the VAE's
-        memory by the snapshot or by decoding as far back as it reaches. Nothing is denoised again.
+        Chunks before `first_decoded`, whose frames the caller has already, are yielded only if they are new, and
+        without frames. The caches are restored from the newest snapshot, else by clean passes over the finished chunks;
+        the VAE's memory is restored from the snapshot, else by decoding the frames it remembers. Nothing is denoised
+        again.
         """
         journal, plan = self.journal, whole_chunks(self.journal.manifest.plan)
         done, last = journal.finished, len(plan.chunks) - 1
@@ -110,13 +112,13 @@ class Session:
             raise
 
     def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> int:
-        """Make the stream, and return the chunk it goes on with."""
+        """Make the stream, and return the index of the chunk it continues with."""
         self._stream = self._new_stream(plan)
         if snapshot is None:
             return 0
         try:
             self._stream.restore(_part(snapshot[2], CACHES))
-        except (KeyError, ValueError):  # of a shorter run, whose caches had another size
+        except (KeyError, ValueError):  # a snapshot of a shorter run, whose caches had another size
             self._stream = self._new_stream(plan)
             return 0
         return snapshot[0]
@@ -149,7 +151,7 @@ class Session:
         return to_frames(pixels)
 
     def _warm_up(self, chunk: Chunk) -> None:
-        """Give the VAE the frames of the scene before a chunk, as far back as its memory reaches."""
+        """Decode the frames of the scene before a chunk that the VAE would remember."""
         start, scene = chunk.frames.start, scene_at(self.journal.manifest.plan.scenes, chunk.frames.start)
         seen = range(max(scene, start - self.decoder.memory_frames), start)
         latents = self.journal.frames(seen).to(self._device)
@@ -169,16 +171,16 @@ class Session:
         return self._decode_on or next(self.decoder.vae.parameters()).device
 
     def _save(self, position: int) -> None:
-        """Write a snapshot from which the stream goes on with chunk `position`."""
+        """Write a snapshot from which the stream can continue with chunk `position`."""
         state = {CACHES + name: tensor for name, tensor in self._stream.snapshot().items()}
         if self._decoded:
             state |= {VAE + name: tensor for name, tensor in self.decoder.snapshot().items()}
         self.journal.write_snapshot(position, self._decoded or 0, state)
 
     def _save_whole(self, positions: Sequence[int]) -> None:
-        """The same for the first of these chunks all of whose past the caches hold, if there is one.
+        """Write a snapshot at the first of `positions` whose context is fully cached; do nothing if there is none.
 
-        It need not be there: a stream is stopped anywhere, and a lean cache keeps a last step over what is past.
+        There may be none: a stream stops anywhere, and in a lean cache a kept last step overwrites past frames.
         """
         held = set(self._stream.snapshot()["window.frames"].tolist())
         held = held.intersection(*(cache.frames for cache in self._stream.caches.values()))

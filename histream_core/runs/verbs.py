@@ -1,4 +1,4 @@
-"""What can be done with runs, over any backend: begin, go on, extend, branch. The chunks are made by `make.make`."""
+"""Operations on runs, over any backend: begin, continue, extend, branch. `make.make` then makes the chunks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .store.opening import branched, check_same, environment_notes
 from .store.video import chunks_on_disk
 
 FindSame = Callable[[Manifest], Journal | None]
-"""The journal of a run that is there already and is the same in all; None where there is none."""
+"""Function that returns the journal of an existing run with an equal manifest; None if there is none."""
 
 
 def _none(_: Manifest) -> None:
-    """Look for no such run."""
+    """Find no run."""
 
 
 def begin(
@@ -32,22 +32,22 @@ def begin(
     find_same: FindSame = _none,
     ignore_memory: bool = False,
 ) -> Journal:
-    """The journal of a new run in `folder`, or of the same one that was begun before, if `find_same` finds it.
+    """The journal of a new run in `folder`, or of an equal run that `find_same` finds.
 
-    Raises ValueError and OSError for what cannot work, and nothing is left then.
+    Raises ValueError and OSError for inputs that cannot work, and leaves nothing then.
     """
     manifest = new_manifest(backend, run)
     check_possible(backend, folder, manifest, sound=run.sound, ignore_memory=ignore_memory)
     journal = find_same(manifest) or opening.create_run(folder, manifest, run.texts, run.sound)
     if run.given is not None and not journal.finished:
-        journal.write(0, run.given)  # so that going on needs the picture no more
+        journal.write(0, run.given)  # a resumed run then does not need the picture
     return journal
 
 
 def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = False) -> list[str]:
-    """Refuse to go on with a run under other conditions or without room; return what else is new, in words.
+    """Check that a run can continue: equal conditions and enough room; return notes on differences that are allowed.
 
-    Raises ValueError that names what is not as it was, and OSError.
+    Raises ValueError that names the difference, and OSError.
     """
     manifest, now = journal.manifest, manifest_now(journal.manifest, backend)
     check_same(journal, now)
@@ -57,9 +57,9 @@ def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = F
 
 
 def extend(journal: Journal, plan: Plan, prompts: Sequence[Prompt] = ()) -> None:
-    """Make an open run longer: `plan` begins as its plan does, and `prompts` hold from the old end on.
+    """Make an open run longer: `plan` must begin as its plan does, and `prompts` are in force from the old end on.
 
-    Raises ValueError for a plan that begins otherwise or is not longer.
+    Raises ValueError for a plan that begins differently or is not longer.
     """
     sections = sections_of(prompts, journal.manifest.num_chunks)
     opening.lengthen_run(journal, plan, sections, [prompt.text.context for prompt in prompts])
@@ -74,9 +74,9 @@ def branch_manifest(
     anchors: Sequence[int] = (),
     scenes: Sequence[int] = (),
 ) -> Manifest:
-    """The run that is like another up to `chunk`, and from there on has another seed or other prompts.
+    """The manifest of a branch: equal to `manifest` up to `chunk`, with another seed or other prompts from there on.
 
-    `anchors` and `scenes` are the first latent frames of those that the prompts begin with.
+    `anchors` and `scenes` are the first latent frames of the anchors and scenes that the prompts begin.
     """
     sections = sections_of(prompts, chunk)
     return branched(manifest, chunk, seed=seed, sections=sections, anchors=anchors, scenes=scenes)
@@ -84,22 +84,22 @@ def branch_manifest(
 
 @dataclass(frozen=True)
 class Branch:
-    """A run that is about to share the first `chunk` chunks of the one in `source`."""
+    """Inputs of a branch: a new run that shares the first `chunk` chunks of the run in `source`."""
 
     source: Path
     chunk: int
     manifest: Manifest
-    """What it becomes, as `branch_manifest` returns it."""
+    """The manifest of the branch, from `branch_manifest`."""
     prompts: Sequence[Prompt] = ()
-    """The new ones."""
+    """The new prompts, from chunk `chunk` on."""
     sound: bytes | None = None
-    """Another sound than that of `source`, as `pack_sound` packs it."""
+    """A sound to use instead of that of `source`, packed by `pack_sound`."""
 
 
 def branch(
     backend: Backend, folder: Path, new: Branch, *, find_same: FindSame = _none, ignore_memory: bool = False
 ) -> Journal:
-    """The journal of a branch in `folder`, or of the same one that was begun before. Raises as `begin` does."""
+    """The journal of a branch in `folder`, or of an equal one that `find_same` finds. Raises as `begin` does."""
     manifest = manifest_now(new.manifest, backend)
     check_possible(backend, folder, manifest, sound=new.sound, ignore_memory=ignore_memory)
     texts = [prompt.text.context for prompt in new.prompts]

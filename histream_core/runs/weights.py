@@ -1,4 +1,4 @@
-"""Bare weights as the backend of runs: modules that are loaded, without a host."""
+"""Backend of runs for bare weights: loaded modules, without a host."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .store.fingerprint import fingerprint_weights
 
 @dataclass(frozen=True)
 class Weights:
-    """A transformer and a VAE that are loaded, and how they compute; a `Backend`."""
+    """A `Backend` of a loaded transformer and VAE, with the settings they compute with."""
 
     model: WanModel
     vae: WanVAE | TAEHV
@@ -46,7 +46,7 @@ class Weights:
     device: torch.device
     dtype: torch.dtype
     kv: str = "full"
-    """One of TIERS: how keys and values lie in memory."""
+    """The memory tier of keys and values, one of TIERS."""
     speed: Speed = DEFAULTS
 
     @property
@@ -54,7 +54,7 @@ class Weights:
         return next(self.vae.parameters()).device
 
     def kernels(self) -> Kernels:
-        """The kernels that compute. Raises ValueError for what cannot be had on this device."""
+        """The kernels to compute with. Raises ValueError for one that the device does not have."""
         return choose_kernels(self.speed, self.device, self.dtype)
 
     def fingerprint(self) -> dict[str, str]:
@@ -175,13 +175,13 @@ def load_demo(device: str | torch.device = "cpu", *, preset: str = demo.PRESET) 
 
 
 def memory_of(device: torch.device) -> float:
-    """Memory that a device has, in GB; infinite where it cannot be asked."""
+    """Installed memory of a device in GB; infinite if it cannot be found out."""
     size = installed_memory(device)
     return math.inf if size is None else round(size / GB, 1)
 
 
 def installed_memory(device: torch.device) -> int | None:
-    """Bytes of memory that a device has; None where it cannot be asked."""
+    """Installed memory of a device in bytes; None if it cannot be found out."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     if device.type == "cpu" and hasattr(os, "sysconf"):

@@ -1,1 +1,1 @@
-"""Options that several verbs share, and the values that they become."""
+"""Options that several verbs share, and their conversion to values."""

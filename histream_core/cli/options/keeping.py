@@ -1,4 +1,4 @@
-"""Options of runs that are kept in a folder, and what the folder says of the weights."""
+"""Options of kept runs, and the weight options that are stored in a run's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = ("vae", "text_encoder", "embeds")
 
 
 def add_snapshots(verb: argparse.ArgumentParser) -> None:
-    """--snapshots."""
+    """Add --snapshots."""
     verb.add_argument(
         "--snapshots",
         metavar="N",
@@ -29,7 +29,7 @@ def add_snapshots(verb: argparse.ArgumentParser) -> None:
 
 
 def add_section_files(verb: argparse.ArgumentParser) -> None:
-    """--section-files, and --no-section-files."""
+    """Add --section-files and --no-section-files."""
     verb.add_argument(
         "--section-files",
         action=argparse.BooleanOptionalAction,
@@ -38,25 +38,25 @@ def add_section_files(verb: argparse.ArgumentParser) -> None:
 
 
 def read_sound(path: Path, format: Format) -> bytes:
-    """The sound of a file, to be kept with a run of that format. Raises ValueError or OSError for one without."""
+    """The packed sound of a file, for a run of `format`. Raises ValueError or OSError for a file without sound."""
     check_sound(path, format)
     return pack_sound(path)
 
 
 def with_output(settings: Settings) -> Settings:
-    """The settings with the usual name for the format's video."""
+    """The settings with the default name for a video of their format."""
     return replace(settings, output=usual_output(format_of(settings)))
 
 
 def snapshots_of(args: argparse.Namespace) -> Snapshots:
-    """When to keep the caches. Raises ValueError."""
+    """The `Snapshots` of --snapshots. Raises ValueError."""
     if args.snapshots < 0:
         raise ValueError(f"a snapshot every {args.snapshots} chunks cannot be: use 20, or 0 for none")
     return Snapshots(every=args.snapshots, on_cancel=args.snapshots > 0)
 
 
 def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
-    """Where the weights are, as it stands in the manifest."""
+    """The weight options, in the form in which the manifest stores them."""
     model = getattr(args, "model", DEMO)
     files = {name: getattr(args, name, None) for name in FILES}
     return {
@@ -67,7 +67,7 @@ def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
 
 
 def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespace:
-    """The options that find the run's weights again; those in `args` come first."""
+    """The weight options of a run; those given in `args` take precedence."""
     saved = {name: manifest.source.get(name) for name in ("model", *FILES, "device")}
     saved |= {name: value for name, value in vars(args).items() if name in saved and value is not None}
     if saved["model"] is None:

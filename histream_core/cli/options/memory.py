@@ -1,4 +1,4 @@
-"""Options of memory: where keys and values lie, and whether a plan that does not fit is begun all the same."""
+"""Options of memory: the tier of keys and values, and whether to begin a plan that does not fit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...runs.weights import Weights
 
 
 def add_memory_option(verb: argparse.ArgumentParser) -> None:
-    """--ignore-memory."""
+    """Add --ignore-memory."""
     verb.add_argument(
         "--ignore-memory", action="store_true", help="begin even where the plan says that memory is too small"
     )
 
 
 def add_kv_option(verb: argparse.ArgumentParser, *, default: str | None = "full") -> None:
-    """--kv. `default` None: what `with_kv` makes of a run that is there already."""
+    """Add --kv. `default` None: `with_kv` chooses by the existing run."""
     verb.add_argument(
         "--kv",
         choices=TIERS,
@@ -30,5 +30,5 @@ def add_kv_option(verb: argparse.ArgumentParser, *, default: str | None = "full"
 
 
 def with_kv(weights: Weights, args: argparse.Namespace, settings: Settings) -> Weights:
-    """The weights, with the memory of keys and values that was asked for, else one that gives the run's frames."""
+    """The weights with the requested memory tier, else with one that gives the run's frames."""
     return replace(weights, kv=args.kv or ("fp8" if settings.fp8_kv else "full"))

@@ -1,4 +1,4 @@
-"""Which kernels a run is computed with: an option for each choice."""
+"""Options of speed: one for each field of `Speed`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...network.kernels import check_installed
 from ...plan.speed import CHOICES, DEFAULTS, Speed
 
 KERNELS = ("attention", "linears", "elementwise")
-"""Choices of what computes."""
+"""Fields of `Speed` that choose kernels."""
 
 LEVERS = ("high_keys", "cached_frames", "low_keys", "seen_keys")
-"""Choices that a plan is made of."""
+"""Fields of `Speed` that change the plan."""
 
 
 def add_speed_options(verb: Any, names: Collection[str] = tuple(CHOICES), *, kept: bool = False) -> None:
-    """An option for each field of `Speed`, or for those of `names`; `kept`: by default as the run is."""
+    """Add an option for each field of `Speed`, or for those in `names`; with `kept` the default is the run's choice."""
     for name in names:
         usual = "as the run is, else " if kept else ""
         listed = "; ".join(f"{option}: {what}" for option, what in CHOICES[name].items())
@@ -26,12 +26,12 @@ def add_speed_options(verb: Any, names: Collection[str] = tuple(CHOICES), *, kep
 
 
 def speed_of(args: argparse.Namespace, kept: Speed = DEFAULTS) -> Speed:
-    """What was chosen; the rest is as in `kept`. Raises ValueError for what is not installed."""
+    """The chosen `Speed`; fields without an option are those of `kept`. Raises ValueError for what is not installed."""
     speed = chosen(args, kept)
     check_installed(speed)
     return speed
 
 
 def chosen(args: argparse.Namespace, kept: Speed = DEFAULTS) -> Speed:
-    """The same, installed or not, of the options that there are."""
+    """The chosen `Speed`, without a check of what is installed."""
     return Speed(**{name: getattr(args, name, None) or getattr(kept, name) for name in CHOICES})

@@ -1,4 +1,4 @@
-"""Options that say what a video shows: a timeline of prompts, and a picture to begin with."""
+"""Options of a video's content: a timeline of prompts, and a first frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...video.pictures import CROP, FITS, describe_fit, fit_picture, read_pictur
 
 
 def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """--timeline."""
+    """Add --timeline."""
     verb.add_argument(
         "--timeline",
         metavar="T",
@@ -25,7 +25,7 @@ def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def add_first_frame(verb: argparse.ArgumentParser) -> None:
-    """--first-frame, --fit and --hold-first-frame."""
+    """Add --first-frame, --fit and --hold-first-frame."""
     verb.add_argument("--first-frame", metavar="FILE", type=Path, help="a picture that the video begins with")
     ways = "; ".join(f"{name}: {what}" for name, what in FITS.items())
     verb.add_argument(
@@ -39,7 +39,7 @@ def add_first_frame(verb: argparse.ArgumentParser) -> None:
 
 
 def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:
-    """The cues of --timeline, else one of `prompt`. Raises ValueError or OSError."""
+    """The cues of --timeline, else one cue of `prompt`. Raises ValueError or OSError."""
     if not args.timeline:
         return (Cue(0.0, prompt or ""),)
     text = args.timeline
@@ -47,7 +47,7 @@ def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:
 
 
 def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
-    """Latent frames that the first frame fills; 0 where there is none. Raises ValueError."""
+    """Number of latent frames that the first frame fills; 0 if there is none. Raises ValueError."""
     if not args.first_frame:
         for option, use in ((args.hold_first_frame, "hold"), (args.fit, "fit")):
             if option:
@@ -57,12 +57,12 @@ def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
 
 
 def notes_of(args: argparse.Namespace, placed: Placed) -> Sequence[str]:
-    """Where the prompts of --timeline begin, in lines; none for a single prompt."""
+    """Lines that say where the prompts of --timeline begin; empty for a single prompt."""
     return placed.lines if args.timeline else ()
 
 
 def place_continuation(args: argparse.Namespace, manifest: Manifest, plan: Plan, first_chunk: int) -> Placed | None:
-    """--prompt or --timeline, placed behind the chunks that stay; None where neither is given.
+    """--prompt or --timeline, placed after the chunks that stay; None if neither is given.
 
     Raises ValueError or OSError.
     """
@@ -72,7 +72,7 @@ def place_continuation(args: argparse.Namespace, manifest: Manifest, plan: Plan,
 
 
 def read_first_frame(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Tensor | None, list[str]]:
-    """The picture [H, W, 3] of --first-frame, fitted to a video of that size, and how; None where it is not given.
+    """The picture [H, W, 3] of --first-frame fitted to `size`, and notes on how; None if it is not given.
 
     Raises ValueError or OSError.
     """

@@ -1,4 +1,4 @@
-"""Which weights a verb runs on: the options that name them, a cheap look at once, the loading later."""
+"""Options of weights: which files to use, checked at once and loaded later."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ DEMO = "demo"
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that were looked at but not loaded."""
+    """Weights that were checked but not loaded."""
 
     preset: Preset
     load: Callable[[], tuple[Weights, list[Tensor]]]
-    """The weights, and the prompts as text embeddings [1, tokens, channels] each."""
+    """Function that loads the weights, and encodes the prompts as embeddings [1, tokens, channels] each."""
     notes: tuple[str, ...] = ()
-    """What the user should know before the run."""
+    """Notes for the user before the run."""
 
 
 def add_weight_options(verb: argparse.ArgumentParser) -> None:
-    """The options that `find_source` reads."""
+    """Add the options that `find_source` reads."""
     verb.add_argument("--model", metavar="F", required=True, help='a Wan transformer, or "demo" for the bundled one')
     verb.add_argument(
         "--vae",
@@ -54,7 +54,7 @@ def add_weight_options(verb: argparse.ArgumentParser) -> None:
 
 
 def add_device_options(verb: argparse.ArgumentParser) -> None:
-    """Where to compute, and in what."""
+    """Add the options of device and dtype."""
     verb.add_argument("--device", metavar="D", default="auto", help="cuda, cuda:1, mps, cpu (default: a GPU if any)")
     verb.add_argument(
         "--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16 on a GPU, else fp32)"
@@ -62,14 +62,14 @@ def add_device_options(verb: argparse.ArgumentParser) -> None:
 
 
 def prompt_list(args: argparse.Namespace) -> list[str]:
-    """The prompt of --prompt, in a list; none where it was not given."""
+    """The prompt of --prompt as a list; empty if it was not given."""
     return [args.prompt] if args.prompt else []
 
 
 def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Source:
-    """Look at the files that the options name. Raises ValueError and OSError that say what to change.
+    """Check the files that the options name. Raises ValueError and OSError that say what to change.
 
-    `prompts` None: the embeddings are there already, and no text encoder is needed.
+    `prompts` None: the embeddings exist already, and no text encoder is needed.
     """
     device = pick_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -94,7 +94,7 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Sour
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one. Raises ValueError where it cannot be used."""
+    """The device of that name; `auto` is a GPU if there is one. Raises ValueError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -106,7 +106,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | None = None) -> Source:
-    """The bundled model, always in float32; says which words of the prompts it does not know."""
+    """The bundled model, always in float32; its notes name the words of the prompts that it does not know."""
     chosen = find_preset(preset or demo.PRESET)
     unknown = dict.fromkeys(word for prompt in prompts for word in demo.DemoTextEncoder.unknown(prompt))
     hint = f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}"

@@ -32,7 +32,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
-    """Count or measure costs: bars, or with --gpu the rows of the sheet."""
+    """Count or measure costs: compare them with bars, or with --gpu fill the rows of the sheet."""
     if args.tiny and not args.gpu:
         raise ValueError("--tiny belongs to --gpu: give --gpu --tiny")
     if args.out and not args.out.absolute().parent.is_dir():

@@ -1,4 +1,4 @@
-"""`histream plan`: what a video would take, before anything is loaded or computed."""
+"""`histream plan`: the cost of a video, before anything is loaded or computed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def find_model(name: str) -> tuple[WanConfig, str]:
-    """The sizes of a published model, of the bundled one or of a file, and the preset that fits."""
+    """The sizes of a published model, of the bundled one or of a file, and the preset that fits it."""
     if name in MODELS:
         return MODELS[name], "histream"
     checkpoint = read_checkpoint(demo.TRANSFORMER_PATH if name == DEMO else name, kind="wan")
@@ -119,7 +119,7 @@ def _lines(result: dict) -> Iterator[str]:
 
 
 def _calls(passes: list[dict[str, int]]) -> str:
-    """Runs of equal chunks together: "4 + 3, then 5 x 3 + 3, then 2 + 2"."""
+    """Network calls per chunk, equal chunks grouped: "4 + 3, then 5 x 3 + 3, then 2 + 2"."""
     runs: list[list] = []
     for chunk in passes:
         text = f"{chunk['high']} + {chunk['low']}"

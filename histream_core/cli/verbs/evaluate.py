@@ -19,7 +19,7 @@ FORMS = {
     "--minutes": ("--demo --minutes 10", evaluate_long, "Make long videos and measure how they drift."),
     "--demo": ("--demo", evaluate_demo, "Make short clips of fresh prompts and score them."),
 }
-"""Evaluations of the bundled model, by the option that chooses one; the first of them that is given counts."""
+"""Evaluations of the bundled model by the option that chooses one; the first option given counts."""
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -72,7 +72,7 @@ def _measure(path: Path, reference: Path | None, settings: MeasureSettings) -> d
 
 
 def _means(found: Sequence[Mapping]) -> dict:
-    """Means and 95% intervals over the videos, of the measures that all of them have."""
+    """Means and 95% intervals over the videos, for the measures that all videos have."""
     means, intervals = {}, {}
     for name in MEASURES:
         values = [one[name] for one in found if one.get(name) is not None]

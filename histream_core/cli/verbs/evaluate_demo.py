@@ -138,7 +138,7 @@ def _make(arm: Arm, asked: Sequence[DemoPrompt], strips: Strips) -> list[ScoredC
 
 
 def _remark(clip: ScoredClip) -> str:
-    """Short label of a strip: the prompt's words, and what is seen instead."""
+    """Short label of a strip: the prompt's words, and the words recognised instead."""
     asked, agrees = clip.asked.combination, clip.verdict.agrees(clip.asked.combination)
     wrong = [getattr(clip.verdict, word) or f"no {word}" for word in WORDS if not agrees[word]]
     words = f"{asked.colour} {asked.shape} {asked.direction} on {asked.background}"

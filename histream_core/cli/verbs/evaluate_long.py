@@ -93,7 +93,7 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
 
 
 def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, text: Tensor, records: Records) -> None:
-    """Make what is missing of a video, and measure it chunk by chunk."""
+    """Make the missing chunks of a video, and measure it chunk by chunk."""
     folder = records.folder / f"run-{row.name}-{number:05d}"
     chunks = measured_chunks(row)
     done = len(readings_of(records.lines()).get(row.name, {}).get(number, ()))
@@ -119,7 +119,7 @@ def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, 
 
 
 def measured_chunks(row: Ablation) -> range:
-    """The chunks that are long enough to be measured; the last one may be cropped."""
+    """Indices of the chunks that are long enough to be measured; a cropped last chunk is not."""
     last = row.plan.chunks[-1]
     kept = 4 * (row.plan.num_latent_frames - last.frames.start)
     return range(len(row.plan.chunks) - (kept < WINDOW))

@@ -1,4 +1,4 @@
-"""Options that several evaluations of the bundled model have in common."""
+"""Options that several evaluations of the bundled model share."""
 
 from __future__ import annotations
 

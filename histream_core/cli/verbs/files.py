@@ -1,4 +1,4 @@
-"""`histream inspect` and `histream convert`: what a weight file is, and how ComfyUI would like it."""
+"""`histream inspect` and `histream convert`: describe a weight file, and rewrite it for ComfyUI."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def run_inspect(args: argparse.Namespace) -> tuple[dict, str]:
-    """One line for each thing known about the file."""
+    """Describe a file, one line per property."""
     found = inspect(args.file)
     return found, "\n".join(
         f"{name:14} {_plain(value)}" for name, value in found.items() if value not in (None, [], {})
@@ -42,7 +42,7 @@ def _plain(value: object) -> str:
 
 
 def run_convert(args: argparse.Namespace) -> tuple[dict, str]:
-    """Where the new file is."""
+    """Write the converted file, and return its path."""
     dtype = DTYPES[args.dtype] if args.dtype else None
     source = convert(args.source, args.target, dtype=dtype, overwrite=args.overwrite)
     result = {

@@ -1,4 +1,4 @@
-"""`histream resume`, `extend`, `branch`, `runs` and `clean`: what becomes of runs that are kept in a folder."""
+"""`histream resume`, `extend`, `branch`, `runs` and `clean`: the verbs of kept runs."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _add_prompt(verb: argparse.ArgumentParser) -> None:
 
 
 def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
-    """Go on."""
+    """Resume a run and finish it."""
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         manifest = journal.manifest
@@ -131,7 +131,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
-    """Make a run longer, and go on."""
+    """Make a run longer and finish it."""
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         old = journal.manifest
@@ -151,7 +151,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
-    """Share the first chunks in a new run, and go on there."""
+    """Create a run that shares the first chunks of another, and finish it."""
     snapshots = snapshots_of(args)
     old = read_manifest(args.folder)
     settings, sound = _settings(old.settings, args)
@@ -182,7 +182,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def finish_run(weights: Weights, journal: Journal, *, snapshots: Snapshots, notes: Sequence[str]) -> tuple[dict, str]:
-    """Take an open run to its end, and say what was made."""
+    """Finish an open run, and return its result."""
     manifest, folder, kept = journal.manifest, journal.folder, journal.finished
     print_notes(notes)
     try:
@@ -214,32 +214,32 @@ def finish_run(weights: Weights, journal: Journal, *, snapshots: Snapshots, note
 
 
 def run_runs(args: argparse.Namespace) -> tuple[dict, str]:
-    """One line for each run."""
+    """List runs, one line each."""
     found = list_runs(args.folder)
     lines = [info.line(str(info.folder)) for info in found] or [f"no run is in {args.folder}"]
     return {"runs": [_plain(info) for info in found]}, "\n".join(lines)
 
 
 def run_clean(args: argparse.Namespace) -> tuple[dict, str]:
-    """How much room there is now."""
+    """Remove the files of a run, and return the bytes freed."""
     freed = clean(args.folder, video=args.video)
     return {"run": str(args.folder.resolve()), "bytes": freed}, f"{args.folder}: {freed / 1e6:.1f} MB are free again"
 
 
 def _as_chosen(weights: Weights, args: argparse.Namespace, settings: Settings) -> Weights:
-    """The weights, computed with as was asked for, else so that they give the run's frames."""
+    """The weights with the requested speed and memory tier; without a request, those that give the run's frames."""
     return replace(with_kv(weights, args, settings), speed=speed_of(args, settings.speed))
 
 
 def _prompts(placed: Placed | None, texts: Sequence[Tensor], journal: Journal, first_chunk: int) -> tuple[Prompt, ...]:
-    """The new prompts of a run that goes on from chunk `first_chunk` of the one in `journal`; none: as it was."""
+    """The new prompts from chunk `first_chunk` of the run in `journal` on; empty if the prompts do not change."""
     if placed is None:
         return ()
     return placed.prompts(texts, text_before(journal.manifest, journal.texts(), first_chunk))
 
 
 def _source(manifest: Manifest, args: argparse.Namespace, placed: Placed | None) -> Source:
-    """The run's weights, and the text encoder where there is a new prompt."""
+    """The run's weights, with a text encoder if there is a new prompt."""
     options = options_of(manifest, args)
     if placed is None:
         return find_source(options, None)
@@ -251,7 +251,7 @@ def _source(manifest: Manifest, args: argparse.Namespace, placed: Placed | None)
 
 
 def _settings(old: Settings, args: argparse.Namespace) -> tuple[Settings, bytes | None]:
-    """The settings of a branch, and its sound where it is a new one."""
+    """The settings of a branch, and its sound if it is a new one."""
     same = not (args.format or args.depth)
     name, depth = (old.format, old.depth) if same else (args.format or old.format, args.depth)
     sound = read_sound(args.sound, find_format(name, depth)) if args.sound else None

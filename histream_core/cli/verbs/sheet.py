@@ -1,4 +1,4 @@
-"""`histream sheet`: one picture with a strip of frames for each of many settings, or for each of many prompts.
+"""`histream sheet`: one picture with a strip of frames for each setting, or for each prompt.
 
 Not all settings of HiStream (arXiv 2512.21338) are published; the sheet shows which suit given weights.
 """
@@ -32,7 +32,7 @@ from .videos import add_size_options, plan_video
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings of one strip."""
+    """The settings of one strip."""
 
     drc: bool
     ntk: float
@@ -69,7 +69,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
-    """Plan of one strip, with the length and size of `like`; the shift is that of HIGH, LOW always has SHIFT_LOW."""
+    """The plan of one strip, with the length and size of `like`; the shift is for HIGH, LOW always has SHIFT_LOW."""
     width, height = like.size
     preset = replace(
         preset,
@@ -114,7 +114,7 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
 def make_strips(
     weights: Weights, orders: Sequence[tuple[str, Order]], moments: int
 ) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
-    """Yield all strips so far, (label, frames), after each strip; equal orders are made once."""
+    """Yield the list of all strips so far, (label, frames), after each strip; equal orders are made once."""
     strips: list[tuple[str, list[np.ndarray]]] = []
     for number, (label, order) in enumerate(orders):
         same = next((i for i in range(number) if _same(orders[i][1], order)), None)

@@ -1,4 +1,4 @@
-"""`histream demo` and `histream render`: a prompt becomes a video file."""
+"""`histream demo` and `histream render`: make a video file from a prompt."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def add_size_options(verb: argparse.ArgumentParser, *, size: str = "832x480", frames: int = 81) -> None:
-    """--size and --frames."""
+    """Add --size and --frames."""
     verb.add_argument("--size", metavar="WxH", type=parse_size, default=size, help=f"width x height (default: {size})")
     verb.add_argument("--frames", metavar="N", type=int, default=frames, help=f"4n + 1 (default: {frames})")
 
 
 def add_run_options(verb: argparse.ArgumentParser) -> None:
-    """--mode, --seed, what is written and where."""
+    """Add --mode, --seed, and the options of the output."""
     modes = "; ".join(f"{name}: {what}" for name, what in MODES.items())
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{modes} (default: histream)")
     verb.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another video (default: 0)")
@@ -158,7 +158,7 @@ def _make(
     num_frames: int,
     fps: float,
 ) -> tuple[dict, str]:
-    """Refuse what cannot work, load, then sample, decode and write in one loop."""
+    """Check the options, load the weights, then sample, decode and write in one loop."""
     speed, given = speed_of(args), given_frames(args, source.preset.chunk_frames)
     options = PlanOptions(
         levers=speed.levers, anchor_match=args.anchor_match, given_frames=given, first_frame=given > 0
@@ -175,7 +175,7 @@ def _make(
 
 @dataclass(frozen=True)
 class Shown:
-    """What a video shows: prompts in their places, and the picture [H, W, 3] that it begins with."""
+    """Content of a video: placed prompts, and the first frame [H, W, 3]."""
 
     placed: Placed
     picture: Tensor | None
@@ -186,7 +186,7 @@ class Shown:
         return self.placed.plan
 
     def given(self, weights: Weights) -> Tensor | None:
-        """The latent of the picture, where there is one."""
+        """The latent of the first frame; None if there is none."""
         if self.picture is None:
             return None
         return weights.encode_first_frame(self.picture, hold=self.plan.first_chunk_frames)
@@ -195,7 +195,7 @@ class Shown:
 def _render(
     args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
 ) -> tuple[dict, str]:
-    """Make a video without a folder of its own."""
+    """Make a video without a run folder."""
     if args.section_files:
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
     plan, format = shown.plan, find_format(args.format, args.depth)
@@ -229,7 +229,7 @@ def _render(
 def _keep(
     args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
 ) -> tuple[dict, str]:
-    """Begin a run in --run-dir and take it to its end."""
+    """Begin a run in --run-dir and finish it."""
     folder: Path = args.run_dir
     if os.path.lexists(folder / MANIFEST):
         raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
@@ -262,7 +262,7 @@ def _keep(
 def _settings(
     args: argparse.Namespace, source: Source, *, size: tuple[int, int], fps: float
 ) -> tuple[Settings, bytes | None]:
-    """The settings of a run that is kept, and its sound."""
+    """The settings of a kept run, and its sound."""
     settings = Settings(
         preset=source.preset.name,
         mode=args.mode,
@@ -280,13 +280,13 @@ def _settings(
 
 
 def _load(args: argparse.Namespace, source: Source) -> tuple[Weights, list[Tensor]]:
-    """The weights, computing as was asked for, and the embeddings of the prompts."""
+    """Load the weights with the requested speed, and encode the prompts."""
     weights, texts = source.load()
     return replace(weights, kv=args.kv, speed=speed_of(args)), texts
 
 
 def check_output(path: Path, format: Format, *, size: tuple[int, int], fps: float, num_frames: int) -> None:
-    """Refuse a video that cannot be written, before anything is computed. Raises ValueError or OSError."""
+    """Raise ValueError or OSError for a video that cannot be written, before anything is computed."""
     if not format.is_sequence:
         check_name(path, format)
     format.check_size(size)
@@ -302,9 +302,9 @@ def plan_video(
     num_frames: int,
     options: PlanOptions = DEFAULT_OPTIONS,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a video of that size and number of pixel frames, and what had to be changed.
+    """The plan of a video of `size` and `num_frames` pixel frames, and notes on what had to be changed.
 
-    Raises ValueError if it cannot be.
+    Raises ValueError if that is impossible.
     """
     length = whole_length(num_frames)
     width, height = generated_size(*size)

@@ -1,1 +1,1 @@
-"""The folder of a run: each finished chunk is a file that is there whole or not at all, with its checksum."""
+"""The folder of a run: each finished chunk is a file with a checksum, written whole or not at all."""

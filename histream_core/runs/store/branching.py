@@ -1,4 +1,4 @@
-"""Branches: a new run that shares the first chunks of another, without copying them where the disk can do that."""
+"""Branches: a new run that shares the first chunks of another, by hard links if the disk has them, else by copies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .segments import SEGMENTS, checksums_of
 from .video import common_segments
 
 CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-"""Errors of a disk that knows no second name for a file."""
+"""Errors of a disk that has no hard links."""
 
 
 def create_branch(
@@ -32,13 +32,13 @@ def create_branch(
     texts: Iterable[Tensor] = (),
     sound: bytes | None = None,
 ) -> Journal:
-    """A new run that shares the first `chunk` chunks with another; `manifest` is what it is, as `branched` makes it.
+    """Create a run that shares the first `chunk` chunks of another; `manifest` is the new run's, from `branched`.
 
-    Without one, it is the same run again; its plan may be longer. `texts` are embeddings of new prompts, to be kept,
-    and `sound` is another one than the old run's, as `pack_sound` packs it. The chunks are linked where the disk can do
-    that, else copied, and so are the old run's sound and the closed segments that the new run would write just the
-    same. The old run may be damaged behind them. Raises ValueError for chunks that are not there, FileExistsError where
-    `folder` is not empty, and as `resume` does.
+    `manifest` None: that of the old run; its plan may be longer. `texts` are embeddings of new prompts to store, and
+    `sound` is a new sound, packed by `pack_sound`. The chunks are linked where the disk can do that, else copied, and
+    so are the old run's sound and the closed segments that the new run would write identically. The old run may be
+    damaged after these chunks. Raises ValueError for chunks that do not exist, FileExistsError if `folder` is not
+    empty, and as `resume` does.
     """
     source, folder = Path(source), Path(folder)
     with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
@@ -61,19 +61,19 @@ def create_branch(
         if same_sound and manifest.settings.sound:
             _share([sound_path(source, old.manifest)], partial)
         with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()  # is empty
+            folder.rmdir()  # an empty folder of that name is replaced
         partial.rename(folder)
         sync_folder(folder.parent)
     return Journal(folder)
 
 
 def retry(source: str | Path, folder: str | Path, chunk: int, seed: int) -> Journal:
-    """A new run that shares the first `chunk` chunks with another and goes on with another seed."""
+    """Create a run that shares the first `chunk` chunks of another and continues with another seed."""
     return create_branch(source, folder, chunk, branched(read_manifest(Path(source)), chunk, seed=seed))
 
 
 def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
-    """Shared chunks must be the frames that the new plan means by them."""
+    """Raise ValueError unless the shared chunks have the same frames and size in both plans."""
     kept = [[c.frames for c in manifest.plan.chunks[:chunk]] for manifest in (old, new)]
     if kept[0] != kept[1] or old.plan.size != new.plan.size:
         raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
@@ -87,7 +87,7 @@ def _check_free(folder: Path) -> None:
 
 
 def _share(files: list[Path], folder: Path) -> None:
-    """Give files a second name in `folder`, or copy them."""
+    """Link files into `folder`, or copy them if the disk has no hard links."""
     if not files:
         return
     folder.mkdir(exist_ok=True)

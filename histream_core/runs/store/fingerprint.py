@@ -1,4 +1,4 @@
-"""What a run depends on, as short hashes that can be compared a day later."""
+"""Short hashes of what a run depends on, to be compared when it continues later."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ... import __version__
 
 SAMPLE = 4096
-"""Values of each tensor that are hashed; a smaller tensor is hashed whole."""
+"""Number of values of each tensor that are hashed; a smaller tensor is hashed whole."""
 
 PIECE = 2**20
-"""Bytes of a file that are read at once."""
+"""Number of bytes of a file that are read at once."""
 
 
 def hash_tensor(tensor: Tensor) -> str:
@@ -23,12 +23,12 @@ def hash_tensor(tensor: Tensor) -> str:
 
 
 def hash_bytes(data: bytes) -> str:
-    """The SHA-256 of a file's content."""
+    """The SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def hash_file(path: Path) -> str:
-    """The same of a file that may be larger than memory."""
+    """The SHA-256 of a file, which may be larger than memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
@@ -39,9 +39,9 @@ def hash_file(path: Path) -> str:
 def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> str:
     """A hash of names, types, shapes and at most 4096 evenly spaced values of each tensor.
 
-    Hashing all of 28 GB would take a minute. Another training step, adapter, precision or file changes every tensor
-    that it touches almost everywhere, so that a sample sees it; a change made on purpose to values between the
-    samples does not show.
+    Hashing all of 28 GB would take a minute. Another training step, adapter, precision or file changes almost every
+    value of the tensors that it touches, so a sample detects it; a deliberate change of values between the samples is
+    not detected.
     """
     named = weights.state_dict().items() if isinstance(weights, nn.Module) else weights
     total = hashlib.sha256()
@@ -53,9 +53,9 @@ def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> st
 
 
 def environment(device: torch.device | str = "cpu", in_use: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What else decides the last bits of a number: versions, the device, the threads that share a sum, kernels.
+    """Other conditions that decide the last bits of numbers: versions, device, number of threads, kernels.
 
-    `in_use` are the kernels, as `Kernels.in_use` tells them.
+    `in_use` are the kernels, from `Kernels.in_use`.
     """
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,4 +1,4 @@
-"""Manifests of format 1, which listed every chunk of a plan: turned into the recipe that the chunks follow from.
+"""Reader of manifests of format 1, which listed every chunk of a plan: finds the recipe that gives these chunks.
 
 Nothing is written in this format any more.
 """
@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class ListedPlan:
-    """A plan as format 1 has it."""
+    """A plan in format 1."""
 
     chunks: tuple[Chunk, ...]
     num_frames: int
@@ -35,7 +35,7 @@ class ListedPlan:
 
 
 def with_recipe(run: Any) -> Any:
-    """The content of a manifest with its plan as a recipe. Raises ValueError where the chunks follow from none."""
+    """The content of a manifest with its plan as a recipe. Raises ValueError if no recipe gives its chunks."""
     if not isinstance(run, dict):
         return run  # refused by name when it is parsed
     listed = parse(ListedPlan, run.get("plan"), "run.plan")
@@ -46,13 +46,13 @@ def with_recipe(run: Any) -> Any:
 
 
 def later_steps(settings: Any) -> Steps:
-    """The steps of later chunks, for a run of one chunk, whose list does not tell; none for steps of the user's own."""
+    """The steps of later chunks in the run's mode, needed for a run of one chunk; empty for the user's own steps."""
     known = isinstance(settings, dict) and settings.get("mode") in MODES and settings.get("preset") in PRESETS
     return PRESETS[settings["preset"]].schedule(settings["mode"])[-1] if known else ()
 
 
 def recipe(listed: ListedPlan, later: Steps) -> Plan:
-    """The plan that the chunks were made from; `later` are the steps behind a single chunk."""
+    """The plan that the chunks were made from; `later` are the steps of later chunks if there is only one chunk."""
     if not listed.chunks:
         raise ValueError("run.plan has no chunks")
     first, window = listed.chunks[0], listed.window
@@ -76,7 +76,7 @@ def recipe(listed: ListedPlan, later: Steps) -> Plan:
 
 
 def _scenes(listed: ListedPlan) -> tuple[int, ...]:
-    """A scene begins where a chunk sees nothing though its window reaches back."""
+    """First frames of scenes: a scene begins at a chunk that sees nothing although its window reaches back."""
     starts = [chunk.frames.start for chunk in listed.chunks if not chunk.context]
     return tuple(start for start in starts if not start or (start in listed.anchors and _reaches_back(listed, start)))
 
@@ -97,7 +97,7 @@ def _schedule(listed: ListedPlan, later: Steps, *, given: bool) -> Schedule:
     scenes = _scenes(listed)
     first = tuple(replace(step, attention_scale=1.0) for step in chunks[0].steps) if chunks else ()
     found = [first]
-    for index in range(1, len(chunks)):  # the first chunk of a scene takes the first steps and does not tell its own
+    for index in range(1, len(chunks)):  # the first chunk of a scene takes the first steps, so it does not show its own
         told = (chunk.steps for chunk in chunks[index:] if chunk.frames.start not in scenes)
         found.append(next(told, later or found[-1]))
     if len(found) == 1:

@@ -1,16 +1,16 @@
-"""The folder of a run: its manifest, the clean latent of each finished chunk, snapshots, and a lock.
+"""The journal: the folder of a run with its manifest, the clean latent of each finished chunk, snapshots, and a lock.
 
-    manifest.json               what the run is
-    chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks; where the plan keeps keys of
-                                last steps, also the noisy one that the last step began with
-    snapshots/00012.safetensors the state of caches and VAE before a chunk, where asked for
-    texts/0123abcd.safetensors  a prompt's embedding each, where given, so that going on needs no text encoder
-    sound.mka                   the sound that goes into the video, where there is one
-    lock                        held while a process works here
+    manifest.json               the description of the run
+    chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks; if the plan keeps keys of
+                                last steps, also the noisy latent that the last step started from
+    snapshots/00012.safetensors the state of caches and VAE before a chunk, if snapshots are on
+    texts/0123abcd.safetensors  a prompt's embedding each, if given, so that resuming needs no text encoder
+    sound.mka                   the sound that goes into the video, if there is one
+    lock                        held while a process works in the folder
 
-Every file is there whole or not at all. A finished chunk carries its checksum and is not changed again; the manifest
-is replaced when the run changes, and a new snapshot replaces the one before it. Nothing outside the folder is read or
-written, and what is not as it should be is named and refused; nothing of it is deleted.
+Every file is written whole or not at all. A finished chunk carries its checksum and is not changed again; the manifest is
+replaced when the run changes, and a new snapshot replaces the one before it. Nothing outside the folder is read or
+written. A damaged file is named and refused; nothing is deleted.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ CHUNK_FORMAT = "1"
 
 
 class DamagedRunError(ValueError):
-    """The folder is not what a run left there; the message names the file and what is wrong."""
+    """Raised for a folder that is not as a run left it; the message names the file and what is wrong."""
 
 
 class Journal:
-    """A run's folder, opened and checked; locked until `close`. Use it in a `with` block.
+    """The folder of a run, opened and checked; locked until `close`. Use it in a `with` block.
 
-    `finished` is the number of chunks that are there, counted from the first. With `first_chunks` no more than so many
-    are looked at, to read from a run that is damaged behind them.
+    `finished` is the number of finished chunks, counted from the first. With `first_chunks` only that many are read,
+    for a run that is damaged after them.
     """
 
     def __init__(self, folder: str | Path, *, first_chunks: int | None = None) -> None:
@@ -82,10 +82,10 @@ class Journal:
         self.close()
 
     def write(self, index: int, latent: Tensor, noisy: Tensor | None = None) -> None:
-        """Put the next chunk's latent [B, C, T, H, W] on the disk, for good; `noisy` is what its last step began with.
+        """Write the next chunk's latent [B, C, T, H, W] to the disk; `noisy` is the latent its last step started from.
 
-        Raises ValueError for one that is not float32 or not finite, and OSError for a full disk: the run is then as
-        it was, and can be resumed.
+        Raises ValueError for one that is not float32 or not finite, and OSError for a full disk; the run is then
+        unchanged and can be resumed.
         """
         if index != self.finished or self._first_chunks is not None:
             raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
@@ -109,11 +109,11 @@ class Journal:
         return self._read(index)["latent"]
 
     def read_noisy(self, index: int) -> Tensor:
-        """What the last step of a finished chunk began with, where the plan keeps its keys. Raises as `read` does."""
+        """The noisy latent that a finished chunk's last step started from, if the plan keeps it. Raises as `read`."""
         return self._read(index)["noisy"]
 
     def _names(self, index: int) -> tuple[str, ...]:
-        """The tensors that are kept of a chunk."""
+        """Names of the tensors that are stored for a chunk."""
         plan = self.manifest.plan
         return ("latent", "noisy") if plan.keeps_steps and plan.chunks[index].steps else ("latent",)
 
@@ -142,13 +142,13 @@ class Journal:
         return tensors
 
     def recipe(self, index: int) -> str:
-        """The hash of all that a finished chunk's latent depends on."""
+        """The hash of everything that a finished chunk's latent depends on."""
         return self._recipes[index]
 
     def texts(self) -> list[Tensor]:
         """The embedding of each section's prompt.
 
-        DamagedRunError names what is wrong with a file; ValueError says that none are kept.
+        Raises DamagedRunError that names what is wrong with a file, and ValueError if none are stored.
         """
         if not text_paths(self.folder):
             raise ValueError(f"the run in {self.folder} keeps no embeddings of its prompts: give them again")
@@ -171,7 +171,7 @@ class Journal:
         return torch.cat(parts, dim=2)
 
     def rewrite(self, manifest: Manifest) -> None:
-        """Become a longer run. The chunks that are finished must belong to it too."""
+        """Replace the manifest by that of a longer run, to which the finished chunks must belong too."""
         done, new = self.finished, recipes(manifest)
         if new[:done] != recipes(self.manifest)[:done]:
             raise ValueError("the finished chunks were made in another way: branch instead")
@@ -179,9 +179,9 @@ class Journal:
         self.manifest, self._recipes = manifest, [*self._recipes[:done], *new[done:]]
 
     def write_snapshot(self, position: int, decoded: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the state before chunk `position`, with `decoded` chunks through the VAE; drop older ones.
+        """Write the state before chunk `position`, with `decoded` chunks through the VAE; delete older snapshots.
 
-        Raises OSError where there is no room.
+        Raises OSError if there is no room.
         """
         path = _snapshot_path(self.folder, position)
         metadata = {
@@ -204,7 +204,7 @@ class Journal:
                 older.unlink()
 
     def newest_snapshot(self) -> tuple[int, int, dict[str, Tensor]] | None:
-        """Position, decoded chunks and tensors of the newest snapshot that is whole and belongs to this run."""
+        """Position, decoded chunks and tensors of the newest snapshot that is whole and of this run, or None."""
         for path in reversed(snapshot_paths(self.folder)):
             try:
                 tensors, metadata = _load(path)
@@ -219,7 +219,7 @@ class Journal:
         return None
 
     def _count(self) -> int:
-        """Finished chunks. A hole means that a file was lost: the chunks behind it are not made anew in silence."""
+        """Count the finished chunks. A gap is refused: a file was lost, and it is not made again silently."""
         there = sorted(chunk_indices(self.folder))[: self._first_chunks]
         count = next((i for i, index in enumerate(there) if i != index), len(there))
         if count < len(there):
@@ -268,7 +268,7 @@ def chunk_path(folder: Path, index: int) -> Path:
 
 
 def chunk_indices(folder: Path) -> list[int]:
-    """The chunks that are there, in any order. Files of other names are nobody's business."""
+    """Indices of the chunk files, in any order. Files of other names are ignored."""
     return [int(path.stem) for path in _numbered(folder / CHUNKS)]
 
 
@@ -277,7 +277,7 @@ def _snapshot_path(folder: Path, position: int) -> Path:
 
 
 def snapshot_paths(folder: Path) -> list[Path]:
-    """The snapshots, oldest first."""
+    """Paths of the snapshots, oldest first."""
     return _numbered(folder / SNAPSHOTS)
 
 
@@ -286,13 +286,13 @@ def text_path(folder: Path, name: str) -> Path:
 
 
 def text_paths(folder: Path) -> list[Path]:
-    """The embeddings of prompts that are there."""
+    """Paths of the stored embeddings of prompts."""
     texts = inside(folder / TEXTS)
     return sorted(path for path in texts.glob("*") if _TEXT.fullmatch(path.name))
 
 
 def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
-    """Keep embeddings of prompts, each under its hash."""
+    """Write embeddings of prompts, each under its hash."""
     for text in texts:
         _own_folder(folder / TEXTS)
         path = text_path(folder, hash_tensor(text))
@@ -300,18 +300,18 @@ def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
 
 
 def sound_path(folder: Path, manifest: Manifest) -> Path | None:
-    """Where the sound of a run lies; None where it has none."""
+    """Path of the sound of a run; None if it has none."""
     return inside(folder / SOUND) if manifest.settings.sound else None
 
 
 def lock(folder: Path) -> FileLock:
-    """Take a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
+    """Lock a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
     check_run(folder)
     return take(inside(folder / LOCK))
 
 
 def check_run(folder: Path) -> None:
-    """Refuse a folder that holds no run. Raises FileNotFoundError or DamagedRunError."""
+    """Raise FileNotFoundError or DamagedRunError for a folder that holds no run."""
     if not os.path.lexists(folder / MANIFEST):
         raise FileNotFoundError(f"{folder} holds no run: give a folder that was made with --run-dir")
     for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS, SOUND):
@@ -319,7 +319,7 @@ def check_run(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a run. DamagedRunError says what is wrong with it."""
+    """The manifest of a run. Raises DamagedRunError that says what is wrong with it."""
     path = inside(folder / MANIFEST)
     try:
         return from_json(path.read_text(encoding="utf-8"))
@@ -332,9 +332,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> None:
-    """Make the folder of a new run; `texts` are its prompts' embeddings, to be kept, and `sound` as `pack_sound` packs.
+    """Create the folder of a new run; `texts` are embeddings of its prompts to store, `sound` is from `pack_sound`.
 
-    Raises FileExistsError where a run is, OSError where it cannot be written.
+    Raises FileExistsError if there is a run, OSError if it cannot be written.
     """
     if os.path.lexists(folder / MANIFEST):
         raise FileExistsError(f"{folder} holds a run already: resume it, or choose another folder")
@@ -351,7 +351,7 @@ def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound
 
 
 def inside(path: Path) -> Path:
-    """`path`, unless it leads out of the run's folder. Raises DamagedRunError."""
+    """Return `path`; raises DamagedRunError if it leads out of the run's folder."""
     if path.is_symlink():
         raise DamagedRunError(f"{path} is a link to another place: a run keeps to its own folder")
     return path

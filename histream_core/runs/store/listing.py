@@ -1,4 +1,4 @@
-"""Runs from outside: what there is in a folder, and how to remove it."""
+"""Listing and cleaning of runs, without opening them."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from .video import CUTS, picture_files, section_paths, unfinished_path, video_pa
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run, as a look from outside shows it: nothing is locked, no chunk is read."""
+    """Summary of a run, made without locking it or reading a chunk."""
 
     folder: Path
     state: str
-    """finished, stopped, running or damaged."""
+    """One of "finished", "stopped", "running" and "damaged"."""
     problem: str
-    """What is damaged."""
+    """Description of the damage."""
     chunks: int
     num_chunks: int
     num_bytes: int
     manifest: Manifest | None
 
     def line(self, name: str) -> str:
-        """The run in a line, under that name."""
+        """One line about the run, with `name` as its name."""
         if not self.manifest:
             return f"{name}  {self.state}: {self.problem}"
         settings, seconds = self.manifest.settings, self.manifest.plan.num_pixel_frames / self.manifest.settings.fps
@@ -63,7 +63,7 @@ class RunInfo:
 
 
 def list_runs(folder: str | Path) -> list[RunInfo]:
-    """The run in `folder`, and those in the folders in it. Raises FileNotFoundError."""
+    """The run in `folder`, and the runs in its subfolders. Raises FileNotFoundError."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist: give the one that holds the runs")
@@ -72,9 +72,9 @@ def list_runs(folder: str | Path) -> list[RunInfo]:
 
 
 def clean(folder: str | Path, *, video: bool = False) -> int:
-    """Remove what a run left in its folder, and return the bytes that were freed; the video stays unless asked for.
+    """Remove the files of a run and return the number of bytes freed; the video is removed only if `video`.
 
-    Files that are not a run's stay, and the folder with them. Raises as `resume` does, but takes damaged runs too.
+    Other files stay, and the folder with them. Raises as `resume` does, but accepts damaged runs.
     """
     folder = Path(folder)
     held = lock(folder)
@@ -119,7 +119,7 @@ def _look(folder: Path) -> RunInfo:
 
 
 def _partials(folder: Path) -> Iterator[Path]:
-    """What a kill left half written."""
+    """Half-written files that a kill left."""
     for name in (MANIFEST, SOUND, whole_latent.NAME):
         yield from folder.glob(partial_name(Path(name)).name)
     for name in (CHUNKS, SNAPSHOTS, TEXTS):

@@ -16,7 +16,7 @@ PATIENCE = 0.3
 
 
 class RunInUseError(OSError):
-    """Another process works in the folder."""
+    """Raised if another process works in the folder."""
 
 
 def take(path: Path) -> FileLock:

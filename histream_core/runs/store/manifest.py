@@ -1,7 +1,7 @@
-"""What a run is: everything its latents and its file depend on, as one value that is written to disk.
+"""The manifest of a run: everything its latents and its video depend on, as one value that is written to disk.
 
-Each chunk has a recipe: a hash of all that decides its latent, the recipe of the chunk before it included. A chunk
-file that carries another recipe was made by another run, another seed, or stands in the wrong place.
+Each chunk has a recipe: a hash of everything that decides its latent, including the recipe of the chunk before it. A
+chunk file with another recipe was made by another run or seed, or has the wrong number.
 """
 
 import json
@@ -21,7 +21,7 @@ from . import format_1
 from .values import digest, parse, plain
 
 FORMAT = 2
-"""Version of manifest.json; 1, which listed the plan's chunks, is read too, and others are refused."""
+"""Version of manifest.json; version 1, which listed the plan's chunks, can be read too, others are refused."""
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
 _RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "sound.mka", "segments", "cuts.edl", "cuts.json")
@@ -29,28 +29,28 @@ _RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "sound.mka
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose, besides prompts and seeds."""
+    """The user's choices, besides prompts and seeds."""
 
     preset: str
     mode: str
     size: tuple[int, int]
-    """Width and height of the picture; the plan may generate a larger one, to be cropped."""
+    """Width and height of the picture; the plan may generate a larger one, which is cropped."""
     fps: float
     format: str
     output: str
     """Name of the video, or of the folder of pictures, inside the run's folder."""
     dtype: str
-    """What the network computes in, such as "float32"."""
+    """The dtype that the network computes in, such as "float32"."""
     depth: int | None = None
-    """Bits for each channel of the file; None: what the format usually has."""
+    """Bits per channel in the file; None: the default of the format."""
     section_files: bool = False
-    """Write each section of the video as a file of its own too."""
+    """Whether each section of the video is also written as a file of its own."""
     fp8_kv: bool = False
-    """Keep keys and values of past frames in FP8; every other tier of memory gives the same frames."""
+    """Whether keys and values of past frames are kept in FP8; all other memory tiers give the same frames."""
     sound: str | None = None
-    """The SHA-256 of the sound that goes into the video, as it is kept in the run's folder; None: no sound."""
+    """The SHA-256 of the sound in the run's folder that goes into the video; None: no sound."""
     speed: Speed = DEFAULTS
-    """What is computed approximately; exact choices are not kept."""
+    """The approximate speed choices; exact choices are not stored."""
 
     def __post_init__(self):
         check_name(self.output)
@@ -66,14 +66,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Section:
-    """A prompt and where it begins; `text` is the hash of its embedding."""
+    """A prompt and the chunk it begins at; `text` is the hash of its embedding."""
 
     first_chunk: int
     prompt: str
     text: str
     recache: bool = False
     blended: bool = False
-    """Goes on with a blend that began in the section before: another text, and no cut."""
+    """Whether the section continues a blend that began in the section before: another text, but no cut."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Seed:
 
 @dataclass(frozen=True)
 class Base:
-    """The first `chunks` chunks are shared with another run, made in whatever way; `recipe` is that of the last."""
+    """The run that the first `chunks` chunks are shared with; `recipe` is the recipe of the last of them."""
 
     run: str
     chunks: int
@@ -95,10 +95,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run. `fingerprint` names what was loaded ("model", "vae", "given", ...) and its hash.
+    """A run. `fingerprint` has a hash for each input ("model", "vae", "given", ...).
 
-    "vae" and keys that begin with it concern decoding alone, all others the latents too. `source` is what it takes to
-    load all that again and is not compared, nor is `made_with`, the environment.
+    "vae" and keys that begin with it concern only decoding, all others the latents too. `source` tells how to load the
+    inputs again; it is not compared, nor is `made_with`, the environment.
     """
 
     plan: Plan
@@ -137,7 +137,7 @@ class Manifest:
 
 
 class ChunkSeeds:
-    """Noise whose seed depends on the chunk, as a retried run needs it."""
+    """Noise whose seed depends on the chunk, for runs that were retried with another seed."""
 
     def __init__(self, manifest: Manifest):
         self.manifest = manifest
@@ -147,7 +147,7 @@ class ChunkSeeds:
 
 
 def recipes(manifest: Manifest) -> list[str]:
-    """The recipe of every chunk. Those that are shared with another run have an empty one, but for the last."""
+    """The recipe of every chunk. Chunks shared with another run have an empty one, except the last of them."""
     plan, base = manifest.plan, manifest.base
     shared = base.chunks if base else 0
     common = digest([
@@ -170,13 +170,13 @@ def recipes(manifest: Manifest) -> list[str]:
 
 
 def to_json(manifest: Manifest) -> str:
-    """The text of manifest.json: one object with a version, a checksum, and the run."""
+    """Format manifest.json: one object with a version, a checksum, and the run."""
     run = plain(manifest)
     return json.dumps({"format": FORMAT, "sha256": digest(run), "run": run}, indent=1, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Manifest:
-    """The run that `to_json` wrote. Raises ValueError that names the version, the key or the edit that is wrong."""
+    """Read what `to_json` wrote. Raises ValueError that names the version, the key or the edit that is wrong."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -197,7 +197,7 @@ def from_json(text: str) -> Manifest:
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
-    """What differs between two runs, in words: "the model", "the seed (1, was 0)", ..."""
+    """Differences between two runs, in words: "the model", "the seed (1, was 0)", ..."""
     found = [f"the {name}" for name in sorted(old.fingerprint.keys() | new.fingerprint.keys())
              if old.fingerprint.get(name) != new.fingerprint.get(name)]  # fmt: skip
     for name in (field.name for field in fields(Settings)):
@@ -231,7 +231,7 @@ def _plan_differences(old: Plan, new: Plan) -> list[str]:
 
 
 def check_longer(old: Plan, new: Plan) -> None:
-    """Refuse a plan that does not begin as `old` does. Raises ValueError."""
+    """Raise ValueError for a plan that does not begin as `old` does."""
     if new.num_latent_frames <= old.num_latent_frames:
         raise ValueError(
             f"{new.num_pixel_frames} frames are not more than the {old.num_pixel_frames} there are: ask for more"
@@ -245,19 +245,19 @@ def check_longer(old: Plan, new: Plan) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no plain file name. Raises ValueError."""
+    """Raise ValueError for a name that is not a plain file name."""
     whole = PurePosixPath(name).name == name and _NAME.fullmatch(name) and name == name.strip(" .")
     if not whole or name.lower() in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a video in a run's folder: use one like video.mp4")
 
 
 def whole_chunks(plan: Plan) -> Plan:
-    """The plan without the crop at its end: what is kept of a run, so that it can be made longer."""
+    """The plan without the crop at its end: whole chunks are stored, so that a run can be made longer."""
     return replace(plan, num_latent_frames=plan.generated_frames)
 
 
 def kept_frames(plan: Plan, chunk: Chunk) -> int:
-    """Latent frames of a chunk that are in the video."""
+    """Number of latent frames of a chunk that are in the video."""
     return min(len(chunk.frames), plan.num_latent_frames - chunk.frames.start)
 
 
@@ -270,7 +270,7 @@ def _prompts(manifest: Manifest) -> str:
 
 
 def words_of_seeds(manifest: Manifest) -> str:
-    """The seeds and where they begin: "3, 99 from chunk 2"."""
+    """The seeds and the chunks they begin at: "3, 99 from chunk 2"."""
     seeds: Sequence[Seed] = manifest.seeds
     return ", ".join(
         f"{seed.seed} from chunk {seed.first_chunk}" if seed.first_chunk else str(seed.seed) for seed in seeds

@@ -1,4 +1,4 @@
-"""Runs opened: a new one, one to go on with, one made longer."""
+"""Opening of runs: create, resume, make longer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from .video import drop_segment
 def create_run(
     folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None
 ) -> Journal:
-    """A new run in `folder`; with `texts`, the embeddings of its prompts, it can go on without a text encoder.
+    """Create a run in `folder`; with `texts`, the embeddings of its prompts, it can be resumed without a text encoder.
 
-    `sound` is what `pack_sound` makes of a file, where the manifest names one. Raises FileExistsError where a run is
-    already.
+    `sound` is from `pack_sound`, if the manifest names one. Raises FileExistsError if there is a run already.
     """
     create(Path(folder), manifest, texts, sound)
     return Journal(folder)
 
 
 def resume(folder: str | Path, now: Manifest | None = None) -> Journal:
-    """Open a run to go on with it. With `now`, what would be started today, it is refused if anything differs.
+    """Open a run to continue it. `now` is the manifest it would have if begun now; any difference is refused.
 
     Raises FileNotFoundError, RunInUseError, DamagedRunError, or ValueError that names what differs.
     """
@@ -45,14 +44,14 @@ def resume(folder: str | Path, now: Manifest | None = None) -> Journal:
 
 
 def start_or_resume(folder: str | Path, manifest: Manifest) -> Journal:
-    """Resume the run in `folder` if it is this one, start it where there is none."""
+    """Resume the run in `folder` if its manifest is equal; create it if there is none."""
     if os.path.lexists(Path(folder) / MANIFEST):
         return resume(folder, manifest)
     return create_run(folder, manifest)
 
 
 def check_same(journal: Journal, now: Manifest) -> None:
-    """Refuse to go on with a run under other conditions. Raises ValueError that names what differs."""
+    """Raise ValueError that names the differences if the run would continue under other conditions."""
     found = differences(journal.manifest, now)
     if found:
         raise ValueError(
@@ -62,7 +61,7 @@ def check_same(journal: Journal, now: Manifest) -> None:
 
 
 def environment_notes(journal: Journal, now: Manifest) -> list[str]:
-    """What may change the last bits of numbers though it is no setting: another device, torch, thread count."""
+    """Notes on differences that may change the last bits of numbers: another device, torch version, thread count."""
     then, today = journal.manifest.made_with, now.made_with
     return [
         f"the run was begun with {name} {then.get(name, 'none')}, now it is {today.get(name, 'none')}: new frames fit, "
@@ -73,9 +72,9 @@ def environment_notes(journal: Journal, now: Manifest) -> list[str]:
 
 
 def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (), texts: Iterable[Tensor] = ()) -> None:
-    """Make an open run longer: `plan` begins as its plan does. Chunks of new `sections` are counted from the old end.
+    """Make an open run longer: `plan` must begin as its plan does. New `sections` count chunks from the old end.
 
-    `texts` are the sections' embeddings, to be kept. Raises ValueError for a plan that begins otherwise or is not
+    `texts` are embeddings of the sections, to store. Raises ValueError for a plan that begins differently or is not
     longer.
     """
     old = journal.manifest
@@ -89,7 +88,7 @@ def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (),
 
 
 def longer(manifest: Manifest, seconds: float) -> Plan:
-    """A run's plan, made `seconds` longer at the run's rate, rounded up to what the VAE can make. Raises ValueError."""
+    """The run's plan, `seconds` longer, rounded up to a length that the VAE can decode to. Raises ValueError."""
     if not 0 < seconds < math.inf:
         raise ValueError(f"{seconds:g} seconds is no length: use 5")
     num_frames = whole_length(manifest.plan.num_pixel_frames + math.ceil(seconds * manifest.settings.fps))
@@ -105,10 +104,10 @@ def branched(
     anchors: Sequence[int] = (),
     scenes: Sequence[int] = (),
 ) -> Manifest:
-    """The run that is like another up to `chunk`, and from there on has another seed or other prompts.
+    """The manifest of a branch: equal to `manifest` up to `chunk`, with another seed or other prompts from there on.
 
-    Chunks of `sections` are counted from `chunk`; `anchors` and `scenes` are the first latent frames of those that
-    they begin with. With the seed that it had it is the same run.
+    `sections` count chunks from `chunk`; `anchors` and `scenes` are the first latent frames of the anchors and scenes
+    that they begin. With the old seed and no sections the result is equal to `manifest`.
     """
     plan, seeds, old = manifest.plan, manifest.seeds, manifest.sections
     if seed is not None:

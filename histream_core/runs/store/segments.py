@@ -1,6 +1,6 @@
-"""The segments of a run's video: a closed file for each chunk, and its checksum beside it in a file of its own.
+"""The segments of a run's video: a closed file for each chunk, with its checksum in a file beside it.
 
-A segment without a checksum, as a kill or an older version leaves it, is taken as it is.
+A segment without a checksum, left by a kill or an older version, is accepted unchecked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SEGMENT = re.compile(r"seg-[0-9]{5}(\.partial)?\.[a-z0-9]+")
 
 
 class KeptSegments(Segments):
-    """Segments that leave their checksums when they are closed."""
+    """Writer of segments that writes the checksum of each closed segment."""
 
     def cut(self) -> None:
         path = self._open and self._open.path
@@ -32,17 +32,17 @@ class KeptSegments(Segments):
 
 
 def checksum_path(segment: Path) -> Path:
-    """Where the checksum of a segment lies."""
+    """Path of the checksum of a segment."""
     return inside(segment.with_suffix(".sha256"))
 
 
 def checksums_of(segments: Sequence[Path]) -> list[Path]:
-    """The checksums of segments that have one."""
+    """Paths of the checksums of those segments that have one."""
     return [path for path in map(checksum_path, segments) if path.exists()]
 
 
 def check_segments(segments: Sequence[Path]) -> None:
-    """Refuse segments that are not as they were written. Raises DamagedRunError."""
+    """Raise DamagedRunError for segments that are not as they were written."""
     for path in segments:
         kept = checksum_path(path)
         if kept.exists() and path.exists() and kept.read_bytes() != hash_file(path).encode():
@@ -52,6 +52,6 @@ def check_segments(segments: Sequence[Path]) -> None:
 
 
 def segment_files(folder: Path) -> list[Path]:
-    """All segments and their checksums, half written ones too."""
+    """Paths of all segments and their checksums, including half-written ones."""
     segments = inside(folder / SEGMENTS)
     return sorted(path for path in segments.glob("seg-*") if _SEGMENT.fullmatch(path.name))

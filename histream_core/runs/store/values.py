@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, exactly: what is read is what was written, or it is refused by name.
+"""Exact conversion of frozen dataclasses to JSON and back; values that do not fit are refused by name.
 
 Handled are dataclasses of dataclasses, enums, ranges, tuples, mappings, numbers, strings, booleans and None.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` as dicts, lists and scalars. Floats come back from JSON exactly: repr is enough for a double."""
+    """`value` as dicts, lists and scalars. Floats survive JSON exactly, because repr has all digits of a double."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Enum):
@@ -28,13 +28,13 @@ def plain(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a value in canonical JSON; the same for equal values."""
+    """The SHA-256 of a value in canonical JSON; equal for equal values."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:
-    """A value of type `kind` out of what `plain` made of it. Raises ValueError that begins with the place."""
+    """Turn the result of `plain` back into a value of type `kind`. Raises ValueError that begins with `where`."""
     if is_dataclass(kind):
         return _parse_dataclass(kind, data, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -91,5 +91,5 @@ def _parse_scalar(kind: type, data: Any, where: str) -> Any:
 
 
 def _check(data: Any, kind: type, where: str) -> None:
-    if type(data) is not kind:  # True is no number here
+    if type(data) is not kind:  # isinstance would accept True as a number
         raise ValueError(f"{where} is {type(data).__name__}: it must be {kind.__name__}")

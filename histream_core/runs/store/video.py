@@ -1,6 +1,6 @@
-"""The video of a run, in pieces that outlive a kill: a closed segment for every chunk, or the pictures themselves.
+"""The video of a run, in pieces that survive a kill: a closed segment for every chunk, or single pictures.
 
-What is whole is never made again. Segments are joined without encoding when the last one is there, and stay, so that
+Whole pieces are never made again. Segments are joined without encoding when the last one is finished, and stay, so that
 a run can be made longer. For editors each section, a stretch of one prompt and one seed, can be a file too.
 """
 
@@ -30,10 +30,10 @@ CUTS = ("cuts.edl", "cuts.json")
 LATENT_CHANNELS, FLOAT_BYTES = 16, 4
 
 LATENT_COPIES = 2
-"""A chunk each, and all of them in one file for the host's nodes."""
+"""Latents are stored as one file per chunk, and all in one file for the host's nodes."""
 
 SOUND_COPIES = 2
-"""In the run's folder and in the video."""
+"""The sound is stored in the run's folder and in the video."""
 
 
 def format_of(settings: Settings) -> Format:
@@ -41,24 +41,24 @@ def format_of(settings: Settings) -> Format:
 
 
 def usual_output(format: Format) -> str:
-    """What a run's video is called, or its folder of pictures."""
+    """Default name of a run's video, or of its folder of pictures."""
     return "video" if format.is_sequence else f"video{format.suffix}"
 
 
 def video_path(folder: Path, manifest: Manifest) -> Path:
-    """Where the finished video, or the folder of pictures, lies."""
+    """Path of the finished video, or of the folder of pictures."""
     return inside(folder / manifest.settings.output)
 
 
 def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
-    """Where the file of each section lies, beside the video: video.01.mov, video.02.mov, ...; none if not asked for."""
+    """Paths of the files of sections, beside the video: video.01.mov, video.02.mov, ...; empty if not requested."""
     return [inside(folder / section.file) for section in cut_sections(manifest) if section.file]
 
 
 def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> dict[str, float]:
-    """About what a run writes from chunk `first` on, by what it is: its latents, its segments, its video, its sound.
+    """Estimated bytes that a run writes from chunk `first` on, for its latents, segments, video and sound.
 
-    The video is written whole, from all segments.
+    The video is counted whole, because it is joined from all segments.
     """
     format = format_of(settings)
     left = plan.num_pixel_frames - (
@@ -75,9 +75,9 @@ def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | 
 
 
 def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> None:
-    """Refuse a run whose latents and video, from chunk `first` on, cannot be written. Raises ValueError or OSError.
+    """Raise ValueError or OSError if latents and video from chunk `first` on cannot be written.
 
-    `folder` need not exist yet. `sound` is the one that is to be kept, if it is not there yet.
+    `folder` need not exist yet. `sound` is the sound to store, if it is not in the folder yet.
     """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     format = format_of(settings)
@@ -93,13 +93,13 @@ def first_frame(chunk: Chunk) -> int:
 
 
 def _chunk_frames(plan: Plan) -> list[range]:
-    """The frames of each chunk in the video."""
+    """The range of pixel frames of each chunk in the video."""
     starts = [first_frame(chunk) for chunk in plan.chunks]
     return [range(*between) for between in pairwise([*starts, plan.num_pixel_frames])]
 
 
 def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
-    """Chunks, from the first on, whose frames are all in whole files."""
+    """Number of chunks, from the first on, whose frames are all in whole files."""
     format = format_of(manifest.settings)
     chunks = manifest.plan.chunks
     if not format.is_sequence:
@@ -115,7 +115,7 @@ def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
 def open_video_writer(
     folder: Path, manifest: Manifest, first: int, metadata: Metadata | None = None
 ) -> Segments | PictureFolder:
-    """A writer that goes on with chunk `first`; each of its `write` calls must be one chunk."""
+    """A writer that continues with chunk `first`; each of its `write` calls must be one chunk."""
     settings, format = manifest.settings, format_of(manifest.settings)
     size, fps = settings.size, settings.fps
     if not format.is_sequence:
@@ -125,11 +125,11 @@ def open_video_writer(
 
 
 def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path:
-    """Make the video, and the files of its sections, out of all segments; say where the video is.
+    """Join all segments into the video and the files of its sections; return the path of the video.
 
-    The run's sound goes into the video as far as the pictures go; the files of sections are pictures only.
-    A section's file says its own prompt and seed where `metadata` has them. Raises ValueError for a segment that does
-    not fit.
+    The run's sound goes into the video, up to the last picture; the files of sections have no sound. If `metadata` has
+    the tags "prompt" and "seed", those of a section's file are the section's. Raises ValueError for a segment that
+    does not fit.
     """
     path = video_path(folder, manifest)
     if format_of(manifest.settings).is_sequence:
@@ -145,13 +145,13 @@ def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = Non
 
 
 def unfinished_path(folder: Path, manifest: Manifest) -> Path:
-    """Where the video of a stopped run lies, as far as it goes."""
+    """Path of the video of a stopped run's finished part."""
     path = video_path(folder, manifest)
     return inside(path.with_name(f"{path.stem}.unfinished{path.suffix}"))
 
 
 def join_finished(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path | None:
-    """Make a video of what a stopped run has finished, to look at; say where. None where there is nothing to join."""
+    """Join the finished part of a stopped run into a video; return its path, or None if there is nothing to join."""
     done, chunks = chunks_on_disk(folder, manifest), manifest.plan.chunks
     if not done or format_of(manifest.settings).is_sequence:
         return None
@@ -169,7 +169,7 @@ def _join(
     metadata: Metadata | None,
     sound: Path | None = None,
 ) -> None:
-    """Make a file out of the segments of the chunks that begin at `frames` of the video."""
+    """Join the segments of the chunks whose first pixel frame is in `frames` into the file `path`."""
     format, segments = format_of(manifest.settings), inside(folder / SEGMENTS)
     parts = [(index, len(part)) for index, part in enumerate(_chunk_frames(manifest.plan)) if part.start in frames]
     names = [segment_name(segments, format, index) for index, _ in parts]
@@ -178,7 +178,7 @@ def _join(
 
 
 def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
-    """The stretches of the video that have one prompt and one seed, and the names of their files if they have some."""
+    """The sections of the video, each of one prompt and one seed, with the names of their files if they have some."""
     chunks, settings = manifest.plan.chunks, manifest.settings
     cuts = (section for section in manifest.sections if not section.blended)
     starts = {start.first_chunk for start in (*cuts, *manifest.seeds) if start.first_chunk < len(chunks)}
@@ -204,7 +204,7 @@ def write_cuts(folder: Path, manifest: Manifest) -> None:
 
 
 def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
-    """Forget the segment of a chunk; it is written anew."""
+    """Delete the segment of a chunk, so that it is written again."""
     format = format_of(manifest.settings)
     if not format.is_sequence:
         path = segment_name(inside(folder / SEGMENTS), format, index)
@@ -213,9 +213,9 @@ def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
 
 
 def common_segments(folder: Path, old: Manifest, new: Manifest, num_chunks: int) -> list[Path]:
-    """The segments in `folder`, of the first `num_chunks` chunks, that a run with the same latents would write again.
+    """Segments in `folder`, of the first `num_chunks` chunks, that the `new` run would write identically.
 
-    None for pictures: their names and what is written in them are the new run's.
+    Empty for pictures, because their names and tags are those of the new run.
     """
     format, segments = format_of(old.settings), inside(folder / SEGMENTS)
     if format.is_sequence or _encoding(old) != _encoding(new):
@@ -229,14 +229,14 @@ def common_segments(folder: Path, old: Manifest, new: Manifest, num_chunks: int)
 
 
 def _encoding(manifest: Manifest) -> tuple:
-    """What decides the bytes of a segment, besides the latents."""
+    """Everything that decides the bytes of a segment, besides the latents."""
     settings = manifest.settings
     vae = {name: value for name, value in manifest.fingerprint.items() if name.startswith("vae")}
     return vae, settings.preset, settings.size, settings.fps, format_of(settings)
 
 
 def picture_files(folder: Path, manifest: Manifest) -> list[Path]:
-    """All pictures of a sequence."""
+    """Paths of all pictures of a sequence."""
     name, suffix = manifest.settings.output, format_of(manifest.settings).suffix
     pattern = re.compile(rf"{re.escape(name)}\.[0-9]{{5,}}(\.partial)?{re.escape(suffix)}")
     return sorted(path for path in video_path(folder, manifest).glob("*") if pattern.fullmatch(path.name))

@@ -1,6 +1,6 @@
-"""All latents of a run as one tensor that lies on the disk: read where it is looked at, not held in memory.
+"""All latents of a run as one tensor on the disk, memory-mapped: only the parts that are used are read.
 
-The file is the host's own kind (.latent: safetensors with one tensor), so that it can also be loaded by hand.
+The file has the host's own format (.latent: safetensors with one tensor), so that it can also be loaded by hand.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TENSOR = "latent_tensor"
 
 
 def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
-    """Write the latents of a finished run, cropped to its length, chunk by chunk; return where.
+    """Write the latents of a finished run, cropped to its length, chunk by chunk; return the path.
 
-    `convert` makes of a chunk [1, C, T, H, W] what is to be stored. A file of the same run that is there is kept.
-    Raises ValueError for a batch, OSError for a full disk: nothing is left then.
+    `convert` turns a chunk [1, C, T, H, W] into the values to store. An existing file of the same run is kept. Raises
+    ValueError for a batch and OSError for a full disk; nothing is left then.
     """
     path = inside(journal.folder / NAME)
     plan, last = journal.manifest.plan, journal.recipe(journal.finished - 1)
@@ -46,7 +46,7 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
 
 
 def map_latent(path: Path) -> Tensor:
-    """The tensor [1, C, T, H, W] in such a file, float32. It is a private copy: writing to it leaves the file alone."""
+    """The tensor [1, C, T, H, W], float32, in a .latent file. Writing to it does not change the file."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         shape = json.loads(file.read(size))[_TENSOR]["shape"]
