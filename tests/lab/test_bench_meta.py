@@ -188,7 +188,7 @@ def test_the_last_line_is_one_object_with_bars(monkeypatch, capsys):
     monkeypatch.setattr(meta, "meta_bars", meta.small_decoding)
     assert main(["bench", "--meta", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["ok"] and len(found["bars"]) == len(found["controls"]) == 2
+    assert found["ok"] and len(found["bars"]) == len(found["controls"]) == 3
 
 
 def test_a_dry_run_is_a_whole_run():

@@ -8,9 +8,9 @@
     sound.mka                   the sound that goes into the video, if there is one
     lock                        held while a process works in the folder
 
-Every file is written whole or not at all. A finished chunk carries its checksum and is not changed again; the manifest is
-replaced when the run changes, and a new snapshot replaces the one before it. Nothing outside the folder is read or
-written. A damaged file is named and refused; nothing is deleted.
+Every file is written whole or not at all. A finished chunk carries its checksum and is not changed again; the
+manifest is replaced when the run changes, and a new snapshot replaces the one before it. Nothing outside the folder
+is read or written. A damaged file is named and refused; nothing is deleted.
 """
 
 from __future__ import annotations
