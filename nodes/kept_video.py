@@ -1,4 +1,4 @@
-"""What nodes that write videos take and give out: the same sockets everywhere."""
+"""Inputs and outputs that all nodes that write videos share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from .host.decode import SavedVideo
 from .settings import VideoChoice
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
-"""What is stored in a video about the graph that made it."""
+"""Hidden inputs with the graph, which is stored in the video."""
 
 PLAYED_BY_BROWSERS = ("h264-mp4", 8)
 
@@ -78,7 +78,7 @@ def outputs():
 
 
 def finish_and_show(node, backend: HostBackend, journal: Journal, choice: VideoChoice | None) -> io.NodeOutput:
-    """Take an open run to its end, and put it out; browsers that can play the file get a player under the node."""
+    """Finish an open run and return its outputs; browsers that can play the file show a player under the node."""
     tags = host_graph.tags_of(node.hidden)
     kept = host_kept.make_kept_video(backend, journal, choice or VideoChoice(), tags=tags)
     video = video_socket(kept.path, kept.format)
@@ -87,7 +87,7 @@ def finish_and_show(node, backend: HostBackend, journal: Journal, choice: VideoC
 
 
 def video_socket(path: Path, format: Format):
-    """A VIDEO of that file; for a folder of pictures, what says that there is none."""
+    """A VIDEO of that file; for a folder of pictures, a blocked output with a message."""
     if format.is_sequence:
         return blocked(f"{format.name} is a folder of pictures, {path}, and no video: choose a video format for one")
     return InputImpl.VideoFromFile(str(path))

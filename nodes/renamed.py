@@ -1,9 +1,9 @@
-"""Nodes that had another id once: ComfyUI puts the new one into graphs that still name the old one."""
+"""Renamed nodes: ComfyUI replaces the old ids in graphs by the new ones."""
 
 from .host.api import ComfyAPI, io
 
 RENAMED: tuple[io.NodeReplace, ...] = ()
-"""Empty, since ids are for ever. Should one have to go, here is where it is told what took its place."""
+"""Replacements of old ids. Empty, because ids never change; if one has to, list its replacement here."""
 
 
 async def register() -> None:

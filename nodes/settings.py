@@ -1,4 +1,4 @@
-"""What an artist chose, as values: how a MODEL is to be sampled, in which steps, with which window.
+"""The artist's choices as values: settings of a MODEL, steps, window and video.
 
 They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when the size of the video is known.
 """
@@ -15,20 +15,20 @@ from ..histream_core.plan.sizes import PIXELS_PER_CELL
 from ..histream_core.plan.window import Window
 
 AUTO = "auto"
-"""Widget value: whatever the MODEL says about itself."""
+"""Widget value: take the preset from the MODEL."""
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 FALLBACK_PRESET = "self-forcing"
-"""Of a MODEL that says nothing: most few-step causal Wan weights want these numbers."""
+"""The preset of a MODEL without settings: it suits most few-step causal Wan weights."""
 
 PRESET_KEY = "histream"
-"""Where Load Model and Dual-Resolution Cache leave a `ModelSettings` on a MODEL."""
+"""Key under which Load Model and Dual-Resolution Cache store a `ModelSettings` on a MODEL."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How the two resolutions of a MODEL are made; None: as its preset says."""
+    """Settings of the two resolutions of a MODEL; None: from its preset."""
 
     preset: str | None = None
     low_scale: float = 0.5
@@ -38,7 +38,7 @@ class ModelSettings:
     span: int | None = None
     resize: str = "bilinear"
     kv: str = "full"
-    """One of TIERS: how keys and values lie in memory."""
+    """The memory tier of keys and values, one of TIERS."""
 
     def temporal_policy(self, preset: Preset) -> TemporalPolicy:
         policy = preset.temporal()
@@ -47,7 +47,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepChoice:
-    """Which steps every chunk goes through: a mode of a preset, or a table of the artist's own."""
+    """The steps of every chunk: a mode of a preset, or the artist's own table."""
 
     mode: str = "histream"
     preset: str | None = None
@@ -70,13 +70,13 @@ class StepChoice:
 
 @dataclass(frozen=True, slots=True)
 class WindowChoice:
-    """Which earlier frames a chunk sees; None: as the preset says."""
+    """The earlier frames that a chunk sees; None: from the preset."""
 
     chunk_frames: int | None = None
     anchor_frames: int | None = None
     local_frames: int | None = None
     anchor_match: float = 0.0
-    """How far chunks are pulled to the statistics of the first one."""
+    """How far chunks are moved to the statistics of their prompt's first chunk, from 0 to 1."""
 
     def window(self, preset: Preset) -> Window:
         def chosen(value: int | None, default: int | None) -> int | None:
@@ -91,7 +91,7 @@ class WindowChoice:
 
 @dataclass(frozen=True, slots=True)
 class VideoChoice:
-    """What becomes of a video while it is made: where its run is kept, as which file, and what a stop leaves."""
+    """The output of a run: its folder, the format of its file, and what stays after a stop."""
 
     folder: str = "histream/run"
     """Under the host's output folder; each run gets a number behind it."""
@@ -99,16 +99,16 @@ class VideoChoice:
     depth: int | None = None
     fps: float = 16.0
     crop: bool = True
-    """Whether 1088 rows become the 1080 that were wanted."""
+    """Whether 1088 rows are cropped to 1080."""
     section_files: bool = False
     snapshots: int = 0
     """Chunks between two snapshots of the caches; 0: none."""
     resume: bool = True
-    """Whether a run that is the same in all is gone on with."""
+    """Whether an equal run that exists is resumed."""
     discard: bool = False
     """Whether a run that is cancelled is removed."""
     sound: bytes | None = field(default=None, repr=False)
-    """What goes into the file as it is, packed by `pack_sound`."""
+    """Sound that is copied into the file, packed by `pack_sound`."""
 
 
 def plan_for(

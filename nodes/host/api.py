@@ -1,4 +1,4 @@
-"""The node API of the host, imported here once and by number, so that a change of it is a change of one line."""
+"""The node API of the host, imported only here and by version number, so that another version changes one line."""
 
 from comfy_api.v0_0_2 import ComfyAPI, ComfyExtension, InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -24,5 +24,5 @@ VideoOutput = io.Custom("HISTREAM_VIDEO_OUTPUT")
 
 
 def blocked(message: str | None) -> ExecutionBlocker:
-    """An output that is not there; nodes that need it say `message`, and with None are left out in silence."""
+    """An output without a value: nodes that need it show `message`, or are skipped silently if it is None."""
     return ExecutionBlocker(message)

@@ -39,15 +39,15 @@ from .timeline import Audience, prompts_in, timeline_of, with_scenes
 
 @dataclass(frozen=True)
 class HostBackend:
-    """A MODEL, a VAE and what was chosen for speed; a `Backend`."""
+    """A `Backend` of a MODEL, a VAE and the speed choices."""
 
     model: object
-    """The host's ModelPatcher, which holds the Wan module and all that other nodes put on it."""
+    """The host's ModelPatcher, which holds the Wan module and everything that other nodes put on it."""
     vae: object | None = None
     speed: Speed = DEFAULTS
     batch: int = 1
     decode_bytes: int = 0
-    """Memory on the device that decoding takes beside the sampling."""
+    """Bytes on the device that decoding takes during sampling."""
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +83,7 @@ class HostBackend:
         return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:
-        """What the device cannot hold of caches and working memory; the host moves weights out at need."""
+        """One sentence for each part of caches and working memory that does not fit; the host moves weights out."""
         return does_not_fit(cost, device_memory(self.device))
 
     def kv_bytes(self, plan: Plan) -> int:
@@ -97,7 +97,7 @@ class HostBackend:
     def sample(
         self, plan: Plan, prompts: Sequence[Prompt], progress: Progress, work: Callable[[OpenStream], Result]
     ) -> Result:
-        """Run `work` inside a sampler function of the host, whose loading, LoRA, offload and Cancel then hold."""
+        """Run `work` inside a sampler function of the host, so that its loading, LoRA, offload and Cancel work."""
         results: list[Result] = []
 
         def in_run(run: HostRun) -> None:
@@ -122,7 +122,7 @@ class HostBackend:
 
 @dataclass(frozen=True)
 class MadeLatent:
-    """A LATENT, and how it was made."""
+    """A LATENT, and the plan and progress of its run."""
 
     latent: dict
     """Samples [B, C, T, H, W], un-normalised, on the CPU."""

@@ -1,4 +1,4 @@
-"""What cannot work is refused here, in one sentence with the fix; also what other nodes ask for and nobody would do.
+"""Checks of a node's inputs: each refuses, in one sentence with the fix, what would fail or be silently ignored.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -90,7 +90,7 @@ def check_guider(guider, extra_args: Mapping) -> None:
 
 
 def check_options(transformer_options: Mapping, clip_fea, time_dim_concat, kwargs: Mapping) -> None:
-    """Refuse, on every call, whatever other nodes ask for and the causal forward would silently leave out."""
+    """Refuse, on every call, options of other nodes that the causal forward would silently ignore."""
     if len(transformer_options.get("cond_or_uncond", [0])) > 1:
         raise ValueError("the guider asks for a negative prompt too: set CFG to 1, or use BasicGuider")
     wanted = {

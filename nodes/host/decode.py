@@ -89,9 +89,9 @@ def decode_to_disk(
 ) -> tuple[SavedVideo, ...]:
     """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
 
-    `tags` are stored in the files, `pace` is told what is written. `images` [B, F, H, W, 3], where given, is filled
-    with the pictures too. Raises ValueError and OSError for what cannot work, before anything is decoded. Of `speed`
-    the VAE's choices hold. `scenes` are the latent frames that begin scenes.
+    `tags` are stored in the files; `pace` counts the written frames. `images` [B, F, H, W, 3], if given, is filled
+    with the pictures too. Only the VAE's choices of `speed` are used. `scenes` are the latent frames that begin scenes.
+    Raises ValueError and OSError for inputs that cannot work, before anything is decoded.
     """
     check_decode(vae, latents)
     strip_ranges(max(latents.shape[-2:]), int(speed.vae_strips))

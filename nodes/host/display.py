@@ -1,4 +1,4 @@
-"""What an artist sees of a run while it goes: the line under the node, the progress bar, and pictures.
+"""Display of a run while it is made: the line under the node, the progress bar, and pictures.
 
 B batch, C channels, T latent frames, H W latent grid.
 """

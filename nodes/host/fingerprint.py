@@ -1,4 +1,4 @@
-"""What a run depends on, of a MODEL and a VAE of the host, as hashes that can be compared a day later."""
+"""Hashes of a MODEL and a VAE of the host, to be compared when a run continues later."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from ...histream_core.runs.store.values import digest
 
 
 def fingerprints(model, vae) -> dict[str, str]:
-    """What the latents and the frames depend on: the weights, and all that other nodes put on them."""
+    """Hashes of the weights of MODEL and VAE, and of everything that other nodes put on the MODEL."""
     return {
         "model": fingerprint_model(model),
         "vae": fingerprint_weights(_plain_weights(vae.patcher)),
@@ -19,7 +19,7 @@ def fingerprints(model, vae) -> dict[str, str]:
 
 
 def fingerprint_model(model) -> str:
-    """A hash of a MODEL's own weights, of the LoRAs on it with their strengths, and of what else is replaced in it."""
+    """A hash of a MODEL's own weights, of its LoRAs with their strengths, and of other replaced parts."""
     own = fingerprint_weights(_plain_weights(model))
     patches = {key: _content(value) for key, value in model.patches.items()}
     replaced = {key: type(value).__qualname__ for key, value in model.object_patches.items()}
@@ -27,7 +27,7 @@ def fingerprint_model(model) -> str:
 
 
 def _plain_weights(patcher) -> Iterator[tuple[str, Tensor]]:
-    """The weights as they were loaded, also while a LoRA is worked into them."""
+    """Yield the weights as they were loaded, also while a LoRA is merged into them."""
     for key, entries in patcher.get_key_patches().items():
         weight = entries[0][0]
         if isinstance(weight, comfy.quant_ops.QuantizedTensor):

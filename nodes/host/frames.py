@@ -25,17 +25,17 @@ DIGEST_STEP = 16
 
 @dataclass(frozen=True)
 class Clip:
-    """A VIDEO, within its trim: what there is, and how to get at it."""
+    """A VIDEO within its trim: its properties, and a way to read its frames."""
 
     num_frames: int
     fps: float
     source: str
-    """The same for the same frames only."""
+    """Identifies the content: equal only for equal frames."""
     read: Callable[[range], Iterator[Tensor]]
 
 
 def clip_of(video) -> Clip:
-    """Raises ValueError or OSError for a VIDEO whose frames cannot be told apart, or would be changed on the way."""
+    """The clip of a VIDEO. Raises ValueError or OSError if its frames cannot be indexed, or would be changed."""
     if isinstance(video, InputImpl.VideoFromComponents):
         return _clip_in_memory(video.get_components())
     source = video.get_stream_source()
@@ -75,12 +75,12 @@ def _index(source: Source) -> VideoIndex:
 
 @functools.lru_cache(maxsize=4)
 def _index_of_file(path: str, _size: int, _changed: int) -> VideoIndex:
-    """Kept, because all packets are read for it, and every range of the same file asks again."""
+    """The index of a file, cached because it reads all packets and every range of the file needs it."""
     return index_video(path)
 
 
 def read_range(video, index: int, *, size: int, overlap: int, limit_gib: float) -> tuple[Tensor, VideoRange]:
-    """The pictures [F, H, W, 3] of one range of a VIDEO, and which range it is; no others are in memory.
+    """Read the pictures [F, H, W, 3] of one range of a VIDEO, and only these; return them and the range.
 
     Raises ValueError past the last range, and above the limit of memory before any is taken.
     """
@@ -100,7 +100,7 @@ def read_range(video, index: int, *, size: int, overlap: int, limit_gib: float) 
 
 
 def _less_than(num_frames: int, frame: Tensor, limit_gib: float) -> str:
-    """What to do where so many pictures do not fit."""
+    """Advice for the error message when `num_frames` pictures do not fit into memory."""
     fitting = int(limit_gib / image_gib(frame.shape))
     if fitting < 1:
         return f"not even one of these {num_frames} pictures fits"
@@ -148,7 +148,7 @@ def _place(name: str, format: Format) -> tuple[Path, str]:
 
 
 def progress_of(part: VideoRange, video: SavedVideo, missing: tuple[int, ...]) -> str:
-    """What to tell the artist after a range was written."""
+    """The line under the node after a range was written."""
     text = f"range {part.index + 1} of {part.num_ranges} is written"
     if missing:
         return f"{text}; {len(missing)} to go, the next has range_index {missing[0]}"

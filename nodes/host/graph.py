@@ -1,4 +1,4 @@
-"""What a node can learn from the graph that it is in: the words of its prompt, and the graph itself for its files."""
+"""Reads a node's graph: the words of its prompt, and the graph as text to store in files."""
 
 import json
 from collections.abc import Mapping

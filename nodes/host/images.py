@@ -1,4 +1,4 @@
-"""Memory for pictures between nodes, and what it may take."""
+"""Memory for pictures between nodes, with a limit."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 def image_gib(shape: Sequence[int]) -> float:
-    """What an IMAGE [F, H, W, 3] takes, in GiB; a picture of 1080p takes 23.7 MiB."""
+    """Memory of an IMAGE [F, H, W, 3] in GiB; a picture of 1080p takes 23.7 MiB."""
     return math.prod(shape) * FLOAT_BYTES / GIB
 
 

@@ -1,4 +1,4 @@
-"""A run that is kept, from wherever it stands to its end, with what an artist sees of it on the way."""
+"""Finishes a kept run from its current state, with progress and previews in the node."""
 
 import logging
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ from .summary import summary_of_run
 from .timeline import with_scenes
 
 STOPS = (comfy.model_management.InterruptProcessingException, KeyboardInterrupt, GeneratorExit)
-"""How the user stops a run."""
+"""Exceptions by which the user stops a run."""
 
 
 @dataclass(frozen=True)
 class KeptVideo:
-    """What a run came to."""
+    """The result of a kept run."""
 
     run: str
     """Its folder, under the host's output folder."""
@@ -40,17 +40,17 @@ class KeptVideo:
     """The video, or the folder of pictures."""
     format: Format
     latent: dict
-    """A LATENT [1, C, T, H, W], un-normalised; it lies on the disk and is read where it is looked at."""
+    """A LATENT [1, C, T, H, W], un-normalised, memory-mapped from the disk."""
     summary: str
-    """What was made, how, and what it took."""
+    """The run's settings, times and kernels, as text."""
 
 
 def make_kept_video(
     backend: HostBackend, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str]
 ) -> KeptVideo:
-    """Take an open run to its end under the host's guider, and close it.
+    """Finish an open run under the host's guider, and close it.
 
-    What is finished stays when the run is stopped, unless the artist wants it gone.
+    Finished chunks stay when the run is stopped, unless `choice.discard` is set.
     """
     folder, manifest = journal.folder, journal.manifest
     shape = (1, 16, manifest.plan.num_latent_frames, *manifest.plan.grids[Scale.HIGH])
@@ -75,7 +75,7 @@ def make_kept_video(
 
 
 def _make(backend: HostBackend, journal: Journal, choice: VideoChoice, tags: Mapping[str, str]) -> Progress:
-    """Make what is missing of a run; each chunk that is decoded moves the progress bar and is shown."""
+    """Make the missing chunks of a run; each decoded chunk moves the progress bar and is shown."""
     manifest = journal.manifest
     missing = manifest.num_chunks - chunks_on_disk(journal.folder, manifest)
     display = Display(max(1, replay(manifest.plan, journal.finished).num_steps() + missing))
@@ -104,7 +104,7 @@ def _say_stopped(journal: Journal) -> None:
 
 
 def progress_line(progress: Progress) -> str:
-    """How a run goes, in a line."""
+    """One line about the progress of a run."""
     parts = [f"{progress.frames} of {progress.num_frames} frames"]
     if progress.frames > progress.skipped_frames:
         parts.append(f"{progress.seconds_per_frame:.2f} s for each")

@@ -1,4 +1,4 @@
-"""What a video would take on this computer: memory by the weights that are loaded, and room on the disk."""
+"""Memory and disk space that a video would take on this computer, with the loaded weights."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Pictures of what is finished, small enough to cost a run nothing.
+"""Previews of finished chunks, small enough to cost a run almost no time or memory.
 
 B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 """
@@ -64,7 +64,7 @@ def small_decoder(device) -> Decoder | None:
 
 
 def guesser(model) -> Previewer | None:
-    """What the user chose in the host's settings, else a linear guess; None for latents that there is none for."""
+    """The previewer chosen in the host's settings, else a linear guess; None if there is none for these latents."""
     latent_format = model.model.latent_format
     previewer = latent_preview.get_previewer(model.load_device, latent_format)
     if type(previewer).__module__ != latent_preview.__name__:  # none, or another pack's, which shows in its own way
@@ -79,9 +79,9 @@ def guesser(model) -> Previewer | None:
 
 
 def chunk_previewer(model, vae=None) -> Previewer | None:
-    """What makes pictures of a finished chunk.
+    """The previewer of finished chunks.
 
-    True colours where a VAE is given or a TAEHV lies in the host's vae_approx folder, else a guess.
+    It shows true colours if a VAE is given or a TAEHV is in the host's vae_approx folder, else a guess.
     """
     if vae is not None:
         decoder = host_vae.host_decoder(vae, normalised=False)

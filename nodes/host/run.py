@@ -36,7 +36,7 @@ WRAPPER_KEY = "histream"
 
 
 class HostRun:
-    """The network of one sampling run, called by way of the host's guider. Made by the run, gone with it.
+    """The network of one sampling run, called through the host's guider; it lives as long as the run.
 
     `denoise` is the engine's network call; on the way it passes through the host's guider and comes back in
     `forward`, the wrapper.
@@ -149,7 +149,7 @@ class HostRun:
         return Text(comfy.utils.repeat_to_batch_size(context, self.batch))
 
     def _check_context(self, context: Tensor) -> None:
-        """The keys of a prompt are computed once, so what arrives must be the prompt that the guider began with."""
+        """Raise ValueError if another node changed the prompt: its keys are computed only once."""
         if self._context_checked:
             return
         given = self.prompt.text.context

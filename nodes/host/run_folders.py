@@ -1,4 +1,4 @@
-"""Where runs lie: folders under the host's output folder, called by their names there."""
+"""Folders of runs, under the host's output folder, by name."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ def output_folder() -> Path:
 
 
 def name_of(folder: Path) -> str:
-    """What nodes call a run: its folder, under the host's output folder."""
+    """The name of a run in nodes: its folder, relative to the host's output folder."""
     return folder.resolve().relative_to(output_folder()).as_posix()
 
 
@@ -46,7 +46,7 @@ def numbered_runs(name: str) -> list[Path]:
 
 
 def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
-    """Where a new file goes that the artist calls `prefix`: its folder, its name, its number, its subfolder.
+    """The folder, name, number and subfolder of a new file that the artist calls `prefix`.
 
     Under the host's output folder, with the host's marks for date and `size` replaced. Raises ValueError for a place
     outside.
@@ -84,7 +84,7 @@ def list_text(name: str) -> str:
 
 
 def run_state(name: str | None) -> str:
-    """What changes when the run of that name does; for the host's cache."""
+    """A text that changes when the run of that name changes; for the host's cache."""
     try:
         folder = find_run(name or "")
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Which run a node means: a new one, one that was stopped, a longer one, a branch; opened, and checked at the door."""
+"""Opens and checks the run of a node: a new one, a stopped one, a longer one, or a branch."""
 
 import re
 from dataclasses import dataclass, replace
@@ -35,12 +35,12 @@ from .timeline import Audience, prompts_in
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What an artist says about a run besides its choices: the seed, and the prompt."""
+    """The seed and the prompt of a run, from a node's inputs."""
 
     seed: int | None = None
-    """None: as it was."""
+    """None: unchanged."""
     positive: list | None = None
-    """A CONDITIONING; None: as it was."""
+    """A CONDITIONING; None: unchanged."""
     words: str = ""
     """The prompt as the artist wrote it."""
 
@@ -55,7 +55,7 @@ def open_backend(model, vae, speed: Speed) -> HostBackend:
 def begin_run(
     backend: HostBackend, latent: dict, sampler: ChunkSampler, choice: VideoChoice, inputs: RunInputs
 ) -> Journal:
-    """The journal of a run as the nodes describe it: the same run that was stopped, or else a new one.
+    """The journal of the run that the nodes describe: an equal run that was stopped, or else a new one.
 
     Raises ValueError and OSError for what cannot work, and nothing is left then.
     """
@@ -101,7 +101,7 @@ def resume_run(model, vae, name: str, speed: Speed | None = None) -> tuple[HostB
 def extend_run(
     model, vae, name: str, choice: VideoChoice | None, inputs: RunInputs, *, seconds: float, speed: Speed | None = None
 ) -> tuple[HostBackend, Journal]:
-    """The journal of a run that begins as another and is `seconds` longer; a new prompt holds behind the old end.
+    """The journal of a run that begins as another and is `seconds` longer; a new prompt begins at the old end.
 
     The other one stays as it is, and shares what it has finished. Raises as `resume_run` does.
     """
@@ -123,9 +123,9 @@ def branch_run(
     chunk: int | None,
     speed: Speed | None = None,
 ) -> tuple[HostBackend, Journal]:
-    """The journal of a run that is another up to `chunk` (None: all that is finished) and then goes its own way.
+    """The journal of a branch that shares the chunks before `chunk` (None: all finished ones).
 
-    With another seed, prompt, MODEL, format or speed from there on; what is None stays. Raises as `resume_run` does.
+    Seed, prompt, MODEL, format or speed can differ from there on; None: unchanged. Raises as `resume_run` does.
     """
     check_model(model)
     check_vae(vae)
@@ -142,7 +142,7 @@ def branch_run(
 def new_branch(
     backend: HostBackend, source: Path, manifest: Manifest, chunk: int, choice: VideoChoice | None, inputs: RunInputs
 ) -> Branch:
-    """The run that is another, kept in `source`, up to `chunk`, and from there on what the artist says."""
+    """The inputs of a branch of the run in `source` at `chunk`, with the artist's seed, prompt and sound."""
     sound = choice.sound if choice else None
     if not inputs.positive:
         return Branch(source, chunk, branch_manifest(manifest, chunk, seed=inputs.seed), sound=sound)
@@ -157,7 +157,7 @@ def new_branch(
 
 
 def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -> Journal:
-    """The journal of a run that shares the first chunks of another; without `choice` it is kept as that one is."""
+    """The journal of a branch; `choice` None: in the same folder and format as the other run."""
     if choice is None:
         choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(new.source)))
     else:
@@ -170,7 +170,7 @@ def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -
 
 
 def same_run(choice: VideoChoice, name: str, base: tuple[str, int] | None = None) -> FindSame:
-    """Looks for a run of that name that is the same in all, where the artist wants to go on with it.
+    """A function that finds an equal run of that name, if the artist's choice is to resume.
 
     `base` is the run that it branches from and the number of chunks it shares.
     """
@@ -191,7 +191,7 @@ def same_run(choice: VideoChoice, name: str, base: tuple[str, int] | None = None
 
 
 def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> bool:
-    """Whether the run in `folder` would become the same video, and made in the same way if it is finished."""
+    """Whether the run in `folder` makes the same video, and in the same environment if it is finished."""
     try:
         there = read_manifest(folder)
     except DamagedRunError:
@@ -203,7 +203,7 @@ def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> b
 
 
 def run_settings(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> Settings:
-    """What the manifest says about an artist's choice, but for what `as_computed` knows.
+    """The settings in the manifest for an artist's choice, without those that `completed_settings` adds.
 
     Raises ValueError for a format that does not exist.
     """

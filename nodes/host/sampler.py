@@ -30,7 +30,7 @@ from .timeline import Audience, Timeline, prompts_in, timeline_of
 
 
 class SamplerFunction:
-    """What the host calls to sample: checks the guider, opens a run under it, and hands that to `sampled`."""
+    """The function that the host calls to sample: checks the guider, opens a run under it, and calls `sampled`."""
 
     shape: tuple[int, ...] | None
     """The whole LATENT [B, C, T, H, W], where the host is given less than that."""
@@ -77,7 +77,7 @@ class ChunkSampler(SamplerFunction):
     speed: Speed = DEFAULTS
     shape: tuple[int, ...] | None = None
     first_frame: FirstFrame | None = None
-    """What the video begins with."""
+    """The first frame of the video, if given."""
     extra_bytes: int = 0
 
     @property
@@ -107,7 +107,7 @@ class ChunkSampler(SamplerFunction):
 
 @dataclass(frozen=True)
 class PlannedSampler(SamplerFunction):
-    """A sampler function for a plan that is made already: everything is done by `work`, and the host gets blanks."""
+    """A sampler function for an existing plan: `work` does everything, and the host gets an empty latent."""
 
     planned: Plan
     work: Callable[[HostRun], None]
@@ -152,7 +152,7 @@ def attach(model, settings: ModelSettings):
 
 
 def model_settings(model) -> ModelSettings:
-    """What a MODEL says about itself; the defaults for one that comes from another loader."""
+    """The `ModelSettings` on a MODEL; the defaults for a MODEL of another loader."""
     return model.get_attachment(PRESET_KEY) or ModelSettings()
 
 

@@ -1,4 +1,4 @@
-"""What was chosen for speed, on a MODEL of the host: its own attention is one of the choices.
+"""Kernels for a MODEL of the host by the speed choices, with the host's own attention among them.
 
 B batch, L tokens, N heads, D head dim.
 """
@@ -17,7 +17,7 @@ from . import log as host_log
 
 
 def attend_by_host(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
-    """The host's own attention, or what another node put in its place by its options: [B, L, N, D] as in the engine."""
+    """The host's own attention, or the one another node set in its options: [B, L, N, D] as in the engine."""
     heads = q.shape[2]
     q, k, v = (x.flatten(2) for x in (q, k, v))
     y = host_attention.optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options or {})
@@ -25,7 +25,7 @@ def attend_by_host(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapp
 
 
 def kernels_for(speed: Speed, model, own: Attention = attend_by_host) -> Kernels:
-    """What a MODEL is computed with; `own` is the host's attention. Raises ValueError for what cannot be had."""
+    """The kernels for a MODEL; `own` is the host's attention. Raises ValueError for one that is not available."""
     override = "optimized_attention_override" in model.model_options.get("transformer_options", {})
     if override and speed.attention not in ("auto", "host"):
         raise ValueError(
@@ -46,7 +46,7 @@ def kernels_for(speed: Speed, model, own: Attention = attend_by_host) -> Kernels
 
 
 def compiled_as_asked(kernels: Kernels, model) -> Kernels:
-    """The same, the layers compiled as a TorchCompileModel node on the MODEL says, or one that works as it does."""
+    """The kernels, with layers compiled as a TorchCompileModel node (or one like it) on the MODEL asks."""
     asked = model.model_options.get(TORCH_COMPILE_KWARGS)
     if not asked:
         return kernels
@@ -56,6 +56,6 @@ def compiled_as_asked(kernels: Kernels, model) -> Kernels:
 
 
 def say_kernels(kernels: Kernels) -> None:
-    """What a run computes with, in the host's log: once for each run."""
+    """Log the kernels of a run in the host's log, once per run."""
     chosen = ", ".join(f"{name} {words}" for name, words in kernels.in_use.items())
     host_log.say(f"computing with {chosen}")

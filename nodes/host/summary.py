@@ -1,4 +1,4 @@
-"""What a run was and what it took, in lines to read and keep."""
+"""Summaries of runs: settings, times and kernels, as text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +29,7 @@ def summary_of_latent(sampler: ChunkSampler, made: MadeLatent, seed: int) -> str
 
 
 def summary_of_run(name: str, manifest: Manifest, made: Progress, backend: HostBackend) -> str:
-    """Of a run that is kept; `made` is what this attempt took."""
+    """Summary of a kept run; `made` is the progress of this attempt."""
     settings, seeds = manifest.settings, ", ".join(str(seed.seed) for seed in manifest.seeds)
     lines = [
         f"{name}: {size_line(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
@@ -41,7 +41,7 @@ def summary_of_run(name: str, manifest: Manifest, made: Progress, backend: HostB
 
 
 def summary_of_decode(names: Sequence[str], size: tuple[int, int], choice: VideoChoice, pace: DecodePace) -> str:
-    """Of videos of one LATENT that were decoded into files of these names."""
+    """Summary of decoding one LATENT into files of these names."""
     frames, times = pace.num_frames // pace.num_videos, pace.times
     made = f"{size[0]}x{size[1]}, {frames} frames, {choice.format} at {choice.fps:g} frames per second"
     return "\n".join([
@@ -64,7 +64,7 @@ def size_line(plan: Plan) -> str:
 
 
 def taken(made: Progress) -> Iterator[str]:
-    """The seconds of an attempt, by what they went into."""
+    """Yield lines with the seconds of an attempt, by kind of work."""
     if made.skipped_frames:
         yield f"{made.skipped_frames} frames were there before"
     if made.frames == made.skipped_frames:

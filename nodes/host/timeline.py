@@ -33,14 +33,14 @@ LOOK_AHEAD = 30
 
 @dataclass(frozen=True)
 class Audience:
-    """The video that prompts are for."""
+    """Properties of the video that prompts are for."""
 
     width: int
     """Channels of the text that the model reads."""
     batch: int = 1
     fps: float = FPS
     first_chunk: int = 0
-    """Where time 0 is."""
+    """The chunk at which time 0 is."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def prompts_in(
 
 
 def look(timeline: Timeline, preset: Preset) -> list[str]:
-    """What will become of the times in a video of such a model, at 16 frames per second, before there is one."""
+    """Lines that say where the prompts would begin in a video of this preset, at 16 frames per second."""
     seconds = timeline.cues[-1].stop or timeline.cues[-1].seconds + LOOK_AHEAD
     plan = make_plan(preset, "histream", size=(64, 64), num_latent_frames=2 + round(seconds * FPS / 4))
     return list(timeline.place(plan).lines)

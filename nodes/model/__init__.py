@@ -1,1 +1,1 @@
-"""Nodes that load a MODEL, or say how it is computed and what it takes."""
+"""Nodes that load a MODEL, set how it computes, or estimate its cost."""

@@ -1,4 +1,4 @@
-"""Node: how the two resolutions of a MODEL are made."""
+"""Node: settings of the two resolutions of a MODEL."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from ..settings import AUTO
 
 
 def ntk_input(name: str, tooltip: str):
-    """How far spatial positions are stretched at one of the resolutions."""
+    """The input of the NTK factor, which stretches spatial positions, of one resolution."""
     return io.Float.Input(name, default=0.0, min=0.0, max=20.0, step=0.1, optional=True, advanced=True, tooltip=tooltip)
 
 

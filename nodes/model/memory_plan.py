@@ -1,4 +1,4 @@
-"""Node: what a video would take, and which settings it runs with, before anything is computed."""
+"""Node: memory and disk space of a video, and settings that fit, before anything is computed."""
 
 from ...histream_core.plan.speed import DEFAULTS
 from ..host import decode as host_decode

@@ -1,4 +1,4 @@
-"""Node: what the sampler computes with."""
+"""Node: the speed choices of the sampler."""
 
 from ...histream_core.network.kernels import check_installed
 from ...histream_core.plan.speed import CHOICES, DEFAULTS, Speed
@@ -27,7 +27,7 @@ TOOLTIPS = {
 
 
 def tooltip(name: str) -> str:
-    """What an input does, and each of its options in a line."""
+    """The tooltip of an input, with one line for each option."""
     return "\n".join([TOOLTIPS[name], *(f"{option}: {what}." for option, what in CHOICES[name].items())])
 
 

@@ -1,4 +1,4 @@
-"""Node: a run that shares its beginning with another and then goes its own way."""
+"""Node: a new run that shares its first chunks with another."""
 
 from .. import kept_video
 from ..host import graph as host_graph

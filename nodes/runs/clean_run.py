@@ -1,4 +1,4 @@
-"""Node: what a run left is removed."""
+"""Node: removes the files of a run."""
 
 from ...histream_core.runs import clean
 from ..host import log as host_log

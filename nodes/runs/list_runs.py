@@ -1,4 +1,4 @@
-"""Node: which runs there are."""
+"""Node: lists runs."""
 
 from ..host import log as host_log
 from ..host import run_folders

@@ -1,4 +1,4 @@
-"""Node: a run that was stopped goes on."""
+"""Node: resumes a stopped run."""
 
 from .. import kept_video
 from ..host import runs as host_runs

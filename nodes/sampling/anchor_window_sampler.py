@@ -81,7 +81,7 @@ def chunk_sampler(
     speed: Speed | None,
     first_frame=None,
 ) -> host.ChunkSampler:
-    """The sampler of both nodes; `window` is what `window_inputs` gave, FROM_PRESET for what the preset decides."""
+    """The sampler of both nodes; `window` has the values of `window_inputs`, FROM_PRESET for the preset's."""
     choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window), anchor_match)
     return host.ChunkSampler(
         settings=host.model_settings(model),

@@ -14,7 +14,7 @@ EXAMPLE = """[00:00-00:02] a red circle moves right on a blue background
 
 
 def change_inputs():
-    """How a prompt takes over from the one before."""
+    """The inputs that say how a prompt takes over from the one before."""
     return [
         io.Combo.Input(
             "change",
@@ -135,5 +135,5 @@ class TimelineSection(io.ComfyNode):
 
 
 def words(hidden, name: str, number: int) -> str:
-    """The text behind an input, to be shown and kept; what it is called where none is found."""
+    """The text of an input, to show and store; a name with its number if none is found."""
     return host_graph.words_of(hidden, name) or f"prompt {number}"

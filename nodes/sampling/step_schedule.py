@@ -1,4 +1,4 @@
-"""Node: which steps every chunk goes through."""
+"""Node: the denoising steps of every chunk."""
 
 from ...histream_core.plan.presets import MODES, PRESETS
 from ..host import sampler as host
