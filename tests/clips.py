@@ -36,7 +36,7 @@ def psnr(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is really in a file: frames are counted by decoding them."""
+    """Content of a video file; frames are counted by decoding them."""
 
     num_frames: int
     width: int

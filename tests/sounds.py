@@ -29,7 +29,7 @@ def sound_file(path, seconds, codec="aac", *, tone=20, late=0):
 
 
 def sound_packets(source):
-    """Of every packet of sound that is heard: its bytes, and when it begins, in seconds from the first picture."""
+    """For every packet of sound that is heard: its bytes, and when it begins, in seconds from the first picture."""
     track = Track(source)
     try:
         return [(bytes(packet), packet.pts * packet.time_base) for packet in track.packets()]

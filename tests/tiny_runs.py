@@ -131,7 +131,7 @@ def complete(journal, report=lambda progress: None, **options):
 
 
 def files_in(folder):
-    """What is in a run's folder, but the manifest, which says where a branch comes from, and the lock."""
+    """Contents of a run's folder, without the lock and the manifest, which names the source of a branch."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "manifest.json")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 

@@ -101,7 +101,7 @@ class DemoTextModel(nn.Module):
 
 
 class DemoTarget:
-    """What the host's CLIP is made from."""
+    """The target from which the host makes a CLIP."""
 
     clip = DemoTextModel
     tokenizer = DemoTokenizer

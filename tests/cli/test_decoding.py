@@ -1,4 +1,4 @@
-"""What of decoding can be chosen on the command line: the VAE's file, strips, layout, a device and a place in time."""
+"""Options of decoding on the command line: the VAE's file, strips, layout, a device, and decoding ahead."""
 
 import copy
 from dataclasses import replace

@@ -68,7 +68,7 @@ def test_a_run_goes_on_in_another_memory_tier_from_its_snapshot(here, say, stop_
 
 @pytest.mark.slow
 def test_a_run_in_fp8_stays_in_fp8(here, say, stop_at):
-    """What it is made in belongs to the run. Seen to fail with a manifest that does not say so."""
+    """FP8 belongs to the run's settings. Seen to fail with a manifest that does not say so."""
     go_on = stop_at(13)
     say("demo", RED, *LENGTH, "--run-dir", "cut", "--kv", "fp8")
     go_on()

@@ -18,7 +18,7 @@ PREVIEW_WITH_METADATA = 4
 
 @dataclass
 class Run:
-    """What the server told about one prompt."""
+    """The messages of the server about one prompt."""
 
     error: str = ""
     interrupted: bool = False
@@ -69,7 +69,7 @@ class Server:
         self.log.close()
 
     def kill(self) -> None:
-        """As a crash ends it, without a chance to clean up."""
+        """Kill the server as a crash would, without a chance to clean up."""
         self._process.kill()
         self._process.wait()
 

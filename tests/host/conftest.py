@@ -148,7 +148,7 @@ def lora(comfyui):
 
 @pytest.fixture
 def progress(comfyui):
-    """What a node tells the host about its progress: a list of (value, total, preview)."""
+    """Progress that a node reports to the host: a list of (value, total, preview)."""
     import comfy.utils
 
     told = []

@@ -32,7 +32,7 @@ def other_prompt(positive: list) -> list:
 
 
 def test_torch_compile_model_changes_nothing_but_speed(sample, load_wan, positive, latent, compile_model, caplog):
-    """The same video as without it, four graphs, none anew for a second run and another prompt. Seen to fail when the
+    """Equal video without it, four graphs, none anew for a second run and another prompt. Seen to fail when the
     host compiles the whole model, as the node does for other samplers: 26 graphs, and 3 more for the second run."""
     caplog.set_level(logging.WARNING)
     plain, before = load_wan(), graphs()

@@ -210,7 +210,7 @@ def test_a_disk_without_room_is_refused_before_decoding(pack, decode, vae, fille
 
 
 def test_an_output_folder_that_is_not_there_yet_is_made(decode, vae, filled, output):
-    """As in a fresh ComfyUI. Seen to fail when its room is asked for before it is there."""
+    """A fresh ComfyUI has none. Seen to fail when its free space is read before it exists."""
     output.rmdir()
     decode(filled, vae, "a/b")
     assert len(list(output.glob("a/*.mp4"))) == 2
@@ -260,7 +260,7 @@ def test_a_taehv_decodes_as_in_the_host_any_length_at_a_time(decode, filled, out
 
 
 def test_a_taehv_in_float16_is_given_latents_as_they_are_sampled(decode, filled, output):
-    """As taew2_1 wants them. Seen to fail with raw latents."""
+    """The published taew2_1 wants them so. Seen to fail with raw latents."""
     import comfy.latent_formats
 
     latents = filled["samples"][:1, :, :2, :4, :4]

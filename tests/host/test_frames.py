@@ -264,7 +264,7 @@ def test_pictures_of_another_number_are_refused(read, put, clip, output):
 
 
 def test_another_video_of_the_same_name_is_refused_and_the_first_one_stays(read, put, clip, from_pictures, output):
-    """Of the same size, length and rate: only its frames differ. Seen to fail without the source in the record."""
+    """Equal in size, length and rate: only its frames differ. Seen to fail without the source in the record."""
     for index in range(3):
         put(*read(clip, index)[:2])
     before = (output / "a" / "up.mp4").read_bytes()

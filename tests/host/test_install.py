@@ -1,4 +1,4 @@
-"""What installing and loading the pack does to a ComfyUI: nothing but adding its nodes."""
+"""Installing and loading the pack only adds its nodes to a ComfyUI."""
 
 import ast
 import asyncio
@@ -51,7 +51,7 @@ def loaded(comfyui) -> tuple[int, float, list[str]]:
 
 
 def test_it_loads_in_well_under_a_second_and_imports_nothing_heavy(loaded):
-    """What the host imports anyway is there already. Seen to fail with `import kornia` in a node file."""
+    """Packages that the host imports are loaded already. Seen to fail with `import kornia` in a node file."""
     count, seconds, modules = loaded
     assert count >= 16
     assert seconds < SECONDS
@@ -88,7 +88,7 @@ def test_it_brings_no_module_that_another_pack_could_take_for_its_own(loaded):
 
 
 def test_installing_what_it_requires_changes_no_package():
-    """As the Manager does, and with what pyproject.toml names; pip freeze says the same before and after.
+    """Installed by requirements.txt, as the Manager does, and by pyproject.toml: pip freeze prints an equal list after.
 
     Seen to fail with a line `einops>=99` in requirements.txt, and with such a dependency in pyproject.toml.
     """

@@ -11,12 +11,12 @@ LEVERS = [
 
 @pytest.fixture
 def speed(pack):
-    """What the node gives for these choices."""
+    """The output of the node for these choices."""
     return lambda **chosen: pack.part("nodes.model.speed").SpeedNode.execute("auto", **chosen).result[0]
 
 
 def core_video(pack, model, positive, shape, levers):
-    """What the core makes of the host's module, without the host."""
+    """The video that the core makes with the host's module, without the host."""
     settings, stream, wan = (
         pack.part(name) for name in ("nodes.settings", "histream_core.stream.stream", "histream_core.network.forward")
     )

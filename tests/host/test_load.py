@@ -66,7 +66,7 @@ def test_fp8_is_what_is_kept_when_asked_for(load, folder, wan_weights, sample, p
 
 
 class Code:
-    """What a pickle with code in it does when it is opened carelessly."""
+    """An object whose pickle runs code when it is loaded carelessly."""
 
     def __reduce__(self):
         return exec, ("import histream_core; histream_core.was_executed = True",)
@@ -129,7 +129,7 @@ def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, ou
 
 
 def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, comfyui):
-    """The same latents as a headless run, but for rounding: one engine, two roads to it."""
+    """Equal latents with and without a host, except for rounding: there is one engine."""
     from histream_core import demo
     from histream_core.network.cache.tiers import make_caches
     from histream_core.network.forward import Denoiser, Text

@@ -46,7 +46,7 @@ def video_of(output):
 
 
 def of_card(text: str, card: str) -> str:
-    """What the plan says of a card of that size, first."""
+    """The plan's first line about a card of that size."""
     return next(line for line in text.splitlines() if line.startswith(f"  {card} GB: "))
 
 

@@ -1,4 +1,4 @@
-"""What cannot work is refused in one sentence, before the first step, and the host goes on working."""
+"""Inputs that cannot work are refused in one sentence, before the first step, and the host goes on working."""
 
 import json
 import re

@@ -12,7 +12,7 @@ import torch
 
 
 def host_video(model, positive, latent, sigmas, *, seed=5, chunk_frames=3):
-    """What the host's SamplerARVideo makes; needs a CausalWanModel."""
+    """The video of the host's SamplerARVideo; needs a CausalWanModel."""
     import comfy.samplers
 
     noise = torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(9))

@@ -66,13 +66,13 @@ def node_of(prompt: dict, kind: str) -> str:
 
 
 def sections(folder: Path) -> list[tuple]:
-    """What the cut list says: first frame, frame after the last, prompt, seed."""
+    """The sections of the cut list: first frame, frame after the last, prompt, seed."""
     cuts = json.loads((folder / "cuts.json").read_text())
     return [(cut["start"], cut["stop"], cut["prompt"].split()[1], cut["seed"]) for cut in cuts["sections"]]
 
 
 def without_files(info):
-    """The same without the names of files that lie in the server's input folder by now."""
+    """`info` without the names of files that are in the server's input folder by now."""
     if isinstance(info, dict):
         names = {"options": []} if info.get("video_upload") else {}
         return {key: without_files(value) for key, value in info.items()} | names
@@ -166,7 +166,7 @@ def test_a_video_begins_with_the_picture_that_the_first_frame_node_was_given(ser
 
 
 def test_a_graph_of_custom_samplers_makes_the_video_of_the_sampler(server, convert):
-    """Of the same seed, prompt and size, as workflow 12 says. Seen to fail with another seed."""
+    """With equal seed, prompt and size, as workflow 12 says. Seen to fail with another seed."""
     custom = shorten(convert(CUSTOM), 21)
     plain = change(shorten(convert(DEMO), 21), "HiStreamAnchorWindowSampler", seed=1)
     videos = []

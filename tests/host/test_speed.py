@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def speed(pack):
-    """What the node gives for these choices."""
+    """The output of the node for these choices."""
 
     def choose(**chosen):
         return pack.part("nodes.model.speed").SpeedNode.execute(**({"attention": "auto"} | chosen)).result[0]

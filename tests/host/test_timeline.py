@@ -50,7 +50,7 @@ def later(pack, monkeypatch):
 
 
 def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None):
-    """What the engine makes of prompts at chunks, without nodes: the LATENT's samples."""
+    """The samples that the engine makes of prompts at chunks, without nodes."""
     plans, stream = pack.part("histream_core.plan"), pack.part("histream_core.stream.noise")
     preset = pack.part("histream_core.plan.presets").find_preset("self-forcing")
     model, made = load_wan(), []

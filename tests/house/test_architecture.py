@@ -1,4 +1,4 @@
-"""What docs/architecture.md says of modules is what there is."""
+"""The module tables of docs/architecture.md name the modules that exist, each once."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What docs/compared.md claims has a test behind it that exists, or a picture."""
+"""Every claim of docs/compared.md names a test that exists, or a picture."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ ROWS = [line.strip("|").split("|") for line in TABLE.splitlines() if line.starts
 
 
 def rows() -> list[tuple[str, str, str]]:
-    """What is compared, what ours is, and what shows it."""
+    """Rows of the table: the feature, ours, and the evidence."""
     return [(row[0].strip(), row[5].strip(), row[6].strip()) for row in ROWS]
 
 

@@ -64,7 +64,7 @@ class Walk:
 
 
 def walk(run: Callable[[], object]) -> Walk:
-    """What `run` passes through on this thread."""
+    """Run `run` and return the files and functions that it passes through on this thread."""
     counted = Walk()
     before = sys.getprofile()
     sys.setprofile(counted)

@@ -56,7 +56,7 @@ def outputs(info: dict) -> dict[str, dict[str, str]]:
 
 
 def source() -> dict:
-    """What the nodes say themselves, in the form of a locale."""
+    """The words of the nodes themselves, in the form of a locale."""
     return {
         name: {
             "display_name": quoted(info["display_name"]),

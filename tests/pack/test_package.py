@@ -28,7 +28,7 @@ def inputs(info: dict) -> dict[str, list]:
 
 
 def load_pack():
-    """As ComfyUI does: by its path, under a name that is no package of ours."""
+    """Import the pack as ComfyUI does: by its path, under a name that is no package of ours."""
     spec = importlib.util.spec_from_file_location("a_pack_at_some_path", ROOT / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -61,7 +61,7 @@ def test_inside_the_pack_imports_are_relative():
 
 
 def test_the_node_api_is_imported_once_and_by_number():
-    """What TorchCompileModel leaves in a model has no numbered API: its names come from where the host keeps them."""
+    """An exception: names that TorchCompileModel leaves in a model have no numbered API."""
     importers = {
         (path.name, node.module)
         for path in NODE_FILES

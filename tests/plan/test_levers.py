@@ -1,4 +1,4 @@
-"""What is approximated: each lever does exactly what it says, and nothing else changes.
+"""Levers (approximations): each does exactly what it says, and nothing else changes.
 
 `reference_levers.py` computes the same approximations without caches.
 """

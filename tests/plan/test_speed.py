@@ -1,4 +1,4 @@
-"""What is chosen for speed: one value, on the command line and in a kept run's settings."""
+"""Speed choices: one value, on the command line and in a kept run's settings."""
 
 import json
 from dataclasses import fields, replace

@@ -63,7 +63,7 @@ def give_room(patch, num_bytes):
 
 
 def check_kept(folder, whole):
-    """What is there is whole, and goes on to be all of it; the files that were there are not made again."""
+    """Finished files are whole, the run can be finished from them, and none of them is written again."""
     kept = {name: data for name, data in files_in(folder).items() if ".unfinished." not in name}  # only to look at
     assert kept.items() <= whole.items()
     assert sum(name.startswith("chunks") for name in kept) < 5 or len(kept) < len(whole)
@@ -112,7 +112,7 @@ def test_a_run_that_is_cancelled_while_its_files_are_joined_has_no_half_of_one(a
 
 @pytest.mark.parametrize(("part", "format"), crossed([0, 0.05, 0.3, 0.6, 0.9, 1], FORMATS))
 def test_a_disk_that_is_full_after_any_byte_costs_nothing_that_was_finished(alone, tmp_path, format, part):
-    """Of all bytes that the run writes, a part has room; for the last one there is a byte too little."""
+    """The disk has room for a part of all bytes that the run writes; in the last case one byte is missing."""
     _, whole, num_bytes = alone[format]
     with pytest.MonkeyPatch.context() as patch:
         give_room(patch, max(0, round(part * num_bytes) - 1))
@@ -245,7 +245,7 @@ def test_a_segment_that_is_not_as_it_was_written_is_refused(alone, tmp_path, cas
 
 
 def test_a_run_without_checksums_is_finished_as_before(alone, tmp_path):
-    """As an older version left it, or a kill behind a segment."""
+    """An older version left none, and so does a kill just after a segment."""
     folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
     for checksum in folder.glob("segments/*.sha256"):
         checksum.unlink()

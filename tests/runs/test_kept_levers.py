@@ -85,7 +85,7 @@ def test_a_chunk_that_lacks_what_its_last_step_began_with_is_refused(tmp_path):
 
 
 def test_levers_belong_to_what_a_run_is():
-    """Of its settings and of its plan alike. Seen to fail where the two may differ."""
+    """Levers are in its settings and in its plan alike. Seen to fail where the two may differ."""
     exact, survivors, pooled = (lever_run(levers) for levers in ([], ["survivors"], ["pooled-low"]))
     assert from_json(to_json(survivors)) == survivors
     firsts = {recipes(each)[0] for each in (exact, survivors, pooled)}

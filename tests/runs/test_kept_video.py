@@ -325,7 +325,7 @@ def test_pictures_are_written_anew(finished, tmp_path):
 
 
 def test_only_segments_without_a_gap_before_them_are_shared(finished, tmp_path):
-    """What lies behind a gap is written anew all the same."""
+    """Segments after a gap are written again in any case."""
     source = shutil.copytree(finished["h264-mp4"], tmp_path / "source")
     (source / "segments" / "seg-00002.mp4").unlink()
     with retry(source, tmp_path / "new", 5, 1):

@@ -95,7 +95,7 @@ def test_a_blend_keeps_one_anchor_until_it_has_gone_over():
 
 
 def test_a_kept_run_with_a_blend_knows_how_far_it_has_come():
-    """As a run that is not kept does. Seen to fail where either forgets it."""
+    """A run that is not kept knows it too. Seen to fail where either forgets it."""
     cues = [Cue(0, "a cat"), Cue(1, "a dog", Change("blend", 4)), Cue(4, "a cat"), Cue(5, "a dog", Change("blend", 2))]
     texts = [tiny.text(seed).context for seed in range(4)]
     placed = Placed(tuple(cues), (0, 1, 5, 6), tiny.plan(num_frames=30), ()).prompts(texts)

@@ -88,7 +88,7 @@ def test_the_first_chunk_of_a_scene_takes_the_steps_of_a_first_chunk():
 @pytest.mark.parametrize("mode", ["histream", "histream-plus"])
 @pytest.mark.parametrize("temporal", [TemporalPolicy("absolute"), TemporalPolicy("clamped", span=4)])
 def test_a_scene_is_a_video_of_its_own(mode, temporal):
-    """Of the same noise and prompt. Seen to fail where the caches keep what came before."""
+    """Noise and prompt are equal. Seen to fail where the caches keep what came before."""
     whole = plan(CUT, mode=mode, temporal=temporal)
     made = tiny.video(whole, prompts=[Prompt(tiny.text(0)), Prompt(tiny.text(1), 2)])
     own = tiny.stream(tiny.plan(num_frames=9, mode=mode, temporal=temporal), prompts=[Prompt(tiny.text(1))])
@@ -177,7 +177,7 @@ def test_a_run_is_extended_and_branched_with_a_scene(tmp_path):
 
 
 def pictures(latents):
-    """Of a scene, by a decoder that knows its first frame and no other: what that frame alone gives is left out."""
+    """Pictures of a scene, by a decoder that has seen only its first frame, without those of that frame alone."""
     decoder = StreamingDecoder(tiny_runs.VAE, normalised=False)
     return to_frames(decoder.decode(torch.cat([latents[:, :, :1], latents], dim=2)))[:, 1:]
 

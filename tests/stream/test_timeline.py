@@ -97,7 +97,7 @@ def test_a_timeline_that_is_longer_than_the_video_says_what_length_would_do():
 
 
 def test_times_count_from_the_chunk_that_a_timeline_begins_at():
-    """As in a run that is made longer. Seen to fail with times of the whole video."""
+    """Used when a run is made longer. Seen to fail with times of the whole video."""
     found = cues(0, 0.75)
     assert find_chunks(found, PLAN, FPS, first_chunk=3) == [3, 4]
     assert describe_cues(found, [3, 4], PLAN, FPS)[1] == '"prompt 1" begins at frame 45 (0:02.812, chunk 4)'
@@ -166,7 +166,7 @@ def test_the_cut_list_has_a_cut_where_a_blend_begins_and_none_within_it():
 
 
 def test_a_run_that_is_made_longer_leaves_out_what_its_timeline_had_behind_its_end(tmp_path):
-    """Of a blend that the end cut off. Seen to fail with sections that stay: they would not be in order."""
+    """For example a blend that the end cut off. Seen to fail with sections that stay: they would not be in order."""
     short = tiny_runs.plan(9)
     found = cues(0, 9 / 16, change=Change("blend", 4))
     run = tiny_runs.manifest(short, sections=sections(found, find_chunks(found, short, FPS)))
