@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 
@@ -50,8 +50,8 @@ EXTRAS = {
 class Parser(argparse.ArgumentParser):
     """An argument parser with errors of one line and without abbreviated options."""
 
-    def __init__(self, **settings) -> None:
-        super().__init__(**{"allow_abbrev": False} | settings)
+    def __init__(self, *, allow_abbrev: bool = False, **settings: Any) -> None:
+        super().__init__(allow_abbrev=allow_abbrev, **settings)
         self.forms: dict[str, Parser] = {}
         """Parsers by option; a parser takes over if its option is given."""
 

@@ -4,7 +4,6 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -139,7 +138,8 @@ class Stream:
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, then re-noise it to the sigma and the scale of the next step."""
         latent = self._draw(chunk, 0, chunk.steps[0].scale)
-        for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
+        after = (*chunk.steps[1:], None)
+        for index, (step, following) in enumerate(zip(chunk.steps, after, strict=True), start=1):
             self.noisy = latent
             if chunk.kept and not following:
                 self.caches[step.scale].keep()
@@ -246,9 +246,10 @@ class Stream:
     def _slices(self, given: Tensor | None) -> Given:
         """Wrap given latents as a function of the chunk; raises ValueError if their shape does not fit the plan."""
         frames = sum(len(chunk.frames) for chunk in self.plan.chunks if not chunk.steps)
-        if frames or given is not None:
-            self._check_given(given, frames)
-        return lambda chunk: given[:, :, chunk.frames.start : chunk.frames.stop]
+        if given is None and not frames:
+            return _nothing_given
+        latents = self._check_given(given, frames)
+        return lambda chunk: latents[:, :, chunk.frames.start : chunk.frames.stop]
 
     def _check_given(self, given: Tensor | None, frames: int) -> Tensor:
         wanted = [*self.shape, frames, *self.plan.grids[Scale.HIGH]]
@@ -258,3 +259,7 @@ class Stream:
         if not torch.isfinite(given).all():
             raise ValueError("the given latents contain NaN or infinity: the run that made them has failed")
         return given
+
+
+def _nothing_given(chunk: Chunk) -> Tensor:
+    raise ValueError(f"chunk {chunk.index} is not denoised, and nobody gave its latent")

@@ -163,7 +163,7 @@ BREAKS = [
     ("cli/verbs/videos.py", "metadata=tags, sound=args.sound)", "metadata=tags)",
      "cli/test_kept_runs.py", "with_and_without"),
     ("cli/verbs/videos.py", "    if args.sound:\n", "    if False:\n", "cli/test_kept_runs.py", "anything_is_loaded and plain"),
-    ("cli/verbs/runs.py", "        if settings.sound and not sound:\n", "        if False:\n",
+    ("cli/verbs/runs.py", "        if settings.sound and not sound and (kept", "        if False and (kept",
      "cli/test_kept_runs.py", "keeps_the_sound"),
     ("network/cache/tiers.py", "[(self._page(frame), self._slot(frame)) for frame in context]",
      "[(self._slot(frame), self._slot(frame)) for frame in context]", "network/test_tiers.py", "full_cache_bit_for_bit"),

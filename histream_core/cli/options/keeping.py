@@ -73,7 +73,7 @@ def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespa
     if saved["model"] is None:
         raise ValueError("the run does not say which weights it was made with: give --model")
     names = {dtype_name(dtype): name for name, dtype in DTYPES.items()}
-    files = {name: Path(saved[name]) if saved[name] else None for name in FILES}
+    files = {name: Path(path) if (path := saved[name]) else None for name in FILES}
     return argparse.Namespace(
         model=saved["model"],
         device=saved["device"] or "auto",

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ... import demo
-from ...cost.cost import GB, Cost
+from ...cost.cost import GB, VAE_WIDTH, Cost
 from ...cost.fitting import check_strips, decoders, does_not_fit, tiers
 from ...cost.memory_plan import CARDS, card_lines, choices, ways
 from ...network.cache.tiers import TIERS
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
 from ...plan.make import PlanOptions
 from ...plan.presets import MODES, find_preset
+from ...vae.model import WanVAE
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
@@ -54,8 +55,9 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
-    vae = {"vae_width": _demo_vae_width()} if args.model == DEMO else {}
-    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, vae_strips=int(speed.vae_strips), **vae)
+    width = _demo_vae_width() if args.model == DEMO else VAE_WIDTH
+    strips = int(speed.vae_strips)
+    cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, vae_strips=strips, vae_width=width)
     problems = list(does_not_fit(cost, args.vram)) if args.vram is not None else []
     result = {"model": args.model, "preset": preset.name, "mode": args.mode, **cost.summary()}
     result["kv_tiers"] = {
@@ -90,11 +92,14 @@ def find_model(name: str) -> tuple[WanConfig, str]:
     if name in MODELS:
         return MODELS[name], "histream"
     checkpoint = read_checkpoint(demo.TRANSFORMER_PATH if name == DEMO else name, kind="wan")
+    assert checkpoint.config is not None  # a transformer has one
     return checkpoint.config, guess_preset(checkpoint)
 
 
 def _demo_vae_width() -> int:
-    return load_vae(demo.VAE_PATH, dtype=torch.float32).dim
+    vae = load_vae(demo.VAE_PATH, dtype=torch.float32)
+    assert isinstance(vae, WanVAE)
+    return vae.dim
 
 
 def _lines(result: dict) -> Iterator[str]:

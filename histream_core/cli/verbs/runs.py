@@ -159,8 +159,8 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     check_room(args.new, plan, settings, sound=sound)
     with Journal(args.folder, first_chunks=args.chunk or None) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
-        if settings.sound and not sound:
-            check_sound(sound_path(args.folder, old), format_of(settings))
+        if settings.sound and not sound and (kept := sound_path(args.folder, old)):
+            check_sound(kept, format_of(settings))
         placed = place_continuation(args, old, plan, chunk)
         source = _source(old, args, placed)
         weights, texts = source.load()

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,5 +62,5 @@ def environment(device: torch.device | str = "cpu", in_use: Mapping[str, str] | 
     return {"histream": __version__, "torch": torch.__version__, "device": name} | threads | dict(in_use or {})
 
 
-def _bytes(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

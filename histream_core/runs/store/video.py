@@ -55,7 +55,7 @@ def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
     return [inside(folder / section.file) for section in cut_sections(manifest) if section.file]
 
 
-def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> dict[str, float]:
+def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> dict[str, int]:
     """Estimated bytes that a run writes from chunk `first` on, for its latents, segments, video and sound.
 
     The video is counted whole, because it is joined from all segments.
