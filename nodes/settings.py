@@ -79,13 +79,10 @@ class WindowChoice:
     """How far chunks are moved to the statistics of their prompt's first chunk, from 0 to 1."""
 
     def window(self, preset: Preset) -> Window:
-        def chosen(value: int | None, default: int | None) -> int | None:
-            return default if value is None else value
-
         return Window(
-            chosen(self.chunk_frames, preset.chunk_frames),
-            chosen(self.anchor_frames, preset.anchor_frames),
-            chosen(self.local_frames, preset.local_frames),
+            preset.chunk_frames if self.chunk_frames is None else self.chunk_frames,
+            preset.anchor_frames if self.anchor_frames is None else self.anchor_frames,
+            preset.local_frames if self.local_frames is None else self.local_frames,
         )
 
 
@@ -149,7 +146,7 @@ def plan_for(
             ntk_low=settings.ntk_low,
             ntk_high=settings.ntk_high,
             resize=settings.resize,
-            levers=levers,
+            levers=tuple(levers),
             anchor_match=window.anchor_match,
             given_frames=given_frames,
             first_frame=given_frames > 0,

@@ -29,40 +29,51 @@ class Backend(Protocol):
     @property
     def device(self) -> torch.device:
         """The device that the network computes on."""
+        ...
 
     @property
     def decode_device(self) -> torch.device:
         """The device that the VAE decodes on."""
+        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the network computes in."""
+        ...
 
     @property
     def kv(self) -> str:
         """The memory tier of keys and values, one of TIERS."""
+        ...
 
     @property
     def speed(self) -> Speed:
         """The speed choices of the run."""
+        ...
 
     def kernels(self) -> Kernels:
         """The kernels to compute with. Raises ValueError for one that the device does not have."""
+        ...
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes of everything that latents and frames depend on; keys that begin with "vae" concern only decoding."""
+        ...
 
     def open_decoder(self) -> Decoder:
         """The chosen decoder, for latents as the network has them."""
+        ...
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         """The cost of a plan with these weights."""
+        ...
 
     def new_progress(self, plan: Plan) -> Progress:
         """A new progress for a run of `plan`."""
+        ...
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:
         """One sentence for each thing that does not fit into memory, with what to change."""
+        ...
 
     def sample(
         self, plan: Plan, prompts: Sequence[Prompt], progress: Progress, work: Callable[[OpenStream], Result]
@@ -71,3 +82,4 @@ class Backend(Protocol):
 
         `plan` is the largest plan that `work` opens a stream of; `prompts` are the prompts of the run.
         """
+        ...

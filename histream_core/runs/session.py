@@ -14,7 +14,8 @@ from torch import Tensor
 from ..plan.chunks import Chunk, Plan, replay, scene_at
 from ..stream.noise import Noise
 from ..stream.stream import Given, Stream
-from ..vae.decode import StreamingDecoder, begin_scene, to_frames
+from ..vae.decode import begin_scene, to_frames
+from ..vae.decoders import Decoder
 from .store.journal import Journal
 from .store.manifest import ChunkSeeds, kept_frames, whole_chunks
 
@@ -59,7 +60,7 @@ class Session:
         self,
         journal: Journal,
         open_stream: OpenStream,
-        decoder: StreamingDecoder | None = None,
+        decoder: Decoder | None = None,
         *,
         given: Given | None = None,
         snapshots: Snapshots | None = None,
@@ -72,7 +73,6 @@ class Session:
         self.journal, self.open_stream, self.decoder = journal, open_stream, decoder
         self.snapshots = snapshots or Snapshots()
         self._given, self._decode_on = given, device
-        self._stream: Stream | None = None
         self._decoded: int | None = 0
         """Number of chunks that went through the VAE; None while one is being decoded."""
 
@@ -88,40 +88,39 @@ class Session:
         done, last = journal.finished, len(plan.chunks) - 1
         snapshot = journal.newest_snapshot() if done else None
         if snapshot and self.decoder and snapshot[1] == first_decoded:
-            self._restore_decoder(snapshot[2], first_decoded)
+            self._restore_decoder(self.decoder, snapshot[2], first_decoded)
         for chunk in plan.chunks[first_decoded:done]:
             latent = journal.read(chunk.index)
             yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=False)
         if done > last:
             return
-        position = self._open_stream(replay(plan, done), snapshot)
+        stream, position = self._open_stream(replay(plan, done), snapshot)
         del snapshot
-        chunks = zip(plan.chunks[position:], self._stream.chunks(position), strict=True)
+        chunks = zip(plan.chunks[position:], stream.chunks(position), strict=True)
         try:
             for chunk, latent in chunks:
                 position = chunk.index
                 if position < done:
                     continue
-                journal.write(position, latent, self._stream.noisy)
+                journal.write(position, latent, stream.noisy)
                 yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=True)
                 if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
-                    self._save_whole([position])
+                    self._save_whole(stream, [position])
         except self.snapshots.cancel:
             if self.snapshots.on_cancel:
-                self._save_whole([position + 1, position] if position else [1])
+                self._save_whole(stream, [position + 1, position] if position else [1])
             raise
 
-    def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> int:
-        """Make the stream, and return the index of the chunk it continues with."""
-        self._stream = self._new_stream(plan)
+    def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> tuple[Stream, int]:
+        """The stream, and the index of the chunk it continues with."""
+        stream = self._new_stream(plan)
         if snapshot is None:
-            return 0
+            return stream, 0
         try:
-            self._stream.restore(_part(snapshot[2], CACHES))
+            stream.restore(_part(snapshot[2], CACHES))
         except (KeyError, ValueError):  # a snapshot of a shorter run, whose caches had another size
-            self._stream = self._new_stream(plan)
-            return 0
-        return snapshot[0]
+            return self._new_stream(plan), 0
+        return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
         return self.open_stream(plan, ChunkSeeds(self.journal.manifest), self._latent, self._noisy)
@@ -140,54 +139,53 @@ class Session:
         if self.decoder is None or chunk.index < first:
             return None
         plan = self.journal.manifest.plan
-        kept = latent[:, :, : kept_frames(plan, chunk)].to(self._device)
+        kept = latent[:, :, : kept_frames(plan, chunk)].to(self._device(self.decoder))
         if chunk.index and chunk.frames.start in plan.scenes:
             begin_scene(self.decoder, kept)
         elif self._decoded != chunk.index:
-            self._warm_up(chunk)
+            self._warm_up(self.decoder, chunk)
         self._decoded = None
         pixels = self.decoder.decode(kept)
         self._decoded = chunk.index + 1
         return to_frames(pixels)
 
-    def _warm_up(self, chunk: Chunk) -> None:
+    def _warm_up(self, decoder: Decoder, chunk: Chunk) -> None:
         """Decode the frames of the scene before a chunk that the VAE would remember."""
         start, scene = chunk.frames.start, scene_at(self.journal.manifest.plan.scenes, chunk.frames.start)
-        seen = range(max(scene, start - self.decoder.memory_frames), start)
-        latents = self.journal.frames(seen).to(self._device)
+        seen = range(max(scene, start - decoder.memory_frames), start)
+        latents = self.journal.frames(seen).to(self._device(decoder))
         if 0 < scene == seen.start:
-            begin_scene(self.decoder, latents)
-            self.decoder.decode(latents)
+            begin_scene(decoder, latents)
+            decoder.decode(latents)
         else:
-            self.decoder.warm_up(latents, start=seen.start)
+            decoder.warm_up(latents, start=seen.start)
 
-    def _restore_decoder(self, tensors: dict[str, Tensor], decoded: int) -> None:
-        latent = self.journal.read(0).to(self._device)
-        self.decoder.restore(_part(tensors, VAE), latent)
+    def _restore_decoder(self, decoder: Decoder, tensors: dict[str, Tensor], decoded: int) -> None:
+        latent = self.journal.read(0).to(self._device(decoder))
+        decoder.restore(_part(tensors, VAE), latent)
         self._decoded = decoded
 
-    @property
-    def _device(self) -> torch.device:
-        return self._decode_on or next(self.decoder.vae.parameters()).device
+    def _device(self, decoder: Decoder) -> torch.device:
+        return self._decode_on or next(decoder.vae.parameters()).device
 
-    def _save(self, position: int) -> None:
+    def _save(self, stream: Stream, position: int) -> None:
         """Write a snapshot from which the stream can continue with chunk `position`."""
-        state = {CACHES + name: tensor for name, tensor in self._stream.snapshot().items()}
-        if self._decoded:
+        state = {CACHES + name: tensor for name, tensor in stream.snapshot().items()}
+        if self.decoder and self._decoded:
             state |= {VAE + name: tensor for name, tensor in self.decoder.snapshot().items()}
         self.journal.write_snapshot(position, self._decoded or 0, state)
 
-    def _save_whole(self, positions: Sequence[int]) -> None:
+    def _save_whole(self, stream: Stream, positions: Sequence[int]) -> None:
         """Write a snapshot at the first of `positions` whose context is fully cached; do nothing if there is none.
 
         There may be none: a stream stops anywhere, and in a lean cache a kept last step overwrites past frames.
         """
-        held = set(self._stream.snapshot()["window.frames"].tolist())
-        held = held.intersection(*(cache.frames for cache in self._stream.caches.values()))
+        held = set(stream.snapshot()["window.frames"].tolist())
+        held = held.intersection(*(cache.frames for cache in stream.caches.values()))
         for position in positions:
             chunks = self.journal.manifest.plan.chunks[position : position + 1]
             if any(held.issuperset(chunk.context) for chunk in chunks):
-                self._save(position)
+                self._save(stream, position)
                 return
 
 

@@ -5,6 +5,7 @@ B batch, C channels, T latent frames, H W latent grid.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -41,9 +42,9 @@ from .timeline import Audience, prompts_in, timeline_of, with_scenes
 class HostBackend:
     """A `Backend` of a MODEL, a VAE and the speed choices."""
 
-    model: object
+    model: Any
     """The host's ModelPatcher, which holds the Wan module and everything that other nodes put on it."""
-    vae: object | None = None
+    vae: Any = None
     speed: Speed = DEFAULTS
     batch: int = 1
     decode_bytes: int = 0
