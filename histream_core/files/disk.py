@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, and the questions to ask of a disk before a long run.
+"""Atomic writes of files, and checks of a folder before a long run.
 
-Whatever is being written is called NAME.partial.SUFFIX beside its target, is synchronised with the disk when it is
-whole, and only then gets its name.
+A file is written as NAME.partial.SUFFIX beside its target, synchronised with the disk when it is complete, and renamed
+last. So a file under its final name is complete, whatever ended the process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 class File:
-    """An unbuffered file that writes all or raises; it can be told to drop what comes.
+    """An unbuffered file for a muxer: `write` writes all of the data or raises.
 
-    To be handed to a muxer, which goes on writing its end after a failure.
+    With `dropping` set it discards what is written: a muxer goes on writing the end of the file after a failure.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,24 +32,24 @@ class File:
         return len(data)
 
     def sync(self) -> None:
-        """Return when all that was written is on the disk."""
+        """Wait until everything written is on the disk."""
         os.fsync(self.fileno())
 
 
 def partial_name(path: Path) -> Path:
-    """What `path` is called until it is whole."""
+    """The name under which `path` is written: NAME.partial.SUFFIX."""
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 def rename_whole(partial: Path, path: Path) -> None:
-    """Give a synchronised file its name, for good: an older file of that name is replaced."""
+    """Rename a synchronised file to its final name, durably; an older file of that name is replaced."""
     partial.replace(path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk, where the system can say so."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    """Wait until the file names of a folder are on the disk; does nothing on systems that cannot open a folder."""
+    if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -60,7 +60,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[File]:
-    """A file to write so that it is there whole or not at all. Raises OSError that says what to change."""
+    """Open `path` for an atomic write; an exception in the block leaves nothing. Raises OSError with the fix."""
     partial = partial_name(path)
     check_folder(path)
     try:
@@ -77,14 +77,14 @@ def whole_file(path: Path) -> Iterator[File]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises OSError that says what to change."""
+    """Write `data` to `path` atomically. Raises OSError with the fix."""
     with whole_file(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Add to an OSError which file it is about and what to do; its kind and `errno` stay."""
+    """Add the file and the fix to the message of an OSError; its class and `errno` stay the same."""
     try:
         yield
     except OSError as error:
@@ -100,6 +100,6 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
 
 
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there already."""
+def nearest_existing(folder: Path) -> Path:
+    """The folder itself, or its nearest parent that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())

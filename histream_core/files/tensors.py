@@ -1,4 +1,7 @@
-"""Safetensors files whose bytes follow from their content: the library writes metadata in another order every time."""
+"""Safetensors files with reproducible bytes.
+
+The library orders metadata differently in every process, and files of a run are compared byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,19 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""The names of dtypes in a header."""
+"""Names of the dtypes in a safetensors header."""
 
 Layout = Mapping[str, tuple[torch.dtype, Sequence[int]]]
-"""Dtype and shape of each tensor, in the order in which they lie in the file."""
+"""Dtype and shape of each tensor, in the order of their data in the file."""
 
 
 def aligned(layout: Layout) -> dict[str, tuple[torch.dtype, Sequence[int]]]:
-    """The layout with wide elements first, then by name, so that every tensor is aligned."""
+    """The layout sorted by element size, largest first, then by name: so the data of every tensor is aligned."""
     return dict(sorted(layout.items(), key=lambda item: (-item[1][0].itemsize, item[0])))
 
 
 def header(layout: Layout, metadata: Mapping[str, str]) -> bytes:
-    """The first bytes of a file, before those of its tensors: the length of the header, and the header."""
+    """The bytes before the tensor data: the length of the header, and the header, padded to a multiple of 8."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     for (name, (dtype, shape)), (start, end) in zip(layout.items(), _spans(layout), strict=True):
         entries[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
@@ -44,7 +47,7 @@ def header(layout: Layout, metadata: Mapping[str, str]) -> bytes:
 
 
 def _spans(layout: Layout) -> Iterator[tuple[int, int]]:
-    """Where the bytes of each tensor begin and end, counted from the end of the header."""
+    """Start and end of each tensor, in bytes from the end of the header."""
     end = 0
     for dtype, shape in layout.values():
         start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
@@ -52,11 +55,11 @@ def _spans(layout: Layout) -> Iterator[tuple[int, int]]:
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The values of a tensor as they lie in a file."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    """The data of a tensor in C order, not copied where it lies on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A whole file."""
+    """The bytes of a complete file with these tensors."""
     layout = aligned({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
     return b"".join([header(layout, metadata), *(tensor_bytes(tensors[name]) for name in layout)])

@@ -1,60 +1,60 @@
-"""Decoding beside sampling: while the next chunk is made, this one is decoded on a stream of its own.
+"""Decoding in parallel to sampling: one chunk is decoded on a CUDA stream of its own while the next one is sampled.
 
-The two take turns on one GPU that is full; they run side by side where one of them leaves it idle, or on two devices.
+On one GPU that is fully used the two take turns; they overlap where one of them leaves it idle, and on two devices.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
+Event = Any
+"""A CUDA event, or None on a CPU."""
+
 
 def work_ahead(items: Iterable[Tensor], work: Callable[[Tensor], Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Yield `work(item)` of every item, in order; each but the first is worked on while the next item is made.
+    """Yield `work(item)` for every item, in order; each but the first is processed while the next item is made.
 
-    The first comes out at once, so that there is something to see. `work` runs in one thread, on a CUDA device on a
-    stream of its own; it takes items from any device. An error in it is raised where its result would come.
+    The first result is yielded at once, so that there is something to see. `work` runs in one thread, on a CUDA device
+    on a stream of its own; items may lie on any device. An exception in it is raised where its result would be yielded.
     """
-    beside = torch.cuda.Stream(device) if device.type == "cuda" else None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     waiting: Future | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
         for index, item in enumerate(items):
             if waiting is not None:
-                yield _taken(waiting.result(), beside)
-            ready = torch.cuda.current_stream(item.device).record_event() if item.is_cuda else None
-            waiting = thread.submit(_work, work, item, ready, beside)
+                yield _collect(*waiting.result())
+            made = torch.cuda.current_stream(item.device).record_event() if item.is_cuda else None
+            waiting = thread.submit(_work, work, item, made, stream)
             if index == 0:
-                yield _taken(waiting.result(), beside)
+                yield _collect(*waiting.result())
                 waiting = None
         if waiting is not None:
-            yield _taken(waiting.result(), beside)
+            yield _collect(*waiting.result())
 
 
 def _work(
-    work: Callable[[Tensor], Tensor],
-    item: Tensor,
-    ready: torch.cuda.Event | None,
-    beside: torch.cuda.Stream | None,
-) -> tuple[Tensor, torch.cuda.Event | None]:
-    """The result, and when it is there."""
-    if beside is None:
-        if ready is not None:
-            ready.synchronize()
+    work: Callable[[Tensor], Tensor], item: Tensor, made: Event, stream: torch.cuda.Stream | None
+) -> tuple[Tensor, Event]:
+    """The result for an item that is complete at the event `made`, and the event at which the result is complete."""
+    if stream is None:
+        if made is not None:
+            made.synchronize()
         return work(item), None
-    with torch.cuda.stream(beside):
-        if ready is not None:
-            beside.wait_event(ready)
-            if item.device == beside.device:
-                item.record_stream(beside)
-        return work(item), beside.record_event()
+    with torch.cuda.stream(stream):
+        if made is not None:
+            stream.wait_event(made)
+            if item.device == stream.device:
+                item.record_stream(stream)
+        return work(item), stream.record_event()
 
 
-def _taken(done: tuple[Tensor, torch.cuda.Event | None], beside: torch.cuda.Stream | None) -> Tensor:
-    """The result, for whoever computes on the stream that is current now."""
-    result, event = done
-    if event is not None:
-        current = torch.cuda.current_stream(beside.device)
-        current.wait_event(event)
+def _collect(result: Tensor, complete: Event) -> Tensor:
+    """Make the current stream wait for a result."""
+    if complete is not None:
+        current = torch.cuda.current_stream(result.device)
+        current.wait_event(complete)
         result.record_stream(current)
     return result

@@ -1,4 +1,4 @@
-"""Which decoder a VAE gets, and decoding in strips where the memory of the whole picture does not fit.
+"""The decoder for a VAE, and decoding in strips where the whole frame does not fit into memory.
 
 B batch, C channels, T latent frames, H W latent grid, F pixel frames; pixels are 8x the latent grid.
 """
@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..plan.sizes import PIXELS_PER_CELL
-from .decode import StreamingDecoder, vae_cache_bytes
+from .decode import Decoder, Module, StreamingDecoder, vae_cache_bytes
 from .taehv import StreamingTAEHV, is_taehv, taehv_cache_bytes
 
 OVERLAP = 8
-"""Latent cells that two neighbouring strips both decode: 64 pixels, over which one fades into the other."""
+"""Latent cells that neighbouring strips share: 64 pixels, over which one fades into the other."""
 
 
 def open_decoder(
-    vae: nn.Module,
+    vae: Module,
     *,
     dtype: torch.dtype | None = None,
     normalised: bool = True,
@@ -28,13 +29,18 @@ def open_decoder(
     channels_last: bool = False,
     strips: int = 1,
 ) -> Decoder:
-    """The decoder for a Wan VAE or a TAEHV, without rollback: a decode that fails asks for `reset()`.
+    """Open the decoder for a Wan VAE or a TAEHV, without rollback (see `StreamingDecoder`).
 
-    `raw_latents`: see `StreamingTAEHV`. `channels_last`: in that memory layout. `strips`: see `TiledDecoder`.
+    `raw_latents`: see `StreamingTAEHV`. `strips`: number of strips of a `TiledDecoder`.
     """
 
     def decoder() -> StreamingDecoder:
-        options = {"dtype": dtype, "normalised": normalised, "rollback": False, "channels_last": channels_last}
+        options: dict[str, Any] = {
+            "dtype": dtype,
+            "normalised": normalised,
+            "rollback": False,
+            "channels_last": channels_last,
+        }
         if is_taehv(vae):
             return StreamingTAEHV(vae, raw_latents=raw_latents, **options)
         return StreamingDecoder(vae, **options)
@@ -45,15 +51,16 @@ def open_decoder(
 class TiledDecoder:
     """A decoder of strips along the longer side, each a stream of its own, faded into its neighbours.
 
-    Only the strip that is being decoded has its memory on the device; that of the others waits in main memory. The
-    pictures are not quite those of a whole decode: near a fade, and because the VAE's attention sees one strip.
+    Only the history of the strip that is being decoded lies on the device, all others in main memory. Frames differ a
+    little from those of a whole decode: in the fades, and because the attention of the VAE sees one strip.
     """
 
     def __init__(self, decoders: list[StreamingDecoder]) -> None:
         self.decoders = decoders
 
     @property
-    def vae(self) -> nn.Module:
+    def vae(self) -> Module:
+        """The VAE of all strips."""
         return self.decoders[0].vae
 
     @property
@@ -63,11 +70,11 @@ class TiledDecoder:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of history held between calls, of all strips, in main memory."""
+        """Bytes of the histories of all strips between calls, in main memory."""
         return sum(decoder.cache_bytes for decoder in self.decoders)
 
     def reset(self) -> None:
-        """Forget the stream."""
+        """Begin a new stream."""
         for decoder in self.decoders:
             decoder.reset()
 
@@ -78,8 +85,8 @@ class TiledDecoder:
             decoder.park()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The stream's next latents [B, C, T, H, W] to pixels [B, 3, F, 8H, 8W]; see `StreamingDecoder.decode`."""
-        pixels = None
+        """Decode the next latents of the stream; see `StreamingDecoder.decode`."""
+        pixels: Tensor | None = None
         for decoder, cells in self._strips(latents):
             decoder.fetch(latents.device)
             part = decoder.decode(_part(latents, cells))
@@ -88,16 +95,17 @@ class TiledDecoder:
                 size = (cell * PIXELS_PER_CELL for cell in latents.shape[-2:])
                 pixels = part.new_zeros(*part.shape[:3], *size)
             fade_in(pixels, part, cells.start * PIXELS_PER_CELL)
+        assert pixels is not None
         return pixels
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The memory of all strips as tensors, not copied."""
+        """The histories of all strips as tensors, not copied."""
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # it may still be on its way to main memory
+            torch.cuda.synchronize()  # `park` copies asynchronously
         return {f"{i}.{name}": x for i, strip in enumerate(self.decoders) for name, x in strip.snapshot().items()}
 
     def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None:
-        """Become what `snapshot` was taken of, in a stream of `latents` [B, C, T, H, W]; KeyError names a stranger."""
+        """See `StreamingDecoder.restore`."""
         for i, (decoder, cells) in enumerate(self._strips(latents)):
             own = {name.removeprefix(f"{i}."): x for name, x in snapshot.items() if name.startswith(f"{i}.")}
             decoder.restore(own, _part(latents, cells))
@@ -109,16 +117,13 @@ class TiledDecoder:
         yield from zip(self.decoders, strip_ranges(max(latents.shape[-2:]), len(self.decoders)), strict=True)
 
 
-Decoder = StreamingDecoder | TiledDecoder
-
-
 def most_strips(cells: int) -> int:
-    """Into how many strips a side of so many latent cells can be cut."""
+    """The largest number of strips for a side of `cells` latent cells."""
     return max(1, cells // (2 * OVERLAP))
 
 
 def strip_ranges(cells: int, strips: int) -> list[range]:
-    """The latent cells of each strip along a side of so many; neighbours share OVERLAP. ValueError for too many."""
+    """The latent cells of each strip along a side; neighbours share OVERLAP. Raises ValueError for too many strips."""
     most = most_strips(cells)
     if not 1 <= strips <= most:
         raise ValueError(f"{strips} strips are too many for {cells * PIXELS_PER_CELL} pixels: use at most {most}")
@@ -128,9 +133,9 @@ def strip_ranges(cells: int, strips: int) -> list[range]:
 
 
 def fade_in(pixels: Tensor, part: Tensor, start: int) -> None:
-    """Put a strip [..., h, w] into a picture [..., H, W] from pixel `start` of its longer side on.
+    """Write a strip [..., h, w] into a frame [..., H, W] from pixel `start` of its longer side on.
 
-    Where it is not the first one, its first pixels fade in over what is there.
+    The first pixels of every strip but the first fade in over those of the strip before.
     """
     side = -1 if pixels.shape[-1] >= pixels.shape[-2] else -2
     room = pixels.narrow(side, start, part.shape[side])
@@ -146,18 +151,19 @@ def fade_in(pixels: Tensor, part: Tensor, start: int) -> None:
 
 
 def decoder_cache_bytes(
-    vae: nn.Module, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, batch: int = 1, strips: int = 1
+    vae: Module, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, batch: int = 1, strips: int = 1
 ) -> int:
-    """Bytes on the device that a decoder remembers in, for frames of that size; of strips the largest alone."""
+    """Bytes of a decoder's history on the device, for frames of that size; with strips that of the largest one."""
     count = taehv_cache_bytes if is_taehv(vae) else vae_cache_bytes
     return count(vae, *strip_size(height, width, strips=strips), dtype=dtype, batch=batch)
 
 
 def strip_size(height: int, width: int, *, strips: int) -> tuple[int, int]:
-    """Height and width in pixels of the largest strip of a picture."""
+    """Height and width in pixels of the largest strip of a frame."""
     longest = PIXELS_PER_CELL * max(map(len, strip_ranges(max(height, width) // PIXELS_PER_CELL, strips)))
     return (height, longest) if width >= height else (longest, width)
 
 
 def _part(latents: Tensor, cells: range) -> Tensor:
+    """The latents of one strip."""
     return latents.narrow(-1 if latents.shape[-1] >= latents.shape[-2] else -2, cells.start, len(cells))

@@ -1,7 +1,7 @@
-"""The Wan 2.1 video VAE as a module tree: the same state-dict keys as the published file, at any width.
+"""The Wan 2.1 video VAE as a module tree, with the state-dict keys of the published file, at any width.
 
-Shapes: pixels [B, 3, F, H, W] in [-1, 1]; latents [B, 16, T, H/8, W/8] with F = 1 + 4 (T - 1). The tree only holds
-parameters and the small forwards that carry no history; the streaming forward over it is in `encode` and `decode`.
+Shapes: pixels [B, 3, F, H, W] in [-1, 1]; latents [B, 16, T, H/8, W/8] with F = 1 + 4 (T - 1). The tree holds the
+parameters and the forwards that need no history; the streaming forward over it is in `encode` and `decode`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DIM_MULT = (1, 2, 4, 4)
 TEMPORAL_DOWNSAMPLE = (False, True, True)
 BLOCKS_PER_LEVEL = 2
 
-# Statistics of the published Wan 2.1 latents, channel by channel: the network sees (z - mean) / std.
+# Statistics of Wan 2.1 latents by channel, as published: the network sees (z - mean) / std.
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
@@ -30,7 +30,9 @@ LATENT_STD = (
 
 
 class CausalConv3d(nn.Conv3d):
-    """A 3-D convolution that sees the past only: as many frames in as out, zeros (or `cache_x`) before the first."""
+    """A 3-D convolution without access to future frames, padded with zeros (or `cache_x`) before the first one."""
+
+    padding: tuple[int, int, int]
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -38,9 +40,9 @@ class CausalConv3d(nn.Conv3d):
         self.padding = (0, self.padding[1], self.padding[2])
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-        """`x` [B, C, T, H, W]; `cache_x` the frames before it, at most as many as the kernel reaches back."""
+        """`x` [B, C, T, H, W]; `cache_x` the frames before it, at most as many as the kernel reads."""
         missing = self._padding
-        if missing and cache_x is None and x.shape[2] == 1:  # the other two frames are zeros
+        if missing and cache_x is None and x.shape[2] == 1:  # the two frames before are zeros
             flat = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], self.padding[1:])
             return flat.unsqueeze(2)
         if cache_x is not None and missing:
@@ -50,13 +52,13 @@ class CausalConv3d(nn.Conv3d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            # What torch chooses by itself for few frames is 5 to 10 times slower.
+            # The kernel that torch chooses for few frames is 5 to 10 times slower.
             return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, self.groups)
         return super()._conv_forward(x, weight, bias)
 
 
 class RMS_norm(nn.Module):  # noqa: N801 - the published name
-    """Unit-length channels times a learned gain; `images` says whether x is [B, C, H, W] or [B, C, T, H, W]."""
+    """Normalisation over channels with a learned gain, for x [B, C, H, W] (`images`) or [B, C, T, H, W]."""
 
     def __init__(self, dim: int, images: bool = True) -> None:
         super().__init__()
@@ -72,7 +74,7 @@ class RMS_norm(nn.Module):  # noqa: N801 - the published name
 
 
 class Resample(nn.Module):
-    """Halves or doubles the picture (`*2d`), and time with it (`*3d`: `time_conv` holds the temporal half)."""
+    """Resampling by 2 in space (`*2d`), or in space and time (`*3d`, whose temporal half is `time_conv`)."""
 
     def __init__(self, dim: int, mode: str) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class Resample(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two causal convolutions beside a shortcut."""
+    """Two causal convolutions and a shortcut."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -111,7 +113,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head attention inside each frame."""
+    """Single-head attention within each frame."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class AttentionBlock(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] to the same; frames do not see each other."""
+        """[B, C, T, H, W] to [B, C, T, H, W]; frames do not attend to each other."""
         b, c, t, h, w = x.shape
         frames = x.transpose(1, 2).reshape(b * t, c, h, w)
         qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)
@@ -139,7 +141,7 @@ def _head(dim: int, out_channels: int) -> nn.Sequential:
 
 
 class Encoder3d(nn.Module):
-    """Pixels to `z_dim` channels: 8x smaller each way, 4x fewer frames after the first."""
+    """Pixels to `z_dim` channels, at an eighth of the size and a quarter of the frames (after the first)."""
 
     def __init__(self, dim: int, z_dim: int, image_channels: int, dim_mult: Sequence[int], temporal: Sequence[bool]):
         super().__init__()
@@ -156,7 +158,7 @@ class Encoder3d(nn.Module):
 
 
 class Decoder3d(nn.Module):
-    """Latents back to pixels, the mirror of the encoder; every `Resample` halves the channels."""
+    """Latents to pixels, the mirror of the encoder; every `Resample` halves the channels."""
 
     def __init__(self, dim: int, z_dim: int, image_channels: int, dim_mult: Sequence[int], temporal: Sequence[bool]):
         super().__init__()
@@ -174,7 +176,7 @@ class Decoder3d(nn.Module):
 
 
 class WanVAE(nn.Module):
-    """`encoder`, `conv1` (moments), `conv2`, `decoder`: the published keys at width `dim` (96 in Wan 2.1)."""
+    """The VAE: `encoder`, `conv1` (moments), `conv2`, `decoder`, at width `dim` (96 in Wan 2.1)."""
 
     def __init__(
         self,
@@ -196,7 +198,7 @@ class WanVAE(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> WanVAE:
-        """The VAE of these weights, sized by them, in their dtype. ValueError names what is missing or left over."""
+        """Build the VAE of these weights, in their sizes and dtype. Raises ValueError that names odd keys."""
         for key in ("decoder.head.0.gamma", "conv2.weight", "encoder.conv1.weight"):
             if key not in state_dict:
                 raise ValueError(f"this is not a Wan VAE: {key} is missing")

@@ -1,10 +1,10 @@
-"""TAEHV: a small stand-in for the decoder of a video VAE, a hundredth of its work, a less exact picture.
+"""TAEHV: a small decoder in place of that of the Wan VAE, with a hundredth of its parameters and less exact frames.
 
-The module tree has the state-dict keys of the published files (`taew2_1`, `lighttaew2_1`), decoder only. Its memory is
-one frame for each `MemBlock`; `StreamingTAEHV` carries it, over these modules or the host's own.
+The module tree has the state-dict keys of the published files (`taew2_1`, `lighttaew2_1`), decoder only. Its history is
+one frame for each `MemBlock`; `StreamingTAEHV` carries it between calls, over these modules or the host's own.
 
-Shapes: B batch, C channels, T latent frames, H W latent grid, N features. Pixels are 8x the latent grid, and a latent
-frame makes four of them, the first three of a stream apart, which have no place in the video.
+Shapes: B batch, C channels, T latent frames, H W latent grid, N features. Pixels are 8x the latent grid. A latent frame
+makes four pixel frames; the first three of a stream are dropped.
 """
 
 from __future__ import annotations
@@ -13,31 +13,34 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .decode import History, StreamingDecoder, latent_statistics
+from .decode import History, Module, StreamingDecoder, latent_statistics
 from .model import Z_DIM
 
 WIDTHS = (256, 128, 64, 64)
 GROWTH = (1, 2, 2)
-"""How many frames each level makes of one."""
+"""Frames that each level makes of one."""
 
-UNSEEN_FRAMES = math.prod(GROWTH) - 1
+DROPPED_FRAMES = math.prod(GROWTH) - 1
+"""Pixel frames of the first latent frame that are not part of the video."""
+
 BLOCKS_PER_LEVEL = 3
 SIZE_KEYS = ("decoder.1.weight", "decoder.8.weight", "decoder.14.weight", "decoder.20.weight")
 
 
 class Clamp(nn.Module):
-    """Latents softly kept within 3."""
+    """Soft limit of latents to [-3, 3]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
 class MemBlock(nn.Module):
-    """Three convolutions over a frame and the one before it, beside a shortcut."""
+    """Three convolutions over a frame and the one before it, and a shortcut."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -47,12 +50,12 @@ class MemBlock(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        """Both [B, N, H, W]."""
+        """A frame and the one before it, [B, N, H, W] each, to [B, N, H, W]."""
         return self.act(self.conv(torch.cat([x, past], dim=1)) + self.skip(x))
 
 
 class TGrow(nn.Module):
-    """One frame [B, N, H, W] to `stride` frames [B * stride, N, H, W]."""
+    """A convolution of one frame [B, N, H, W] to `stride` frames [B * stride, N, H, W]."""
 
     def __init__(self, dim: int, stride: int) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class TGrow(nn.Module):
 
 
 class TAEHV(nn.Module):
-    """The decoder. `raw_latents`: it takes what the Wan VAE takes (lighttaew2_1), else what the sampler makes."""
+    """The decoder. `raw_latents`: it takes raw VAE latents (lighttaew2_1), not normalised ones (taew2_1)."""
 
     def __init__(self, *, widths: tuple[int, ...] = WIDTHS, raw_latents: bool = False) -> None:
         super().__init__()
@@ -77,9 +80,9 @@ class TAEHV(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, raw_latents: bool = False) -> TAEHV:
-        """The decoder of these weights, sized by them, in their dtype; an encoder's are left alone.
+        """Build the decoder of these weights, in their sizes and dtype; weights of an encoder are ignored.
 
-        ValueError names what is missing or of the wrong size.
+        Raises ValueError that names missing weights and those of a wrong size.
         """
         weights = decoder_weights(state_dict)
         absent = [key for key in SIZE_KEYS if key not in weights]
@@ -97,7 +100,7 @@ class TAEHV(nn.Module):
 
 
 def decoder_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of a file belongs to the decoder; where a layer could make more frames than Wan has, its last ones."""
+    """The weights of the decoder in a file; of a layer that makes more frames than Wan needs, the last ones."""
     weights = {key: x for key, x in state_dict.items() if key.startswith("decoder.")}
     for level, growth in enumerate(GROWTH):
         key = f"decoder.{7 + 6 * level}.conv.weight"
@@ -107,12 +110,12 @@ def decoder_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class StreamingTAEHV(StreamingDecoder):
-    """A `StreamingDecoder` whose VAE is a TAEHV, core's or the host's: pixels come out as from the VAE it stands for.
+    """A `StreamingDecoder` whose VAE is a TAEHV, core's or the host's.
 
-    `raw_latents` None: as the module says.
+    `raw_latents`: whether the VAE takes raw latents; None: as its attribute says.
     """
 
-    def __init__(self, vae: nn.Module, *, raw_latents: bool | None = None, **options) -> None:
+    def __init__(self, vae: Module, *, raw_latents: bool | None = None, **options: Any) -> None:
         self.raw_latents = vae.raw_latents if raw_latents is None else raw_latents
         super().__init__(vae, **options)
 
@@ -133,10 +136,10 @@ class StreamingTAEHV(StreamingDecoder):
 
     def _decode_frame(self, frame: Tensor, history: History, *, first: bool) -> Tensor:
         frames = self._grow(frame[:, :, 0], list(self.vae.decoder), history)
-        return torch.stack(frames[UNSEEN_FRAMES if first else 0 :], dim=2) * 2 - 1
+        return torch.stack(frames[DROPPED_FRAMES if first else 0 :], dim=2) * 2 - 1
 
-    def _grow(self, x: Tensor, layers: list[nn.Module], history: History) -> list[Tensor]:
-        """One frame [B, N, H, W] through the layers, to the frames it becomes: one by one, so that few exist."""
+    def _grow(self, x: Tensor, layers: list[Module], history: History) -> list[Tensor]:
+        """Run one frame [B, N, H, W] through the layers to the frames that it becomes, depth first to save memory."""
         for i, layer in enumerate(layers):
             if hasattr(layer, "skip"):
                 past = history.frames.get(layer)
@@ -151,18 +154,18 @@ class StreamingTAEHV(StreamingDecoder):
         return [x]
 
 
-def is_taehv(vae: nn.Module) -> bool:
-    """Whether the modules are those of a TAEHV for Wan 2.1, core's or the host's."""
-    layers = list(vae.decoder.children())
+def is_taehv(vae: Module) -> bool:
+    """Whether a VAE is a TAEHV for Wan 2.1, core's or the host's."""
+    layers: list[Module] = list(vae.decoder.children())
     grown = math.prod(layer.stride for layer in layers if _grows(layer))
     blocks = sum(hasattr(layer, "skip") for layer in layers)
     return blocks > 0 and grown == math.prod(GROWTH) and layers[1].in_channels == Z_DIM and layers[-1].out_channels == 3
 
 
 def taehv_cache_bytes(
-    vae: nn.Module, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, batch: int = 1
+    vae: Module, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, batch: int = 1
 ) -> int:
-    """Bytes that a `StreamingTAEHV` holds between calls for frames of that size; a VAE on the meta device will do."""
+    """Bytes that a `StreamingTAEHV` holds between calls for frames of that size; the VAE may lie on the meta device."""
     cells, values = (height // 8) * (width // 8), 0
     for layer in vae.decoder:
         if hasattr(layer, "skip"):
@@ -171,7 +174,8 @@ def taehv_cache_bytes(
     return values * batch * dtype.itemsize
 
 
-def _grows(layer: nn.Module) -> bool:
+def _grows(layer: Module) -> bool:
+    """Whether a layer is a `TGrow`."""
     return hasattr(layer, "stride") and hasattr(layer, "conv")
 
 

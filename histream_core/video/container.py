@@ -1,7 +1,4 @@
-"""A media container on its way to the disk, and the joining of segments by copying their packets.
-
-`av` is imported where it is used.
-"""
+"""Media containers: written so that a file under its final name is complete, and joined by copying packets."""
 
 from __future__ import annotations
 
@@ -19,20 +16,20 @@ from .reading import Source
 from .sound import SoundCopy, check_sound
 
 BT709 = 1
-"""The code of ITU-R BT.709 for primaries, transfer and matrix alike."""
+"""FFmpeg's code of ITU-R BT.709, for primaries, transfer characteristics and matrix."""
 
 REPACKED = ("libx264", "libx265")
-"""Encoders whose packets get another form on their way into a container, and whose header promises the first form."""
+"""Encoders whose packets a muxer rewrites (start codes to lengths), so that a copy needs the header of the source."""
 
 FRAGMENT_SECONDS = 0.25
-"""How much of a file may be lost when its writer is killed."""
+"""Length of a fragment of a file that is being written: at most this much is lost when the process is killed."""
 
 
 class Output:
-    """A container that is called NAME.partial.SUFFIX until `finish`; made of fragments until then, ordinary after.
+    """A container that is written as NAME.partial.SUFFIX, in fragments, and finished as an ordinary file `path`.
 
-    Raises ValueError and OSError for names and folders that cannot work. Without a creation time and an encoder's
-    version in it: the same packets give the same bytes.
+    It holds no creation time and no version of an encoder, so the same packets give the same bytes. Raises ValueError
+    and OSError for names and folders that cannot work.
     """
 
     def __init__(self, path: Path, format: Format, metadata: Metadata | None = None) -> None:
@@ -40,6 +37,7 @@ class Output:
         self.path, self.partial, self.format = path, partial_name(path), format
         self._sound: SoundCopy | None = None
         self.container: Any = None
+        self._closed = False
         with disk_errors(self.partial):
             self._file = File(self.partial)
         with self.or_drop():
@@ -47,10 +45,10 @@ class Output:
             self.container.metadata.update(metadata or {})
 
     def add_pictures(self, size: tuple[int, int], rate: Fraction) -> Any:
-        """The stream of pictures, with its encoder."""
+        """Add a video stream with its encoder, and return it."""
         from av.codec.context import Flags
 
-        os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder has no other way to be told to print errors only
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; the AV1 encoder has no other option for it
         stream = self.container.add_stream(self.format.codec, rate=rate)
         stream.width, stream.height = size
         stream.pix_fmt = self.format.pixels
@@ -62,21 +60,21 @@ class Output:
         return stream
 
     def add_copy(self, segment: Segment) -> Any:
-        """The stream of pictures, for packets of segments."""
+        """Add a video stream for packets copied from segments, and return it."""
         if self.format.codec not in REPACKED:
-            return self.add_pictures(segment.size, segment.rate)  # the very header of a file without segments
+            return self.add_pictures(segment.size, segment.rate)  # the same header as in a file without segments
         stream = self.container.add_stream_from_template(segment.stream, opaque=True)
         stream.codec_context.framerate, stream.time_base = segment.rate, 1 / segment.rate
         return stream
 
     def add_sound(self, source: Source | None) -> None:
-        """Copy the sound of that file, if one is given. To be called after the picture's stream was added."""
+        """Prepare a copy of the sound of `source`, if there is one. Call it after the video stream was added."""
         if source is not None:
             check_sound(source, self.format)
             self._sound = SoundCopy(source, self.container)
 
     def mux(self, packets: Iterable[Any], until: Fraction) -> None:
-        """Write packets of pictures, and the sound that begins before `until` (seconds)."""
+        """Write video packets, and the sound packets that begin before `until` (seconds)."""
         with disk_errors(self.path):
             for packet in packets:
                 self.container.mux_one(packet)
@@ -84,11 +82,12 @@ class Output:
                 self.container.mux(list(self._sound.packets(until)))
 
     def sync(self) -> None:
+        """Wait until everything written is on the disk."""
         with disk_errors(self.path):
             self._file.sync()
 
     def close(self) -> None:
-        """Write the end and wait for the disk; the file keeps its preliminary name."""
+        """Write the end of the container and wait for the disk; the file keeps its partial name."""
         with disk_errors(self.path):
             self.container.close()
             self._file.sync()
@@ -101,13 +100,13 @@ class Output:
 
     def drop(self) -> None:
         """Remove the file, unless it is closed."""
-        if self._file is None:
+        if self._closed:
             return
-        import av
+        import av.error
 
-        self._file.dropping = True  # the muxer still wants to write its end
+        self._file.dropping = True  # closing the muxer writes the end of the file
         if self.container is not None:
-            with contextlib.suppress(av.error.FFmpegError):  # it remembers a failure to write before
+            with contextlib.suppress(av.error.FFmpegError):  # raised again for an earlier failed write
                 self.container.close()
         self._release()
         self.partial.unlink(missing_ok=True)
@@ -116,7 +115,8 @@ class Output:
         self._file.close()
         if self._sound:
             self._sound.close()
-        self.container = self._file = self._sound = None
+        self.container = self._sound = None
+        self._closed = True
 
     @contextlib.contextmanager
     def or_drop(self) -> Iterator[None]:
@@ -129,7 +129,7 @@ class Output:
 
 
 def check_name(path: Path, format: Format) -> None:
-    """Refuse a name that cannot be a file of that format. Raises ValueError or OSError."""
+    """Check that `path` can be a file of `format`. Raises ValueError or OSError."""
     if path.suffix.lower() != format.suffix:
         raise ValueError(f'"{path.name}" is not a name for {format.name}: use {path.stem or "video"}{format.suffix}')
     if path.is_dir():
@@ -138,7 +138,7 @@ def check_name(path: Path, format: Format) -> None:
 
 
 def tag(owner: Any, format: Format) -> None:
-    """Say what the numbers mean, to an encoder and in a frame: some encoders ask this one, some the other."""
+    """Set the colour tags of an encoder or of a frame; some encoders read the former, some the latter."""
     owner.color_primaries = owner.color_trc = BT709
     owner.colorspace, owner.color_range = (0, 2) if format.is_rgb else (BT709, 1)  # full range for RGB
 
@@ -158,10 +158,11 @@ def _open(file: File, muxer: str) -> Any:
 
 
 class Segment:
-    """A closed video file of pictures that lie in the order they are shown, for joining. Raises ValueError, OSError."""
+    """A closed video file without reordered frames, opened for joining. Raises ValueError or OSError."""
 
     def __init__(self, path: Path) -> None:
         import av
+        import av.error
 
         self.path = path
         try:
@@ -171,23 +172,24 @@ class Segment:
         if not self._container.streams.video:
             self.close()
             raise ValueError(f"{path} has no picture in it")
-        self.stream = self._container.streams.video[0]
+        self.stream: Any = self._container.streams.video[0]
         self.rate = Fraction(self.stream.guessed_rate)
 
     @property
     def size(self) -> tuple[int, int]:
+        """Width and height."""
         return self.stream.codec_context.width, self.stream.codec_context.height
 
     @property
     def kind(self) -> tuple:
-        """What segments have to have in common."""
+        """The properties that all segments of a video share."""
         context = self.stream.codec_context
         return context.name, context.codec_tag, self.size, context.pix_fmt, context.extradata
 
     def packets(self) -> Iterator[Any]:
-        """All packets in order. Raises ValueError where frames are missing, doubled or out of order."""
+        """Yield all packets. Raises ValueError where frames are missing, doubled or out of order."""
         for index, packet in enumerate(packet for packet in self._container.demux(self.stream) if packet.size):
-            shown = round(packet.pts * packet.time_base * self.rate)
+            shown = None if packet.pts is None else round(packet.pts * packet.time_base * self.rate)
             if shown != index:
                 raise ValueError(f"{self.path} holds frame {shown} where frame {index} should be: write it again")
             yield packet
@@ -211,10 +213,10 @@ def join(
     metadata: Metadata | None = None,
     sound: Source | None = None,
 ) -> int:
-    """Copy closed segments of that format into one file, without encoding again; return the number of its frames.
+    """Copy closed segments of a format into one file without encoding again; return its number of frames.
 
-    The file appears whole or not at all; the segments stay. Raises ValueError for a file that is no such segment,
-    differs from the first (codec, size, rate, parameters) or has not as many frames as `lengths` says, and OSError.
+    The file is written atomically; the segments stay. Raises OSError, and ValueError for a file that is no such
+    segment, differs from the first one (codec, size, rate, parameters) or has another number of frames than `lengths`.
     """
     if not segments:
         raise ValueError("there is no segment to join")
@@ -235,7 +237,7 @@ def join(
 
 
 def _check_joined(out: Output, first: Segment) -> None:
-    """Refuse a file whose header is not the segments'."""
+    """Check that the joined file has the header of its segments. Raises ValueError and removes the file otherwise."""
     with Segment(out.partial) as joined:
         if joined.kind == first.kind:
             return
@@ -247,7 +249,7 @@ def _check_joined(out: Output, first: Segment) -> None:
 
 
 def _append(out: Output, stream: Any, first: Segment, path: Path, num_before: int) -> int:
-    """Copy one segment; return the number of its frames."""
+    """Copy the packets of one segment behind `num_before` frames; return its number of frames."""
     with Segment(path) as segment:
         if (segment.kind, segment.rate) != (first.kind, first.rate):
             raise ValueError(f"{path} was not written with the settings of {first.path.name}: write it again")

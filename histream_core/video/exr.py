@@ -1,7 +1,7 @@
-"""OpenEXR files: half float, one part, ZIP, with their colour space, frame rate and text.
+"""OpenEXR files: half float, one part, ZIP, with colour space, frame rate and text.
 
-Written here because FFmpeg's encoder leaves the colour space and the text out. Source of the layout: openexr.com,
-"OpenEXR File Layout".
+FFmpeg's encoder stores neither the colour space nor text, so the files are laid out here. Source of the layout:
+openexr.com, "OpenEXR File Layout".
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 from .pixels import Metadata
 
 EXR_ROWS = 16
-"""Rows that are compressed together: what ZIP means in OpenEXR."""
+"""Rows in a compressed block, by the definition of ZIP in OpenEXR."""
 
 
 def to_linear(picture: np.ndarray) -> np.ndarray:
-    """Linear light from sRGB-encoded values (IEC 61966-2-1)."""
+    """Linear light of sRGB values (IEC 61966-2-1)."""
     low = picture <= np.float32(0.04045)
     return np.where(low, picture / np.float32(12.92), ((picture + np.float32(0.055)) / np.float32(1.055)) ** 2.4)
 
 
-def exr(picture: np.ndarray, *, linear: bool, rate: tuple[int, int], metadata: Metadata | None = None) -> bytes:
-    """A picture as an OpenEXR file: half float, one part, ZIP, BT.709 primaries, tagged as linear light or sRGB.
+def encode_exr(picture: np.ndarray, *, linear: bool, rate: tuple[int, int], metadata: Metadata | None = None) -> bytes:
+    """The bytes of an OpenEXR file of a picture: BT.709 primaries, tagged as linear light or sRGB.
 
     `rate` is frames per second as a fraction; `metadata` becomes text in the file.
     """

@@ -1,9 +1,9 @@
-"""The files a video can become: one table, from a name to codec, container, pixels, size on disk and a sentence.
+"""The table of output formats: codec, container, pixel format, size on disk, and a description for each.
 
-A format is found by its name and, where there is a choice, its bit depth; the first depth listed is the usual one.
-Sizes on disk are measured at 640x352 and 16 frames per second, in bytes per pixel, on two clips: `usual` on shapes
-that move over gradients under film grain (normal, 2 % of full scale), `worst` on uniform noise, which nothing
-compresses. Smooth pictures take less than `usual`.
+A format is found by its name and bit depth; the first depth listed is the default. Sizes on disk were measured at
+640x352 and 16 frames per second, in bytes per pixel, on two clips: `usual` on shapes that move over gradients with film
+grain (normal, 2 % of full scale), `worst` on uniform noise, which cannot be compressed. Smooth frames need less than
+`usual`.
 """
 
 from __future__ import annotations
@@ -11,53 +11,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 THREADS = 4
-"""A fixed number, because some encoders write other bytes with another number of threads."""
+"""Threads of an encoder; fixed, because some encoders write other bytes with another number of threads."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way to store pictures."""
+    """One way to store the frames of a video."""
 
     name: str
     depth: int
-    """Bits for each of the three channels; 16 is half float for EXR."""
+    """Bits per channel; 16 means half float for EXR."""
     suffix: str
     codec: str
-    """The encoder, or "png" and "exr" for a folder of pictures."""
+    """FFmpeg's name of the encoder; "png" or "exr" for a folder of pictures."""
     pixels: str
     """Pixel format in the file."""
     intra: bool
-    """Each picture stands alone: cut and join anywhere."""
+    """Every frame is a key frame, so that an editor can cut anywhere."""
     usual: float
-    """Bytes per pixel of a grainy clip."""
+    """Bytes per pixel for a grainy clip."""
     worst: float
-    """Bytes per pixel of noise."""
+    """Bytes per pixel for noise."""
     about: str
-    """For tooltips."""
+    """Description for tooltips and `--help`."""
     options: tuple[tuple[str, str], ...] = ()
     muxer: str = ""
-    """The container; empty for a folder of pictures."""
+    """FFmpeg's name of the container; empty for a folder of pictures."""
     smallest: tuple[int, int] = (16, 16)
     even: tuple[int, int] = (1, 1)
     """Width and height are multiples of these."""
     linear: bool = False
-    """Stored as linear light; else as the frames are, gamma-encoded for a display."""
+    """Stored as linear light instead of display values (sRGB)."""
 
     @property
     def is_sequence(self) -> bool:
-        """A folder of pictures instead of one file."""
+        """Whether it is a folder of pictures, not one file."""
         return not self.muxer
 
     @property
     def is_rgb(self) -> bool:
+        """Whether pixels are stored as RGB in full range, not as YUV."""
         return self.pixels.startswith(("gbr", "bgr", "rgb"))
 
     def num_bytes(self, size: tuple[int, int], num_frames: int) -> int:
-        """About what `num_frames` pictures of that width and height take on disk, for a grainy clip."""
+        """Estimated size on disk of `num_frames` frames of `size` (width, height), for a grainy clip."""
         return round(self.usual * size[0] * size[1] * num_frames)
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse a width or height that cannot be stored. Raises ValueError."""
+        """Check that frames of `size` (width, height) can be stored. Raises ValueError with sizes that can."""
         for axis, value, least, step in zip(("width", "height"), size, self.smallest, self.even, strict=True):
             if value < least:
                 raise ValueError(f"{axis} {value} is too small for {self.name}: use {least} or more")
@@ -74,7 +75,7 @@ _H264 = {
     "muxer": "mp4",
     "intra": False,
     "even": (2, 2),
-    # No look-ahead and no B-frames: a frame that goes in comes out, and pictures lie in the order they are shown.
+    # zerolatency: no look-ahead and no B-frames, so each frame is written at once and frames are stored in order.
     "options": (("crf", "17"), ("preset", "medium"), ("tune", "zerolatency")),
 }
 _H265 = {
@@ -272,7 +273,7 @@ NAMES: tuple[str, ...] = tuple(dict.fromkeys(known.name for known in FORMATS))
 
 
 def find_format(name: str, depth: int | None = None) -> Format:
-    """The format of that name, at its usual bit depth or the one asked for. Raises ValueError for an unknown one."""
+    """The format called `name`, at bit depth `depth` or its default one. Raises ValueError for an unknown one."""
     depths = {known.depth: known for known in FORMATS if known.name == name}
     if not depths:
         raise ValueError(f'there is no format "{name}": use one of {", ".join(NAMES)}')

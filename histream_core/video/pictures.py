@@ -1,7 +1,7 @@
-"""Single pictures: read from a file, fitted to the size of a video, written to a file.
+"""Single pictures: read from a file, fitted to the size of a video, written as PNG.
 
-Pictures are [H, W, 3], red green blue, float32 in [0, 1]; sizes are (width, height) in pixels. `av` and `kornia` are
-imported where they are used.
+Pictures are [H, W, 3], RGB, float32 in [0, 1]; sizes are (width, height) in pixels. `av` and `kornia` are imported
+where they are used.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ FITS = {
     "pad": "scaled to fit inside, and its edges drawn out",
     "stretch": "scaled to the video's width and height, whatever its proportions",
 }
-"""The ways to fit a picture to a video of another shape; the first one is the default."""
+"""Ways to fit a picture to a video of another size, with a description each; the first one is the default."""
 
 CROP, PAD, STRETCH = FITS
 
 _MIRRORED = re.compile(
     rb"\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02\x04\x05\x07]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02\x04\x05\x07]\x00"
 )
-"""The EXIF entry (big or little endian) of an orientation that mirrors; `rotation` of a frame does not tell."""
+"""The EXIF entry of a mirrored orientation, big or little endian; PyAV reports the rotation of a frame only."""
 
 
 PNG_OPTIONS = {"threads": "1", "pred": "mixed", "compression_level": "5"}
 PNG_COLOUR = ((b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"))
-"""The chunks of a PNG that say sRGB."""
+"""PNG chunks that tag the values as sRGB."""
 
 PNG_START = 33
-"""Bytes of a PNG before its second chunk: the signature, and the chunk with its size."""
+"""Length in bytes of the signature and the IHDR chunk, which must come first."""
 
 
 def read_picture(path: str | Path) -> Tensor:
-    """The picture in a file, or the first one of a video: upright, without its alpha. Raises ValueError or OSError."""
+    """Read a picture, or the first frame of a video: upright, without alpha. Raises ValueError or OSError."""
     import av
+    import av.error
 
     try:
         with av.open(str(path)) as container:
@@ -63,10 +64,11 @@ def read_picture(path: str | Path) -> Tensor:
 
 
 def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tensor:
-    """The picture for a video of `size`, fitted in one of the ways FITS where its shape is another one.
+    """Fit a picture to a video of `size` in one of the ways of FITS.
 
-    One of 1080 rows fits 1088 as it is: its edges are repeated, and cut off again when the video is written. Raises
-    ValueError where it must be scaled and kornia is not installed.
+    A picture of the right size is returned as it is, and one of 1080 rows is extended to 1088 by repeating its edges,
+    which are cropped when the video is written. Raises ValueError for an unknown way, and where the picture must be
+    scaled and kornia is not installed.
     """
     if fit not in FITS:
         raise ValueError(f'a picture cannot be fitted by "{fit}": use {", ".join(FITS)}')
@@ -76,7 +78,7 @@ def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tens
     width, height = size
     if fit == CROP:
         part = min(columns, max(1, round(rows * width / height))), min(rows, max(1, round(columns * height / width)))
-        return _scale(_middle(picture, part), size)
+        return _scale(_crop(picture, part), size)
     if fit == PAD:
         inside = min(width, max(1, round(columns * height / rows))), min(height, max(1, round(rows * width / columns)))
         return _extend(_scale(picture, inside), size)
@@ -84,20 +86,21 @@ def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tens
 
 
 def describe_fit(picture: Tensor, size: tuple[int, int], fit: str) -> list[str]:
-    """A line that says what `fit_picture` changes; none where the picture has the size of the video."""
+    """Describe in a line what `fit_picture` changes; no line for a picture of the right size."""
     rows, columns = picture.shape[:2]
     if generated_size(columns, rows) == tuple(size):
         return []
     return [f"the first frame of {columns}x{rows} is fitted to {size[0]}x{size[1]} ({fit}): {FITS[fit]}"]
 
 
-def _middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def _crop(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """The centre of a picture."""
     left, top = (picture.shape[1] - size[0]) // 2, (picture.shape[0] - size[1]) // 2
     return picture[top : top + size[1], left : left + size[0]]
 
 
 def _extend(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """The picture in the middle of one of `size`, with its edges repeated: bars would become a part of the scene."""
+    """Extend a picture evenly to `size` by repeating its edges; the network would take bars for part of the scene."""
     height, width = picture.shape[:2]
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     edges = (left, size[0] - width - left, top, size[1] - height - top)
@@ -105,7 +108,7 @@ def _extend(picture: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _scale(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """The picture at exactly `size`, by cubic interpolation, smoothed before where it gets smaller."""
+    """Scale a picture to `size` by bicubic interpolation, with antialiasing where it gets smaller."""
     height, width = picture.shape[:2]
     if (width, height) == size:
         return picture
@@ -116,19 +119,19 @@ def _scale(picture: Tensor, size: tuple[int, int]) -> Tensor:
             f"a picture of {width}x{height} is scaled to {size[0]}x{size[1]} by kornia, which is not installed: "
             f"run pip install kornia, or choose a picture of the video's size"
         ) from error
-    scaled = resize(picture.movedim(-1, 0)[None], size[::-1], "bicubic", align_corners=False, antialias=True)
+    scaled = resize(picture.movedim(-1, 0)[None], (size[1], size[0]), "bicubic", align_corners=False, antialias=True)
     return scaled[0].movedim(0, -1).clamp(0, 1)
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:
-    """Write a picture [H, W, 3], uint8, as PNG. The file appears whole or not at all."""
+    """Write a picture [H, W, 3], uint8, as a PNG file, atomically. Raises OSError."""
     write_whole(Path(path), encode_png(picture))
 
 
 def encode_png(values: np.ndarray, metadata: Metadata | None = None) -> bytes:
-    """A PNG file of values [H, W, 3], uint8 or uint16, tagged as sRGB; `metadata` becomes text in it.
+    """The bytes of a PNG file of values [H, W, 3], uint8 or uint16, tagged as sRGB; `metadata` is stored as text.
 
-    FFmpeg encodes the pixels and has no place for text, so the chunks of text are put in here.
+    FFmpeg encodes the pixels but cannot store text, so the text chunks are inserted here.
     """
     import av
 

@@ -1,6 +1,6 @@
-"""Frames of a video, of the part that is asked for only, and the parts to ask for.
+"""Reading any part of a video, one frame at a time.
 
-`av` is imported where it is used. Frames are [H, W, 3], red green blue, float32 in [0, 1].
+Frames are [H, W, 3], RGB, float32 in [0, 1]. `av` is imported where it is used.
 """
 
 from __future__ import annotations
@@ -19,70 +19,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plan.sizes import PIXEL_FRAMES_PER_LATENT
 from .pixels import BLUE, CHROMA_STEPS, RED, picture_of
 
 FULL_RANGE = 2
+"""FFmpeg's code of full range."""
+
 BT601 = 0.299, 0.114
-"""Luma weights of red and blue in ITU-R BT.601, and the codes under which files name it."""
+"""Luma coefficients of red and blue in ITU-R BT.601."""
+
 BT601_CODES = (5, 6)
+"""FFmpeg's codes of colour spaces with these coefficients."""
 
 BACK_SECONDS = 0.5
-"""How far before a frame to begin at first: key frames are found by when they are stored, which is before."""
+"""First distance to seek before a frame: containers find key frames by decoding time, which is earlier."""
 
 Source = str | Path | BinaryIO
-"""A file, or a file object that can be wound back."""
+"""A file, or a seekable file object."""
 
 _DEPTHS = ("", "10le", "12le", "16le")
-"""How the names of pixel formats end that are read as they are; for others the library converts."""
-
-
-def whole_below(num_frames: int) -> int:
-    """The largest 4n + 1 that is not above `num_frames`. Raises ValueError for none."""
-    if num_frames < 1:
-        raise ValueError(f"a range of {num_frames} frames is empty: ask for 81, or at least 1")
-    return num_frames - (num_frames - 1) % PIXEL_FRAMES_PER_LATENT
-
-
-def ranges(num_frames: int, size: int, overlap: int = 0) -> tuple[range, ...]:
-    """Ranges that cover a video, all of the same length 4n + 1, at most `size`; the last may overlap more.
-
-    Neighbours share `overlap` frames at least. Raises ValueError where that cannot be.
-    """
-    length = whole_below(min(size, num_frames))
-    if not 0 <= overlap < length:
-        raise ValueError(f"an overlap of {overlap} frames does not fit into {length}: use 0 to {length - 1}")
-    last = num_frames - length
-    starts = [*range(0, last, length - overlap), last]
-    return tuple(range(start, start + length) for start in starts)
+"""Suffixes of the pixel formats that are converted here; the library converts all others."""
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """Which frames a video has, counted in its packets and not decoded."""
+    """The frames of a video, listed from its packets without decoding."""
 
     times: tuple[int, ...]
-    """When each frame is shown, in order, in units of `unit` seconds."""
+    """Presentation time of each frame, in order, in units of `unit` seconds."""
     unit: Fraction
     rate: Fraction
     """Frames per second."""
     digest: str
-    """The same for the same packets, whatever the file is called."""
+    """Identifies the content: equal for equal packets, whatever the name of the file."""
 
     @property
     def num_frames(self) -> int:
         return len(self.times)
 
     def within(self, start: float, seconds: float = 0) -> range:
-        """The frames shown from `start` seconds on, for `seconds` or (0) to the end."""
+        """The frames that begin from `start` seconds on, within `seconds`; 0 means to the end."""
         begin, end = int(start / self.unit), int((start + seconds) / self.unit)
         return range(bisect_left(self.times, begin), bisect_left(self.times, end) if seconds else self.num_frames)
 
 
 def index_video(source: Source) -> VideoIndex:
-    """Read all packets of a video and say which frames it has.
+    """List the frames of a video by reading all its packets.
 
-    Raises ValueError where their times are unknown or not evenly spaced, and as `frames_of` does.
+    Raises ValueError where frame times are unknown or not evenly spaced, and the errors of `frames_of`.
     """
     times, digest = [], hashlib.blake2b(digest_size=8)
     with open_video(source) as container:
@@ -104,10 +87,10 @@ def index_video(source: Source) -> VideoIndex:
 
 
 def frames_of(source: Source, start: int = 0, count: int | None = None, *, overlap: int = 0) -> Iterator[Tensor]:
-    """Yield the frames `start` to `start + count` of a video, and `overlap` frames before them where there are.
+    """Yield `count` frames of a video from frame `start` on (None: to its end), and up to `overlap` frames before them.
 
-    Decodes from the key frame before on, and holds one frame at a time. Raises ValueError for frames that the video
-    does not have or does not show at a constant rate, and ValueError or OSError where it is not a video.
+    Decodes from the previous key frame on, and holds one frame at a time. Raises ValueError for frames that the video
+    does not have and for a frame rate that is not constant, and ValueError or OSError for a file that is no video.
     """
     if start < 0 or overlap < 0 or (count is not None and count < 1):
         raise ValueError(f"{count} frames from {start} on, {overlap} before: ask for frames 0 and later, 1 or more")
@@ -131,7 +114,7 @@ def frames_of(source: Source, start: int = 0, count: int | None = None, *, overl
 
 
 def _decode_from(container: Any, time: int) -> Iterator[Any]:
-    """Frames from the one shown at `time` on, or from some before it: containers promise no more than a try."""
+    """Decode from a frame at or before `time` on; seeks further back until that holds, as seeking is not exact."""
     stream = container.streams.video[0]
     zero, back = stream.start_time or 0, int(BACK_SECONDS / stream.time_base)
     while True:
@@ -148,7 +131,7 @@ def _decode_from(container: Any, time: int) -> Iterator[Any]:
 def _rate(stream: Any, source: Source) -> Fraction:
     if not stream.guessed_rate:
         raise ValueError(f"{_name(source)} does not say how many frames it shows in a second: convert it to MP4")
-    return Fraction(stream.guessed_rate)  # the average one suffers from rounded times in Matroska
+    return Fraction(stream.guessed_rate)  # the average rate is wrong where Matroska rounded the times
 
 
 def _uneven(source: Source, index: int) -> ValueError:
@@ -163,7 +146,7 @@ def _name(source: Source) -> str:
 
 
 def unit_frame(frame: Any) -> Tensor:
-    """A decoded frame [H, W, 3] in [0, 1], at the depth of the file."""
+    """Convert a decoded frame to RGB [H, W, 3] in [0, 1], at the bit depth of the file."""
     depth = frame.format.components[0].bits
     kind = frame.format.name
     if kind[:7] in CHROMA_STEPS and kind[7:] in _DEPTHS:
@@ -184,23 +167,21 @@ def unit_frame(frame: Any) -> Tensor:
 
 
 def upright(picture: np.ndarray, frame: Any) -> np.ndarray:
-    """The `picture` [H, W, 3] of a decoded frame, turned as its file asks for: a telephone may have been held upright.
-
-    Contiguous.
-    """
+    """Rotate the `picture` [H, W, 3] of a decoded frame as its file says (phones store upright video lying down)."""
     return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
 
 def _values(plane: Any, depth: int) -> np.ndarray:
-    """The numbers of one plane [rows, columns], without what pads its lines."""
+    """The values of one plane [rows, columns], without the padding of its lines."""
     kind = np.uint8 if depth == 8 else np.dtype("<u2")
     return np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width]
 
 
 @contextlib.contextmanager
 def open_video(source: Source) -> Iterator[Any]:
-    """An open container with pictures in it. Raises OSError or ValueError where it is not one."""
+    """Open a container that has a video stream. Raises OSError or ValueError for anything else."""
     import av
+    import av.error
 
     try:
         if isinstance(source, (str, Path)):

@@ -1,4 +1,4 @@
-"""Sound copied into a video as it is, packet by packet, as far as the pictures go.
+"""Sound copied into a video without encoding, packet by packet, up to the end of the frames.
 
 `av` is imported where it is used.
 """
@@ -17,26 +17,27 @@ from .formats import Format
 from .reading import Source
 
 LARGEST = 2**30
-"""Bytes of a sound that can be kept with a run; it goes through memory once."""
+"""Maximal size in bytes of a sound that is kept with a run; it passes through memory once."""
 
 TIMES = "PACKET_TIMES"
-"""What a packed sound says about itself: when its packets begin, exactly. Matroska itself rounds to milliseconds."""
+"""Metadata key of the exact packet times of a packed sound; Matroska rounds times to milliseconds."""
 
 
 class Track:
-    """The first sound of a file, open. Time 0 is where the file's pictures begin, or its sound where it has none.
+    """The first audio stream of a file, opened. Time 0 is the start of its video, or of the audio in a file without.
 
     Raises OSError, or ValueError for a file without sound.
     """
 
     def __init__(self, source: Source) -> None:
         import av
+        import av.error
 
         self.name = Path(source).name if isinstance(source, (str, Path)) else "the file"
         if not isinstance(source, (str, Path)):
             source.seek(0)
         try:
-            self._container = av.open(str(source) if isinstance(source, Path) else source)
+            self._container: Any = av.open(str(source) if isinstance(source, Path) else source)
         except av.error.InvalidDataError as error:
             raise ValueError(f"{self.name} holds no sound that can be read") from error
         sounds = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
@@ -47,13 +48,14 @@ class Track:
 
     @property
     def codec(self) -> str:
+        """FFmpeg's name of the codec."""
         return self.stream.codec_context.codec.canonical_name
 
     def packets(self) -> Iterator[Any]:
-        """All packets in order, each with its exact time. Raises ValueError for a damaged file.
+        """Yield all packets in order with their exact times. Raises ValueError for a damaged file.
 
-        What begins before time 0, such as the first packet of AAC, which nobody is meant to hear, is left out: to keep
-        it, a container shifts the pictures, or hides the first of them in a file whose writer was killed.
+        Packets that begin before time 0 are dropped, such as the priming packet of AAC, which is not played: a
+        container would shift the video to keep it, or hide the first frame in a file whose writer was killed.
         """
         packets = (packet for packet in self._demux() if packet.size and packet.pts is not None)
         if TIMES in self._container.metadata:
@@ -66,7 +68,7 @@ class Track:
                 yield packet
 
     def _demux(self) -> Iterator[Any]:
-        import av
+        import av.error
 
         try:
             yield from self._container.demux(self.stream)
@@ -74,11 +76,11 @@ class Track:
             raise ValueError(f"the sound of {self.name} is damaged: choose another file") from error
 
     def _zero(self) -> int:
-        """Where time begins, in units of the stream."""
+        """Time 0 in units of the stream."""
         from av.stream import Disposition
 
-        pictures = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        first = pictures[0] if pictures else self.stream
+        videos = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        first = videos[0] if videos else self.stream
         return round((first.start_time or 0) * first.time_base / self.stream.time_base)
 
     def close(self) -> None:
@@ -86,10 +88,7 @@ class Track:
 
 
 class SoundCopy:
-    """A sound for one container. Raises as `Track` does.
-
-    `packets(seconds)` yields what begins before that time and was not yielded yet, ready to be muxed.
-    """
+    """A copy of the sound of `source` into an output container. Raises the errors of `Track`."""
 
     def __init__(self, source: Source, container: Any) -> None:
         self._track = Track(source)
@@ -98,6 +97,7 @@ class SoundCopy:
         self._next = next(self._waiting, None)
 
     def packets(self, seconds: Fraction) -> Iterator[Any]:
+        """Yield the packets, ready to mux, that begin before `seconds` and were not yielded yet."""
         while self._next is not None and self._next.pts * self._next.time_base < seconds:
             packet, self._next = self._next, next(self._waiting, None)
             packet.stream = self._out
@@ -108,14 +108,14 @@ class SoundCopy:
 
 
 def check_sound(source: Source, format: Format) -> None:
-    """Refuse sound that a video of that format cannot hold, by trying it. Raises ValueError or OSError."""
-    import av
+    """Check by muxing a packet that a video of `format` can hold this sound. Raises ValueError or OSError."""
+    import av.error
 
     if format.is_sequence:
         raise ValueError(f"{format.name} is a folder of pictures and holds no sound: leave it out")
     with contextlib.closing(Track(source)) as track:
         codec, name = track.codec, track.name
-        fits = not (format.muxer == "mp4" and codec.startswith("pcm_"))  # some are taken, but hardly a player knows it
+        fits = not (format.muxer == "mp4" and codec.startswith("pcm_"))  # accepted by FFmpeg, but few players play it
         try:
             if fits:
                 _mux(track, list(islice(track.packets(), 1)), format.muxer)
@@ -126,12 +126,12 @@ def check_sound(source: Source, format: Format) -> None:
 
 
 def pack_sound(source: Source, *, start: float = 0, duration: float = 0) -> bytes:
-    """The sound of a file as a Matroska file of its own: the same bytes for the same sound.
+    """The sound of a file as the bytes of a Matroska file: equal bytes for equal sound.
 
-    With `start` and `duration` (seconds; 0: to the end) only what is heard then, and that begins at 0. Raises as
-    `Track` does, and ValueError for sound of more than 1 GiB.
+    `start` and `duration` (seconds; 0: to the end) select a part, which then begins at 0. Raises the errors of `Track`,
+    and ValueError for sound of more than 1 GiB.
     """
-    import av
+    import av.error
 
     with contextlib.closing(Track(source)) as track:
         packets, num_bytes = [], 0
@@ -154,7 +154,7 @@ def pack_sound(source: Source, *, start: float = 0, duration: float = 0) -> byte
 
 
 def _mux(track: Track, packets: list[Any], muxer: str, metadata: dict[str, str] | None = None) -> bytes:
-    """A file of that sound alone, without a date in it."""
+    """The bytes of a file with these packets alone, without a creation time."""
     import av
 
     file = io.BytesIO()
@@ -168,14 +168,14 @@ def _mux(track: Track, packets: list[Any], muxer: str, metadata: dict[str, str] 
 
 
 def _times(packets: list[Any]) -> str:
-    """When packets begin, as text: the unit in seconds, the first, and the steps from each on (1024x99: 99 of 1024)."""
+    """Packet times as text: the unit in seconds, the first time, and run-length coded steps (1024x99: 99 of 1024)."""
     steps = [later.pts - packet.pts for packet, later in pairwise(packets)] + [packets[-1].duration or 0]
     runs = (f"{step}x{sum(1 for _ in same)}" for step, same in groupby(steps))
     return " ".join([str(packets[0].time_base), str(packets[0].pts), *runs])
 
 
 def _timed(packets: Iterator[Any], times: str) -> Iterator[Any]:
-    """The packets with those times."""
+    """Set the packet times that `_times` wrote."""
     unit, first, *runs = times.split()
     pts = int(first)
     steps = (int(step) for step, count in (run.split("x") for run in runs) for _ in range(int(count)))

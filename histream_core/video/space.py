@@ -1,4 +1,4 @@
-"""Room on the disk for a video, asked for before a long run."""
+"""Check of free disk space before a long run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from ..files.disk import check_folder
 from .formats import Format
 
 MARGIN = 1.1
-"""Room to leave on a disk, as a factor on what is needed."""
+"""Safety factor on the estimated size."""
 
 GIGABYTE = 1e9
 
 
 def check_space(
-    folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1, beside: float = 0
+    folder: Path, format: Format, size: tuple[int, int], num_frames: int, *, copies: int = 1, other_bytes: float = 0
 ) -> None:
-    """Refuse a video that has no room in `folder`, or a folder that cannot be written, before any work is done.
+    """Check that a video fits into `folder` and that the folder is writable. Raises OSError with the numbers.
 
-    `copies` is 2 where segments are kept beside the file that they are joined into, `beside` the bytes of whatever
-    else is written. The size is an estimate: see `Format.num_bytes`. Raises FileNotFoundError, PermissionError or
-    another OSError.
+    The size of the video is estimated by `Format.num_bytes`. `copies`: 2 where segments are kept beside the file that
+    they are joined into. `other_bytes`: size of everything else that the run writes.
     """
     check_folder(folder / "file")
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # asking for permissions is not enough: disks can be read-only
+        tempfile.TemporaryFile(dir=folder).close()  # permissions do not tell whether the disk is read-only
     except OSError as error:
         raise type(error)(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
-    needed = (format.num_bytes(size, num_frames) * copies + beside) * MARGIN
-    free, name = shutil.disk_usage(folder).free, f"{format.name}, and their run," if beside else format.name
+    needed = (format.num_bytes(size, num_frames) * copies + other_bytes) * MARGIN
+    free, name = shutil.disk_usage(folder).free, f"{format.name}, and their run," if other_bytes else format.name
     if needed > free:
         raise OSError(
             f"{num_frames} frames of {size[0]}x{size[1]} as {name} need about {needed / GIGABYTE:.1f} GB in "

@@ -1,24 +1,25 @@
-"""Writers of video: one file, a folder of pictures, or a row of closed segments.
+"""Writers of video: one file, a folder of pictures, or a series of closed segments.
 
-All take frames [F, H, W, 3], red green blue, float in [0, 1] (torch; uint8 in numpy too), larger ones cropped at the
+They take frames [F, H, W, 3], RGB, float in [0, 1] (torch) or uint8 (torch or numpy), and crop larger ones at the
 centre (1088 rows to 1080). The same frames give the same bytes. `av` is imported where it is used.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..files.disk import check_folder, disk_errors, write_whole
 from .container import Output, tag
-from .exr import exr
+from .exr import encode_exr
 from .formats import THREADS, Format
 from .pictures import encode_png
 from .pixels import Metadata, pictures_of, planes_of, quantise
@@ -28,31 +29,16 @@ from .sound import check_sound
 NTSC = Fraction(1000, 1001)
 
 
-class Writer(Protocol):
-    """What takes frames and makes files."""
+class Writer(ABC):
+    """A context manager that frames are written to and that makes files of them.
+
+    The end of the `with` block closes it; an exception discards, except those of `keep_on` (the user stopped the run),
+    which call `keep` and store the path in `kept`.
+    """
 
     num_frames: int
     finished: tuple[Path, ...]
-    """Files that are whole, in order."""
-
-    def write(self, frames: Tensor | np.ndarray) -> None:
-        """Append frames; when it returns they are on their way to the disk."""
-
-    def close(self) -> None:
-        """Finish all files. Raises OSError, or ValueError when nothing was written."""
-
-    def keep(self) -> Path | None:
-        """The user stopped the run: leave a playable file of what there is, and say where."""
-
-    def discard(self) -> None:
-        """Drop what is unfinished; files that are whole stay."""
-
-
-class Closing:
-    """The end of a `with` block: close in order, and after an exception discard.
-
-    Exceptions of `keep_on` (the user stopped the run) keep what there is: `kept` is where.
-    """
+    """Complete files, in order."""
 
     keep_on: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     kept: Path | None = None
@@ -61,6 +47,22 @@ class Closing:
         """The same writer, with other exceptions by which the user stops the run."""
         self.keep_on = stops
         return self
+
+    @abstractmethod
+    def write(self, frames: Tensor | np.ndarray) -> None:
+        """Append frames."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish all files. Raises OSError, or ValueError when nothing was written."""
+
+    @abstractmethod
+    def keep(self) -> Path | None:
+        """End early: leave a playable file of the frames so far, and return its path."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove unfinished files; complete ones stay."""
 
     def __enter__(self):
         return self
@@ -75,7 +77,7 @@ class Closing:
 
 
 def frame_rate(fps: float) -> Fraction:
-    """Frames per second as a fraction: 23.976 and 29.97 are meant as 24000/1001 and 30000/1001. Raises ValueError."""
+    """Frames per second as a fraction; 23.976 becomes 24000/1001 and 29.97 30000/1001. Raises ValueError."""
     if not 0 < fps <= 1000:
         raise ValueError(f"{fps} frames per second cannot be played: use 16")
     whole = round(fps / NTSC)
@@ -92,28 +94,27 @@ def open_writer(
     fps: float = 16,
     metadata: Metadata | None = None,
     sound: Source | None = None,
-    first_frame: int = 0,
 ) -> VideoFile | PictureFolder:
-    """A writer of that format, to be used in a `with` block: `path` is a file, or a folder for a sequence.
+    """Open a writer of `format`, to be used in a `with` block: `path` is a file, or a folder for a sequence.
 
-    `size` is width and height; `metadata` is text stored in the file ("prompt", "workflow"); `sound` is a file whose
-    sound is copied in, as far as the pictures go; `first_frame` numbers the pictures of a sequence. Raises ValueError
-    and OSError for what cannot work, before anything is encoded.
+    `size`: width and height. `metadata`: text stored in the file ("prompt", "workflow"). `sound`: a file whose sound is
+    copied in, up to the end of the frames. Raises ValueError and OSError before anything is encoded.
     """
     format.check_size(size)
     if not format.is_sequence:
         return VideoFile(path, format, size=size, fps=fps, metadata=metadata, sound=sound)
     if sound is not None:
         check_sound(sound, format)
-    return PictureFolder(path, format, size=size, fps=fps, metadata=metadata, first_frame=first_frame)
+    return PictureFolder(path, format, size=size, fps=fps, metadata=metadata)
 
 
-class VideoFile(Closing):
-    """One video file.
+class VideoFile(Writer):
+    """A writer of one video file.
 
-    Until the end it is called NAME.partial.SUFFIX and made of fragments, so that it plays up to its last quarter of a
-    second, whatever ended the run (AV1 and what waits in an encoder excepted); at the end it becomes an ordinary file
-    and is renamed to `path`, which is thus always a whole video. Older files of either name are replaced.
+    While it is written the file is called NAME.partial.SUFFIX and consists of fragments, so that it plays up to its
+    last quarter of a second, however the process ended (except AV1, and frames still inside an encoder). `close` makes
+    it an ordinary file and renames it to `path`, which is therefore always complete. Older files of either name are
+    replaced.
     """
 
     def __init__(
@@ -133,12 +134,12 @@ class VideoFile(Closing):
         format.check_size(size)
         self._out = Output(self.path, format, metadata)
         with self._out.or_drop():
-            self._stream = self._out.add_pictures(size, self._rate)
+            self._stream: Any = self._out.add_pictures(size, self._rate)
             self._out.add_sound(sound)
 
     @property
     def partial(self) -> Path:
-        """What the file is called until it is whole."""
+        """The path of the file until it is complete."""
         return self._out.partial
 
     def write(self, frames: Tensor | np.ndarray) -> None:
@@ -179,21 +180,25 @@ class VideoFile(Closing):
 
 
 def _frame(planes: list[np.ndarray], format: Format, size: tuple[int, int]) -> Any:
+    """A frame of PyAV with the values of `planes`, whose lines it pads."""
     import av
 
-    frame = av.VideoFrame(*size, format.pixels)
+    frame: Any = av.VideoFrame(*size, format.pixels)
     for plane, values in zip(frame.planes, planes, strict=True):
         data = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
         padded = np.zeros((plane.height, plane.line_size), np.uint8)
         padded[:, : data.shape[1]] = data
         plane.update(padded)
-    if hasattr(frame, "color_primaries"):  # older versions of the library tag the stream only
+    if hasattr(frame, "color_primaries"):  # older versions of PyAV tag the stream only
         tag(frame, format)
     return frame
 
 
-class PictureFolder(Closing):
-    """A folder of pictures NAME.00000.png, NAME.00001.png, ... where NAME is the folder's. Each appears whole."""
+class PictureFolder(Writer):
+    """A writer of pictures NAME.00000.png, NAME.00001.png, ... in the folder NAME, each written atomically.
+
+    `first_frame` is the number of the first picture.
+    """
 
     def __init__(
         self,
@@ -234,7 +239,7 @@ class PictureFolder(Closing):
             data = encode_png(quantise(picture, self.format.depth), self._metadata)
         else:
             rate = self._rate.numerator, self._rate.denominator
-            data = exr(picture, linear=self.format.linear, rate=rate, metadata=self._metadata)
+            data = encode_exr(picture, linear=self.format.linear, rate=rate, metadata=self._metadata)
         write_whole(path, data)
 
     def close(self) -> None:
@@ -250,12 +255,12 @@ class PictureFolder(Closing):
         self._pool.shutdown()
 
 
-class Segments(Closing):
-    """A folder of closed video files seg-00000, seg-00001, ..., one for every `every` calls of `write`.
+class Segments(Writer):
+    """A writer of closed video files seg-00000, seg-00001, ... in a folder, one for every `every` calls of `write`.
 
-    `first` numbers the next segment, where a run is continued. `cut()` ends a segment early. What is closed is whole
-    and stays, whatever happens later; `join` makes one file of it. Raises as VideoFile does; a folder of pictures
-    needs no segments (ValueError).
+    `first` is the number of the next segment in a run that is continued. A closed segment is complete and stays,
+    whatever happens later; `container.join` makes one file of all. Raises the errors of `VideoFile`, and ValueError for
+    a format that is a folder of pictures.
     """
 
     def __init__(
@@ -295,7 +300,7 @@ class Segments(Closing):
             self.cut()
 
     def cut(self) -> None:
-        """Close the segment that is open, if one is."""
+        """Close the open segment, if there is one, before it has `every` calls."""
         if self._open is not None:
             self._open.close()
             self.finished += self._open.finished
@@ -317,5 +322,5 @@ class Segments(Closing):
 
 
 def segment_name(folder: Path, format: Format, index: int) -> Path:
-    """Where a segment lies."""
+    """The path of segment `index`."""
     return folder / f"seg-{index:05d}{format.suffix}"

@@ -1,4 +1,4 @@
-"""Encoding and writing beside the sampling: one thread, a short queue, and who waited for whom."""
+"""A thread that encodes and writes while the next chunk is sampled, and the seconds that each stage takes."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .writers import Closing, Writer
+from .writers import Writer
 
 
 @dataclass
 class Times:
-    """Seconds spent in a run's three works. Denoising and decoding take turns, writing goes on beside them."""
+    """Seconds spent in each stage of a run. Denoising and decoding take turns; writing runs in parallel to both."""
 
     denoise: float = 0.0
     decode: float = 0.0
     write: float = 0.0
-    """What the writer's thread worked."""
+    """Work of the writer thread."""
     wait: float = 0.0
-    """What the other two waited for the writer."""
+    """Time that the other two stages waited for the writer."""
     _unsettled: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
 
     @property
     def bottleneck(self) -> str:
-        """What to make faster first: "denoise", "decode" or "write"."""
+        """The stage that limits the pace: "denoise", "decode" or "write"."""
         if self.write > self.denoise + self.decode:
             return "write"
         return "denoise" if self.denoise >= self.decode else "decode"
 
     @contextlib.contextmanager
     def count(self, work: str, *, device: torch.device | None = None) -> Iterator[None]:
-        """Add the seconds a block takes to `work`, the name of a field.
+        """Add the seconds that a block takes to `work`, the name of a field.
 
-        Those that a CUDA `device` takes are added by `settle`: the block is over before the device is through.
+        A CUDA `device` finishes after the block, so its seconds are measured by events and added by `settle`.
         """
         if device is not None and device.type == "cuda":
             with self._count_on(device, work):
@@ -53,7 +53,7 @@ class Times:
             self._add(work, time.perf_counter() - start)
 
     def settle(self) -> None:
-        """Wait until the devices are through with what was counted on them, and add it."""
+        """Wait for the devices to finish the counted blocks, and add their seconds."""
         for work, start, end in self._unsettled:
             end.synchronize()
             self._add(work, start.elapsed_time(end) / 1000)
@@ -72,12 +72,11 @@ class Times:
         setattr(self, work, getattr(self, work) + seconds)
 
 
-class BackgroundWriter(Closing):
-    """A writer in a thread of its own: `write` returns at once, unless `depth` calls wait already.
+class BackgroundWriter(Writer):
+    """A writer in its own thread: `write` returns at once, unless `depth` calls are waiting already.
 
-    What goes wrong in the thread is raised at the next `write`, or at `close`, as it was; what was not written yet is
-    dropped then, what is finished stays. Frames are copied to main memory by the caller, so that the thread does not
-    touch the device.
+    An exception in the thread is raised by the next `write` or by `close`; frames still in the queue are dropped then,
+    finished files stay. The caller's thread copies frames to main memory, so the writer thread never uses the device.
     """
 
     def __init__(self, writer: Writer, *, depth: int = 2, times: Times | None = None) -> None:
@@ -102,21 +101,21 @@ class BackgroundWriter(Closing):
         self._check(wait_for=0)
         with self.times.count("wait"):
             self._check(wait_for=len(self._pending) - self._depth + 1)
-        frames = frames.detach().cpu() if isinstance(frames, Tensor) else frames
+        frames = frames if isinstance(frames, np.ndarray) else frames.detach().cpu()
         self._pending.append(self._thread.submit(self._work, frames))
 
     def _check(self, *, wait_for: int) -> None:
-        """Raise what went wrong in finished calls, and in the oldest `wait_for` ones."""
+        """Wait for the oldest `wait_for` calls, and raise the exceptions of all finished ones."""
         while self._pending and (wait_for > 0 or self._pending[0].done()):
             wait_for -= 1
             error = self._pending.popleft().exception()
             if isinstance(error, Exception):
                 raise error
-            if error is not None:  # such as SystemExit, which would end the caller in silence
+            if error is not None:  # such as SystemExit, which would end the caller without a message
                 raise RuntimeError(f"the thread that writes the video ended: {error!r}") from error
 
     def _work(self, frames: Tensor | np.ndarray) -> None:
-        if self._broken:  # a call before this one failed: nothing may follow a gap
+        if self._broken:  # an earlier call failed: frames after a gap must not be written
             return
         self._broken = True
         with self.times.count("write"):
@@ -128,7 +127,7 @@ class BackgroundWriter(Closing):
             self._check(wait_for=len(self._pending))
 
     def _end(self) -> None:
-        """Let the thread write what waits, and end; where that fails, drop what is not finished."""
+        """Write the queue to its end and stop the thread; after an exception discard unfinished files."""
         try:
             self._drain()
         except BaseException:
@@ -142,7 +141,7 @@ class BackgroundWriter(Closing):
             self._writer.close()
 
     def keep(self) -> Path | None:
-        """Write what waits in the queue, then keep what there is."""
+        """Write the rest of the queue, then keep what was written (see `Writer.keep`)."""
         self._end()
         return self._writer.keep()
 

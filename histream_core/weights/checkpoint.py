@@ -1,9 +1,7 @@
-"""Weight files to state dicts: whatever container, prefix or naming they come in, and what is known of them.
+"""State dicts with bare key names, out of weight files in any container and naming, and what model they are.
 
 A file is recognised by its content, never by its extension. Nothing in it is ever executed. Tensors are mapped, not
-read, wherever the format allows, so looking at a file costs nothing and weights exist once.
-
-Every problem is a CheckpointError, a ValueError of one sentence that says what to do.
+read, wherever the format allows, so opening a file is cheap and weights exist once. Every problem is a CheckpointError.
 """
 
 import json
@@ -26,23 +24,23 @@ from .key_names import bare_names, rename_diffusers
 SCALE_KEY = re.compile(
     r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant|pre_quant_scale|weight_s_\w+)$"
 )
-"""What ComfyUI stores beside quantised weights."""
+"""Keys that ComfyUI stores beside quantised weights."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with their bare key names, and what is known about them. Tensors may be mapped from the file."""
+    """Weights with bare key names, and what is known about them. Tensors may be mapped from the file."""
 
     path: Path
     kind: str
-    """"wan", "wan-vae", "taehv", "umt5", or what else was recognised: "lora", "wan-i2v", "diffusers-vae", "unknown"."""
+    """A key of KINDS; "wan", "wan-vae", "taehv" and "umt5" can be loaded."""
     container: str
-    """Format, and the dictionary in it that was chosen: "safetensors", "torch: generator_ema"."""
+    """The format, and the dictionary in it that was chosen: "safetensors", "torch: generator_ema"."""
     prefix: str
-    """What stood before the key names."""
+    """The prefix that was removed from the key names."""
     state_dict: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    """The text of a safetensors header."""
+    """The metadata of a safetensors header."""
     dtype: torch.dtype | None
     """The dtype of most values; None where there are none."""
     config: WanConfig | None = None
@@ -55,17 +53,19 @@ class Checkpoint:
 
     @property
     def num_params(self) -> int:
+        """Number of parameters, without scales."""
         return sum(x.numel() for key, x in self.state_dict.items() if not is_scale(key))
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors as stored."""
         return sum(x.numel() * x.element_size() for x in self.state_dict.values())
 
 
 def read_checkpoint(path: str | Path, *, kind: str | None = None) -> Checkpoint:
-    """Open a weight file of any known format; with `kind`, insist on a complete model of that kind.
+    """Open a weight file of any known format; with `kind`, require a complete model of that kind.
 
-    Raises CheckpointError: not there, not weights, damaged, with code in it, or not a complete `kind`.
+    Raises CheckpointError for a file that is missing, damaged, no weights, contains code, or is no complete `kind`.
     """
     path = Path(path)
     tensors, metadata, container = open_weights(path)
@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path, *, kind: str | None = None) -> Checkpoint:
 
 
 def check(checkpoint: Checkpoint, kind: str) -> Checkpoint:
-    """Return `checkpoint` if it is a complete model of that kind; CheckpointError names the first five bad keys."""
+    """Check that a checkpoint is a complete model of that kind. Raises CheckpointError that names five odd keys."""
     if checkpoint.kind != kind:
         raise CheckpointError(f"{checkpoint.path} holds {KINDS[checkpoint.kind]}, not {KINDS[kind]}: give another file")
     faults = {
@@ -156,11 +156,11 @@ _SIZES = {
     "wan-vae": ("decoder.head.0.gamma", "conv2.weight", "encoder.conv1.weight"),
     "taehv": SIZE_KEYS,
 }
-"""Tensors that a model's sizes are read off; without them nothing more can be said about it."""
+"""Keys of the tensors whose shapes are the sizes of a model of each kind."""
 
 
 def _compare(checkpoint: Checkpoint) -> Checkpoint:
-    """Hold a checkpoint against the key set of its kind: what is missing, left over, of another size."""
+    """Compare the keys and shapes of a checkpoint with those of its kind: missing, left over, of the wrong size."""
     if checkpoint.kind not in _SIZES:
         return checkpoint
     found = {key: x for key, x in checkpoint.state_dict.items() if not is_scale(key)}
@@ -187,7 +187,7 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict[str, torch.Size]]:
-    """Sizes and key set of the Wan model that these tensors belong to; one layer is built and counted often."""
+    """Sizes, keys and shapes of the Wan model of these tensors; one layer is built and repeated."""
     layers = {match[1] for key in found if (match := re.match(r"blocks\.(\d+)\.", key))}
     known = {key: x for key, x in found.items() if not key.startswith("blocks.") or re.match(r"blocks\.\d+\.", key)}
     try:
@@ -214,7 +214,7 @@ def _expect_vae(kind: str, found: Tensors) -> tuple[None, dict[str, torch.Size]]
 
 
 def _packed(checkpoint: Checkpoint, x: Tensor) -> bool:
-    """Some quantised formats hold two values in a byte."""
+    """Whether a tensor may hold two values in a byte, so that its shape says nothing."""
     return checkpoint.quantised and x.dtype in (torch.uint8, torch.int8)
 
 
@@ -230,17 +230,17 @@ def _is_shard(path: Path) -> bool:
 
 
 def is_scale(key: str) -> bool:
-    """Whether a tensor is no weight, but what quantised weights are scaled by."""
+    """Whether a key belongs to a scale of quantised weights, not to a weight."""
     return bool(SCALE_KEY.search(key))
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """ "bfloat16" and so on."""
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """The name of a dtype without the prefix: "bfloat16"."""
     return str(dtype).removeprefix("torch.")
 
 
 def json_object(text: object) -> dict:
-    """A JSON object in metadata, as text or already read; empty where there is none."""
+    """A JSON object in metadata, as text or parsed; empty for anything else."""
     if isinstance(text, str):
         with suppress(json.JSONDecodeError):
             text = json.loads(text)

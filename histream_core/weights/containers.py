@@ -1,4 +1,4 @@
-"""Weight files by their formats: bytes to named tensors, named tensors to bytes, and nothing else.
+"""File formats of weights: bytes to named tensors, and named tensors to safetensors.
 
 A file is recognised by its content, never by its extension. Nothing in it is ever executed. Tensors are mapped, not
 read, wherever the format allows.
@@ -21,21 +21,21 @@ from ..files.tensors import Layout, aligned, header, tensor_bytes
 Tensors = dict[str, Tensor]
 
 CONTAINERS = ("generator_ema", "generator", "model", "state_dict")
-"""Dictionaries of weights in a training checkpoint, the best first: averaged weights sample better."""
+"""Names of the dictionary of weights in a training checkpoint, the preferred one first: averaged weights are better."""
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
-UnpicklingError = torch.serialization.pickle.UnpicklingError
-"""What torch raises for a refused pickle. The module itself is not imported: nothing here may unpickle."""
+UnpicklingError: type[Exception] = vars(torch.serialization)["pickle"].UnpicklingError
+"""The error of torch for a refused pickle, without an import of the module: nothing here may unpickle."""
 
 DAMAGE = (
     RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, TypeError, AssertionError, struct.error
 )  # fmt: skip
-"""What torch raises where bytes are not what they should be."""
+"""Errors of torch for a damaged file."""
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used; the message is one sentence that says why and what to do."""
+    """A file cannot be used; the message is one sentence that says why and what to do."""
 
 
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -44,7 +44,7 @@ _PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|\{\s*\"(error|message)\")
 
 
 def open_weights(path: Path) -> tuple[Tensors, dict[str, str], str]:
-    """Tensors under the names of the file, safetensors metadata, and the container."""
+    """The tensors of a file by key name, its safetensors metadata, and its container. Raises CheckpointError."""
     start, size = _read_start(path)
     if start.startswith(_LFS):
         raise CheckpointError(
@@ -94,10 +94,10 @@ def _open_safetensors(path: Path, size: int) -> tuple[Tensors, dict[str, str], s
 
 
 def _open_torch(path: Path, size: int, *, mapped: bool) -> tuple[Tensors, dict[str, str], str]:
-    """A file of torch.save: zipped (can be mapped) or the older plain pickle (is read whole)."""
+    """Open a file of torch.save: a zip archive, which can be mapped, or an older plain pickle, which is read."""
     if mapped:
         _check_zip(path, size)
-    mapped = mapped and path.suffix != ".safetensors"  # by that name torch.load would take it for what it is not
+    mapped = mapped and path.suffix != ".safetensors"  # with this suffix torch.load would not read it as a zip
     try:
         with path.open("rb") as file:
             content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
@@ -123,7 +123,7 @@ def _check_zip(path: Path, size: int) -> None:
         raise CheckpointError(f"{path} is a zip archive without weights: unpack it and give the file inside")
 
 
-def _refuse_code(path: Path, error: UnpicklingError) -> CheckpointError:
+def _refuse_code(path: Path, error: Exception) -> CheckpointError:
     found = re.search(r"GLOBAL (\S+)", str(error))
     what = f" ({found[1]})" if found else ""
     return CheckpointError(
@@ -133,7 +133,7 @@ def _refuse_code(path: Path, error: UnpicklingError) -> CheckpointError:
 
 
 def _unwrap(path: Path, content: object) -> tuple[Tensors, str]:
-    """The dictionary of weights inside a training checkpoint; everything beside it (optimizer, steps) is dropped."""
+    """The dictionary of weights in a training checkpoint, without everything else (optimizer, steps)."""
     container = "torch"
     while isinstance(content, dict):
         inner = {key: value for key, value in content.items() if isinstance(value, dict) and value}
@@ -156,10 +156,10 @@ def write_safetensors(
     read: Callable[[str], Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file that is there whole or not at all; `read` gives the tensors, one in memory at a time.
+    """Write a safetensors file atomically; `read` returns its tensors, and one is in memory at a time.
 
-    The bytes go to ".NAME.partial" beside it, to disk, and only then under the name. A kill leaves at most that
-    partial file, which the next attempt writes over. Raises CheckpointError for a full disk.
+    The file is written as ".NAME.partial", synchronised and renamed. A kill leaves at most that partial file, which the
+    next attempt overwrites. Raises CheckpointError for a full disk.
     """
     target = Path(target)
     layout = aligned(layout)

@@ -1,4 +1,4 @@
-"""A weight file of any known format as one clean safetensors file, ready for ComfyUI."""
+"""Conversion of a weight file in any known format to a safetensors file for ComfyUI."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,11 @@ def convert(
     causal: bool | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
-    """Write a ComfyUI-ready safetensors file: bare key names, and metadata that tells what the weights are.
+    """Write a safetensors file for ComfyUI, with bare key names and metadata about the weights; return the source.
 
-    `dtype` None keeps the stored values, quantised ones included. `causal` puts {"transformer": {"causal_ar": true}}
-    into the metadata, so that ComfyUI loads a causal model; None: where the guessed preset is one. The file appears
-    whole or not at all. Returns the source. Raises CheckpointError, also for a full disk.
+    `dtype` None keeps the stored values, quantised ones included. `causal` adds {"transformer": {"causal_ar": true}} to
+    the metadata, so that ComfyUI loads a causal model; None: if the guessed preset is causal. The file is written
+    atomically. Raises CheckpointError, also for a full disk.
     """
     source, target = Path(source), Path(target)
     checkpoint = read_checkpoint(source)
@@ -51,7 +51,7 @@ def convert(
 
 
 def _describe(checkpoint: Checkpoint, preset: str, causal: bool) -> dict[str, str]:
-    """Safetensors metadata: ComfyUI's `config`, with what the file had, and our preset for a file that is renamed."""
+    """Metadata of the new file: ComfyUI's `config`, with that of the source, and the preset of a file without it."""
     config = json_object(checkpoint.metadata.get("config"))
     told = json_object(config.get("transformer"))
     told.pop("causal_ar", None)

@@ -1,4 +1,4 @@
-"""What a weight file is, in plain values; which preset fits it, and which latents a TAEHV takes."""
+"""Facts about a weight file as plain values, the preset that fits it, and the latents that a TAEHV takes."""
 
 import re
 from collections import Counter
@@ -23,23 +23,23 @@ _NAMES = (
 )  # fmt: skip
 
 _SMALLEST_PUBLISHED = 1024
-"""Channels; narrower Wan models are toys such as the bundled demo."""
+"""Channels; a narrower Wan model is a toy such as the bundled demo."""
 
 
 RAW_LATENTS_KEY = "histream_raw_latents"
-"""Metadata of a TAEHV: "true" where it takes latents as the Wan VAE has them, "false" for normalised ones."""
+"""Metadata key of a TAEHV: "true" where it takes raw latents, "false" for normalised ones."""
 
 _RAW_LATENTS = {"true": True, "false": False}
 _TAEHV_NAMES = (("lighttaew2_1", True), ("taew2_1", False))
-"""How the published files are called, and whether they take raw latents."""
+"""Names of the published files, and whether they take raw latents."""
 
 
 def takes_raw_latents(checkpoint: Checkpoint) -> tuple[bool, str]:
-    """Whether a TAEHV takes latents as the Wan VAE has them (else normalised ones), and what tells so.
+    """Whether a TAEHV takes raw latents, as the Wan VAE does, or normalised ones; and what decided that.
 
     The published files, taew2_1 (normalised, float16) and lighttaew2_1 (raw, another dtype), have the same keys and
-    shapes. So metadata decides where somebody wrote `RAW_LATENTS_KEY`, then the name of the file, and last its dtype,
-    as in ComfyUI: "metadata", "name" or "dtype" comes back.
+    shapes. Metadata under `RAW_LATENTS_KEY` decides, then the name of the file, and last its dtype, as in ComfyUI: the
+    second value is "metadata", "name" or "dtype".
     """
     told = _RAW_LATENTS.get(checkpoint.metadata.get(RAW_LATENTS_KEY, ""))
     if told is not None:
@@ -52,7 +52,7 @@ def takes_raw_latents(checkpoint: Checkpoint) -> tuple[bool, str]:
 
 
 def describe_vae(checkpoint: Checkpoint) -> list[str]:
-    """A line about what had to be guessed of a VAE, if something had to be."""
+    """A line about a guess that had to be made about a VAE, if there was one."""
     if checkpoint.kind != "taehv":
         return []
     raw, told_by = takes_raw_latents(checkpoint)
@@ -66,10 +66,10 @@ def describe_vae(checkpoint: Checkpoint) -> list[str]:
 
 
 def guess_preset(checkpoint: Checkpoint) -> str:
-    """The preset that fits a Wan checkpoint: told by its metadata, else by its name, container and width.
+    """The preset that fits a Wan checkpoint: that of its metadata, else a guess from its name, container and width.
 
-    A guess, to be overridden: training checkpoints without a telling name count as Self-Forcing, other files as plain
-    Wan. The names of the two folders above the file are looked at too (chunkwise/causal_forcing.pt).
+    The names of the two folders above the file count too (chunkwise/causal_forcing.pt). Training checkpoints under
+    another name count as Self-Forcing, other files as plain Wan.
     """
     told = checkpoint.metadata.get("histream_preset")
     if told in PRESETS:
@@ -77,7 +77,7 @@ def guess_preset(checkpoint: Checkpoint) -> str:
     if checkpoint.config and checkpoint.config.dim < _SMALLEST_PUBLISHED:
         return "demo"
     *folders, file = checkpoint.path.absolute().parts[-3:]
-    # A folder called after this project says nothing about the weights in it.
+    # A folder named after this project says nothing about the weights in it.
     name = "/".join([*(folder for folder in folders if folder.lower() != "histream"), file]).lower()
     for family, variants in _NAMES:
         if re.search(family, name):
@@ -88,7 +88,7 @@ def guess_preset(checkpoint: Checkpoint) -> str:
 
 
 def inspect(path: str | Path) -> dict:
-    """What a file is, as plain values for printing; nothing of its tensors is read where the format allows."""
+    """Facts about a file as plain values for printing; the tensors are not read where the format allows."""
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
     sizes = {} if config is None else {

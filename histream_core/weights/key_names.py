@@ -1,11 +1,11 @@
-"""Key names of weights: bare, and under the names of Wan2.1's published checkpoints."""
+"""Key names of weights: without prefixes, and renamed to those of Wan2.1's published checkpoints."""
 
 import re
 
 from .containers import CONTAINERS, Tensors
 
 WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_orig_mod\.|_checkpoint_wrapped_module\.")
-"""What sharding, compilation and activation checkpointing leave in key names, at any depth."""
+"""Parts of key names that sharding, compilation and activation checkpointing add, at any depth."""
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "module.")
 
@@ -24,7 +24,7 @@ _DIFFUSERS = (
     (r"_attn\.norm_added_k\.", "_attn.norm_k_img."),
     (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
     (r"\.ffn\.net\.2\.", ".ffn.2."),
-    # Diffusers counts norms in the order of use, Wan in that of its code.
+    # Diffusers numbers norms in the order of their use, Wan in the order of its code.
     (r"\.norm([23])\.", lambda match: f".norm{5 - int(match[1])}."),
 )
 
@@ -37,7 +37,7 @@ def rename_diffusers(key: str) -> str:
 
 
 def bare_names(tensors: Tensors) -> tuple[Tensors, str]:
-    """Take wrappers out of all key names, and off whatever stands before every one of them."""
+    """The tensors without wrappers in their key names and without a common prefix; and what was removed."""
     stripped = {WRAPPERS.sub("", key): x for key, x in tensors.items()}
     taken = ""
     for container in CONTAINERS[:2]:

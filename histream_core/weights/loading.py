@@ -1,4 +1,4 @@
-"""Weights ready to run: out of a file, in one dtype, in the module they belong to."""
+"""Loading of weights from a file into their module, in one dtype."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,15 @@ from .containers import CheckpointError, Tensors
 from .inspection import takes_raw_latents
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What weights can be computed in, by the names that file names use."""
+"""Dtypes to compute in, by the names that file names use."""
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 SCALES = ("scale_weight", "weight_scale")
-"""What ComfyUI calls the factor of an fp8 weight."""
+"""ComfyUI's names of the factor of an fp8 weight."""
 
 FLOAT32_KEYS = ("patch_embedding.", "modulation")
-"""Of a Wan model, kept in float32 whatever dtype is asked for.
+"""Parts of the keys of a Wan model that are kept in float32 in any dtype.
 
 The patch embedding because the forward (the host's too) computes it in float32; the modulations because they are added
 to the time embedding that steers every token. Together they are 1.5 MB of the 2.8 GB of Wan 1.3B.
@@ -32,13 +32,14 @@ to the time embedding that steers every token. Together they are 1.5 MB of the 2
 def load_wan(
     path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> tuple[WanModel, Checkpoint]:
-    """A Wan transformer ready to run, and what its file was.
+    """Load a Wan transformer; return it with the checkpoint that it was loaded from.
 
     `dtype` None: as stored (bfloat16 for fp8 files). The patch embedding and the modulations are float32 in any case.
     """
     checkpoint = read_checkpoint(path, kind="wan")
     dtype = dtype or _compute_dtype(checkpoint)
     weights = cast(checkpoint, dtype, device=device)
+    assert checkpoint.config is not None  # `read_checkpoint` has checked that the model is complete
     with torch.device("meta"):
         model = WanModel(checkpoint.config)
     model.load_state_dict(weights, strict=True, assign=True)
@@ -47,7 +48,7 @@ def load_wan(
 
 
 def read_vae(path: str | Path) -> Checkpoint:
-    """Look at the file of a Wan VAE or a TAEHV. Raises CheckpointError for anything else."""
+    """Open the file of a Wan VAE or a TAEHV without loading it. Raises CheckpointError for anything else."""
     checkpoint = read_checkpoint(path)
     return check(checkpoint, "taehv" if checkpoint.kind == "taehv" else "wan-vae")
 
@@ -59,9 +60,9 @@ def load_vae(
     device: torch.device | str = "cpu",
     raw_latents: bool | None = None,
 ) -> WanVAE | TAEHV:
-    """A Wan VAE or a TAEHV ready to run. `dtype` None: as stored. Decode in bfloat16; encode in float32.
+    """Load a Wan VAE or a TAEHV. `dtype` None: as stored. bfloat16 is enough to decode; encode in float32.
 
-    `raw_latents`: whether a TAEHV takes latents as the Wan VAE has them; None: see `takes_raw_latents`.
+    `raw_latents`: whether a TAEHV takes raw latents; None: as `takes_raw_latents` finds.
     """
     checkpoint = read_vae(path)
     if checkpoint.kind == "taehv":
@@ -72,7 +73,7 @@ def load_vae(
 
 
 def cast(checkpoint: Checkpoint, dtype: torch.dtype, *, device: torch.device | str | None = None) -> Tensors:
-    """The plain weights in `dtype`, FLOAT32_KEYS of a Wan model in float32; fp8 with scales is multiplied out.
+    """The weights in `dtype` (FLOAT32_KEYS of a Wan model in float32), with the scales of fp8 multiplied in.
 
     Raises CheckpointError for values that overflow float16 and for quantised formats that are not fp8 with one scale.
     """
@@ -83,7 +84,7 @@ def cast(checkpoint: Checkpoint, dtype: torch.dtype, *, device: torch.device | s
 def cast_tensor(
     checkpoint: Checkpoint, key: str, dtype: torch.dtype, *, device: torch.device | str | None = None
 ) -> Tensor:
-    """One of the tensors of `cast`."""
+    """One tensor of `cast`."""
     x, to = checkpoint.state_dict[key], dtype_for(checkpoint, key, dtype)
     scale = _scale_of(checkpoint, key) if checkpoint.quantised else None
     y = (x if scale is None else x.float() * scale).detach().to(device, to)
@@ -93,35 +94,35 @@ def cast_tensor(
 
 
 def check_dtype(dtype: torch.dtype) -> None:
-    """Refuse what nothing is computed in; raises CheckpointError."""
+    """Check that weights can be computed in a dtype. Raises CheckpointError."""
     if dtype not in DTYPES.values():
         raise CheckpointError(f"weights cannot be computed in {dtype_name(dtype)}: use {', '.join(DTYPES)}")
 
 
 def plain_keys(checkpoint: Checkpoint) -> list[str]:
-    """The names of the weights, without those of scales."""
+    """The keys of the weights, without those of scales."""
     return [key for key in checkpoint.state_dict if not is_scale(key)]
 
 
 def dtype_for(checkpoint: Checkpoint, key: str, dtype: torch.dtype) -> torch.dtype:
-    """What one tensor is cast to where `dtype` is asked for."""
+    """The dtype of one tensor of a model in `dtype`."""
     return wan_dtype(key, dtype) if checkpoint.kind == "wan" else dtype
 
 
 def wan_dtype(key: str, dtype: torch.dtype) -> torch.dtype:
-    """Likewise of a Wan model: FLOAT32_KEYS stay in float32."""
+    """The dtype of one tensor of a Wan model in `dtype`: FLOAT32_KEYS stay in float32."""
     return torch.float32 if any(part in key for part in FLOAT32_KEYS) else dtype
 
 
 def cast_model(model: WanModel, dtype: torch.dtype) -> WanModel:
-    """The model itself, its weights in the dtypes that loading gives them where `dtype` is asked for."""
+    """Cast a model in place to the dtypes that `load_wan` gives its weights in `dtype`; return it."""
     for key, weight in model.named_parameters():
         weight.data = weight.data.to(wan_dtype(key, dtype))
     return model
 
 
 def _scale_of(checkpoint: Checkpoint, key: str) -> Tensor | None:
-    """The factor of one quantised weight, shaped to multiply it; None where the weight has none."""
+    """The factor of one quantised weight, in a shape to multiply it with; None where the weight has none."""
     x, layer = checkpoint.state_dict[key], key.removesuffix("weight")
     scale = next((s for name in SCALES if (s := checkpoint.state_dict.get(layer + name)) is not None), None)
     if x.dtype in FLOAT8 and (scale is None or scale.numel() in (1, x.shape[0])):
@@ -135,4 +136,6 @@ def _scale_of(checkpoint: Checkpoint, key: str) -> Tensor | None:
 
 
 def _compute_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    return checkpoint.dtype if checkpoint.dtype in DTYPES.values() else torch.bfloat16
+    """The dtype of the stored weights where they can be computed in it, else bfloat16."""
+    stored = checkpoint.dtype
+    return stored if stored is not None and stored in DTYPES.values() else torch.bfloat16

@@ -1,12 +1,13 @@
-"""Prompts to umt5-xxl embeddings, from the file that ComfyUI ships: weights and tokenizer in one safetensors.
+"""The umt5-xxl text encoder, from the file that ComfyUI uses: weights and tokenizer in one safetensors file.
 
-Needs `transformers` and `sentencepiece` (the extra `text`); without them, embeddings made elsewhere load from a file.
+Needs `transformers` and `sentencepiece` (the extra `text`); embeddings made elsewhere load without them.
 
 L tokens, D channels.
 """
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,16 @@ from .containers import CheckpointError, open_weights
 from .loading import cast
 
 END = 1
-"""Token at the end of every prompt."""
+"""Number of the token that ends a prompt."""
 
 TOKENIZER_KEY = "spiece_model"
 
 MAX_DISTANCE = 128
-"""Positions further apart than this look the same to umt5; the one size that no tensor tells."""
+"""Distance from which umt5 no longer tells positions apart; the only size that is in no tensor."""
 
 
 def pad_tokens(embeds: Tensor) -> Tensor:
-    """Fill [B, L, D] up with zeros to [B, 512, D]; raises ValueError where L is more."""
+    """Pad [B, L, D] with zeros to [B, 512, D]. Raises ValueError for more tokens."""
     missing = MAX_TOKENS - embeds.shape[1]
     if missing < 0:
         raise ValueError(f"the text has {embeds.shape[1]} tokens and {MAX_TOKENS} fit: make the prompt shorter")
@@ -34,22 +35,22 @@ def pad_tokens(embeds: Tensor) -> Tensor:
 
 
 class TextEncoder:
-    """A umt5 encoder: one prompt in, one embedding out."""
+    """A umt5 encoder of prompts."""
 
-    def __init__(self, model: nn.Module, tokenizer):
+    def __init__(self, model: Any, tokenizer: Any):
         """`model` is a transformers UMT5EncoderModel, `tokenizer` a SentencePieceProcessor."""
         self.model, self.tokenizer = model, tokenizer
 
     def tokens(self, prompt: str) -> list[int]:
-        """Token numbers of a prompt, with the one that ends it."""
+        """Token numbers of a prompt, including the one that ends it."""
         return [*self.tokenizer.encode(prompt), END]
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
-        """The embedding of a prompt, [1, 512, D] float32, zeros behind its last token, on the model's device.
+        """The embedding of a prompt, [1, 512, D] float32 on the model's device, with zeros behind its last token.
 
-        The padding is left out of the encoder instead of being masked in it, which gives the same numbers. Raises
-        ValueError for more than 512 tokens.
+        The padding is not encoded, which gives the same numbers as masking it. Raises ValueError for more than 512
+        tokens.
         """
         tokens = self.tokens(prompt)
         if len(tokens) > MAX_TOKENS:
@@ -64,9 +65,9 @@ class TextEncoder:
 def load_text_encoder(
     path: str | Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
 ) -> TextEncoder:
-    """The umt5 text encoder of a ComfyUI file, sizes read off its tensors; fp8 with scales is multiplied out.
+    """Load the umt5 text encoder from a ComfyUI file, in the sizes of its tensors.
 
-    Raises CheckpointError for another file, ModuleNotFoundError without the extra `text`.
+    Raises CheckpointError for another file, and ModuleNotFoundError without the extra `text`.
     """
     from sentencepiece import SentencePieceProcessor
     from transformers import UMT5EncoderModel
@@ -76,7 +77,7 @@ def load_text_encoder(
     spiece = weights.pop(TOKENIZER_KEY, None)
     if spiece is None:
         raise CheckpointError(f"{path} has no tokenizer in it ({TOKENIZER_KEY}): take ComfyUI's umt5_xxl file")
-    weights.pop("encoder.embed_tokens.weight", None)  # the same as shared.weight
+    weights.pop("encoder.embed_tokens.weight", None)  # equals shared.weight
     with torch.device("meta"):
         model = UMT5EncoderModel(_config(Path(path), weights))
     weights = cast(replace(checkpoint, state_dict=weights), dtype, device=device)
@@ -88,7 +89,7 @@ def load_text_encoder(
 
 
 def load_embeds(path: str | Path) -> Tensor:
-    """Text embeddings of one prompt from a file with one tensor [L, D] or [1, L, D], as [1, 512, D] float32.
+    """Load the embedding of one prompt from a file with one tensor [L, D] or [1, L, D], as [1, 512, D] float32.
 
     Raises CheckpointError for a file with another number of tensors, another shape, or NaN.
     """
@@ -107,7 +108,7 @@ def load_embeds(path: str | Path) -> Tensor:
 
 
 def _config(path: Path, weights: dict[str, Tensor]):
-    """A transformers UMT5Config of the sizes of these tensors."""
+    """The UMT5Config (transformers) of the sizes of these tensors."""
     from transformers import UMT5Config
 
     first = "encoder.block.0.layer."
@@ -135,6 +136,7 @@ def _config(path: Path, weights: dict[str, Tensor]):
 
 
 def _check_keys(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Check that the weights are exactly those of the model. Raises CheckpointError."""
     expected = model.state_dict()
     odd = sorted(expected.keys() ^ weights.keys())
     odd += [key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape]

@@ -17,7 +17,7 @@ import latent_preview
 from torch import Tensor
 
 from ...histream_core.cost.pace import DecodePace
-from ...histream_core.files.disk import existing
+from ...histream_core.files.disk import nearest_existing
 from ...histream_core.plan.sizes import PIXELS_PER_CELL, pixel_frames
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.progress import timed_decode
@@ -97,7 +97,7 @@ def decode_to_disk(
     strip_ranges(max(latents.shape[-2:]), int(speed.vae_strips))
     format, size = find_format(choice.format, choice.depth), video_size(latents.shape, crop=choice.crop)
     format.check_size(size)
-    check_space(existing(_output_folder()), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
+    check_space(nearest_existing(_output_folder()), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
     progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
     videos = []
     for item in range(latents.shape[0]):
@@ -142,7 +142,7 @@ def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tenso
 def decode_latent(vae, latents: Tensor, speed: Speed = DEFAULTS, scenes: Collection[int] = ()) -> Iterator[Tensor]:
     """Yield frames [F, H, W, 3] in [0, 1] of latents [1, C, T, H, W], a few latent frames' at a time."""
     vae.prepare_decode(latents.shape, memory_required=decode_bytes(vae, latents.shape, speed))
-    decoder = host_vae.host_decoder(vae, speed, normalised=False)
+    decoder = host_vae.open_host_decoder(vae, speed, normalised=False)
     together = 1 if speed.vae_strips == "1" else STRIP_FRAMES
 
     def frames() -> Iterator[Tensor]:

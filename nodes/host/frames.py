@@ -11,9 +11,9 @@ import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
-from ...histream_core.video.edit.ranges import VideoRange, join_ranges, range_at, write_range
+from ...histream_core.video.edit.ranges import VideoRange, join_ranges, longest_range, range_at, write_range
 from ...histream_core.video.formats import Format
-from ...histream_core.video.reading import Source, VideoIndex, frames_of, index_video, whole_below
+from ...histream_core.video.reading import Source, VideoIndex, frames_of, index_video
 from .api import InputImpl
 from .decode import SavedVideo
 from .images import empty_images, image_gib
@@ -104,7 +104,7 @@ def _less_than(num_frames: int, frame: Tensor, limit_gib: float) -> str:
     fitting = int(limit_gib / image_gib(frame.shape))
     if fitting < 1:
         return f"not even one of these {num_frames} pictures fits"
-    return f"set range_frames to {whole_below(fitting)}"
+    return f"set range_frames to {longest_range(fitting)}"
 
 
 def write_pictures(

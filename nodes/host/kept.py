@@ -21,7 +21,7 @@ from . import log as host_log
 from .backend import HostBackend
 from .decode import decode_bytes
 from .display import Display
-from .preview import some_of
+from .preview import thumbnails
 from .run_folders import name_of
 from .summary import summary_of_run
 from .timeline import with_scenes

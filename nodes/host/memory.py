@@ -11,7 +11,7 @@ import torch
 
 from ...histream_core.cost.cost import GB, Cost, gb
 from ...histream_core.cost.memory_plan import card_line, describe, ways
-from ...histream_core.files.disk import existing
+from ...histream_core.files.disk import nearest_existing
 from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.speed import DEFAULTS, Speed
@@ -90,7 +90,7 @@ def _lighter_files() -> tuple[str, ...]:
 
 
 def _disk(cost: Cost, settings: Settings | None) -> Iterator[str]:
-    folder = existing(Path(folder_paths.get_output_directory()))
+    folder = nearest_existing(Path(folder_paths.get_output_directory()))
     free = shutil.disk_usage(folder).free
     if settings is None:
         yield f"on the disk: nothing before it is decoded, as no Video Output is connected; {gb(free)} are free"

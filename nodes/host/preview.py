@@ -1,4 +1,4 @@
-"""Previews of finished chunks, small enough to cost a run almost no time or memory.
+"""Small pictures of finished chunks, for previews that cost a run next to nothing.
 
 B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 """
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ...histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
 from ...histream_core.stream.stream import resize
-from ...histream_core.vae.decode import to_frames
-from ...histream_core.vae.decoders import Decoder, open_decoder
+from ...histream_core.vae import Decoder, open_decoder, to_frames
 from ...histream_core.weights.loading import load_vae
 from . import log as host_log
 from . import vae as host_vae
@@ -21,19 +20,20 @@ from . import vae as host_vae
 PREVIEW_PIXELS = 512
 PREVIEW_CELLS = PREVIEW_PIXELS // PIXELS_PER_CELL
 SMALL_DECODERS = ("taew2_1", "lighttaew2_1")
-"""Names of TAEHV files for Wan 2.1 begin like this."""
+"""Prefixes of the names of TAEHV files for Wan 2.1."""
 
 Previewer = Callable[[Tensor], list[Image]]
-"""From a finished chunk [B, C, T, H, W], as sampled, to pictures of the first video: one for each latent frame."""
+"""Makes pictures of the first video of a finished chunk [B, C, T, H, W], as sampled: one for each latent frame."""
 
 
 def stills(decoder: Decoder, latents: Tensor) -> list[Image]:
-    """Each of the latent frames [1, C, T, H, W] decoded alone, as a small picture.
+    """Decode each of the latent frames [1, C, T, H, W] alone, as a small picture.
 
-    They are made small before they are decoded, and nothing is remembered: a preview must not cost a run its memory.
+    Latents are scaled down before they are decoded, and no history is kept, so that a preview takes little memory.
     """
     shrink = min(1, PREVIEW_CELLS / max(latents.shape[-2:]))
-    latents = resize(latents, tuple(max(1, round(cells * shrink)) for cells in latents.shape[-2:]))
+    height, width = (max(1, round(cells * shrink)) for cells in latents.shape[-2:])
+    latents = resize(latents, (height, width))
     pictures = []
     for latent in latents.split(1, dim=2):
         pictures.append(latent_preview.preview_to_image(to_frames(decoder.decode(latent))[0, 0], do_scale=False))
@@ -41,8 +41,8 @@ def stills(decoder: Decoder, latents: Tensor) -> list[Image]:
     return pictures
 
 
-def some_of(frames: Tensor) -> list[Image]:
-    """Small pictures of frames [F, H, W, 3] in [0, 1]: every fourth, and always the last one."""
+def thumbnails(frames: Tensor) -> list[Image]:
+    """Small pictures of every fourth of the frames [F, H, W, 3] in [0, 1], up to the last one."""
     pictures = []
     for frame in frames[(len(frames) - 1) % PIXEL_FRAMES_PER_LATENT :: PIXEL_FRAMES_PER_LATENT]:
         picture = latent_preview.preview_to_image(frame, do_scale=False)
@@ -52,9 +52,9 @@ def some_of(frames: Tensor) -> list[Image]:
 
 
 def small_decoder(device) -> Decoder | None:
-    """The decoder of a TAEHV in the host's vae_approx folder; None where none is there.
+    """The decoder of a TAEHV in the host's folder vae_approx; None where there is none.
 
-    Raises ValueError for a file that holds something else.
+    Raises ValueError for a file that is no TAEHV.
     """
     names = [name for name in folder_paths.get_filename_list("vae_approx") if name.startswith(SMALL_DECODERS)]
     if not names:
@@ -63,11 +63,11 @@ def small_decoder(device) -> Decoder | None:
     return open_decoder(load_vae(path, device=device))
 
 
-def guesser(model) -> Previewer | None:
-    """The previewer chosen in the host's settings, else a linear guess; None if there is none for these latents."""
+def host_previewer(model) -> Previewer | None:
+    """The previewer of the host's settings, else a linear map to RGB; None for latents without one."""
     latent_format = model.model.latent_format
     previewer = latent_preview.get_previewer(model.load_device, latent_format)
-    if type(previewer).__module__ != latent_preview.__name__:  # none, or another pack's, which shows in its own way
+    if type(previewer).__module__ != latent_preview.__name__:  # another pack's may return something else
         previewer = None
     if previewer is None and latent_format.latent_rgb_factors is not None:
         previewer = latent_preview.Latent2RGBPreviewer(
@@ -79,12 +79,9 @@ def guesser(model) -> Previewer | None:
 
 
 def chunk_previewer(model, vae=None) -> Previewer | None:
-    """The previewer of finished chunks.
-
-    It shows true colours if a VAE is given or a TAEHV is in the host's vae_approx folder, else a guess.
-    """
+    """The previewer of a run: decodes with `vae`, or a TAEHV in the host's folder vae_approx, else approximates."""
     if vae is not None:
-        decoder = host_vae.host_decoder(vae, normalised=False)
+        decoder = host_vae.open_host_decoder(vae, normalised=False)
         return lambda clean: stills(decoder, model.model.process_latent_out(clean[:1].float()).to(vae.device))
     try:
         small = small_decoder(model.load_device)
@@ -92,5 +89,5 @@ def chunk_previewer(model, vae=None) -> Previewer | None:
         host_log.warn(f"previews are a guess: {error}")
         small = None
     if small is None:
-        return guesser(model)
+        return host_previewer(model)
     return lambda clean: stills(small, clean[:1].float().to(model.load_device))

@@ -5,17 +5,17 @@ from comfy.ldm.wan.vae import WanVAE as HostWanVAE
 from torch import nn
 
 from ...histream_core.plan.speed import DEFAULTS, Speed
-from ...histream_core.vae import decoders
-from ...histream_core.vae.model import WanVAE
+from ...histream_core.vae import Decoder, WanVAE, open_decoder
 
 
-def host_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> decoders.Decoder:
-    """The decoder for a VAE, as far as `speed` chooses one.
+def open_host_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> Decoder:
+    """Open the decoder for a VAE, with the options of `speed`.
 
-    A TAEHV in float16 the host takes for that of another model; here it is Wan's, which wants latents as sampled.
+    The host takes a float16 TAEHV for that of another model and sets a latent format for it; here it is Wan's
+    `taew2_1`, which takes normalised latents.
     """
     module = vae.first_stage_model
-    return decoders.open_decoder(
+    return open_decoder(
         vae_module(vae),
         dtype=vae.vae_dtype,
         normalised=normalised,
@@ -26,7 +26,7 @@ def host_decoder(vae, speed: Speed = DEFAULTS, *, normalised: bool = True) -> de
 
 
 def vae_module(vae) -> nn.Module:
-    """The modules to decode with: the host's, or on a CPU core's own around the same weights, several times faster."""
+    """The module to decode with: the host's, or on a CPU core's own with the same weights, which is faster."""
     module = vae.first_stage_model
     if not isinstance(module, HostWanVAE) or vae.device.type != "cpu" or vae.vae_dtype != torch.float32:
         return module

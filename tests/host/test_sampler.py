@@ -262,7 +262,7 @@ def test_a_vae_gives_previews_in_true_colours_and_stays_loaded(pack, load_wan, v
 def test_previews_of_a_large_video_are_decoded_small_and_alone(pack, vae):
     """1080p decoded whole for a preview takes gigabytes. Seen to fail without the resize, and without the reset."""
     host_vae, preview = pack.part("nodes.host.vae"), pack.part("nodes.host.preview")
-    decoder, decoded = host_vae.host_decoder(vae, normalised=False), []
+    decoder, decoded = host_vae.open_host_decoder(vae, normalised=False), []
 
     def decode(latents, decode=decoder.decode):
         decoded.append(tuple(latents.shape))

@@ -17,7 +17,7 @@ from histream_core.vae.decode import (
     StreamingDecoder,
     causal_kernels,
     memory_frames,
-    still_kernels,
+    memoryless_kernels,
     stream_frames,
     to_frames,
     vae_cache_bytes,
@@ -91,7 +91,7 @@ def still_from(layer):
 def test_kernels_without_a_past_run_as_2d_and_keep_nothing(layer, latents, monkeypatch):
     """Seen to fail when a kernel with one weight for the past counts as still."""
     vae, still = still_from(layer)
-    assert still_kernels(vae.decoder) == still
+    assert memoryless_kernels(vae.decoder) == still
     vae = vae.double()
     decoder = StreamingDecoder(vae, normalised=False)
     pixels = torch.cat([decoder.decode(part) for part in latents.double().split([1, 3, 2, 2], dim=2)], dim=2)
@@ -103,7 +103,7 @@ def test_kernels_without_a_past_run_as_2d_and_keep_nothing(layer, latents, monke
 
 
 @pytest.mark.slow
-def test_still_kernels_shorten_the_memory_and_a_longer_snapshot_still_fits(latents):
+def test_memoryless_kernels_shorten_the_memory_and_a_longer_snapshot_still_fits(latents):
     """Seen to fail when a restored history keeps what nothing reads, and with half the memory."""
     vae, still = still_from(4)
     assert memory_frames(vae) == 26

@@ -24,9 +24,9 @@ from histream_core.video.container import join
 from histream_core.video.exr import to_linear
 from histream_core.video.formats import FORMATS, NAMES, find_format
 from histream_core.video.pixels import picture_of, pictures_of, planes_of, quantise
-from histream_core.video.reading import frames_of, ranges
+from histream_core.video.reading import frames_of
 from histream_core.video.space import check_space
-from histream_core.video.writers import Segments, frame_rate, open_writer
+from histream_core.video.writers import PictureFolder, Segments, frame_rate, open_writer
 
 WIDTH, HEIGHT = 128, 96
 
@@ -157,9 +157,11 @@ def test_a_folder_holds_a_picture_for_each_frame(tmp_path, known):
     import av
 
     frames = clip(known, 3)
-    finished = write(
-        tmp_path / "shot", known, frames[:1], frames[1:], first_frame=7, size=(WIDTH, HEIGHT - 8), fps=23.976
-    )
+    size, folder = (WIDTH, HEIGHT - 8), tmp_path / "shot"
+    with PictureFolder(folder, known, size=size, fps=23.976, first_frame=7) as writer:
+        writer.write(frames[:1])
+        writer.write(frames[1:])
+    finished = writer.finished
     assert [path.name for path in finished] == [f"shot.0000{index}{known.suffix}" for index in (7, 8, 9)]
     assert sorted(finished) == sorted((tmp_path / "shot").iterdir())
     for path, picture in zip(finished, frames[:, 4:-4].numpy(), strict=True):
@@ -298,21 +300,6 @@ def test_frames_that_are_not_there_are_refused(tmp_path):
             list(frames_of(path, start, count))
     with pytest.raises(ValueError, match="ask for frames 0 and later"):
         list(frames_of(path, -1, 2))
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 4, 5, 7, 33, 81, 100, 9601])
-@pytest.mark.parametrize(("size", "overlap"), [(81, 0), (33, 8), (6, 3), (1, 0)])
-def test_ranges_are_whole_for_a_vae_and_cover_the_video(num_frames, size, overlap):
-    if overlap >= min(size, num_frames) - (min(size, num_frames) - 1) % 4:
-        with pytest.raises(ValueError, match="does not fit"):
-            ranges(num_frames, size, overlap)
-        return
-    found = ranges(num_frames, size, overlap)
-    assert {len(part) for part in found} == {len(found[0])}
-    assert len(found[0]) % 4 == 1 and len(found[0]) <= size
-    assert found[0].start == 0 and found[-1].stop == num_frames
-    assert all(after.start > before.start for before, after in itertools.pairwise(found))
-    assert all(before.stop - after.start >= overlap for before, after in itertools.pairwise(found))
 
 
 def test_what_cannot_be_stored_is_refused_at_the_door(tmp_path):

@@ -6,13 +6,14 @@ joined with ranges missing, an older video replaced, a range of the wrong length
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
 
 import pytest
 import torch
 
-from histream_core.video.edit.ranges import join_ranges, range_at, ranges_folder, write_range
+from histream_core.video.edit.ranges import divide, join_ranges, range_at, ranges_folder, write_range
 from histream_core.video.formats import FORMATS, find_format
 from histream_core.video.reading import frames_of
 from histream_core.video.writers import VideoFile
@@ -175,3 +176,18 @@ def test_an_error_while_a_range_is_written_leaves_nothing_of_it(tmp_path):
 def test_pictures_cannot_be_joined(tmp_path):
     with pytest.raises(ValueError, match="png8 is a folder of pictures"):
         write(tmp_path / "up.png", part_at(0), find_format("png8"))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 4, 5, 7, 33, 81, 100, 9601])
+@pytest.mark.parametrize(("size", "overlap"), [(81, 0), (33, 8), (6, 3), (1, 0)])
+def test_ranges_are_whole_for_a_vae_and_cover_the_video(num_frames, size, overlap):
+    if overlap >= min(size, num_frames) - (min(size, num_frames) - 1) % 4:
+        with pytest.raises(ValueError, match="does not fit"):
+            divide(num_frames, size, overlap)
+        return
+    found = divide(num_frames, size, overlap)
+    assert {len(part) for part in found} == {len(found[0])}
+    assert len(found[0]) % 4 == 1 and len(found[0]) <= size
+    assert found[0].start == 0 and found[-1].stop == num_frames
+    assert all(after.start > before.start for before, after in itertools.pairwise(found))
+    assert all(before.stop - after.start >= overlap for before, after in itertools.pairwise(found))

@@ -84,7 +84,7 @@ def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, 
     format.check_size(settings.size)
     frame_rate(settings.fps)
     needed = run_bytes(plan, settings, first, sound=sound)
-    check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, beside=sum(needed.values()))
+    check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, other_bytes=sum(needed.values()))
 
 
 def first_frame(chunk: Chunk) -> int:

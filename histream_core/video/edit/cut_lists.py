@@ -1,4 +1,4 @@
-"""Where one section of a video ends and the next begins, for editors: an edit decision list (CMX 3600) and JSON."""
+"""Cut lists of a video for editors: an edit decision list (CMX 3600) and JSON."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from fractions import Fraction
 from ..writers import frame_rate
 
 RECORD_HOUR = 1
-"""Time lines of editors begin at one hour; the file itself begins at zero."""
+"""Hour at which an editor's timeline begins by convention; the file itself begins at zero."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of a video that was made from one prompt with one seed."""
+    """A part of a video that was made from one prompt with one seed."""
 
     prompt: str
     seed: int
     start: int
     """First frame."""
     stop: int
-    """The frame after the last one."""
+    """The frame after its last one."""
     file: str | None = None
-    """Where it is a file of its own too, which begins with its first frame."""
+    """A separate file of this section, if there is one."""
 
 
 def check_sections(sections: Sequence[Section]) -> None:
-    """Refuse sections that do not follow one another from frame 0 without a gap. Raises ValueError."""
+    """Check that sections follow one another from frame 0 without a gap. Raises ValueError."""
     if not sections:
         raise ValueError("there is no section to list")
     expected = 0
@@ -42,7 +42,7 @@ def check_sections(sections: Sequence[Section]) -> None:
 
 
 def timecode(frame: int, fps: float, *, hour: int = 0) -> str:
-    """HH:MM:SS:FF without dropped numbers; 23.976 is counted as 24, as editors do."""
+    """HH:MM:SS:FF, non-drop; 23.976 counts 24 frames in a second, as in editors."""
     base = round(frame_rate(fps))
     seconds, frames = divmod(frame, base)
     minutes, seconds = divmod(seconds, 60)
@@ -51,11 +51,10 @@ def timecode(frame: int, fps: float, *, hour: int = 0) -> str:
 
 
 def edl(sections: Sequence[Section], *, file_name: str, fps: float, title: str = "HiStream") -> str:
-    """The cut list as CMX 3600: one event per section, all from one file. Raises ValueError, see `check_sections`.
+    """The cut list as CMX 3600, with one event per section. Raises the error of `check_sections`.
 
-    The last time code of each pair is the frame after the event, as the format has it. Prompt, seed and a section's
-    own file are comments, on one line each. The list says at what rate to read it: CMX 3600 itself has no place for
-    that.
+    The second time code of each pair is that of the frame after the event, as the format defines it. Prompt, seed and
+    the separate file of a section are comments. So is the frame rate, for which CMX 3600 has no field.
     """
     check_sections(sections)
     lines = [f"TITLE: {_plain(title)}", "FCM: NON-DROP FRAME", f"* FRAME RATE: {float(frame_rate(fps)):g}", ""]
@@ -74,13 +73,15 @@ def edl(sections: Sequence[Section], *, file_name: str, fps: float, title: str =
 
 
 def _plain(text: str) -> str:
-    """On one line: a line break in a comment would begin something else."""
+    """The text on one line: a line break would end the comment."""
     return " ".join(text.split())
 
 
 def cut_list(sections: Sequence[Section], *, file_name: str, fps: float) -> str:
-    """The cut list as JSON: file, rate (also as an exact fraction), sections with first frame, the one after, prompt,
-    seed, time codes, and the section's own file if it has one. Raises ValueError, see `check_sections`.
+    """The cut list as JSON. Raises the error of `check_sections`.
+
+    It names the file and the rate (also as an exact fraction), and for each section its first frame, the frame after
+    its last one, prompt, seed, time codes, and its separate file.
     """
     check_sections(sections)
     rate: Fraction = frame_rate(fps)

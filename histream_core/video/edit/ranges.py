@@ -1,8 +1,9 @@
-"""A video out to another program in ranges, and the ranges back into one video.
+"""Frame ranges of a video for another program, and the processed ranges back into one video.
 
-Each range that comes back is a closed file in NAME.ranges beside the video NAME, with a record of what the ranges are
-of, so that two videos are never mixed; when all are there they are joined without encoding again. The files stay: a
-range that is written again replaces its file, and the video is joined anew.
+Each processed range is a closed file in the folder NAME.ranges beside the video NAME. A record in that folder says
+which video and settings they belong to, so that ranges of two videos are never mixed. When all ranges are there they
+are joined without encoding again. The files stay: a range that is written again replaces its file, and the video is
+joined again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 from torch import Tensor
 
 from ...files.disk import disk_errors, write_whole
+from ...plan.sizes import PIXEL_FRAMES_PER_LATENT
 from ..container import join
 from ..formats import Format
 from ..pixels import Metadata
-from ..reading import ranges
 from ..space import check_space
 from ..writers import VideoFile, segment_name
 
@@ -28,26 +29,46 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class VideoRange:
-    """One of the ranges that a video was cut into."""
+    """One of the ranges that a video was divided into."""
 
     index: int
     num_ranges: int
     frames: range
-    """Which of the video's frames these are."""
+    """The frames of the video that it covers."""
     new_from: int
-    """How many of them, at the beginning, the range before has too."""
+    """Number of frames at its start that the range before covers too."""
     overlap: int
-    """How many were asked for; the last range may have more."""
+    """The requested overlap; the last range may have more."""
     num_frames: int
-    """Of the whole video."""
+    """Number of frames of the whole video."""
     fps: float
     source: str
-    """Which video: the same for the same frames only."""
+    """Identifies the content of the video: equal for equal frames."""
+
+
+def longest_range(num_frames: int) -> int:
+    """The largest 4n + 1 up to `num_frames`. Raises ValueError below 1."""
+    if num_frames < 1:
+        raise ValueError(f"a range of {num_frames} frames is empty: ask for 81, or at least 1")
+    return num_frames - (num_frames - 1) % PIXEL_FRAMES_PER_LATENT
+
+
+def divide(num_frames: int, size: int, overlap: int = 0) -> tuple[range, ...]:
+    """Divide a video into ranges of the same length 4n + 1, at most `size`, that share at least `overlap` frames.
+
+    The last range may share more with the one before. Raises ValueError for an overlap as long as a range.
+    """
+    length = longest_range(min(size, num_frames))
+    if not 0 <= overlap < length:
+        raise ValueError(f"an overlap of {overlap} frames does not fit into {length}: use 0 to {length - 1}")
+    last = num_frames - length
+    starts = [*range(0, last, length - overlap), last]
+    return tuple(range(start, start + length) for start in starts)
 
 
 def range_at(index: int, *, num_frames: int, size: int, overlap: int, fps: float, source: str) -> VideoRange:
-    """Range `index` of a video, of at most `size` frames; see `reading.ranges`. Raises ValueError past the last."""
-    parts = ranges(num_frames, size, overlap)
+    """Range `index` of those of `divide`. Raises ValueError past the last one."""
+    parts = divide(num_frames, size, overlap)
     if not 0 <= index < len(parts):
         raise ValueError(
             f"there is no range {index}: the video has {len(parts)}, 0 to {len(parts) - 1}; begin again with 0"
@@ -58,25 +79,25 @@ def range_at(index: int, *, num_frames: int, size: int, overlap: int, fps: float
 
 
 def ranges_folder(video: Path) -> Path:
-    """Where the ranges of that video are kept."""
+    """The folder of the ranges of `video`."""
     return video.with_name(f"{video.stem}.ranges")
 
 
 def write_range(
     video: Path, format: Format, part: VideoRange, size: tuple[int, int], frames: Iterable[Tensor]
 ) -> tuple[int, ...]:
-    """Write the frames [F, H, W, 3] of a range from `new_from` on; return the ranges that are still missing.
+    """Write the frames [F, H, W, 3] of a range from `new_from` on; return the indices of ranges still missing.
 
-    `size` is width and height. Raises ValueError where `video` or its folder holds something else, or the number of
-    frames is not the range's, and ValueError or OSError as a writer does; the ranges that were there stay as they are.
+    `size`: width and height. Raises ValueError where `video` or its folder belongs to another video or the number of
+    frames is wrong, and the errors of a writer; existing ranges stay as they are.
     """
     if format.is_sequence:
         raise ValueError(f"{format.name} is a folder of pictures and cannot be joined: use a format that is one file")
     format.check_size(size)
     folder = _claim(video, format, part, size)
     with VideoFile(segment_name(folder, format, part.index), format, size=size, fps=part.fps) as writer:
-        for some in frames:
-            writer.write(some)
+        for batch in frames:
+            writer.write(batch)
         wanted = len(part.frames) - part.new_from
         if writer.num_frames != wanted:
             raise ValueError(f"{writer.num_frames} new frames came for range {part.index}, which has {wanted}")
@@ -84,7 +105,7 @@ def write_range(
 
 
 def join_ranges(video: Path, format: Format, part: VideoRange, metadata: Metadata | None = None) -> None:
-    """Make the video of the ranges, of which none may be missing. Raises ValueError or OSError; the ranges stay."""
+    """Join all ranges to the video. Raises ValueError or OSError, also where a range is missing; the ranges stay."""
     folder = ranges_folder(video)
     segments = [segment_name(folder, format, index) for index in range(part.num_ranges)]
     joined = join(segments, video, format, metadata=metadata)
@@ -94,7 +115,7 @@ def join_ranges(video: Path, format: Format, part: VideoRange, metadata: Metadat
 
 
 def _claim(video: Path, format: Format, part: VideoRange, size: tuple[int, int]) -> Path:
-    """The folder of the ranges: empty, or with ranges of the same record. Raises ValueError for others."""
+    """The folder of the ranges, made where needed, with its record. Raises ValueError where it has another record."""
     folder, wanted = ranges_folder(video), _record(format, part, size)
     record = folder / RECORD
     if any(".partial" not in path.suffixes for path in folder.glob("seg-*")):
