@@ -5,7 +5,7 @@ B batch, C channels, T latent frames, F pixel frames; H W is the latent grid for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from ..vae.decoders import Decoder
 from .store.journal import Journal
 from .store.manifest import ChunkSeeds, kept_frames, whole_chunks
 
-OpenStream = Callable[[Plan, Noise, Given | None, Given | None], Stream]
+OpenStream = Callable[[Plan, Noise, Tensor | Given | None, Given | None], Stream]
 """Function that makes a new stream over fresh caches; the last two arguments are `given` and `given_noisy` of `Stream`.
 """
 
@@ -76,7 +76,7 @@ class Session:
         self._decoded: int | None = 0
         """Number of chunks that went through the VAE; None while one is being decoded."""
 
-    def run(self, first_decoded: int = 0) -> Iterator[Finished]:
+    def run(self, first_decoded: int = 0) -> Generator[Finished, None, None]:
         """Yield the chunks from `first_decoded` on: first the finished ones, then new ones.
 
         Chunks before `first_decoded`, whose frames the caller has already, are yielded only if they are new, and

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import demo
-from ..cost.cost import GB, Cost
+from ..cost.cost import GB, VAE_WIDTH, Cost
 from ..cost.fitting import does_not_fit, vae_does_not_fit
 from ..network.cache.tiers import make_caches
 from ..network.cache.window import CacheOptions
@@ -27,7 +27,7 @@ from ..stream.stream import Given, Stream
 from ..vae import decoders
 from ..vae.encode import encode_picture
 from ..vae.model import WanVAE
-from ..vae.taehv import TAEHV, is_taehv
+from ..vae.taehv import TAEHV
 from ..weights.inspection import guess_preset
 from ..weights.loading import load_vae, load_wan
 from .backend import Result
@@ -73,7 +73,6 @@ class Weights:
         return encode_picture(self.vae, picture, hold=hold, normalised=self.preset.normalised)
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
-        decoding = {"taehv": True} if is_taehv(self.vae) else {"vae_width": self.vae.dim}
         return Cost(
             self.model.config,
             plan,
@@ -84,7 +83,8 @@ class Weights:
             vae_elsewhere=self.decode_device != next(self.model.parameters()).device,
             kv=self.kv,
             unified=self.device.type == "cpu",
-            **decoding,
+            taehv=isinstance(self.vae, TAEHV),
+            vae_width=VAE_WIDTH if isinstance(self.vae, TAEHV) else self.vae.dim,
         )
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Weights:
         progress: Progress,
         work: Callable[[OpenStream], Result],
     ) -> Result:
-        def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
+        def open_stream(plan: Plan, noise: Noise, given: Tensor | Given | None, given_noisy: Given | None) -> Stream:
             return self.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
 
         return work(open_stream)

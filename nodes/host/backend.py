@@ -78,7 +78,7 @@ class HostBackend:
         return fingerprints(self.model, self.vae)
 
     def open_decoder(self) -> Decoder:
-        return host_vae.host_decoder(self.vae, self.speed)
+        return host_vae.open_host_decoder(self.vae, self.speed)
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)
@@ -102,7 +102,9 @@ class HostBackend:
         results: list[Result] = []
 
         def in_run(run: HostRun) -> None:
-            def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
+            def open_stream(
+                plan: Plan, noise: Noise, given: Tensor | Given | None, given_noisy: Given | None
+            ) -> Stream:
                 return run.open_stream(
                     plan,
                     noise,

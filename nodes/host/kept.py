@@ -89,7 +89,7 @@ def _make(backend: HostBackend, journal: Journal, choice: VideoChoice, tags: Map
         comfy.model_management.throw_exception_if_processing_interrupted()
         display.count()
         for progress in seen:
-            display.show_pictures(some_of(frames), progress)
+            display.show_pictures(thumbnails(frames), progress)
 
     snapshots = Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS)
     return make(backend, journal, Making(snapshots, tags, report, show))

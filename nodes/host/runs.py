@@ -65,14 +65,14 @@ def begin_run(
             f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
         )
     audience = Audience(backend.text_width, fps=choice.fps)
-    placed, prompts = prompts_in(inputs.positive, sampler.plan(samples.shape), audience, words=inputs.words)
+    placed, prompts = prompts_in(inputs.positive or [], sampler.plan(samples.shape), audience, words=inputs.words)
     given = sampler.first_frame and given_latent(backend.model.model, sampler.first_frame, 1).contiguous()
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
     run = NewRun(
         plan=placed.plan,
         prompts=prompts,
-        seed=inputs.seed,
+        seed=inputs.seed or 0,
         settings=run_settings(choice, placed.plan, preset=preset.name, mode=mode),
         given=given,
         sound=choice.sound,

@@ -87,7 +87,7 @@ class ChunkSampler(SamplerFunction):
     def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
         """The plan of a LATENT of that shape; raises ValueError for what cannot work."""
         if self.first_frame:
-            check_fits(self.first_frame, shape)
+            check_fits(self.first_frame, tuple(shape))
         given = self.first_frame.frames if self.first_frame else 0
         plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers, given_frames=given)
         return timeline.place(plan).plan if timeline else plan
@@ -163,12 +163,13 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     Samplers of others pass through.
     """
     function = getattr(sampler, "sampler_function", None)
-    if not isinstance(function, SamplerFunction):
+    if not isinstance(function, ChunkSampler | PlannedSampler):
         return executor(noise, latent_image, sampler, *args, **kwargs)
     guider = executor.class_obj
     check_latent({"samples": latent_image})
-    function = replace(function, shape=function.shape or tuple(latent_image.shape))
-    plan = function.plan(function.shape, timeline_of(guider.conds.get("positive")))
+    shape = function.shape or tuple(latent_image.shape)
+    function = replace(function, shape=shape)
+    plan = function.plan(shape, timeline_of(guider.conds.get("positive")))
     frames = plan.window.chunk_frames
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
@@ -180,7 +181,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     return executor(noise[:, :, :frames], latent_image[:, :, :frames], sampler, *args, **kwargs)
 
 
-def guide(model, positive: list, sampler: SamplerFunction, *, vae=None) -> None:
+def guide(model, positive: list, sampler: PlannedSampler, *, vae=None) -> None:
     """Run a sampler that knows its shape under the host's guider, without guidance; `vae` stays loaded beside it."""
     model = attach(model, model_settings(model))
     if vae is not None:

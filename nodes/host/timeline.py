@@ -48,7 +48,7 @@ class Timeline:
     """Prompts, and when they begin."""
 
     cues: tuple[Cue, ...]
-    positives: tuple[list, ...]
+    positives: tuple[Sequence, ...]
     """The CONDITIONING of each, of one plain prompt."""
 
     def place(self, plan: Plan) -> Placed:

@@ -82,7 +82,8 @@ def chunk_sampler(
     first_frame=None,
 ) -> host.ChunkSampler:
     """The sampler of both nodes; `window` has the values of `window_inputs`, FROM_PRESET for the preset's."""
-    choice = WindowChoice(*(None if frames == FROM_PRESET else frames for frames in window), anchor_match)
+    chunk, anchor, local = (None if frames == FROM_PRESET else frames for frames in window)
+    choice = WindowChoice(chunk, anchor, local, anchor_match)
     return host.ChunkSampler(
         settings=host.model_settings(model),
         steps=schedule or StepChoice(),

@@ -80,7 +80,7 @@ def run_chunks(
     prompts = (Prompt(Text(text), words=asked.prompt),)
     manifest = new_manifest(weights, NewRun(plan, prompts, asked.seed, settings))
 
-    def open_stream(plan: Plan, noise: Noise, given: Given | None, given_noisy: Given | None) -> Stream:
+    def open_stream(plan: Plan, noise: Noise, given: Tensor | Given | None, given_noisy: Given | None) -> Stream:
         progress = weights.new_progress(plan)
         return weights.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
 

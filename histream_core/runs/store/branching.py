@@ -58,8 +58,9 @@ def create_branch(
             write_texts(partial, old.texts())
         _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
         _share([*segments, *checksums_of(segments)], partial / SEGMENTS)
-        if same_sound and manifest.settings.sound:
-            _share([sound_path(source, old.manifest)], partial)
+        sound_file = sound_path(source, old.manifest)
+        if same_sound and sound_file:
+            _share([sound_file], partial)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()  # an empty folder of that name is replaced
         partial.rename(folder)
