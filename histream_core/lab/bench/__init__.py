@@ -1,5 +1,5 @@
-"""What the engine costs, counted on any machine and measured where there is a GPU: `histream bench`.
+"""The cost of the engine, counted on any machine and measured on a GPU: `histream bench`.
 
-Counters and ratios only are held against limits on a CPU; seconds belong to a GPU. Every bar has its control: a naive
-variant that must fail it, so that a bar that measures nothing cannot pass. Needs torch, numpy, einops, safetensors.
+A bar is a figure with a limit. On a CPU only counts and ratios are compared with limits; seconds are measured on a GPU.
+Every bar has a control, a naive variant that must miss the limit, so that a bar that measures nothing cannot pass.
 """

@@ -1,4 +1,4 @@
-"""Figures with limits, and the naive variants that must miss them."""
+"""Bars: figures with limits, and controls that must miss them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure, the limit that it must keep, and what a naive variant gets instead."""
+    """A figure, its limit, and the figure of its control, a naive variant."""
 
     name: str
     value: float
     limit: float
     naive: str | None = None
-    """The variant that must fail; None where the limit is a target for a machine, which no variant controls."""
+    """The control, which must miss the limit; None where the limit is a target for a machine."""
     naive_value: float | None = None
+    """The control's figure; given if and only if there is a control."""
     at_least: bool = False
+
+    def __post_init__(self):
+        if (self.naive is None) != (self.naive_value is None):
+            raise ValueError(f'the bar "{self.name}" needs a control and its figure, or neither')
 
     @property
     def ok(self) -> bool:
@@ -24,8 +29,8 @@ class Bar:
 
     @property
     def caught(self) -> bool:
-        """Whether the naive variant fails, as it must."""
-        return self.naive is None or not self._keeps(self.naive_value)
+        """Whether the control misses the limit, as it must."""
+        return self.naive_value is None or not self._keeps(self.naive_value)
 
     @property
     def sense(self) -> str:
@@ -36,14 +41,14 @@ class Bar:
 
 
 def report(bars: Sequence[Bar]) -> dict:
-    """Bars and controls as plain values; `ok` where every bar is kept and every control fails."""
+    """Bars and controls as plain values; `ok` says that every bar is kept and every control misses its limit."""
     return {
         "ok": all(bar.ok and bar.caught for bar in bars),
         "bars": [_plain(f"{bar.name}, {bar.sense}", bar.value, bar.limit, bar.ok) for bar in bars],
         "controls": [
             _plain(f"{bar.name}, {bar.sense}: {bar.naive}", bar.naive_value, bar.limit, not bar.caught)
             for bar in bars
-            if bar.naive is not None
+            if bar.naive_value is not None
         ],
     }
 
@@ -53,14 +58,14 @@ def _plain(name: str, value: float, limit: float, ok: bool) -> dict:
 
 
 def table(bars: Sequence[Bar]) -> str:
-    """A line for each bar: whether it is kept, its value, its limit, its control's value."""
+    """A line for each bar with its verdict, value and limit, and one for its control."""
     return "\n".join(_line(bar) for bar in bars)
 
 
 def _line(bar: Bar) -> str:
     verdict = "ok  " if bar.ok else "FAIL"
     line = f"{verdict}  {_short(bar.value):>9}  {'>=' if bar.at_least else '<='} {_short(bar.limit):<7}  {bar.name}"
-    if bar.naive is None:
+    if bar.naive_value is None:
         return line
     caught = "fails, as it must" if bar.caught else "PASSES: this bar measures nothing"
     return f"{line}\n      {_short(bar.naive_value):>9}  control: {bar.naive} ({caught})"

@@ -1,17 +1,18 @@
-"""Counting what a run asks of a device, without a device: operations, kernels, waits, bytes moved in caches.
+"""Counts of what a run asks of a device, without a device: operations, kernels, waits, bytes moved in caches.
 
-Everything runs on the meta device at its true size: tensors have shapes and no values.
+Everything runs on the meta device at its true size, where tensors have shapes and no values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,40 +26,39 @@ ANSWERS = {
     torch.Tensor.item: 0.0,
     torch.equal: True,
 }
-"""What makes the CPU wait for a value, and the value that it gets here: checks find what they hope to find."""
-
+"""Calls that make the CPU wait for a value, and the value that they return here, with which checks pass."""
 
 SUMS = ("flops", "kernels", "waits", "moved")
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was asked of the device in some stretch of a run."""
+    """The work that was asked of the device in a part of a run."""
 
     flops: int = 0
     kernels: int = 0
-    """Operations that are no views."""
+    """Operations other than views."""
     waits: int = 0
-    """Times that the CPU had to wait for the device: a value read back, a copy that blocks."""
+    """How often the CPU had to wait for the device: for a value read back, or for a blocking copy."""
     moved: int = 0
-    """Bytes written into the watched caches, or copied out of them but for attention."""
+    """Bytes written into the watched caches, or copied out of them other than for attention."""
     shapes: int = 0
-    """A fingerprint of all operations and their shapes, in order."""
+    """A hash of all operations and their shapes, in order."""
 
 
 class Census:
-    """Counts everything while it is entered; `take` returns the counts since the last `take`."""
+    """A counter of everything that is computed while it is entered; `take` returns the counts since the last `take`."""
 
     def __init__(self, *, memory: bool = False) -> None:
-        """`memory`: follow `peak_bytes` too, which takes time."""
+        """`memory`: keep `peak_bytes` up to date too, which is slow."""
         self._sums, self._shapes, self._watched = dict.fromkeys(SUMS, 0), 0, set()
         self.memory = memory
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak_bytes = 0
-        """The most bytes that were alive at once, of what was made while counting."""
+        """The largest number of bytes alive at once, of tensors made while counting."""
 
     def watch(self, *tensors: Tensor) -> None:
-        """Count bytes moved in the storage of these."""
+        """Count bytes moved in the storage of these tensors."""
         self._watched |= {_storage(x) for x in tensors}
 
     def take(self) -> Counts:
@@ -75,8 +75,8 @@ class Census:
         """Add one wait."""
         self._sums["waits"] += 1
 
-    def note(self, function: Callable, args: tuple, kwargs: dict, result: object) -> None:
-        """Add one operation as it was dispatched."""
+    def note(self, function: OpOverload, args: tuple, kwargs: dict, result: object) -> None:
+        """Add one dispatched operation."""
         if _is_view(function):
             return
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
@@ -90,7 +90,7 @@ class Census:
         if self.memory:
             self._live(inputs, outputs)
 
-    def _moved(self, function: Callable, args: tuple, inputs: list[Tensor], outputs: list[Tensor]) -> int:
+    def _moved(self, function: OpOverload, args: Sequence, inputs: list[Tensor], outputs: list[Tensor]) -> int:
         if not any(_storage(x) in self._watched for x in inputs):
             return 0
         if function._schema.is_mutable:  # index_copy_(self, dim, index, source), copy_(self, source)
@@ -124,7 +124,7 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _Function(TorchFunctionMode):
-    """Sees what never reaches the dispatcher of a meta tensor, and calls attention as a GPU would: in one kernel."""
+    """Counts calls that never reach the dispatcher of a meta tensor; computes attention in one kernel, as GPUs do."""
 
     def __init__(self, census: Census):
         super().__init__()
@@ -151,20 +151,20 @@ def _is_meta(device: torch.device | str | None) -> bool:
 
 
 @cache
-def _is_composite(function: Callable) -> bool:
-    """Whether an operation is others put together: they are counted, not it."""
+def _is_composite(function: OpOverload) -> bool:
+    """Whether an operation is composed of others, which are counted in its place."""
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), "CompositeImplicitAutograd")
     return composite and function._overloadpacket not in flop_registry
 
 
 @cache
-def _is_view(function: Callable) -> bool:
+def _is_view(function: OpOverload) -> bool:
     alias = [result.alias_info for result in function._schema.returns]
     return any(info is not None and not info.is_write for info in alias)
 
 
-def _blocks(function: Callable, args: tuple, kwargs: dict, outputs: list[Tensor]) -> bool:
-    """Whether this is a copy from the CPU that the CPU waits for."""
+def _blocks(function: OpOverload, args: tuple, kwargs: dict, outputs: list[Tensor]) -> bool:
+    """Whether an operation is a copy from the CPU for which the CPU waits."""
     if function._overloadpacket is torch.ops.aten._to_copy:
         source, non_blocking = args[0], kwargs.get("non_blocking", False)
     elif function._overloadpacket is torch.ops.aten.copy_:

@@ -1,7 +1,7 @@
 """`histream bench --cpu`: ratios of times, on one thread, in process time.
 
-What is compared is measured in turns, so that whatever else the machine does falls on both alike, and medians are
-taken. No figure is a time by itself.
+The two sides of a ratio are measured alternately, so that other load on the machine affects both equally, and medians
+are taken. No figure is a time by itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRIES = 3
 
 
 def cpu_bars() -> Iterator[Bar]:
-    """Every bar that is a ratio of times, and what belongs to it."""
+    """Every bar that is a ratio of times, and the bars of memory and exactness beside them."""
     with one_thread():
         yield from memory()
         yield from flat_chunks()
@@ -52,7 +52,7 @@ def cpu_bars() -> Iterator[Bar]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Time on several threads of a busy machine says nothing."""
+    """Compute on one thread: times on several threads of a busy machine mean nothing."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -62,20 +62,20 @@ def one_thread() -> Iterator[None]:
 
 
 def spent(work: Callable[[], object]) -> float:
-    """Seconds of this process."""
+    """Seconds of process time that `work` takes."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def in_turns(one: Callable[[], object], other: Callable[[], object], times: int) -> float:
-    """How much longer `one` takes than `other`: the ratio of their medians."""
+    """The ratio of the median times of `one` and `other`, measured alternately."""
     pairs = [(spent(one), spent(other)) for _ in range(times)]
     return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
 
 
 def flatness(ratio: Callable[[], float], limit: float) -> float:
-    """How far a ratio is from 1, as a factor; tried again where it misses, since real growth shows in every try."""
+    """The factor between a ratio and 1; measured again where it misses the limit: real growth shows every time."""
     values: list[float] = []
     while len(values) < TRIES and not (values and min(values) <= limit):
         found = ratio()
@@ -95,12 +95,12 @@ def small_stream(plan: Plan, model: WanModel, denoise=None) -> Stream:
 
 
 def resident_mb() -> float:
-    """Memory of this process that is really there, in MB."""
+    """Resident memory of this process in MB."""
     return int(STATM.read_text().split()[1]) * 4096 / 1e6
 
 
 def memory() -> Iterator[Bar]:
-    """Bar 6: what sixty chunks add to the memory of the process; where the system does not tell, there is no bar."""
+    """Bar 6: memory that sixty chunks add to the process. No bar where the system does not report memory."""
     if not STATM.exists():
         return
     model = random_model(CONFIG, device="cpu", dtype=torch.float32)
@@ -134,7 +134,7 @@ def flat_chunks() -> Iterator[Bar]:
 
 
 def half_resolution() -> Iterator[Bar]:
-    """Bar 8: a LOW call is cheaper than a HIGH one by nearly as much as its operations are fewer."""
+    """Bar 8: a LOW call is faster than a HIGH call by nearly the ratio of their operations."""
     model = random_model(WIDE, device="cpu", dtype=torch.float32)
 
     def calls(low_scale: float) -> list[Callable[[], Tensor]]:
@@ -166,7 +166,7 @@ def small_vae() -> WanVAE:
 
 
 def exact_decoding() -> Iterator[Bar]:
-    """Bar 11: decoding chunk by chunk gives the pixels of decoding at once."""
+    """Bar 11: decoding chunk by chunk gives the pixels of decoding all chunks at once."""
     vae, latents = small_vae(), torch.randn(1, 16, 12, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = decode_at_once(vae, latents)
@@ -201,7 +201,7 @@ def flat_decoding() -> Iterator[Bar]:
 
 
 def still_decoding() -> Iterator[Bar]:
-    """Kernels without weights for the past, as the demo VAE has above its smallest grid, against all others."""
+    """Time saved by kernels without weights for past frames, as the demo VAE has above its smallest grid."""
     latents = torch.randn(1, 16, 1, 16, 20, generator=torch.Generator().manual_seed(0))
 
     def work(kept: float) -> Callable[[], object]:
@@ -223,7 +223,7 @@ def still_decoding() -> Iterator[Bar]:
 
 
 def orchestration() -> Iterator[Bar]:
-    """Bar 12: what a network call takes besides the network: noise, tables, pages, re-noising."""
+    """Bar 12: time of a network call outside of the network: noise, tables, pages, re-noising."""
     model = random_model(CONFIG, device="cpu", dtype=torch.float32)
     plan = small_plan("histream-plus", 20, width=64, height=64)
 

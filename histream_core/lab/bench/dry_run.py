@@ -24,7 +24,7 @@ from .census import SUMS, Census, Counts
 
 @dataclass(frozen=True)
 class Call:
-    """One network call."""
+    """One network call and its counts."""
 
     chunk: int
     step: Step
@@ -38,44 +38,44 @@ class Call:
 
 @dataclass(frozen=True)
 class Run:
-    """A whole run."""
+    """The counts of a whole run."""
 
     plan: Plan
     calls: tuple[Call, ...]
     between: tuple[Counts, ...]
-    """Of each chunk, what happened outside of its network calls."""
+    """For each chunk, the counts outside of its network calls."""
     kv_bytes: tuple[int, ...]
-    """What the caches held after each chunk."""
+    """Bytes of the caches after each chunk."""
     projected: dict[str, int]
-    """How often the prompt was embedded, and projected to cross-attention keys."""
+    """How often the prompt was embedded ("text"), and projected to cross-attention keys ("keys")."""
 
     @property
     def tflops_per_frame(self) -> float:
         return sum(call.counts.flops for call in self.calls) / self.plan.num_pixel_frames / 1e12
 
     def per_chunk(self, count: Callable[[Call], object]) -> list[tuple]:
-        """`count` of every call, chunk by chunk; a chunk's cache passes belong to it."""
+        """The values of `count` for the calls of each chunk, its cache passes included."""
         return [tuple(count(call) for call in self.calls if call.chunk == chunk.index) for chunk in self.plan.chunks]
 
 
 def random_model(config: WanConfig, *, device: str | torch.device, dtype: torch.dtype) -> WanModel:
-    """A Wan transformer as it is after loading, in the dtypes that loading gives it; no values on the meta device."""
+    """A Wan transformer with random weights in the dtypes that loading gives them; it has no values on "meta"."""
     with torch.device(device):
         return cast_model(WanModel(config).requires_grad_(False), dtype)
 
 
 def no_fallback(words: str) -> NoReturn:
-    """What is told of a compiler that fails: a measurement must not go on without it."""
+    """Raise RuntimeError where a compiler or recorder fails: a measurement must not go on without it."""
     raise RuntimeError(words)
 
 
 def random_text(model: WanModel, *, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """A prompt's embedding [1, tokens, channels]."""
+    """An embedding of a prompt [1, tokens, channels], all zeros."""
     return torch.zeros(1, MAX_TOKENS, model.text_dim, dtype=dtype, device=device)
 
 
 class Recorder:
-    """A denoiser that notes what each of its calls takes."""
+    """A denoiser that records the counts of each of its calls."""
 
     def __init__(self, denoise: Denoise, census: Census):
         self.denoise, self.census = denoise, census
@@ -114,7 +114,7 @@ def dry_run(
     calls, between, kv_bytes = [], [], []
     with census():
         for chunk, _ in zip(plan.chunks, stream.chunks(), strict=True):
-            for call in recorder.calls:  # the chunk before is cached when this one begins
+            for call in recorder.calls:  # the previous chunk is cached when this one begins
                 calls.append(Call(chunk.index - call.is_cache_pass, call.step, call.new_frames, call.counts))
             between.append(_sum([*recorder.between, census.take()]))
             recorder.calls, recorder.between = [], []

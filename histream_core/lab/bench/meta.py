@@ -1,7 +1,7 @@
-"""`histream bench --meta`: what the real forward asks for at 1920x1088, counted on any machine.
+"""`histream bench --meta`: counts of what the real forward asks for at 1920x1088, on any machine.
 
-Nothing here takes time or has values: every figure is a count, the same on every machine. The transformer is counted
-with one layer and with two, since all are alike; thirty follow from that.
+Nothing is timed and tensors have no values: every figure is a count, equal on every machine. The transformer is counted
+with one layer and with two; since all layers are equal, the counts of thirty layers follow.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from .naive import (
 
 SIZE = {"width": 1920, "height": 1088}
 LATENT_FRAMES = 21
-"""Of 81 pixel frames, the length that the paper measures."""
+"""Latent frames of 81 pixel frames, the length that the paper measures."""
 
 KERNELS_PER_LAYER = 57
-"""What a layer launches at HIGH in a later chunk, as torch 2.13 dispatches it; may only fall."""
+"""Kernels that a layer launches at HIGH in a later chunk, as torch 2.13 dispatches it; may only fall."""
 
 LEVER_TFLOPS = {"clean-anchor": 32.4, "last-step": 30.3, "survivors": 41.6, "pooled-low": 47.3, "sparse": 34.6}
-"""What a frame of histream-plus may cost with each lever."""
+"""TFLOP that a frame of histream-plus may cost with each lever."""
 
 LONG = 60
 """Chunks of the long runs: 45 seconds of video."""
@@ -97,12 +97,12 @@ def counted(
     low_scale: float = 0.5,
     levers: tuple[str, ...] = (),
 ) -> Run:
-    """A counted run of so few layers."""
+    """The counts of a run of a transformer with so few layers."""
     return dry_run(replace(WAN_1_3B, num_layers=layers), hd(mode, num_frames, low_scale=low_scale, levers=levers))
 
 
 def deep(one: float, two: float) -> float:
-    """What thirty layers come to, from what one and two do."""
+    """A count for thirty layers, from those for one layer and for two."""
     return one + (WAN_1_3B.num_layers - 1) * (two - one)
 
 
@@ -112,12 +112,12 @@ def tflops(mode: str, **settings) -> float:
 
 
 def published_tflops(mode: str) -> float:
-    """The same under the published schedule: whole cache passes, and one after the last chunk too."""
+    """Counted TFLOP per pixel frame under the published schedule: whole cache passes, also after the last chunk."""
     return deep(*(_published(counted(mode, layers=layers)) for layers in (1, 2)))
 
 
 def _published(run: Run) -> float:
-    """A cache pass that does not end early costs what a denoising call of its chunk and scale costs."""
+    """TFLOP per frame where a cache pass costs what a denoising call of its chunk and scale costs."""
     whole = {(call.chunk, call.step.scale): call.counts.flops for call in run.calls if not call.is_cache_pass}
     steps = sum(call.counts.flops for call in run.calls if not call.is_cache_pass)
     return (steps + sum(whole.values())) / run.plan.num_pixel_frames / 1e12
@@ -143,7 +143,7 @@ def operations() -> Iterator[Bar]:
 
 
 def savings() -> Iterator[Bar]:
-    """Bar 2: what each mechanism saves."""
+    """Bar 2: operations that each mechanism saves."""
     histream = tflops("histream")
     yield Bar("operations, histream-plus / histream", tflops("histream-plus") / histream, 0.70, "all steps", 1.0)
     full = tflops("full")
@@ -174,7 +174,7 @@ def passes() -> Iterator[Bar]:
 
 
 def levers() -> Iterator[Bar]:
-    """What each lever leaves of the operations; none is on by default."""
+    """Operations that are left with each lever; no lever is on by default."""
     exact = tflops("histream-plus")
     for lever, most in LEVER_TFLOPS.items():
         found = tflops("histream-plus", levers=(lever,))
@@ -186,7 +186,7 @@ def _too_many(found: list[tuple[int, int]], wanted: list[tuple[int, int]]) -> in
 
 
 def long_run() -> Iterator[Bar]:
-    """Bars 4 and 6: every later chunk asks for the same, and the caches never grow."""
+    """Bars 4 and 6: every later chunk takes the same operations, and the caches never grow."""
     run, history = (counted(mode, layers=1, num_frames=n) for mode, n in (("histream-plus", 3 * LONG), ("history", 30)))
 
     def kinds(a_run: Run) -> int:
@@ -210,7 +210,7 @@ def _window_bytes(layers: int) -> int:
 
 
 def caches() -> Iterator[Bar]:
-    """Bar 7: bytes that a pass moves to keep its caches up, in units of its own new keys and values."""
+    """Bar 7: bytes that a pass moves to update its caches, in units of its own new keys and values."""
     run = counted("histream-plus", layers=1, num_frames=3 * LONG)
     later = [call for call in run.calls if call.chunk > 0]
     new = {scale: 3 * run.plan.tokens_per_frame(scale) * 2 * 2 * WAN_1_3B.dim for scale in Scale}
@@ -222,7 +222,7 @@ def caches() -> Iterator[Bar]:
 
 
 def _concatenated(plan: Plan) -> int:
-    """What a layer at HIGH moves where the window is concatenated."""
+    """Bytes that a layer at HIGH moves where the window is concatenated."""
     height, width = plan.grids[Scale.HIGH]
     cache = ConcatenatingCache(
         Rope(128, (height // 2, width // 2), device="meta"),
@@ -240,7 +240,7 @@ def _concatenated(plan: Plan) -> int:
 
 
 def prompt_and_waits() -> Iterator[Bar]:
-    """Bar 10: the prompt is projected once, and nothing makes the CPU wait for the device."""
+    """Bar 10: the prompt is projected once, and the CPU never waits for the device."""
     run, config, short = counted("histream"), replace(WAN_1_3B, num_layers=2), hd("histream", 6)
     forgetful = dry_run(config, short, text_type=ForgetfulText).projected
     waiting = dry_run(config, short, wrap=WaitingDenoiser)
@@ -272,7 +272,7 @@ def layer() -> Iterator[Bar]:
 
 
 def decoding() -> Iterator[Bar]:
-    """Bar 11, counted: what decoding holds does not depend on length."""
+    """Bar 11, counted: the memory of decoding does not depend on length."""
     vae = meta_vae(96).to(torch.bfloat16)
 
     def latents(frames: int) -> torch.Tensor:
@@ -303,7 +303,7 @@ def decoding() -> Iterator[Bar]:
 
 
 def small_decoding() -> Iterator[Bar]:
-    """What a TAEHV and strips take, against the whole Wan VAE."""
+    """Operations and memory of a TAEHV and of strips, against the whole Wan VAE."""
     vae, small, size = meta_vae(96).to(torch.bfloat16), meta_taehv().to(torch.bfloat16), (SIZE["height"], SIZE["width"])
 
     def teraflops(vae: torch.nn.Module) -> float:
@@ -325,7 +325,7 @@ def small_decoding() -> Iterator[Bar]:
 
 
 def graphs() -> Iterator[Bar]:
-    """Bar 9: compiled layers. On a small model with values, the CPU and a compiler that only counts."""
+    """Bar 9: graphs of compiled layers, for a small model with values on the CPU and a compiler that only counts."""
     plan = make_plan(find_preset("histream"), "histream", size=(64, 64), num_latent_frames=3 * LONG)
     model = random_model(SMALL, device="cpu", dtype=torch.float32)
     backend = CountingBackend()
@@ -349,7 +349,7 @@ def graphs() -> Iterator[Bar]:
 
 
 class CountingBackend:
-    """A compiler that counts what it is given and compiles nothing."""
+    """A compiler that counts its graphs and compiles nothing."""
 
     def __init__(self) -> None:
         self.graphs = 0

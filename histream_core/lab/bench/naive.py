@@ -1,12 +1,12 @@
-"""The ways that cost more: what the bars must be able to tell from the engine. For measurements alone."""
+"""Naive variants of parts of the engine, which cost more: the controls of the bars, for measurements alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...network.cache.pages import attend
 from ...network.cache.window import KVCache
@@ -23,12 +23,13 @@ from ...plan.window import Window
 from ...stream.noise import Noise
 from ...stream.stream import Denoise
 from ...vae.decode import decoder_layers
+from ...vae.model import WanVAE
 
 
 class ConcatenatingCache(KVCache):
-    """Puts context and chunk together anew in every pass, instead of writing into pages that stay."""
+    """A cache that concatenates context and chunk in every pass, instead of writing into pages in place."""
 
-    def attend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: int, k: Tensor, v: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         rotated = rotate(k, self.table)
         new = len(self._staged) * self.k.shape[3]
         for held, value in ((self.k, rotated), (self.v, v)):
@@ -38,7 +39,7 @@ class ConcatenatingCache(KVCache):
 
 
 class ForgetfulText(Text):
-    """Embeds the prompt and projects it in every layer of every call."""
+    """A prompt that is embedded and projected again in every layer of every call."""
 
     def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
         self._keys.clear()
@@ -47,9 +48,9 @@ class ForgetfulText(Text):
 
 
 class WaitingDenoiser:
-    """Reads a value back from the device in every call."""
+    """A denoiser that reads a value back from the device in every call."""
 
-    def __init__(self, denoise):
+    def __init__(self, denoise: Denoise):
         self.denoise = denoise
 
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
@@ -60,7 +61,7 @@ class WaitingDenoiser:
 
 
 def unfused_block(block: Block, call: LayerCall) -> Tensor:
-    """`layer.run_block` as it is usually written: scale, shift and gate apart, rotations as complex numbers."""
+    """Compute a layer as it is usually written: scale, shift and gate apart, rotations as complex numbers."""
     x, attention = call.x, call.attention
     modulation = (block.modulation.to(x) + call.time_modulation).chunk(6, dim=1)
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation
@@ -79,19 +80,19 @@ def unfused_block(block: Block, call: LayerCall) -> Tensor:
 
 
 def rotate_complex(x: Tensor, table: Tensor) -> Tensor:
-    """`rope.rotate` in complex double precision, as Wan's own code has it."""
+    """Apply rotations in complex double precision, as Wan's own code does."""
     turns = torch.view_as_complex(torch.stack([table[..., 0, 0], table[..., 1, 0]], dim=-1).double())
     pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def numbered_block(block: Block, call: LayerCall, number: int) -> Tensor:
-    """A layer that takes its number as a Python number, so that every layer is another graph."""
+    """Compute a layer that takes its number as a Python int, so that every layer is a graph of its own."""
     return run_block(block, call._replace(time_modulation=call.time_modulation + 0 * number))
 
 
 class NumberedLayers:
-    """Runs a `numbered_block` in place of `layer.run_block`."""
+    """A forward of layers that numbers its calls and runs a `numbered_block`."""
 
     def __init__(self, block_forward: Callable[[Block, LayerCall, int], Tensor]):
         self.block_forward, self.done = block_forward, 0
@@ -102,11 +103,11 @@ class NumberedLayers:
 
 
 CLEAN = 1e-9
-"""A noise level that is none and yet no cache pass: the whole network runs, its head too."""
+"""A noise level near zero that makes no cache pass: the whole network runs, its head too."""
 
 
 def full_history_plan(preset: Preset, *, width: int, height: int, num_frames: int) -> Plan:
-    """Every step at full resolution, and every chunk over all frames so far."""
+    """A plan with every step at full resolution, in which every chunk sees all frames before it."""
     whole = Window(preset.chunk_frames, preset.anchor_frames, local_frames=None)
     return make_plan(
         preset, "full", size=(width, height), num_latent_frames=num_frames, options=PlanOptions(window=whole)
@@ -116,29 +117,29 @@ def full_history_plan(preset: Preset, *, width: int, height: int, num_frames: in
 def full_history_chunks(
     plan: Plan, denoise: Denoise, cache: KVCache, noise: Noise, text: Text, *, channels: int = 16
 ) -> Iterator[Tensor]:
-    """A core-style loop with full history: ComfyUI's autoregressive sampler, as far as its cost goes.
+    """Generate chunks in a loop with full history that costs what ComfyUI's autoregressive sampler costs.
 
-    `plan` is a `full_history_plan`. A whole pass goes over every finished chunk, the last one too. Spared is the
-    modulation that the host repeats for every token, so the original takes a little longer.
+    `plan` is a `full_history_plan`. A whole pass runs over every finished chunk, the last one too. The host also
+    repeats the modulation for every token, which is left out here, so the original takes a little longer.
     """
     height, width = plan.grids[Scale.HIGH]
     for chunk in plan.chunks:
         shape = torch.Size((1, channels, len(chunk.frames), height, width))
         cache.begin(chunk.frames, chunk.context)
         latent = upload(noise(chunk.index, 0, shape), cache.k.device)
-        for index, (step, following) in enumerate(pairwise((*chunk.steps, None)), start=1):
-            clean = denoise(latent, step, cache, text)
-            if following:
-                fresh = upload(noise(chunk.index, index, shape), cache.k.device)
-                latent = (1 - following.sigma) * clean + following.sigma * fresh
+        clean = denoise(latent, chunk.steps[0], cache, text)
+        for index, step in enumerate(chunk.steps[1:], start=1):
+            fresh = upload(noise(chunk.index, index, shape), cache.k.device)
+            clean = denoise((1 - step.sigma) * clean + step.sigma * fresh, step, cache, text)
         denoise(clean, Step(CLEAN, Scale.HIGH), cache, text)
         cache.commit()
         yield clean
 
 
-def decode_at_once(vae: nn.Module, latents: Tensor) -> Tensor:
-    """A Wan VAE over all of a clip's raw latents [B, C, T, H, W] together: no memory to carry, room for the clip."""
+def decode_at_once(vae: WanVAE, latents: Tensor) -> Tensor:
+    """Decode all raw latents [B, C, T, H, W] of a clip together: no memory is carried, and the whole clip is held."""
     x = vae.conv2(latents)
+    layer: Any
     for layer in decoder_layers(vae):
         mode = getattr(layer, "mode", None)
         if hasattr(layer, "residual"):
@@ -153,7 +154,7 @@ def decode_at_once(vae: nn.Module, latents: Tensor) -> Tensor:
     return x
 
 
-def _resample(layer: nn.Module, x: Tensor, *, in_time: bool) -> Tensor:
+def _resample(layer: Any, x: Tensor, *, in_time: bool) -> Tensor:
     if in_time:  # the first frame of a clip stays one frame
         doubled = layer.time_conv(x[:, :, 1:]).unflatten(1, (2, -1))
         x = torch.cat([x[:, :, :1], doubled.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)

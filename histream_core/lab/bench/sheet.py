@@ -1,7 +1,7 @@
-"""`histream bench --gpu`: the ten-minute sheet. Random weights of the real size, one row after the other.
+"""`histream bench --gpu`: a sheet of measurements in ten minutes, with random weights of the real size.
 
-A row is a figure, its unit and, where there is one, its target. What is not there or fails is a row too, with a note
-instead of a figure. `tiny` runs the same code at tiny sizes on the CPU, where no target applies.
+A row is a figure, its unit and, if there is one, its target. A row without a figure has a note that says what is absent
+or has failed. `tiny` runs the same code at tiny sizes on the CPU, where no target applies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .bars import Bar, report
 
 ABSENT = "absent"
 MINUTES = 9.0
-"""After so long no further section is begun: the sheet must end inside ten minutes."""
+"""After this time no further section is begun, so that the sheet ends within ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Row:
         return self.value >= self.target if self.at_least else self.value <= self.target
 
     def plain(self) -> dict:
-        """What is printed as the row is made."""
+        """The row as plain values, which are printed when it is made."""
         found = {"row": self.name, "value": self.value, "unit": self.unit}
         if self.target is not None:
             found |= {"target": self.target, "at_least": self.at_least, "ok": self.ok}
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Setup:
-    """At which sizes the sheet is made, and where."""
+    """The sizes, the device and the compiler of a sheet."""
 
     device: torch.device
     dtype: torch.dtype
@@ -65,7 +65,7 @@ class Setup:
     flat_chunks: int
     vae_width: int
     backend: str
-    """Which compiler layers are compiled with."""
+    """The compiler of the layers."""
     repeats: int
     has_targets: bool
 
@@ -75,16 +75,16 @@ class Setup:
         return make_plan(find_preset("histream"), mode, size=size, num_latent_frames=frames, options=options)
 
     def row(self, name: str, value: float | None, unit: str = "", target: float | None = None, **more) -> Row:
-        """A row; its target is left out where targets do not apply."""
+        """A row, without its target where targets do not apply."""
         return Row(name, _plain(value), unit, target if self.has_targets else None, **more)
 
     def wait(self) -> None:
-        """Return when the device has done all that it was given."""
+        """Return when the device has done all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """How long `work` takes, until the device is done with it."""
+        """Seconds that `work` takes until the device is done with it."""
         self.wait()
         start = time.perf_counter()
         work()
@@ -98,18 +98,18 @@ class Setup:
         return 1000 * statistics.median(self.seconds(work) for _ in range(self.repeats))
 
     def peak_gib(self) -> float | None:
-        """The most memory in use since `forget`; None where the device does not tell."""
+        """The peak of memory in use since `forget`; None where the device does not report it."""
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
 
     def forget(self) -> None:
-        """Give unused memory back, and begin a new peak."""
+        """Free unused memory and reset the peak."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
 
 def real_setup() -> Setup:
-    """1920x1088, 1.3B, bfloat16, on the first CUDA device. Raises ValueError where there is none."""
+    """A sheet of 1.3B at 1920x1088 in bfloat16 on the first CUDA device. Raises ValueError without such a device."""
     if not torch.cuda.is_available():
         raise ValueError("no CUDA device can be used here: run --gpu --tiny, --meta or --cpu")
     return Setup(
@@ -119,7 +119,7 @@ def real_setup() -> Setup:
 
 
 def tiny_setup() -> Setup:
-    """The same sheet in seconds, on the CPU; its figures say nothing about a GPU."""
+    """A sheet that takes seconds on the CPU; its figures say nothing about a GPU."""
     config = replace(WAN_1_3B, dim=96, ffn_dim=128, num_heads=2, num_layers=2, text_dim=32, freq_dim=32)
     return Setup(
         torch.device("cpu"), torch.float32, config, 64, 64,
@@ -162,7 +162,7 @@ def sheet_rows(*, tiny: bool) -> Iterator[Row]:
 
 
 def _guarded(section: Callable[[Setup], Iterator[Row]], setup: Setup) -> Iterator[Row]:
-    """The rows of a section; where it fails, a last row that says how, and the sheet goes on."""
+    """The rows of a section; where it fails, the last row has the error as its note, and the sheet goes on."""
     try:
         yield from section(setup)
     except (RuntimeError, ValueError, ImportError) as error:  # a row of its own, and a missed bar at the end
@@ -178,7 +178,7 @@ def try_row(
     *,
     otherwise: str = "failed",
 ) -> Row:
-    """A row, or the same row without a figure where it could not be measured; `otherwise` says what that means."""
+    """A row, or the row without a figure where `work` fails; `otherwise` begins its note."""
     try:
         return setup.row(name, work(), unit, target)
     except (RuntimeError, ValueError, ImportError) as error:  # raised by kernels and compilers that are not there
@@ -197,19 +197,19 @@ def _plain(value: float | None) -> float | None:
 
 
 def sheet_report(rows: Sequence[Row]) -> dict:
-    """Every row, and as bars: no failure, and every target that could be measured."""
+    """Every row, and as bars the number of failures and every target that could be measured."""
     failed = [row for row in rows if row.value is None and row.note.startswith(("failed", "not reached"))]
     bars = [Bar("rows that failed or were not reached", len(failed), 0)]
     bars += [
         Bar(f"{row.name} ({row.unit})" if row.unit else row.name, row.value, row.target, at_least=row.at_least)
         for row in rows
-        if row.ok is not None
+        if row.value is not None and row.target is not None
     ]
     return {**report(bars), "rows": [row.plain() for row in rows]}
 
 
 def sheet_table(rows: Sequence[Row]) -> str:
-    """All rows, one line each, with targets beside them."""
+    """All rows, one line each with its target."""
     width = max(len(row.name) for row in rows)
     return "\n".join(_line(row, width) for row in rows)
 

@@ -1,4 +1,4 @@
-"""The sheet's rows about the transformer: passes, whole videos, full history, the way to the pixels."""
+"""Rows of the sheet about the transformer: passes, whole videos, full history, noise to pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...network.cache.tiers import make_caches
 from ...network.cache.window import CacheOptions, KVCache
 from ...network.compile.graphs import CudaRecorder, GraphedForward
 from ...network.compile.layers import CompiledBlocks
-from ...network.forward import Denoiser, Forward, Text
+from ...network.forward import Denoiser, Forward, Text, forward_chunk
 from ...network.kernels import choose_kernels
 from ...network.layer import RunBlock, run_block
 from ...network.model import WanModel
@@ -43,21 +43,20 @@ PASSES = {
     (Scale.LOW, True, True): ("low, cache pass of a later chunk", None),
     (Scale.LOW, False, False): ("low, first chunk", None),
 }
-"""(scale, cache pass, later chunk) of the kinds of pass, and the seconds that the compiled one may take."""
+"""Names of the kinds of pass (scale, is a cache pass, is a later chunk), and the seconds a compiled one may take."""
 
 LEVER_SECONDS = {"last-step": 0.0625}
-"""Of a frame: 16 frames a second, for which the kernels must be fast too."""
+"""Seconds that a frame may take with a lever: 16 frames a second, which also needs fast kernels."""
 
-
-WAYS = {
+OTHER_KERNELS = {
     "eager, fused norms and rotations": (Speed(elementwise="fused"), False),
     "compiled, FP8 products": (Speed(linears="fp8"), True),
 }
-"""Kernels besides the defaults, and whether layers are compiled."""
+"""Kernels other than the defaults, and whether layers are compiled."""
 
 
 def compiled_block(setup: Setup, block: RunBlock = run_block, *, levers: Collection[str] = ()) -> RunBlock:
-    """The forward of a layer, compiled for what comes again in runs with these levers."""
+    """The forward of a layer, compiled for the shapes that recur in runs with these levers."""
     plan = setup.plan("histream", 9, levers=levers)
     return CompiledBlocks(plan, no_fallback, backend=setup.backend, run_block=block)
 
@@ -68,17 +67,22 @@ def network(setup: Setup) -> WanModel:
 
 
 def denoiser(
-    setup: Setup, model: WanModel, *, attention: Attention | None = None, **forwards: RunBlock | Forward | None
+    setup: Setup,
+    model: WanModel,
+    *,
+    attention: Attention | None = None,
+    block_forward: RunBlock | None = None,
+    low_forward: Forward = forward_chunk,
 ) -> Denoiser:
-    """The network's call, with the attention that a run would choose."""
+    """The network's call, by default with the attention that a run would choose."""
     attention = attention or choose_attention("auto", setup.device, setup.dtype)[0]
-    return Denoiser(model, dtype=setup.dtype, attention=attention, **forwards)
+    return Denoiser(model, dtype=setup.dtype, attention=attention, block_forward=block_forward, low_forward=low_forward)
 
 
 def stream_of(
     setup: Setup, model: WanModel, plan: Plan, *, block_forward: RunBlock | None = None, denoise: Denoise | None = None
 ) -> Stream:
-    """A run of a plan with noise of its own."""
+    """A run of a plan over fresh caches."""
     where = {"device": setup.device, "dtype": setup.dtype}
     denoise = denoise or denoiser(setup, model, block_forward=block_forward)
     prompts = [Prompt(Text(random_text(model, **where)))]
@@ -87,14 +91,14 @@ def stream_of(
 
 
 def exhaust(chunks: Iterator[Tensor]) -> Tensor:
-    """The last chunk of a run."""
+    """Run to the end and return the last chunk."""
     for clean in chunks:
         last = clean
     return last
 
 
 class PassTimer:
-    """A denoiser that notes what each of its calls takes, the device waited for before and after."""
+    """A denoiser that times each of its calls, and waits for the device before and after it."""
 
     def __init__(self, denoise: Denoise, setup: Setup):
         self.denoise, self.setup = denoise, setup
@@ -108,7 +112,7 @@ class PassTimer:
         return out[0]
 
     def rows(self, name: str, *, with_targets: bool = False, scales: Collection[Scale] = tuple(Scale)) -> Iterator[Row]:
-        """The median of every kind of pass at these scales."""
+        """Rows with the median milliseconds of every kind of pass at these scales."""
         for kind, (words, seconds) in PASSES.items():
             if kind[0] not in scales:
                 continue
@@ -117,7 +121,7 @@ class PassTimer:
 
 
 def passes(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of each kind of pass, eager and compiled, and how far the two are apart."""
+    """Milliseconds of each kind of pass, eager and compiled, and the difference between the two results."""
     model, last = network(setup), {}
     for name, block_forward in (("eager", None), ("compiled", compiled_block(setup))):
         start = time.perf_counter()
@@ -147,7 +151,7 @@ def graphed_passes(setup: Setup) -> Iterator[Row]:
 
 
 def _one_call_error(setup: Setup, model: WanModel) -> float:
-    """What compiling changes in what the network predicts at HIGH, in the dtype of the sheet."""
+    """The relative change of a prediction at HIGH by compiling, in the dtype of the sheet."""
     predicted = []
     for block_forward in (compiled_block(setup), None):
         stream = stream_of(setup, model, setup.plan("full", 3), block_forward=block_forward)
@@ -160,13 +164,13 @@ def _one_call_error(setup: Setup, model: WanModel) -> float:
 
 
 def chosen_passes(setup: Setup) -> Iterator[Row]:
-    """The same with other kernels than the defaults, and with attention in the order in which torch would choose."""
+    """Milliseconds of each kind of pass with other kernels than the defaults, and with torch's order of attention."""
     model = network(setup)
     yield from _timed_passes(setup, model, "eager, torch's order of attention", sdpa, None)
-    for name, (speed, is_compiled) in WAYS.items():
+    for name, (speed, is_compiled) in OTHER_KERNELS.items():
         try:
             kernels = choose_kernels(speed, setup.device, setup.dtype)
-        except ValueError as error:  # what is not installed, or cannot run here
+        except ValueError as error:  # not installed, or cannot run here
             yield setup.row(f"passes, {name}", None, note=f"{ABSENT}: {error}")
             continue
         block = compiled_block(setup, kernels.run_block) if is_compiled else kernels.run_block
@@ -184,7 +188,7 @@ def _timed_passes(
 
 
 def relative_error(x: Tensor, like: Tensor) -> float:
-    """Root of the mean square of the difference, over that of `like`."""
+    """The root mean square of the difference, divided by that of `like`."""
     x, like = x.float(), like.float()
     return float((x - like).square().mean().sqrt() / like.square().mean().sqrt())
 
@@ -203,7 +207,7 @@ def whole_videos(setup: Setup) -> Iterator[Row]:
 
 
 def levers(setup: Setup) -> Iterator[Row]:
-    """Seconds per frame of HiStream+ with each lever, and how far its latents are from those without."""
+    """Seconds per frame of HiStream+ with each lever, and the distance of its latents from those without levers."""
     model = network(setup)
 
     def chunks(*levers: str, num_frames: int | None = None) -> list[Tensor]:
@@ -221,7 +225,7 @@ def levers(setup: Setup) -> Iterator[Row]:
 
 
 def full_history(setup: Setup) -> Iterator[Row]:
-    """The same weights in a core-style loop with full history, beside HiStream, both eager."""
+    """Seconds per frame of a loop with full history, and how many times those of HiStream, both eager."""
     model, where = network(setup), {"device": setup.device, "dtype": setup.dtype}
     plan = setup.plan("histream")
     chunks = stream_of(setup, model, plan).chunks()
@@ -239,7 +243,7 @@ def full_history(setup: Setup) -> Iterator[Row]:
 
 
 def flatness(setup: Setup) -> Iterator[Row]:
-    """Seconds of every chunk of a long HiStream+ run from the third on: they are all alike."""
+    """Seconds of the chunks of a long HiStream+ run from the third on, which are all equal."""
     model, block_forward = network(setup), compiled_block(setup)
     chunks = stream_of(
         setup, model, setup.plan("histream-plus", 3 * setup.flat_chunks), block_forward=block_forward
@@ -251,7 +255,7 @@ def flatness(setup: Setup) -> Iterator[Row]:
 
 
 def end_to_end(setup: Setup) -> Iterator[Row]:
-    """Noise to frames in memory: every chunk is decoded as soon as it is there, or while the next one is made."""
+    """Seconds from noise to frames in memory; a chunk is decoded when it is ready, or while the next one is sampled."""
     yield from _noise_to_frames(setup, "the VAE", random_vae, targets=(0.20, 3.0, 35.0))
     yield from _noise_to_frames(setup, "the VAE beside sampling", random_vae, ahead=True)
     yield from _noise_to_frames(setup, "TAEHV", random_taehv, targets=(0.12, None, 20.0))

@@ -1,4 +1,4 @@
-"""The sheet's rows about parts: the machine, attention, matrix products, rotations, convolutions, the VAE."""
+"""Rows of the sheet about parts: the machine, attention, matrix products, rotations, convolutions, the VAE."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ BACKENDS = {
     "math": SDPBackend.MATH,
 }
 MATH_LIMIT = 2**31
-"""Scores that the math backend, which holds them all, may be asked for."""
+"""The largest number of scores for the math backend, which holds all of them."""
 
 
 def machine(setup: Setup) -> Iterator[Row]:
-    """What this is measured on."""
+    """The machine that is measured."""
     if setup.device.type != "cuda":
         yield Row("device", None, note=f"{setup.device.type}, tiny sizes: no figure here says anything about a GPU")
         return
@@ -44,14 +44,14 @@ def machine(setup: Setup) -> Iterator[Row]:
 
 
 def tokens(setup: Setup) -> Iterator[Row]:
-    """Sizes that the other rows are about."""
+    """Sizes that the other rows are measured at."""
     plan = setup.plan("histream")
     for scale in (Scale.HIGH, Scale.LOW):
         yield setup.row(f"tokens of a chunk, {scale.value}", 3 * plan.tokens_per_frame(scale), "tokens")
 
 
 def attention(setup: Setup) -> Iterator[Row]:
-    """Milliseconds, operations a second and error of every backend; cuDNN against flash at the size that matters."""
+    """Milliseconds, operations a second and error of every backend; the ratio of flash to cuDNN at the main size."""
     high, low = (3 * setup.plan("histream").tokens_per_frame(scale) for scale in (Scale.HIGH, Scale.LOW))
     shapes = {
         "high, later": (high, 2 * high),
@@ -71,7 +71,7 @@ def attention(setup: Setup) -> Iterator[Row]:
 
 
 def backends() -> Iterator[tuple[str, Attention | None]]:
-    """Every way to compute attention; None where a package is not installed."""
+    """Every attention by its name; None where its package is not installed."""
     for name, backend in BACKENDS.items():
 
         def one(q: Tensor, k: Tensor, v: Tensor, backend: SDPBackend = backend) -> Tensor:
@@ -101,7 +101,7 @@ def _attend(setup: Setup, row: str, call: Attention | None, name: str, queries: 
 
 
 def _attention_error(call: Attention, q: Tensor, k: Tensor, v: Tensor) -> float:
-    """Of the first 64 queries, against float32 in plain matrix products."""
+    """The relative error of the first 64 queries against plain matrix products in float32."""
     few = q[:, :64]
     scores = torch.einsum("blnd,bknd->bnlk", few.float(), k.float()) / few.shape[-1] ** 0.5
     exact = torch.einsum("bnlk,bknd->blnd", scores.softmax(dim=-1), v.float())
@@ -113,7 +113,7 @@ def _random(setup: Setup, *shape: int) -> Tensor:
 
 
 def products(setup: Setup) -> Iterator[Row]:
-    """Matrix products of a layer, operations a second."""
+    """Operations a second of a layer's matrix products."""
     for tokens_, inner, outer in _product_sizes(setup):
         x, weight = _random(setup, tokens_, inner), _random(setup, outer, inner)
         taken = setup.ms(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight))
@@ -122,7 +122,7 @@ def products(setup: Setup) -> Iterator[Row]:
 
 
 def fp8_products(setup: Setup) -> Iterator[Row]:
-    """The same in FP8, what they multiply rounded first, against what they are else."""
+    """Milliseconds of a layer's matrix products in FP8 with the rounding, and the gain over unrounded ones."""
     for tokens_, inner, outer in _product_sizes(setup):
         x, weight = _random(setup, tokens_, inner), _random(setup, outer, inner)
         words = f"product {tokens_} x {inner} x {outer}, FP8"
@@ -142,7 +142,7 @@ def _product_sizes(setup: Setup) -> tuple[tuple[int, int, int], ...]:
 
 
 def norms(setup: Setup) -> Iterator[Row]:
-    """Norm, modulation and rotations of one high pass by PyTorch's kernels and by fused ones."""
+    """Milliseconds of norm, modulation and rotations of one pass at HIGH, by PyTorch's kernels and by fused ones."""
     height, width = (cells // 2 for cells in setup.plan("histream").grids[Scale.HIGH])
     tokens_, dim = 3 * height * width, setup.config.dim
     table = Rope(setup.config.head_dim, (height, width), device=setup.device).table([0, 1, 2])
@@ -160,7 +160,7 @@ def norms(setup: Setup) -> Iterator[Row]:
 
 
 def elementwise_kernels() -> Iterator[tuple[str, Elementwise | None]]:
-    """Both ways; None where comfy-kitchen is not installed."""
+    """PyTorch's kernels and the fused ones; None where comfy-kitchen is not installed."""
     yield "plain", PLAIN
     try:
         check_installed("fused")
@@ -171,7 +171,7 @@ def elementwise_kernels() -> Iterator[tuple[str, Elementwise | None]]:
 
 
 def rotations(setup: Setup) -> Iterator[Row]:
-    """Rotary positions of one high pass: complex double precision as in Wan's own code, ours, ours compiled."""
+    """Milliseconds of rotations of one pass at HIGH: complex double precision as in Wan's code, eager, compiled."""
     height, width = (cells // 2 for cells in setup.plan("histream").grids[Scale.HIGH])
     table = Rope(setup.config.head_dim, (height, width), device=setup.device).table([0, 1, 2])
     x = _random(setup, 1, 3 * height * width, setup.config.num_heads, setup.config.head_dim)
@@ -185,12 +185,12 @@ def rotations(setup: Setup) -> Iterator[Row]:
 
 
 def convolutions(setup: Setup) -> Iterator[Row]:
-    """The VAE's widest convolution at full resolution, in both memory layouts."""
+    """Milliseconds of the VAE's widest convolution at full resolution, in both memory layouts."""
     channels = setup.vae_width
     conv = torch.nn.Conv3d(channels, channels, 3, padding=(0, 1, 1)).to(setup.device, setup.dtype)
     x = _random(setup, 1, channels, 4, setup.height, setup.width)
     for name, layout in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last_3d)):
-        laid, module = x.contiguous(memory_format=layout), conv.to(memory_format=layout)
+        laid, module = x.contiguous(memory_format=layout), conv.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
         def convolve(laid: Tensor = laid, module: torch.nn.Module = module) -> Tensor:
             with torch.no_grad():
@@ -200,14 +200,14 @@ def convolutions(setup: Setup) -> Iterator[Row]:
 
 
 def random_vae(setup: Setup, *, part: int = 1) -> WanVAE:
-    """A Wan VAE with random weights; `part` of 4 has a quarter of its width, as one that is pruned."""
+    """A Wan VAE with random weights; `part` 4 has a quarter of its width, as a pruned VAE has."""
     torch.manual_seed(0)
     with torch.device(setup.device):
         return WanVAE(dim=setup.vae_width // part).requires_grad_(False).eval().to(setup.dtype)
 
 
 def random_taehv(setup: Setup) -> TAEHV:
-    """A TAEHV with random weights, of the published size where the VAE is."""
+    """A TAEHV with random weights, of the published size if the VAE is of the published size."""
     torch.manual_seed(0)
     with torch.device(setup.device):
         vae = TAEHV() if setup.has_targets else TAEHV(widths=(8, 8, 4, 4))
@@ -215,7 +215,7 @@ def random_taehv(setup: Setup) -> TAEHV:
 
 
 def decoding(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of streaming decode per pixel frame, and its peak memory, of every way to decode."""
+    """Milliseconds per pixel frame and peak memory of every decoder and its options."""
     for name, make, options, target in (
         ("native", random_vae, {}, 110.0),
         ("channels last", random_vae, {"channels_last": True}, 70.0),
@@ -235,7 +235,7 @@ def decoding(setup: Setup) -> Iterator[Row]:
 
 
 def _decode_ms(setup: Setup, make: Callable[[Setup], torch.nn.Module], options: dict) -> float:
-    """Milliseconds for a pixel frame of a later chunk."""
+    """Milliseconds per pixel frame of a later chunk."""
     decoder = open_decoder(make(setup), **options)
     cells = setup.height // PIXELS_PER_CELL, setup.width // PIXELS_PER_CELL
     latents = torch.randn(1, 16, 3, *cells, device=setup.device)
@@ -244,5 +244,5 @@ def _decode_ms(setup: Setup, make: Callable[[Setup], torch.nn.Module], options: 
 
 
 def absent(setup: Setup) -> Iterator[Row]:
-    """What this version has not got, so that nobody looks for it in vain."""
+    """Features that this version does not have."""
     yield setup.row("FP8 attention", None, note=f"{ABSENT}: not built")
