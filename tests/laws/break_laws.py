@@ -147,7 +147,7 @@ BREAKS = [
      "runs/test_kept_sound.py", "pictures_has"),
     ("runs/store/manifest.py", "        if then != now and name == \"sound\":", "        if name == \"sound\":\n"
      "            pass\n        elif False:", "runs/test_kept_sound.py", "another_sound"),
-    ("runs/store/branching.py", "if same_sound and manifest.settings.sound:", "if False:",
+    ("runs/store/branching.py", "if same_sound and sound_file:", "if False:",
      "runs/test_kept_sound.py", "branch_shares"),
     ("runs/store/listing.py", "(whole_latent.NAME, SOUND, MANIFEST)]", "(whole_latent.NAME, MANIFEST)]",
      "runs/test_kept_sound.py", "cleaning"),
