@@ -1,4 +1,4 @@
-"""What a plan costs before anything is computed: operations, bytes, what fits, and how long it still takes."""
+"""The cost of a plan before anything is computed: operations, bytes, what fits, and how long it still takes."""
 
 from .cost import Cost
 from .fitting import does_not_fit
