@@ -187,7 +187,7 @@ def test_a_folder_of_pictures_has_no_sound(sounds):
 
 def test_room_is_asked_for_the_sound_and_its_copy_in_the_video(sounds, tmp_path, monkeypatch):
     asked, run = [], described(sounds[0])
-    monkeypatch.setattr(video, "check_space", lambda *_, beside, **__: asked.append(beside))
+    monkeypatch.setattr(video, "check_space", lambda *_, other_bytes, **__: asked.append(other_bytes))
     for sound in (None, bytes(1000)):
         check_room(tmp_path, run.plan, run.settings, sound=sound)
     assert asked[1] - asked[0] == 2000

@@ -110,14 +110,14 @@ def test_a_snapshot_of_a_decode_that_was_stopped_half_way_leaves_the_vae_out(who
     with create_run(tmp_path, manifest()) as journal:
         run = Run(journal, snapshots=Snapshots(on_cancel=True))
         decoder = run.session.decoder
-        rise = decoder._rise
+        run_layers = decoder._run_layers
 
         def stop(*args, **kwargs):
             if journal.finished == 3:
                 raise KeyboardInterrupt
-            return rise(*args, **kwargs)
+            return run_layers(*args, **kwargs)
 
-        decoder._rise = stop
+        decoder._run_layers = stop
         with pytest.raises(KeyboardInterrupt):
             list(run.chunks())
     with resume(tmp_path) as journal:
