@@ -8,8 +8,12 @@ import torch
 
 
 def held_bytes() -> int:
-    """Bytes of all tensors that are alive in this process, each storage once."""
-    storages = [x.untyped_storage() for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    """Bytes of all tensors on the CPU that are alive in this process, each storage once.
+
+    A compiler's tensors (FakeTensor and the like), which an earlier test may leave, hold no bytes.
+    """
+    kinds = (torch.Tensor, torch.nn.Parameter)
+    storages = [x.untyped_storage() for x in gc.get_objects() if type(x) in kinds and x.device.type == "cpu"]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
