@@ -118,6 +118,7 @@ def test_a_kept_run_says_how_far_it_is_and_what_it_was(pack, nodes, keep, load_w
     assert told[-1].startswith("shots/run_00001/video.mp4: 49 of 49 frames")
     pictures = [preview[1].tobytes() for _, _, preview in progress if preview]
     assert len(set(pictures)) == 3 * 3 + 1
+    assert progress[-1][0] == progress[-1][1], "the bar ends full"
     lines = summary.splitlines()
     assert lines[0] == (
         "shots/run_00001/video.mp4: 64x64, 49 frames, 5 chunks, 20 steps, h264-mp4 at 16 frames per second"
