@@ -1,4 +1,4 @@
-"""Which library computes attention: chosen once, refused by name, and the same numbers from each."""
+"""The choice of the library that computes attention: refusals by name, and equal results of all libraries."""
 
 import sys
 
@@ -13,13 +13,13 @@ from histream_core.network.ops.attention import choose_attention as choose
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 ANSWERS = {"fa3": "y, None", "fa4": "y, None", "sage": "y", "int8": "y"}
-"""What the packages return; FlashAttention's come with the logarithms of sums."""
+"""The expressions that the packages return; those of FlashAttention are tuples with the logarithms of sums."""
 
 FAKE = """
 import torch
 
 def {function}(q, k, v):
-    assert q.shape[{heads_at}] == 12, "heads stand elsewhere"
+    assert q.shape[{heads_at}] == 12, "heads are in another dimension"
     q, k, v = (x if {heads_at} == 1 else x.transpose(1, 2) for x in (q, k, v))
     y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     y = y if {heads_at} == 1 else y.transpose(1, 2)
@@ -29,7 +29,7 @@ def {function}(q, k, v):
 
 @pytest.fixture
 def capability(monkeypatch):
-    """Let CUDA devices be of that compute capability."""
+    """Set the compute capability of CUDA devices."""
 
     def be(*numbers):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: numbers)
@@ -40,7 +40,7 @@ def capability(monkeypatch):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put a package of that name, with the signature of the real one, where it is found."""
+    """Install a fake package that has the name and the signature of the real one."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def fake(name):
@@ -61,7 +61,7 @@ def install(tmp_path, monkeypatch):
 
 
 def queries(dtype=torch.float32):
-    """Of a layer of the real model, a few tokens over some more: q, k, v."""
+    """Queries, keys and values with the heads of the real model: 40 queries, 90 keys."""
     draw = torch.Generator().manual_seed(0)
     return tuple(torch.randn(1, n, 12, 128, generator=draw).to(dtype) for n in (40, 90, 90))
 
@@ -73,7 +73,7 @@ def exact(q, k, v):
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_each_package_is_called_as_it_wants_and_imported_when_it_is(name, install, capability):
-    """Seen to fail with heads in the other place, and with the tuple handed on."""
+    """Seen to fail with heads in the wrong dimension, and with the whole tuple returned."""
     package = install(name)
     call, words = choose(name, GPU, torch.bfloat16)
     assert words == name
@@ -91,7 +91,7 @@ def test_it_is_attention_at_the_sizes_of_the_real_model(call, dtype, error):
 
 
 def test_on_a_hopper_gpu_cudnn_comes_first_and_nowhere_else(monkeypatch, capability):
-    """Seen to fail without `set_priority`, which takes the list for a set."""
+    """Seen to fail without `set_priority`: PyTorch then ignores the order of the list."""
     orders = []
     compute = torch.nn.functional.scaled_dot_product_attention
 
@@ -121,7 +121,7 @@ def test_what_is_not_installed_is_refused_with_what_to_install(name, capability,
 
 
 def test_a_package_that_is_broken_is_one_that_is_not_there(install, tmp_path):
-    """`flash_attn` is imported to look for what lies in it. Seen to fail when only missing modules are expected."""
+    """`flash_attn` is imported to find its submodule. Seen to fail when only ModuleNotFoundError is caught."""
     install("fa4")
     (tmp_path / "flash_attn" / "__init__.py").write_text("raise ImportError('undefined symbol')")
     with pytest.raises(ValueError, match="fa4 is not installed"):

@@ -25,7 +25,7 @@ def make_cache(window, num_frames, temporal=None, moving_anchor=False, batch=2):
 
 
 def as_set(keys):
-    """Tokens in no particular order: sorted by their first channel."""
+    """Sort tokens by their first channel, so that their order does not matter."""
     return keys.gather(1, keys[..., :1].argsort(dim=1).expand_as(keys))
 
 
@@ -36,7 +36,7 @@ def as_set(keys):
     ids=str,
 )  # fmt: skip
 def test_a_chunk_attends_to_exactly_the_frames_its_plan_names(window, first_frame):
-    """Law 4. Seen to fail with a ring one page shorter, and with the anchor's page given to the ring."""
+    """Law 4. Seen to fail with a ring that is one page shorter, and with the anchor's page in the ring."""
     chunks = tiny.chunks(30, STEPS, window, given_frames=int(first_frame), first_frame=first_frame)
     k_all, v_all = torch.randn(2, LAYERS, 2, 33 * TOKENS, HEADS, HEAD_DIM)
     cache = make_cache(window, chunks[-1].frames.stop)
@@ -96,7 +96,7 @@ def test_looking_at_a_frame_that_is_gone_is_an_error():
 
 
 def test_a_moved_anchor_is_rotated_from_its_original_and_its_values_stay():
-    """Law 5, at the cache. Seen to fail with the anchor left at its first time."""
+    """Law 5 at the cache. Seen to fail with an anchor that is not moved."""
     cache = make_cache(Window(1, 1, 1), 99, TemporalPolicy("clamped", span=2), moving_anchor=True, batch=1)
     k_all, v_all = torch.randn(2, 1, 40 * TOKENS, HEADS, HEAD_DIM)
     for frame in range(40):
@@ -108,3 +108,11 @@ def test_a_moved_anchor_is_rotated_from_its_original_and_its_values_stay():
     anchor = rotate(k_all[:, :TOKENS], cache.rope.table([37]))
     torch.testing.assert_close(k[:, :TOKENS], anchor, rtol=0, atol=0)
     assert torch.equal(v[:, :TOKENS], v_all[:, :TOKENS])
+
+
+def test_sizes_of_a_model_are_those_of_its_config():
+    """Seen to fail with the number of layers read from the config alone."""
+    model = tiny.wan()
+    assert ModelSizes.of(model) == ModelSizes.of(tiny.CONFIG) == ModelSizes(num_layers=2, num_heads=2, head_dim=24)
+    model.blocks = model.blocks[:1]
+    assert ModelSizes.of(model).num_layers == 1

@@ -1,4 +1,4 @@
-"""Compiled layers: the same video, few graphs, none made anew, and a failure that is told."""
+"""Compiled layers: an equal video, few graphs, which later runs share, and a warning where compiling fails."""
 
 from dataclasses import replace
 
@@ -23,13 +23,13 @@ from histream_core.vae.model import WanVAE
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Nothing is compiled yet."""
+    """Forget all graphs that were compiled before."""
     torch._dynamo.reset()
     monkeypatch.setattr(compiled, "_compiled", {})
 
 
 def compiled_video(plan, *, backend="eager", attention=sdpa, block=run_block, **settings):
-    """The video, the graphs that it took and what was told."""
+    """The video, the number of graphs that were compiled for it, and the warnings."""
     told = []
     blocks = CompiledBlocks(plan, told.append, backend=backend, run_block=block)
     model = settings.pop("model", None) or tiny.wan()
@@ -39,8 +39,8 @@ def compiled_video(plan, *, backend="eager", attention=sdpa, block=run_block, **
 
 @pytest.mark.slow
 def test_the_video_is_the_same_and_four_graphs_do_for_every_run_and_prompt():
-    """Through the part of the compiler that takes out what is written in place. Seen to fail when a graph is made for
-    the layer and for the run that it was compiled in."""
+    """With the part of the compiler that replaces in-place operations. Seen to fail when graphs are specialised for
+    a layer, or for the run that they were compiled in."""
     plan = tiny.plan(num_frames=11)
     made, graphs, told = compiled_video(plan, backend="aot_eager")
     assert torch.equal(made, tiny.video(plan))
@@ -53,7 +53,7 @@ def test_the_video_is_the_same_and_four_graphs_do_for_every_run_and_prompt():
 
 
 def test_only_the_first_chunk_and_what_comes_again_is_compiled():
-    """Seen to fail when every shape is."""
+    """Seen to fail when every shape is compiled."""
     framewise = tiny.plan(num_frames=11, preset="causal-forcing-framewise")
     assert common_shapes(framewise) == {(1, 0), (1, 7)}
     assert common_shapes(tiny.plan("history", num_frames=9)) == {(3, 0)}
@@ -72,7 +72,7 @@ def test_only_the_first_chunk_and_what_comes_again_is_compiled():
 
 @pytest.mark.slow
 def test_sizes_do_not_use_up_what_a_compiler_allows():
-    """A compiler gives up on a function after some graphs. Seen to fail when all are made of one function."""
+    """A compiler allows few graphs for one function. Seen to fail when all graphs are made of one function."""
     plan = tiny.plan("full", num_frames=9)
     with torch._dynamo.config.patch(recompile_limit=1):
         made, graphs, told = compiled_video(plan)
@@ -81,7 +81,7 @@ def test_sizes_do_not_use_up_what_a_compiler_allows():
 
 
 def test_products_in_fp8_are_compiled_too():
-    """Seen to fail with methods of tensors that a compiler cannot follow where functions are replaced."""
+    """Seen to fail with tensor methods that a compiler cannot trace where functions are replaced."""
     plan, block = tiny.plan("full", num_frames=3), in_fp8(run_block)
     made, graphs, told = compiled_video(plan, block=block)
     assert (graphs, told) == (1, [])
@@ -102,7 +102,7 @@ def test_another_attention_needs_no_other_graph():
 
 
 def test_a_compiler_that_fails_is_told_of_once_and_changes_nothing():
-    """Seen to fail when it is tried again in every layer, and when the error ends the run."""
+    """Seen to fail when compiling is tried again in every layer, and when the error ends the run."""
 
     def broken(graph, inputs):
         raise RuntimeError("no kernels today\nand more")
@@ -115,7 +115,7 @@ def test_a_compiler_that_fails_is_told_of_once_and_changes_nothing():
 
 
 def test_an_error_of_the_network_is_not_taken_for_the_compilers():
-    """Seen to fail when every error of a compiled layer is caught, and the layer run again."""
+    """Seen to fail when every error of a compiled layer is caught and the layer is run again."""
     calls = []
 
     def full(q, k, v):
@@ -130,7 +130,7 @@ def test_an_error_of_the_network_is_not_taken_for_the_compilers():
 
 
 def test_a_run_is_compiled_where_that_was_chosen(monkeypatch):
-    """Seen to fail when the choice does not reach the layers."""
+    """Seen to fail when the choice has no effect on the layers."""
     kernels = choose_kernels(Speed(compile="inductor"), torch.device("cpu"), torch.float32)
     assert kernels.compiler == {"backend": "inductor"} and kernels.in_use["compile"] == "inductor"
     assert choose_kernels(Speed(), torch.device("cpu"), torch.float32).block_forward(tiny.plan()) is run_block

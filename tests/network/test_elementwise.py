@@ -1,4 +1,4 @@
-"""Norms and rotations by comfy-kitchen: the same numbers but for last bits. A fake of its signatures stands for it."""
+"""Norms and rotations by comfy-kitchen: equal results except for last bits. A fake with its signatures replaces it."""
 
 import sys
 
@@ -37,7 +37,7 @@ def apply_rope1_(x, freqs_cis):
 
 @pytest.fixture
 def kitchen(tmp_path, monkeypatch):
-    """comfy-kitchen's signatures, as PyTorch computes them; the list of calls comes back."""
+    """Install a fake comfy-kitchen that computes by PyTorch; return the list of its calls."""
     (tmp_path / "comfy_kitchen.py").write_text(KITCHEN)
     monkeypatch.syspath_prepend(tmp_path)
     real = sys.modules.pop("comfy_kitchen", None)
@@ -54,7 +54,7 @@ def make(block):
 
 
 def test_a_video_is_the_same_but_for_last_bits(kitchen):
-    """Its anchor moves: the un-rotated keys must not be overwritten. Seen to fail when keys are rotated in place."""
+    """The anchor moves, so un-rotated keys must not be overwritten. Seen to fail when keys are rotated in place."""
     got, wanted = make(choose_elementwise("fused", run_block)), make(run_block)
     assert (got - wanted).norm() / wanted.norm() < 1e-5
     assert {"adaln", "apply_rope1", "apply_rope1_"} == set(kitchen)

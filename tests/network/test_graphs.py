@@ -1,4 +1,4 @@
-"""Passes at LOW that are recorded and replayed. What a CUDA graph does is done here by one of the CPU."""
+"""Passes at LOW that are recorded and replayed; a recorder on the CPU replaces CUDA graphs."""
 
 import pytest
 import tiny
@@ -15,7 +15,7 @@ from histream_core.stream.prompts import Prompt
 
 
 class Recording(TorchDispatchMode):
-    """As a CUDA graph: every operation on the very tensors that it was recorded with, and no Python in between."""
+    """A stand-in for a CUDA graph: it repeats every operation on the tensors that it was recorded with, and no Python."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ def _tensors(tree):
 
 
 class Recorder:
-    """Counts what it records, and how often that is replayed."""
+    """A recorder that counts its recordings, and how often each is replayed."""
 
     def __init__(self):
         self.replays = []
@@ -63,20 +63,20 @@ class Recorder:
 
 
 def graphed(model=None, recorder=None):
-    """A denoiser whose LOW passes are recorded, the recorder, what is told, and the forward."""
+    """A denoiser whose LOW passes are recorded, the recorder, and the list of warnings."""
     recorder, told = recorder or Recorder(), []
     forward = GraphedForward(recorder, told.append)
     return Denoiser(model or tiny.wan(), low_forward=forward), recorder, told
 
 
 def low_steps(chunks):
-    """All calls at LOW, cache passes too."""
+    """All calls at LOW, cache passes included."""
     return [step for chunk in chunks for step in (*chunk.steps, *chunk.cache_steps) if step.scale is Scale.LOW]
 
 
 def test_replayed_passes_make_the_same_video():
-    """Two kinds of pass, each once as it is and then recorded. Seen to fail when the pages, the rotations, the latent
-    or the timestep that a replay reads are not those of its chunk."""
+    """Two kinds of pass; each runs once unrecorded and is then recorded. Seen to fail when a replay reads the pages,
+    the rotations, the latent or the timestep of another chunk."""
     plan = tiny.plan(num_frames=18)
     denoise, recorder, told = graphed()
     assert torch.equal(tiny.video(plan, denoise=denoise), tiny.video(plan))
@@ -88,7 +88,7 @@ def test_replayed_passes_make_the_same_video():
 
 
 def test_a_moving_anchor_is_replayed_too():
-    """Its keys are rotated anew for every chunk, in their place."""
+    """Its keys are rotated again for every chunk, in place."""
     plan = tiny.plan("naive", num_frames=30)
     assert plan.moving_anchor
     denoise, recorder, _ = graphed()
@@ -97,7 +97,7 @@ def test_a_moving_anchor_is_replayed_too():
 
 
 def test_another_prompt_is_read_by_the_same_recording():
-    """Seen to fail when the keys of the first prompt stay."""
+    """Seen to fail when the keys of the first prompt are kept."""
     prompts = [Prompt(tiny.text(0)), Prompt(tiny.text(1), first_chunk=3)]
     plan = tiny.plan("naive", num_frames=18)
     denoise, recorder, _ = graphed()
@@ -109,7 +109,7 @@ def test_another_prompt_is_read_by_the_same_recording():
 
 @pytest.mark.parametrize("kv", ["lean", "cpu"])
 def test_caches_that_move_their_past_are_not_recorded(kv):
-    """Seen to fail when every cache is."""
+    """Seen to fail when passes over every cache are recorded."""
     plan = tiny.plan("naive", num_frames=15)
     denoise, recorder, _ = graphed()
     assert torch.equal(tiny.video(plan, denoise=denoise, kv=kv), tiny.video(plan))
@@ -117,7 +117,7 @@ def test_caches_that_move_their_past_are_not_recorded(kv):
 
 
 def test_windows_that_grow_are_not_recorded():
-    """Seen to fail when every window is."""
+    """Seen to fail when passes over every window are recorded."""
     plan = tiny.plan("naive", num_frames=10, preset="causal-forcing-framewise")
     denoise, recorder, _ = graphed()
     assert torch.equal(tiny.video(plan, denoise=denoise), tiny.video(plan))
@@ -126,7 +126,7 @@ def test_windows_that_grow_are_not_recorded():
 
 
 def test_weights_that_have_moved_are_noticed():
-    """A host unloads and loads weights between chunks. Seen to fail without the comparison."""
+    """A host unloads and loads weights between chunks. Seen to fail without the comparison of addresses."""
     model, plan = tiny.wan(), tiny.plan("naive", num_frames=18)
     wanted = tiny.video(plan)
     denoise, recorder, _ = graphed(model)
@@ -143,7 +143,7 @@ def test_weights_that_have_moved_are_noticed():
 
 
 def test_weights_elsewhere_are_not_recorded():
-    """Seen to fail when only the first weight is looked at."""
+    """Seen to fail when only the first weight is checked."""
     model, plan = tiny.wan(), tiny.plan("naive", num_frames=12)
     model.register_buffer("elsewhere", torch.empty(1, device="meta"))
     denoise, recorder, _ = graphed(model)
@@ -152,7 +152,7 @@ def test_weights_elsewhere_are_not_recorded():
 
 
 def test_a_recorder_that_fails_is_told_of_once_and_changes_nothing():
-    """Seen to fail when the error ends the run, and when it is tried again in every pass."""
+    """Seen to fail when the error ends the run, and when recording is tried again in every pass."""
 
     def broken(work):
         work()
@@ -166,7 +166,7 @@ def test_a_recorder_that_fails_is_told_of_once_and_changes_nothing():
 
 
 def test_graphs_are_refused_without_a_cuda_device():
-    """Seen to fail when the choice is taken and nothing is said."""
+    """Seen to fail when the choice is accepted and ignored."""
     with pytest.raises(ValueError, match="graphs low needs a CUDA device, and this is cpu: choose graphs off"):
         choose_kernels(Speed(graphs="low"), torch.device("cpu"), torch.float32)
     assert choose_kernels(Speed(), torch.device("cpu"), torch.float32).low_forward() is forward_chunk

@@ -1,4 +1,4 @@
-"""Matrix products of a layer in FP8: what is rounded, what is not, and that nothing else changes."""
+"""Matrix products of a layer in FP8: which numbers are rounded and how far, and that nothing else changes."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def error(x, like):
 @pytest.mark.parametrize("size", [1e-4, 1.0, 100.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_row_keeps_three_bits_of_all_that_is_not_small_beside_its_largest(dtype, size):
-    """Seen to fail without scales, with one for all rows, and in float16 with scales as small as can be."""
+    """Seen to fail without scales, with one scale for all rows, and in float16 with scales without a lower limit."""
     x = random(16, 512) * size
     x[::2] *= 1e-3
     x[4] = 0
@@ -74,7 +74,7 @@ def test_emulated_it_is_the_exact_product_of_what_was_rounded():
 def test_tensor_cores_get_the_layout_that_they_want_and_give_the_same():
     """PyTorch has the operation on the CPU too, and checks shapes, strides and types on the meta device.
 
-    Seen to fail with scales in one another's place.
+    Seen to fail with the two scales exchanged.
     """
     operands = to_fp8(random(48, 1536) * 3), to_fp8(random(64, 1536, seed=1) / 40)
     (x, x_scale), (weight, weight_scale) = operands
@@ -100,7 +100,7 @@ def test_sides_that_tensor_cores_do_not_take_are_computed_as_they_are():
 
 
 class Quantised(torch.Tensor):
-    """Stands for weights of a library that has a way of its own to multiply."""
+    """A stand-in for weights of a library that computes products itself."""
 
 
 def test_weights_that_are_quantised_already_are_left_to_their_own_product():
@@ -111,7 +111,7 @@ def test_weights_that_are_quantised_already_are_left_to_their_own_product():
 
 
 def test_what_is_rounded_is_what_the_module_computes_with():
-    """Also an adapter that adds to the weight in the call. Seen to fail with weights that are taken from modules."""
+    """An adapter may add to the weight in the call. Seen to fail with weights that are read from modules."""
 
     class Adapted(nn.Linear):
         def forward(self, x):
@@ -123,9 +123,9 @@ def test_what_is_rounded_is_what_the_module_computes_with():
 
 
 def test_every_product_of_a_layer_and_none_outside_of_the_layers(monkeypatch):
-    """Eight in a layer: queries, keys, values and out, cross-attention's queries and out, two of the feed-forward.
+    """Eight in a layer: four of self-attention, queries and output of cross-attention, two of the feed-forward.
 
-    Keys of a prompt are projected once and stay as they are. Seen to fail with the whole forward in FP8.
+    Keys of a prompt are projected once, without rounding. Seen to fail with the whole forward in FP8.
     """
     shapes = []
     monkeypatch.setattr(linears, "fp8_linear", lambda x, *rest: shapes.append(x.shape) or linear(x, *rest))
@@ -138,7 +138,7 @@ def test_every_product_of_a_layer_and_none_outside_of_the_layers(monkeypatch):
 
 
 def test_it_compiles_into_one_graph_and_is_found_again():
-    """Seen to fail with a function made anew in each run."""
+    """Seen to fail with a function that is made again in each run."""
 
     def call(layer, x):
         return layer(x)
@@ -173,7 +173,7 @@ def real_layer():
 
 @pytest.mark.slow
 def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
-    """What it adds to its input, relative to float32: off by 0.0088 in bfloat16, 0.053 in FP8."""
+    """The relative error of the layer's change of its input: 0.0088 in bfloat16, 0.053 in FP8."""
     block, call = real_layer()
     x = call.x
     wanted = run_block(block, call._replace(x=x.clone())) - x
@@ -192,7 +192,7 @@ def test_a_layer_of_the_real_size_in_bfloat16_and_fp8_is_near_float32():
 
 
 def test_the_demo_models_picture_is_kept():
-    """What two steps at half size make in FP8 is nearer to float32 than noise of another seed by far."""
+    """The result of two steps at half size in FP8 is much nearer to that in float32 than the result of another seed."""
     side, model = demo.WIDTH // 2, demo.load_transformer()
     a_plan = make_plan(find_preset(demo.PRESET), "naive", size=(side, side), num_latent_frames=3)
     text = demo.load_text_encoder().encode(demo.PROMPT)

@@ -1,12 +1,13 @@
+"""Rotary positions: equal to the textbook's, exact at any distance, stretched by NTK factors."""
+
 import pytest
 import torch
 
 from histream_core.network.ops.rope import Rope, axes_dims, ntk_theta, rotate
-from histream_core.plan.positions import TemporalPolicy
 
 
 def complex_rope(x, times, grid, theta):
-    """Rotary positions written the textbook way: complex numbers, float64, token by token."""
+    """Rotary positions as in the textbook: complex numbers, float64, token by token."""
     dims = axes_dims(x.shape[-1])
     tokens = [(t, row, column) for t in times for row in range(grid[0]) for column in range(grid[1])]
     angles = [
@@ -58,21 +59,3 @@ def test_attention_scores_depend_on_distance_alone_however_far(far):
 def test_an_axis_that_cannot_be_stretched_is_refused():
     with pytest.raises(ValueError, match="axis of 2 channels cannot be stretched 2 times: use NTK factor 1"):
         Rope(6, (2, 2), ntk=2.0)
-
-
-def test_the_anchor_follows_the_chunk_beyond_the_trained_span():
-    policy = TemporalPolicy("clamped", span=18)
-    assert [policy.anchor_time(start) for start in (0, 3, 18, 21, 10_000)] == [0, 0, 0, 3, 9_982]
-    assert [policy.chunk_time(start) for start in (0, 21, 10_000)] == [0, 21, 10_000]
-
-
-def test_reset_counts_up_to_the_span_again_and_again():
-    policy = TemporalPolicy("reset", span=50, restart=5)
-    assert [policy.chunk_time(start) for start in (0, 49, 50, 51, 94, 95)] == [0, 49, 5, 6, 49, 5]
-    assert policy.anchor_time(500) == 0
-
-
-@pytest.mark.parametrize("settings", [{"kind": "relative"}, {"span": 0}, {"kind": "reset", "span": 4, "restart": 4}])
-def test_a_policy_that_cannot_be_is_refused(settings):
-    with pytest.raises(ValueError, match=r"policy|span"):
-        TemporalPolicy(**settings)

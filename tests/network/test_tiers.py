@@ -1,4 +1,4 @@
-"""Memory tiers: caches that take less room on the device and give the same numbers."""
+"""Memory tiers: caches that take less memory of the device and give equal results."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from histream_core.vae.decode import StreamingDecoder, stream_frames
 
 SAVING = [name for name in EXACT if name != "full"]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-"""Copies run beside the computation on CUDA alone; where there is none, `Late` stands for it."""
+"""Only CUDA devices copy beside the computation; `Late` stands in for that on others."""
 
 MOVING = TemporalPolicy("clamped", span=4)
 RUNS = {
@@ -44,7 +44,7 @@ RUNS = {
 
 
 class Late(CopyStream):
-    """Puts copies off for as long as nobody waits for them, as a device may."""
+    """A copy stream that delays copies until they are waited for, as a device may."""
 
     def __init__(self, device):
         super().__init__(None)
@@ -79,7 +79,7 @@ def keys(cache, frames, seed=0):
 
 
 def computed(cache, frames, context=()):
-    """Do a cache pass over these frames."""
+    """Run and commit a cache pass over these frames."""
     cache.begin(frames, context)
     for layer in range(tiny.CONFIG.num_layers):
         cache.attend(layer, keys(cache, len(frames)), keys(cache, len(frames)), keep=True)
@@ -91,8 +91,8 @@ def computed(cache, frames, context=()):
 
 @pytest.mark.parametrize(("kv", "batch", "name"), crossed(SAVING, [1, 2], RUNS))
 def test_every_exact_tier_gives_the_frames_of_the_full_cache_bit_for_bit(kv, batch, name):
-    """Seen to fail with pages in temporal order in the scratch, without the un-rotated anchor being kept, and with a
-    ring of past frames one too short."""
+    """Seen to fail with scratch pages in temporal order, without the un-rotated keys of the anchor, and with one past
+    frame too few."""
     a_plan = tiny.plan(**({"num_frames": 18} | RUNS[name]))
     wanted = tiny.video(a_plan, batch=batch, prompts=recaching(batch))
     assert torch.equal(tiny.video(a_plan, batch=batch, prompts=recaching(batch), kv=kv), wanted)
@@ -110,7 +110,7 @@ def test_a_given_first_frame_and_a_run_cut_in_two_are_the_same_too(kv):
 
 @pytest.mark.parametrize("name", ["histream", "history", "three moving anchors"])
 def test_copies_that_come_as_late_as_they_may_change_nothing(monkeypatch, name):
-    """Seen to fail when nobody waits for the past of a layer, and when a commit waits for nothing."""
+    """Seen to fail without the wait for the past of a layer, and without the wait of a commit."""
     a_plan = tiny.plan(**({"num_frames": 18} | RUNS[name]))
     wanted = tiny.video(a_plan, prompts=recaching())
     monkeypatch.setattr(tiers, "CopyStream", Late)
@@ -140,7 +140,7 @@ def test_the_past_of_the_next_layer_is_asked_for_before_this_one_computes(monkey
 
 
 def test_fp8_is_near_the_full_cache_and_not_the_same():
-    """On random weights, where little depends on the past; docs/performance.md has the demo model."""
+    """With random weights, which depend little on the past; docs/performance.md has figures of the demo model."""
     a_plan = tiny.plan(num_frames=18, temporal=MOVING)
     wanted, got = (tiny.video(a_plan, kv=kv, prompts=recaching()) for kv in ("full", "fp8"))
     assert torch.equal(got[:, :, :3], wanted[:, :, :3]), "the first chunk sees no past"
@@ -149,9 +149,9 @@ def test_fp8_is_near_the_full_cache_and_not_the_same():
 
 @pytest.mark.slow
 def test_fp8_keeps_the_demo_models_picture():
-    """PSNR of the second chunk's frames at half size, against float32 caches: 43.5 dB.
+    """PSNR of the second chunk's frames at half size against those of float32 caches: 43.5 dB.
 
-    Seen to fail with two bits behind the first (34.9 dB), without scales (38.5) and with one for all heads (40.3).
+    Seen to fail with two bits behind the first (34.9 dB), without scales (38.5) and with one scale for all heads (40.3).
     """
     side, model, vae = demo.WIDTH // 2, demo.load_transformer(), demo.load_vae()
     a_plan = make_plan(find_preset(demo.PRESET), "histream", size=(side, side), num_latent_frames=6)
@@ -187,7 +187,7 @@ def test_fp8_keeps_three_bits_of_every_number_that_is_not_small_beside_its_head(
 
 
 def test_fp8_rounds_an_anchor_that_moves_once_and_not_again_and_again():
-    """Its un-rotated keys are kept as they are. Seen to fail when those are rounded too."""
+    """Its un-rotated keys are stored without rounding. Seen to fail when those are rounded too."""
     full, rounded = (make_cache(kv, tiny.plan(num_frames=99, mode="full", temporal=MOVING)) for kv in ("full", "fp8"))
     for cache in (full, rounded):
         for start in range(0, 60, 3):
@@ -199,12 +199,12 @@ def test_fp8_rounds_an_anchor_that_moves_once_and_not_again_and_again():
     assert ((out - wanted).abs() <= wanted.abs() * 2**-4 + wanted.abs().max() * 2**-14).all()
 
 
-# What is kept
+# Snapshots, interrupts and commits
 
 
 @pytest.mark.parametrize(("tiers", "cut"), crossed([(a, b) for a in EXACT for b in EXACT if a != b], [2, 4, 6]))
 def test_a_snapshot_of_one_tier_brings_a_run_back_in_another(tiers, cut):
-    """Seen to fail with a snapshot that holds the pages as they lie."""
+    """Seen to fail with a snapshot that holds whole buffers of pages."""
     before, after = tiers
     a_plan, prompts = tiny.plan(num_frames=21, temporal=MOVING), recaching()
     whole = tiny.video(a_plan, prompts=prompts)
@@ -221,9 +221,28 @@ def test_a_snapshot_of_one_tier_brings_a_run_back_in_another(tiers, cut):
     assert torch.equal(torch.cat(list(second.chunks(cut - 1)), dim=2), whole[:, :, 3 * (cut - 1) :])
 
 
+@pytest.mark.parametrize("kv", TIERS)
+def test_a_snapshot_holds_the_tensors_that_are_documented(kv):
+    """Readers of older runs rely on names, shapes and dtypes. Seen to fail with another name for un-rotated keys."""
+    stream = tiny.stream(tiny.plan(num_frames=30, temporal=MOVING), kv=kv)
+    for _ in zip(range(4), stream.chunks(), strict=False):
+        pass
+    found = stream.caches[Scale.HIGH].snapshot()
+    sizes = 2, 1, 16, 2, 24  # layers, B, tokens of a frame, heads, head dim
+    stored = torch.float8_e4m3fn if kv == "fp8" else torch.float32
+    wanted = {"window": ((2,), torch.long), "frames": ((3,), torch.long), "times": ((3,), torch.long)}
+    for frame in (0, 7, 8):
+        wanted |= {f"{name}.{frame}": (sizes, stored) for name in ("k", "v")}
+        if kv == "fp8":
+            wanted |= {f"{name}_scale.{frame}": ((2, 1, 1, 2, 1), torch.float32) for name in ("k", "v")}
+    wanted |= {"anchor_k.0": (sizes, torch.float32)}
+    assert {name: (tuple(x.shape), x.dtype) for name, x in found.items()} == wanted
+    assert [found[name].tolist() for name in ("window", "frames", "times")] == [[1, 5], [0, 7, 8], [5, 7, 8]]
+
+
 @pytest.mark.parametrize("kv", SAVING)
 def test_an_interrupted_chunk_leaves_the_past_as_it_was(kv):
-    """Seen to fail with every pass kept."""
+    """Seen to fail when every pass is kept."""
     cache = make_cache(kv, tiny.plan(num_frames=18))
     computed(cache, range(3))
     held = cache.snapshot()["k.1"].clone()
@@ -237,7 +256,7 @@ def test_an_interrupted_chunk_leaves_the_past_as_it_was(kv):
 
 @pytest.mark.parametrize("kv", SAVING)
 def test_an_interrupted_cache_pass_is_noticed(kv):
-    """Seen to fail with frames that are not forgotten when others are written over them."""
+    """Seen to fail when overwritten frames are not forgotten."""
     cache = make_cache(kv, tiny.plan(num_frames=18))
     computed(cache, range(3))
     cache.begin(range(3, 6), (0, 1, 2))
@@ -263,7 +282,7 @@ def test_a_pass_that_was_not_kept_cannot_be_committed(kv):
 
 
 def test_the_past_alone_is_kept_and_one_window_is_shared():
-    """Three frames instead of six, and the scratch of one layer; on a device that is not its home, of two."""
+    """Three frames instead of six, and one scratch window; two scratch windows with the past in main memory."""
     frame = 2 * 16 * tiny.CONFIG.dim * 4  # keys and values of a frame, one layer
     a_plan = tiny.plan(num_frames=99, mode="full")
     full, lean, cpu = (make_cache(kv, a_plan) for kv in EXACT)
@@ -274,7 +293,7 @@ def test_the_past_alone_is_kept_and_one_window_is_shared():
 
 
 def test_what_lies_on_the_device_does_not_grow_with_layers_where_the_past_lies_in_main_memory():
-    """Two layers' worth. Seen to fail with a window of scratch for every layer."""
+    """Two scratch windows. Seen to fail with a scratch window for every layer."""
     few, many = (
         make_caches(tiny.plan(), replace(tiny.CONFIG, num_layers=n), CacheOptions(kv="cpu"))[Scale.HIGH]
         for n in (2, 30)
