@@ -15,7 +15,7 @@ from histream_core.stream.prompts import Prompt
 
 
 class Recording(TorchDispatchMode):
-    """A stand-in for a CUDA graph: it repeats every operation on the tensors that it was recorded with, and no Python."""
+    """A stand-in for a CUDA graph: it repeats every operation on the tensors of the recording, without Python."""
 
     def __init__(self):
         super().__init__()

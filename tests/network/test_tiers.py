@@ -151,7 +151,7 @@ def test_fp8_is_near_the_full_cache_and_not_the_same():
 def test_fp8_keeps_the_demo_models_picture():
     """PSNR of the second chunk's frames at half size against those of float32 caches: 43.5 dB.
 
-    Seen to fail with two bits behind the first (34.9 dB), without scales (38.5) and with one scale for all heads (40.3).
+    Seen to fail with two bits behind the first (34.9 dB), without scales (38.5), with one scale for all heads (40.3).
     """
     side, model, vae = demo.WIDTH // 2, demo.load_transformer(), demo.load_vae()
     a_plan = make_plan(find_preset(demo.PRESET), "histream", size=(side, side), num_latent_frames=6)
