@@ -1,4 +1,5 @@
-"""Files that exist whole or not at all, with bytes that follow from their content; knows no model and no video.
+"""Files: read from anywhere without harm, and written whole or not at all; knows no model and no video.
 
-`disk`: atomic writes, and checks of a folder before a long run. `tensors`: safetensors files.
+`reading`: ordinary files of a bounded size. `disk`: atomic writes that follow no link, and checks of a folder before a
+long run. `tensors`: safetensors files with reproducible bytes.
 """

@@ -1,26 +1,33 @@
 """Atomic writes of files, and checks of a folder before a long run.
 
 A file is written as NAME.partial.SUFFIX beside its target, synchronised with the disk when it is complete, and renamed
-last. So a file under its final name is complete, whatever ended the process.
+last. So a file under its final name is complete, whatever ended the process. No link is ever written through.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 
 class File:
-    """An unbuffered file for a muxer: `write` writes all of the data or raises.
+    """A new file for a muxer or a block of data, written without a buffer: `write` writes all of the data or raises.
 
-    With `dropping` set it discards what is written: a muxer goes on writing the end of the file after a failure.
+    The file is made in its folder by descriptor and exclusively: another file, or a link, that has its name is removed
+    and never followed. With `exclusive` it is refused instead, with FileExistsError. With `dropping` set the file
+    discards what is written: a muxer goes on writing the end of the file after a failure.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.dropping = False
-        self._raw = path.open("w+b", buffering=0)
+    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
+        self.path, self.dropping = path, False
+        with _folder_of(path) as folder:
+            if not exclusive:
+                _remove(path, folder)
+            handle = os.open(path if folder is None else path.name, _CREATE, 0o666, dir_fd=folder)
+        self._raw = os.fdopen(handle, "w+b", buffering=0)
         self.fileno, self.close = self._raw.fileno, self._raw.close
         self.read, self.seek, self.tell = self._raw.read, self._raw.seek, self._raw.tell
         self.put = self._raw.write
@@ -36,15 +43,61 @@ class File:
         os.fsync(self.fileno())
 
 
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
+_CREATE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@contextlib.contextmanager
+def _folder_of(path: Path) -> Iterator[int | None]:
+    """A descriptor of the folder of `path`; None on systems that cannot open a file relative to one."""
+    if os.open not in os.supports_dir_fd:
+        yield None
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _remove(path: Path, folder: int | None) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path if folder is None else path.name, dir_fd=folder)
+
+
 def partial_name(path: Path) -> Path:
     """The name under which `path` is written: NAME.partial.SUFFIX."""
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 def rename_whole(partial: Path, path: Path) -> None:
-    """Rename a synchronised file to its final name, durably; an older file of that name is replaced."""
+    """Rename a synchronised file to its final name, durably; an older file or link of that name is replaced."""
     partial.replace(path)
     sync_folder(path.parent)
+
+
+def check_new(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a name that something has already, unless it is a file and `overwrite`. Raises FileExistsError.
+
+    A half-written file counts too: another process may be writing it, or it holds what an interrupted one finished.
+    """
+    if overwrite and (path.is_file() or not os.path.lexists(path)):
+        return
+    for name in (path, partial_name(path)):
+        if os.path.lexists(name):
+            raise FileExistsError(f"{name} exists: choose another name, or replace it with --overwrite")
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line to a file, made where needed; a link is refused with OSError. It is on the disk on return."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "a", encoding="utf-8") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            raise OSError(f"{path} is a link or no file: remove it, it is not written to")
+        file.write(f"{text}\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,0 +1,84 @@
+"""Reading of files from anywhere: ordinary files of a bounded size, and JSON of a bounded depth.
+
+A pipe or a device in the place of a file would block or never end; a link may lead to one, so the opened file is
+looked at, not its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MEGABYTE = 2**20
+
+MAX_TEXT = MEGABYTE
+"""Largest size in bytes of a text that a person writes, such as a timeline."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open an ordinary file for reading, never waiting for it. Raises OSError for a folder, a pipe or a device."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    try:
+        kind = stat.S_IFMT(os.fstat(handle).st_mode)
+        if kind != stat.S_IFREG:
+            raise OSError(f"{path} is {_KINDS.get(kind, 'no ordinary file')}: give an ordinary file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_file(path: str | Path) -> int:
+    """The size in bytes of an ordinary file, for a library that opens it by its name. Raises as `open_file` does."""
+    with open_file(path) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """The content of an ordinary file of at most `limit` bytes. Raises OSError for a larger one."""
+    with open_file(path) as file:
+        data = file.read(limit + 1)
+        if len(data) > limit:
+            size = max(len(data), os.fstat(file.fileno()).st_size)
+            raise OSError(f"{path} has {size} bytes, and at most {limit} are read: it is not the file that is meant")
+    return data
+
+
+def read_text(path: str | Path, limit: int = MAX_TEXT) -> str:
+    """The text of an ordinary file in UTF-8, of at most `limit` bytes. Raises OSError, or ValueError for bytes."""
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: save it as UTF-8") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also where it is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deep") from error
+
+
+def printable(text: str) -> str:
+    """The text without characters that command a terminal or change its direction of writing; lines and tabs stay.
+
+    Prompts, names and messages may quote a stranger's file.
+    """
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )

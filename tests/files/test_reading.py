@@ -1,0 +1,65 @@
+"""Files from anywhere are read if they are ordinary files of a bounded size, and refused in a sentence if not."""
+
+import os
+import socket
+
+import pytest
+
+from histream_core.files.reading import check_file, open_file, parse_json, printable, read_bytes, read_text
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"12345")
+    assert read_bytes(path, 5) == b"12345"
+    assert check_file(path) == 5
+    with pytest.raises(OSError, match="has 5 bytes, and at most 4 are read"):
+        read_bytes(path, 4)
+
+
+def test_a_sparse_file_is_refused_by_its_size(tmp_path):
+    path = tmp_path / "sparse.json"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(OSError, match=f"{path} has {3 * 2**30} bytes"):
+        read_text(path)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    """Without O_NONBLOCK this test would never end."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="is a pipe: give an ordinary file"):
+        open_file(path)
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(OSError, match="is a folder: give an ordinary file"):
+        open_file(tmp_path)
+    with pytest.raises(OSError, match="is a device"):
+        open_file("/dev/zero")
+    link = tmp_path / "link"
+    link.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="is a device"):
+        open_file(link)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "door"))
+        with pytest.raises(OSError):
+            open_file(tmp_path / "door")
+
+
+def test_bytes_are_no_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="is not text in UTF-8"):
+        read_text(path)
+
+
+def test_deep_json_is_refused():
+    assert parse_json("[1]") == [1]
+    with pytest.raises(ValueError, match="nested too deep"):
+        parse_json("[" * 200_000)
+
+
+def test_nothing_that_commands_a_terminal_is_printed():
+    assert printable("a\x1b[2J\x9b31m\u202eb\r\n\tc é 猫") == "a\ufffd[2J\ufffd31m\ufffdb\ufffd\n\tc é 猫"
