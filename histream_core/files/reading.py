@@ -65,12 +65,22 @@ def read_text(path: str | Path, limit: int = MAX_TEXT) -> str:
         raise ValueError(f"{path} is not text in UTF-8: save it as UTF-8") from error
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, also where it is nested too deep."""
+def parse_json(text: str | bytes, *, unique: bool = False) -> Any:
+    """The value of a JSON text. Raises ValueError, also where it is nested too deep.
+
+    With `unique` an object that has a name twice is refused too: another reader may take the other value.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object if unique else None)
     except RecursionError as error:
         raise ValueError("the JSON is nested too deep") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("the JSON has a name twice")
+    return found
 
 
 def printable(text: str) -> str:

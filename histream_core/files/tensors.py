@@ -1,4 +1,4 @@
-"""Safetensors files with reproducible bytes.
+"""Safetensors files: from anywhere without harm, and with reproducible bytes.
 
 The library orders metadata differently in every process, and files of a run are compared byte by byte.
 """
@@ -6,10 +6,17 @@ The library orders metadata differently in every process, and files of a run are
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeGuard
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from .reading import open_file, parse_json
 
 DTYPES = {
     torch.float64: "F64",
@@ -26,6 +33,21 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 """Names of the dtypes in a safetensors header."""
+if hasattr(torch, "float8_e8m0fnu"):
+    DTYPES[torch.float8_e8m0fnu] = "F8_E8M0"
+
+MAX_HEADER = 10_000_000
+"""Largest header in bytes that is read; that of a model with 14 billion parameters has 0.2 million."""
+
+MAX_TENSORS = 20_000
+
+_MAX_AXES, _MAX_VALUES = 16, 2**48
+_SIZES = {name: dtype.itemsize for dtype, name in DTYPES.items()}
+
+
+class TensorFileError(ValueError):
+    """A file of tensors is damaged, or not one that we read; the message is a sentence that names it and says why."""
+
 
 Layout = Mapping[str, tuple[torch.dtype, Sequence[int]]]
 """Dtype and shape of each tensor, in the order of their data in the file."""
@@ -63,3 +85,71 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """The bytes of a complete file with these tensors."""
     layout = aligned({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
     return b"".join([header(layout, metadata), *(tensor_bytes(tensors[name]) for name in layout)])
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, mapped and not read, and its metadata.
+
+    Raises OSError for what is no ordinary file, and TensorFileError before a tensor is made: the header, the number
+    and the sizes of tensors are bounded by what the file holds.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(MAX_HEADER, size - 8):
+                raise ValueError(f"its header would have {length} bytes, at most {MAX_HEADER} are read")
+            _check_header(parse_json(file.read(length).decode(), unique=True), size - 8 - length)
+        except ValueError as error:
+            raise _damaged(path, size, error) from error
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, RuntimeError, LookupError, OverflowError, TypeError) as error:
+        raise _damaged(path, size, error) from error
+
+
+def _damaged(path: str | Path, size: int, why: Exception) -> TensorFileError:
+    if isinstance(why, TensorFileError):
+        return TensorFileError(f"{path} {why}")
+    said = " ".join(str(why).split())[:200]
+    return TensorFileError(f"{path} is truncated or damaged at {size} bytes ({said}): get it again")
+
+
+def _check_header(header: object, room: int) -> None:
+    """Check a header against the bytes that follow it. Raises ValueError that says what is wrong."""
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    entries = dict(header)
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts by name")
+    if len(entries) > MAX_TENSORS:
+        raise TensorFileError(f"holds {len(entries)} tensors, and at most {MAX_TENSORS} are read: it is no model")
+    end = 0
+    for start, stop in sorted(_span(name, entry, room) for name, entry in entries.items()):
+        if start < end:
+            raise ValueError("its tensors overlap")
+        end = stop
+
+
+def _span(name: str, entry: object, room: int) -> tuple[int, int]:
+    """Start and end of the data of a tensor in a header, checked against its shape."""
+    told = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (told.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not (isinstance(dtype, str) and _whole(shape) and len(shape) <= _MAX_AXES and _whole(offsets)):
+        raise ValueError(f"its entry of {name[:80]!r} is none of a tensor")
+    if dtype not in _SIZES:
+        raise TensorFileError(f"holds {name[:80]!r} as {dtype[:20]}: give a file with {', '.join(_SIZES)} alone")
+    if math.prod(max(length, 1) for length in shape) > _MAX_VALUES:
+        raise ValueError(f"its {name[:80]!r} would have the shape {str(shape)[:200]}")
+    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= room:
+        raise ValueError(f"its {name[:80]!r} lies beyond its end")
+    if offsets[1] - offsets[0] != math.prod(shape) * _SIZES[dtype]:
+        raise ValueError(f"its {name[:80]!r} has another size than its shape {shape}")
+    return offsets[0], offsets[1]
+
+
+def _whole(numbers: object) -> TypeGuard[list[int]]:
+    """Whether this is a list of numbers from 0 to 2**63."""
+    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)

@@ -61,5 +61,12 @@ def test_deep_json_is_refused():
         parse_json("[" * 200_000)
 
 
+def test_a_name_twice_is_refused_where_it_is_asked_for():
+    """Seen to fail without the check."""
+    assert parse_json('{"a": 1, "a": 2}') == {"a": 2} and parse_json('{"a": [{"b": 1}]}', unique=True)
+    with pytest.raises(ValueError, match="a name twice"):
+        parse_json('[{"a": 1, "a": 2}]', unique=True)
+
+
 def test_nothing_that_commands_a_terminal_is_printed():
     assert printable("a\x1b[2J\x9b31m\u202eb\r\n\tc é 猫") == "a\ufffd[2J\ufffd31m\ufffdb\ufffd\n\tc é 猫"

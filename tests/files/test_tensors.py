@@ -1,12 +1,13 @@
 """Safetensors files: readable by the library, and the same bytes for the same content."""
 
 import json
+import os
 
 import pytest
 import safetensors.torch
 import torch
 
-from histream_core.files.tensors import aligned, header, pack
+from histream_core.files.tensors import MAX_TENSORS, TensorFileError, aligned, header, pack, read_safetensors
 
 METADATA = {"recipe": "4ff", "format": "3", "text": "ä"}
 
@@ -42,9 +43,8 @@ def test_wide_elements_come_first_and_all_are_read_back(tmp_path):
         "e": torch.rand(3).to(torch.float8_e4m3fn),
     }
     (tmp_path / "a.safetensors").write_bytes(pack(tensors, METADATA))
-    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
-        assert file.metadata() == METADATA
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found, metadata = read_safetensors(tmp_path / "a.safetensors")
+    assert metadata == METADATA
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name].view(torch.uint8), x.view(torch.uint8)) for name, x in tensors.items())
     layout = aligned({name: (x.dtype, x.shape) for name, x in tensors.items()})
@@ -60,3 +60,63 @@ def test_a_header_keeps_the_order_that_it_is_given():
         "video": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]},
         "format": {"dtype": "F32", "shape": [0], "data_offsets": [8, 8]},
     }
+
+
+def with_header(text, data=bytes(64)):
+    text = text if isinstance(text, bytes) else json.dumps(text).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
+
+
+TWICE = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}'
+HOSTILE = {
+    "cut": (b"\x01", "would have 1 bytes"),
+    "a header beyond the file": (b"\xff" * 4 + bytes(4) + b"{}", "would have 4294967295 bytes"),
+    "a header of 11 MB": (with_header(b"{" + b" " * 11_000_000 + b"}"), "at most 10000000 are read"),
+    "no JSON": (with_header(b"{]"), "truncated or damaged"),
+    "no text": (with_header(b"{\xff}"), "truncated or damaged"),
+    "a list": (with_header([]), "no JSON object"),
+    "deep": (with_header(b"[" * 100_000), "too deep"),
+    "a name twice": (with_header(TWICE), "a name twice"),
+    "too many": (
+        with_header(dict.fromkeys(map(str, range(MAX_TENSORS + 1)))),
+        "holds 20001 tensors, and at most 20000",
+    ),
+    "metadata of numbers": (with_header({"__metadata__": {"a": 1}}), "metadata are no texts"),
+    "metadata that are a list": (with_header({"__metadata__": []}), "metadata are no texts"),
+    "no entry": (with_header({"a": 3}), "entry of 'a' is none"),
+    "a negative length": (with_header(entry(shape=[-2, -1])), "entry of 'a' is none"),
+    "a length that is a truth": (with_header(entry(shape=[True, 2])), "entry of 'a' is none"),
+    "a length without end": (with_header(entry(shape=[10**30, 0], offsets=(0, 0))), "entry of 'a' is none"),
+    "fifty axes": (with_header(entry(shape=[1] * 49 + [2])), "entry of 'a' is none"),
+    "nothing, and wide": (with_header(entry(shape=[0, 2**62], offsets=(0, 0))), "would have the shape"),
+    "32 bits without a sign": (with_header(entry("U32")), "holds 'a' as U32: give a file with F64"),
+    "4 bits": (with_header(entry("F4", shape=[4])), "holds 'a' as F4: give a file with F64"),
+    "another size": (with_header(entry(offsets=(0, 12))), "another size than its shape"),
+    "beyond the end": (with_header(entry(offsets=(60, 68))), "lies beyond its end"),
+    "one offset": (with_header(entry(offsets=[0])), "lies beyond its end"),
+    "overlapping": (with_header(entry() | {"b": entry(offsets=(4, 12))["a"]}), "tensors overlap"),
+    "a gap": (with_header(entry(offsets=(8, 16))), "truncated or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_strangers_file_is_refused_before_a_tensor_is_made(name, tmp_path):
+    """Seen to fail on each bound without its line."""
+    content, words = HOSTILE[name]
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(TensorFileError, match=words) as error:
+        read_safetensors(tmp_path / "a.safetensors")
+    assert str(error.value).startswith(str(tmp_path / "a.safetensors")) and "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_what_is_no_file_of_tensors_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(OSError, match="is a pipe"):
+        read_safetensors(tmp_path / "a.safetensors")
+    with pytest.raises(FileNotFoundError):
+        read_safetensors(tmp_path / "none.safetensors")
