@@ -154,7 +154,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # root may write anywhere, so the refusal is made here
+    monkeypatch.setattr(os, "open", refuse)  # root may write anywhere, so the refusal is made here
     with pytest.raises(PermissionError, match="Permission denied; free space or choose another folder"):
         VideoFile(tmp_path / "clip.mp4", H264, size=(48, 32))
 
