@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from ..network.forward import Text
-from ..plan.chunks import Plan, with_anchors
+from ..plan.chunks import Chunk, Plan, with_anchors
 from ..plan.sizes import whole_length
 from .prompts import Prompt, blend_prompts
 
@@ -33,9 +34,21 @@ CHANGES = {
 
 BLENDS = ("blend", "spherical")
 
+MAX_BLEND = 64
+"""Most chunks that a blend takes: each has a text of its own in memory."""
+
+MAX_CUES = 1000
+MAX_SECONDS = 360_000
+"""Latest time in a timeline: 100 hours."""
+
+MAX_LETTERS = 2**20
+"""Longest timeline."""
+
 _LINE = re.compile(r"\[([^\]]*)\]\s*(.*)")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 _BLEND = re.compile(rf"({'|'.join(BLENDS)})(?:\s+(\d+))?")
+_CONTROL = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f\\ud800-\\udfff]")
+NEW_ANCHOR = "new anchor"
 _EXAMPLE = "[00:04-00:08] a red circle"
 
 
@@ -55,6 +68,8 @@ class Change:
             raise ValueError(f'a prompt cannot change by "{self.kind}": use one of {", ".join(CHANGES)}')
         if self.num_chunks < 1:
             raise ValueError(f"a blend over {self.num_chunks} chunks is none: use 3, or at least 1")
+        if self.num_chunks > MAX_BLEND:
+            raise ValueError(f"a blend over {self.num_chunks} chunks is too long: use {MAX_BLEND} or fewer")
         if self.new_anchor and self.kind in BLENDS:
             raise ValueError(f"a new anchor needs a change at once, not a {self.kind}: use cut or recache")
 
@@ -130,25 +145,40 @@ def parse_timeline(text: str, change: Change | None = None) -> tuple[Cue, ...]:
     it. `change` is the default for lines that do not name one. Raises ValueError that names the line and what to
     write.
     """
-    cues: list[Cue] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        match = _LINE.fullmatch(line.strip())
+    found: list[tuple[Cue, list[str]]] = []
+    for number, line in _lines(text):
+        match = _LINE.fullmatch(line)
         if match:
-            cues.append(_parse_cue(match[1], match[2].strip(), change or Change(), f"line {number} of the timeline"))
-        elif cues:
-            cues[-1] = replace(cues[-1], prompt=f"{cues[-1].prompt} {line.strip()}".strip())
+            if len(found) == MAX_CUES:
+                raise ValueError(_too_many())
+            found.append((_parse_cue(match[1], change or Change(), f"line {number} of the timeline"), [match[2]]))
+        elif found:
+            found[-1][1].append(line)
         else:
             raise ValueError(f"line {number} of the timeline has no time: begin it like {_EXAMPLE}")
+    cues = tuple(replace(cue, prompt=" ".join(words).strip()) for cue, words in found)
     check_cues(cues)
-    return tuple(cues)
+    return cues
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a timeline that are not empty, with their numbers. Raises ValueError for what is no text."""
+    if len(text) > MAX_LETTERS:
+        raise ValueError(f"the timeline has {len(text)} letters: use {MAX_LETTERS} or fewer")
+    control = _CONTROL.search(text)
+    if control:
+        number = text.count("\n", 0, control.start()) + 1
+        raise ValueError(f"line {number} of the timeline has the control character {ord(control[0]):#04x}: remove it")
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def check_cues(cues: Sequence[Cue]) -> None:
     """Raise ValueError unless the cues follow one another from time 0 without a gap."""
     if not cues:
         raise ValueError(f"the timeline is empty: write a line for each prompt, like {_EXAMPLE}")
+    _check_bounds(cues)
     if cues[0].seconds:
         raise ValueError(f"the timeline begins at {clock(cues[0].seconds)}: let its first section begin at 0:00")
     for number, cue in enumerate(cues, start=1):
@@ -164,6 +194,22 @@ def check_cues(cues: Sequence[Cue]) -> None:
             raise ValueError(f"{late} later than {clock(cue.seconds)}, where the one before begins")
 
 
+def _check_bounds(cues: Sequence[Cue]) -> None:
+    if len(cues) > MAX_CUES:
+        raise ValueError(_too_many())
+    for number, cue in enumerate(cues, start=1):
+        times = (cue.seconds,) if cue.stop is None else (cue.seconds, cue.stop)
+        if not all(0 <= time <= MAX_SECONDS for time in times):
+            raise ValueError(
+                f"section {number} of the timeline has a time that is not within 0:00 to {clock(MAX_SECONDS)}: write "
+                "an earlier one"
+            )
+
+
+def _too_many() -> str:
+    return f"the timeline has more than {MAX_CUES} sections: use fewer, and extend the run with the others"
+
+
 def clock(seconds: float) -> str:
     """Format a time as minutes and seconds: 1:04 or 1:04.5."""
     minutes, rest = divmod(round(seconds, 3), 60)
@@ -176,13 +222,13 @@ def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 
     Time 0 is the beginning of chunk `first_chunk`. Raises ValueError for a cue after the end of the video, for two
     cues in one chunk, and for a blend that the next cue would cut off.
     """
-    starts = {chunk.index: chunk.first_pixel_frame for chunk in plan.chunks[first_chunk:]}
-    if first_chunk not in starts:
+    chunks = plan.chunks
+    if not 0 <= first_chunk < len(chunks):
         raise ValueError(
-            f"there is no chunk {first_chunk} for another prompt: begin at one of chunks 0 to {len(plan.chunks) - 1}, "
+            f"there is no chunk {first_chunk} for another prompt: begin at one of chunks 0 to {len(chunks) - 1}, "
             "or make the video longer"
         )
-    begin, found = starts[first_chunk], []
+    begin, found = chunks[first_chunk].first_pixel_frame, []
     for number, cue in enumerate(cues, start=1):
         frame = begin + cue.seconds * fps
         if frame >= plan.num_pixel_frames:
@@ -191,14 +237,22 @@ def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 
                 f"section {number} of the timeline begins at {clock(cue.seconds)} and the video ends at "
                 f"{clock((plan.num_pixel_frames - begin) / fps)}: ask for {longer} frames or more, or leave it out"
             )
-        chunk = min(starts, key=lambda index: abs(starts[index] - frame))
+        chunk = _nearest(chunks, frame, first_chunk)
         if found:
             before = cues[number - 2].change if first_chunk or number > 2 else Change()  # nothing to change from
             free = found[-1] + (before.num_chunks if before.kind in BLENDS else 1)
             if chunk < free:
-                raise ValueError(_too_early(number, cue, before, starts.get(free), begin, fps))
+                earliest = chunks[free].first_pixel_frame if free < len(chunks) else None
+                raise ValueError(_too_early(number, cue, before, earliest, begin, fps))
         found.append(chunk)
     return found
+
+
+def _nearest(chunks: Sequence[Chunk], frame: float, first: int) -> int:
+    """The chunk, from chunk `first` on, that begins nearest to a frame; the earlier one of two."""
+    behind = bisect_left(chunks, frame, lo=first, key=lambda chunk: chunk.first_pixel_frame)
+    near = range(max(first, behind - 1), min(behind + 1, len(chunks)))
+    return min(near, key=lambda index: abs(chunks[index].first_pixel_frame - frame))
 
 
 def describe_cues(cues: Sequence[Cue], chunks: Sequence[int], plan: Plan, fps: float) -> list[str]:
@@ -231,30 +285,51 @@ def _prompts_of(cue: Cue, text: Tensor, chunk: int, before: Tensor | None) -> li
     return [replace(step, words=cue.prompt) for step in steps]
 
 
-def _parse_cue(head: str, prompt: str, change: Change, where: str) -> Cue:
+def _parse_cue(head: str, change: Change, where: str) -> Cue:
+    """The cue that the brackets of a line describe, without its prompt."""
     times, *words = (part.strip() for part in head.split(","))
     start, *stop = (_parse_clock(part.strip(), where) for part in times.split("-", 1))
-    return Cue(start, prompt, _parse_change(words, change, where), stop[0] if stop else None)
+    return Cue(start, "", _parse_change(words, change, where), stop[0] if stop else None)
 
 
 def _parse_clock(text: str, where: str) -> float:
     match = _CLOCK.fullmatch(text)
     if not match:
-        raise ValueError(f'{where} has the time "{text}": write it like 00:04, 1:30 or 4.5')
+        raise ValueError(f'{where} has the time "{_short(text)}": write it like 00:04, 1:30 or 4.5')
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
 
 
 def _parse_change(words: Collection[str], change: Change, where: str) -> Change:
-    for word in (" ".join(word.lower().split()) for word in words):
+    """The change that the words of a line ask for: at most one kind, and a new anchor."""
+    words = [" ".join(word.lower().split()) for word in words]
+    kinds = [word for word in words if word != NEW_ANCHOR]
+    for word in kinds:
         blend = _BLEND.fullmatch(word)
         if blend:
-            change = replace(change, kind=blend[1], num_chunks=int(blend[2] or change.num_chunks), new_anchor=False)
+            num_chunks = _number(blend[2]) if blend[2] else change.num_chunks
+            change = replace(change, kind=blend[1], num_chunks=num_chunks, new_anchor=False)
         elif word in CHANGES:
             change = replace(change, kind=word)
-        elif word != "new anchor":
-            raise ValueError(f'{where} says "{word}": use cut, recache, blend 3, spherical 3, scene or new anchor')
-    return replace(change, new_anchor=True) if "new anchor" in words else change
+        else:
+            raise ValueError(
+                f'{where} says "{_short(word)}": use cut, recache, blend 3, spherical 3, scene or {NEW_ANCHOR}'
+            )
+    if len(kinds) > 1:
+        raise ValueError(
+            f'{where} says both "{kinds[0]}" and "{kinds[1]}": a prompt begins in one way, use one of them'
+        )
+    return replace(change, new_anchor=True) if NEW_ANCHOR in words else change
+
+
+def _number(digits: str) -> int:
+    """A whole number, however many digits it has; above a billion it is a billion."""
+    return int(min(float(digits), 1e9))
+
+
+def _short(text: str) -> str:
+    """The beginning of a text, to be quoted in a message."""
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _too_early(number: int, cue: Cue, before: Change, earliest: int | None, begin: int, fps: float) -> str:

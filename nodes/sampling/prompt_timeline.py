@@ -1,6 +1,6 @@
 """Nodes: prompts that change over time, as a text or one after the other."""
 
-from ...histream_core.stream.timeline import CHANGES, Change, Cue, parse_timeline
+from ...histream_core.stream.timeline import CHANGES, MAX_BLEND, Change, Cue, parse_timeline
 from ..host import graph as host_graph
 from ..host import sampler as host
 from ..host import timeline as host_timeline
@@ -27,7 +27,7 @@ def change_inputs():
             "blend_chunks",
             default=3,
             min=1,
-            max=1000,
+            max=MAX_BLEND,
             optional=True,
             advanced=True,
             tooltip="Chunks that a blend takes; with most weights a chunk is 0.75 s. The last of them has the new "

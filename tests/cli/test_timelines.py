@@ -1,6 +1,8 @@
 """Timelines and first frames by the command line, kept or not. Tiny random weights stand in for the bundled ones."""
 
+import argparse
 import json
+import os
 
 import av
 import pytest
@@ -9,7 +11,9 @@ from clips import read_frames
 from slow import few, slow
 from tiny_cli import BLUE, RED, SIDE, files_in
 
+from histream_core.cli.options.timelines import cues_of
 from histream_core.demo import load_vae
+from histream_core.stream.timeline import Cue
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.encode import encode_picture, to_pixels
 from histream_core.video.pictures import fit_picture, read_picture
@@ -48,6 +52,19 @@ def test_a_timeline_is_told_and_its_cuts_are_in_the_list_of_the_run(here, say):
     ]
     cuts = json.loads((here / "kept" / "cuts.json").read_text())["sections"]
     assert [(cut["prompt"], cut["start"]) for cut in cuts] == [(RED, 0), (BLUE, 21), (RED, 45)]
+
+
+def test_a_timeline_is_read_from_a_file_of_an_editor_and_from_no_pipe(here):
+    """Seen to fail with a mark at the beginning, and to wait for good with a pipe."""
+    (here / "t.txt").write_bytes("\ufeff[0:00] a cat\r\n".encode())
+    os.mkfifo(here / "pipe")
+    for text in ("t.txt", "\ufeff[0:00] a cat"):
+        assert cues_of(argparse.Namespace(timeline=text), None) == (Cue(0, "a cat"),)
+    with pytest.raises(OSError, match="pipe is a pipe: give an ordinary file"):
+        cues_of(argparse.Namespace(timeline="pipe"), None)
+    (here / "long.txt").write_bytes(b"[0:00] " + b"a" * 2**20)
+    with pytest.raises(OSError, match="has 1048583 bytes, and at most 1048576 are read"):
+        cues_of(argparse.Namespace(timeline="long.txt"), None)
 
 
 def test_a_timeline_gives_the_same_frames_with_and_without_a_folder_and_after_a_stop(here, say, stop_at):

@@ -1,5 +1,7 @@
 """Timelines of prompts: what is read, which chunk each prompt begins at, how it takes over; tiny random models."""
 
+import dataclasses
+import math
 import re
 
 import pytest
@@ -18,6 +20,7 @@ from histream_core.stream.timeline import (
     Change,
     Cue,
     Placed,
+    check_cues,
     clock,
     describe_cues,
     find_chunks,
@@ -59,6 +62,15 @@ REFUSED = {
     "[0:00] a cat\n[0:04]": "section 2 of the timeline has no prompt",
     "[0:00] a cat\n[0:04-0:02] a dog": "section 2 of the timeline ends at 0:02, before it begins",
     "[0:00-0:04] a cat\n[0:05] a dog": "section 2 of the timeline begins at 0:05: let it begin at 0:04, where the one",
+    "[0:00] a cat\n[0:04, cut, scene] a dog": 'line 2 of the timeline says both "cut" and "scene": a prompt begins in',
+    "[0:00] a cat\n[0:04, cut, new anchors] a dog": 'line 2 of the timeline says "new anchors": use cut',
+    "[0:00] a cat\n[-4] a dog": 'line 2 of the timeline has the time "": write it',
+    "[0:00] a cat\n[1e999] a dog": 'line 2 of the timeline has the time "1e999": write it',
+    "[0:00] a cat\n[nan] a dog": 'line 2 of the timeline has the time "nan": write it',
+    "[0:00] a cat\n[inf] a dog": 'line 2 of the timeline has the time "inf": write it',
+    "[0:00] a cat\na \0 dog": "line 2 of the timeline has the control character 0x00: remove it",
+    "[0:00] a cat \x1b[31m": "line 1 of the timeline has the control character 0x1b: remove it",
+    "[0:00] a cat \ud800": "line 1 of the timeline has the control character 0xd800: remove it",
     "[0:00] a cat\n[0:04] a dog\n[0:04] a cow": "section 3 of the timeline begins at 0:04: let it begin later than",
 }
 
@@ -67,6 +79,55 @@ REFUSED = {
 def test_what_cannot_be_read_is_refused_with_what_to_write(text):
     with pytest.raises(ValueError, match=re.escape(REFUSED[text])):
         parse_timeline(text)
+
+
+@pytest.mark.parametrize("words", ["New Anchor", "NEW  ANCHOR", "new\tanchor", " new anchor\t", "CUT,New\u00a0 Anchor"])
+def test_words_are_understood_whatever_their_case_and_white_space(words):
+    """Seen to fail where the words as written were looked up: the anchor was left out without a word."""
+    found = parse_timeline(f"\ufeff[0:00] a cat\r\n[0:04,{words}] a dog\r\n", Change("cut"))
+    assert found == (Cue(0, "a cat", Change("cut")), Cue(4, "a dog", Change("cut", new_anchor=True)))
+    assert parse_timeline("[0:00] a cat\n[0:04,Blend \t 4] a dog")[1].change == Change("blend", 4)
+
+
+OUT_OF_BOUNDS = {
+    "[0:00] a cat\n[0:04, blend 1000000] a dog": "a blend over 1000000 chunks is too long: use 64 or fewer",
+    f"[0:00] a cat\n[0:04, blend {'9' * 5000}] a dog": "a blend over 1000000000 chunks is too long: use 64 or fewer",
+    f"[0:00] a cat\n[{'9' * 400}] a dog": "section 2 of the timeline has a time that is not within 0:00 to 6000:00",
+    f"[0:00] a cat\n[4-{'9' * 400}:00] a dog": "section 2 of the timeline has a time that is not within 0:00",
+    "\n".join(f"[{second}] a cat" for second in range(1001)): "the timeline has more than 1000 sections: use fewer",
+    "[0:00] a cat " + "a" * 2**20: "the timeline has 1048589 letters: use 1048576 or fewer",
+    f"[0:00] a cat\n[{'4' * 99}x] a dog": f'the time "{"4" * 40}...": write it like',
+}
+
+
+@pytest.mark.parametrize("text", OUT_OF_BOUNDS, ids=range(len(OUT_OF_BOUNDS)))
+def test_the_bounds_of_a_timeline_are_said_with_their_numbers(text):
+    """Seen to fail with blends of any length: one number filled the memory."""
+    with pytest.raises(ValueError, match=re.escape(OUT_OF_BOUNDS[text])):
+        parse_timeline(text)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_numbers_that_are_no_times_are_refused_wherever_they_come_from(seconds):
+    for cue in (Cue(seconds, "a dog"), Cue(4.0, "a dog", stop=seconds)):
+        with pytest.raises(ValueError, match="section 2 of the timeline has a time that is not within"):
+            check_cues([Cue(0.0, "a cat"), cue])
+
+
+def test_the_longest_timelines_are_read_and_placed_at_once():
+    """In steps that do not grow with the text or the video. Seen to fail by minutes with every chunk looked at."""
+    lines = 2**18
+    assert len(parse_timeline("[0:00] a\n" + "b\n" * lines)[0].prompt) == 2 * lines + 1
+    long = dataclasses.replace(PLAN, num_latent_frames=3 * 10**8)
+    seen = []
+    counted = [Cue(6.0 * number, f"prompt {number}") for number in range(1000)]
+    chunk_at = type(long).chunk_at
+    try:
+        type(long).chunk_at = lambda plan, index: seen.append(index) or chunk_at(plan, index)
+        assert find_chunks(counted, long, FPS)[:3] == [0, 8, 16]
+    finally:
+        type(long).chunk_at = chunk_at
+    assert len(seen) < 100 * len(counted)
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (4, "0:04"), (64.5, "1:04.5"), (3.5625, "0:03.562")])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...files.reading import read_text
 from ...plan import Plan
 from ...runs.store.manifest import Manifest
 from ...stream.timeline import Cue, Placed, parse_timeline, place
@@ -43,7 +44,7 @@ def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:
     if not args.timeline:
         return (Cue(0.0, prompt or ""),)
     text = args.timeline
-    return parse_timeline(text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf-8"))
+    return parse_timeline(text if text.removeprefix("\ufeff").lstrip().startswith("[") else read_text(text))
 
 
 def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
