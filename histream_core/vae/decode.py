@@ -293,7 +293,8 @@ def lay_out_channels_last(vae: Module) -> None:
     formats = {nn.Conv2d: torch.channels_last, CausalConv3d: torch.channels_last_3d}
     for conv in vae.modules():
         if type(conv) in formats:
-            conv.weight.data = conv.weight.data.contiguous(memory_format=formats[type(conv)])
+            # `contiguous` would leave the strides of a 1x1 kernel as they are, and its last bits differ.
+            conv.weight.data = conv.weight.data.to(memory_format=formats[type(conv)])
 
 
 def stream_shape(x: Tensor) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import torch
 from tiny_vae import make_taehv, make_vae
 
 from histream_core.vae import decoders
-from histream_core.vae.decode import StreamingDecoder, vae_cache_bytes
+from histream_core.vae.decode import StreamingDecoder, lay_out_channels_last, vae_cache_bytes
 from histream_core.vae.decoders import OVERLAP, TiledDecoder, decoder_cache_bytes, fade_in, open_decoder, strip_ranges
 from histream_core.vae.model import WanVAE
 from histream_core.vae.taehv import StreamingTAEHV, taehv_cache_bytes
@@ -110,6 +110,15 @@ def test_a_vae_gets_its_decoder_and_another_layout_changes_the_last_bits_only(la
         assert all(torch.equal(a, b) for a, b in zip(make().parameters(), vae.parameters(), strict=True))
     kernel = vae.decoder[8].weight
     assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+
+
+def test_every_kernel_is_laid_out_also_one_of_a_single_pixel():
+    """The strides of a 1x1 kernel choose another convolution. Seen to fail with `contiguous`, which leaves them."""
+    vae = make_vae()
+    lay_out_channels_last(vae)
+    single = [conv.weight for conv in vae.modules() if type(conv) is torch.nn.Conv2d and conv.kernel_size == (1, 1)]
+    assert single
+    assert all(weight.stride()[1] == 1 for weight in single)
 
 
 def test_a_strip_that_fails_ends_the_stream(latents, monkeypatch):
