@@ -78,7 +78,7 @@ BREAKS = [
     ("vae/decoders.py", "            decoder.park()\n            if pixels", "            if pixels",
      "vae/test_decoders.py", "only_the_strip"),
     ("vae/decoders.py", "half = OVERLAP // 2", "half = OVERLAP // 4", "vae/test_decoders.py", "share_what_fades"),
-    ("vae/decode.py", "conv.weight.data = conv.weight.data.cont", "conv.weight.data = -conv.weight.data.cont",
+    ("vae/decode.py", "conv.weight.data = conv.weight.data.to(", "conv.weight.data = -conv.weight.data.to(",
      "vae/test_decoders.py", "another_layout"),
     ("vae/ahead.py", "            if index == 0:\n", "            if False:\n", "vae/test_ahead.py", "come_in_order"),
     ("runs/store/video.py", "    check_segments(names)\n", "", "runs/test_faults.py", "not_as_it_was_written"),

@@ -118,7 +118,9 @@ def test_every_kernel_is_laid_out_also_one_of_a_single_pixel():
     lay_out_channels_last(vae)
     single = [conv.weight for conv in vae.modules() if type(conv) is torch.nn.Conv2d and conv.kernel_size == (1, 1)]
     assert single
-    assert all(weight.stride()[1] == 1 for weight in single)
+    for weight in single:
+        channels = weight.shape[1]
+        assert weight.stride() == (channels, 1, channels, channels)
 
 
 def test_a_strip_that_fails_ends_the_stream(latents, monkeypatch):
