@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..files.reading import printable
 
 MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -89,7 +90,7 @@ def _run(argv: Sequence[str] | None) -> int:
     args = _parser(words[0] if words else "").parse_args(words)
     result, text = _guarded(args)
     if text and not args.json:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{printable(text)}\n")
     if args.json:
         sys.stdout.write(f"{json.dumps(result, allow_nan=False)}\n")
     return 0 if result.get("ok", True) else MISSED
@@ -128,7 +129,7 @@ def _guarded(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"histream: {' '.join(message.split())}\n")
+    sys.stderr.write(f"histream: {printable(' '.join(message.split()))}\n")
 
 
 def _extra(module: str | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
+from ..files.reading import printable
 from ..runs.progress import Progress, Report
 
 BAR = "{desc}[{bar:24}] {percentage:3.0f}%{postfix}, {elapsed}<{remaining}"
@@ -63,7 +64,7 @@ def _describe(progress: Progress) -> str:
 def print_notes(notes: Iterable[str]) -> None:
     """Print notes for the user, one per line. Call it after all checks, so that an error is printed alone."""
     for text in notes:
-        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.write(f"note: {printable(text)}\n")
 
 
 def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> Iterable[Item]:
@@ -71,4 +72,4 @@ def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> I
     from tqdm import tqdm
 
     out = stream or sys.stderr
-    return tqdm(items, desc=label, file=out, disable=not out.isatty(), bar_format="{desc}{n_fmt} frames")
+    return tqdm(items, desc=printable(label), file=out, disable=not out.isatty(), bar_format="{desc}{n_fmt} frames")

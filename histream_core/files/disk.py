@@ -9,8 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+Made = TypeVar("Made")
 
 
 class File:
@@ -42,6 +46,13 @@ class File:
         """Wait until everything written is on the disk."""
         os.fsync(self.fileno())
 
+    def is_in_place(self) -> bool:
+        """Whether the name still is this file's: another process may have replaced the file. Ask before closing it."""
+        try:
+            return os.path.samestat(os.fstat(self.fileno()), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _CREATE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -70,22 +81,88 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
-def rename_whole(partial: Path, path: Path) -> None:
-    """Rename a synchronised file to its final name, durably; an older file or link of that name is replaced."""
+def rename_whole(partial: Path, path: Path, *, overwrite: bool = True) -> None:
+    """Rename a synchronised file to its final name, durably; an older file or link of that name is replaced.
+
+    Without `overwrite` it keeps its partial name where something has the final one by now. Raises MeanwhileError then.
+    """
+    if not overwrite and path != partial and os.path.lexists(path):
+        raise MeanwhileError(f"another program made {path} meanwhile: what was written now is in {partial}")
     partial.replace(path)
     sync_folder(path.parent)
 
 
+class TakenError(FileExistsError):
+    """A name that something has already."""
+
+
+class MeanwhileError(OSError):
+    """A name that something got while its file was written."""
+
+
+@dataclass(frozen=True)
+class NewName:
+    """A name for a file or a folder that nothing may have yet; where a plain path is given, a file is replaced."""
+
+    path: Path
+
+
+def path_of(name: str | Path | NewName) -> Path:
+    """The path itself."""
+    return name.path if isinstance(name, NewName) else Path(name)
+
+
 def check_new(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse a name that something has already, unless it is a file and `overwrite`. Raises FileExistsError.
+    """Refuse a name that something has already, unless it is a file and `overwrite`. Raises TakenError.
 
     A half-written file counts too: another process may be writing it, or it holds what an interrupted one finished.
     """
-    if overwrite and (path.is_file() or not os.path.lexists(path)):
-        return
-    for name in (path, partial_name(path)):
-        if os.path.lexists(name):
-            raise FileExistsError(f"{name} exists: choose another name, or replace it with --overwrite")
+    if not overwrite:
+        for name in (path, partial_name(path)):
+            if os.path.lexists(name):
+                raise _taken(name)
+    elif os.path.lexists(path) and not path.is_file():
+        raise TakenError(f"{path} exists and is no file: choose another name")
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a folder with something in it, which --overwrite does not replace. Raises TakenError."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise TakenError(f"{folder} is no folder: choose another name")
+    if folder.is_dir() and os.listdir(folder):
+        raise TakenError(f"the folder {folder} is not empty: choose another name, or empty it first")
+
+
+def claim(path: Path, *, overwrite: bool = False) -> File:
+    """Open the partial file of `path`, which is then this process's alone. Raises TakenError as `check_new` does.
+
+    Of several processes that want a new name at once, one gets it.
+    """
+    if overwrite:
+        return File(partial_name(path))
+    check_new(path)
+    try:
+        file = File(partial_name(path), exclusive=True)
+    except FileExistsError as error:
+        raise _taken(partial_name(path)) from error
+    if os.path.lexists(path):  # another process finished it since the check
+        file.close()
+        file.path.unlink()
+        raise _taken(path)
+    return file
+
+
+def _taken(path: Path) -> TakenError:
+    return TakenError(f"{path} exists: choose another name, or replace it with --overwrite")
+
+
+def under_new_name(names: Iterable[Path], make: Callable[[Path], Made]) -> Made:
+    """What `make` returns for the first of the names that nobody has, and that nobody takes before `make` does."""
+    for name in names:
+        with contextlib.suppress(TakenError):
+            check_new(name)
+            return make(name)
+    raise FileExistsError("all names are taken: choose one")
 
 
 def append_line(path: Path, text: str) -> None:
@@ -112,26 +189,43 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[File]:
-    """Open `path` for an atomic write; an exception in the block leaves nothing. Raises OSError with the fix."""
-    partial = partial_name(path)
+def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[File]:
+    """Open `path` for an atomic write; an exception in the block leaves nothing. Raises OSError with the fix.
+
+    Without `overwrite` it must be a new name: raises TakenError, and MeanwhileError as `rename_whole` does.
+    """
     check_folder(path)
+    with disk_errors(path):
+        file = claim(path, overwrite=overwrite)
+    ours = True
     try:
         with disk_errors(path):
-            file = File(partial)
             try:
                 yield file
                 file.sync()
             finally:
+                ours = file.is_in_place()
                 file.close()
-            rename_whole(partial, path)
+            check_in_place(file, ours)
+            rename_whole(file.path, path, overwrite=overwrite)
+            ours = False  # from now on the partial name may be another process's
+    except MeanwhileError:
+        ours = False
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        if ours:
+            file.path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically. Raises OSError with the fix."""
-    with whole_file(path) as file:
+def check_in_place(file: File, ours: bool) -> None:
+    """Refuse to rename a file whose name another process has taken over. Raises MeanwhileError."""
+    if not ours:
+        raise MeanwhileError(f"another process writes {file.path} too: give each a name of its own")
+
+
+def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write `data` to `path` atomically, as `whole_file` does. Raises OSError with the fix."""
+    with whole_file(path, overwrite=overwrite) as file:
         file.write(data)
 
 
@@ -140,6 +234,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Add the file and the fix to the message of an OSError; its class and `errno` stay the same."""
     try:
         yield
+    except (TakenError, MeanwhileError):
+        raise
     except OSError as error:
         kind = type(error) if type(error).__module__ == "builtins" else OSError
         clear = kind(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")

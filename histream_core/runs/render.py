@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..files.disk import NewName
 from ..plan import Plan
 from ..plan.sizes import FPS, pixel_frames
 from ..stream.noise import Noise
@@ -50,6 +51,8 @@ class Target:
     metadata: Mapping[str, str] | None = None
     sound: Source | None = None
     """A file whose sound is copied into the video, up to the last picture."""
+    overwrite: bool = False
+    """Whether an older file of that name is replaced, which is refused otherwise."""
 
 
 def stream_frames(weights: Weights, order: Order, progress: Progress | None = None) -> Iterator[Tensor]:
@@ -81,13 +84,13 @@ def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection
 def render(weights: Weights, order: Order, target: Target, report: Report = silent) -> Progress:
     """Make one video, write it to its file chunk by chunk, and return the counts and times.
 
-    Raises ValueError and OSError that say what to change, and leaves no file then. Ctrl-C keeps the finished part as a
-    partial file; the KeyboardInterrupt names it.
+    Raises ValueError and OSError that say what to change, and leaves no file then; TakenError before the first step.
+    Ctrl-C keeps the finished part as a partial file; the KeyboardInterrupt names it.
     """
     progress = weights.new_progress(order.plan)
     first = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames))
     files = open_writer(
-        target.path,
+        target.path if target.overwrite and not target.format.is_sequence else NewName(target.path),
         target.format,
         size=target.size,
         fps=target.fps,

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..files.disk import File, check_folder, disk_errors, partial_name, rename_whole
+from ..files.disk import File, check_folder, check_in_place, claim, disk_errors, rename_whole
 from .formats import THREADS, Format
 from .pixels import Metadata
 from .reading import Source
@@ -29,20 +29,26 @@ class Output:
     """A container that is written as NAME.partial.SUFFIX, in fragments, and finished as an ordinary file `path`.
 
     It holds no creation time and no version of an encoder, so the same packets give the same bytes. Raises ValueError
-    and OSError for names and folders that cannot work.
+    and OSError for names and folders that cannot work. Without `overwrite` it must be a new name, which is this
+    output's alone from then on. Raises TakenError otherwise.
     """
 
-    def __init__(self, path: Path, format: Format, metadata: Metadata | None = None) -> None:
+    def __init__(self, path: Path, format: Format, metadata: Metadata | None = None, *, overwrite: bool = True) -> None:
         check_name(path, format)
-        self.path, self.partial, self.format = path, partial_name(path), format
+        self.path, self.format, self.overwrite = path, format, overwrite
         self._sound: SoundCopy | None = None
         self.container: Any = None
         self._closed = False
-        with disk_errors(self.partial):
-            self._file = File(self.partial)
+        with disk_errors(path):
+            self._file = claim(path, overwrite=overwrite)
         with self.or_drop():
             self.container = _open(self._file, format.muxer)
             self.container.metadata.update(metadata or {})
+
+    @property
+    def partial(self) -> Path:
+        """The path of the file until it is complete."""
+        return self._file.path
 
     def add_pictures(self, size: tuple[int, int], rate: Fraction) -> Any:
         """Add a video stream with its encoder, and return it."""
@@ -91,12 +97,14 @@ class Output:
         with disk_errors(self.path):
             self.container.close()
             self._file.sync()
+        in_place = self._file.is_in_place()
         self._release()
+        check_in_place(self._file, in_place)
 
     def finish(self, path: Path) -> None:
-        """Close the file and rename it to `path`."""
+        """Close the file and rename it to `path`. Raises MeanwhileError where another program took the name."""
         self.close()
-        rename_whole(self.partial, path)
+        rename_whole(self.partial, path, overwrite=self.overwrite)
 
     def drop(self) -> None:
         """Remove the file, unless it is closed."""
@@ -108,8 +116,10 @@ class Output:
         if self.container is not None:
             with contextlib.suppress(av.error.FFmpegError):  # raised again for an earlier failed write
                 self.container.close()
+        in_place = self._file.is_in_place()
         self._release()
-        self.partial.unlink(missing_ok=True)
+        if in_place:
+            self.partial.unlink(missing_ok=True)
 
     def _release(self) -> None:
         self._file.close()

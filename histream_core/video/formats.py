@@ -13,6 +13,8 @@ from dataclasses import dataclass
 THREADS = 4
 """Threads of an encoder; fixed, because some encoders write other bytes with another number of threads."""
 
+MOST_FPS = 1000
+
 
 @dataclass(frozen=True)
 class Format:
@@ -42,6 +44,8 @@ class Format:
     """Width and height are multiples of these."""
     linear: bool = False
     """Stored as linear light instead of display values (sRGB)."""
+    most_fps: int = MOST_FPS
+    """The encoder refuses more frames per second."""
 
     @property
     def is_sequence(self) -> bool:
@@ -94,6 +98,7 @@ _H265 = {
 }
 _AV1 = {
     "codec": "libsvtav1",
+    "most_fps": 240,
     "suffix": ".mkv",
     "muxer": "matroska",
     "intra": False,

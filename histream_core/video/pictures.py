@@ -123,9 +123,9 @@ def _scale(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return scaled[0].movedim(0, -1).clamp(0, 1)
 
 
-def write_png(path: str | Path, picture: np.ndarray) -> None:
-    """Write a picture [H, W, 3], uint8, as a PNG file, atomically. Raises OSError."""
-    write_whole(Path(path), encode_png(picture))
+def write_png(path: str | Path, picture: np.ndarray, *, overwrite: bool = True) -> None:
+    """Write a picture [H, W, 3], uint8, as a PNG file, as `write_whole` does. Raises OSError."""
+    write_whole(Path(path), encode_png(picture), overwrite=overwrite)
 
 
 def encode_png(values: np.ndarray, metadata: Metadata | None = None) -> bytes:

@@ -6,6 +6,8 @@ centre (1088 rows to 1080). The same frames give the same bytes. `av` is importe
 
 from __future__ import annotations
 
+import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +19,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..files.disk import check_folder, disk_errors, write_whole
+from ..files.disk import (
+    File,
+    NewName,
+    TakenError,
+    check_empty,
+    check_folder,
+    disk_errors,
+    partial_name,
+    path_of,
+    write_whole,
+)
 from .container import Output, tag
 from .exr import encode_exr
-from .formats import THREADS, Format
+from .formats import MOST_FPS, THREADS, Format
 from .pictures import encode_png
 from .pixels import Metadata, pictures_of, planes_of, quantise
 from .reading import Source
@@ -76,10 +88,15 @@ class Writer(ABC):
             self.discard()
 
 
-def frame_rate(fps: float) -> Fraction:
-    """Frames per second as a fraction; 23.976 becomes 24000/1001 and 29.97 30000/1001. Raises ValueError."""
-    if not 0 < fps <= 1000:
-        raise ValueError(f"{fps} frames per second cannot be played: use 16")
+def frame_rate(fps: float, format: Format | None = None) -> Fraction:
+    """Frames per second as a fraction; 23.976 becomes 24000/1001 and 29.97 30000/1001.
+
+    Raises ValueError below 1, and above what a player or the format can do.
+    """
+    most = format.most_fps if format else MOST_FPS
+    if not 1 <= fps <= most:
+        what = f"{format.name} cannot be played at {fps:g}" if format else f"no video is played at {fps:g}"
+        raise ValueError(f"{what} frames per second: use 16, or 1 to {most}")
     whole = round(fps / NTSC)
     if fps != round(fps) and abs(fps - whole * NTSC) < 0.005:
         return whole * NTSC
@@ -87,7 +104,7 @@ def frame_rate(fps: float) -> Fraction:
 
 
 def open_writer(
-    path: str | Path,
+    path: str | Path | NewName,
     format: Format,
     *,
     size: tuple[int, int],
@@ -98,7 +115,8 @@ def open_writer(
     """Open a writer of `format`, to be used in a `with` block: `path` is a file, or a folder for a sequence.
 
     `size`: width and height. `metadata`: text stored in the file ("prompt", "workflow"). `sound`: a file whose sound is
-    copied in, up to the end of the frames. Raises ValueError and OSError before anything is encoded.
+    copied in, up to the end of the frames. A `NewName` is refused with TakenError where the file exists, or the folder
+    holds something. Raises ValueError and OSError before anything is encoded.
     """
     format.check_size(size)
     if not format.is_sequence:
@@ -114,12 +132,12 @@ class VideoFile(Writer):
     While it is written the file is called NAME.partial.SUFFIX and consists of fragments, so that it plays up to its
     last quarter of a second, however the process ended (except AV1, and frames still inside an encoder). `close` makes
     it an ordinary file and renames it to `path`, which is therefore always complete. Older files of either name are
-    replaced.
+    replaced, or where `path` is a `NewName` refused with TakenError.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | NewName,
         format: Format,
         *,
         size: tuple[int, int],
@@ -127,12 +145,12 @@ class VideoFile(Writer):
         metadata: Metadata | None = None,
         sound: Source | None = None,
     ) -> None:
-        self.path, self.format, self.size = Path(path), format, size
+        self.path, self.format, self.size = path_of(path), format, size
         self.num_frames = 0
         self.finished: tuple[Path, ...] = ()
-        self._rate = frame_rate(fps)
+        self._rate = frame_rate(fps, format)
         format.check_size(size)
-        self._out = Output(self.path, format, metadata)
+        self._out = Output(self.path, format, metadata, overwrite=not isinstance(path, NewName))
         with self._out.or_drop():
             self._stream: Any = self._out.add_pictures(size, self._rate)
             self._out.add_sound(sound)
@@ -197,12 +215,13 @@ def _frame(planes: list[np.ndarray], format: Format, size: tuple[int, int]) -> A
 class PictureFolder(Writer):
     """A writer of pictures NAME.00000.png, NAME.00001.png, ... in the folder NAME, each written atomically.
 
-    `first_frame` is the number of the first picture.
+    `first_frame` is the number of the first picture. Where `folder` is a `NewName` it must be absent or empty, and is
+    this writer's alone from then on; raises TakenError otherwise.
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | NewName,
         format: Format,
         *,
         size: tuple[int, int],
@@ -210,16 +229,32 @@ class PictureFolder(Writer):
         metadata: Metadata | None = None,
         first_frame: int = 0,
     ) -> None:
-        self.folder, self.format, self.size = Path(folder), format, size
+        self._new = isinstance(folder, NewName)
+        self.folder, self.format, self.size = path_of(folder), format, size
         self.num_frames = 0
         self.first_frame = first_frame
-        self._rate = frame_rate(fps)
+        self._rate = frame_rate(fps, format)
         self._metadata = dict(metadata or {})
         format.check_size(size)
         check_folder(self.folder)
         with disk_errors(self.folder):
+            self._made = not self.folder.is_dir()
             self.folder.mkdir(exist_ok=True)
+        if self._new:
+            self._claim()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
+
+    def _claim(self) -> None:
+        """Take the empty folder for this writer: the half-written first picture is a sign to others."""
+        check_empty(self.folder)
+        sign, taken = partial_name(self._name(0)), f"another process writes into {self.folder}: choose another name"
+        try:
+            File(sign, exclusive=True).close()
+        except FileExistsError as error:
+            raise TakenError(taken) from error
+        if os.listdir(self.folder) != [sign.name]:  # it has begun since the check
+            sign.unlink()
+            raise TakenError(taken)
 
     @property
     def finished(self) -> tuple[Path, ...]:
@@ -240,7 +275,7 @@ class PictureFolder(Writer):
         else:
             rate = self._rate.numerator, self._rate.denominator
             data = encode_exr(picture, linear=self.format.linear, rate=rate, metadata=self._metadata)
-        write_whole(path, data)
+        write_whole(path, data, overwrite=not self._new or path == self._name(0))  # whose name is claimed
 
     def close(self) -> None:
         self.discard()
@@ -253,6 +288,12 @@ class PictureFolder(Writer):
 
     def discard(self) -> None:
         self._pool.shutdown()
+        if not self._new:
+            return
+        partial_name(self._name(0)).unlink(missing_ok=True)
+        if self._made:
+            with contextlib.suppress(OSError):  # it holds pictures
+                self.folder.rmdir()
 
 
 class Segments(Writer):

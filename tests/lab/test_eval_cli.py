@@ -180,7 +180,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(here, refus
     assert "unrecognized arguments: clip.mp4 (see histream eval --demo --help)" in refusal("clip.mp4", "--demo")
     assert "unrecognized arguments: --clip folder" in refusal("--demo", "--clip", "folder")
     assert "use --frames 9 or more" in refusal("--demo", "--frames", 8)
-    assert "use at least 2" in refusal("--demo", "--prompts", 1)
+    assert "use 2 to" in refusal("--demo", "--prompts", 1)
     assert 'mode "fast" does not exist' in refusal("--demo", "--mode", "fast")
     assert "give another mode to --against" in refusal("--demo", "--against", "histream")
     assert "use sheet.png" in refusal("--demo", "--sheet", "sheet.jpg")

@@ -12,6 +12,7 @@ from ...video.formats import Format
 from ...video.sound import check_sound, pack_sound
 from ...weights.checkpoint import dtype_name
 from ...weights.loading import DTYPES
+from .common import whole
 from .weights import DEMO
 
 FILES = ("vae", "text_encoder", "embeds")
@@ -22,7 +23,7 @@ def add_snapshots(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--snapshots",
         metavar="N",
-        type=int,
+        type=whole,
         default=0,
         help="with a run's folder: keep the caches every N chunks and on Ctrl-C, to resume faster (default: never)",
     )

@@ -99,10 +99,16 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by assertion
-        raise ValueError(f'device "{name}" cannot be used here: use --device cpu or auto') from error
-    return device
+        torch.zeros(1, device=device).item()  # the device "meta" has no values
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch says "not compiled with CUDA" by assertion
+        raise ValueError(f'device "{name[:40]}" cannot be used here: use --device {" or ".join(_devices())}') from error
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _devices() -> list[str]:
+    """Names of the devices that this computer has, and `auto`."""
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *mps, *(f"cuda:{index}" for index in range(torch.cuda.device_count())), "auto"]
 
 
 def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | None = None) -> Source:

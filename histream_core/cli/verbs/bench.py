@@ -15,6 +15,7 @@ import torch
 
 from ... import __version__
 from ...files.disk import write_whole
+from ..options.common import add_overwrite, check_files
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -27,6 +28,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     what.add_argument("--plots", metavar="FOLDER", type=Path, help="draw what a frame costs, as SVG files")
     verb.add_argument("--tiny", action="store_true", help="with --gpu: the same sheet at tiny sizes, on the CPU")
     verb.add_argument("--out", metavar="F.json", type=Path, help="write the result there too")
+    add_overwrite(verb, "--out and --plots")
     verb.set_defaults(run=run_bench)
     yield verb
 
@@ -35,25 +37,25 @@ def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
     """Count or measure costs: compare them with bars, or with --gpu fill the rows of the sheet."""
     if args.tiny and not args.gpu:
         raise ValueError("--tiny belongs to --gpu: give --gpu --tiny")
-    if args.out and not args.out.absolute().parent.is_dir():
-        raise ValueError(f"--out {args.out}: the folder {args.out.absolute().parent} does not exist")
+    check_files(args.out, overwrite=args.overwrite)
     if args.plots:
-        return _plots(args.plots)
+        return _plots(args.plots, overwrite=args.overwrite)
     result, text = _sheet(args) if args.gpu else _bars(args)
     if args.out:
-        write_whole(args.out, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode())
+        write_whole(args.out, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode(), overwrite=args.overwrite)
     return result, text
 
 
-def _plots(folder: Path) -> tuple[dict, str]:
+def _plots(folder: Path, *, overwrite: bool) -> tuple[dict, str]:
     from ...lab.charts.benchmarks import plots
 
     if not folder.is_dir():
         raise ValueError(f"--plots {folder}: there is no such folder")
-    written = []
-    for name, svg in plots():
-        write_whole(folder / name, svg)
-        written.append(str(folder / name))
+    made = {folder / name: svg for name, svg in plots()}
+    check_files(*made, overwrite=overwrite)
+    for path, svg in made.items():
+        write_whole(path, svg, overwrite=overwrite)
+    written = list(map(str, made))
     return {"written": written}, "\n".join(written)
 
 

@@ -20,6 +20,7 @@ from ...vae.model import WanVAE
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
+from ..options.common import decimal
 from ..options.memory import add_kv_option
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
@@ -39,7 +40,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
     add_kv_option(verb)
     add_speed_options(verb, [*LEVERS, "vae_strips"])
-    verb.add_argument("--vram", metavar="GB", type=float, help="say what would not fit into a card of that size")
+    verb.add_argument("--vram", metavar="GB", type=decimal, help="say what would not fit into a card of that size")
     verb.set_defaults(run=run_plan)
     yield verb
 

@@ -12,6 +12,7 @@ from ...lab.charts import check_packages
 from ...lab.judge.drift_meter import describe_drift, meter
 from ...video.pictures import write_png
 from ...video.reading import frames_of, index_video
+from ..options.common import add_overwrite, check_files
 from ..progress import follow
 
 
@@ -20,6 +21,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb = verbs.add_parser("drift")
     verb.add_argument("video", metavar="VIDEO", type=Path)
     verb.add_argument("--plot", metavar="FILE.png", type=Path, help="draw it as a picture")
+    add_overwrite(verb, "--plot")
     verb.set_defaults(run=run_drift)
     yield verb
 
@@ -30,13 +32,14 @@ def run_drift(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f'"{args.plot.name}" is not a name for a PNG file: use {args.plot.stem or "drift"}.png')
     if args.plot:
         check_packages("PIL")
+    check_files(args.plot, overwrite=args.overwrite)
     fps = float(index_video(args.video).rate)
     seconds = meter(follow(frames_of(args.video), f"{args.video.name} "), fps)
     said = describe_drift(seconds)
     if args.plot:
         from ...lab.charts.drift import drift_plot
 
-        write_png(args.plot, drift_plot(seconds, args.video.name))
+        write_png(args.plot, drift_plot(seconds, args.video.name), overwrite=args.overwrite)
     lines = [
         f"{second.start:4} s  colour {second.colour:6.1%}  brightness {second.brightness:+6.1%}  "
         f"sharpness {second.sharpness:4.0%}"

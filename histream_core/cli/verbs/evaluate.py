@@ -11,6 +11,7 @@ from ...lab.judge.bootstrap import estimate
 from ...lab.judge.clip_score import ClipFeatures
 from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of
+from ..options.common import whole
 from ..progress import follow
 from . import evaluate_demo, evaluate_long, evaluate_tables
 
@@ -32,7 +33,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("videos", metavar="VIDEO", nargs="*", type=Path, help="consistency, drift and detail of each")
     verb.add_argument("--reference", metavar="VIDEO", type=Path, help="what it was made from, or the ground truth")
     verb.add_argument(
-        "--motion-every", metavar="N", type=int, default=1, help="read motion at every Nth frame only (default: 1)"
+        "--motion-every", metavar="N", type=whole, default=1, help="read motion at every Nth frame only (default: 1)"
     )
     verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
     verb.add_argument("--prompt", metavar="P", help="what the videos should show, for --clip")

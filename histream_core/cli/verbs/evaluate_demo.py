@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import demo
-from ...files.disk import check_folder, write_whole
+from ...files.disk import write_whole
 from ...lab.charts import check_packages, pick
 from ...lab.judge.arms import (
     Arm,
@@ -31,6 +31,7 @@ from ...lab.judge.prompts import DemoPrompt, chance, draw_prompts
 from ...lab.judge.scores import SCORES, WORDS
 from ...plan.presets import MODES
 from ...video.pictures import write_png
+from ..options.common import add_overwrite, check_files
 from ..options.speed import KERNELS, add_speed_options, speed_of
 from ..options.weights import demo_source, pick_device
 from ..progress import print_notes, progress_bar
@@ -56,6 +57,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--sheet", metavar="FILE.png", type=Path, help="write a contact sheet of the clips")
     verb.add_argument("--plot", metavar="FILE.svg", type=Path, help="write the means and intervals as a picture")
     verb.add_argument("--csv", metavar="FILE.csv", type=Path, help="write a line for each clip")
+    add_overwrite(verb, "--sheet, --plot and --csv")
     verb.set_defaults(run=run_demo_evaluation)
 
 
@@ -85,14 +87,15 @@ def _write_files(args: argparse.Namespace, made: Mapping[str, list[ScoredClip]],
     if args.sheet:
         from ...lab.charts.contact_sheet import contact_sheet
 
-        write_png(args.sheet, contact_sheet(strips, columns=COLUMNS, width=TILE))
+        write_png(args.sheet, contact_sheet(strips, columns=COLUMNS, width=TILE), overwrite=args.overwrite)
     if args.csv:
-        write_whole(args.csv, _rows(made).encode())
+        write_whole(args.csv, _rows(made).encode(), overwrite=args.overwrite)
     if args.plot:
         from ...lab.charts.plots import interval_plot
 
         title = f"{args.prompts} prompts, seed {args.seed}: means and 95% intervals"
-        write_whole(args.plot, interval_plot(title, {name: estimates(clips) for name, clips in made.items()}))
+        plot = interval_plot(title, {name: estimates(clips) for name, clips in made.items()})
+        write_whole(args.plot, plot, overwrite=args.overwrite)
 
 
 def _check_files(args: argparse.Namespace) -> None:
@@ -101,8 +104,7 @@ def _check_files(args: argparse.Namespace) -> None:
     for path, suffix in ((args.sheet, ".png"), (args.csv, ".csv"), (args.plot, ".svg")):
         if path and path.suffix.lower() != suffix:
             raise ValueError(f'"{path.name}" is not a name for a {suffix[1:].upper()} file: use {path.stem}{suffix}')
-        if path:
-            check_folder(path)
+    check_files(args.sheet, args.csv, args.plot, overwrite=args.overwrite)
 
 
 def _prepare(args: argparse.Namespace, asked: Sequence[DemoPrompt]) -> tuple[list[Arm], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..options.common import whole
 from .videos import parse_size
 
 
@@ -14,11 +15,11 @@ def add_prompt_options(verb: argparse.ArgumentParser, *, prompts: int) -> None:
     verb.add_argument(
         "--prompts",
         metavar="N",
-        type=int,
+        type=whole,
         default=prompts,
         help=f"drawn afresh, half of them held out (default: {prompts})",
     )
-    verb.add_argument("--seed", metavar="N", type=int, default=0, help="other prompts, other noise (default: 0)")
+    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="other prompts, other noise (default: 0)")
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu)")
 
 
@@ -30,4 +31,6 @@ def add_folder_options(verb: argparse.ArgumentParser) -> None:
 
 def add_frames(verb: argparse.ArgumentParser) -> None:
     """Add --frames."""
-    verb.add_argument("--frames", metavar="N", type=int, default=21, help="of a clip, 4n + 1, at least 9 (default: 21)")
+    verb.add_argument(
+        "--frames", metavar="N", type=whole, default=21, help="of a clip, 4n + 1, at least 9 (default: 21)"
+    )

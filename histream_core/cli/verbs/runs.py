@@ -39,6 +39,7 @@ from ...stream.prompts import Prompt
 from ...stream.timeline import Placed
 from ...video.formats import NAMES, find_format
 from ...video.sound import check_sound
+from ..options.common import decimal, whole
 from ..options.keeping import (
     add_section_files,
     add_snapshots,
@@ -64,7 +65,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     yield verb
     verb = verbs.add_parser("extend")
     verb.add_argument("folder", metavar="DIR", type=Path)
-    verb.add_argument("--seconds", metavar="S", type=float, required=True, help="how much longer")
+    verb.add_argument("--seconds", metavar="S", type=decimal, required=True, help="how much longer")
     _add_prompt(verb)
     _add_places(verb)
     verb.set_defaults(run=run_extend)
@@ -76,11 +77,11 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     )
     verb.add_argument("folder", metavar="DIR", type=Path)
     verb.add_argument("new", metavar="NEW", type=Path, help="a folder that does not exist yet")
-    verb.add_argument("--from", metavar="K", dest="chunk", type=int, help="chunks to share (default: all finished)")
-    verb.add_argument("--seed", metavar="N", type=int, help="of the chunks from K on (default: as it was)")
-    verb.add_argument("--seconds", metavar="S", type=float, help="how much longer (default: as long as it was)")
+    verb.add_argument("--from", metavar="K", dest="chunk", type=whole, help="chunks to share (default: all finished)")
+    verb.add_argument("--seed", metavar="N", type=whole, help="of the chunks from K on (default: as it was)")
+    verb.add_argument("--seconds", metavar="S", type=decimal, help="how much longer (default: as long as it was)")
     verb.add_argument("--format", metavar="F", help=f"{', '.join(NAMES)} (default: as it was)")
-    verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
     sound = verb.add_mutually_exclusive_group()
     sound.add_argument("--sound", metavar="FILE", type=Path, help="another sound (default: as it was)")
     sound.add_argument("--no-sound", action="store_true", help="leave the sound out")

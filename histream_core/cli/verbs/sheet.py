@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ...files.disk import check_folder
+from ...files.disk import under_new_name
+from ...files.reading import read_text
 from ...lab.charts import pick
 from ...network.forward import Text
 from ...plan.chunks import Plan
@@ -25,9 +26,10 @@ from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...video.pictures import write_png
+from ..options.common import add_overwrite, check_files, whole
 from ..options.weights import add_weight_options, find_source, prompt_list
 from ..progress import print_notes, progress_bar
-from .videos import add_size_options, plan_video
+from .videos import add_size_options, new_names, plan_video
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Setting:
 SETTINGS = tuple(Setting(*values) for values in product((True, False), (1.0, 2.0, 5.0), (5.0, 7.0), (True, False)))
 MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
 SHIFT_LOW = 5.0  # the method's value in training
+MAX_MOMENTS = 100
 COLUMNS = 2  # first-chunk scale on and off, side by side
 
 
@@ -58,12 +61,13 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     )
     add_weight_options(verb)
     add_size_options(verb, size="960x544", frames=21)
-    verb.add_argument("--seed", metavar="N", type=int, default=0, help="default: 0")
+    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="default: 0")
     verb.add_argument(
         "--prompts", metavar="FILE", type=Path, help="a strip for every line of FILE, in the preset's settings"
     )
-    verb.add_argument("--moments", metavar="N", type=int, default=4, help="frames in a strip (default: 4)")
-    verb.add_argument("--out", metavar="FILE.png", type=Path, default=Path("histream-sheet.png"))
+    verb.add_argument("--moments", metavar="N", type=whole, default=4, help="frames in a strip (default: 4)")
+    verb.add_argument("--out", metavar="FILE.png", type=Path, help="where to write (default: a new name here)")
+    add_overwrite(verb, "--out")
     verb.set_defaults(run=run_sheet)
     yield verb
 
@@ -87,11 +91,11 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the sheet; the file is rewritten after every strip."""
     from ...lab.charts.contact_sheet import contact_sheet
 
-    if args.out.suffix.lower() != ".png":
+    if args.out and args.out.suffix.lower() != ".png":
         raise ValueError(f'"{args.out.name}" is not a name for a PNG file: use {args.out.stem or "sheet"}.png')
-    if args.moments < 1:
-        raise ValueError(f"{args.moments} frames in a strip are none: use --moments 4")
-    check_folder(args.out)
+    if not 0 < args.moments <= MAX_MOMENTS:
+        raise ValueError(f"a strip cannot have {args.moments} frames: use --moments 4, at most {MAX_MOMENTS}")
+    check_files(args.out, overwrite=args.overwrite)
     prompts = _read_prompts(args.prompts) if args.prompts else prompt_list(args)
     source = find_source(args, prompts)
     plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=args.frames)
@@ -105,10 +109,26 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     print_notes([*source.notes, *notes])
     orders = [(label, Order(plan, shown[index], noise)) for label, plan, index in strips]
     title = "  ".join([*([] if args.prompts else prompts), f"seed {args.seed}"])
+    path = None
     for done in make_strips(weights, orders, args.moments):
-        write_png(args.out, contact_sheet(done, title=title, columns=COLUMNS))
-    result = {"file": str(args.out.resolve()), "prompts": prompts, "seed": args.seed, "strips": [s[0] for s in strips]}
+        sheet = contact_sheet(done, title=title, columns=COLUMNS)
+        if path is None:
+            path = _write_first(sheet, args)
+        else:
+            write_png(path, sheet)
+    assert path is not None  # there is a strip
+    result = {"file": str(path.resolve()), "prompts": prompts, "seed": args.seed, "strips": [s[0] for s in strips]}
     return result, f"{result['file']}: {len(strips)} strips"
+
+
+def _write_first(sheet: np.ndarray, args: argparse.Namespace) -> Path:
+    """Write the sheet of the first strip to --out or a new name, which is this process's from then on."""
+
+    def write(path: Path) -> Path:
+        write_png(path, sheet, overwrite=args.overwrite)
+        return path
+
+    return write(args.out) if args.out else under_new_name(new_names("histream-sheet", ".png"), write)
 
 
 def make_strips(
@@ -132,7 +152,7 @@ def _same(a: Order, b: Order) -> bool:
 
 
 def _read_prompts(path: Path) -> list[str]:
-    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f"{path} holds no prompt: write one on each line")
     return prompts

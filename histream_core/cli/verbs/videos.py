@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ... import demo
 from ...demo.text import VOCABULARY
+from ...files.disk import check_empty, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.make import DEFAULT_OPTIONS
 from ...plan.sizes import FPS, generated_size, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
+from ...runs.progress import Progress
 from ...runs.render import Order, Target, render
 from ...runs.store.journal import MANIFEST
 from ...runs.store.video import check_room, format_of
@@ -33,6 +35,7 @@ from ...video.formats import FORMATS, NAMES, Format, find_format
 from ...video.sound import check_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate
+from ..options.common import add_overwrite, decimal, whole
 from ..options.keeping import (
     add_section_files,
     add_snapshots,
@@ -67,7 +70,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         epilog=f"Words it knows: {', '.join(VOCABULARY)}.",
     )
     verb.add_argument("prompt", metavar="PROMPT", nargs="?", help=f'default: "{demo.PROMPT}"')
-    verb.add_argument("--seconds", metavar="S", type=float, default=DEMO_SECONDS, help="length (default: 5)")
+    verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")
     add_run_options(verb)
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
     verb.set_defaults(run=run_demo)
@@ -75,7 +78,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb = verbs.add_parser("render")
     add_weight_options(verb)
     add_size_options(verb)
-    verb.add_argument("--fps", metavar="N", type=float, default=FPS, help=f"frames per second (default: {FPS})")
+    verb.add_argument("--fps", metavar="N", type=decimal, default=FPS, help=f"frames per second (default: {FPS})")
     add_run_options(verb)
     verb.set_defaults(run=run_render)
     yield verb
@@ -84,16 +87,16 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 def add_size_options(verb: argparse.ArgumentParser, *, size: str = "832x480", frames: int = 81) -> None:
     """Add --size and --frames."""
     verb.add_argument("--size", metavar="WxH", type=parse_size, default=size, help=f"width x height (default: {size})")
-    verb.add_argument("--frames", metavar="N", type=int, default=frames, help=f"4n + 1 (default: {frames})")
+    verb.add_argument("--frames", metavar="N", type=whole, default=frames, help=f"4n + 1 (default: {frames})")
 
 
 def add_run_options(verb: argparse.ArgumentParser) -> None:
     """Add --mode, --seed, and the options of the output."""
     modes = "; ".join(f"{name}: {what}" for name, what in MODES.items())
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{modes} (default: histream)")
-    verb.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another video (default: 0)")
+    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="another number, another video (default: 0)")
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
-    verb.add_argument("--depth", metavar="BITS", type=int, help="bits for each channel (default: what is usual)")
+    verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
     add_timeline(verb)
     add_first_frame(verb)
     verb.add_argument("--sound", metavar="FILE", type=Path, help="a video or sound whose sound is copied in as it is")
@@ -102,13 +105,14 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--run-dir", metavar="DIR", type=Path, help="keep every finished chunk in DIR, so that the run can be resumed"
     )
+    add_overwrite(verb, "--out")
     verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
     add_section_files(verb)
     add_snapshots(verb)
     verb.add_argument(
         "--anchor-match",
         metavar="W",
-        type=float,
+        type=decimal,
         default=0.0,
         help="pull the colour and contrast of every chunk that far to those of its prompt's first one: 0 to 1, against "
         "slow drift (default: 0, not at all)",
@@ -120,15 +124,15 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
 
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height from "1920x1080"."""
-    match = re.fullmatch(r"(\d+)[xX*](\d+)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,5})[xX*]([0-9]{1,5})", text.strip())
     if not match:
-        raise argparse.ArgumentTypeError(f'"{text}" is not WIDTHxHEIGHT: write it like 1920x1088')
+        raise argparse.ArgumentTypeError(f'"{text[:40]}" is not WIDTHxHEIGHT: write it like 1920x1088')
     return int(match[1]), int(match[2])
 
 
 def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the demo video."""
-    if not 0 < args.seconds < math.inf:
+    if not args.seconds > 0:
         raise ValueError(f"{args.seconds:g} seconds is no length: use 5")
     num_frames = whole_length(max(1, math.ceil(args.seconds * demo.FPS)))
     cues = _cues(args, demo.PROMPT)
@@ -159,6 +163,7 @@ def _make(
     fps: float,
 ) -> tuple[dict, str]:
     """Check the options, load the weights, then sample, decode and write in one loop."""
+    frame_rate(fps)
     speed, given = speed_of(args), given_frames(args, source.preset.chunk_frames)
     options = PlanOptions(
         levers=speed.levers, anchor_match=args.anchor_match, given_frames=given, first_frame=given > 0
@@ -169,6 +174,8 @@ def _make(
     shown = Shown(placed, picture, [*source.notes, *notes, *notes_of(args, placed), *fitted])
     SeededNoise(args.seed)  # refuses a seed that is none
     if args.run_dir:
+        if args.overwrite:
+            raise ValueError("--overwrite is for --out: leave it out, a run's folder is never replaced")
         return _keep(args, source, shown, size=size, fps=fps)
     return _render(args, source, shown, size=size, fps=fps)
 
@@ -198,19 +205,25 @@ def _render(
     """Make a video without a run folder."""
     if args.section_files:
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
+    if args.overwrite and not args.out:
+        raise ValueError("--overwrite lets --out replace a file: give --out too, or leave it out for a new name")
     plan, format = shown.plan, find_format(args.format, args.depth)
-    path = args.out or new_name(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
-    check_output(path, format, size=size, fps=fps, num_frames=plan.num_pixel_frames)
+    check_output(args.out, format, size=size, fps=fps, num_frames=plan.num_pixel_frames, overwrite=args.overwrite)
+    names = new_names(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     if args.sound:
         check_sound(args.sound, format)
     weights, texts = _load(args, source)
     check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
     print_notes(shown.notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
-    target = Target(path, format, size, fps=fps, metadata=tags, sound=args.sound)
-    with progress_bar() as report:
-        order = Order(plan, shown.placed.prompts(texts), SeededNoise(args.seed), shown.given(weights))
-        progress = render(weights, order, target, report)
+    order = Order(plan, shown.placed.prompts(texts), SeededNoise(args.seed), shown.given(weights))
+
+    def write(path: Path) -> tuple[Path, Progress]:
+        target = Target(path, format, size, fps=fps, metadata=tags, sound=args.sound, overwrite=args.overwrite)
+        with progress_bar() as report:
+            return path, render(weights, order, target, report)
+
+    path, progress = write(args.out) if args.out else under_new_name(names, write)
     result = {
         "file": str(path.resolve()),
         "prompt": shown.placed.words or None,
@@ -285,13 +298,27 @@ def _load(args: argparse.Namespace, source: Source) -> tuple[Weights, list[Tenso
     return replace(weights, kv=args.kv, speed=speed_of(args)), texts
 
 
-def check_output(path: Path, format: Format, *, size: tuple[int, int], fps: float, num_frames: int) -> None:
-    """Raise ValueError or OSError for a video that cannot be written, before anything is computed."""
-    if not format.is_sequence:
+def check_output(
+    path: Path | None,
+    format: Format,
+    *,
+    size: tuple[int, int],
+    fps: float,
+    num_frames: int,
+    overwrite: bool,
+) -> None:
+    """Raise ValueError or OSError for a video that cannot be written, before anything is computed.
+
+    `path` None: a new name in the current folder.
+    """
+    if path and format.is_sequence:
+        check_empty(path)
+    elif path:
         check_name(path, format)
+        check_new(path, overwrite=overwrite)
     format.check_size(size)
-    frame_rate(fps)
-    check_space(path.parent, format, size, num_frames)
+    frame_rate(fps, format)
+    check_space(path.parent if path else Path(), format, size, num_frames)
 
 
 def plan_video(
@@ -317,7 +344,6 @@ def plan_video(
     return plan, notes
 
 
-def new_name(stem: str, suffix: str) -> Path:
-    """The first of stem.mp4, stem-2.mp4, ... that does not exist in the current folder."""
-    names = (Path(f"{stem}{'' if n == 1 else f'-{n}'}{suffix}") for n in count(1))
-    return next(path for path in names if not path.exists())
+def new_names(stem: str, suffix: str) -> Iterator[Path]:
+    """Yield stem.mp4, stem-2.mp4, ... in the current folder."""
+    return (Path(f"{stem}{'' if n == 1 else f'-{n}'}{suffix}") for n in count(1))

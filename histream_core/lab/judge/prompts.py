@@ -11,6 +11,7 @@ from ...demo.painter import HELD_OUT, SENTENCES, Combination, training_combinati
 from .scores import WORDS
 
 SEEDS = 2**32
+MAX_PROMPTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,10 @@ class DemoPrompt:
 def draw_prompts(count: int, seed: int) -> list[DemoPrompt]:
     """Draw `count` prompts, the second half of them held out; combinations repeat only after all have been drawn.
 
-    Raises ValueError for fewer than two, or a seed below 0.
+    Raises ValueError for fewer than two, for more than MAX_PROMPTS, or a seed below 0.
     """
-    if count < 2:
-        raise ValueError(f"{count} prompts cannot be halved into seen and held-out ones: use at least 2")
+    if not 2 <= count <= MAX_PROMPTS:
+        raise ValueError(f"{count} prompts cannot be halved into seen and held-out ones: use 2 to {MAX_PROMPTS}")
     if seed < 0:
         raise ValueError(f"seed {seed} is out of range: use 0 or more")
     rng = random.Random(seed)
