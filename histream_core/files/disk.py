@@ -249,6 +249,21 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there. Raises OSError for a link or a file of its name."""
+    check_own(folder)
+    with disk_errors(folder):
+        folder.mkdir(exist_ok=True)
+
+
+def check_own(folder: Path) -> None:
+    """Refuse a link or a file in the place of a folder that is written into. Raises OSError."""
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a link: remove it, or give the folder that it leads to")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder: choose another name, or remove it")
+
+
 def nearest_existing(folder: Path) -> Path:
     """The folder itself, or its nearest parent that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())

@@ -20,8 +20,8 @@ from ..stream.prompts import Prompt
 from ..vae.ahead import work_ahead
 from ..vae.decode import begin_scene, to_frames
 from ..video.formats import Format
+from ..video.media import Source
 from ..video.pixels import to_uint8
-from ..video.reading import Source
 from ..video.writers import open_writer
 from ..video.writing import BackgroundWriter
 from .progress import Progress, Report, silent, timed_decode

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..files.disk import File, check_folder, check_in_place, claim, disk_errors, rename_whole
 from .formats import THREADS, Format
+from .media import Source, damaged, media_errors, video_stream
 from .pixels import Metadata
-from .reading import Source
+from .reading import open_video
 from .sound import SoundCopy, check_sound
 
 BT709 = 1
@@ -81,7 +82,10 @@ class Output:
 
     def mux(self, packets: Iterable[Any], until: Fraction) -> None:
         """Write video packets, and the sound packets that begin before `until` (seconds)."""
-        with disk_errors(self.path):
+        with (
+            disk_errors(self.path),
+            media_errors(f"these frames or this sound do not fit into {self.path}: convert them"),
+        ):
             for packet in packets:
                 self.container.mux_one(packet)
             if self._sound:
@@ -94,7 +98,7 @@ class Output:
 
     def close(self) -> None:
         """Write the end of the container and wait for the disk; the file keeps its partial name."""
-        with disk_errors(self.path):
+        with disk_errors(self.path), media_errors(f"{self.path} cannot be finished: write it again"):
             self.container.close()
             self._file.sync()
         in_place = self._file.is_in_place()
@@ -114,7 +118,7 @@ class Output:
 
         self._file.dropping = True  # closing the muxer writes the end of the file
         if self.container is not None:
-            with contextlib.suppress(av.error.FFmpegError):  # raised again for an earlier failed write
+            with contextlib.suppress(av.error.FFmpegError, OSError):  # raised again for an earlier failed write
                 self.container.close()
         in_place = self._file.is_in_place()
         self._release()
@@ -171,19 +175,14 @@ class Segment:
     """A closed video file without reordered frames, opened for joining. Raises ValueError or OSError."""
 
     def __init__(self, path: Path) -> None:
-        import av
-        import av.error
-
         self.path = path
-        try:
-            self._container = av.open(str(path))
-        except av.error.InvalidDataError as error:
-            raise ValueError(f"{path} is not a video that can be read") from error
-        if not self._container.streams.video:
-            self.close()
-            raise ValueError(f"{path} has no picture in it")
-        self.stream: Any = self._container.streams.video[0]
-        self.rate = Fraction(self.stream.guessed_rate)
+        with contextlib.ExitStack() as stack:
+            self._container = stack.enter_context(open_video(path))
+            self.stream = video_stream(self._container, path)
+            if not self.stream.guessed_rate:
+                raise ValueError(f"{path} does not say how many frames it shows in a second: write it again")
+            self.rate = Fraction(self.stream.guessed_rate)
+            self._open = stack.pop_all()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -198,14 +197,18 @@ class Segment:
 
     def packets(self) -> Iterator[Any]:
         """Yield all packets. Raises ValueError where frames are missing, doubled or out of order."""
-        for index, packet in enumerate(packet for packet in self._container.demux(self.stream) if packet.size):
-            shown = None if packet.pts is None else round(packet.pts * packet.time_base * self.rate)
-            if shown != index:
-                raise ValueError(f"{self.path} holds frame {shown} where frame {index} should be: write it again")
-            yield packet
+        with damaged(self.path):
+            index = -1
+            for index, packet in enumerate(packet for packet in self._container.demux(self.stream) if packet.size):
+                shown = None if packet.pts is None else round(packet.pts * packet.time_base * self.rate)
+                if shown != index:
+                    raise ValueError(f"{self.path} holds frame {shown} where frame {index} should be: write it again")
+                yield packet
+        if index < 0:
+            raise ValueError(f"{self.path} has no frame in it: write it again")
 
     def close(self) -> None:
-        self._container.close()
+        self._open.close()
 
     def __enter__(self) -> Segment:
         return self
@@ -248,9 +251,13 @@ def join(
 
 def _check_joined(out: Output, first: Segment) -> None:
     """Check that the joined file has the header of its segments. Raises ValueError and removes the file otherwise."""
-    with Segment(out.partial) as joined:
-        if joined.kind == first.kind:
-            return
+    try:
+        with Segment(out.partial) as joined:
+            same = joined.kind == first.kind
+    except ValueError:
+        same = False
+    if same:
+        return
     out.partial.unlink()
     raise ValueError(
         f"{first.path} was not written as {out.format.name}, {out.format.depth} bits, by this version of "

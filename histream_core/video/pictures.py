@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from ..files.disk import write_whole
+from ..files.reading import read_bytes
 from ..plan.sizes import generated_size
+from .media import MAX_PIXELS, check_picture, check_stream, media_errors, open_media
 from .pixels import Metadata
 from .reading import upright
 
@@ -40,27 +42,32 @@ PNG_OPTIONS = {"threads": "1", "pred": "mixed", "compression_level": "5"}
 PNG_COLOUR = ((b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"))
 """PNG chunks that tag the values as sRGB."""
 
+MAX_BYTES = 2**28
+"""Largest file of a picture."""
+
 PNG_START = 33
 """Length in bytes of the signature and the IHDR chunk, which must come first."""
 
 
 def read_picture(path: str | Path) -> Tensor:
     """Read a picture, or the first frame of a video: upright, without alpha. Raises ValueError or OSError."""
-    import av
-    import av.error
-
-    try:
-        with av.open(str(path)) as container:
-            frame = next(container.decode(video=0))
-            still = container.format.name.endswith("_pipe")
-    except (av.error.FFmpegError, IndexError, StopIteration) as error:
-        if isinstance(error, OSError) and not isinstance(error, ValueError):
-            raise
-        raise ValueError(f"{path} is no picture: give a PNG or JPEG file") from error
-    picture = frame.to_ndarray(format="rgb24")
-    if still and _MIRRORED.search(Path(path).read_bytes()):
+    said = f"{path} is no picture: give a PNG or JPEG file"
+    with open_media(path, said) as container:
+        if not container.streams.video:
+            raise ValueError(said)
+        check_stream(container.streams.video[0], path)
+        if not container.streams.video[0].codec_context.width:
+            raise ValueError(f"{path} is no picture that can be read, or has more than {MAX_PIXELS} pixels")
+        with media_errors(said):
+            frame = next(container.decode(video=0), None)
+        if frame is None:
+            raise ValueError(said)
+        check_picture(frame, path)
+        still = container.format.name.endswith("_pipe")
+        picture = frame.to_ndarray(format="rgb24")
+    if still and _MIRRORED.search(read_bytes(path, MAX_BYTES)):
         picture = picture[::-1]
-    return torch.from_numpy(upright(picture, frame)).float() / 255
+    return torch.from_numpy(upright(picture, frame)).float().div_(255)
 
 
 def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tensor:

@@ -12,13 +12,14 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .formats import MOST_FPS
+from .media import LATEST, Source, check_picture, name_of, open_media, video_stream
 from .pixels import BLUE, CHROMA_STEPS, RED, picture_of
 
 FULL_RANGE = 2
@@ -33,8 +34,11 @@ BT601_CODES = (5, 6)
 BACK_SECONDS = 0.5
 """First distance to seek before a frame: containers find key frames by decoding time, which is earlier."""
 
-Source = str | Path | BinaryIO
-"""A file, or a seekable file object."""
+MAX_FRAMES = 1_000_001
+"""Most frames of a video that are read."""
+
+RATES = 1, MOST_FPS
+"""Least and most frames per second of a video that is read."""
 
 _DEPTHS = ("", "10le", "12le", "16le")
 """Suffixes of the pixel formats that are converted here; the library converts all others."""
@@ -69,15 +73,19 @@ def index_video(source: Source) -> VideoIndex:
     """
     times, digest = [], hashlib.blake2b(digest_size=8)
     with open_video(source) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container, source)
         rate, unit = _rate(stream, source), stream.time_base
         for packet in container.demux(stream):
             if not packet.size or packet.is_discard:
                 continue
-            if packet.pts is None:
-                raise ValueError(f"{_name(source)} does not say when its frames are shown: convert it to MP4")
+            if packet.pts is None or abs(packet.pts) >= LATEST:
+                raise _untimed(source)
+            if len(times) == MAX_FRAMES:
+                raise ValueError(f"{name_of(source)} has more than {MAX_FRAMES} frames: cut it into shorter ones")
             times.append(packet.pts)
             digest.update(packet)
+    if not times:
+        raise ValueError(f"{name_of(source)} has no frame in it: choose another file")
     times.sort()
     frames_per_unit = float(unit * rate)
     for index, time in enumerate(times):
@@ -96,10 +104,12 @@ def frames_of(source: Source, start: int = 0, count: int | None = None, *, overl
         raise ValueError(f"{count} frames from {start} on, {overlap} before: ask for frames 0 and later, 1 or more")
     begin, end = max(0, start - overlap), None if count is None else start + count
     index = begin - 1
+    if begin > MAX_FRAMES:
+        raise ValueError(f"{start} is no frame of {name_of(source)}: at most {MAX_FRAMES} frames of a video are read")
     with open_video(source) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container, source)
         rate, zero = _rate(stream, source), stream.start_time or 0
-        for frame in _decode_from(container, zero + int(begin / rate / stream.time_base)):
+        for frame in _checked(_decode_from(container, stream, zero + int(begin / rate / stream.time_base)), source):
             shown = round((frame.pts - zero) * frame.time_base * rate)
             if shown < begin:
                 continue
@@ -110,39 +120,58 @@ def frames_of(source: Source, start: int = 0, count: int | None = None, *, overl
             if index + 1 == end:
                 return
     if index < begin or (end is not None and index < end - 1):
-        raise ValueError(f"{_name(source)} has {max(index + 1, 0)} frames: ask for fewer than {count} from {start} on")
+        raise ValueError(
+            f"{name_of(source)} has {max(index + 1, 0)} frames: ask for fewer than {count} from {start} on"
+        )
 
 
-def _decode_from(container: Any, time: int) -> Iterator[Any]:
+def _checked(frames: Iterator[Any], source: Source) -> Iterator[Any]:
+    """Yield decoded frames that have a time, and all the size of the first. Raises ValueError for others."""
+    size = None
+    for frame in frames:
+        if frame.pts is None or not frame.time_base:
+            raise _untimed(source)
+        check_picture(frame, source)
+        size = size or (frame.width, frame.height)
+        if size != (frame.width, frame.height):
+            raise ValueError(
+                f"{name_of(source)} changes its size from {size[0]}x{size[1]} to {frame.width}x{frame.height}: "
+                "convert it to one size"
+            )
+        yield frame
+
+
+def _decode_from(container: Any, stream: Any, time: int) -> Iterator[Any]:
     """Decode from a frame at or before `time` on; seeks further back until that holds, as seeking is not exact."""
-    stream = container.streams.video[0]
-    zero, back = stream.start_time or 0, int(BACK_SECONDS / stream.time_base)
+    zero, back = stream.start_time or 0, max(1, int(BACK_SECONDS / stream.time_base))
     while True:
         if time > zero:
             container.seek(time - back, stream=stream)
         frames = container.decode(stream)
         first = next(frames, None)
-        if time - back < zero or (first is not None and first.pts <= time):
+        if time - back < zero or (first is not None and (first.pts or 0) <= time):
             break
         back *= 4
     yield from itertools.chain([] if first is None else [first], frames)
 
 
 def _rate(stream: Any, source: Source) -> Fraction:
-    if not stream.guessed_rate:
-        raise ValueError(f"{_name(source)} does not say how many frames it shows in a second: convert it to MP4")
-    return Fraction(stream.guessed_rate)  # the average rate is wrong where Matroska rounded the times
+    rate = stream.guessed_rate  # the average rate is wrong where Matroska rounded the times
+    if not rate or not RATES[0] <= rate <= RATES[1]:
+        shown = f"shows {float(rate):g} frames" if rate else "does not say how many frames it shows"
+        raise ValueError(f"{name_of(source)} {shown} in a second: convert it to MP4 with {RATES[0]} to {RATES[1]}")
+    return Fraction(rate)
 
 
 def _uneven(source: Source, index: int) -> ValueError:
     return ValueError(
-        f"{_name(source)} has no frame where frame {index} should be, its rate is not constant: "
+        f"{name_of(source)} has no frame where frame {index} should be, its rate is not constant: "
         "convert it to a constant frame rate"
     )
 
 
-def _name(source: Source) -> str:
-    return str(source) if isinstance(source, (str, Path)) else "the video in memory"
+def _untimed(source: Source) -> ValueError:
+    return ValueError(f"{name_of(source)} does not say when its frames are shown: convert it to MP4")
 
 
 def unit_frame(frame: Any) -> Tensor:
@@ -180,18 +209,6 @@ def _values(plane: Any, depth: int) -> np.ndarray:
 @contextlib.contextmanager
 def open_video(source: Source) -> Iterator[Any]:
     """Open a container that has a video stream. Raises OSError or ValueError for anything else."""
-    import av
-    import av.error
-
-    try:
-        if isinstance(source, (str, Path)):
-            container = av.open(str(source))
-        else:
-            source.seek(0)
-            container = av.open(source)
-    except av.error.InvalidDataError as error:
-        raise ValueError(f"{_name(source)} is not a video that can be read") from error
-    with container:
-        if not container.streams.video:
-            raise ValueError(f"{_name(source)} has no picture in it")
+    with open_media(source, f"{name_of(source)} is not a video that can be read") as container:
+        video_stream(container, source)
         yield container

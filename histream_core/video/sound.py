@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import groupby, islice, pairwise
@@ -14,13 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from .formats import Format
-from .reading import Source
+from .media import LATEST, Source, media_errors, open_media
 
 LARGEST = 2**30
 """Maximal size in bytes of a sound that is kept with a run; it passes through memory once."""
 
+MAX_PACKETS = 2**21
+"""Most packets of a sound: 12 hours of 20 ms each."""
+
+LONGEST = 1_000_000
+"""Latest time of a packet in seconds."""
+
 TIMES = "PACKET_TIMES"
 """Metadata key of the exact packet times of a packed sound; Matroska rounds times to milliseconds."""
+
+_TIMES = re.compile(r"([1-9]\d{0,8}(?:/[1-9]\d{0,8})?) (\d{1,18})(?: |$)")
 
 
 class Track:
@@ -30,21 +39,24 @@ class Track:
     """
 
     def __init__(self, source: Source) -> None:
-        import av
-        import av.error
-
         self.name = Path(source).name if isinstance(source, (str, Path)) else "the file"
-        if not isinstance(source, (str, Path)):
-            source.seek(0)
-        try:
-            self._container: Any = av.open(str(source) if isinstance(source, Path) else source)
-        except av.error.InvalidDataError as error:
-            raise ValueError(f"{self.name} holds no sound that can be read") from error
+        with contextlib.ExitStack() as stack:
+            said = f"{self.name} holds no sound that can be read"
+            self._container = stack.enter_context(open_media(source, said))
+            self.stream = self._first()
+            self._opened = stack.pop_all()
+
+    def _first(self) -> Any:
+        """The first audio stream that can be decoded. Raises ValueError where there is none, or one without a clock."""
         sounds = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
         if not sounds:
-            self.close()
             raise ValueError(f"{self.name} holds no sound: choose another file")
-        self.stream = sounds[0]
+        if not sounds[0].time_base or not sounds[0].codec_context.sample_rate:
+            raise self._damaged()
+        return sounds[0]
+
+    def _damaged(self) -> ValueError:
+        return ValueError(f"the sound of {self.name} is damaged: choose another file")
 
     @property
     def codec(self) -> str:
@@ -59,21 +71,34 @@ class Track:
         """
         packets = (packet for packet in self._demux() if packet.size and packet.pts is not None)
         if TIMES in self._container.metadata:
-            yield from _timed(packets, self._container.metadata[TIMES])
+            yield from self._in_order(_timed(packets, self._container.metadata[TIMES]))
             return
+        yield from self._in_order(self._from_zero(packets))
+
+    def _from_zero(self, packets: Iterator[Any]) -> Iterator[Any]:
         zero = self._zero()
         for packet in packets:
+            if abs(packet.pts) >= LATEST:
+                raise self._damaged()
             packet.pts = packet.dts = packet.pts - zero
             if packet.pts >= 0:
                 yield packet
 
-    def _demux(self) -> Iterator[Any]:
-        import av.error
+    def _in_order(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Yield packets whose times can be those of a sound. Raises ValueError for others, and for too many."""
+        last = 0
+        for number, packet in enumerate(packets, start=1):
+            if number > MAX_PACKETS:
+                raise ValueError(f"the sound of {self.name} has more than {MAX_PACKETS} packets: cut it")
+            longest = LONGEST / packet.time_base
+            if not last <= packet.pts <= longest or not 0 <= (packet.duration or 0) <= longest:
+                raise ValueError(f"the sound of {self.name} is not in order: convert it to AAC")
+            last = packet.pts
+            yield packet
 
-        try:
+    def _demux(self) -> Iterator[Any]:
+        with media_errors(str(self._damaged())):
             yield from self._container.demux(self.stream)
-        except av.error.FFmpegError as error:
-            raise ValueError(f"the sound of {self.name} is damaged: choose another file") from error
 
     def _zero(self) -> int:
         """Time 0 in units of the stream."""
@@ -81,10 +106,13 @@ class Track:
 
         videos = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
         first = videos[0] if videos else self.stream
-        return round((first.start_time or 0) * first.time_base / self.stream.time_base)
+        zero = round((first.start_time or 0) * (first.time_base or 0) / self.stream.time_base)
+        if abs(zero) >= LATEST:
+            raise self._damaged()
+        return zero
 
     def close(self) -> None:
-        self._container.close()
+        self._opened.close()
 
 
 class SoundCopy:
@@ -92,9 +120,14 @@ class SoundCopy:
 
     def __init__(self, source: Source, container: Any) -> None:
         self._track = Track(source)
-        self._out = container.add_stream_from_template(self._track.stream)
-        self._waiting = self._track.packets()
-        self._next = next(self._waiting, None)
+        try:
+            with media_errors(f"the sound of {self._track.name} does not fit into the video: convert it to AAC"):
+                self._out = container.add_stream_from_template(self._track.stream)
+            self._waiting = self._track.packets()
+            self._next = next(self._waiting, None)
+        except BaseException:
+            self._track.close()
+            raise
 
     def packets(self, seconds: Fraction) -> Iterator[Any]:
         """Yield the packets, ready to mux, that begin before `seconds` and were not yielded yet."""
@@ -117,8 +150,11 @@ def check_sound(source: Source, format: Format) -> None:
         codec, name = track.codec, track.name
         fits = not (format.muxer == "mp4" and codec.startswith("pcm_"))  # accepted by FFmpeg, but few players play it
         try:
+            packets = list(islice(track.packets(), 1))
+            if not packets:
+                raise ValueError(f"{name} holds no sound: choose another file")
             if fits:
-                _mux(track, list(islice(track.packets(), 1)), format.muxer)
+                _mux(track, packets, format.muxer)
         except av.error.FFmpegError:
             fits = False
     if not fits:
@@ -176,11 +212,13 @@ def _times(packets: list[Any]) -> str:
 
 def _timed(packets: Iterator[Any], times: str) -> Iterator[Any]:
     """Set the packet times that `_times` wrote."""
-    unit, first, *runs = times.split()
-    pts = int(first)
-    steps = (int(step) for step, count in (run.split("x") for run in runs) for _ in range(int(count)))
+    header, runs = _TIMES.match(times), re.finditer(r"\b(\d{1,18})x(\d{1,18})\b", times)
+    if not header:
+        raise ValueError("the times of a packed sound are damaged: pack it again")
+    unit, pts = Fraction(header[1]), int(header[2])
+    steps = (int(run[1]) for run in runs for _ in range(int(run[2])))
     for packet, step in zip(packets, steps, strict=False):
-        packet.time_base = Fraction(unit)
+        packet.time_base = unit
         packet.pts = packet.dts = pts
         packet.duration = step
         pts += step

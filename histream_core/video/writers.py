@@ -25,7 +25,7 @@ from ..files.disk import (
     TakenError,
     check_empty,
     check_folder,
-    disk_errors,
+    make_folder,
     partial_name,
     path_of,
     write_whole,
@@ -33,9 +33,9 @@ from ..files.disk import (
 from .container import Output, tag
 from .exr import encode_exr
 from .formats import MOST_FPS, THREADS, Format
+from .media import Source
 from .pictures import encode_png
 from .pixels import Metadata, pictures_of, planes_of, quantise
-from .reading import Source
 from .sound import check_sound
 
 NTSC = Fraction(1000, 1001)
@@ -237,9 +237,8 @@ class PictureFolder(Writer):
         self._metadata = dict(metadata or {})
         format.check_size(size)
         check_folder(self.folder)
-        with disk_errors(self.folder):
-            self._made = not self.folder.is_dir()
-            self.folder.mkdir(exist_ok=True)
+        self._made = not self.folder.is_dir()
+        make_folder(self.folder)
         if self._new:
             self._claim()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
@@ -327,8 +326,7 @@ class Segments(Writer):
         format.check_size(size)
         frame_rate(fps)
         check_folder(self.folder)
-        with disk_errors(self.folder):
-            self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
 
     def write(self, frames: Tensor | np.ndarray) -> None:
         if self._open is None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...histream_core.video.edit.ranges import VideoRange, join_ranges, longest_range, range_at, write_range
 from ...histream_core.video.formats import Format
-from ...histream_core.video.reading import Source, VideoIndex, frames_of, index_video
+from ...histream_core.video.media import Source
+from ...histream_core.video.reading import VideoIndex, frames_of, index_video
 from .api import InputImpl
 from .decode import SavedVideo
 from .images import empty_images, image_gib

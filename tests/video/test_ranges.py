@@ -110,7 +110,9 @@ def test_ranges_of_something_else_are_refused_by_name_and_stay(tmp_path, change,
     assert (tmp_path / "up.ranges" / "seg-00000.mp4").read_bytes() == before
 
 
-@pytest.mark.parametrize("record", ["", "[]", '{"version": 1}', None])
+@pytest.mark.parametrize(
+    "record", ["", "[]", '{"version": 1}', None, "[" * 60_000, " " * 70_000, '{"version": "\x1b[2J"}']
+)
 def test_ranges_whose_record_is_lost_are_not_guessed_at(tmp_path, record):
     write(tmp_path / "up.mp4", part_at(0))
     path = ranges_folder(tmp_path / "up.mp4") / "ranges.json"
@@ -151,9 +153,33 @@ def test_a_segment_that_another_program_changed_is_not_joined(tmp_path):
     finish(video)
     with VideoFile(tmp_path / "up.ranges" / "seg-00001.mp4", USUAL, size=SIZE, fps=24) as writer:
         writer.write(greys(7))
-    with pytest.raises(ValueError, match="holds 21 frames of 23: delete it"):
+    before = video.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"seg-00001\.mp4 has 7 frames where 9 should be: remove it and write it again"
+    ):
         join_ranges(video, USUAL, part_at(0))
-    assert not video.exists()
+    assert video.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["up.mp4", "up.ranges"]
+
+
+def test_a_link_or_a_file_in_the_place_of_the_folder_of_the_ranges_is_refused(tmp_path):
+    """Seen to fail through the link: the ranges were written where it leads."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "up.ranges").symlink_to("elsewhere")
+    with pytest.raises(OSError, match=r"up\.ranges is a link: remove it"):
+        write(tmp_path / "up.mp4", part_at(0))
+    assert os.listdir(tmp_path / "elsewhere") == []
+    (tmp_path / "up.ranges").unlink()
+    (tmp_path / "up.ranges").write_text("mine")
+    with pytest.raises(NotADirectoryError, match=r"up\.ranges is no folder: choose another name"):
+        write(tmp_path / "up.mp4", part_at(0))
+    assert (tmp_path / "up.ranges").read_text() == "mine"
+
+
+def test_a_video_that_is_a_link_to_nothing_is_there_too(tmp_path):
+    (tmp_path / "up.mp4").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"up\.mp4 is there already"):
+        write(tmp_path / "up.mp4", part_at(0))
 
 
 def test_a_disk_without_room_for_the_whole_video_is_refused_before_the_first_range(tmp_path, monkeypatch):

@@ -9,13 +9,16 @@ joined again.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor
 
-from ...files.disk import disk_errors, write_whole
+from ...files.disk import check_own, make_folder, write_whole
+from ...files.reading import parse_json, printable, read_bytes
 from ...plan.sizes import PIXEL_FRAMES_PER_LATENT
 from ..container import join
 from ..formats import Format
@@ -25,6 +28,7 @@ from ..writers import VideoFile, segment_name
 
 RECORD = "ranges.json"
 VERSION = 1
+MAX_RECORD = 2**16
 
 
 @dataclass(frozen=True)
@@ -108,26 +112,29 @@ def join_ranges(video: Path, format: Format, part: VideoRange, metadata: Metadat
     """Join all ranges to the video. Raises ValueError or OSError, also where a range is missing; the ranges stay."""
     folder = ranges_folder(video)
     segments = [segment_name(folder, format, index) for index in range(part.num_ranges)]
-    joined = join(segments, video, format, metadata=metadata)
-    if joined != part.num_frames:
-        video.unlink()
-        raise ValueError(f"{folder} holds {joined} frames of {part.num_frames}: delete it and write all ranges again")
+    join(segments, video, format, lengths=_new_frames(part), metadata=metadata)
+
+
+def _new_frames(part: VideoRange) -> list[int]:
+    """Number of new frames of each range of the video."""
+    stops = [frames.stop for frames in divide(part.num_frames, len(part.frames), part.overlap)]
+    return [stop - before for before, stop in pairwise([0, *stops])]
 
 
 def _claim(video: Path, format: Format, part: VideoRange, size: tuple[int, int]) -> Path:
     """The folder of the ranges, made where needed, with its record. Raises ValueError where it has another record."""
     folder, wanted = ranges_folder(video), _record(format, part, size)
     record = folder / RECORD
+    check_own(folder)
     if any(".partial" not in path.suffixes for path in folder.glob("seg-*")):
         _check_same(folder, _read(record), wanted)
         return folder
-    if video.exists():
+    if os.path.lexists(video):
         raise ValueError(
             f"{video} is there already and was not made from ranges that are still here: choose another name"
         )
     check_space(folder.parent, format, size, part.num_frames, copies=2)
-    with disk_errors(folder):
-        folder.mkdir(exist_ok=True)
+    make_folder(folder)
     write_whole(record, json.dumps(wanted, indent=1).encode())
     return folder
 
@@ -147,7 +154,7 @@ def _record(format: Format, part: VideoRange, size: tuple[int, int]) -> dict:
 
 def _read(record: Path) -> dict:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = parse_json(read_bytes(record, MAX_RECORD))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{record} cannot be read, so the ranges beside it are unknown: choose another name, or delete that folder"
@@ -158,7 +165,8 @@ def _read(record: Path) -> dict:
 def _check_same(folder: Path, found: dict, wanted: dict) -> None:
     for key, value in wanted.items():
         if found.get(key) != value:
+            other = printable(str(found.get(key))[:200])
             raise ValueError(
-                f"{folder} holds ranges of something else ({key}: {found.get(key)}, and here {value}): "
+                f"{folder} holds ranges of something else ({key}: {other}, and here {value}): "
                 "choose another name, or delete that folder"
             )

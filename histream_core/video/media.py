@@ -1,0 +1,126 @@
+"""Media files opened for reading: one ordinary file and nothing that it refers to, with bounds and clear errors.
+
+`av` is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..files.reading import open_file
+
+Source = str | Path | BinaryIO
+"""A file, or a seekable file object."""
+
+CONTAINERS = (
+    # FFmpeg's names. None of these opens a second file; playlists, patterns, devices and addresses are left out.
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc", "av1", "obu", "ivf"),
+    *("flv", "asf", "mxf", "gxf", "ogg", "nut", "dv", "yuv4mpegpipe", "mjpeg", "gif", "apng", "dnxhd", "vc1", "rm"),
+    *("wav", "w64", "aiff", "caf", "au", "flac", "mp3", "aac", "ac3", "eac3", "dts", "truehd", "amr", "ape", "wv"),
+    *("tta", "voc", "tak", "loas", "png_pipe", "jpeg_pipe", "jpegls_pipe", "jpegxl_pipe", "jpegxl_anim", "j2k_pipe"),
+    *("webp_pipe", "webp", "bmp_pipe", "tiff_pipe", "exr_pipe", "hdr_pipe", "dpx_pipe", "psd_pipe", "qoi_pipe"),
+    *("ppm_pipe", "pgm_pipe", "pbm_pipe", "pam_pipe", "pfm_pipe", "sgi_pipe", "ico"),
+)
+
+MAX_SIDE = 16384
+"""Largest width and height of a picture."""
+
+MAX_PIXELS = 2**26
+"""Most pixels of a picture: 67 megapixels, 800 MB when it is decoded."""
+
+LATEST = 2**62
+"""Times of frames and packets are smaller, in units of their stream, so that sums of two are 64 bits."""
+
+_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "", "max_pixels": str(MAX_PIXELS)}
+
+
+class _Unnamed:
+    """A file for FFmpeg, which is told the ending of its name alone: a name can be a pattern or an address."""
+
+    def __init__(self, file: BinaryIO, name: object) -> None:
+        self.name = f"media{Path(name).suffix}" if isinstance(name, (str, Path)) else "media"
+        self.read, self.tell, self._seek = file.read, file.tell, file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek as the file does; -1 for where no file can be, which a damaged file asks for."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+
+def name_of(source: Source) -> str:
+    """The name of a video for messages."""
+    return str(source) if isinstance(source, (str, Path)) else "the video in memory"
+
+
+@contextlib.contextmanager
+def media_errors(said: str) -> Iterator[None]:
+    """Raise an error of FFmpeg as ValueError with a sentence."""
+    import av.error
+
+    try:
+        yield
+    except (av.error.FFmpegError, MemoryError) as error:
+        raise ValueError(said) from error
+
+
+def damaged(source: Source) -> contextlib.AbstractContextManager[None]:
+    """Raise an error of FFmpeg while `source` is read as ValueError that names it."""
+    return media_errors(f"{name_of(source)} is damaged or incomplete: convert it, or choose another file")
+
+
+@contextlib.contextmanager
+def open_media(source: Source, said: str) -> Iterator[Any]:
+    """Open a media file. Raises OSError for what is no file, and ValueError: `said` for what cannot be opened.
+
+    Errors of FFmpeg in the block become those of `damaged`.
+    """
+    import av
+
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, (str, Path)):
+            file, name = stack.enter_context(open_file(source)), source
+        else:
+            file, name = source, getattr(source, "name", None)
+            file.seek(0)
+        with media_errors(said):
+            media: Any = _Unnamed(file, name)
+            container = stack.enter_context(av.open(media, options=_OPTIONS, metadata_errors="replace"))
+        with damaged(source):
+            yield container
+
+
+def video_stream(container: Any, source: Source) -> Any:
+    """The first video stream that is no cover picture. Raises ValueError where there is none that can be decoded."""
+    from av.stream import Disposition
+
+    found = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not found:
+        raise ValueError(f"{name_of(source)} has no picture in it")
+    check_stream(found[0], source)
+    return found[0]
+
+
+def check_stream(stream: Any, source: Source) -> None:
+    """Check what a stream says of its pictures before one is decoded, and bound its decoder. Raises ValueError."""
+    context = stream.codec_context
+    if context is None:
+        raise ValueError(f"{name_of(source)} has pictures of an unknown kind: convert it to H.264 in MP4")
+    check_picture(context, source)
+    context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
+    if not stream.time_base or abs(stream.start_time or 0) >= LATEST:
+        raise ValueError(f"{name_of(source)} does not say when its frames are shown: convert it to MP4")
+
+
+def check_picture(picture: Any, source: Source) -> None:
+    """Check the size of a decoder's pictures or of a decoded frame. Raises ValueError for one that is too large."""
+    width, height = picture.width, picture.height
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{name_of(source)} has pictures of {width}x{height}: make them smaller, at most {MAX_SIDE} pixels wide "
+            f"and high and {MAX_PIXELS} in all"
+        )
