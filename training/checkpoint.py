@@ -5,6 +5,8 @@ from typing import Protocol
 
 import torch
 
+from histream_core.weights.torch_files import load_torch
+
 
 class Stateful(Protocol):
     """An object with a state that can be saved and loaded."""
@@ -42,4 +44,4 @@ def read(path: Path) -> dict:
     """Load a whole checkpoint to the CPU. Raises OSError where there is none."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_torch(path)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from histream_core.demo import painter
+from histream_core.files.tensors import read_safetensors
 from histream_core.vae.model import WanVAE
 from training.checkpoint import read
 from training.loop import Losses, Moment, add_arguments, autocast, train
@@ -67,7 +67,7 @@ def psnr(vae: WanVAE, rng: random.Random, clips: int = 2) -> float:
 
 def load_vae(path: Path) -> WanVAE:
     """Load the VAE of a checkpoint, or of a .safetensors file such as the bundled one, in float32."""
-    weights = load_file(path) if path.suffix == ".safetensors" else read(path)["vae"]
+    weights = read_safetensors(path)[0] if path.suffix == ".safetensors" else read(path)["vae"]
     return WanVAE.from_state_dict({key: w.float() for key, w in weights.items()})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..files.tensors import read_safetensors
 from ..network.model import WanConfig, WanModel
 from ..vae.model import WanVAE
 from .text import DemoTextEncoder
@@ -23,25 +24,27 @@ PROMPT = "a red circle moves right on a blue background"
 
 
 def load_transformer(path: Path | None = None, *, dtype: torch.dtype = torch.float32) -> WanModel:
-    """Load the demo transformer, or one like it; its patch embedding stays in float32, as the forward expects."""
-    from safetensors import safe_open
+    """Load the demo transformer, or one like it; its patch embedding stays in float32, as the forward expects.
 
-    with safe_open(path or TRANSFORMER_PATH, "pt") as file:
-        weights, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
-    with torch.device("meta"):
-        model = WanModel(WanConfig.from_state_dict(weights, metadata))
-    exact = "patch_embedding."
-    model.load_state_dict(
-        {key: w.to(torch.float32 if key.startswith(exact) else dtype) for key, w in weights.items()}, assign=True
-    )
+    Raises ValueError for a file of another model.
+    """
+    path, exact = path or TRANSFORMER_PATH, "patch_embedding."
+    weights, metadata = read_safetensors(path)
+    try:
+        with torch.device("meta"):
+            model = WanModel(WanConfig.from_state_dict(weights, metadata))
+        model.load_state_dict(
+            {key: w.to(torch.float32 if key.startswith(exact) else dtype) for key, w in weights.items()}, assign=True
+        )
+    except (LookupError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is no transformer as we know it ({' '.join(str(error).split())[:200]})") from error
     return model.requires_grad_(False).eval()
 
 
 def load_vae(*, dtype: torch.dtype = torch.float32) -> WanVAE:
     """Load the demo VAE; its latents have the statistics of Wan 2.1's, so they are normalised with the same numbers."""
-    from safetensors.torch import load_file
-
-    return WanVAE.from_state_dict({key: w.to(dtype) for key, w in load_file(VAE_PATH).items()})
+    weights, _ = read_safetensors(VAE_PATH)
+    return WanVAE.from_state_dict({key: w.to(dtype) for key, w in weights.items()})
 
 
 def load_text_encoder(path: Path | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:

@@ -6,12 +6,13 @@ one cell of the low latent grid (16 cells) and two of the high one (32 cells).
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ..files.reading import parse_json, read_text
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = {
@@ -60,7 +61,7 @@ class Combination:
         return sentence.format(c=self.colour, s=self.shape, d=self.direction, b=self.background)
 
 
-_HELD_OUT_ROWS = json.loads(Path(__file__).with_name("held_out.json").read_text("utf-8"))
+_HELD_OUT_ROWS = parse_json(read_text(Path(__file__).with_name("held_out.json")))
 HELD_OUT = frozenset(Combination(*row) for row in _HELD_OUT_ROWS)
 
 

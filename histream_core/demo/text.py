@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..files.tensors import read_safetensors
+
 VOCABULARY = (
     "red", "green", "blue", "yellow", "purple", "white", "black",
     "circle", "square", "triangle",
@@ -115,11 +117,14 @@ class DemoTextEncoder(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
-        """Load the bundled encoder, or the one in `path`."""
-        from safetensors.torch import load_file
-
+        """Load the bundled encoder, or the one in `path`. Raises ValueError for a file of another model."""
         encoder = cls()
-        encoder.load_state_dict(load_file(path or Path(__file__).with_name("demo-text.safetensors")))
+        path = path or Path(__file__).with_name("demo-text.safetensors")
+        weights, _ = read_safetensors(path)
+        try:
+            encoder.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{path} is no text encoder of a demo model: give another file") from error
         return encoder.to(dtype).requires_grad_(False).eval()
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class File:
         self.read, self.seek, self.tell = self._raw.read, self._raw.seek, self._raw.tell
         self.put = self._raw.write
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         left = memoryview(b"" if self.dropping else data)
         while left:
             left = left[self.put(left) :]

@@ -6,7 +6,6 @@ has loaded. Annotations elsewhere say `WanModel` and `Block` for any module with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -14,8 +13,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..files.reading import parse_json
+
 HEAD_DIM = 128
 """Channels of one attention head in every published Wan2.1 model."""
+
+MAX_SIZE = 2**20
+"""Largest size of a transformer that is built; published models have at most 13824 channels."""
 
 MAX_TOKENS = 512
 """Tokens of a prompt as Wan was trained: shorter prompts are padded with zeros, which the model attends to."""
@@ -36,6 +40,9 @@ class WanConfig:
     eps: float = 1e-6
 
     def __post_init__(self):
+        sizes = self.dim, self.ffn_dim, self.num_layers, self.in_dim, self.out_dim, self.text_dim, self.freq_dim
+        if not all(0 < size <= MAX_SIZE for size in sizes) or self.freq_dim % 2:
+            raise ValueError(f"{sizes} are no sizes: each is from 1 to {MAX_SIZE}, and the last one even")
         if self.num_heads < 1 or self.dim % self.num_heads or self.head_dim % 2:
             raise ValueError(f"{self.dim} channels do not split into {self.num_heads} heads of even size")
 
@@ -51,19 +58,31 @@ class WanConfig:
         object {"transformer": {...}} as ComfyUI reads it, gives another number of heads.
         """
         dim = state_dict["head.modulation"].shape[-1]
-        layers = {int(key.split(".")[1]) for key in state_dict if key.startswith("blocks.")}
-        declared = json.loads((metadata or {}).get("config", "{}")).get("transformer", {})
+        layers = {key.split(".")[1] for key in state_dict if key.startswith("blocks.")}
+        num_heads, eps = _declared((metadata or {}).get("config", "{}"))
         return cls(
             dim=dim,
             ffn_dim=state_dict["blocks.0.ffn.0.weight"].shape[0],
-            num_heads=declared.get("num_heads", max(1, dim // HEAD_DIM)),
-            num_layers=max(layers) + 1,
+            num_heads=max(1, dim // HEAD_DIM) if num_heads is None else num_heads,
+            num_layers=len(layers),
             in_dim=state_dict["patch_embedding.weight"].shape[1],
             out_dim=state_dict["head.head.weight"].shape[0] // 4,
             text_dim=state_dict["text_embedding.0.weight"].shape[1],
             freq_dim=state_dict["time_embedding.0.weight"].shape[1],
-            eps=declared.get("eps", 1e-6),
+            eps=eps,
         )
+
+
+def _declared(config: str) -> tuple[int | None, float]:
+    """The number of heads and the epsilon in the metadata `config`. Raises ValueError for other values than numbers."""
+    found = parse_json(config)
+    declared = found.get("transformer", {}) if isinstance(found, dict) else None
+    if not isinstance(declared, dict):
+        raise ValueError('the metadata "config" is no JSON object {"transformer": {...}}')
+    heads, eps = declared.get("num_heads"), declared.get("eps", 1e-6)
+    if not (heads is None or type(heads) is int) or type(eps) not in (int, float) or not 0 <= eps < 1:
+        raise ValueError(f'the metadata "config" has {str(heads)[:20]} heads and an epsilon of {str(eps)[:20]}')
+    return heads, float(eps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ it; `convert.convert` writes it for ComfyUI. Every problem is a `CheckpointError
 """
 
 from .checkpoint import Checkpoint, read_checkpoint
-from .containers import CheckpointError
+from .errors import CheckpointError
 from .inspection import guess_preset, inspect
 from .loading import load_vae, load_wan
 

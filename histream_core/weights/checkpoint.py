@@ -4,7 +4,6 @@ A file is recognised by its content, never by its extension. Nothing in it is ev
 read, wherever the format allows, so opening a file is cheap and weights exist once. Every problem is a CheckpointError.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -15,10 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..files.reading import parse_json
 from ..network.model import WanConfig, WanModel
 from ..vae.model import WanVAE
 from ..vae.taehv import SIZE_KEYS, TAEHV, decoder_weights
-from .containers import CheckpointError, Tensors, open_weights
+from .containers import Tensors, open_weights
+from .errors import CheckpointError, first_five
 from .key_names import bare_names, rename_diffusers
 
 SCALE_KEY = re.compile(
@@ -96,11 +97,7 @@ def check(checkpoint: Checkpoint, kind: str) -> Checkpoint:
         "left over": checkpoint.left_over,
         "of the wrong size": checkpoint.wrong_size,
     }
-    said = [
-        f"{len(keys)} {fault} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
-        for fault, keys in faults.items()
-        if keys
-    ]
+    said = [f"{len(keys)} {fault} ({first_five(keys)})" for fault, keys in faults.items() if keys]
     if said:
         shard = " this is one part of several, which must be merged first;" if _is_shard(checkpoint.path) else ""
         raise CheckpointError(
@@ -158,6 +155,9 @@ _SIZES = {
 }
 """Keys of the tensors whose shapes are the sizes of a model of each kind."""
 
+_MOST_LAYERS, _WIDEST_VAE = 1000, 2**16
+"""Far beyond every model: the tensors that a model must have are counted from these numbers."""
+
 
 def _compare(checkpoint: Checkpoint) -> Checkpoint:
     """Compare the keys and shapes of a checkpoint with those of its kind: missing, left over, of the wrong size."""
@@ -169,9 +169,7 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
         return replace(checkpoint, missing=absent)
     if checkpoint.kind == "taehv":
         found = decoder_weights(found)  # an encoder may be there, or not
-    config, expected = (
-        _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(checkpoint.kind, found)
-    )
+    config, expected = _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(found, checkpoint)
     wrong = [
         f"{key} {list(found[key].shape)} instead of {list(shape)}"
         for key, shape in expected.items()
@@ -189,10 +187,12 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
 def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict[str, torch.Size]]:
     """Sizes, keys and shapes of the Wan model of these tensors; one layer is built and repeated."""
     layers = {match[1] for key in found if (match := re.match(r"blocks\.(\d+)\.", key))}
+    if len(layers) > _MOST_LAYERS:
+        raise CheckpointError(f"{checkpoint.path} has {len(layers)} layers, and at most {_MOST_LAYERS} are read")
     known = {key: x for key, x in found.items() if not key.startswith("blocks.") or re.match(r"blocks\.\d+\.", key)}
     try:
         config = WanConfig.from_state_dict(known, checkpoint.metadata)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError) as error:
         raise CheckpointError(f"{checkpoint.path} has sizes that no Wan model has: {error}") from error
     with torch.device("meta"):
         one = WanModel(replace(config, num_layers=1)).state_dict()
@@ -202,10 +202,12 @@ def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict
     return config, expected
 
 
-def _expect_vae(kind: str, found: Tensors) -> tuple[None, dict[str, torch.Size]]:
-    sizes = [found[key] for key in _SIZES[kind]]
+def _expect_vae(found: Tensors, checkpoint: Checkpoint) -> tuple[None, dict[str, torch.Size]]:
+    sizes = [found[key] for key in _SIZES[checkpoint.kind]]
+    if not all(0 < length <= _WIDEST_VAE for x in sizes for length in x.shape):
+        raise CheckpointError(f"{checkpoint.path} has sizes that no VAE has: {[list(x.shape) for x in sizes]}")
     with torch.device("meta"):
-        if kind == "taehv":
+        if checkpoint.kind == "taehv":
             vae = TAEHV(widths=tuple(x.shape[0] for x in sizes))
         else:
             width, latent, image = sizes
@@ -242,6 +244,6 @@ def dtype_name(dtype: torch.dtype | None) -> str:
 def json_object(text: object) -> dict:
     """A JSON object in metadata, as text or parsed; empty for anything else."""
     if isinstance(text, str):
-        with suppress(json.JSONDecodeError):
-            text = json.loads(text)
+        with suppress(ValueError):
+            text = parse_json(text)
     return text if isinstance(text, dict) else {}

@@ -7,16 +7,26 @@ read, wherever the format allows.
 import os
 import re
 import shutil
-import struct
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files.tensors import Layout, aligned, header, tensor_bytes
+from ..files.disk import whole_file
+from ..files.reading import open_file
+from ..files.tensors import (
+    DTYPES,
+    MAX_TENSORS,
+    Layout,
+    TensorFileError,
+    aligned,
+    header,
+    read_safetensors,
+    tensor_bytes,
+)  # fmt: skip
+from .errors import CheckpointError, first_five
+from .torch_files import PICKLE, ZIP, load_torch
 
 Tensors = dict[str, Tensor]
 
@@ -25,21 +35,9 @@ CONTAINERS = ("generator_ema", "generator", "model", "state_dict")
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
-UnpicklingError: type[Exception] = vars(torch.serialization)["pickle"].UnpicklingError
-"""The error of torch for a refused pickle, without an import of the module: nothing here may unpickle."""
-
-DAMAGE = (
-    RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, TypeError, AssertionError, struct.error
-)  # fmt: skip
-"""Errors of torch for a damaged file."""
-
-
-class CheckpointError(ValueError):
-    """A file cannot be used; the message is one sentence that says why and what to do."""
-
+_LONGEST_NAME, _DEEPEST, _MOST_SHARED = 512, 8, 4
 
 _LFS = b"version https://git-lfs.github.com/spec/"
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|\{\s*\"(error|message)\")", re.IGNORECASE)
 
 
@@ -55,12 +53,17 @@ def open_weights(path: Path) -> tuple[Tensors, dict[str, str], str]:
     if start.startswith(b"GGUF"):
         raise CheckpointError(f"{path} is a GGUF file: load it in ComfyUI and connect its MODEL, or take a safetensors")
     if start[8:9] == b"{":
-        return _open_safetensors(path, size)
-    if start.startswith(_ZIP):
-        return _open_torch(path, size, mapped=True)
-    if start.startswith(_PICKLE):
-        return _open_torch(path, size, mapped=False)
-    raise CheckpointError(f"{path} is not a checkpoint: its first bytes are {start[:8]!r}; give a .safetensors or .pt")
+        tensors, metadata = _open_safetensors(path)
+        container = "safetensors"
+    elif start.startswith((ZIP, PICKLE)):
+        tensors, container = _unwrap(path, load_torch(path))
+        metadata = {}
+    else:
+        raise CheckpointError(
+            f"{path} is not a checkpoint: its first bytes are {start[:8]!r}; give a .safetensors or .pt"
+        )
+    _check_tensors(path, size, tensors)
+    return tensors, metadata, container
 
 
 def _read_start(path: Path) -> tuple[bytes, int]:
@@ -69,85 +72,58 @@ def _read_start(path: Path) -> tuple[bytes, int]:
             inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)[:3]
             hint = f"the file in it ({', '.join(inside)})" if inside else "a .safetensors or .pt file"
             raise CheckpointError(f"{path} is a folder: give {hint}")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start, size = file.read(512), os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist: check the name") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}" if error.strerror else str(error)) from error
     if size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): download it again")
     return start, size
 
 
-def _damaged(path: Path, size: int, why: object = "") -> CheckpointError:
-    detail = f" ({str(why).splitlines()[0]})" if str(why) else ""
-    return CheckpointError(f"{path} is truncated or damaged at {size} bytes{detail}: download it again")
-
-
-def _open_safetensors(path: Path, size: int) -> tuple[Tensors, dict[str, str], str]:
+def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}, "safetensors"  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise _damaged(path, size, error) from error
+        return read_safetensors(path)
+    except (TensorFileError, OSError) as error:
+        raise CheckpointError(str(error)) from error
 
 
-def _open_torch(path: Path, size: int, *, mapped: bool) -> tuple[Tensors, dict[str, str], str]:
-    """Open a file of torch.save: a zip archive, which can be mapped, or an older plain pickle, which is read."""
-    if mapped:
-        _check_zip(path, size)
-    mapped = mapped and path.suffix != ".safetensors"  # with this suffix torch.load would not read it as a zip
-    try:
-        with path.open("rb") as file:
-            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
-    except UnpicklingError as error:
-        if "truncated" in str(error):
-            raise _damaged(path, size) from error
-        raise _refuse_code(path, error) from error
-    except DAMAGE as error:
-        raise _damaged(path, size, error) from error
-    tensors, container = _unwrap(path, content)
-    return tensors, {}, container
-
-
-def _check_zip(path: Path, size: int) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, *DAMAGE) as error:
-        raise _damaged(path, size) from error
-    if any("/code/" in name for name in names):
-        raise CheckpointError(f"{path} is a TorchScript program, not weights; nothing of it was executed")
-    if not any(name.endswith("/data.pkl") for name in names):
-        raise CheckpointError(f"{path} is a zip archive without weights: unpack it and give the file inside")
-
-
-def _refuse_code(path: Path, error: Exception) -> CheckpointError:
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    what = f" ({found[1]})" if found else ""
-    return CheckpointError(
-        f"{path} holds code or objects other than tensors{what}, and nothing of it was executed: "
-        "take the weights as .safetensors"
-    )
+def _check_tensors(path: Path, size: int, tensors: Tensors) -> None:
+    """Check that these are plain tensors of the dtypes that we know, and that the file can hold what they claim."""
+    if len(tensors) > MAX_TENSORS:
+        raise CheckpointError(
+            f"{path} holds {len(tensors)} tensors, and at most {MAX_TENSORS} are read: it is no model"
+        )
+    for name, x in tensors.items():
+        if len(name) > _LONGEST_NAME:
+            raise CheckpointError(f"{path} has a name of {len(name)} letters ({first_five([name])}): it is no model")
+        if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu" or x.dtype not in DTYPES:
+            kind = str(x.dtype if x.layout == torch.strided else x.layout).removeprefix("torch.")
+            raise CheckpointError(f"{path} holds {first_five([name])} as {kind}: give a file with plain tensors")
+    claimed = sum(x.numel() * x.element_size() for x in tensors.values())
+    if claimed > _MOST_SHARED * size:
+        raise CheckpointError(f"{path} has {size} bytes and its tensors would have {claimed}: take another file")
 
 
 def _unwrap(path: Path, content: object) -> tuple[Tensors, str]:
     """The dictionary of weights in a training checkpoint, without everything else (optimizer, steps)."""
     container = "torch"
-    while isinstance(content, dict):
-        inner = {key: value for key, value in content.items() if isinstance(value, dict) and value}
+    for _ in range(_DEEPEST):
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name: give another file")
+        items = dict(dict.items(content))  # whatever attributes the object has
+        inner = {key: value for key, value in items.items() if isinstance(value, dict) and value}
         key = next((name for name in CONTAINERS if name in inner), next(iter(inner)) if len(inner) == 1 else None)
-        tensors = {str(name): x for name, x in content.items() if isinstance(x, Tensor)}
-        if len(tensors) > len(inner) or key is None:
-            break
-        content, container = inner[key], f"{container}: {key}" if container == "torch" else f"{container}.{key}"
-    else:
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name: give another file")
-    if not tensors:
-        names = ", ".join(str(name) for name in list(content)[:5])
-        raise CheckpointError(f"{path} holds no weights, only {names or 'nothing'}: give another file")
-    return tensors, container
+        tensors = {str(name): x for name, x in items.items() if isinstance(x, Tensor)}
+        if tensors and (key is None or len(tensors) > len(inner)):
+            return tensors, container
+        if key is None:
+            raise CheckpointError(f"{path} holds no weights, only {first_five(items) or 'nothing'}: give another file")
+        content, chosen = inner[key], first_five([key])
+        container = f"{container}: {chosen}" if container == "torch" else f"{container}.{chosen}"
+    raise CheckpointError(f"{path} holds dictionaries in each other, more than {_DEEPEST} deep: give another file")
 
 
 def write_safetensors(
@@ -155,11 +131,13 @@ def write_safetensors(
     layout: Layout,
     read: Callable[[str], Tensor],
     metadata: Mapping[str, str],
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Write a safetensors file atomically; `read` returns its tensors, and one is in memory at a time.
 
-    The file is written as ".NAME.partial", synchronised and renamed. A kill leaves at most that partial file, which the
-    next attempt overwrites. Raises CheckpointError for a full disk.
+    A kill leaves at most a partial file beside the target. Raises CheckpointError for a full disk, and without
+    `overwrite` for a name that something has.
     """
     target = Path(target)
     layout = aligned(layout)
@@ -168,16 +146,10 @@ def write_safetensors(
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise CheckpointError(f"{target} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make room")
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with whole_file(target, overwrite=overwrite) as file:
             file.write(start)
             for key in layout:
                 file.write(tensor_bytes(read(key)))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
     except OSError as error:
-        raise CheckpointError(f"{target} could not be written, and nothing was left: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise CheckpointError(str(error)) from error

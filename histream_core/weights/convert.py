@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from ..files.disk import check_new
 from .checkpoint import KINDS, Checkpoint, check, json_object, read_checkpoint
-from .containers import CheckpointError, write_safetensors
+from .containers import write_safetensors
+from .errors import CheckpointError
 from .inspection import guess_preset
 from .loading import cast_tensor, check_dtype, dtype_for, plain_keys
 
@@ -39,14 +41,14 @@ def convert(
         metadata["_quantization_metadata"] = metadata["_quantization_metadata"].replace(f'"{checkpoint.prefix}', '"')
     if dtype is None:
         stored = {key: (x.dtype, x.shape) for key, x in checkpoint.state_dict.items()}
-        write_safetensors(target, stored, checkpoint.state_dict.__getitem__, metadata)
+        write_safetensors(target, stored, checkpoint.state_dict.__getitem__, metadata, overwrite=overwrite)
         return checkpoint
     check_dtype(dtype)
     metadata.pop("_quantization_metadata", None)
     stored = {
         key: (dtype_for(checkpoint, key, dtype), checkpoint.state_dict[key].shape) for key in plain_keys(checkpoint)
     }
-    write_safetensors(target, stored, lambda key: cast_tensor(checkpoint, key, dtype), metadata)
+    write_safetensors(target, stored, lambda key: cast_tensor(checkpoint, key, dtype), metadata, overwrite=overwrite)
     return checkpoint
 
 
@@ -58,7 +60,12 @@ def _describe(checkpoint: Checkpoint, preset: str, causal: bool) -> dict[str, st
     transformer = told | ({"causal_ar": True} if causal else {})
     described = {"histream_preset": preset}
     if transformer or config:
-        described["config"] = json.dumps(config | {"transformer": transformer})
+        try:
+            described["config"] = json.dumps(config | {"transformer": transformer})
+        except RecursionError as error:
+            raise CheckpointError(
+                f'{checkpoint.path} has a "config" that is nested too deep: take another file'
+            ) from error
     return described
 
 
@@ -69,8 +76,9 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise CheckpointError(f"the folder {target.parent} does not exist: make it first")
     if target.is_dir():
         raise CheckpointError(f"{target} is a folder: give a file name")
-    if target.exists():
-        if target.samefile(source):
-            raise CheckpointError(f"{target} is the file to convert: give another name")
-        if not overwrite:
-            raise CheckpointError(f"{target} exists: give another name, or ask to overwrite it")
+    if target.exists() and target.samefile(source):
+        raise CheckpointError(f"{target} is the file to convert: give another name")
+    try:
+        check_new(target, overwrite=overwrite)
+    except FileExistsError as error:
+        raise CheckpointError(str(error)) from error

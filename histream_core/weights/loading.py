@@ -10,7 +10,8 @@ from ..network.model import WanModel
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
 from .checkpoint import Checkpoint, check, dtype_name, is_scale, read_checkpoint
-from .containers import CheckpointError, Tensors
+from .containers import Tensors
+from .errors import CheckpointError
 from .inspection import takes_raw_latents
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

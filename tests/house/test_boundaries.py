@@ -15,11 +15,11 @@ PACKAGES = {"torch", "numpy", "einops", "safetensors", "comfy_kitchen"} | set(sy
 ARROWS = {
     "plan": set(),
     "files": set(),
-    "network": {"plan"},
+    "network": {"files", "plan"},
     "video": {"files", "plan"},
     "vae": {"network", "plan"},
     "stream": {"network", "plan"},
-    "demo": {"network", "vae"},
+    "demo": {"files", "network", "vae"},
     "weights": {"files", "network", "plan", "vae"},
     "cost": {"network", "plan", "vae", "video"},
     "runs": {"cost", "demo", "files", "network", "plan", "stream", "vae", "video", "weights"},

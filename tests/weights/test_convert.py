@@ -75,6 +75,20 @@ def test_conversion_refuses_bad_targets_and_never_overwrites_unasked(tmp_path):
     same(load_file(tmp_path / "b.safetensors"))
 
 
+def test_conversion_writes_through_no_link(tmp_path):
+    """Seen to fail with a partial file that is opened by its name, and with a target that is."""
+    source, precious = tmp_path / "a.safetensors", tmp_path / "precious"
+    save_file(WEIGHTS, source)
+    precious.write_bytes(b"precious")
+    for name in ("b.safetensors", "b.partial.safetensors", ".b.safetensors.partial"):
+        (tmp_path / name).symlink_to(precious)
+    with pytest.raises(CheckpointError, match="exists"):
+        convert(source, tmp_path / "b.safetensors")
+    convert(source, tmp_path / "b.safetensors", overwrite=True)
+    assert precious.read_bytes() == b"precious" and not (tmp_path / "b.safetensors").is_symlink()
+    same(load_file(tmp_path / "b.safetensors"))
+
+
 def test_a_lora_is_not_converted(tmp_path):
     save_file(KINDS["lora"], tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="a LoRA"):
@@ -99,7 +113,7 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(CheckpointError, match="could not be written, and nothing was left: File too large"):
+        with pytest.raises(CheckpointError, match=r"cannot write .*: File too large; free space"):
             convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -124,7 +138,9 @@ def test_a_kill_in_the_middle_never_leaves_a_half_file_under_the_name(tmp_path):
         convert(source, target, dtype=torch.bfloat16)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert sorted(os.listdir(tmp_path)) == [".b.safetensors.partial", "a.safetensors"]
-    convert(source, target)
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.partial.safetensors"]
+    with pytest.raises(CheckpointError, match=r"b\.partial\.safetensors exists"):
+        convert(source, target)
+    convert(source, target, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"], "the partial file was not reused"
     same(load_file(target))
