@@ -1,9 +1,9 @@
 """Node: removes the files of a run."""
 
-from ...histream_core.runs import clean
+from .. import kept_video
+from ..host import cleaning as host_cleaning
 from ..host import log as host_log
-from ..host import run_folders
-from ..host.api import CATEGORY, io
+from ..host.api import CATEGORY, io, ui
 
 
 class CleanRun(io.ComfyNode):
@@ -14,9 +14,11 @@ class CleanRun(io.ComfyNode):
             display_name="Clean Run",
             category=CATEGORY,
             description="Removes what a run keeps to go on, and leaves its video. It cannot be resumed, extended or "
-            "branched after that. Nothing else in the folder is touched.",
+            "branched after that. Nothing else in the folder is touched. It first shows what would be removed, and a "
+            "code to confirm it with.",
             search_aliases=["HiStream", "delete", "free disk space"],
             is_output_node=True,
+            hidden=kept_video.HIDDEN,
             inputs=[
                 io.String.Input(
                     "run",
@@ -25,8 +27,19 @@ class CleanRun(io.ComfyNode):
                     "nothing is removed by accident.",
                 ),
                 io.Boolean.Input("video", default=False, tooltip="Remove the video and its cut list too, for good."),
+                io.String.Input(
+                    "confirm",
+                    default="",
+                    optional=True,
+                    socketless=True,
+                    tooltip="Leave it empty and press Run: the node shows what would be removed, and a code. Write "
+                    "the code here and press Run again to remove it. The code is for this run and this choice, until "
+                    "ComfyUI is closed, so no workflow can bring it along.",
+                ),
             ],
-            outputs=[io.String.Output(display_name="text", tooltip="How much room is free again.")],
+            outputs=[
+                io.String.Output(display_name="text", tooltip="How much room is free again, or what would be removed.")
+            ],
         )
 
     @classmethod
@@ -34,8 +47,8 @@ class CleanRun(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, run, video=False):
-        freed = clean(run_folders.exact_run(run), video=video)
-        text = f"{run}: {freed / 1e6:.1f} MB are free again"
-        host_log.tell(text)
-        return io.NodeOutput(text)
+    def execute(cls, run, video=False, confirm=""):
+        host_cleaning.check_written(cls.hidden, "confirm")
+        done = host_cleaning.clean_run(run, video=video, confirm=confirm)
+        host_log.tell(done.shown)
+        return io.NodeOutput(done.text, ui=ui.PreviewText(done.shown))

@@ -14,7 +14,9 @@ from tiny_cli import refusal_of, result_of
 from histream_core.cli import main
 from histream_core.cli.verbs import videos
 from histream_core.cli.verbs.videos import new_names
+from histream_core.files import disk
 from histream_core.files.disk import (
+    File,
     MeanwhileError,
     NewName,
     TakenError,
@@ -196,6 +198,20 @@ def test_a_file_that_appears_meanwhile_stays_and_so_does_the_video(tmp_path):
             path.write_bytes(b"dear")
     assert path.read_bytes() == b"dear"
     assert probe(partial_name(path)).num_frames == 2
+
+
+def test_a_finished_file_leaves_the_half_alone_that_the_next_one_begins(tmp_path, monkeypatch):
+    """Seen to fail where the partial name is removed once more after the rename."""
+    path, rename, begun = tmp_path / "a.txt", disk.rename_whole, []
+
+    def rename_and_begin(*args, **options):
+        rename(*args, **options)
+        begun.append(File(partial_name(path), exclusive=True))
+
+    monkeypatch.setattr(disk, "rename_whole", rename_and_begin)
+    write_whole(path, b"whole", overwrite=False)
+    assert begun[0].is_in_place()
+    begun[0].close()
 
 
 def test_two_that_overwrite_one_file_never_mix(tmp_path):

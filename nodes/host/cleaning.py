@@ -1,0 +1,75 @@
+"""Removal of a run, after a confirmation that no workflow file can carry.
+
+The code of a removal is made from a secret of this server, which ends with it: so it is of no use in another session,
+for another run, for another choice, or for the same run when it has changed. It is shown under the node, and never
+handed on to other nodes.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...histream_core.files.reading import MEGABYTE, read_bytes
+from ...histream_core.runs import clean, list_runs
+from ...histream_core.runs.store.journal import MANIFEST
+from .graph import is_link
+from .run_folders import exact_run, name_of
+
+_SECRET = secrets.token_bytes(32)
+MAX_MANIFEST = 32 * MEGABYTE
+CODE_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was removed, or what would be."""
+
+    text: str
+    code: str = ""
+    """What must be written to remove it; empty when it is removed."""
+
+    @property
+    def shown(self) -> str:
+        """The text under the node, for the artist alone."""
+        return f"{self.text}\nTo remove it, write {self.code} into confirm and run again." if self.code else self.text
+
+
+def clean_run(name: str, *, video: bool, confirm: str) -> Cleaned:
+    """Remove the files of a run where `confirm` is the code of that removal, else say what would be removed.
+
+    Raises ValueError or OSError for a name that is no run's, and for a run that is in use.
+    """
+    folder = exact_run(name)
+    code = code_of(folder, video=video)
+    if hmac.compare_digest(confirm.strip().lower().encode(), code.encode()):
+        freed = clean(folder, video=video)
+        return Cleaned(f"{name_of(folder)}: {freed / 1e6:.1f} MB are free again")
+    lines = [f"Nothing is removed yet: {list_runs(folder)[0].line(name_of(folder))}"]
+    if confirm.strip():
+        lines.insert(0, "The code in confirm is not the one for this: run, video and session must be the same.")
+    lines.append(
+        "What it keeps to go on would be removed, and its video and cut list too, for good."
+        if video
+        else "What it keeps to go on would be removed; its video stays."
+    )
+    return Cleaned("\n".join(lines), code)
+
+
+def code_of(folder: Path, *, video: bool) -> str:
+    """The code that confirms the removal of a run as it is now."""
+    manifest = hashlib.sha256(read_bytes(folder / MANIFEST, MAX_MANIFEST)).digest()
+    removal = b"\0".join([os.fsencode(folder), b"video" if video else b"state", manifest])
+    return hmac.new(_SECRET, removal, hashlib.sha256).hexdigest()[:CODE_DIGITS]
+
+
+def check_written(hidden, name: str) -> None:
+    """Refuse an input that another node gives: a person must write it. Raises ValueError."""
+    graph = getattr(hidden, "prompt", None)
+    if graph is None:
+        return
+    node = graph.get(hidden.unique_id)
+    if node is None or is_link(node.get("inputs", {}).get(name)):
+        raise ValueError(f"{name} is written by hand and takes no connection: remove the link, and write the code")
