@@ -131,6 +131,26 @@ def test_files_that_are_no_whole_encoder_are_refused(tmp_path):
     refused({key: x for key, x in whole.items() if key != "shared.weight"} | spiece, "shared.weight is missing")
 
 
+@needs_text
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"spiece_model": torch.full((64,), 255, dtype=torch.uint8)}, "damaged tokenizer"),
+        ({"spiece_model": torch.ones(64)}, "damaged tokenizer in it .it is float32"),
+        ({"shared.weight": torch.ones(2, DIM)}, "more words in its tokenizer"),
+        ({"shared.weight": torch.ones(DIM)}, "shared.weight has the shape"),
+        ({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(0, DIM)}, "q.weight has the shape"),
+        ({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(1, DIM)}, "sizes that no umt5 has"),
+        ({f"encoder.block.{i}.x": torch.ones(1) for i in range(101)}, "sizes that no umt5 has: 101 layers"),
+    ],
+)
+def test_sizes_and_tokenizers_that_no_encoder_has_are_refused(changed, word, tmp_path):
+    """Seen to fail without each check."""
+    save_file(weights() | {"spiece_model": tokenizer()} | changed, tmp_path / "umt5.safetensors")
+    with pytest.raises(CheckpointError, match=word):
+        load_text_encoder(tmp_path / "umt5.safetensors")
+
+
 def test_embeddings_from_a_file_are_padded(tmp_path):
     x = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))
     for name, content in (("flat", x), ("batched", x[None]), ("half", x.bfloat16())):
