@@ -11,7 +11,7 @@ from typing import Any
 
 from ..files.disk import File, check_folder, check_in_place, claim, disk_errors, rename_whole
 from .formats import THREADS, Format
-from .media import Source, damaged, media_errors, video_stream
+from .media import Source, damaged, media_errors, open_muxer, video_stream
 from .pixels import Metadata
 from .reading import open_video
 from .sound import SoundCopy, check_sound
@@ -158,9 +158,7 @@ def tag(owner: Any, format: Format) -> None:
 
 
 def _open(file: File, muxer: str) -> Any:
-    import av
-
-    options = {"fflags": "+bitexact", "max_interleave_delta": str(int(FRAGMENT_SECONDS * 1e6))}
+    options = {"max_interleave_delta": str(int(FRAGMENT_SECONDS * 1e6))}
     if muxer == "matroska":
         options |= {"flush_packets": "1", "cluster_time_limit": str(int(FRAGMENT_SECONDS * 1e3))}
     else:
@@ -168,7 +166,7 @@ def _open(file: File, muxer: str) -> Any:
             "movflags": "hybrid_fragmented+use_metadata_tags",
             "frag_duration": str(int(FRAGMENT_SECONDS * 1e6)),
         }
-    return av.open(file, "w", format=muxer, options=options)
+    return open_muxer(file, muxer, options)
 
 
 class Segment:

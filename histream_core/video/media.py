@@ -1,4 +1,4 @@
-"""Media files opened for reading: one ordinary file and nothing that it refers to, with bounds and clear errors.
+"""Media files opened: for reading one ordinary file and nothing that it refers to, with bounds and clear errors.
 
 `av` is imported where it is used.
 """
@@ -92,6 +92,13 @@ def open_media(source: Source, said: str) -> Iterator[Any]:
             container = stack.enter_context(av.open(media, options=_OPTIONS, metadata_errors="replace"))
         with damaged(source):
             yield container
+
+
+def open_muxer(file: Any, muxer: str, options: dict[str, str] | None = None) -> Any:
+    """A container written into an open file, without a creation time: the same packets give the same bytes."""
+    import av
+
+    return av.open(file, "w", format=muxer, options={"fflags": "+bitexact", **(options or {})})
 
 
 def video_stream(container: Any, source: Source) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .formats import Format
-from .media import LATEST, Source, media_errors, open_media
+from .media import LATEST, Source, media_errors, open_media, open_muxer
 
 LARGEST = 2**30
 """Maximal size in bytes of a sound that is kept with a run; it passes through memory once."""
@@ -191,10 +191,8 @@ def pack_sound(source: Source, *, start: float = 0, duration: float = 0) -> byte
 
 def _mux(track: Track, packets: list[Any], muxer: str, metadata: dict[str, str] | None = None) -> bytes:
     """The bytes of a file with these packets alone, without a creation time."""
-    import av
-
     file = io.BytesIO()
-    with av.open(file, "w", format=muxer, options={"fflags": "+bitexact"}) as container:
+    with open_muxer(file, muxer) as container:
         container.metadata.update(metadata or {})
         stream = container.add_stream_from_template(track.stream)
         for packet in packets:

@@ -164,11 +164,12 @@ def test_a_segment_that_another_program_changed_is_not_joined(tmp_path):
 
 def test_a_link_or_a_file_in_the_place_of_the_folder_of_the_ranges_is_refused(tmp_path):
     """Seen to fail through the link: the ranges were written where it leads."""
-    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "up.mp4", part_at(0))
+    (tmp_path / "up.ranges").rename(tmp_path / "elsewhere")
     (tmp_path / "up.ranges").symlink_to("elsewhere")
     with pytest.raises(OSError, match=r"up\.ranges is a link: remove it"):
-        write(tmp_path / "up.mp4", part_at(0))
-    assert os.listdir(tmp_path / "elsewhere") == []
+        write(tmp_path / "up.mp4", part_at(1))
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["ranges.json", "seg-00000.mp4"]
     (tmp_path / "up.ranges").unlink()
     (tmp_path / "up.ranges").write_text("mine")
     with pytest.raises(NotADirectoryError, match=r"up\.ranges is no folder: choose another name"):
