@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 Made = TypeVar("Made")
 
@@ -167,14 +167,31 @@ def under_new_name(names: Iterable[Path], make: Callable[[Path], Made]) -> Made:
 
 def append_line(path: Path, text: str) -> None:
     """Append a line to a file, made where needed; a link is refused with OSError. It is on the disk on return."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "a", encoding="utf-8") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
-            raise OSError(f"{path} is a link or no file: remove it, it is not written to")
+    with _opened(path, os.O_APPEND) as file:
         file.write(f"{text}\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Replace the text of a file that stays the same file, such as a lock; a link is refused with OSError.
+
+    A reader may see it half-written; everything else is written by `whole_file`.
+    """
+    with _opened(path, 0) as file:
+        os.ftruncate(file.fileno(), 0)
+        file.write(text)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[TextIO]:
+    """An ordinary file, opened for writing in place and made where needed; a link is refused with OSError."""
+    flags |= os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "w", encoding="utf-8") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            raise OSError(f"{path} is a link or no file: remove it, it is not written to")
+        yield file
 
 
 def sync_folder(folder: Path) -> None:

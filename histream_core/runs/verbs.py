@@ -12,6 +12,7 @@ from .backend import Backend
 from .describe import NewRun, check_possible, manifest_now, new_manifest, sections_of
 from .store import branching, opening
 from .store.journal import Journal
+from .store.listing import clean
 from .store.manifest import Manifest
 from .store.opening import branched, check_same, environment_notes
 from .store.video import chunks_on_disk
@@ -40,7 +41,12 @@ def begin(
     check_possible(backend, folder, manifest, sound=run.sound, ignore_memory=ignore_memory)
     journal = find_same(manifest) or opening.create_run(folder, manifest, run.texts, run.sound)
     if run.given is not None and not journal.finished:
-        journal.write(0, run.given)  # a resumed run then does not need the picture
+        try:
+            journal.write(0, run.given)  # a resumed run then does not need the picture
+        except BaseException:
+            journal.close()
+            clean(journal.folder)
+            raise
     return journal
 
 

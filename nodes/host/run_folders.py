@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ...histream_core.runs import list_runs
-from ...histream_core.runs.store.journal import CHUNKS, MANIFEST
+from ...histream_core.runs.store.folder import CHUNKS, MANIFEST
 from ..settings import VideoChoice
 
 

@@ -24,7 +24,9 @@ from ...runs import (
 )
 from ...runs.describe import check_memory, text_before
 from ...runs.make import Making, make
+from ...runs.store.folder import check_run
 from ...runs.store.journal import read_manifest, sound_path
+from ...runs.store.new import check_free
 from ...runs.store.video import (
     check_room,
     chunks_on_disk,
@@ -154,6 +156,8 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     """Create a run that shares the first chunks of another, and finish it."""
     snapshots = snapshots_of(args)
+    check_run(args.folder)
+    check_free(args.new)
     old = read_manifest(args.folder)
     settings, sound = _settings(old.settings, args)
     plan = old.plan if args.seconds is None else longer(old, args.seconds)

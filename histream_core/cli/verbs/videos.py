@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
 from ...runs.progress import Progress
 from ...runs.render import Order, Target, render
-from ...runs.store.journal import MANIFEST
+from ...runs.store.new import check_free
 from ...runs.store.video import check_room, format_of
 from ...runs.verbs import begin
 from ...runs.weights import Weights
@@ -244,8 +243,7 @@ def _keep(
 ) -> tuple[dict, str]:
     """Begin a run in --run-dir and finish it."""
     folder: Path = args.run_dir
-    if os.path.lexists(folder / MANIFEST):
-        raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
+    check_free(folder)
     settings, sound = _settings(args, source, size=size, fps=fps)
     check_room(folder, shown.plan, settings, sound=sound)  # once more with the weights, but loading them takes minutes
     snapshots = snapshots_of(args)

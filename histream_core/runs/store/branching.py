@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from ...files.disk import sync_folder
-from .journal import CHUNKS, MANIFEST, Journal, chunk_path, create, read_manifest, sound_path, text_paths, write_texts
+from ...files.disk import check_folder, sync_folder, whole_file
+from ...files.reading import open_file
+from .fingerprint import PIECE
+from .folder import CHUNKS, MANIFEST, SEGMENTS, own_folder
+from .journal import Journal, chunk_path, read_manifest, sound_path, text_paths, write_texts
 from .listing import clean
 from .manifest import Base, Manifest
+from .new import check_free, new_folder, write_run
 from .opening import branched
-from .segments import SEGMENTS, checksums_of
+from .segments import checksums_of
 from .video import common_segments
 
 CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -48,23 +51,26 @@ def create_branch(
         _check_head(old.manifest, manifest, chunk)
         base = Base(source.resolve().name, chunk, old.recipe(chunk - 1)) if chunk else None
         segments = common_segments(source, old.manifest, manifest, chunk)
-        _check_free(folder)
+        check_free(folder)
+        check_folder(folder)
         partial = folder.with_name(f".{folder.name}.partial")
         if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
             clean(partial)
         same_sound = manifest.settings.sound == old.manifest.settings.sound
-        create(partial, replace(manifest, base=base), texts, None if same_sound else sound)
-        if text_paths(source):
-            write_texts(partial, old.texts())
-        _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
-        _share([*segments, *checksums_of(segments)], partial / SEGMENTS)
-        sound_file = sound_path(source, old.manifest)
-        if same_sound and sound_file:
-            _share([sound_file], partial)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()  # an empty folder of that name is replaced
-        partial.rename(folder)
-        sync_folder(folder.parent)
+        with new_folder(partial) as held:
+            write_run(partial, replace(manifest, base=base), texts, None if same_sound else sound)
+            if text_paths(source):
+                write_texts(partial, old.texts())
+            _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
+            _share([*segments, *checksums_of(segments)], partial / SEGMENTS)
+            sound_file = sound_path(source, old.manifest)
+            if same_sound and sound_file:
+                _share([sound_file], partial)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()  # an empty folder of that name is replaced
+            partial.rename(folder)
+            sync_folder(folder.parent)
+        held.release()
     return Journal(folder)
 
 
@@ -80,18 +86,11 @@ def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
         raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
 
 
-def _check_free(folder: Path) -> None:
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise FileExistsError(f"{folder} is there already: choose a new folder for the branch")
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"the folder {folder.parent} does not exist: create it or choose another one")
-
-
 def _share(files: list[Path], folder: Path) -> None:
     """Link files into `folder`, or copy them if the disk has no hard links."""
     if not files:
         return
-    folder.mkdir(exist_ok=True)
+    own_folder(folder)
     for path in files:
         try:
             os.link(path, folder / path.name)
@@ -103,7 +102,6 @@ def _share(files: list[Path], folder: Path) -> None:
 
 
 def _copy(path: Path, target: Path) -> None:
-    with path.open("rb") as source, target.open("wb") as copy:
-        shutil.copyfileobj(source, copy)
-        copy.flush()
-        os.fsync(copy.fileno())
+    with open_file(path) as source, whole_file(target) as copy:
+        while piece := source.read(PIECE):
+            copy.write(piece)

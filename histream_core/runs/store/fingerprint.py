@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import __version__
+from ...files.reading import open_file
 
 SAMPLE = 4096
 """Number of values of each tensor that are hashed; a smaller tensor is hashed whole."""
@@ -27,9 +28,9 @@ def hash_bytes(data: bytes) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, which may be larger than memory."""
+    """The SHA-256 of a file, which may be larger than memory. Raises OSError for what is no ordinary file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while piece := file.read(PIECE):
             digest.update(piece)
     return digest.hexdigest()

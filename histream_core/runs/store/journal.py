@@ -16,7 +16,6 @@ is read or written. A damaged file is named and refused; nothing is deleted.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +23,6 @@ from types import TracebackType
 
 import safetensors
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from ...files.disk import disk_errors, sync_folder, write_whole
@@ -32,21 +30,29 @@ from ...files.tensors import pack
 from ...plan.schedule import Scale
 from ...weights.containers import CheckpointError, write_safetensors
 from .fingerprint import hash_file, hash_tensor
-from .lock import take
+from .folder import (
+    CHUNKS,
+    LOCK,
+    MANIFEST,
+    SNAPSHOTS,
+    SOUND,
+    TEXTS,
+    DamagedRunError,
+    check_run,
+    inside,
+    manifest_text,
+    own_folder,
+)
+from .lock import Lock, take
 from .manifest import Manifest, from_json, recipes, to_json
 
-_NUMBERED = re.compile(r"[0-9]{5}\.safetensors")
+_NUMBERED = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.safetensors")
 
-_TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
+TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
+"""Names of the files of embeddings."""
 
-MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
-SOUND = "sound.mka"
 CHUNK_FORMAT = "1"
 """Version of the files of chunks and snapshots."""
-
-
-class DamagedRunError(ValueError):
-    """Raised for a folder that is not as a run left it; the message names the file and what is wrong."""
 
 
 class Journal:
@@ -56,9 +62,10 @@ class Journal:
     for a run that is damaged after them.
     """
 
-    def __init__(self, folder: str | Path, *, first_chunks: int | None = None) -> None:
+    def __init__(self, folder: str | Path, *, first_chunks: int | None = None, held: Lock | None = None) -> None:
+        """`held` is the lock of the folder, if this process holds it already."""
         self.folder, self._first_chunks = Path(folder), first_chunks
-        self._lock = lock(self.folder)
+        self._lock = held or lock(self.folder)
         try:
             self.manifest = read_manifest(self.folder)
             self._recipes = recipes(self.manifest)
@@ -193,7 +200,7 @@ class Journal:
         }
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         with disk_errors(path):
-            _own_folder(path.parent)
+            own_folder(path.parent)
             try:
                 write_safetensors(path, layout, tensors.__getitem__, metadata)
             except CheckpointError as error:
@@ -288,13 +295,13 @@ def text_path(folder: Path, name: str) -> Path:
 def text_paths(folder: Path) -> list[Path]:
     """Paths of the stored embeddings of prompts."""
     texts = inside(folder / TEXTS)
-    return sorted(path for path in texts.glob("*") if _TEXT.fullmatch(path.name))
+    return sorted(path for path in texts.glob("*") if TEXT.fullmatch(path.name))
 
 
 def write_texts(folder: Path, texts: Iterable[Tensor]) -> None:
     """Write embeddings of prompts, each under its hash."""
     for text in texts:
-        _own_folder(folder / TEXTS)
+        own_folder(folder / TEXTS)
         path = text_path(folder, hash_tensor(text))
         write_whole(path, pack({"text": text.detach().cpu().contiguous()}, {}))
 
@@ -304,67 +311,30 @@ def sound_path(folder: Path, manifest: Manifest) -> Path | None:
     return inside(folder / SOUND) if manifest.settings.sound else None
 
 
-def lock(folder: Path) -> FileLock:
+def lock(folder: Path) -> Lock:
     """Lock a run's folder for this process. Raises FileNotFoundError, DamagedRunError or RunInUseError."""
     check_run(folder)
-    return take(inside(folder / LOCK))
-
-
-def check_run(folder: Path) -> None:
-    """Raise FileNotFoundError or DamagedRunError for a folder that holds no run."""
-    if not os.path.lexists(folder / MANIFEST):
-        raise FileNotFoundError(f"{folder} holds no run: give a folder that was made with --run-dir")
-    for name in (MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS, SOUND):
-        inside(folder / name)
+    return take(folder / LOCK)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run. Raises DamagedRunError that says what is wrong with it."""
-    path = inside(folder / MANIFEST)
+    text = manifest_text(folder)
     try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DamagedRunError(f"{path} {error}") from error
+        return from_json(text)
+    except ValueError as error:
+        raise DamagedRunError(f"{folder / MANIFEST} {error}") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST, to_json(manifest).encode())
 
 
-def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> None:
-    """Create the folder of a new run; `texts` are embeddings of its prompts to store, `sound` is from `pack_sound`.
-
-    Raises FileExistsError if there is a run, OSError if it cannot be written.
-    """
-    if os.path.lexists(folder / MANIFEST):
-        raise FileExistsError(f"{folder} holds a run already: resume it, or choose another folder")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (CHUNKS, SNAPSHOTS):
-            _own_folder(folder / name)
-    if chunk_indices(folder):
-        raise DamagedRunError(f"{folder} holds chunks but no {MANIFEST}: choose another folder")
-    write_texts(folder, texts)
-    if sound is not None:
-        write_whole(inside(folder / SOUND), sound)
-    write_manifest(folder, manifest)
-
-
-def inside(path: Path) -> Path:
-    """Return `path`; raises DamagedRunError if it leads out of the run's folder."""
-    if path.is_symlink():
-        raise DamagedRunError(f"{path} is a link to another place: a run keeps to its own folder")
-    return path
-
-
-def _own_folder(path: Path) -> None:
-    inside(path).mkdir(exist_ok=True)
-
-
 def _numbered(folder: Path) -> list[Path]:
     if not inside(folder).is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
+    paths = (path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 def _checksum(name: str) -> str:

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...files.disk import partial_name
 from . import whole_latent
-from .journal import (
-    CHUNKS,
-    LOCK,
-    MANIFEST,
-    SNAPSHOTS,
-    SOUND,
-    TEXTS,
-    DamagedRunError,
-    check_run,
-    chunk_indices,
-    chunk_path,
-    inside,
-    lock,
-    read_manifest,
-    snapshot_paths,
-    text_paths,
-)
+from .folder import CHUNKS, LOCK, MANIFEST, SEGMENTS, SNAPSHOTS, SOUND, TEXTS, DamagedRunError, check_run, inside
+from .journal import chunk_indices, chunk_path, lock, read_manifest, snapshot_paths, text_paths
 from .lock import is_locked
 from .manifest import Manifest, words_of_seeds
-from .segments import SEGMENTS, segment_files
+from .segments import segment_files
 from .video import CUTS, picture_files, section_paths, unfinished_path, video_path
 
 
@@ -74,30 +60,38 @@ def list_runs(folder: str | Path) -> list[RunInfo]:
 def clean(folder: str | Path, *, video: bool = False) -> int:
     """Remove the files of a run and return the number of bytes freed; the video is removed only if `video`.
 
-    Other files stay, and the folder with them. Raises as `resume` does, but accepts damaged runs.
+    Other files stay, and the folder with them. Raises as `resume` does, but accepts damaged runs whose manifest can
+    be told to be one of ours.
     """
     folder = Path(folder)
     held = lock(folder)
-    freed = 0
     try:
-        with contextlib.suppress(DamagedRunError):
-            manifest = read_manifest(folder)
-            freed += _remove(segment_files(folder))
-            files = [video_path(folder, manifest), unfinished_path(folder, manifest), *section_paths(folder, manifest)]
-            files += [folder / name for name in CUTS]
-            freed += _remove([path for path in map(partial_name, files) if path.is_file()])
-            if video:
-                freed += _remove(picture_files(folder, manifest))
-                freed += _remove([path for path in files if path.is_file()])
-                _drop_empty(video_path(folder, manifest))
-        chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
-        files = [folder / name for name in (whole_latent.NAME, SOUND, MANIFEST)]
-        freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
-        freed += _remove([path for path in files if path.exists()])
-    finally:
+        freed = remove_run(folder, video=video)
+        held.remove()
+    except BaseException:
         held.release()
-    (folder / LOCK).unlink(missing_ok=True)
-    for name in (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS, ""):
+        raise
+    _drop_empty(folder)
+    return freed
+
+
+def remove_run(folder: Path, *, video: bool = False) -> int:
+    """Remove the files of a locked run, but not the lock, and return the number of bytes freed."""
+    freed = _remove(segment_files(folder))
+    with contextlib.suppress(DamagedRunError):
+        manifest = read_manifest(folder)
+        files = [video_path(folder, manifest), unfinished_path(folder, manifest), *section_paths(folder, manifest)]
+        files += [folder / name for name in CUTS]
+        freed += _remove(map(partial_name, files))
+        if video:
+            freed += _remove(picture_files(folder, manifest))
+            freed += _remove(files)
+            _drop_empty(video_path(folder, manifest))
+    chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
+    files = [folder / name for name in (whole_latent.NAME, SOUND, MANIFEST)]
+    freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
+    freed += _remove(files)
+    for name in (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS):
         _drop_empty(folder / name)
     return freed
 
@@ -127,12 +121,16 @@ def _partials(folder: Path) -> Iterator[Path]:
         yield from (folder / name).glob(".[0-9]*.safetensors.partial")
 
 
-def _remove(paths: list[Path]) -> int:
+def _remove(paths: Iterable[Path]) -> int:
+    """Remove those of `paths` that are there, and no folders."""
     freed = 0
     for path in paths:
-        about = path.lstat()
-        freed += about.st_size if about.st_nlink == 1 else 0  # a branch may still hold it
-        path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            about = path.lstat()
+            if stat.S_ISDIR(about.st_mode):
+                continue
+            freed += about.st_size if about.st_nlink == 1 else 0  # a branch may still hold it
+            path.unlink()
     return freed
 
 

@@ -9,16 +9,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...files.reading import parse_json
 from ...plan.chunks import Chunk, Plan
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
 from ...video.formats import find_format
 from . import format_1
-from .values import digest, parse, plain
+from .values import digest, parse, plain, short
 
 FORMAT = 2
 """Version of manifest.json; version 1, which listed the plan's chunks, can be read too, others are refused."""
@@ -175,18 +177,24 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps({"format": FORMAT, "sha256": digest(run), "run": run}, indent=1, allow_nan=False) + "\n"
 
 
-def from_json(text: str) -> Manifest:
-    """Read what `to_json` wrote. Raises ValueError that names the version, the key or the edit that is wrong."""
+def envelope(text: str) -> dict[str, Any]:
+    """The object in a manifest's text: format, sha256 and run, not looked into. Raises ValueError for another one."""
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise ValueError("is not JSON") from error
     if not isinstance(data, dict) or "format" not in data:
         raise ValueError("is not the manifest of a run")
-    if data["format"] not in (format_1.FORMAT, FORMAT):
-        raise ValueError(f"has format {data['format']!r} and this version of HiStream reads {FORMAT}")
     if data.keys() != {"format", "sha256", "run"}:
-        raise ValueError(f"has the keys {', '.join(data)}: they must be format, sha256, run")
+        raise ValueError(f"has the keys {short(', '.join(data))}: they must be format, sha256, run")
+    return data
+
+
+def from_json(text: str) -> Manifest:
+    """Read what `to_json` wrote. Raises ValueError that names the version, the key or the edit that is wrong."""
+    data = envelope(text)
+    if data["format"] not in (format_1.FORMAT, FORMAT):
+        raise ValueError(f"has format {short(data['format'])} and this version of HiStream reads {FORMAT}")
     run, changed = data["run"], digest(data["run"]) != data["sha256"]
     if data["format"] == format_1.FORMAT and not changed:
         run = format_1.with_recipe(run)

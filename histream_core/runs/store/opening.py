@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ...plan.chunks import Plan, lengthen, with_anchors
 from ...plan.sizes import latent_frames, whole_length
-from .journal import MANIFEST, Journal, create, write_texts
+from .folder import MANIFEST
+from .journal import Journal, write_texts
 from .manifest import Manifest, Section, Seed, check_longer, differences, kept_frames
+from .new import create
 from .video import drop_segment
 
 
@@ -22,10 +24,9 @@ def create_run(
 ) -> Journal:
     """Create a run in `folder`; with `texts`, the embeddings of its prompts, it can be resumed without a text encoder.
 
-    `sound` is from `pack_sound`, if the manifest names one. Raises FileExistsError if there is a run already.
+    `sound` is from `pack_sound`, if the manifest names one. Raises as `create` does.
     """
-    create(Path(folder), manifest, texts, sound)
-    return Journal(folder)
+    return create(Path(folder), manifest, texts, sound)
 
 
 def resume(folder: str | Path, now: Manifest | None = None) -> Journal:

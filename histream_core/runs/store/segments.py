@@ -12,11 +12,9 @@ from pathlib import Path
 from ...files.disk import write_whole
 from ...video.writers import Segments
 from .fingerprint import hash_file
-from .journal import DamagedRunError, inside
+from .folder import SEGMENTS, DamagedRunError, inside
 
-SEGMENTS = "segments"
-
-_SEGMENT = re.compile(r"seg-[0-9]{5}(\.partial)?\.[a-z0-9]+")
+_SEGMENT = re.compile(r"seg-[0-9]{5,9}(\.partial)?\.[a-z0-9]+")
 
 
 class KeptSegments(Segments):

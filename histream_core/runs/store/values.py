@@ -13,6 +13,9 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+SHORT = 80
+"""Most characters of a value in a message."""
+
 
 def plain(value: Any) -> Any:
     """`value` as dicts, lists and scalars. Floats survive JSON exactly, because repr has all digits of a double."""
@@ -31,6 +34,12 @@ def digest(value: Any) -> str:
     """The SHA-256 of a value in canonical JSON; equal for equal values."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def short(value: Any) -> str:
+    """A value in a message: its beginning."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:

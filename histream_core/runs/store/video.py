@@ -21,9 +21,10 @@ from ...video.formats import Format, find_format
 from ...video.pixels import Metadata
 from ...video.space import check_space
 from ...video.writers import PictureFolder, Segments, frame_rate, segment_name
-from .journal import inside, sound_path
+from .folder import SEGMENTS, inside
+from .journal import sound_path
 from .manifest import Manifest, Settings, kept_frames
-from .segments import SEGMENTS, KeptSegments, check_segments, checksum_path
+from .segments import KeptSegments, check_segments, checksum_path
 
 CUTS = ("cuts.edl", "cuts.json")
 

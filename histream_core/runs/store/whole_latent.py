@@ -16,7 +16,8 @@ from torch import Tensor
 from ...files.disk import File, whole_file
 from ...files.tensors import header
 from ...plan.schedule import Scale
-from .journal import Journal, inside
+from .folder import inside
+from .journal import Journal
 from .manifest import kept_frames
 
 NAME = "video.latent"

@@ -1,0 +1,262 @@
+"""A run's folder that a stranger made, and a user's folder that is no run: nothing outside is written, nothing is lost."""
+
+import os
+import shutil
+from itertools import count
+
+import pytest
+from forks import Child
+from tiny_runs import begin, manifest, plan
+
+from histream_core import runs as session
+from histream_core.cli import main
+from histream_core.files import disk
+from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run, list_runs, resume, retry
+from histream_core.runs.store import branching, new
+from histream_core.runs.store.lock import is_locked
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of which 2 of 5 chunks are finished."""
+    return begin(tmp_path_factory.mktemp("run") / "stopped", 2, decoder=False)
+
+
+@pytest.fixture
+def run(stopped, tmp_path):
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def all_in(folder):
+    """All names under a folder, with the bytes of the files."""
+    return {path: path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))}
+
+
+OWN = {
+    "a web app's": '{"name": "app", "start_url": "/", "icons": []}',
+    "one with a format": '{"format": 2, "name": "app"}',
+    "one with our keys and more": '{"format": 2, "sha256": "", "run": {}, "name": "app"}',
+    "a list": "[]",
+    "no JSON": "{",
+    "bytes": "\xff",
+    "a deep one": "[" * 100_000,
+}
+VERBS = {
+    "clean": lambda app, _: clean(app),
+    "clean with the video": lambda app, _: clean(app, video=True),
+    "resume": lambda app, _: resume(app),
+    "branch": lambda app, new: retry(app, new, 0, 5),
+    "begin": lambda app, _: create_run(app, manifest()),
+}
+
+
+@pytest.mark.parametrize("text", OWN)
+def test_a_folder_whose_manifest_is_somebody_elses_keeps_every_byte(tmp_path, text):
+    """Seen to fail with a lock that is taken before the manifest is read, and with a clean that only looks for one."""
+    app = tmp_path / "app"
+    (app / "chunks").mkdir(parents=True)
+    for name in ("chunks/00000.safetensors", "video.mp4", "cuts.edl", "lock", "sound.mka"):
+        (app / name).write_bytes(b"mine")
+    (app / "manifest.json").write_text(OWN[text], encoding="latin-1")
+    before = all_in(tmp_path)
+    for verb in VERBS.values():
+        with pytest.raises((DamagedRunError, FileExistsError), match=r"manifest.json|holds a run already"):
+            verb(app, tmp_path / "new")
+        assert all_in(tmp_path) == before
+    assert [info.state for info in list_runs(tmp_path)] == ["damaged"]
+    assert all_in(tmp_path) == before
+
+
+def test_a_manifest_of_three_gigabytes_is_not_read(tmp_path):
+    with open(tmp_path / "manifest.json", "wb") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(DamagedRunError, match="has 3221225472 bytes, and at most 33554432 are read"):
+        resume(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "notes.txt", "lock", "chunks/mine", "segments/seg-00000.mp4"])
+def test_a_new_run_wants_a_folder_of_its_own(tmp_path, capsys, name):
+    """Before anything is loaded. Seen to fail where the folder was taken: `video.mp4` and others were replaced."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = all_in(tmp_path)
+    with pytest.raises(FileExistsError, match="is not empty: a new run wants a folder of its own"):
+        create_run(tmp_path, manifest())
+    assert main(["demo", "--run-dir", str(tmp_path), "--seconds", "0.1"]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert all_in(tmp_path) == before
+
+
+def test_a_damaged_run_that_is_ours_can_be_cleaned_and_nothing_else_goes(run):
+    text = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(text.replace('"fps": 16.0', '"fps": "x"'))
+    (run / "segments").mkdir(exist_ok=True)
+    for name in ("segments/seg-00000.mp4", "segments/notes.txt", "texts.txt"):
+        (run / name).write_bytes(b"1")
+    clean(run)
+    assert [path.name for path in sorted(run.rglob("*"))] == ["segments", "notes.txt", "texts.txt"]
+
+
+def hard_link(path, outside):
+    os.link(outside, path)
+
+
+def soft_link(path, outside):
+    path.symlink_to(outside)
+
+
+def pipe(path, _):
+    os.mkfifo(path)
+
+
+def folder(path, _):
+    path.mkdir()
+
+
+KINDS = {"a hard link": hard_link, "a soft link": soft_link, "a pipe": pipe, "a folder": folder}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lock_that_is_no_file_of_its_own_is_refused_and_not_written(run, tmp_path, kind):
+    """Seen to fail with a hard link: whatever it was linked to was emptied."""
+    outside = tmp_path / "dear"
+    outside.write_text("dear to somebody")
+    (run / "lock").unlink()
+    KINDS[kind](run / "lock", outside)
+    for verb in (resume, clean, lambda run: retry(run, tmp_path / "new", 1, 5)):
+        with pytest.raises(DamagedRunError, match=r"lock is .*(remove it|keeps to its own folder)"):
+            verb(run)
+    assert not is_locked(run / "lock")
+    assert len(list_runs(run)) == 1
+    assert outside.read_text() == "dear to somebody"
+
+
+NAMES = ("manifest.json", "chunks/00001.safetensors", "chunks", "snapshots", "texts", "segments", "sound.mka")
+
+
+@pytest.mark.parametrize("kind", ["a soft link", "a pipe", "a folder"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_file_or_no_folder_is_named_and_nothing_waits_for_it(run, tmp_path, name, kind):
+    path = run / name
+    if kind == "a folder" and "." not in name:
+        pytest.skip("it is one")
+    if os.path.lexists(path):
+        path.replace(tmp_path / "was") if path.is_file() else shutil.rmtree(path)
+    KINDS[kind](path, tmp_path / "elsewhere")
+    with pytest.raises(DamagedRunError, match=path.name.replace(".", r"\.")):
+        resume(run)
+
+
+def test_nothing_is_written_through_a_link_at_a_half_written_name(run, tmp_path):
+    """An archive with `cuts.partial.edl -> ../../home/.bashrc`. Seen to fail where temporary files were opened."""
+    outside = tmp_path / "dear"
+    outside.write_text("dear to somebody")
+    names = ("cuts.partial.edl", "manifest.partial.json", "chunks/00002.partial.safetensors")
+    for number, name in enumerate(names):
+        (os.link if number % 2 else os.symlink)(outside, run / name)
+    with resume(run) as journal:
+        journal.write(2, journal.read(1))
+        journal.rewrite(manifest(plan(30)))
+    assert outside.read_text() == "dear to somebody"
+    assert outside.stat().st_nlink == 1
+
+
+def test_four_starts_at_once_give_one_run_that_can_be_resumed(tmp_path):
+    """Fifty times. Seen to fail with a manifest that is written before the lock is taken."""
+    wanted = [manifest(seeds=((0, seed),)) for seed in range(4)]
+    for turn in range(50):
+        place, (read, write) = tmp_path / f"run-{turn}", os.pipe()
+
+        def start(say, number, place=place, read=read, write=write):
+            os.close(write)
+            os.read(read, 1)  # all at once
+            try:
+                journal = create_run(place, wanted[number])
+            except (FileExistsError, RunInUseError) as error:
+                say.write(f"{error}\n")
+                return 2
+            say.write("won\n")
+            os.read(read, 1)
+            journal.write(0, journal_latent())
+            journal.close()
+            return 0
+
+        children = [Child(lambda say, number=number, start=start: start(say, number)) for number in range(4)]
+        os.close(read)
+        os.close(write)
+        said = [child.said.readline() for child in children]
+        assert sorted(child.wait() for child in children) == [0, 2, 2, 2], said
+        with resume(place) as journal:
+            assert journal.finished == 1
+            assert journal.manifest.seed(0) == said.index("won\n")
+
+
+def journal_latent():
+    import torch
+
+    return torch.zeros(1, 4, 3, 4, 4)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_start_that_fails_leaves_nothing(tmp_path, monkeypatch, made):
+    place = tmp_path / "a" / "run"
+    if made:
+        place.mkdir(parents=True)
+
+    def full(folder, manifest):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(new, "write_manifest", full)
+        create_run(place, manifest(), [journal_latent()])
+    assert sorted(tmp_path.rglob("*")) == ([tmp_path / "a", place] if made else [])
+    create_run(place, manifest()).close()
+
+
+def test_a_start_that_was_killed_anywhere_can_be_made_again(tmp_path, monkeypatch):
+    """At every write of a file. Seen to fail where a folder with a lock and empty folders in it counted as taken."""
+    write_whole = disk.File.write
+    for turn in count():
+        writes = count()
+
+        def die(file, data, writes=writes, turn=turn):
+            if next(writes) == turn:
+                os._exit(9)
+            return write_whole(file, data)
+
+        def start(_, die=die, turn=turn):
+            monkeypatch.setattr(disk.File, "write", die)
+            create_run(tmp_path / f"run-{turn}", manifest(), [journal_latent()]).close()
+
+        status = Child(start).wait()
+        create_run(tmp_path / f"run-{turn}", manifest(), [journal_latent()]).close() if status else None
+        if status == 0:
+            break
+        assert status == 9
+    assert turn == 2
+
+
+def test_the_folder_that_a_new_run_is_made_in_is_synchronised(tmp_path, monkeypatch):
+    synced, sync = [], new.sync_folder
+    monkeypatch.setattr(new, "sync_folder", lambda path: [synced.append(path), sync(path)])
+    create_run(tmp_path / "a" / "run", manifest()).close()
+    assert {tmp_path / "a", tmp_path} <= {*synced}
+
+
+def test_a_branch_that_fails_leaves_no_folder(run, tmp_path, monkeypatch):
+    """Seen to fail with the hidden folder of the branch left."""
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(files, folder):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(branching, "_share", fail)
+        retry(run, tmp_path / "new", 2, 9)
+    assert sorted(tmp_path.rglob("*")) == before
+    retry(run, tmp_path / "new", 2, 9).close()
+    assert not (tmp_path / ".new.partial").exists()
+    with session.resume(tmp_path / "new") as journal:
+        assert journal.finished == 2
