@@ -8,14 +8,23 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import overload
 
 from .blocks import Blocks, blocks_for
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
 from .positions import TemporalPolicy
-from .schedule import Scale, Schedule, Step, Steps
-from .sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
+from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
+from .sizes import MAX_SIDE, PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
 from .window import Window
+
+MAX_LATENT_FRAMES, MAX_HISTORY = 1_000_000_000, 5_001
+"""Most latent frames of a plan, and of one whose chunks see the whole video: far more than any memory holds."""
+
+MAX_FACTOR = 1e6
+
+RESIZE_MODES = ("bilinear", "bicubic", "area")
+"""Ways to resize a latent."""
 
 REMEMBERED = 256
 """Number of chunks that a plan keeps, so that they are not computed again."""
@@ -83,7 +92,9 @@ class Plan:
     computed again, from the noisy latent that it started from."""
 
     def __post_init__(self):
+        _check_sizes(self)
         _check_lengths(self)
+        _check_starts(self)
         check_levers(self.levers)
         if not 0 <= self.anchor_match <= 1:
             raise ValueError(f"an anchor match of {self.anchor_match:g} is no share: use 0 for none, 0.5, or at most 1")
@@ -311,8 +322,43 @@ def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
             raise ValueError(f"no chunk begins at latent frame {anchor}, so it cannot be a new anchor: use {near}")
 
 
+def _check_sizes(plan: Plan) -> None:
+    """Raise ValueError for grids, steps and factors that no network can compute with."""
+    most = MAX_SIDE // PIXELS_PER_CELL
+    for grid in plan.grids.values():
+        if any(not 2 <= cells <= most or cells % 2 for cells in grid):
+            raise ValueError(f"a grid of {grid[1]}x{grid[0]} cells cannot be: its sides are even, from 2 to {most}")
+    if Scale.HIGH not in plan.grids or plan.ntk.keys() != plan.grids.keys():
+        raise ValueError("a plan has a grid at HIGH, and an NTK factor for each grid: give both")
+    factors = {f"NTK {scale.value}": factor for scale, factor in plan.ntk.items()}
+    factors["attention scale"] = plan.first_chunk_attention
+    for name, factor in factors.items():
+        if not 0 < factor <= MAX_FACTOR:
+            raise ValueError(f"a factor of {factor:g} ({name}) cannot be: use 1")
+    if not 0 < len(plan.schedule) <= MAX_STEPS or max(map(len, plan.schedule)) > MAX_STEPS:
+        raise ValueError(f"a schedule has 1 to {MAX_STEPS} chunks of at most {MAX_STEPS} steps")
+    if any(step.scale not in plan.grids for steps in plan.schedule for step in steps):
+        raise ValueError("a step is at a scale that has no grid: give its size")
+    if plan.resize not in RESIZE_MODES:
+        raise ValueError(f'"{plan.resize}" is no way to resize: use {", ".join(RESIZE_MODES)}')
+
+
+def _check_starts(plan: Plan) -> None:
+    """Raise ValueError for anchors and scenes that do not begin with chunks, one after the other from 0 on."""
+    for name, starts in (("anchors", plan.anchors), ("scenes", plan.scenes)):
+        if not starts or starts[0] != 0 or any(one >= other for one, other in pairwise(starts)):
+            raise ValueError(f"the first frames of {name} rise from 0 on, one after the other")
+        if not all(map(plan.begins_chunk, starts)):
+            raise ValueError(f"{name} begin where chunks begin")
+    if not 0 <= plan.replayed_chunks <= plan.num_chunks:
+        raise ValueError(f"{plan.replayed_chunks} chunks cannot be given: the plan has {plan.num_chunks}")
+
+
 def _check_lengths(plan: Plan) -> None:
     num_frames, given = plan.num_latent_frames, plan.given_frames
+    most = MAX_HISTORY if plan.window.local_frames is None else MAX_LATENT_FRAMES
+    if num_frames > most:
+        raise ValueError(f"a video of {num_frames} latent frames is too long: ask for {most} or fewer")
     if num_frames < 1:
         raise ValueError(f"a video of {num_frames} latent frames is empty: ask for 21, or at least 1")
     if not plan.begins_chunk(given):

@@ -1,5 +1,7 @@
 """Sizes of videos, latents and tokens, and the nearest sizes that fit onto the grids."""
 
+import math
+
 Grid = tuple[int, int]
 """Height and width, in latent cells (an eighth of the pixels)."""
 
@@ -10,6 +12,12 @@ TOKENS_PER_CELL = 4
 
 FPS = 16
 """Frames per second that Wan 2.1 was trained at."""
+
+MAX_PIXEL_FRAMES = 1_000_001
+"""Most frames of a video: 17 hours at 16 frames per second."""
+
+MAX_SIDE = 16_384
+"""Longest side of a video in pixels."""
 
 GENERATED_SIDES = {1080: 1088}
 """Sides that are generated larger, to be whole latent cells at both resolutions, and cropped when written."""
@@ -42,7 +50,25 @@ def whole_length(num_pixel_frames: int) -> int:
     """The next length of the form 4n + 1, which the VAE can decode to. Raises ValueError for an empty video."""
     if num_pixel_frames < 1:
         raise ValueError(f"a video of {num_pixel_frames} frames is empty: ask for 81, or at least 1")
+    if num_pixel_frames > MAX_PIXEL_FRAMES:
+        raise ValueError(f"a video has at most {MAX_PIXEL_FRAMES} frames: ask for {MAX_PIXEL_FRAMES} or fewer")
     return 1 + -(-(num_pixel_frames - 1) // PIXEL_FRAMES_PER_LATENT) * PIXEL_FRAMES_PER_LATENT
+
+
+def frames_in(seconds: float, fps: float) -> int:
+    """The number of frames of a length in seconds, rounded up. Raises ValueError for no length, and for a too long one.
+
+    The message has the number of seconds that would work.
+    """
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{seconds:g} seconds is no length: use 5")
+    if seconds * fps > MAX_PIXEL_FRAMES:
+        most = math.floor(MAX_PIXEL_FRAMES / fps)
+        raise ValueError(
+            f"{seconds:g} seconds at {fps:g} frames per second are more than the {MAX_PIXEL_FRAMES} frames of the "
+            f"longest video: ask for {most} seconds or fewer"
+        )
+    return max(1, math.ceil(seconds * fps))
 
 
 def generated_size(width: int, height: int) -> tuple[int, int]:

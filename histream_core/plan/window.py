@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+MAX_WINDOW = 10_000
+"""Most latent frames of a chunk, of an anchor, and before a chunk."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -19,6 +22,9 @@ class Window:
             raise ValueError(f"chunk_frames {self.chunk_frames} makes no chunk: use 3, or at least 1")
         if self.anchor_frames < 0 or (self.local_frames or 0) < 0:
             raise ValueError("anchor and local frames cannot be negative: use anchor 1 and local 2")
+        most = max(self.chunk_frames, self.anchor_frames, self.local_frames or 0)
+        if most > MAX_WINDOW:
+            raise ValueError(f"a window of {most} latent frames is too long: use {MAX_WINDOW}, or fewer")
 
     def context(self, start: int, anchor: int = 0, scene: int = 0) -> tuple[int, ...]:
         """The frames, in temporal order, that the chunk at frame `start` sees; none is before frame `scene`.

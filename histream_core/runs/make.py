@@ -61,9 +61,9 @@ def make(
         backend.sample(manifest.plan, prompts or prompts_of(manifest, journal.texts()), progress, work)
     except how.stops:
         with suppress(OSError, ValueError):  # a courtesy: the segments are there in any case
-            join_finished(folder, manifest, tags)
+            join_finished(journal, tags)
         raise
-    join_video(folder, manifest, tags)
+    join_video(journal, tags)
     write_cuts(folder, manifest)
     return progress
 
@@ -79,7 +79,7 @@ def _write_chunks(
     """Write the frames of every chunk that has no file yet: first of the chunks in the journal, then of new ones."""
     first, writer = progress.chunks, None
     if first < journal.manifest.num_chunks:
-        files = open_video_writer(journal.folder, journal.manifest, first, tags)
+        files = open_video_writer(journal, first, tags)
         writer = BackgroundWriter(files, times=progress.times).keeping_on(how.stops)
 
     def watch(progress: Progress) -> None:
@@ -105,7 +105,7 @@ def _write_chunks(
 
 def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     """The progress of a run before it continues; its finished chunks count as skipped."""
-    manifest, done = journal.manifest, chunks_on_disk(journal.folder, journal.manifest)
+    manifest, done = journal.manifest, chunks_on_disk(journal)
     rest = replay(manifest.plan, journal.finished)
     progress = backend.new_progress(rest)
     recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)

@@ -15,7 +15,7 @@ from .store.journal import Journal
 from .store.listing import clean
 from .store.manifest import Manifest
 from .store.opening import branched, check_same, environment_notes
-from .store.video import chunks_on_disk
+from .store.video import chunks_on_disk, lacks_checksums, listed_frames
 
 FindSame = Callable[[Manifest], Journal | None]
 """Function that returns the journal of an existing run with an equal manifest; None if there is none."""
@@ -57,16 +57,33 @@ def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = F
     """
     manifest, now = journal.manifest, manifest_now(journal.manifest, backend)
     check_same(journal, now)
-    done = chunks_on_disk(journal.folder, manifest)
+    done = chunks_on_disk(journal)
     check_possible(backend, journal.folder, manifest, done, ignore_memory=ignore_memory)
-    return environment_notes(journal, now)
+    return [*checksum_notes(journal), *environment_notes(journal, now)]
+
+
+def checksum_notes(journal: Journal) -> list[str]:
+    """A note on files that an older version wrote without checksums; no note if there are none."""
+    lacking = lacks_checksums(journal.folder, journal.manifest)
+    return ["files of the video were written without checksums, and are taken as they are"] if lacking else []
+
+
+def check_whole(journal: Journal) -> None:
+    """Raise ValueError for a run that is not finished, its video and cut list included.
+
+    Only such a run is made longer: an extension that was killed is then finished, and not made once more.
+    """
+    whole = journal.finished == chunks_on_disk(journal) == journal.manifest.num_chunks
+    if not whole or listed_frames(journal.folder) != journal.manifest.plan.num_pixel_frames:
+        raise ValueError(f"the run in {journal.folder} is not finished: histream resume {journal.folder} first")
 
 
 def extend(journal: Journal, plan: Plan, prompts: Sequence[Prompt] = ()) -> None:
     """Make an open run longer: `plan` must begin as its plan does, and `prompts` are in force from the old end on.
 
-    Raises ValueError for a plan that begins differently or is not longer.
+    Raises ValueError for a plan that begins differently or is not longer, and for a run that is not finished.
     """
+    check_whole(journal)
     sections = sections_of(prompts, journal.manifest.num_chunks)
     opening.lengthen_run(journal, plan, sections, [prompt.text.context for prompt in prompts])
 

@@ -28,8 +28,6 @@ Resize = Callable[[Tensor, Grid], Tensor]
 Given = Callable[[Chunk], Tensor]
 """Function that returns the latent [B, C, T, H, W] of a chunk that is not denoised."""
 
-RESIZE_MODES = ("bilinear", "bicubic", "area")
-
 
 def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
     """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and an equal grid changes nothing.

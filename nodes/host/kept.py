@@ -77,7 +77,7 @@ def make_kept_video(
 def _make(backend: HostBackend, journal: Journal, choice: VideoChoice, tags: Mapping[str, str]) -> Progress:
     """Make the missing chunks of a run; each decoded chunk moves the progress bar and is shown."""
     manifest = journal.manifest
-    missing = manifest.num_chunks - chunks_on_disk(journal.folder, manifest)
+    missing = manifest.num_chunks - chunks_on_disk(journal)
     display = Display(max(1, replay(manifest.plan, journal.finished).num_steps() + missing))
     seen: list[Progress] = []
 

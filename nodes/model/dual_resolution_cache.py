@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from ...histream_core.network.cache.tiers import TIERS
+from ...histream_core.plan.chunks import RESIZE_MODES
 from ...histream_core.plan.presets import PRESETS
-from ...histream_core.stream.stream import RESIZE_MODES
 from ..host import sampler as host
 from ..host.api import CATEGORY, io
 from ..host.checks import check_model

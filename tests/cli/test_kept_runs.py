@@ -187,6 +187,8 @@ def test_section_files_grow_with_their_run_and_go_with_a_branch(here, say, stop_
     go_on = stop_at(0)
     assert say("extend", "cut", "--seconds", "1", "--prompt", BLUE)[0] == 130
     go_on()
+    status, said = say("extend", "cut", "--seconds", "1", "--prompt", BLUE)  # the same again is not twice as much
+    assert (status, "is not finished: histream resume cut first" in said) == (2, True)
     status, result = say("resume", "cut")
     assert (status, lengths(result)) == (0, {"video.01.mp4": 21, "video.02.mp4": 12})
     assert say("extend", "cut", "--seconds", "0.5")[0] == 0

@@ -156,7 +156,7 @@ SPOILT = {
         lambda path: path.rename(path.parent.parent / "x") and path.symlink_to(path.parent.parent / "x"),
         r"sound\.mka is a link to another place",
     ),
-    "a folder": (lambda path: path.unlink() or path.mkdir(), r"sound\.mka is missing"),
+    "a folder": (lambda path: path.unlink() or path.mkdir(), r"sound\.mka is no ordinary file"),
 }
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections import Counter, namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny_runs
@@ -53,10 +54,11 @@ def make_video(folder, run):
     width, height = run.settings.size
     frames = shapes(run.plan.num_pixel_frames, height, width)
     starts = [first_frame(chunk) for chunk in run.plan.chunks]
-    with open_video_writer(folder, run, 0) as writer:
+    journal = SimpleNamespace(folder=folder, manifest=run, recipe=str)
+    with open_video_writer(journal, 0) as writer:
         for begin, end in zip(starts, [*starts[1:], len(frames)], strict=True):
             writer.write(frames[begin:end])
-    path = join_video(folder, run, {"prompt": "all", "seed": "all", "software": "HiStream"})
+    path = join_video(journal, {"prompt": "all", "seed": "all", "software": "HiStream"})
     write_cuts(folder, run)
     return path
 

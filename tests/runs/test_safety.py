@@ -1,4 +1,4 @@
-"""A run's folder that a stranger made, and a user's folder that is no run: nothing outside is written, nothing is lost."""
+"""A run's folder that a stranger made, and a user's folder that is no run: nothing outside is written, nothing lost."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ def test_a_folder_whose_manifest_is_somebody_elses_keeps_every_byte(tmp_path, te
 
 
 def test_a_manifest_of_three_gigabytes_is_not_read(tmp_path):
-    with open(tmp_path / "manifest.json", "wb") as file:
+    with (tmp_path / "manifest.json").open("wb") as file:
         file.truncate(3 * 2**30)
     with pytest.raises(DamagedRunError, match="has 3221225472 bytes, and at most 33554432 are read"):
         resume(tmp_path)

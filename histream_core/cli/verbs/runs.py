@@ -35,7 +35,7 @@ from ...runs.store.video import (
     unfinished_path,
     video_path,
 )
-from ...runs.verbs import Branch, branch, branch_manifest, check_resumed, extend
+from ...runs.verbs import Branch, branch, branch_manifest, check_resumed, check_whole, extend
 from ...runs.weights import Weights
 from ...stream.prompts import Prompt
 from ...stream.timeline import Placed
@@ -127,7 +127,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         manifest = journal.manifest
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
         source = find_source(options_of(manifest, args), None)
-        check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(args.folder, manifest))
+        check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         return finish_run(weights, journal, snapshots=snapshots, notes=notes)
@@ -138,10 +138,11 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         old = journal.manifest
+        check_whole(journal)
         plan = longer(old, args.seconds)
         placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)
-        check_room(args.folder, plan, old.settings, chunks_on_disk(args.folder, old))
+        check_room(args.folder, plan, old.settings, chunks_on_disk(journal))
         weights, texts = source.load()
         weights = _as_chosen(weights, args, old.settings)
         check_memory(weights, plan, num_prompts=len(old.sections) + len(texts), ignore=args.ignore_memory)
@@ -285,6 +286,7 @@ def _plain(info: RunInfo) -> dict:
             "fps": manifest.settings.fps,
             "format": manifest.settings.format,
             "video": manifest.settings.output,
+            "lacks_checksums": info.lacks_checksums,
         }
     return {
         "run": str(info.folder.resolve()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ...demo.text import VOCABULARY
 from ...files.disk import check_empty, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.make import DEFAULT_OPTIONS
-from ...plan.sizes import FPS, generated_size, latent_frames, whole_length
+from ...plan.sizes import FPS, frames_in, generated_size, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
 from ...runs.progress import Progress
@@ -131,9 +130,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the demo video."""
-    if not args.seconds > 0:
-        raise ValueError(f"{args.seconds:g} seconds is no length: use 5")
-    num_frames = whole_length(max(1, math.ceil(args.seconds * demo.FPS)))
+    num_frames = whole_length(frames_in(args.seconds, demo.FPS))
     cues = _cues(args, demo.PROMPT)
     source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
     return _make(args, source, cues, size=(demo.WIDTH, demo.HEIGHT), num_frames=num_frames, fps=demo.FPS)

@@ -50,7 +50,7 @@ def create_branch(
         manifest = manifest or old.manifest
         _check_head(old.manifest, manifest, chunk)
         base = Base(source.resolve().name, chunk, old.recipe(chunk - 1)) if chunk else None
-        segments = common_segments(source, old.manifest, manifest, chunk)
+        segments = common_segments(old, manifest, chunk)
         check_free(folder)
         check_folder(folder)
         partial = folder.with_name(f".{folder.name}.partial")

@@ -40,15 +40,16 @@ def with_recipe(run: Any) -> Any:
         return run  # refused by name when it is parsed
     listed = parse(ListedPlan, run.get("plan"), "run.plan")
     plan = recipe(listed, later_steps(run.get("settings")))
-    if tuple(plan.chunks) != listed.chunks:
+    if plan.num_chunks != len(listed.chunks) or tuple(plan.chunks) != listed.chunks:
         raise ValueError("run.plan lists chunks that do not follow from one plan")
     return run | {"plan": plain(plan)}
 
 
 def later_steps(settings: Any) -> Steps:
     """The steps of later chunks in the run's mode, needed for a run of one chunk; empty for the user's own steps."""
-    known = isinstance(settings, dict) and settings.get("mode") in MODES and settings.get("preset") in PRESETS
-    return PRESETS[settings["preset"]].schedule(settings["mode"])[-1] if known else ()
+    names = [settings.get(name) for name in ("preset", "mode")] if isinstance(settings, dict) else [None, None]
+    preset, mode = (name if isinstance(name, str) else "" for name in names)
+    return PRESETS[preset].schedule(mode)[-1] if preset in PRESETS and mode in MODES else ()
 
 
 def recipe(listed: ListedPlan, later: Steps) -> Plan:

@@ -18,15 +18,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
-import safetensors
 import torch
 from torch import Tensor
 
 from ...files.disk import disk_errors, sync_folder, write_whole
-from ...files.tensors import pack
+from ...files.tensors import TensorFileError, pack, read_safetensors
 from ...plan.schedule import Scale
 from ...weights.containers import CheckpointError, write_safetensors
 from .fingerprint import hash_file, hash_tensor
@@ -44,7 +44,7 @@ from .folder import (
     own_folder,
 )
 from .lock import Lock, take
-from .manifest import Manifest, from_json, recipes, to_json
+from .manifest import Manifest, chain, from_json, to_json
 
 _NUMBERED = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.safetensors")
 
@@ -68,7 +68,8 @@ class Journal:
         self._lock = held or lock(self.folder)
         try:
             self.manifest = read_manifest(self.folder)
-            self._recipes = recipes(self.manifest)
+            self._recipes: list[str] = []
+            self._rest = chain(self.manifest)
             self.finished = self._count()
             self._shape: list[int] | None = None
             for index in range(self.finished):
@@ -100,12 +101,12 @@ class Journal:
         tensors = {name: given[name].detach().cpu().contiguous() for name in self._names(index)}
         for tensor in tensors.values():
             self._check_latent(index, tensor, f"chunk {index}")
-        previous = self._recipes[index - 1] if index else ""
+        previous = self.recipe(index - 1) if index else ""
         metadata = {
             "format": CHUNK_FORMAT,
             "chunk": str(index),
             "previous": previous,
-            "recipe": self._recipes[index],
+            "recipe": self.recipe(index),
             **{_checksum(name): hash_tensor(tensor) for name, tensor in tensors.items()},
         }
         write_whole(chunk_path(self.folder, index), pack(tensors, metadata))
@@ -130,8 +131,8 @@ class Journal:
         if tensors.keys() != {*self._names(index)}:
             held, wanted = ", ".join(tensors) or "nothing", " and ".join(self._names(index))
             raise DamagedRunError(f"{path} holds {held}: it must hold one {wanted}")
-        previous = self._recipes[index - 1] if index else ""
-        wanted = {"format": CHUNK_FORMAT, "chunk": str(index), "recipe": self._recipes[index], "previous": previous}
+        previous = self.recipe(index - 1) if index else ""
+        wanted = {"format": CHUNK_FORMAT, "chunk": str(index), "recipe": self.recipe(index), "previous": previous}
         for name, value in wanted.items():
             if value and metadata.get(name) != value:
                 raise DamagedRunError(
@@ -149,7 +150,8 @@ class Journal:
         return tensors
 
     def recipe(self, index: int) -> str:
-        """The hash of everything that a finished chunk's latent depends on."""
+        """The hash of everything that a chunk's latent depends on."""
+        self._recipes += islice(self._rest, max(0, index + 1 - len(self._recipes)))
         return self._recipes[index]
 
     def texts(self) -> list[Tensor]:
@@ -179,11 +181,12 @@ class Journal:
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest by that of a longer run, to which the finished chunks must belong too."""
-        done, new = self.finished, recipes(manifest)
-        if new[:done] != recipes(self.manifest)[:done]:
+        new = chain(manifest)
+        if any(one != other for one, other in zip(islice(chain(self.manifest), self.finished), new, strict=False)):
             raise ValueError("the finished chunks were made in another way: branch instead")
         write_manifest(self.folder, manifest)
-        self.manifest, self._recipes = manifest, [*self._recipes[:done], *new[done:]]
+        self.manifest, self._rest = manifest, islice(chain(manifest), self.finished, None)
+        self._recipes = [self.recipe(index) for index in range(self.finished)]
 
     def write_snapshot(self, position: int, decoded: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the state before chunk `position`, with `decoded` chunks through the VAE; delete older snapshots.
@@ -195,7 +198,7 @@ class Journal:
             "format": CHUNK_FORMAT,
             "position": str(position),
             "decoded": str(decoded),
-            "recipe": self._recipes[position - 1] if position else "",
+            "recipe": self.recipe(position - 1) if position else "",
             "sha256": _hash_all(tensors),
         }
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
@@ -220,7 +223,7 @@ class Journal:
             position, decoded = (metadata.get(name, "") for name in ("position", "decoded"))
             if not (position.isdecimal() and decoded.isdecimal() and int(position) <= self.finished):
                 continue
-            recipe = self._recipes[int(position) - 1] if int(position) else ""
+            recipe = self.recipe(int(position) - 1) if int(position) else ""
             if (metadata.get("recipe"), metadata.get("sha256")) == (recipe, _hash_all(tensors)):
                 return int(position), int(decoded), tensors
         return None
@@ -346,10 +349,12 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     inside(path.parent)
     inside(path)
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise DamagedRunError(f"{path} is truncated or damaged ({error})") from error
+        return read_safetensors(path)
+    except TensorFileError as error:
+        raise DamagedRunError(f"{str(error).removesuffix(': get it again')}: put it back from a copy") from error
+    except OSError as error:
+        why = error.strerror or str(error).removesuffix(": give an ordinary file").removeprefix(f"{path} ")
+        raise DamagedRunError(f"{path} cannot be read ({why}): put it back from a copy") from error
 
 
 def _hash_all(tensors: Mapping[str, Tensor]) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...files.disk import partial_name
+from ...files.reading import printable
 from . import whole_latent
 from .folder import CHUNKS, LOCK, MANIFEST, SEGMENTS, SNAPSHOTS, SOUND, TEXTS, DamagedRunError, check_run, inside
 from .journal import chunk_indices, chunk_path, lock, read_manifest, snapshot_paths, text_paths
 from .lock import is_locked
 from .manifest import Manifest, words_of_seeds
 from .segments import segment_files
-from .video import CUTS, picture_files, section_paths, unfinished_path, video_path
+from .video import CUTS, lacks_checksums, picture_files, section_paths, unfinished_path, video_path
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,25 @@ class RunInfo:
     num_chunks: int
     num_bytes: int
     manifest: Manifest | None
+    lacks_checksums: bool = False
+    """Whether files of the video have no checksums, as an older version left them."""
 
     def line(self, name: str) -> str:
-        """One line about the run, with `name` as its name."""
+        """One line about the run, with `name` as its name; nothing in it commands a terminal."""
+        return printable(" ".join(self._words(name).splitlines()))
+
+    def _words(self, name: str) -> str:
         if not self.manifest:
             return f"{name}  {self.state}: {self.problem}"
         settings, seconds = self.manifest.settings, self.manifest.plan.num_pixel_frames / self.manifest.settings.fps
         prompts = " | ".join(section.prompt for section in self.manifest.sections)
         base = self.manifest.base
         begun = f", {base.chunks} chunks from {base.run}" if base else ""
+        lacking = ", files without checksums" if self.lacks_checksums else ""
         return (
             f"{name}  {self.state} {self.chunks}/{self.num_chunks} chunks, {seconds:.1f} s of "
             f"{settings.size[0]}x{settings.size[1]}, {self.num_bytes / 1e6:.1f} MB, "
-            f"seed {words_of_seeds(self.manifest)}{begun}  {prompts}"
+            f"seed {words_of_seeds(self.manifest)}{begun}{lacking}  {prompts}"
         )
 
 
@@ -101,7 +108,7 @@ def _look(folder: Path) -> RunInfo:
     try:
         check_run(folder)
         manifest = read_manifest(folder)
-        chunks = len(chunk_indices(folder))
+        chunks, lacking = len(chunk_indices(folder)), lacks_checksums(folder, manifest)
     except DamagedRunError as error:
         return RunInfo(folder, "damaged", str(error), 0, 0, num_bytes, None)
     if is_locked(folder / LOCK):
@@ -109,7 +116,7 @@ def _look(folder: Path) -> RunInfo:
     else:
         whole = chunks == manifest.num_chunks and video_path(folder, manifest).exists()
         state = "finished" if whole else "stopped"
-    return RunInfo(folder, state, "", chunks, manifest.num_chunks, num_bytes, manifest)
+    return RunInfo(folder, state, "", chunks, manifest.num_chunks, num_bytes, manifest, lacking)
 
 
 def _partials(folder: Path) -> Iterator[Path]:

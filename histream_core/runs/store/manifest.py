@@ -6,8 +6,11 @@ chunk file with another recipe was made by another run or seed, or has the wrong
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from ...files.reading import parse_json
 from ...plan.chunks import Chunk, Plan
+from ...plan.sizes import MAX_PIXEL_FRAMES, MAX_SIDE
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
 from ...video.formats import find_format
@@ -26,7 +30,20 @@ FORMAT = 2
 """Version of manifest.json; version 1, which listed the plan's chunks, can be read too, others are refused."""
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
-_RESERVED = ("manifest.json", "lock", "chunks", "snapshots", "texts", "sound.mka", "segments", "cuts.edl", "cuts.json")
+_HASH = re.compile(r"[0-9a-f]{64}")
+LEAST_FPS, MOST_FPS = 0.01, 1000
+_RESERVED = (
+    "manifest.json",
+    "lock",
+    "chunks",
+    "snapshots",
+    "texts",
+    "sound.mka",
+    "segments",
+    "cuts.edl",
+    "cuts.json",
+    "video.latent",
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,12 @@ class Settings:
 
     def __post_init__(self):
         check_name(self.output)
+        if not all(0 < side <= MAX_SIDE for side in self.size):
+            raise ValueError(
+                f"a picture of {self.size[0]}x{self.size[1]} cannot be: use 832x480, or at most {MAX_SIDE}"
+            )
+        if not LEAST_FPS <= self.fps <= MOST_FPS:
+            raise ValueError(f"{self.fps:g} frames per second cannot be played: use 16")
         format = find_format(self.format, self.depth)
         if self.section_files and format.is_sequence:
             raise ValueError(
@@ -77,6 +100,9 @@ class Section:
     blended: bool = False
     """Whether the section continues a blend that began in the section before: another text, but no cut."""
 
+    def __post_init__(self):
+        _check_hash(self.text, "a prompt's embedding")
+
 
 @dataclass(frozen=True)
 class Seed:
@@ -93,6 +119,9 @@ class Base:
     run: str
     chunks: int
     recipe: str
+
+    def __post_init__(self):
+        _check_hash(self.recipe, "the last shared chunk")
 
 
 @dataclass(frozen=True)
@@ -116,7 +145,15 @@ class Manifest:
         for name, starts in (("prompt", self.sections), ("seed", self.seeds)):
             firsts = [start.first_chunk for start in starts]
             if not firsts or firsts[0] != 0 or firsts != sorted(set(firsts)):
-                raise ValueError(f"each {name} must begin after the one before it, the first at chunk 0, got {firsts}")
+                raise ValueError(
+                    f"each {name} must begin after the one before it, the first at chunk 0, got {short(repr(firsts))}"
+                )
+        if self.plan.num_pixel_frames > MAX_PIXEL_FRAMES:
+            raise ValueError(
+                f"a run of {self.plan.num_pixel_frames} frames is too long: a video has at most {MAX_PIXEL_FRAMES}"
+            )
+        if self.base and not 0 < self.base.chunks <= self.plan.num_chunks:
+            raise ValueError(f"{self.base.chunks} chunks cannot be shared: the run has {self.plan.num_chunks}")
         for seed in self.seeds:
             SeededNoise(seed.seed)
         planned, chosen = self.plan.levers, self.settings.speed.levers
@@ -128,10 +165,15 @@ class Manifest:
 
     def section(self, chunk: int) -> Section:
         """The section that a chunk belongs to."""
-        return [section for section in self.sections if section.first_chunk <= chunk][-1]
+        return self.sections[bisect_right(self._first_chunks[0], chunk) - 1]
 
     def seed(self, chunk: int) -> int:
-        return [seed.seed for seed in self.seeds if seed.first_chunk <= chunk][-1]
+        return self.seeds[bisect_right(self._first_chunks[1], chunk) - 1].seed
+
+    @cached_property
+    def _first_chunks(self) -> tuple[list[int], list[int]]:
+        """The first chunks of sections and of seeds."""
+        return [section.first_chunk for section in self.sections], [seed.first_chunk for seed in self.seeds]
 
     @property
     def num_chunks(self) -> int:
@@ -150,6 +192,11 @@ class ChunkSeeds:
 
 def recipes(manifest: Manifest) -> list[str]:
     """The recipe of every chunk. Chunks shared with another run have an empty one, except the last of them."""
+    return [*chain(manifest)]
+
+
+def chain(manifest: Manifest) -> Iterator[str]:
+    """Yield the recipes of `recipes` one after the other; each is made of the one before it."""
     plan, base = manifest.plan, manifest.base
     shared = base.chunks if base else 0
     common = digest([
@@ -160,15 +207,19 @@ def recipes(manifest: Manifest) -> list[str]:
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
-    found = [""] * (shared - 1) + ([base.recipe] if base else [])
-    for chunk in plan.chunks[shared:]:
+    last = base.recipe if base else ""
+    yield from repeat("", shared - 1)
+    if base:
+        yield last
+    for index in range(shared, plan.num_chunks):
+        chunk = plan.chunks[index]
         before = plan.chunks[chunk.index - 1].cache_steps if chunk.index else ()
         section = manifest.section(chunk.index)
         recached = section.recache and section.first_chunk == chunk.index
-        made_of = [found[-1] if found else "", common, before, chunk.frames, chunk.context, chunk.steps]
+        made_of = [last, common, before, chunk.frames, chunk.context, chunk.steps]
         made_of += [plan.anchor(chunk.frames.start)] if plan.anchor(chunk.frames.start) else []
-        found.append(digest([*made_of, section.text, recached, manifest.seed(chunk.index)]))
-    return found
+        last = digest([*made_of, section.text, recached, manifest.seed(chunk.index)])
+        yield last
 
 
 def to_json(manifest: Manifest) -> str:
@@ -257,6 +308,11 @@ def check_name(name: str) -> None:
     whole = PurePosixPath(name).name == name and _NAME.fullmatch(name) and name == name.strip(" .")
     if not whole or name.lower() in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a video in a run's folder: use one like video.mp4")
+
+
+def _check_hash(text: str, name: str) -> None:
+    if not _HASH.fullmatch(text):
+        raise ValueError(f"the hash of {name} is {short(repr(text))}: it has 64 digits from 0 to f")
 
 
 def whole_chunks(plan: Plan) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...plan.chunks import Plan, lengthen, with_anchors
-from ...plan.sizes import latent_frames, whole_length
+from ...plan.sizes import frames_in, latent_frames, whole_length
 from .folder import MANIFEST
 from .journal import Journal, write_texts
 from .manifest import Manifest, Section, Seed, check_longer, differences, kept_frames
@@ -90,9 +89,7 @@ def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (),
 
 def longer(manifest: Manifest, seconds: float) -> Plan:
     """The run's plan, `seconds` longer, rounded up to a length that the VAE can decode to. Raises ValueError."""
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{seconds:g} seconds is no length: use 5")
-    num_frames = whole_length(manifest.plan.num_pixel_frames + math.ceil(seconds * manifest.settings.fps))
+    num_frames = whole_length(manifest.plan.num_pixel_frames + frames_in(seconds, manifest.settings.fps))
     return lengthen(manifest.plan, latent_frames(num_frames))
 
 

@@ -13,6 +13,9 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+MAX_RANGE = 2**53
+"""Largest number of a range, and whole number that a float holds exactly."""
+
 SHORT = 80
 """Most characters of a value in a message."""
 
@@ -31,8 +34,11 @@ def plain(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a value in canonical JSON; equal for equal values."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The SHA-256 of a value in canonical JSON; equal for equal values. Raises ValueError for what JSON cannot hold."""
+    try:
+        text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -55,11 +61,13 @@ def parse(kind: Any, data: Any, where: str) -> Any:
         return _parse_mapping(arguments, data, where)
     if kind is range:
         start, stop = _parse_tuple((int, int), data, where)
+        if not 0 <= start <= stop <= MAX_RANGE:
+            raise ValueError(f"{where} is {start} to {stop}: it must rise from 0 or more to at most {MAX_RANGE}")
         return range(start, stop)
     if isinstance(kind, type) and issubclass(kind, Enum):
         names = [member.value for member in kind]
         if data not in names:
-            raise ValueError(f"{where} is {data!r}: it must be one of {', '.join(map(str, names))}")
+            raise ValueError(f"{where} is {short(repr(data))}: it must be one of {', '.join(map(str, names))}")
         return kind(data)
     return _parse_scalar(kind, data, where)
 
@@ -70,7 +78,7 @@ def _parse_dataclass(kind: Any, data: Any, where: str) -> Any:
     _check(data, dict, where)
     unknown, missing = sorted(data.keys() - set(names)), [name for name in names if name not in data]
     if unknown or missing:
-        what = f"unknown keys {', '.join(unknown)}" if unknown else f"no {', '.join(missing)}"
+        what = f"unknown keys {short(', '.join(unknown))}" if unknown else f"no {', '.join(missing)}"
         raise ValueError(f"{where} has {what}")
     return kind(**{name: parse(hints[name], data[name], f"{where}.{name}") for name in names})
 
@@ -91,12 +99,19 @@ def _parse_mapping(kinds: tuple, data: Any, where: str) -> dict:
 
 
 def _parse_scalar(kind: type, data: Any, where: str) -> Any:
-    if kind is float and type(data) is int:
+    if kind is float and type(data) is int and abs(data) < MAX_RANGE:
         return float(data)
     _check(data, kind, where)
+    if kind is str and _has_half_letters(data):
+        raise ValueError(f"{where} is no text: it holds half of a letter")
     if kind is float and not math.isfinite(data):
         raise ValueError(f"{where} is {data}")
     return data
+
+
+def _has_half_letters(text: Any) -> bool:
+    """Whether a text holds surrogates, which no file can be written with."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _check(data: Any, kind: type, where: str) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from ...files.disk import write_whole
+from ...files.reading import MEGABYTE, parse_json, read_bytes
 from ...plan.chunks import Chunk, Plan
 from ...plan.schedule import Scale
 from ...video.container import join
@@ -20,13 +22,28 @@ from ...video.edit import cut_lists as cutlist
 from ...video.formats import Format, find_format
 from ...video.pixels import Metadata
 from ...video.space import check_space
-from ...video.writers import PictureFolder, Segments, frame_rate, segment_name
+from ...video.writers import frame_rate, segment_name
 from .folder import SEGMENTS, inside
-from .journal import sound_path
+from .journal import Journal, sound_path
 from .manifest import Manifest, Settings, kept_frames
-from .segments import KeptSegments, check_segments, checksum_path
+from .segments import (
+    KeptPictures,
+    KeptSegments,
+    check_pictures,
+    check_segments,
+    checksum_path,
+    checksums_of,
+    is_file,
+    pictures_made_by,
+    segment_files,
+    segment_made_by,
+)
+from .values import digest
 
 CUTS = ("cuts.edl", "cuts.json")
+"""The cut lists, in the order in which they are written."""
+
+MAX_CUTS = 64 * MEGABYTE
 
 LATENT_CHANNELS, FLOAT_BYTES = 16, 4
 
@@ -66,7 +83,8 @@ def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | 
         first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.num_pixel_frames
     )
     height, width = plan.grids[Scale.HIGH]
-    latents = sum(len(chunk.frames) for chunk in plan.chunks[first:]) * LATENT_CHANNELS * height * width * FLOAT_BYTES
+    done = plan.chunks[first].frames.start if first < len(plan.chunks) else plan.generated_frames
+    latents = (plan.generated_frames - done) * LATENT_CHANNELS * height * width * FLOAT_BYTES
     found = {"latents": LATENT_COPIES * latents * (1 + plan.keeps_steps), "sound": SOUND_COPIES * len(sound or b"")}
     if format.is_sequence:
         return found | {"segments": 0, "video": format.num_bytes(settings.size, left)}
@@ -93,47 +111,95 @@ def first_frame(chunk: Chunk) -> int:
     return chunk.first_pixel_frame
 
 
-def _chunk_frames(plan: Plan) -> list[range]:
-    """The range of pixel frames of each chunk in the video."""
-    starts = [first_frame(chunk) for chunk in plan.chunks]
-    return [range(*between) for between in pairwise([*starts, plan.num_pixel_frames])]
+def _frames_of(plan: Plan, index: int) -> range:
+    """The range of pixel frames of a chunk in the video."""
+    chunks = plan.chunks
+    return range(
+        first_frame(chunks[index]),
+        first_frame(chunks[index + 1]) if index + 1 < len(chunks) else plan.num_pixel_frames,
+    )
 
 
-def chunks_on_disk(folder: Path, manifest: Manifest) -> int:
-    """Number of chunks, from the first on, whose frames are all in whole files."""
+def binding(journal: Journal, index: int) -> str:
+    """A hash of all that decides the frames of a chunk in files: its latent, how it is decoded and how encoded."""
+    manifest = journal.manifest
+    settings, kept = manifest.settings, kept_frames(manifest.plan, manifest.plan.chunks[index])
+    vae = {name: value for name, value in manifest.fingerprint.items() if name.startswith("vae")}
+    how = [settings.preset, settings.size, float(settings.fps), settings.format, format_of(settings).depth]
+    return digest([journal.recipe(index), kept, vae, how])
+
+
+def chunks_on_disk(journal: Journal) -> int:
+    """Number of chunks, from the first on, whose frames are all in whole files of this run.
+
+    Files that another run made do not count, nor do those that have no checksums behind others that have some.
+    """
+    any_checked = False
+    for index in range(journal.manifest.num_chunks):
+        files = _files_of(journal, index)
+        if not all(map(is_file, files)):
+            return index
+        if format_of(journal.manifest.settings).is_sequence:
+            made_by = pictures_made_by(inside(journal.folder / SEGMENTS), index, files)
+        else:
+            made_by = segment_made_by(files[0])
+            if made_by is None and any_checked and checksums_of(files):
+                continue  # an older version went on with the run
+        if made_by is None and not any_checked:
+            continue
+        if made_by != binding(journal, index):
+            return index
+        any_checked = True
+    return journal.manifest.num_chunks
+
+
+def _files_of(journal: Journal, index: int) -> list[Path]:
+    """The files of a chunk's frames."""
+    folder, manifest = journal.folder, journal.manifest
     format = format_of(manifest.settings)
-    chunks = manifest.plan.chunks
     if not format.is_sequence:
-        segments = inside(folder / SEGMENTS)
-        names = (inside(segment_name(segments, format, chunk.index)) for chunk in chunks)
-        return next((index for index, name in enumerate(names) if not name.exists()), len(chunks))
-    there = {path.name for path in picture_files(folder, manifest)}
-    names = (_picture(manifest, format, index) for index in range(manifest.plan.num_pixel_frames))
-    count = next((index for index, name in enumerate(names) if name not in there), manifest.plan.num_pixel_frames)
-    return sum(part.stop <= count for part in _chunk_frames(manifest.plan))
+        return [segment_name(inside(folder / SEGMENTS), format, index)]
+    place = video_path(folder, manifest)
+    return [place / _picture(manifest, format, frame) for frame in _frames_of(manifest.plan, index)]
 
 
-def open_video_writer(
-    folder: Path, manifest: Manifest, first: int, metadata: Metadata | None = None
-) -> Segments | PictureFolder:
+def lacks_checksums(folder: Path, manifest: Manifest) -> bool:
+    """Whether files of a run's video have no checksums, as an older version left them."""
+    files = {path.name for path in segment_files(folder) if ".partial" not in path.name}
+    if format_of(manifest.settings).is_sequence:
+        return not any(name.startswith("pic-") for name in files) and bool(picture_files(folder, manifest))
+    suffix = format_of(manifest.settings).suffix
+    return any(name.endswith(suffix) and f"{Path(name).stem}.sha256" not in files for name in files)
+
+
+def open_video_writer(journal: Journal, first: int, metadata: Metadata | None = None) -> KeptSegments | KeptPictures:
     """A writer that continues with chunk `first`; each of its `write` calls must be one chunk."""
+    folder, manifest = journal.folder, journal.manifest
     settings, format = manifest.settings, format_of(manifest.settings)
-    size, fps = settings.size, settings.fps
-    if not format.is_sequence:
-        return KeptSegments(inside(folder / SEGMENTS), format, size=size, fps=fps, first=first)
-    start = first_frame(manifest.plan.chunks[first])
-    return PictureFolder(video_path(folder, manifest), format, size=size, fps=fps, metadata=metadata, first_frame=start)
+    size, fps, segments = settings.size, settings.fps, inside(folder / SEGMENTS)
+    if format.is_sequence:
+        start = first_frame(manifest.plan.chunks[first])
+        place = video_path(folder, manifest)
+        writer = KeptPictures(place, format, size=size, fps=fps, metadata=metadata, first_frame=start)
+        writer.segments, writer.next_chunk = segments, first
+    else:
+        writer = KeptSegments(segments, format, size=size, fps=fps, first=first)
+    writer.bind = partial(binding, journal)
+    return writer
 
 
-def join_video(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path:
+def join_video(journal: Journal, metadata: Metadata | None = None) -> Path:
     """Join all segments into the video and the files of its sections; return the path of the video.
 
     The run's sound goes into the video, up to the last picture; the files of sections have no sound. If `metadata` has
     the tags "prompt" and "seed", those of a section's file are the section's. Raises ValueError for a segment that
-    does not fit.
+    does not fit, and for a picture that was changed.
     """
+    folder, manifest = journal.folder, journal.manifest
     path = video_path(folder, manifest)
     if format_of(manifest.settings).is_sequence:
+        for index in range(manifest.num_chunks):
+            check_pictures(inside(folder / SEGMENTS), index, path)
         return path
     _join(folder, manifest, range(manifest.plan.num_pixel_frames), path, metadata, sound_path(folder, manifest))
     for section in cut_sections(manifest):
@@ -151,13 +217,14 @@ def unfinished_path(folder: Path, manifest: Manifest) -> Path:
     return inside(path.with_name(f"{path.stem}.unfinished{path.suffix}"))
 
 
-def join_finished(folder: Path, manifest: Manifest, metadata: Metadata | None = None) -> Path | None:
+def join_finished(journal: Journal, metadata: Metadata | None = None) -> Path | None:
     """Join the finished part of a stopped run into a video; return its path, or None if there is nothing to join."""
-    done, chunks = chunks_on_disk(folder, manifest), manifest.plan.chunks
+    folder, manifest = journal.folder, journal.manifest
+    done = chunks_on_disk(journal)
     if not done or format_of(manifest.settings).is_sequence:
         return None
     path = unfinished_path(folder, manifest)
-    end = first_frame(chunks[done]) if done < len(chunks) else manifest.plan.num_pixel_frames
+    end = _frames_of(manifest.plan, done - 1).stop
     _join(folder, manifest, range(end), path, metadata, sound_path(folder, manifest))
     return path
 
@@ -172,7 +239,8 @@ def _join(
 ) -> None:
     """Join the segments of the chunks whose first pixel frame is in `frames` into the file `path`."""
     format, segments = format_of(manifest.settings), inside(folder / SEGMENTS)
-    parts = [(index, len(part)) for index, part in enumerate(_chunk_frames(manifest.plan)) if part.start in frames]
+    ranges = enumerate(_frames_of(manifest.plan, index) for index in range(manifest.num_chunks))
+    parts = [(index, len(part)) for index, part in ranges if part.start in frames]
     names = [segment_name(segments, format, index) for index, _ in parts]
     check_segments(names)
     join(names, path, format, lengths=[length for _, length in parts], metadata=metadata, sound=sound)
@@ -204,6 +272,15 @@ def write_cuts(folder: Path, manifest: Manifest) -> None:
         write_whole(inside(folder / name), make(sections, file_name=settings.output, fps=settings.fps).encode())
 
 
+def listed_frames(folder: Path) -> int | None:
+    """The number of frames in the cut list, which a run writes last; None if there is none."""
+    try:
+        data = parse_json(read_bytes(inside(folder / CUTS[-1]), MAX_CUTS))
+    except (OSError, ValueError):
+        return None
+    return data.get("num_frames") if isinstance(data, dict) else None
+
+
 def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
     """Delete the segment of a chunk, so that it is written again."""
     format = format_of(manifest.settings)
@@ -213,19 +290,20 @@ def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:
         checksum_path(path).unlink(missing_ok=True)
 
 
-def common_segments(folder: Path, old: Manifest, new: Manifest, num_chunks: int) -> list[Path]:
-    """Segments in `folder`, of the first `num_chunks` chunks, that the `new` run would write identically.
+def common_segments(old: Journal, new: Manifest, num_chunks: int) -> list[Path]:
+    """Segments of a run, of its first `num_chunks` chunks, that the `new` run would write identically.
 
     Empty for pictures, because their names and tags are those of the new run.
     """
-    format, segments = format_of(old.settings), inside(folder / SEGMENTS)
-    if format.is_sequence or _encoding(old) != _encoding(new):
+    format, segments = format_of(old.manifest.settings), inside(old.folder / SEGMENTS)
+    if format.is_sequence or _encoding(old.manifest) != _encoding(new):
         return []
-    pairs = zip(old.plan.chunks[: min(num_chunks, chunks_on_disk(folder, old))], new.plan.chunks, strict=False)
+    plan = old.manifest.plan
+    pairs = zip(plan.chunks[: min(num_chunks, chunks_on_disk(old))], new.plan.chunks, strict=False)
     return [
         segment_name(segments, format, chunk.index)
         for chunk, other in pairs
-        if kept_frames(old.plan, chunk) == kept_frames(new.plan, other)
+        if kept_frames(plan, chunk) == kept_frames(new.plan, other)
     ]
 
 
