@@ -93,6 +93,7 @@ class Plan:
 
     def __post_init__(self):
         _check_sizes(self)
+        _check_steps(self)
         _check_lengths(self)
         _check_starts(self)
         check_levers(self.levers)
@@ -335,12 +336,21 @@ def _check_sizes(plan: Plan) -> None:
     for name, factor in factors.items():
         if not 0 < factor <= MAX_FACTOR:
             raise ValueError(f"a factor of {factor:g} ({name}) cannot be: use 1")
-    if not 0 < len(plan.schedule) <= MAX_STEPS or max(map(len, plan.schedule)) > MAX_STEPS:
-        raise ValueError(f"a schedule has 1 to {MAX_STEPS} chunks of at most {MAX_STEPS} steps")
-    if any(step.scale not in plan.grids for steps in plan.schedule for step in steps):
-        raise ValueError("a step is at a scale that has no grid: give its size")
     if plan.resize not in RESIZE_MODES:
         raise ValueError(f'"{plan.resize}" is no way to resize: use {", ".join(RESIZE_MODES)}')
+
+
+def _check_steps(plan: Plan) -> None:
+    """Raise ValueError for steps that no network can take."""
+    if not 0 < len(plan.schedule) <= MAX_STEPS or max(map(len, plan.schedule)) > MAX_STEPS:
+        raise ValueError(f"a schedule has 1 to {MAX_STEPS} chunks of at most {MAX_STEPS} steps")
+    for step in (step for steps in plan.schedule for step in steps):
+        if step.scale not in plan.grids:
+            raise ValueError(f"a step is at {step.scale.value}, which has no grid: give its size")
+        if not 0 < step.sigma <= 1 or not 0 < step.attention_scale <= MAX_FACTOR:
+            raise ValueError(
+                f"a step at sigma {step.sigma:g}, attention {step.attention_scale:g} cannot be: use 1 and 1"
+            )
 
 
 def _check_starts(plan: Plan) -> None:

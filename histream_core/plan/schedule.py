@@ -10,8 +10,6 @@ NUM_TIMESTEPS = 1000
 """A timestep is sigma times a thousand, the scale on which Wan's time embedding was trained."""
 
 
-MAX_ATTENTION_SCALE = 1000.0
-
 MAX_STEPS = 1000
 """Most steps of a chunk, and most chunks with steps of their own."""
 
@@ -34,12 +32,6 @@ class Step:
     sigma: float
     scale: Scale
     attention_scale: float = 1.0
-
-    def __post_init__(self):
-        if not 0 <= self.sigma <= 1:
-            raise ValueError(f"sigma {self.sigma:g} is no noise level: use one from 0 to 1")
-        if not 0 < self.attention_scale <= MAX_ATTENTION_SCALE:
-            raise ValueError(f"attention scale {self.attention_scale:g} cannot be: use 1")
 
     @property
     def timestep(self) -> float:

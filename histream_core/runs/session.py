@@ -162,7 +162,11 @@ class Session:
 
     def _restore_decoder(self, decoder: Decoder, tensors: dict[str, Tensor], decoded: int) -> None:
         latent = self.journal.read(0).to(self._device(decoder))
-        decoder.restore(_part(tensors, VAE), latent)
+        try:
+            decoder.restore(_part(tensors, VAE), latent)
+        except (KeyError, ValueError):  # a snapshot of another VAE: what it remembers is decoded again
+            decoder.reset()
+            return
         self._decoded = decoded
 
     def _device(self, decoder: Decoder) -> torch.device:

@@ -127,11 +127,16 @@ class Stream:
         for scale, cache in self.caches.items():
             prefix = f"{scale.value}."
             cache.restore({key.removeprefix(prefix): x for key, x in snapshot.items() if key.startswith(prefix)})
-        latents = snapshot["window.latents"].to(self.device).unbind(2)
-        self._window = dict(zip(snapshot["window.frames"].tolist(), latents, strict=True))
+        frames, latents = snapshot["window.frames"], snapshot["window.latents"]
+        wanted = (*self.shape, len(frames) if frames.ndim == 1 else -1, *self.plan.grids[Scale.HIGH])
+        if frames.dtype != torch.long or tuple(latents.shape) != wanted or not latents.is_floating_point():
+            raise ValueError(f"the snapshot has latents {list(latents.shape)}, this run's are {list(wanted)}")
+        self._window = dict(zip(frames.tolist(), latents.to(self.device).unbind(2), strict=True))
         if self.plan.anchor_match:
-            anchor = Statistics(*(snapshot[f"anchor.{name}"].to(self.device) for name in ("mean", "std")))
-            self._anchor = int(snapshot["anchor.chunk"]), anchor
+            chunk, *parts = (snapshot[f"anchor.{name}"] for name in ("chunk", "mean", "std"))
+            if chunk.numel() != 1 or any(part.shape != (*self.shape, 1, 1, 1) for part in parts):
+                raise ValueError("the snapshot's statistics are not those of this run's latents")
+            self._anchor = int(chunk), Statistics(*(part.to(self.device) for part in parts))
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, then re-noise it to the sigma and the scale of the next step."""

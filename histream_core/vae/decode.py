@@ -59,6 +59,16 @@ class Decoder(Protocol):
     def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None: ...
 
 
+def _check_history(name: str, x: Tensor, module: Any, latents: Tensor) -> None:
+    """Raise ValueError for frames in a snapshot that `module` cannot have seen in a stream of `latents`."""
+    height, width = latents.shape[-2:]
+    grown = x.ndim in (4, 5) and x.shape[-2] * width == x.shape[-1] * height and x.shape[-2] % height == 0
+    channels = getattr(module, "in_channels", None)
+    fits = x.is_floating_point() and grown and x.shape[0] == latents.shape[0] and channels in (None, x.shape[1])
+    if not fits or (x.ndim == 5 and not 0 < x.shape[2] <= HISTORY_FRAMES):
+        raise ValueError(f"the snapshot's {name} is {x.dtype} {list(x.shape)}: it belongs to another VAE or size")
+
+
 class History:
     """The last input frames of every causal convolution of one stream, by module.
 
@@ -231,8 +241,13 @@ class StreamingDecoder:
         return {names[module]: x for module, x in self._history.frames.items()}
 
     def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None:
-        """Return to the state of a snapshot in a stream of `latents` [B, C, T, H, W]. Raises KeyError for others."""
+        """Return to the state of a snapshot in a stream of `latents` [B, C, T, H, W].
+
+        Raises KeyError or ValueError for another VAE's, and for latents of another size.
+        """
         modules = dict(self.vae.decoder.named_modules())
+        for name, x in snapshot.items():
+            _check_history(name, x, modules[name], latents)
         frames = {modules[name]: x.to(latents.device, self.dtype) for name, x in snapshot.items()}
         kept = {k: x for k, x in frames.items() if k not in self._memoryless}
         self._history = History(kept, memoryless=self._memoryless)

@@ -1,19 +1,26 @@
 """A run's folder that a stranger made, and a user's folder that is no run: nothing outside is written, nothing lost."""
 
+import contextlib
+import json
 import os
 import shutil
 from itertools import count
 
 import pytest
+import torch
 from forks import Child
-from tiny_runs import begin, manifest, plan
+from tiny_runs import begin, finish, manifest, plan, same
 
 from histream_core import runs as session
 from histream_core.cli import main
 from histream_core.files import disk
+from histream_core.files.tensors import pack, read_safetensors
+from histream_core.plan import Plan
 from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run, list_runs, resume, retry
 from histream_core.runs.store import branching, new
+from histream_core.runs.store.journal import _hash_all
 from histream_core.runs.store.lock import is_locked
+from histream_core.runs.store.values import digest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
 
@@ -194,8 +201,6 @@ def test_four_starts_at_once_give_one_run_that_can_be_resumed(tmp_path):
 
 
 def journal_latent():
-    import torch
-
     return torch.zeros(1, 4, 3, 4, 4)
 
 
@@ -260,3 +265,124 @@ def test_a_branch_that_fails_leaves_no_folder(run, tmp_path, monkeypatch):
     assert not (tmp_path / ".new.partial").exists()
     with session.resume(tmp_path / "new") as journal:
         assert journal.finished == 2
+
+
+HOSTILE = {
+    "no grids": lambda run: run["plan"].update(grids={}),
+    "a grid of nothing": lambda run: run["plan"]["grids"].update(high=[0, 4]),
+    "a grid below nothing": lambda run: run["plan"]["grids"].update(high=[-4, 4]),
+    "a grid without end": lambda run: run["plan"]["grids"].update(high=[2**40, 2**40]),
+    "a grid of three": lambda run: run["plan"]["grids"].update(high=[4, 4, 4]),
+    "no factor": lambda run: run["plan"].update(ntk={}),
+    "a factor of 1e300": lambda run: run["plan"]["ntk"].update(high=1e300),
+    "a sigma of 1e300": lambda run: run["plan"]["schedule"][0][0].update(sigma=1e300),
+    "a sigma of nothing": lambda run: run["plan"]["schedule"][0][0].update(sigma=-1.0),
+    "a scale that is a list": lambda run: run["plan"]["schedule"][0][0].update(scale=[]),
+    "a scale that is an object": lambda run: run["plan"]["schedule"][0][0].update(scale={}),
+    "no steps": lambda run: run["plan"].update(schedule=[]),
+    "steps without end": lambda run: run["plan"].update(schedule=[run["plan"]["schedule"][0] * 1000]),
+    "a length without end": lambda run: run["plan"].update(num_latent_frames=10**12),
+    "a length of 400 digits": lambda run: run["plan"].update(num_latent_frames=10**400),
+    "a million frames": lambda run: run["plan"].update(num_latent_frames=250_002),
+    "chunks without end": lambda run: run["plan"]["window"].update(chunk_frames=10**12),
+    "a window without end": lambda run: run["plan"]["window"].update(local_frames=10**12),
+    "another way to resize": lambda run: run["plan"].update(resize="rm"),
+    "anchors in disorder": lambda run: run["plan"].update(anchors=[0, 6, 3]),
+    "anchors anywhere": lambda run: run["plan"].update(anchors=[0, 4]),
+    "no anchors": lambda run: run["plan"].update(anchors=[]),
+    "a scene before the first": lambda run: run["plan"].update(scenes=[-3]),
+    "a picture without end": lambda run: run["settings"].update(size=[10**9, 10**9]),
+    "a picture of nothing": lambda run: run["settings"].update(size=[0, 0]),
+    "no rate": lambda run: run["settings"].update(fps=0.0),
+    "a rate of 1e9": lambda run: run["settings"].update(fps=1e9),
+    "a rate of 400 digits": lambda run: run["settings"].update(fps=10**400),
+    "a seed below nothing": lambda run: run["seeds"][0].update(seed=-1),
+    "a seed of 400 digits": lambda run: run["seeds"][0].update(seed=10**400),
+    "a text that is a path": lambda run: run["sections"][0].update(text="../../x"),
+    "half a letter": lambda run: run["sections"][0].update(prompt="\ud800"),
+    "chunks of another run without end": lambda run: run.update(
+        base={"run": "a", "chunks": 10**12, "recipe": "0" * 64}
+    ),
+    "chunks of another run below nothing": lambda run: run.update(base={"run": "a", "chunks": -1, "recipe": "0" * 64}),
+    "a deep value": lambda run: run.update(source=nested(600)),
+    "a mode that is a list": lambda run: run["settings"].update(mode=[]),
+}
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_signed_manifest_of_what_cannot_be_is_refused_by_name(run, case):
+    """Seen to fail with tracebacks, and by minutes and gigabytes."""
+    data = json.loads((run / "manifest.json").read_text())
+    HOSTILE[case](data["run"])
+    with contextlib.suppress(ValueError):
+        data["sha256"] = digest(data["run"])
+    (run / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(DamagedRunError, match=r"manifest\.json "):
+        resume(run)
+    assert [info.state for info in list_runs(run)] == ["damaged"]
+
+
+def test_prompts_of_strangers_command_no_terminal(run):
+    data = json.loads((run / "manifest.json").read_text())
+    data["run"]["sections"][0]["prompt"] = "\x1b]0;mine\x07a\nb  finished 9/9 chunks\u202e"
+    data["sha256"] = digest(data["run"])
+    (run / "manifest.json").write_text(json.dumps(data))
+    line = list_runs(run)[0].line("run")
+    assert line.isprintable()
+
+
+def test_a_long_run_is_opened_without_a_walk_over_all_its_chunks(tmp_path, monkeypatch):
+    """Seen to fail with the recipes of all chunks made at once."""
+    seen, chunk_at = count(), Plan.chunk_at
+    monkeypatch.setattr(Plan, "chunk_at", lambda plan, index: [next(seen), chunk_at(plan, index)][1])
+    create_run(tmp_path / "run", manifest(plan(250_000))).close()
+    with resume(tmp_path / "run") as journal:
+        assert journal.finished == 0
+    assert next(seen) < 100
+
+
+SNAPSHOTS = {
+    "no window": lambda tensors: tensors.pop("stream.high.window"),
+    "a window of floats": lambda tensors: tensors.update({"stream.high.window": torch.zeros(2)}),
+    "frames of floats": lambda tensors: tensors.update({"stream.high.frames": torch.zeros(3)}),
+    "frames below nothing": lambda tensors: tensors["stream.high.frames"].sub_(9),
+    "times of another shape": lambda tensors: tensors.update({"stream.high.times": torch.zeros(1, 1).long()}),
+    "one number": lambda tensors: tensors.update({"stream.window.latents": torch.tensor(1.0)}),
+    "small latents": lambda tensors: tensors.update({"stream.window.latents": torch.zeros(1, 4, 3, 2, 2)}),
+    "frames of the window": lambda tensors: tensors.update({"stream.window.frames": torch.tensor(1.5)}),
+    "another VAE's": lambda tensors: tensors.update({"vae.x": torch.zeros(1)}),
+    "a memory of another size": lambda tensors: tensors.update(
+        {name: x[..., :1] for name, x in tensors.items() if name.startswith("vae.")}
+    ),
+    "nothing": lambda tensors: tensors.clear(),
+}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run with a snapshot, and its frames."""
+    place = tmp_path_factory.mktemp("kept")
+    begin(place / "run", 4, snapshots=session.Snapshots(every=2))
+    return place / "run", finish(create_run(place / "whole", manifest()))
+
+
+@pytest.mark.parametrize("case", SNAPSHOTS)
+def test_a_snapshot_that_does_not_fit_is_left_out(kept, tmp_path, case):
+    folder = shutil.copytree(kept[0], tmp_path / "run")
+    (path,) = (folder / "snapshots").iterdir()
+    tensors, metadata = read_safetensors(path)
+    tensors = {name: x.clone() for name, x in tensors.items()}
+    SNAPSHOTS[case](tensors)
+    path.write_bytes(pack(tensors, metadata | {"sha256": _hash_all(tensors)}))
+    with resume(folder) as journal:
+        done = journal.newest_snapshot()[1]
+    latents, frames = finish(resume(folder), first_decoded=done)
+    assert same(latents[-1:], kept[1][0][-1:])
+    assert same(frames[-1:], kept[1][1][-1:])

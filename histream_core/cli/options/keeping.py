@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from ...runs.store.video import format_of, usual_output
 from ...video.formats import Format
 from ...video.sound import check_sound, pack_sound
 from ...weights.checkpoint import dtype_name
+from ...weights.containers import SUFFIXES
 from ...weights.loading import DTYPES
+from ..progress import print_notes
 from .common import whole
 from .weights import DEMO
 
@@ -67,10 +71,35 @@ def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
     }
 
 
-def options_of(manifest: Manifest, args: argparse.Namespace) -> argparse.Namespace:
-    """The weight options of a run; those given in `args` take precedence."""
+def check_taken_over(option: str, path: str) -> None:
+    """Raise ValueError for a path in a manifest that is not that of an ordinary file of weights on this computer."""
+    local = Path(path).is_absolute() and not path.startswith(("\\\\", "//"))
+    if not local or Path(path).suffix.lower() not in SUFFIXES or (os.path.lexists(path) and not Path(path).is_file()):
+        raise ValueError(
+            f"the run names {path!r}, and only ordinary files of weights are opened for it "
+            f"({', '.join(SUFFIXES)}): give {option}"
+        )
+
+
+def options_of(
+    manifest: Manifest, args: argparse.Namespace, opened: Sequence[str] = ("model", "vae")
+) -> argparse.Namespace:
+    """The weight options of a run; those given in `args` take precedence. `opened` are those whose files are opened.
+
+    Whoever made the run chose the paths in its manifest, and so which files of this computer are opened. That must do
+    no harm: only ordinary files with a suffix of weights are opened, which are then read as tensors and nothing else;
+    a path to a server or a device is refused, because opening it alone tells somebody or waits; and each file that is
+    taken over from the manifest is named before it is opened. Raises ValueError with the option that replaces it.
+    """
+    given = {name: value for name, value in vars(args).items() if value is not None}
     saved = {name: manifest.source.get(name) for name in ("model", *FILES, "device")}
-    saved |= {name: value for name, value in vars(args).items() if name in saved and value is not None}
+    found = {name: saved[name] for name in opened if name not in given}
+    taken = {name: path for name, path in found.items() if path not in (None, DEMO)}
+    for name, path in taken.items():
+        check_taken_over(f"--{name.replace('_', '-')}", str(path))
+    if taken:
+        print_notes([f"weights are taken from where the run had them: {', '.join(map(str, taken.values()))}"])
+    saved |= {name: value for name, value in given.items() if name in saved}
     if saved["model"] is None:
         raise ValueError("the run does not say which weights it was made with: give --model")
     names = {dtype_name(dtype): name for name, dtype in DTYPES.items()}

@@ -246,9 +246,9 @@ def _prompts(placed: Placed | None, texts: Sequence[Tensor], journal: Journal, f
 
 def _source(manifest: Manifest, args: argparse.Namespace, placed: Placed | None) -> Source:
     """The run's weights, with a text encoder if there is a new prompt."""
-    options = options_of(manifest, args)
     if placed is None:
-        return find_source(options, None)
+        return find_source(options_of(manifest, args), None)
+    options = options_of(manifest, args, ("model", "vae", "text_encoder", "embeds"))
     if args.text_encoder:
         options.embeds = None
     if options.embeds:

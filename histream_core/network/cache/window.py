@@ -20,6 +20,9 @@ from ..ops.rope import Rope, rotate
 from ..transfer import upload
 from .pages import Pages, attend
 
+MAX_FRAMES = 100_000
+"""Most frames of a snapshot."""
+
 _MISMATCH = "it belongs to another model, size or window"
 
 
@@ -95,6 +98,13 @@ class CacheWindow:
         index = bisect_right(self.anchors, frame) - 1
         within = frame - self.anchors[index]
         return index % 2 * self.anchor_frames + within if within < self.anchor_frames else None
+
+
+def _whole_numbers(tensor: Tensor) -> list[int]:
+    """The numbers from 0 on in a tensor of a snapshot. Raises ValueError for another one."""
+    if tensor.dtype != torch.long or tensor.ndim != 1 or len(tensor) > MAX_FRAMES or (tensor < 0).any():
+        raise ValueError(f"the snapshot lists frames as {tensor.dtype} {list(tensor.shape)}: {_MISMATCH}")
+    return tensor.tolist()
 
 
 class KVCache:
@@ -235,10 +245,11 @@ class KVCache:
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Take over a snapshot. Raises ValueError where it is of another window, shape or dtype."""
-        if not torch.equal(snapshot["window"], self._shape()):
-            theirs, mine = snapshot["window"].tolist(), self._shape().tolist()
-            raise ValueError(f"the snapshot's window is {theirs}, this run needs {mine}: {_MISMATCH}")
-        frames = snapshot["frames"].tolist()
+        window, frames, times = (_whole_numbers(snapshot[name]) for name in ("window", "frames", "times"))
+        if window != self._shape().tolist():
+            raise ValueError(f"the snapshot's window is {window}, this run needs {self._shape().tolist()}: {_MISMATCH}")
+        if len(times) != len(frames) or len({self._page(frame) for frame in frames}) < len(frames):
+            raise ValueError(f"the snapshot's frames and times do not fit together: {_MISMATCH}")
         tensors = self._tensors(frames)
         for name, mine in tensors.items():
             theirs = snapshot[name]
@@ -250,7 +261,7 @@ class KVCache:
         for name, mine in tensors.items():
             mine.copy_(snapshot[name])
         self._frames = [None] * len(self._frames)
-        for frame, time in zip(frames, snapshot["times"].tolist(), strict=True):
+        for frame, time in zip(frames, times, strict=True):
             self._frames[self._page(frame)], self._times[self._page(frame)] = frame, time
 
     def _shape(self) -> Tensor:

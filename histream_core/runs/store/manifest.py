@@ -23,6 +23,7 @@ from ...plan.sizes import MAX_PIXEL_FRAMES, MAX_SIDE
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
 from ...video.formats import find_format
+from ...video.writers import frame_rate
 from . import format_1
 from .values import digest, parse, plain, short
 
@@ -31,7 +32,6 @@ FORMAT = 2
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
 _HASH = re.compile(r"[0-9a-f]{64}")
-LEAST_FPS, MOST_FPS = 0.01, 1000
 _RESERVED = (
     "manifest.json",
     "lock",
@@ -77,8 +77,7 @@ class Settings:
             raise ValueError(
                 f"a picture of {self.size[0]}x{self.size[1]} cannot be: use 832x480, or at most {MAX_SIDE}"
             )
-        if not LEAST_FPS <= self.fps <= MOST_FPS:
-            raise ValueError(f"{self.fps:g} frames per second cannot be played: use 16")
+        frame_rate(self.fps)
         format = find_format(self.format, self.depth)
         if self.section_files and format.is_sequence:
             raise ValueError(

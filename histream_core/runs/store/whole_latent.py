@@ -5,7 +5,8 @@ The file has the host's own format (.latent: safetensors with one tensor), so th
 
 from __future__ import annotations
 
-import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor
 
 from ...files.disk import File, whole_file
-from ...files.tensors import header
+from ...files.reading import open_file, parse_json
+from ...files.tensors import MAX_HEADER, header
 from ...plan.schedule import Scale
 from .folder import inside
 from .journal import Journal
 from .manifest import kept_frames
+from .segments import is_file
 
 NAME = "video.latent"
 _TENSOR = "latent_tensor"
@@ -38,7 +41,7 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
     shape = (1, channels, plan.num_latent_frames, *plan.grids[Scale.HIGH])
     layout = {_TENSOR: (torch.float32, shape), "latent_format_version_0": (torch.float32, (0,))}
     start = header(layout, {"recipe": last})
-    if path.exists() and _starts_with(path, start):
+    if is_file(path) and _is_whole(path, start, num_bytes=4 * math.prod(shape)):
         return path
     with whole_file(path) as file:
         file.write(start)
@@ -48,15 +51,19 @@ def write_latent(journal: Journal, convert: Callable[[Tensor], Tensor]) -> Path:
 
 def map_latent(path: Path) -> Tensor:
     """The tensor [1, C, T, H, W], float32, in a .latent file. Writing to it does not change the file."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         size = int.from_bytes(file.read(8), "little")
-        shape = json.loads(file.read(size))[_TENSOR]["shape"]
-    return torch.from_numpy(np.memmap(path, np.float32, "c", offset=8 + size, shape=tuple(shape)))
+        if size > MAX_HEADER:
+            raise OSError(f"{path} is no file of latents: remove it, the run writes it again")
+        shape = parse_json(file.read(size))[_TENSOR]["shape"]
+        return torch.from_numpy(np.memmap(file, np.float32, "c", offset=8 + size, shape=tuple(shape)))
 
 
-def _starts_with(path: Path, start: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(start)) == start
+def _is_whole(path: Path, start: bytes, num_bytes: int) -> bool:
+    """Whether a file begins so, with so many bytes behind."""
+    with open_file(path) as file:
+        whole = os.fstat(file.fileno()).st_size == len(start) + num_bytes
+        return whole and file.read(len(start)) == start
 
 
 def _write_chunks(
