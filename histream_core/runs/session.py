@@ -118,6 +118,8 @@ class Session:
             return stream, 0
         try:
             stream.restore(_part(snapshot[2], CACHES))
+            if not _held(stream).issuperset(plan.chunks[snapshot[0]].context):
+                raise ValueError("the snapshot does not hold what its chunk sees")
         except (KeyError, ValueError):  # a snapshot of a shorter run, whose caches had another size
             return self._new_stream(plan), 0
         return stream, snapshot[0]
@@ -161,9 +163,11 @@ class Session:
             decoder.warm_up(latents, start=seen.start)
 
     def _restore_decoder(self, decoder: Decoder, tensors: dict[str, Tensor], decoded: int) -> None:
-        latent = self.journal.read(0).to(self._device(decoder))
+        latent, kept = self.journal.read(0).to(self._device(decoder)), _part(tensors, VAE)
+        if not kept:
+            return
         try:
-            decoder.restore(_part(tensors, VAE), latent)
+            decoder.restore(kept, latent)
         except (KeyError, ValueError):  # a snapshot of another VAE: what it remembers is decoded again
             decoder.reset()
             return
@@ -184,13 +188,18 @@ class Session:
 
         There may be none: a stream stops anywhere, and in a lean cache a kept last step overwrites past frames.
         """
-        held = set(stream.snapshot()["window.frames"].tolist())
-        held = held.intersection(*(cache.frames for cache in stream.caches.values()))
+        held = _held(stream)
         for position in positions:
             chunks = self.journal.manifest.plan.chunks[position : position + 1]
             if any(held.issuperset(chunk.context) for chunk in chunks):
                 self._save(stream, position)
                 return
+
+
+def _held(stream: Stream) -> set[int]:
+    """The frames that all caches and the window of a stream hold."""
+    held = set(stream.snapshot()["window.frames"].tolist())
+    return held.intersection(*(cache.frames for cache in stream.caches.values()))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

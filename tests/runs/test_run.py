@@ -232,7 +232,7 @@ def test_given_chunks_that_nobody_gives_are_asked_for(tmp_path):
         (manifest(model=tiny.wan(seed=3)), "the model changed"),
         (replace(manifest(), fingerprint=manifest().fingerprint | {"vae": "0"}), "the vae changed"),
         (manifest(sections=[tiny_runs.section("a dog")]), 'the prompt ("a dog", was "a cat") changed'),
-        (manifest(sections=[session.Section(0, "a cat", "0")]), "what the text encoder makes of the prompt"),
+        (manifest(sections=[session.Section(0, "a cat", "0" * 64)]), "what the text encoder makes of the prompt"),
         (manifest(seeds=[(0, 2)]), "the seed (2, was 1) changed"),
         (manifest(fps=24.0), "the setting fps (24.0, was 16.0) changed"),
         (manifest(format="png8", output="pictures"), "the setting format (png8, was h264-mp4)"),

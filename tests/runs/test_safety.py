@@ -361,6 +361,9 @@ SNAPSHOTS = {
     "a memory of another size": lambda tensors: tensors.update(
         {name: x[..., :1] for name, x in tensors.items() if name.startswith("vae.")}
     ),
+    "no frames": lambda tensors: tensors.update(
+        {f"stream.{scale}.{name}": torch.zeros(0).long() for scale in ("low", "high") for name in ("frames", "times")}
+    ),
     "nothing": lambda tensors: tensors.clear(),
 }
 
