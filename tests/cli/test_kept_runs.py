@@ -344,7 +344,7 @@ def test_what_cannot_be_done_with_a_run_leaves_it_as_it_was(here, say):
     for words, fix in (
         (["demo", RED, "--run-dir", "run"], "holds a run already: histream resume run"),
         (["extend", "run", "--seconds", "-1"], "-1 seconds is no length"),
-        (["branch", "run", "run"], "run is there already"),
+        (["branch", "run", "run"], "run holds a run already"),
         (["branch", "run", "new", "--from", "3"], "has 2 finished chunks: branch from 0 to 2"),
         (["branch", "run", "new", "--seed", "-3"], "seed -3 is out of range"),
         (["branch", "run", "new", "--seconds", "0"], "0 seconds is no length"),
