@@ -15,7 +15,7 @@ from .store.journal import Journal
 from .store.listing import clean
 from .store.manifest import Manifest
 from .store.opening import branched, check_same, environment_notes
-from .store.video import chunks_on_disk, lacks_checksums, listed_frames
+from .store.video import check_targets, chunks_on_disk, lacks_checksums, listed_frames
 
 FindSame = Callable[[Manifest], Journal | None]
 """Function that returns the journal of an existing run with an equal manifest; None if there is none."""
@@ -57,6 +57,7 @@ def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = F
     """
     manifest, now = journal.manifest, manifest_now(journal.manifest, backend)
     check_same(journal, now)
+    check_targets(journal.folder, manifest)
     done = chunks_on_disk(journal)
     check_possible(backend, journal.folder, manifest, done, ignore_memory=ignore_memory)
     return [*checksum_notes(journal), *environment_notes(journal, now)]

@@ -7,7 +7,7 @@ import pytest
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
 from histream_core.runs import DamagedRunError, clean, create_run, lengthen_run, list_runs, resume, retry
-from histream_core.runs.store.video import chunks_on_disk
+from histream_core.runs.store.video import check_targets, chunks_on_disk
 from histream_core.runs.verbs import check_whole
 
 FORMATS = {"ffv1": "video.mkv", "png8": "video"}
@@ -137,3 +137,28 @@ def test_the_cut_list_of_another_length_does_not_make_a_run_whole(alone, tmp_pat
 def test_a_branch_shares_segments_with_what_binds_them(alone, tmp_path):
     with retry(alone["ffv1", 1], tmp_path / "new", 2, 9) as journal:
         assert chunks_on_disk(journal) == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [("ffv1", "video.mkv"), ("ffv1", "cuts.partial.edl"), ("ffv1", "cuts.json"), ("png8", "video")]
+)
+def test_a_folder_where_a_file_is_written_is_named_before_the_run_goes_on(alone, tmp_path, format, name):
+    """Seen to fail after all was sampled."""
+    folder = shutil.copytree(alone[format, 1], tmp_path / "run")
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_bytes(b"mine")
+    else:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    with pytest.raises(DamagedRunError, match=r"is a folder, and the run writes a file there|is no folder"):
+        check_targets(folder, run_of(format))
+
+
+def test_a_damaged_chunk_says_what_can_be_done(alone, tmp_path):
+    folder = shutil.copytree(alone["ffv1", 1], tmp_path / "run")
+    (folder / "chunks" / "00001.safetensors").write_bytes(b"")
+    with pytest.raises(DamagedRunError, match=r"put it back from a copy, or histream branch .* NEW --from 1 goes on"):
+        resume(folder)
+    retry(folder, tmp_path / "new", 1, 9).close()

@@ -29,6 +29,7 @@ from ...runs.store.journal import read_manifest, sound_path
 from ...runs.store.new import check_free
 from ...runs.store.video import (
     check_room,
+    check_targets,
     chunks_on_disk,
     format_of,
     section_paths,
@@ -126,6 +127,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
     with resume(args.folder) as journal:
         manifest = journal.manifest
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
+        check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings)

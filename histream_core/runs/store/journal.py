@@ -51,6 +51,8 @@ _NUMBERED = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.safetensors")
 TEXT = re.compile(r"[0-9a-f]{16}\.safetensors")
 """Names of the files of embeddings."""
 
+PUT_BACK = ": put it back from a copy"
+
 CHUNK_FORMAT = "1"
 """Version of the files of chunks and snapshots."""
 
@@ -73,7 +75,7 @@ class Journal:
             self.finished = self._count()
             self._shape: list[int] | None = None
             for index in range(self.finished):
-                self.read(index)
+                self._check_chunk(index)
             self._check_base()
             self._check_sound()
         except BaseException:
@@ -167,7 +169,7 @@ class Journal:
         path = text_path(self.folder, name)
         tensors, _ = _load(path)
         if tensors.keys() != {"text"} or hash_tensor(tensors["text"]) != name:
-            raise DamagedRunError(f"{path} does not hold the prompt's embedding that the run was made with")
+            raise DamagedRunError(f"{path} does not hold the prompt's embedding that the run was made with{PUT_BACK}")
         return tensors["text"]
 
     def frames(self, wanted: range) -> Tensor:
@@ -227,6 +229,15 @@ class Journal:
             if (metadata.get("recipe"), metadata.get("sha256")) == (recipe, _hash_all(tensors)):
                 return int(position), int(decoded), tensors
         return None
+
+    def _check_chunk(self, index: int) -> None:
+        """Read a chunk. Raises DamagedRunError that says what is wrong and what can be done."""
+        try:
+            self.read(index)
+        except DamagedRunError as error:
+            go_on = f"histream branch {self.folder} NEW --from {index} goes on from what is before it"
+            why = str(error).removesuffix(PUT_BACK)
+            raise DamagedRunError(f"{why}{PUT_BACK}, or {go_on}" if index else f"{why}{PUT_BACK}") from error
 
     def _count(self) -> int:
         """Count the finished chunks. A gap is refused: a file was lost, and it is not made again silently."""
@@ -351,10 +362,10 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         return read_safetensors(path)
     except TensorFileError as error:
-        raise DamagedRunError(f"{str(error).removesuffix(': get it again')}: put it back from a copy") from error
+        raise DamagedRunError(f"{str(error).removesuffix(': get it again')}{PUT_BACK}") from error
     except OSError as error:
         why = error.strerror or str(error).removesuffix(": give an ordinary file").removeprefix(f"{path} ")
-        raise DamagedRunError(f"{path} cannot be read ({why}): put it back from a copy") from error
+        raise DamagedRunError(f"{path} cannot be read ({why}){PUT_BACK}") from error
 
 
 def _hash_all(tensors: Mapping[str, Tensor]) -> str:

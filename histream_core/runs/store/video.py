@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from ...files.disk import write_whole
+from ...files.disk import partial_name, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes
 from ...plan.chunks import Chunk, Plan
 from ...plan.schedule import Scale
@@ -23,7 +23,7 @@ from ...video.formats import Format, find_format
 from ...video.pixels import Metadata
 from ...video.space import check_space
 from ...video.writers import frame_rate, segment_name
-from .folder import SEGMENTS, inside
+from .folder import SEGMENTS, DamagedRunError, check_folder_of_run, inside
 from .journal import Journal, sound_path
 from .manifest import Manifest, Settings, kept_frames
 from .segments import (
@@ -91,6 +91,19 @@ def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | 
     copies = 1 + settings.section_files
     video = format.num_bytes(settings.size, plan.num_pixel_frames) * copies
     return found | {"segments": format.num_bytes(settings.size, left), "video": video}
+
+
+def check_targets(folder: Path, manifest: Manifest) -> None:
+    """Raise DamagedRunError for a folder in the place of a file that the run will write, or the other way round."""
+    video = video_path(folder, manifest)
+    files = [unfinished_path(folder, manifest), *section_paths(folder, manifest), *(folder / name for name in CUTS)]
+    if format_of(manifest.settings).is_sequence:
+        check_folder_of_run(video)
+    else:
+        files.append(video)
+    for path in (name for file in files for name in (file, partial_name(file))):
+        if path.is_dir() and not path.is_symlink():
+            raise DamagedRunError(f"{path} is a folder, and the run writes a file there: move it away")
 
 
 def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> None:
