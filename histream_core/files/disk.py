@@ -186,6 +186,8 @@ def write_in_place(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def _opened(path: Path, flags: int) -> Iterator[TextIO]:
     """An ordinary file, opened for writing in place and made where needed; a link is refused with OSError."""
+    if path.is_symlink():  # the system refuses it too, without a word of what to do
+        raise OSError(f"{path} is a link or no file: remove it, it is not written to")
     flags |= os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "w", encoding="utf-8") as file:
         about = os.fstat(file.fileno())

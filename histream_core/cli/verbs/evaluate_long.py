@@ -97,7 +97,7 @@ def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, 
     """Make the missing chunks of a video, and measure it chunk by chunk."""
     folder = records.folder / f"run-{row.name}-{number:05d}"
     chunks = measured_chunks(row)
-    done = len(readings_of(records.lines()).get(row.name, {}).get(number, ()))
+    done = len(readings_of(records.lines(Reading)).get(row.name, {}).get(number, ()))
     shown = {round(place): part for part, place in enumerate(np.linspace(0, len(chunks) - 1, SHOWN_PARTS))}
     if done < len(chunks):
         with closing(run_chunks(weights, folder, row.plan, text, asked, done)) as clips:
@@ -131,7 +131,7 @@ def write_drift_report(rows: Sequence[Ablation], asked: Sequence[DemoPrompt], re
     from ...lab.charts.contact_sheet import contact_sheet
     from ...lab.charts.plots import course_plot
 
-    made, folder = readings_of(records.lines()), records.folder
+    made, folder = readings_of(records.lines(Reading)), records.folder
     plan = rows[0].plan
     width, height = plan.size
     result = {

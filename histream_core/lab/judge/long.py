@@ -5,7 +5,7 @@ F frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -162,10 +162,10 @@ def colour_change(first: Sequence[Reading], last: Sequence[Reading]) -> float:
     return float(np.abs(np.subtract(before, after)).max())
 
 
-def readings_of(lines: Sequence[Mapping]) -> dict[str, dict[int, list[Reading]]]:
-    """Readings from the lines of a record file, by arm and number, in the order of the chunks."""
+def readings_of(readings: Sequence[Reading]) -> dict[str, dict[int, list[Reading]]]:
+    """Readings by arm and number, in the order of the chunks."""
     found: dict[str, dict[int, list[Reading]]] = {}
-    for reading in (Reading(**line) for line in lines):
+    for reading in readings:
         found.setdefault(reading.arm, {}).setdefault(reading.number, []).append(reading)
     return found
 

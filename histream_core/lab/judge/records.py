@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import types
+import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ...files.disk import write_whole
+from ...files.disk import append_line, write_whole
+from ...files.reading import MEGABYTE, parse_json, read_bytes, read_text
 
 SETTINGS, LINES, STRIPS = "settings.json", "clips.jsonl", "strips"
+REPORTS = ("drift.md", "drift.json", "drift.svg", "drift.png", "tables.md", "tables.json", "clips.csv", "plot.svg")
+WRITTEN = (LINES, STRIPS, *REPORTS, "sheet.png")
+"""Names in the folder of an evaluation, besides its settings; a folder without settings must not have them."""
+SIGNS = {"prompts", "seed", "size", "preset", "vae"}
+"""Settings that every evaluation has: a file without them is somebody else's."""
+
+MAX_LINES, MAX_STRIP = 256 * MEGABYTE, 256 * MEGABYTE
+
+HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..(\{'descr': '\|u1', 'fortran_order': False, "
+    rb"'shape': \(([0-9]{1,9}(?:, [0-9]{1,9}){2}, 3)\), \})",
+    re.DOTALL,
+)
+"""The beginning of a file of numpy with frames."""
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -42,37 +65,47 @@ class Records:
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         """Open a folder, or create it. Settings may be added to those that it was created with; none may differ.
 
-        Raises ValueError that names what differs, OSError where the folder cannot be made.
+        Raises ValueError that names what differs, OSError where the folder cannot be made, is not that of an
+        evaluation, or is damaged.
         """
         self.folder = folder
         folder.mkdir(exist_ok=True)
         path = folder / SETTINGS
-        now = json.loads(json.dumps(settings))
-        then = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        now = parse_json(json.dumps(settings))
+        then = _settings_in(folder)
         for key in sorted(then.keys() & now.keys()):
             if then[key] != now[key]:
                 raise ValueError(
-                    f"{folder} was made with {key} {then[key]}, asked for is {now[key]}: give the same to go on, or "
-                    "another --out"
+                    f"{folder} was made with {key} {str(then[key])[:99]}, asked for is {now[key]}: give the same to go "
+                    "on, or another --out"
                 )
         write_whole(path, json.dumps(then | now, indent=1).encode())
         self._lines = folder / LINES
         self._trim()
 
-    def lines(self) -> list[dict]:
-        """All lines as plain values, in the order in which they were written."""
-        text = self._lines.read_text("utf-8") if self._lines.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+    def lines(self, kind: type[Line]) -> list[Line]:
+        """All lines as values of a dataclass, in the order in which they were written. Raises ValueError for others."""
+        text = read_text(self._lines, MAX_LINES) if os.path.lexists(self._lines) else ""
+        return [self._line(kind, number, line) for number, line in enumerate(text.splitlines(), 1)]
+
+    def _line(self, kind: type[Line], number: int, line: str) -> Line:
+        try:
+            values = parse_json(line)
+            if not isinstance(values, dict):
+                raise ValueError("it is no object")
+            check_values(kind, values)
+        except ValueError as error:
+            raise ValueError(f"line {number} of {self._lines} is damaged ({error}): give another --out") from error
+        return kind(**values)
 
     def append(self, values: Mapping[str, object]) -> None:
-        """Append plain values as a line."""
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append plain values as a line, which is on the disk on return."""
+        append_line(self._lines, json.dumps(values))
 
     def read(self) -> dict[str, dict[int, Record]]:
         """All records, by arm and number."""
         found: dict[str, dict[int, Record]] = {}
-        for record in (Record(**line) for line in self.lines()):
+        for record in self.lines(Record):
             found.setdefault(record.arm, {})[record.number] = record
         return found
 
@@ -84,22 +117,85 @@ class Records:
 
     def keep_frames(self, arm: str, number: int, frames: Sequence[np.ndarray] | np.ndarray, part: int = 0) -> None:
         """Write frames [H, W, 3], uint8, of a part of a clip."""
-        path = self._frames(arm, number, part)
+        path, data = self._frames(arm, number, part), io.BytesIO()
         path.parent.mkdir(exist_ok=True)
-        np.save(path, np.stack(list(frames)), allow_pickle=False)
+        np.lib.format.write_array(data, np.stack(list(frames)), version=(1, 0), allow_pickle=False)
+        write_whole(path, data.getvalue())
 
     def frames(self, arm: str, number: int, part: int = 0) -> np.ndarray | None:
-        """Frames [F, H, W, 3], uint8, of a part of a clip; None where they were not kept."""
+        """Frames [F, H, W, 3], uint8, of a part of a clip; None where they were not kept. Raises ValueError."""
         path = self._frames(arm, number, part)
-        return np.load(path, allow_pickle=False) if path.exists() else None
+        if not os.path.lexists(path):
+            return None
+        try:
+            return _frames_in(read_bytes(path, MAX_STRIP))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): give another --out") from error
 
     def _frames(self, arm: str, number: int, part: int) -> Path:
-        return self.folder / STRIPS / f"{arm}-{number:05d}-{part:05d}.npy"
+        folder = self.folder / STRIPS
+        if folder.is_symlink():
+            raise OSError(f"{folder} is a link: nothing is written through it, give another --out")
+        return folder / f"{arm}-{number:05d}-{part:05d}.npy"
 
     def _trim(self) -> None:
         """Remove an incomplete last line, which a kill may leave."""
-        if not self._lines.exists():
+        if not os.path.lexists(self._lines):
             return
-        text = self._lines.read_bytes()
+        text = read_bytes(self._lines, MAX_LINES)
         if not text.endswith(b"\n"):
             write_whole(self._lines, text[: text.rfind(b"\n") + 1])
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    """The settings of an evaluation's folder; empty for a new one. Raises OSError for a folder of something else."""
+    path = folder / SETTINGS
+    if not os.path.lexists(path):
+        for name in WRITTEN:
+            if os.path.lexists(folder / name):
+                raise FileExistsError(f"{folder / name} is there, and not of an evaluation: give another --out")
+        return {}
+    try:
+        found = parse_json(read_text(path))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found.keys() >= SIGNS:
+        raise FileExistsError(f"{path} holds no settings of an evaluation: give another --out")
+    return found
+
+
+def check_values(kind: type, values: Mapping[str, object]) -> None:
+    """Refuse values that are not those of the fields of a dataclass. Raises ValueError."""
+    hints = typing.get_type_hints(kind)
+    if values.keys() != {field.name for field in fields(kind)}:
+        raise ValueError("its names are others")
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} is {str(value)[:40]}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value of a JSON text is one of a type: a name, a number that is finite, a list or dict of these."""
+    kind, inside = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (types.UnionType, typing.Union):
+        return any(_fits(value, one) for one in inside)
+    if kind is float:
+        return type(value) in (int, float) and abs(typing.cast(float, value)) < 1e300
+    if type(value) is not kind:
+        return False
+    if isinstance(value, dict):
+        return all(_fits(key, inside[0]) and _fits(one, inside[1]) for key, one in value.items())
+    return all(_fits(one, inside[0]) for one in value) if isinstance(value, list) else True
+
+
+def _frames_in(data: bytes) -> np.ndarray:
+    """The frames [F, H, W, 3], uint8, in the bytes of a file of numpy. Raises ValueError.
+
+    numpy's own reader takes memory by the header, and fails in many ways where it is damaged.
+    """
+    found = HEADER.match(data)
+    if not found:
+        raise ValueError("it holds no frames")
+    shape = tuple(map(int, found[2].split(b",")))
+    start = found.start(1) + int.from_bytes(data[8:10], "little")
+    return np.frombuffer(data[start:], np.uint8).reshape(shape)
