@@ -6,6 +6,7 @@ B batch, C channels, T latent frames, H W latent grid, F pixel frames.
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import comfy.ldm.wan.vae
@@ -17,7 +18,7 @@ import latent_preview
 from torch import Tensor
 
 from ...histream_core.cost.pace import DecodePace
-from ...histream_core.files.disk import nearest_existing
+from ...histream_core.files.disk import NewName, nearest_existing, under_new_name
 from ...histream_core.plan.sizes import PIXELS_PER_CELL, pixel_frames
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.progress import timed_decode
@@ -101,9 +102,13 @@ def decode_to_disk(
     progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
     videos = []
     for item in range(latents.shape[0]):
-        path, subfolder = output_path(choice.folder, size, format)
+        folder, subfolder, names = output_names(choice.folder, size, format)
         sound = io.BytesIO(choice.sound) if choice.sound else None
-        writer = open_writer(path, format, size=size, fps=choice.fps, metadata=tags, sound=sound)
+
+        def open_new(path: Path, sound=sound):
+            return path, open_writer(NewName(path), format, size=size, fps=choice.fps, metadata=tags, sound=sound)
+
+        path, writer = under_new_name((folder / name for name in names), open_new)
         pictures = None if images is None else images[item]
         host_log.tell(pace.describe())
         frames = timed_decode(decode_latent(vae, latents[item : item + 1], speed, scenes), pace.times)
@@ -165,10 +170,11 @@ def decode_bytes(vae, shape: Sequence[int], speed: Speed = DEFAULTS) -> int:
     return working + decoder_cache_bytes(vae.first_stage_model, height, width, dtype=vae.vae_dtype, strips=strips)
 
 
-def output_path(prefix: str, size: tuple[int, int], format: Format) -> tuple[Path, str]:
-    """A new file (or folder of pictures) in the host's output folder, and its subfolder there."""
+def output_names(prefix: str, size: tuple[int, int], format: Format) -> tuple[Path, str, Iterator[str]]:
+    """The folder of new files (or of folders of pictures), its place in the host's output folder, and their names."""
     folder, name, counter, subfolder = new_file(prefix, size)
-    return folder / f"{name}_{counter:05}_{'' if format.is_sequence else format.suffix}", subfolder
+    suffix = "" if format.is_sequence else format.suffix
+    return folder, subfolder, (f"{name}_{number:05}_{suffix}" for number in count(counter))
 
 
 def _output_folder() -> Path:

@@ -1,6 +1,7 @@
 """Drift of a VIDEO of the host, and its plot on the host's disk."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import comfy.model_management
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...histream_core.files.disk import under_new_name
 from ...histream_core.lab.charts.drift import drift_plot
 from ...histream_core.lab.judge.drift_meter import describe_drift, meter
 from ...histream_core.video.pictures import write_png
@@ -34,9 +36,12 @@ def _frames(clip: Clip) -> Iterator[Tensor]:
 def write_plot(plot: np.ndarray, prefix: str) -> tuple[Path, str]:
     """Write a plot to a new file in the host's output folder; return its path and its subfolder there."""
     folder, name, counter, subfolder = new_file(prefix, (plot.shape[1], plot.shape[0]))
-    path = folder / f"{name}_{counter:05}_.png"
-    write_png(path, plot)
-    return path, subfolder
+
+    def write(path: Path) -> Path:
+        write_png(path, plot, overwrite=False)
+        return path
+
+    return under_new_name((folder / f"{name}_{number:05}_.png" for number in count(counter)), write), subfolder
 
 
 def to_image(plot: np.ndarray) -> Tensor:

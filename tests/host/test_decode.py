@@ -293,3 +293,17 @@ def test_strips_and_layout_come_from_hi_stream_speed(pack, decode, vae, output):
     assert bytes_of(vae, latents.shape, speed) < bytes_of(vae, latents.shape)
     with pytest.raises(ValueError, match="use at most 1"):
         decode({"samples": latents[..., :16]}, vae, "a/b", speed=speed)
+
+
+def test_a_file_that_another_program_makes_meanwhile_is_never_replaced(pack, decode, vae, filled, output, monkeypatch):
+    """Seen to fail with the number that the host counted: two servers may share the folder."""
+    (output / "a").mkdir()
+    for name in ("clip_00001_.mp4", "clip_00002_.partial.mp4"):
+        (output / "a" / name).write_bytes(b"dear")
+    counted = output / "a", "clip", 1, "a"
+    monkeypatch.setattr(pack.part("nodes.host.decode"), "new_file", lambda *_: counted)
+    decode({"samples": filled["samples"][:1, :, :2]}, vae, "a/clip")
+    assert sorted(path.name for path in (output / "a").iterdir()) == [
+        "clip_00001_.mp4", "clip_00002_.partial.mp4", "clip_00003_.mp4",
+    ]  # fmt: skip
+    assert (output / "a" / "clip_00001_.mp4").read_bytes() == b"dear"
