@@ -12,6 +12,7 @@ from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import Preset, find_preset
 from histream_core.plan.schedule import Scale, Schedule
 from histream_core.plan.window import Window
+from histream_core.stream.inputs import Inputs
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
@@ -66,7 +67,17 @@ def chunks(num_frames: int, schedule: Schedule, window: Window, **recipe) -> Chu
 
 
 def stream(
-    a_plan: Plan, *, model=None, denoise=None, seed=1, prompts=None, given=None, upsample=None, batch=1, kv="full"
+    a_plan: Plan,
+    *,
+    model=None,
+    denoise=None,
+    seed=1,
+    prompts=None,
+    given=None,
+    source=None,
+    upsample=None,
+    batch=1,
+    kv="full",
 ) -> Stream:
     model = model or wan()
     caches = make_caches(a_plan, model, CacheOptions(batch=batch, kv=kv))
@@ -77,7 +88,7 @@ def stream(
         SeededNoise(seed),
         prompts or [Prompt(text(batch=batch))],
         channels=model.in_dim,
-        given=given,
+        inputs=Inputs(given, source=source),
         upsample=upsample,
     )
 

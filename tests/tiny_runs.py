@@ -68,10 +68,10 @@ class Run:
         vae_decoder = StreamingDecoder(VAE, normalised=False, rollback=False) if decoder else None
         self.session = session.Session(journal, self.stream, vae_decoder, **options)
 
-    def stream(self, a_plan, noise, given, given_noisy):
+    def stream(self, a_plan, noise, inputs):
         caches = make_caches(a_plan, tiny.CONFIG, CacheOptions(kv=self.kv))
         prompts = prompts_of(self.journal.manifest)
-        return Stream(a_plan, self.call, caches, noise, prompts, channels=4, given=given, given_noisy=given_noisy)
+        return Stream(a_plan, self.call, caches, noise, prompts, channels=4, inputs=inputs)
 
     def call(self, latent, step, cache, text):
         if self.on_call:

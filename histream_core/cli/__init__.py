@@ -21,6 +21,7 @@ MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 VERBS = {
     "demo": ("videos", "a video from the bundled model: no download, any computer"),
     "render": ("videos", "a video from your own weights"),
+    "v2v": ("restyle", "a video in another look: every frame and the sound kept"),
     "resume": ("runs", "go on with a run that was stopped, killed or interrupted"),
     "extend": ("runs", "make a run longer"),
     "branch": (

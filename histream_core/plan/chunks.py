@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import overload
 
 from .blocks import Blocks, blocks_for
+from .entry import Restyle
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
 from .positions import TemporalPolicy
 from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
@@ -25,6 +26,10 @@ MAX_FACTOR = 1e6
 
 RESIZE_MODES = ("bilinear", "bicubic", "area")
 """Ways to resize a latent."""
+
+ENDLESS = MAX_LATENT_FRAMES
+"""Latent frames of a plan without an end, which no stream ever reaches. A chunk is computed by its index, so that their
+number costs nothing; what goes through all chunks asks `Plan.endless` first."""
 
 REMEMBERED = 256
 """Number of chunks that a plan keeps, so that they are not computed again."""
@@ -62,6 +67,7 @@ class Plan:
     """
 
     num_latent_frames: int
+    """ENDLESS for a stream without an end."""
     schedule: Schedule
     """Steps of the first, second, ... chunk; the last entry serves all later ones. The first chunk of a scene takes
     the first entry."""
@@ -87,6 +93,10 @@ class Plan:
     first_frame: bool = False
     """Whether the given frames are one picture. Then chunk 0 is that one frame, or a whole chunk if `given_frames` is a
     whole chunk, and the first chunk that is denoised takes the first entry of the schedule."""
+    restyle: Restyle | None = None
+    """How the chunks begin with a source, and with how much noise; None: with noise alone."""
+    cropped_frames: int = 0
+    """Pixel frames at the end that are not part of the video, 0 to 3: a source may have any number of frames."""
     replayed_chunks: int = 0
     """Chunks at the beginning that an earlier attempt has made: their clean latents are given. A chunk's `kept` step is
     computed again, from the noisy latent that it started from."""
@@ -122,13 +132,16 @@ class Plan:
         begins_scene = frames.start in self.scenes
         entry = 0 if begins_scene else min(max(0, index - self.first_frame), len(self.schedule) - 1)
         steps, cache_steps = self.schedule[entry], tuple(Step(0.0, scale) for scale in self._scales)
+        if self.restyle:
+            steps = self.restyle.enter(steps)
         if begins_scene:
             steps, cache_steps = (_heightened(calls, self.first_chunk_attention) for calls in (steps, cache_steps))
-        remembered = frames.stop < self.num_latent_frames and frames.stop not in self.scenes
+        unchanged = self.restyle is not None and not self.restyle.share
+        remembered = not unchanged and frames.stop < self.num_latent_frames and frames.stop not in self.scenes
         chunk = Chunk(
             index,
             frames=frames,
-            context=self.context(frames.start),
+            context=() if unchanged else self.context(frames.start),
             steps=steps if frames.stop > self.given_frames else (),
             cache_steps=cache_steps if remembered else (),
         )
@@ -191,7 +204,12 @@ class Plan:
 
     @property
     def num_pixel_frames(self) -> int:
-        return pixel_frames(self.num_latent_frames)
+        return pixel_frames(self.num_latent_frames) - self.cropped_frames
+
+    @property
+    def endless(self) -> bool:
+        """Whether the plan has no end, so that nothing may go through all its chunks."""
+        return self.num_latent_frames >= ENDLESS
 
     @property
     def size(self) -> tuple[int, int]:
@@ -232,7 +250,7 @@ class Plan:
         return height * width // TOKENS_PER_CELL
 
     def num_steps(self) -> int:
-        """Denoising calls in all; what a progress bar counts."""
+        """Denoising calls in all; what a progress bar counts. Not for an endless plan."""
         return sum(len(chunk.steps) for chunk in self.chunks)
 
 
@@ -284,7 +302,7 @@ def lengthen(plan: Plan, num_latent_frames: int) -> Plan:
         )
     if not plan.schedule[-1]:
         raise ValueError("the run is one chunk with steps of your own: make a run of two chunks or more to extend it")
-    return replace(plan, num_latent_frames=num_latent_frames)
+    return replace(plan, num_latent_frames=num_latent_frames, cropped_frames=0)
 
 
 def with_anchors(plan: Plan, anchors: Sequence[int], scenes: Sequence[int] = ()) -> Plan:
@@ -375,6 +393,10 @@ def _check_lengths(plan: Plan) -> None:
         size, first = plan.window.chunk_frames, plan.first_chunk_frames
         fitting = ", ".join(str(frames) for frames in (0, first, first + size, first + 2 * size))
         raise ValueError(f"{given} given latent frames are not whole chunks: give {fitting}, ...")
+    if not 0 <= plan.cropped_frames < min(PIXEL_FRAMES_PER_LATENT, pixel_frames(num_frames)):
+        raise ValueError(
+            f"{plan.cropped_frames} frames cannot be cropped from the end of {pixel_frames(num_frames)}: use 0 to 3"
+        )
     if given >= num_frames:
         raise ValueError(f"{given} latent frames are given but only {num_frames} asked for: ask for more frames")
 

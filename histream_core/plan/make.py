@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from .chunks import Plan
+from .entry import Restyle
 from .levers import POOLED_LOW, check_levers
 from .positions import TemporalPolicy
 from .presets import MODES, Preset
@@ -27,7 +28,8 @@ class PlanOptions:
     anchor_match: float = 0.0
     given_frames: int = 0
     first_frame: bool = False
-    """This field, `given_frames` and the two above them have the meaning they have in `Plan`."""
+    restyle: Restyle | None = None
+    """This field and the four above it have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -68,6 +70,7 @@ def make_plan(
         first_chunk_attention=scale,
         given_frames=options.given_frames,
         first_frame=options.first_frame,
+        restyle=options.restyle,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..cost.cost import Cost
 from ..network.kernels import Kernels
 from ..plan import Plan
 from ..plan.speed import Speed
+from ..stream.inputs import Source
 from ..stream.prompts import Prompt
 from ..vae.decoders import Decoder
 from .progress import Progress
@@ -61,6 +63,10 @@ class Backend(Protocol):
 
     def open_decoder(self) -> Decoder:
         """The chosen decoder, for latents as the network has them."""
+        ...
+
+    def open_source(self, frames: Iterator[Tensor], plan: Plan) -> Source:
+        """The source of a plan that restyles `frames` [H, W, 3] in [0, 1], encoded by the VAE."""
         ...
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:

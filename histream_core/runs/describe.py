@@ -25,6 +25,10 @@ FIRST_FRAME = "first frame"
 """Key in a fingerprint for the hash of the first frame's latent."""
 
 
+SOURCE_VIDEO = "source video"
+"""Key in a fingerprint for the digest of the video that is restyled."""
+
+
 class NotEnoughMemoryError(ValueError):
     """Raised for a plan that needs more memory than there is; the message says what would fit."""
 
@@ -42,6 +46,8 @@ class NewRun:
     """The clean latent [1, C, T, H, W] of the first chunk, if the plan does not denoise it."""
     sound: bytes | None = None
     """The sound as packed by `pack_sound`, if the settings name one."""
+    restyled: str | None = None
+    """The digest of the video that is restyled, if there is one."""
     source: Mapping[str, str | None] = field(default_factory=dict)
     """Names and paths by which the weights can be loaded again."""
 
@@ -52,13 +58,15 @@ class NewRun:
 
 def new_manifest(backend: Backend, run: NewRun) -> Manifest:
     """The manifest of a new run."""
-    first_frame = {} if run.given is None else {FIRST_FRAME: hash_tensor(run.given)}
+    inputs = {} if run.given is None else {FIRST_FRAME: hash_tensor(run.given)}
+    if run.restyled:
+        inputs[SOURCE_VIDEO] = run.restyled
     return Manifest(
         plan=run.plan,
         settings=completed_settings(run.settings, backend),
         sections=sections_of(run.prompts),
         seeds=(Seed(0, run.seed),),
-        fingerprint=backend.fingerprint() | first_frame,
+        fingerprint=backend.fingerprint() | inputs,
         source=run.source,
         made_with=environment(backend.device, backend.kernels().in_use),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..plan import replay
+from ..stream.inputs import Inputs, Source
 from ..stream.prompts import Prompt
 from ..video.writing import BackgroundWriter
 from .backend import Backend, OpenStream
@@ -34,6 +35,8 @@ class Making:
     report: Report = silent
     on_frames: Callable[[Tensor], None] | None = None
     """Called with the frames [F, H, W, 3] of each chunk."""
+    source: Source | None = None
+    """How the chunks of a restyled video begin."""
 
     @property
     def stops(self) -> tuple[type[BaseException], ...]:
@@ -89,7 +92,12 @@ def _write_chunks(
 
     progress.report = watch
     session = Session(
-        journal, open_stream, backend.open_decoder(), snapshots=how.snapshots, device=backend.decode_device
+        journal,
+        open_stream,
+        backend.open_decoder(),
+        inputs=Inputs(source=how.source),
+        snapshots=how.snapshots,
+        device=backend.decode_device,
     )
     with closing(session.run(first)) as chunks, writer or nullcontext():
         for finished in timed_decode(chunks, progress.times):

@@ -15,12 +15,13 @@ from torch import Tensor
 from ..files.disk import NewName
 from ..plan import Plan
 from ..plan.sizes import FPS, pixel_frames
+from ..stream.inputs import Inputs, Source
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt
 from ..vae.ahead import work_ahead
 from ..vae.decode import begin_scene, to_frames
 from ..video.formats import Format
-from ..video.media import Source
+from ..video.media import Source as MediaSource
 from ..video.pixels import to_uint8
 from ..video.writers import open_writer
 from ..video.writing import BackgroundWriter
@@ -37,6 +38,8 @@ class Order:
     noise: Noise
     given: Tensor | None = None
     """The clean latents [1, C, T, H, W] of the chunks that the plan does not denoise."""
+    source: Source | None = None
+    """How chunks begin, for a plan that restyles a source: a new `EncodedSource`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Target:
     """Width and height of the picture; frames are cropped to it."""
     fps: float = FPS
     metadata: Mapping[str, str] | None = None
-    sound: Source | None = None
+    sound: MediaSource | None = None
     """A file whose sound is copied into the video, up to the last picture."""
     overwrite: bool = False
     """Whether an older file of that name is replaced, which is refused otherwise."""
@@ -58,8 +61,18 @@ class Target:
 def stream_frames(weights: Weights, order: Order, progress: Progress | None = None) -> Iterator[Tensor]:
     """Yield the finished frames [F, H, W, 3] in [0, 1] of one video, chunk by chunk, as soon as they are there."""
     progress = progress or weights.new_progress(order.plan)
-    run = weights.open_stream(order.plan, order.noise, order.prompts, progress=progress, given=order.given)
-    return timed_decode(decode_frames(weights, run.chunks(), order.plan.scenes), progress.times)
+    run = weights.open_stream(
+        order.plan, order.noise, order.prompts, progress=progress, inputs=Inputs(order.given, source=order.source)
+    )
+    frames = timed_decode(decode_frames(weights, run.chunks(), order.plan.scenes), progress.times)
+    return _cropped(frames, order.plan.num_pixel_frames)
+
+
+def _cropped(chunks: Iterator[Tensor], num_frames: int) -> Iterator[Tensor]:
+    """The first `num_frames` of the frames [F, H, W, 3]."""
+    for frames in chunks:
+        yield frames[:num_frames]
+        num_frames -= len(frames)
 
 
 def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection[int] = ()) -> Iterator[Tensor]:

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from ..plan.chunks import Chunk, Plan, replay, scene_at
+from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
-from ..stream.stream import Given, Stream
+from ..stream.stream import Stream
 from ..vae.decode import begin_scene, to_frames
 from ..vae.decoders import Decoder
 from .store.journal import Journal
 from .store.manifest import ChunkSeeds, kept_frames, whole_chunks
 
-OpenStream = Callable[[Plan, Noise, Tensor | Given | None, Given | None], Stream]
-"""Function that makes a new stream over fresh caches; the last two arguments are `given` and `given_noisy` of `Stream`.
-"""
+OpenStream = Callable[[Plan, Noise, Inputs], Stream]
+"""Function that makes a new stream over fresh caches."""
 
 CACHES, VAE = "stream.", "vae."
 
@@ -62,17 +62,17 @@ class Session:
         open_stream: OpenStream,
         decoder: Decoder | None = None,
         *,
-        given: Given | None = None,
+        inputs: Inputs = NOTHING_GIVEN,
         snapshots: Snapshots | None = None,
         device: torch.device | None = None,
     ) -> None:
-        """`given` returns the clean latents of chunks that the plan does not denoise and the journal does not have yet.
+        """`inputs` are asked for what the journal does not have yet.
 
         `device` is the device to decode on; by default that of the VAE.
         """
         self.journal, self.open_stream, self.decoder = journal, open_stream, decoder
         self.snapshots = snapshots or Snapshots()
-        self._given, self._decode_on = given, device
+        self._inputs, self._decode_on = inputs, device
         self._decoded: int | None = 0
         """Number of chunks that went through the VAE; None while one is being decoded."""
 
@@ -125,14 +125,15 @@ class Session:
         return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
-        return self.open_stream(plan, ChunkSeeds(self.journal.manifest), self._latent, self._noisy)
+        inputs = Inputs(self._latent, self._noisy, self._inputs.source)
+        return self.open_stream(plan, ChunkSeeds(self.journal.manifest), inputs)
 
     def _latent(self, chunk: Chunk) -> Tensor:
         if chunk.index < self.journal.finished:
             return self.journal.read(chunk.index)
-        if self._given is None:
+        if not callable(self._inputs.given):
             raise ValueError(f"chunk {chunk.index} is not denoised, and nobody gave its latent")
-        return self._given(chunk)
+        return self._inputs.given(chunk)
 
     def _noisy(self, chunk: Chunk) -> Tensor:
         return self.journal.read_noisy(chunk.index)
@@ -149,7 +150,7 @@ class Session:
         self._decoded = None
         pixels = self.decoder.decode(kept)
         self._decoded = chunk.index + 1
-        return to_frames(pixels)
+        return to_frames(pixels)[:, : plan.num_pixel_frames - chunk.first_pixel_frame]
 
     def _warm_up(self, decoder: Decoder, chunk: Chunk) -> None:
         """Decode the frames of the scene before a chunk that the VAE would remember."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from ..network.kernels import Kernels, choose_kernels
 from ..network.model import WanModel
 from ..plan import Plan, Preset, find_preset
 from ..plan.speed import DEFAULTS, Speed
+from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt
-from ..stream.stream import Given, Stream
+from ..stream.stream import Stream
 from ..vae import decoders
 from ..vae.encode import encode_picture
 from ..vae.model import WanVAE
@@ -32,6 +33,7 @@ from ..weights.inspection import guess_preset
 from ..weights.loading import load_vae, load_wan
 from .backend import Result
 from .progress import Progress, counted, new_progress
+from .restyle import EncodedSource
 from .session import OpenStream
 from .store.fingerprint import fingerprint_weights
 
@@ -72,6 +74,10 @@ class Weights:
         """The latent [1, C, hold, H, W] of a picture [8H, 8W, 3], as the network has latents."""
         return encode_picture(self.vae, picture, hold=hold, normalised=self.preset.normalised)
 
+    def open_source(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
+        """The source of a plan that restyles `frames` [H, W, 3] in [0, 1]."""
+        return EncodedSource(frames, plan, self.vae, normalised=self.preset.normalised)
+
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         return Cost(
             self.model.config,
@@ -103,8 +109,8 @@ class Weights:
         progress: Progress,
         work: Callable[[OpenStream], Result],
     ) -> Result:
-        def open_stream(plan: Plan, noise: Noise, given: Tensor | Given | None, given_noisy: Given | None) -> Stream:
-            return self.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
+        def open_stream(plan: Plan, noise: Noise, inputs: Inputs) -> Stream:
+            return self.open_stream(plan, noise, prompts, progress=progress, inputs=inputs)
 
         return work(open_stream)
 
@@ -115,8 +121,7 @@ class Weights:
         prompts: Sequence[Prompt],
         *,
         progress: Progress,
-        given: Tensor | Given | None = None,
-        given_noisy: Given | None = None,
+        inputs: Inputs = NOTHING_GIVEN,
     ) -> Stream:
         """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""
         model, kernels = self.model, self.kernels()
@@ -141,8 +146,7 @@ class Weights:
             noise,
             prompts,
             channels=model.out_dim,
-            given=given,
-            given_noisy=given_noisy,
+            inputs=inputs,
         )
 
 

@@ -4,6 +4,7 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from ..network.cache.window import KVCache
 from ..network.forward import Text
 from ..network.transfer import upload
 from ..plan.chunks import Chunk, Plan
-from ..plan.schedule import Scale, Step
+from ..plan.schedule import Scale, Step, Steps
 from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
+from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
 from .noise import Noise
 from .prompts import Prompt
 
@@ -24,9 +26,6 @@ cache."""
 
 Resize = Callable[[Tensor, Grid], Tensor]
 """Function that resizes a latent [B, C, T, H, W] to another grid, frame by frame."""
-
-Given = Callable[[Chunk], Tensor]
-"""Function that returns the latent [B, C, T, H, W] of a chunk that is not denoised."""
 
 
 def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
@@ -59,14 +58,12 @@ class Stream:
         prompts: Sequence[Prompt],
         *,
         channels: int = 16,
-        given: Tensor | Given | None = None,
-        given_noisy: Given | None = None,
+        inputs: Inputs = NOTHING_GIVEN,
         upsample: Resize | None = None,
     ):
-        """`given` are the clean latents of the chunks that the plan does not denoise: one tensor [B, C, T, H, W],
-        or a function of the chunk. `given_noisy(chunk)` returns the noisy latent that the chunk's kept last step
-        started from. `upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of
-        latents.
+        """`upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of latents.
+
+        Raises ValueError where no prompt covers the first chunk, or an input that the plan needs is missing.
         """
         if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
             raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
@@ -75,8 +72,10 @@ class Stream:
         self.upsample = upsample or self._resize
         cache = caches[Scale.HIGH]
         self.device, self.shape = cache.device, (cache.batch, channels)
-        self.given = given if callable(given) else self._slices(given)
-        self.given_noisy = given_noisy
+        if (plan.restyle is None) != (inputs.source is None):
+            raise ValueError("a plan that restyles a source needs one, and no other plan takes one")
+        self.given = inputs.given if callable(inputs.given) else self._slices(inputs.given)
+        self.given_noisy, self.source = inputs.given_noisy, inputs.source
         self.noisy: Tensor | None = None
         """The noisy latent that the last step of the last yielded chunk started from; None if it took no step."""
         self._window: dict[int, Tensor] = {}
@@ -140,9 +139,11 @@ class Stream:
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, then re-noise it to the sigma and the scale of the next step."""
-        latent = self._draw(chunk, 0, chunk.steps[0].scale)
-        after = (*chunk.steps[1:], None)
-        for index, (step, following) in enumerate(zip(chunk.steps, after, strict=True), start=1):
+        latent, steps = self._draw(chunk, 0, chunk.steps[0].scale), chunk.steps
+        if self.source:
+            latent, steps = self._enter(chunk, latent, self.source)
+        after = (*steps[1:], None)
+        for index, (step, following) in enumerate(zip(steps, after, strict=True), start=1):
             self.noisy = latent
             if chunk.kept and not following:
                 self.caches[step.scale].keep()
@@ -154,9 +155,18 @@ class Stream:
                 latent = (1 - following.sigma) * clean + following.sigma * noise
         return clean
 
+    def _enter(self, chunk: Chunk, noise: Tensor, source: Source) -> tuple[Tensor, Steps]:
+        """The latent that a chunk begins with, mixed from noise and source, and its steps from there."""
+        entry, found = source(chunk)
+        wanted = [*self.shape, len(chunk.frames), *noise.shape[-2:]]
+        latent = begin_from(entry, noise, upload(self._check_latent(found, wanted), self.device))
+        return latent, (replace(chunk.steps[0], sigma=entry.told), *chunk.steps[1:])
+
     def _take(self, chunk: Chunk, text: Text) -> Tensor:
         """Return the latent of a given chunk; compute the keys of a kept step again, as the clean latent has others."""
-        clean = upload(self._check_given(self.given(chunk), len(chunk.frames)), self.device)
+        replayed = chunk.index < self.plan.replayed_chunks or chunk.frames.stop <= self.plan.given_frames
+        found = self.given(chunk) if replayed or self.source is None else self.source(chunk)[1]
+        clean = upload(self._check_given(found, len(chunk.frames)), self.device)
         self.noisy = None
         if chunk.kept:
             if self.given_noisy is None:
@@ -248,14 +258,18 @@ class Stream:
 
     def _slices(self, given: Tensor | None) -> Given:
         """Wrap given latents as a function of the chunk; raises ValueError if their shape does not fit the plan."""
-        frames = sum(len(chunk.frames) for chunk in self.plan.chunks if not chunk.steps)
+        plan = self.plan
+        frames = max(plan.given_frames, sum(len(chunk.frames) for chunk in plan.chunks[: plan.replayed_chunks]))
         if given is None and not frames:
             return _nothing_given
         latents = self._check_given(given, frames)
         return lambda chunk: latents[:, :, chunk.frames.start : chunk.frames.stop]
 
     def _check_given(self, given: Tensor | None, frames: int) -> Tensor:
-        wanted = [*self.shape, frames, *self.plan.grids[Scale.HIGH]]
+        return self._check_latent(given, [*self.shape, frames, *self.plan.grids[Scale.HIGH]])
+
+    @staticmethod
+    def _check_latent(given: Tensor | None, wanted: list[int]) -> Tensor:
         if given is None or list(given.shape) != wanted:
             got = "none" if given is None else f"a latent of shape {list(given.shape)}"
             raise ValueError(f"the plan expects given latents of shape {wanted}, got {got}")

@@ -157,17 +157,21 @@ def encode_picture(vae: nn.Module, picture: Tensor, *, hold: int = 1, normalised
         raise ValueError(f"a first frame must be one picture [H, W, 3], got {list(picture.shape)}")
     if hold < 1:
         raise ValueError(f"a first frame cannot be held for {hold} latent frames: use 1, or a whole chunk of 3")
-    if next(vae.parameters()).dtype != torch.float32:
-        vae = copy.deepcopy(vae).float()
+    vae = float_vae(vae)
     picture = picture.to(next(vae.parameters()).device)
     frames = picture.expand(1 + GROUP_FRAMES * (hold - 1), -1, -1, -1)
     return StreamingEncoder(vae, normalised=normalised).encode(to_pixels(frames)).cpu()
+
+
+def float_vae(vae: nn.Module) -> nn.Module:
+    """The VAE itself, or a copy in float32 of one with weights in another type: encoding needs float32."""
+    return vae if next(vae.parameters()).dtype == torch.float32 else copy.deepcopy(vae).float()
 
 
 def check_encoder(vae: nn.Module) -> None:
     """Check that a VAE can encode. Raises ValueError."""
     if not hasattr(vae, "conv1"):
         raise ValueError(
-            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a first frame needs the "
-            "Wan 2.1 VAE, wan_2.1_vae.safetensors"
+            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a picture or a video "
+            "is encoded by the Wan 2.1 VAE, wan_2.1_vae.safetensors"
         )

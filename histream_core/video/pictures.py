@@ -81,14 +81,14 @@ def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tens
         raise ValueError(f'a picture cannot be fitted by "{fit}": use {", ".join(FITS)}')
     rows, columns = picture.shape[:2]
     if generated_size(columns, rows) == tuple(size):
-        return _extend(picture, size)
+        return extend_picture(picture, size)
     width, height = size
     if fit == CROP:
         part = min(columns, max(1, round(rows * width / height))), min(rows, max(1, round(columns * height / width)))
         return _scale(_crop(picture, part), size)
     if fit == PAD:
         inside = min(width, max(1, round(columns * height / rows))), min(height, max(1, round(rows * width / columns)))
-        return _extend(_scale(picture, inside), size)
+        return extend_picture(_scale(picture, inside), size)
     return _scale(picture, size)
 
 
@@ -106,7 +106,7 @@ def _crop(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return picture[top : top + size[1], left : left + size[0]]
 
 
-def _extend(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def extend_picture(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """Extend a picture evenly to `size` by repeating its edges; the network would take bars for part of the scene."""
     height, width = picture.shape[:2]
     left, top = (size[0] - width) // 2, (size[1] - height) // 2

@@ -140,6 +140,15 @@ class SoundCopy:
         self._track.close()
 
 
+def has_sound(source: Source) -> bool:
+    """Whether a file holds sound. Raises ValueError or OSError for one that cannot be read."""
+    try:
+        Track(source).close()
+    except ValueError:
+        return False
+    return True
+
+
 def check_sound(source: Source, format: Format) -> None:
     """Check by muxing a packet that a video of `format` can hold this sound. Raises ValueError or OSError."""
     import av.error

@@ -3,7 +3,7 @@
 B batch, C channels, T latent frames, H W latent grid.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +20,12 @@ from ...histream_core.plan.schedule import Scale
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.backend import Result
 from ...histream_core.runs.progress import Progress, new_progress
+from ...histream_core.runs.restyle import EncodedSource
 from ...histream_core.runs.session import OpenStream
+from ...histream_core.stream.inputs import Inputs
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
-from ...histream_core.stream.stream import Given, Stream
+from ...histream_core.stream.stream import Stream
 from ...histream_core.vae.decoders import Decoder
 from . import vae as host_vae
 from .caches import kv_bytes
@@ -80,6 +82,12 @@ class HostBackend:
     def open_decoder(self) -> Decoder:
         return host_vae.open_host_decoder(self.vae, self.speed)
 
+    def open_source(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
+        width, height = plan.size
+        needed = self.vae.memory_used_encode((1, 3, 1, height, width), self.vae.vae_dtype)
+        comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
+        return EncodedSource(frames, plan, self.vae.first_stage_model, normalised=True)
+
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)
 
@@ -102,18 +110,8 @@ class HostBackend:
         results: list[Result] = []
 
         def in_run(run: HostRun) -> None:
-            def open_stream(
-                plan: Plan, noise: Noise, given: Tensor | Given | None, given_noisy: Given | None
-            ) -> Stream:
-                return run.open_stream(
-                    plan,
-                    noise,
-                    prompts,
-                    progress,
-                    given=given,
-                    given_noisy=given_noisy,
-                    extra_bytes=self.decode_bytes,
-                )
+            def open_stream(plan: Plan, noise: Noise, inputs: Inputs) -> Stream:
+                return run.open_stream(plan, noise, prompts, progress, inputs=inputs, extra_bytes=self.decode_bytes)
 
             results.append(work(open_stream))
 
@@ -151,7 +149,7 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     given = sampler.first_frame and given_latent(base, sampler.first_frame, backend.batch)
 
     def work(open_stream: OpenStream) -> list[Tensor]:
-        stream = open_stream(plan, noise, given, None)
+        stream = open_stream(plan, noise, Inputs(given))
         return [base.process_latent_out(chunk.float()).cpu() for chunk in shown(stream, progress, display)]
 
     chunks = backend.sample(plan, prompts, progress, work)

@@ -24,9 +24,10 @@ from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale, Step
 from ...histream_core.plan.speed import Speed
 from ...histream_core.runs.progress import Progress, counted
+from ...histream_core.stream.inputs import NOTHING_GIVEN, Inputs
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
-from ...histream_core.stream.stream import Given, Stream
+from ...histream_core.stream.stream import Stream
 from . import log as host_log
 from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
@@ -78,8 +79,7 @@ class HostRun:
         prompts: Sequence[Prompt],
         progress: Progress,
         *,
-        given: Tensor | Given | None = None,
-        given_noisy: Given | None = None,
+        inputs: Inputs = NOTHING_GIVEN,
         extra_bytes: int = 0,
     ) -> Stream:
         """Allocate the caches, after the host made room for them and for `extra_bytes`, and set up the engine."""
@@ -89,7 +89,7 @@ class HostRun:
         make_room(kv_bytes(plan, module, options) + extra_bytes, self.guider, device)
         caches = make_caches(plan, module, options)
         denoise = counted(self.denoise, progress)
-        return Stream(plan, denoise, caches, noise, prompts, given=given, given_noisy=given_noisy)
+        return Stream(plan, denoise, caches, noise, prompts, inputs=inputs)
 
     def denoise(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""

@@ -16,6 +16,7 @@ from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Steps
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.progress import Progress, new_progress
+from ...histream_core.stream.inputs import Inputs
 from ...histream_core.stream.noise import SeededNoise
 from ...histream_core.stream.stream import Stream
 from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
@@ -101,7 +102,7 @@ class ChunkSampler(SamplerFunction):
         display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
         progress = new_progress(plan, wan_config(run.base.diffusion_model), batch=run.batch, report=display)
         given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
-        stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, given=given)
+        stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, inputs=Inputs(given))
         return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
 
 

@@ -52,6 +52,7 @@ def later(pack, monkeypatch):
 def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None):
     """The samples that the engine makes of prompts at chunks, without nodes."""
     plans, stream = pack.part("histream_core.plan"), pack.part("histream_core.stream.noise")
+    inputs = pack.part("histream_core.stream.inputs")
     preset = pack.part("histream_core.plan.presets").find_preset("self-forcing")
     model, made = load_wan(), []
 
@@ -61,7 +62,7 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None
     plan = plans.with_anchors(plan, anchors, scenes)
 
     def work(open_stream):
-        for chunk in open_stream(plan, stream.SeededNoise(3), given, None).chunks():
+        for chunk in open_stream(plan, stream.SeededNoise(3), inputs.Inputs(given)).chunks():
             made.append(model.model.process_latent_out(chunk))
 
     backend = pack.part("nodes.host.backend").HostBackend(model)

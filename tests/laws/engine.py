@@ -8,6 +8,7 @@ from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.plan.presets import PRESETS
+from histream_core.stream.inputs import Inputs
 from histream_core.stream.stream import Stream
 
 GRIDS = {"low": (4, 6), "high": (8, 12)}
@@ -26,7 +27,7 @@ def noise(chunk, step, shape):
 
 def run_engine(model, plan, prompts, given=None):
     caches = make_caches(plan, model, CacheOptions(batch=2))
-    stream = Stream(plan, Denoiser(model), caches, noise, prompts, channels=model.in_dim, given=given)
+    stream = Stream(plan, Denoiser(model), caches, noise, prompts, channels=model.in_dim, inputs=Inputs(given))
     return torch.cat(list(stream.chunks()), dim=2)
 
 

@@ -22,6 +22,7 @@ from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARS
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
+from histream_core.stream.inputs import Inputs
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 
@@ -62,7 +63,7 @@ def run_engine(model, plan, *, given=None, given_noisy=None, kv="full"):
 def open_stream(model, plan, *, given=None, given_noisy=None, kv="full", prompts=()):
     caches = make_caches(plan, model, CacheOptions(batch=2, kv=kv))
     prompts = prompts or [Prompt(Text(TEXT))]
-    settings = {"channels": model.in_dim, "given": given, "given_noisy": given_noisy}
+    settings = {"channels": model.in_dim, "inputs": Inputs(given, given_noisy)}
     return Stream(plan, Denoiser(model), caches, noise, prompts, **settings)
 
 

@@ -14,6 +14,7 @@ from histream_core import runs as session
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume, retry
+from histream_core.stream.inputs import Inputs
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +215,8 @@ def test_a_branch_may_go_on_with_another_prompt_and_another_model(tmp_path):
 def test_given_chunks_are_kept_as_the_others_are(whole, tmp_path):
     continued = manifest(plan(14, given_frames=6))
     given = torch.cat(whole[0], dim=2)
-    options = {"given": lambda chunk: given[:, :, chunk.frames.start : chunk.frames.stop]}
-    begin(tmp_path, 3, continued, **options)
+    inputs = Inputs(lambda chunk: given[:, :, chunk.frames.start : chunk.frames.stop])
+    begin(tmp_path, 3, continued, inputs=inputs)
     latents, frames = finish(resume(tmp_path, continued))
     assert same(latents, whole[0])
     assert same(frames, whole[1])

@@ -24,6 +24,7 @@ from ...runs import (
 )
 from ...runs.describe import check_memory, text_before
 from ...runs.make import Making, make
+from ...runs.restyle import reopen
 from ...runs.store.folder import check_run
 from ...runs.store.journal import read_manifest, sound_path
 from ...runs.store.new import check_free
@@ -38,6 +39,7 @@ from ...runs.store.video import (
 )
 from ...runs.verbs import Branch, branch, branch_manifest, check_resumed, check_whole, extend
 from ...runs.weights import Weights
+from ...stream.inputs import Source as Begun
 from ...stream.prompts import Prompt
 from ...stream.timeline import Placed
 from ...video.formats import NAMES, find_format
@@ -112,6 +114,7 @@ def _add_places(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
     verb.add_argument("--vae", metavar="F", help="where the VAE is now")
     verb.add_argument("--device", metavar="D", help="cuda, cuda:1, mps, cpu (default: as it was)")
+    verb.add_argument("--source", metavar="F", type=Path, help="where the video that is restyled is now")
 
 
 def _add_prompt(verb: argparse.ArgumentParser) -> None:
@@ -132,7 +135,8 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
-        return finish_run(weights, journal, snapshots=snapshots, notes=notes)
+        begun = reopen(weights, journal.manifest, args.source)
+        return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
@@ -153,7 +157,8 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
             notes += notes_of(args, placed)
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
-        return finish_run(weights, journal, snapshots=snapshots, notes=notes)
+        begun = reopen(weights, journal.manifest, args.source)
+        return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
@@ -186,16 +191,24 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     notes = [*source.notes, *(notes_of(args, placed) if placed else ())]
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
-        return finish_run(weights, journal, snapshots=snapshots, notes=notes)
+        begun = reopen(weights, journal.manifest, args.source)
+        return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
-def finish_run(weights: Weights, journal: Journal, *, snapshots: Snapshots, notes: Sequence[str]) -> tuple[dict, str]:
-    """Finish an open run, and return its result."""
+def finish_run(
+    weights: Weights,
+    journal: Journal,
+    *,
+    snapshots: Snapshots,
+    notes: Sequence[str],
+    source: Begun | None = None,
+) -> tuple[dict, str]:
+    """Finish an open run, and return its result; `source` is that of the video that it restyles."""
     manifest, folder, kept = journal.manifest, journal.folder, journal.finished
     print_notes(notes)
     try:
         with progress_bar() as report:
-            progress = make(weights, journal, Making(snapshots=snapshots, report=report))
+            progress = make(weights, journal, Making(snapshots=snapshots, report=report, source=source))
     except KeyboardInterrupt as stop:
         done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
         unfinished = unfinished_path(folder, manifest)

@@ -22,6 +22,7 @@ from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
 from ...runs.progress import Progress
 from ...runs.render import Order, Target, render
+from ...runs.restyle import EncodedSource, SourceVideo
 from ...runs.store.new import check_free
 from ...runs.store.video import check_room, format_of
 from ...runs.verbs import begin
@@ -88,22 +89,27 @@ def add_size_options(verb: argparse.ArgumentParser, *, size: str = "832x480", fr
     verb.add_argument("--frames", metavar="N", type=whole, default=frames, help=f"4n + 1 (default: {frames})")
 
 
-def add_run_options(verb: argparse.ArgumentParser) -> None:
-    """Add --mode, --seed, and the options of the output."""
+def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) -> None:
+    """Add --mode, --seed, and the options of the output, which is positional for a verb that `restyles` a video."""
     modes = "; ".join(f"{name}: {what}" for name, what in MODES.items())
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{modes} (default: histream)")
     verb.add_argument("--seed", metavar="N", type=whole, default=0, help="another number, another video (default: 0)")
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
     verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
     add_timeline(verb)
-    add_first_frame(verb)
+    if not restyles:
+        add_first_frame(verb)
     verb.add_argument("--sound", metavar="FILE", type=Path, help="a video or sound whose sound is copied in as it is")
     place = verb.add_mutually_exclusive_group()
-    place.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: a new name here)")
+    where = "where to write (default: a new name here)"
+    if restyles:
+        place.add_argument("out", metavar="OUT", nargs="?", type=Path, help=where)
+    else:
+        place.add_argument("--out", metavar="FILE", type=Path, help=where)
     place.add_argument(
         "--run-dir", metavar="DIR", type=Path, help="keep every finished chunk in DIR, so that the run can be resumed"
     )
-    add_overwrite(verb, "--out")
+    add_overwrite(verb, "OUT" if restyles else "--out")
     verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
     add_section_files(verb)
     add_snapshots(verb)
@@ -168,6 +174,13 @@ def _make(
     placed = place(cues, plan, fps)
     picture, fitted = read_first_frame(args, plan.size)
     shown = Shown(placed, picture, [*source.notes, *notes, *notes_of(args, placed), *fitted])
+    return make_shown(args, source, shown, size=size, fps=fps)
+
+
+def make_shown(
+    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
+) -> tuple[dict, str]:
+    """Make a video, with a run folder or without, and return its result."""
     SeededNoise(args.seed)  # refuses a seed that is none
     if args.run_dir:
         if args.overwrite:
@@ -178,11 +191,12 @@ def _make(
 
 @dataclass(frozen=True)
 class Shown:
-    """Content of a video: placed prompts, and the first frame [H, W, 3]."""
+    """Content of a video: placed prompts, and the first frame [H, W, 3] or the video that is restyled."""
 
     placed: Placed
     picture: Tensor | None
     notes: list[str]
+    video: SourceVideo | None = None
 
     @property
     def plan(self) -> Plan:
@@ -193,6 +207,10 @@ class Shown:
         if self.picture is None:
             return None
         return weights.encode_first_frame(self.picture, hold=self.plan.first_chunk_frames)
+
+    def source(self, weights: Weights) -> EncodedSource | None:
+        """The source of the video that is restyled; None if there is none."""
+        return self.video and weights.open_source(self.video.frames(), self.plan)
 
 
 def _render(
@@ -212,7 +230,8 @@ def _render(
     check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
     print_notes(shown.notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
-    order = Order(plan, shown.placed.prompts(texts), SeededNoise(args.seed), shown.given(weights))
+    prompts, noise = shown.placed.prompts(texts), SeededNoise(args.seed)
+    order = Order(plan, prompts, noise, shown.given(weights), shown.source(weights))
 
     def write(path: Path) -> tuple[Path, Progress]:
         target = Target(path, format, size, fps=fps, metadata=tags, sound=args.sound, overwrite=args.overwrite)
@@ -254,11 +273,13 @@ def _keep(
         settings=settings,
         given=shown.given(weights),
         sound=sound,
-        source=saved_options(args),
+        source=saved_options(args) | ({"video": str(shown.video.path.resolve())} if shown.video else {}),
+        restyled=shown.video.index.digest if shown.video else None,
     )
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:
-            return finish_run(weights, journal, snapshots=snapshots, notes=shown.notes)
+            begun = shown.source(weights)
+            return finish_run(weights, journal, snapshots=snapshots, notes=shown.notes, source=begun)
         except KeyboardInterrupt as stop:
             if not args.discard:
                 raise

@@ -18,9 +18,10 @@ from ...plan.sizes import FPS
 from ...runs import Session, Settings, Snapshots, start_or_resume
 from ...runs.describe import NewRun, new_manifest
 from ...runs.weights import Weights
+from ...stream.inputs import Inputs
 from ...stream.noise import Noise
 from ...stream.prompts import Prompt
-from ...stream.stream import Given, Stream
+from ...stream.stream import Stream
 from ...video.pixels import to_uint8
 from .detail import likeness, sharpness
 from .judge import LAG, judge, segment
@@ -80,9 +81,9 @@ def run_chunks(
     prompts = (Prompt(Text(text), words=asked.prompt),)
     manifest = new_manifest(weights, NewRun(plan, prompts, asked.seed, settings))
 
-    def open_stream(plan: Plan, noise: Noise, given: Tensor | Given | None, given_noisy: Given | None) -> Stream:
+    def open_stream(plan: Plan, noise: Noise, inputs: Inputs) -> Stream:
         progress = weights.new_progress(plan)
-        return weights.open_stream(plan, noise, prompts, progress=progress, given=given, given_noisy=given_noisy)
+        return weights.open_stream(plan, noise, prompts, progress=progress, inputs=inputs)
 
     with start_or_resume(folder, manifest) as journal:
         session = Session(journal, open_stream, weights.open_decoder(), snapshots=SNAPSHOTS)

@@ -203,6 +203,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         manifest.settings.dtype,
         *(["fp8_kv"] if manifest.settings.fp8_kv else []),
         *(["anchor_match", plan.anchor_match] if plan.anchor_match else []),
+        *(["restyle", plain(plan.restyle)] if plan.restyle else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
@@ -283,7 +284,8 @@ def _field_differences(then: Speed, now: Speed) -> list[str]:
 def _plan_differences(old: Plan, new: Plan) -> list[str]:
     words = {"num_latent_frames": "the length", "grids": "the size", "ntk": "the NTK factors",
              "schedule": "the steps", "anchor_match": "the anchor match", "given_frames": "the first frame",
-             "first_chunk_attention": "the attention scale of the first chunk"}  # fmt: skip
+             "first_chunk_attention": "the attention scale of the first chunk", "restyle": "the strength",
+             "cropped_frames": "the length"}  # fmt: skip
     return [words.get(field.name, f"the {field.name}") for field in fields(Plan)
             if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
 
@@ -316,7 +318,7 @@ def _check_hash(text: str, name: str) -> None:
 
 def whole_chunks(plan: Plan) -> Plan:
     """The plan without the crop at its end: whole chunks are stored, so that a run can be made longer."""
-    return replace(plan, num_latent_frames=plan.generated_frames)
+    return replace(plan, num_latent_frames=plan.generated_frames, cropped_frames=0)
 
 
 def kept_frames(plan: Plan, chunk: Chunk) -> int:

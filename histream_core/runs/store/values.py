@@ -9,7 +9,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -76,11 +76,12 @@ def _parse_dataclass(kind: Any, data: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in fields(kind)]
     _check(data, dict, where)
-    unknown, missing = sorted(data.keys() - set(names)), [name for name in names if name not in data]
+    needed = [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
+    unknown, missing = sorted(data.keys() - set(names)), [name for name in needed if name not in data]
     if unknown or missing:
         what = f"unknown keys {short(', '.join(unknown))}" if unknown else f"no {', '.join(missing)}"
         raise ValueError(f"{where} has {what}")
-    return kind(**{name: parse(hints[name], data[name], f"{where}.{name}") for name in names})
+    return kind(**{name: parse(hints[name], data[name], f"{where}.{name}") for name in names if name in data})
 
 
 def _parse_tuple(kinds: tuple, data: Any, where: str) -> tuple:

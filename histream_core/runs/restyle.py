@@ -1,0 +1,139 @@
+"""The source of a restyled video: the frames of a file, encoded chunk by chunk for the steps that begin with them.
+
+B batch, C channels, T latent frames, F pixel frames; H W in pixels here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..plan.chunks import Chunk, Plan
+from ..plan.entry import Entry
+from ..plan.schedule import Scale
+from ..plan.sizes import PIXELS_PER_CELL, latent_frames, pixel_frames, whole_length
+from ..stream.inputs import Source
+from ..stream.motion import Motion
+from ..vae.encode import StreamingEncoder, check_encoder, float_vae, to_pixels
+from ..video.pictures import extend_picture
+from ..video.reading import VideoIndex, frames_of, index_video
+from .backend import Backend
+from .describe import SOURCE_VIDEO
+from .store.manifest import Manifest, whole_chunks
+
+MULTIPLE = 32
+"""A side of a video in two resolutions is a multiple of so many pixels."""
+
+
+def size_for(width: int, height: int) -> tuple[int, int]:
+    """The size to generate for a source of any size: the next multiples; its edges are drawn out, and cropped again."""
+    return -(-width // MULTIPLE) * MULTIPLE, -(-height // MULTIPLE) * MULTIPLE
+
+
+def length_for(num_frames: int) -> tuple[int, int]:
+    """The latent frames of a source of any number of frames, and the pixel frames to crop from their end."""
+    whole = whole_length(num_frames)
+    return latent_frames(whole), whole - num_frames
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """A video file that is restyled."""
+
+    path: Path
+    index: VideoIndex
+    size: tuple[int, int]
+    """Width and height of the upright picture."""
+
+    @classmethod
+    def open(cls, path: Path) -> SourceVideo:
+        """Look at a file. Raises ValueError or OSError for one that is no video of an even rate."""
+        height, width = next(frames_of(path, 0, 1)).shape[:2]
+        return cls(path, index_video(path), (width, height))
+
+    def frames(self) -> Iterator[Tensor]:
+        """Yield the frames [H, W, 3] in [0, 1]."""
+        return frames_of(self.path)
+
+
+def reopen(backend: Backend, manifest: Manifest, path: Path | None = None) -> Source | None:
+    """The source of a run that restyles a video, opened again; None for any other run.
+
+    `path` None: where it was when the run was begun. Raises ValueError or OSError where the video is not the same.
+    """
+    if manifest.plan.restyle is None:
+        return None
+    place = path or manifest.source.get("video")
+    if place is None:
+        raise ValueError("the run does not say which video it restyles: give --source")
+    video = SourceVideo.open(Path(place))
+    if video.index.digest != manifest.fingerprint.get(SOURCE_VIDEO):
+        raise ValueError(f"{place} is not the video that the run restyles: give that one by --source")
+    return backend.open_source(video.frames(), whole_chunks(manifest.plan))
+
+
+class EncodedSource:
+    """A `Source` over the frames of a video. The last frame is repeated where a chunk reaches past the end.
+
+    Chunks that the stream does not ask for, because they are finished, are encoded too: VAE and motion remember them.
+    So a run goes on as if it had never been stopped.
+    """
+
+    def __init__(self, frames: Iterator[Tensor], plan: Plan, vae: nn.Module, *, normalised: bool) -> None:
+        """`frames` are [H, W, 3] in [0, 1]. Raises ValueError for a VAE that cannot encode."""
+        if plan.restyle is None:
+            raise ValueError("the plan restyles nothing: give PlanOptions a `restyle`")
+        check_encoder(vae)
+        vae = float_vae(vae)
+        self.plan, self.restyle, self._frames = plan, plan.restyle, frames
+        self._device = next(vae.parameters()).device
+        self._encoders = {scale: StreamingEncoder(vae, normalised=normalised) for scale in _scales(plan)}
+        self._motion = Motion(plan.restyle)
+        self._next, self._last = 0, None
+
+    def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
+        """The entry of a chunk, and its source's latent [1, C, T, H, W] on the grid of its first step."""
+        if chunk.index < self._next:
+            raise ValueError(f"chunk {chunk.index} of the source is past: open the source again")
+        for index in range(self._next, chunk.index):
+            self._encode(self.plan.chunks[index])
+        entry, latents = self._encode(chunk)
+        return entry, latents[chunk.steps[0].scale if chunk.steps else Scale.HIGH]
+
+    def _encode(self, chunk: Chunk) -> tuple[Entry, dict[Scale, Tensor]]:
+        self._next = chunk.index + 1
+        pixels = to_pixels(torch.stack([self._frame() for _ in _pixel_range(chunk)])).to(self._device)
+        latents = {scale: encoder.encode(self._shrink(pixels, scale)) for scale, encoder in self._encoders.items()}
+        rule = self.restyle.motion
+        seen = pixels if rule is None or rule.metric == "pixels" else next(iter(latents.values()))
+        return self._motion.next(seen[0].transpose(0, 1)), latents
+
+    def _frame(self) -> Tensor:
+        """The next frame, with its edges drawn out to the plan's size."""
+        frame = next(self._frames, None)
+        if frame is not None:
+            self._last = extend_picture(frame, self.plan.size)
+        if self._last is None:
+            raise ValueError("the source holds no frame: give a video with one at least")
+        return self._last
+
+    def _shrink(self, pixels: Tensor, scale: Scale) -> Tensor:
+        """Pixels [1, 3, F, H, W] at the size of a scale, each the average of those that it covers."""
+        size = tuple(side * PIXELS_PER_CELL for side in self.plan.grids[scale])
+        if pixels.shape[-2:] == size:
+            return pixels
+        return torch.nn.functional.interpolate(pixels[0].transpose(0, 1), size, mode="area").transpose(0, 1)[None]
+
+
+def _scales(plan: Plan) -> list[Scale]:
+    """The scales that chunks begin at."""
+    steps = (plan.restyle.enter(steps) for steps in plan.schedule) if plan.restyle else ()
+    return sorted({entered[0].scale if entered else Scale.HIGH for entered in steps}, key=lambda scale: scale.value)
+
+
+def _pixel_range(chunk: Chunk) -> range:
+    return range(chunk.first_pixel_frame, pixel_frames(chunk.frames.stop))

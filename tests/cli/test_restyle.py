@@ -1,0 +1,137 @@
+"""`histream v2v`: every frame of any clip, its rate, size and sound. Tiny random weights are the bundled ones."""
+
+import pytest
+import torch
+from clips import probe, shapes
+from slow import slow
+from sounds import sound_file, sound_packets
+from tiny_cli import RED, files_in
+
+from histream_core.runs.store.journal import read_manifest
+from histream_core.video.formats import find_format
+from histream_core.video.reading import frames_of, index_video
+from histream_core.video.writers import open_writer
+
+DEMO = ["--model", "demo", "--prompt", RED]
+
+
+def clip(folder, count, *, size=(32, 32), fps=16.0, format="h264-mp4", depth=None, sound=None):
+    """A clip of moving shapes."""
+    kind = find_format(format, depth)
+    path = folder / f"clip{kind.suffix}"
+    with open_writer(path, kind, size=size, fps=fps, sound=sound) as writer:
+        writer.write(shapes(count, size[1], size[0]))
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 33, slow(100)])
+def test_every_frame_comes_out(here, say, count):
+    result = say("v2v", clip(here, count), "out.mp4", *DEMO)[1]
+    assert result["frames"] == count == probe("out.mp4").num_frames
+
+
+@pytest.mark.parametrize("fps", [12, 24000 / 1001, 30])
+def test_the_rate_is_that_of_the_source(here, say, fps):
+    source = clip(here, 5, fps=fps)
+    assert say("v2v", source, "out.mp4", *DEMO)[0] == 0
+    assert index_video("out.mp4").rate == index_video(source).rate
+
+
+@pytest.mark.parametrize("size", [(32, 64), (48, 36), slow((62, 90))])
+def test_the_size_is_that_of_the_source(here, say, size):
+    """Portrait, and sizes that are no multiple of 32."""
+    say("v2v", clip(here, 2, size=size), "out.mp4", *DEMO)
+    found = probe("out.mp4")
+    assert (found.width, found.height) == size
+
+
+def test_a_source_of_ten_bits(here, say):
+    say("v2v", clip(here, 2, format="ffv1", depth=10), "out.mkv", *DEMO, "--format", "ffv1", "--depth", "10")
+    assert probe("out.mkv").pix_fmt == "gbrp10le"
+
+
+def test_its_sound_is_kept_unless_it_is_left_out(here, say):
+    source = clip(here, 9, sound=sound_file(here / "tone.m4a", 0.5))
+    say("v2v", source, "out.mp4", *DEMO)
+    assert sound_packets("out.mp4") == sound_packets(source)
+    say("v2v", source, "silent.mp4", *DEMO, "--no-sound")
+    with pytest.raises(ValueError, match="holds no sound"):
+        sound_packets("silent.mp4")
+
+
+def test_no_noise_is_the_source_again(here, say):
+    """The VAE alone comes between them, and no network call is made."""
+    result = say("v2v", clip(here, 5), "out.mp4", *DEMO, "--strength", "0")[1]
+    assert result["passes"] == {"high": 0, "low": 0}
+
+
+def test_a_kept_one_is_the_same_and_goes_on_byte_for_byte(here, say, stop_at):
+    """Cut in the second of three chunks; motion and VAE stand where they stood."""
+    source, words = clip(here, 31), [*DEMO, "--motion", "0.1", "--format", "ffv1"]
+    go_on = stop_at(6)
+    assert say("v2v", source, "--run-dir", "cut", *words)[0] == 130
+    go_on()
+    assert 0 < len(list((here / "cut" / "chunks").iterdir())) < 3
+    assert say("resume", "cut")[1]["frames"] == 31
+    say("v2v", source, "--run-dir", "whole", *words)
+    assert files_in("cut") == files_in("whole")
+    say("v2v", source, "out.mkv", *words)
+    assert all(map(torch.equal, frames_of("out.mkv"), frames_of(here / "whole" / "video.mkv")))
+
+
+def test_another_video_is_no_source_of_a_run(here, say, stop_at):
+    source = clip(here, 33)
+    go_on = stop_at(6)
+    say("v2v", source, "--run-dir", "cut", *DEMO)
+    go_on()
+    moved = source.rename(here / "moved.mp4")
+    assert "clip.mp4" in say("resume", "cut")[1]
+    clip(here, 32)
+    assert "is not the video that the run restyles: give that one by --source" in say("resume", "cut")[1]
+    assert say("resume", "cut", "--source", moved)[0] == 0
+
+
+def test_a_branch_restyles_on_with_another_seed(here, say):
+    source = clip(here, 33)
+    say("v2v", source, "--run-dir", "one", *DEMO)
+    say("branch", "one", "two", "--from", "2", "--seed", "5")
+    say("v2v", source, "--run-dir", "five", *DEMO, "--seed", "5")
+    one, two = (list(frames_of(here / name / "video.mp4")) for name in ("one", "two"))
+    assert all(map(torch.equal, one[:21], two[:21]))
+    assert not torch.equal(one[25], two[25])
+    assert read_manifest(here / "two").fingerprint["source video"] == index_video(source).digest
+
+
+def test_prompts_change_in_time(here, say):
+    """Chunks before a change are those of the run without it."""
+    timeline = f"[0:00-0:01] {RED}\n[0:01] a blue square moves up"
+    source = clip(here, 33)
+    say("v2v", source, "one.mp4", *DEMO)
+    say("v2v", source, "two.mp4", "--model", "demo", "--timeline", timeline)
+    one, two = (list(frames_of(name)) for name in ("one.mp4", "two.mp4"))
+    same = [torch.equal(*pair) for pair in zip(one, two, strict=True)]
+    assert all(same[:9])
+    assert not all(same)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--strength", "1.5"], "use 0.8, or 0 to 1"),
+        (["--strength", "0.05", "--motion", "0.1"], "is no share of noise"),
+        (["--told", "0.9"], "use an offset of 0"),
+        (["--mode", "none"], 'mode "none" does not exist'),
+    ],
+)
+def test_what_cannot_be_is_refused_first(here, say, more, said):
+    status, found = say("v2v", clip(here, 5), "out.mp4", *DEMO, *more)
+    assert status == 2
+    assert said in found
+    assert not (here / "out.mp4").exists()
+
+
+def test_what_is_no_video_is_refused(here, say):
+    (here / "words.mp4").write_text("no video")
+    assert say("v2v", here / "words.mp4", "out.mp4", *DEMO)[0] == 2
+    assert say("v2v", here / "none.mp4", "out.mp4", *DEMO)[0] == 2
+    assert say("v2v", sound_file(here / "tone.m4a", 0.5), "out.mp4", *DEMO)[0] == 2
