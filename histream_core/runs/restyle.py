@@ -50,7 +50,7 @@ class SourceVideo:
     """Width and height of the upright picture."""
 
     @classmethod
-    def open(cls, path: Path) -> SourceVideo:
+    def at(cls, path: Path) -> SourceVideo:
         """Look at a file. Raises ValueError or OSError for one that is no video of an even rate."""
         height, width = next(frames_of(path, 0, 1)).shape[:2]
         return cls(path, index_video(path), (width, height))
@@ -70,7 +70,7 @@ def reopen(backend: Backend, manifest: Manifest, path: Path | None = None) -> So
     place = path or manifest.source.get("video")
     if place is None:
         raise ValueError("the run does not say which video it restyles: give --source")
-    video = SourceVideo.open(Path(place))
+    video = SourceVideo.at(Path(place))
     if video.index.digest != manifest.fingerprint.get(SOURCE_VIDEO):
         raise ValueError(f"{place} is not the video that the run restyles: give that one by --source")
     return backend.open_source(video.frames(), whole_chunks(manifest.plan))

@@ -30,6 +30,19 @@ NAMES = {name for functions in FUNCTIONS.values() for name in functions} - {"loa
 
 DOORS = {
     "histream_core/files/reading.py": {"open_file": {"os.open", "os.fdopen"}, "parse_json": {"json.loads"}},
+    "histream_core/files/disk.py": {
+        "File.__init__": {"os.open", "os.fdopen"},
+        "_folder_of": {"os.open"},
+        "_opened": {"os.open", "os.fdopen"},
+        "sync_folder": {"os.open"},
+    },
+    "histream_core/files/tensors.py": {"read_safetensors": {"safe_open"}},
+    "histream_core/runs/store/branching.py": {"_share": {"os.link"}},
+    "histream_core/runs/store/lock.py": {"_file_lock": {"FileLock"}},
+    "histream_core/runs/store/whole_latent.py": {"map_latent": {"np.memmap"}},
+    "histream_core/video/media.py": {"open_media": {"av.open"}, "open_muxer": {"av.open"}},
+    "histream_core/video/space.py": {"check_space": {"tempfile.TemporaryFile"}},
+    "histream_core/weights/torch_files.py": {"load_torch": {"torch.load"}, "_pickle_in": {"zipfile.ZipFile"}},
 }
 """The functions that open files themselves, with what they call."""
 

@@ -57,7 +57,7 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     """Restyle a video."""
     motion = MotionRule(span=args.motion) if args.motion else None
     restyle = Restyle(args.strength, args.told, motion)
-    video = SourceVideo.open(args.video)
+    video = SourceVideo.at(args.video)
     cues = cues_of(args, args.prompt)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
     plan = plan_source(args, source, video, restyle)

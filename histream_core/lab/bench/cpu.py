@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...cost.cost import PassSize, pass_flops
+from ...files.reading import read_text
 from ...network.cache.tiers import make_caches
 from ...network.forward import Denoiser, Text
 from ...network.model import WanConfig, WanModel
@@ -96,7 +97,7 @@ def small_stream(plan: Plan, model: WanModel, denoise=None) -> Stream:
 
 def resident_mb() -> float:
     """Resident memory of this process in MB."""
-    return int(STATM.read_text().split()[1]) * 4096 / 1e6
+    return int(read_text(STATM).split()[1]) * 4096 / 1e6
 
 
 def memory() -> Iterator[Bar]:
