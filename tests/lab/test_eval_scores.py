@@ -176,7 +176,7 @@ def test_a_prompt_says_what_its_combination_is():
 
 
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="use 2 to 100000"):
         draw_prompts(1, 0)
     with pytest.raises(ValueError, match="0 or more"):
         draw_prompts(2, -1)

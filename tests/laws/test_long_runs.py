@@ -13,7 +13,8 @@ def held_bytes() -> int:
     A compiler's tensors (FakeTensor and the like), which an earlier test may leave, hold no bytes.
     """
     kinds = (torch.Tensor, torch.nn.Parameter)
-    storages = [x.untyped_storage() for x in gc.get_objects() if type(x) in kinds and x.device.type == "cpu"]
+    tensors = (x for x in gc.get_objects() if type(x) in kinds and x.device.type == "cpu")
+    storages = [x.untyped_storage() for x in tensors if x.layout is torch.strided]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
