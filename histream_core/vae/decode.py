@@ -246,10 +246,10 @@ class StreamingDecoder:
         Raises KeyError or ValueError for another VAE's, and for latents of another size.
         """
         modules = dict(self.vae.decoder.named_modules())
-        for name, x in snapshot.items():
+        read = {name: x for name, x in snapshot.items() if modules[name] not in self._memoryless}
+        for name, x in read.items():
             _check_history(name, x, modules[name], latents)
-        frames = {modules[name]: x.to(latents.device, self.dtype) for name, x in snapshot.items()}
-        kept = {k: x for k, x in frames.items() if k not in self._memoryless}
+        kept = {modules[name]: x.to(latents.device, self.dtype) for name, x in read.items()}
         self._history = History(kept, memoryless=self._memoryless)
         self._shape, self._failed = stream_shape(latents) if snapshot else None, False
 

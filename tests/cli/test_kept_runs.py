@@ -302,11 +302,11 @@ def test_a_run_of_files_finds_them_again_and_refuses_others(here, say, weights, 
     before = files_in("run")
     status, said = say("resume", "run", "--model", "other.safetensors")
     assert (status, "the model changed; put it back, or branch" in said) == (2, True)
-    status, said = say("extend", "run", "--seconds", "1", "--prompt", BLUE)
-    assert (status, "give --text-encoder" in said) == (2, True)
     assert files_in("run") == before
     assert say("branch", "run", "new", "--model", "other.safetensors")[0] == 0
     assert say("resume", "run")[0] == 0
+    status, said = say("extend", "run", "--seconds", "1", "--prompt", BLUE)
+    assert (status, "give --text-encoder" in said) == (2, True)
     Path("files").rename("moved")
     assert "wan.safetensors" in say("resume", "run")[1]
     assert say("resume", "run", "--model", "moved/wan.safetensors", "--vae", "moved/vae.safetensors")[0] == 0
