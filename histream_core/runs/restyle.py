@@ -60,19 +60,18 @@ class SourceVideo:
         return frames_of(self.path)
 
 
-def reopen(backend: Backend, manifest: Manifest, path: Path | None = None) -> Source | None:
-    """The source of a run that restyles a video, opened again; None for any other run.
+def reopen(backend: Backend, manifest: Manifest, path: Path | None) -> Source | None:
+    """The source of a run that restyles the video at `path`, opened again; None for any other run.
 
-    `path` None: where it was when the run was begun. Raises ValueError or OSError where the video is not the same.
+    Raises ValueError or OSError where the video is not the same.
     """
     if manifest.plan.restyle is None:
         return None
-    place = path or manifest.source.get("video")
-    if place is None:
-        raise ValueError("the run does not say which video it restyles: give --source")
-    video = SourceVideo.at(Path(place))
+    if path is None:
+        raise ValueError("the run restyles a video, and nobody says where it is: give --source")
+    video = SourceVideo.at(path)
     if video.index.digest != manifest.fingerprint.get(SOURCE_VIDEO):
-        raise ValueError(f"{place} is not the video that the run restyles: give that one by --source")
+        raise ValueError(f"{path} is not the video that the run restyles: give that one by --source")
     return backend.open_source(video.frames(), whole_chunks(manifest.plan))
 
 

@@ -1,5 +1,7 @@
 """`histream v2v`: every frame of any clip, its rate, size and sound. Tiny random weights are the bundled ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from clips import probe, shapes
@@ -7,7 +9,7 @@ from slow import slow
 from sounds import sound_file, sound_packets
 from tiny_cli import RED, files_in
 
-from histream_core.runs.store.journal import read_manifest
+from histream_core.runs.store.journal import read_manifest, write_manifest
 from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of, index_video
 from histream_core.video.writers import open_writer
@@ -89,6 +91,16 @@ def test_another_video_is_no_source_of_a_run(here, say, stop_at):
     clip(here, 32)
     assert "is not the video that the run restyles: give that one by --source" in say("resume", "cut")[1]
     assert say("resume", "cut", "--source", moved)[0] == 0
+
+
+def test_a_strangers_run_chooses_no_file_to_open(here, say, stop_at):
+    """Seen to fail without the check: the words of another file would be opened as a video."""
+    stop_at(6)
+    say("v2v", clip(here, 33), "--run-dir", "cut", *DEMO)
+    manifest = read_manifest(here / "cut")
+    for path in ("/etc/hostname", "//server/share/clip.mp4", "clip.mp4"):
+        write_manifest(here / "cut", replace(manifest, source=dict(manifest.source) | {"video": path}))
+        assert "only ordinary files of video are opened for it" in say("resume", "cut")[1]
 
 
 def test_a_branch_restyles_on_with_another_seed(here, say):

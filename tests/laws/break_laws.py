@@ -65,7 +65,7 @@ BREAKS = [
     ("network/cache/pages.py", "pages.k[:, pages.visible], pages.v", "pages.k[:, pages.visible].clone(), pages.v",
      "lab/test_bench_meta.py", "control_fails and caches"),
     ("vae/decode.py", "m.weight[:, :, :-1].any()", "m.weight[:, :, :-2].any()", "vae/test_decode.py", "run_as_2d"),
-    ("vae/decode.py", "x for k, x in frames.items() if k not in self._memoryless", "x for k, x in frames.items()",
+    ("vae/decode.py", "x for name, x in snapshot.items() if modules[name] not in self._memoryless", "x for name, x in snapshot.items()",
      "vae/test_decode.py", "memoryless_kernels_shorten"),
     ("vae/taehv.py", "frames[DROPPED_FRAMES if first else 0 :]", "frames[0:]", "vae/test_taehv.py", "whole_clip"),
     ("vae/taehv.py", "                history.remember(layer, x)\n", "", "vae/test_taehv.py", "whole_clip"),

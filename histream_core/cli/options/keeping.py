@@ -71,14 +71,31 @@ def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
     }
 
 
-def check_taken_over(option: str, path: str) -> None:
-    """Raise ValueError for a path in a manifest that is not that of an ordinary file of weights on this computer."""
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".mxf", ".flv", ".ogv")
+
+
+def check_taken_over(option: str, path: str, what: str = "weights", suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Raise ValueError for a path in a manifest that is not that of an ordinary file of its kind on this computer."""
     local = Path(path).is_absolute() and not path.startswith(("\\\\", "//"))
-    if not local or Path(path).suffix.lower() not in SUFFIXES or (os.path.lexists(path) and not Path(path).is_file()):
+    if not local or Path(path).suffix.lower() not in suffixes or (os.path.lexists(path) and not Path(path).is_file()):
         raise ValueError(
-            f"the run names {path!r}, and only ordinary files of weights are opened for it "
-            f"({', '.join(SUFFIXES)}): give {option}"
+            f"the run names {path!r}, and only ordinary files of {what} are opened for it "
+            f"({', '.join(suffixes)}): give {option}"
         )
+
+
+def source_video_of(manifest: Manifest, args: argparse.Namespace) -> Path | None:
+    """The video that a run restyles, from --source or the manifest; None if it restyles none. As in `options_of`, a
+    path of the manifest is checked and named before it is opened. Raises ValueError.
+    """
+    if manifest.plan.restyle is None or args.source:
+        return args.source
+    path = manifest.source.get("video")
+    if path is None:
+        raise ValueError("the run does not say which video it restyles: give --source")
+    check_taken_over("--source", path, "video", VIDEO_SUFFIXES)
+    print_notes([f"the source is taken from where the run had it: {path}"])
+    return Path(path)
 
 
 def options_of(

@@ -51,6 +51,7 @@ from ..options.keeping import (
     options_of,
     read_sound,
     snapshots_of,
+    source_video_of,
     with_output,
 )
 from ..options.memory import add_kv_option, add_memory_option, with_kv
@@ -135,7 +136,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
-        begun = reopen(weights, journal.manifest, args.source)
+        begun = reopen(weights, journal.manifest, source_video_of(journal.manifest, args))
         return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
@@ -157,7 +158,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
             notes += notes_of(args, placed)
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
-        begun = reopen(weights, journal.manifest, args.source)
+        begun = reopen(weights, journal.manifest, source_video_of(journal.manifest, args))
         return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
@@ -191,7 +192,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     notes = [*source.notes, *(notes_of(args, placed) if placed else ())]
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
-        begun = reopen(weights, journal.manifest, args.source)
+        begun = reopen(weights, journal.manifest, source_video_of(journal.manifest, args))
         return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
