@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import socket
@@ -118,7 +119,7 @@ def encoders(chance: Random, seeds: Seeds, place: Place) -> Case:
         tensors["spiece_model"] = torch.frombuffer(bytearray(spoilt), dtype=torch.uint8)
     elif kind < 0.7:
         name = chance.choice(list(tensors))
-        tensors[name] = chance.choice(FORGED)(tensors[name])
+        tensors[name] = _forged(chance, tensors[name])
     data = save({name: x.contiguous() for name, x in tensors.items()})
     path = place.scratch / "umt5.safetensors"
     path.write_bytes(mutate.spoil_safetensors(chance, data) if kind >= 0.7 else data)
@@ -176,7 +177,7 @@ VERBS: tuple[tuple[Words, ...], ...] = (
     (("extend", "run", "--seconds", "0.5", "--json"),),
     (("branch", "run", "new", "--from", "1", "--json"),),
     (("branch", "run", "new", "--from", "1", "--seed", "9", "--json"),),
-    (("branch", "run", "new", "--format", "prores-mov", "--no-sound", "--no-section-files", "--json"),),
+    (("branch", "run", "new", "--format", "prores-422hq", "--no-sound", "--no-section-files", "--json"),),
     (("runs",),),
     (("runs", "run"),),
     (("clean", "run"),),
@@ -223,6 +224,12 @@ FORGED: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
 )  # fmt: skip
 
 
+def _forged(chance: Random, x: torch.Tensor) -> torch.Tensor:
+    with contextlib.suppress(IndexError, RuntimeError):  # of a change that a tensor of that kind cannot have
+        return chance.choice(FORGED)(x)
+    return x.float()
+
+
 def _forge(chance: Random, folder: Path) -> Path | None:
     """Change a chunk or a snapshot and give it the checksum that a forger computes for it."""
     files = [path for name in ("chunks", "snapshots") for path in sorted((folder / name).glob("*.safetensors"))]
@@ -233,7 +240,7 @@ def _forge(chance: Random, folder: Path) -> Path | None:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     name = chance.choice(list(tensors))
     if chance.random() < 0.8:
-        tensors[name] = chance.choice(FORGED)(tensors[name])
+        tensors[name] = _forged(chance, tensors[name])
     else:
         metadata[chance.choice(list(metadata))] = chance.choice(
             ("", "-1", "0", "1", "3", "99999", mutate.DIGITS, "\u0663")
@@ -520,25 +527,7 @@ def words(chance: Random, seeds: Seeds, place: Place) -> Case:
             text = "words.txt"
         told: Words = ("demo", "--timeline", text, "--seconds", chance.choice(("1", "2", "30")), "--out", "out.mp4")
         return Case(f"timeline: {_line(told)}", says(told, stop=3))
-    verb = chance.choice(
-        (
-            "demo",
-            "demo",
-            "render",
-            "plan",
-            "plan",
-            "resume",
-            "extend",
-            "branch",
-            "runs",
-            "clean",
-            "inspect",
-            "convert",
-            "drift",
-            "sheet",
-            "eval",
-        )
-    )
+    verb = chance.choice([*_BASE, "demo", "plan"])
     if verb in ("resume", "extend", "branch", "clean", "runs"):
         shutil.copytree(seeds.runs / chance.choice(list(seeds.starts)), place.scratch / "run")
     told = [verb, *_arguments(chance, verb, seeds)]
@@ -551,6 +540,7 @@ _BASE = {
     "plan": ("--frames", "9"), "resume": ("run",), "extend": ("run", "--seconds", "0.5"), "branch": ("run", "new"),
     "runs": (".",), "clean": ("run",), "inspect": ("wan.safetensors",), "drift": ("clip.mp4",), "eval": ("clip.mp4",),
     "convert": ("wan.safetensors", "out.safetensors"), "sheet": ("--model", "demo", "--frames", "9", *_SIZE),
+    "v2v": ("clip.mp4", "--model", "demo", "--prompt", RED),
 }  # fmt: skip
 
 
@@ -640,10 +630,11 @@ def _uses_of_media(path: Path, seeds: Seeds) -> list[tuple[str, Work]]:
         ("drift meter", calls(lambda: list(meter(frames_of(path), float(index_video(path).rate))))),
         ("eval", says(("eval", path))),
         ("sound", says((*half, "--out", "out.mp4"))),
-        ("sound of a run", says((*half, "--format", "prores-mov", "--run-dir", "run"))),
+        ("sound of a run", says((*half, "--format", "prores-422hq", "--run-dir", "run"))),
         ("pack_sound", calls(lambda: pack_sound(path, start=0.1, duration=0.3))),
         ("index", calls(lambda: index_video(path))),
         ("frames", calls(lambda: [None for _ in frames_of(path, 3, 5, overlap=2)])),
         ("first frame", says((*half[:4], "--first-frame", path), stop=1)),
         ("ranges", calls(ranges)),
+        ("v2v", says(("v2v", path, "--model", "demo", "--prompt", RED, "--out", "out.mp4"))),
     ]

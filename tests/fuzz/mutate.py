@@ -154,13 +154,9 @@ def spoil_safetensors(chance: Random, data: bytes) -> bytes:
     if chance.random() < 0.25:
         return spoil_bytes(chance, data)
     size = int.from_bytes(data[:8], "little")
-    if not data or 8 + size > len(data):  # spoilt before
-        return spoil_bytes(chance, data)
-    try:
-        header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-    except ValueError:
-        return spoil_bytes(chance, data)
-    if not isinstance(header, dict):
+    text, body = data[8 : 8 + size], data[8 + size :]
+    header = json.loads(text) if _is_json(text) else None
+    if not isinstance(header, dict):  # spoilt before
         return spoil_bytes(chance, data)
     header, body = _spoil_header(chance, header, body)
     text = write_json(chance, header)
@@ -171,11 +167,12 @@ def spoil_safetensors(chance: Random, data: bytes) -> bytes:
 def _spoil_header(chance: Random, header: dict, body: bytes) -> tuple[dict, bytes]:
     names = [name for name, about in header.items() if name != "__metadata__" and isinstance(about, dict)]
     name = chance.choice(names or [""])
-    about, kind = dict(header.get(name, {})), chance.randrange(8)
+    about, kind = dict(header[name]) if names else {}, chance.randrange(8)
+    shape = about.get("shape") if isinstance(about.get("shape"), list) else []
     if kind == 0:
         about["dtype"] = chance.choice(DTYPES)
     elif kind == 1:  # the same number of bytes
-        about["shape"] = [*about.get("shape", []), 1] if chance.random() < 0.5 else [1, *about.get("shape", [])]
+        about["shape"] = [*shape, 1] if chance.random() < 0.5 else [1, *shape]
     elif kind == 2:
         about |= {"shape": [0, chance.choice((2**62, 2**40, 7)), 3], "data_offsets": [0, 0]}
     elif kind == 3:
@@ -270,8 +267,11 @@ def spoil_zip(chance: Random, data: bytes) -> bytes:
     """A zip file whose members are renamed, doubled, replaced by three gigabytes of zeros, or of another size."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [(item.filename, archive.read(item)) for item in archive.infolist()]
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+            listed = [item for item in archive.infolist() if item.file_size < 2**24]
+            members = [(item.filename, archive.read(item)) for item in listed]
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, EOFError, zlib.error, struct.error):
+        members = []
+    if not members:
         return spoil_bytes(chance, data)
     at, kind = chance.randrange(len(members)), chance.randrange(7)
     name, content = members[at]
