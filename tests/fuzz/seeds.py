@@ -180,11 +180,13 @@ def same_video(folder: Path, expected: Files) -> str:
 
 
 def _frames(data: bytes) -> list[bytes] | str:
+    import av.error
+
     path = Path("frames.bin")
     try:
         path.write_bytes(data)
         return [frame.tobytes() for frame in read_frames(path)]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, av.error.FFmpegError) as error:
         return str(error)
     finally:
         path.unlink(missing_ok=True)
