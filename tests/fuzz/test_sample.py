@@ -18,7 +18,7 @@ from fuzz.child import Place, faults, run
 from fuzz.mutate import resign, spoil_json, spoil_safetensors
 from fuzz.seeds import same_video
 
-SAMPLE = {"checkpoints": 16, "runs": 16, "words": 16, "media": 20, "links": 16, "crashes": 4, "starts": 1}
+SAMPLE = {"checkpoints": 12, "runs": 12, "words": 12, "media": 16, "links": 12, "crashes": 3, "starts": 1}
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +123,9 @@ def test_what_is_spoilt_is_the_same_for_the_same_chance(attack):
     manifest = (attack.seeds.runs / "heard" / "manifest.json").read_bytes()
     weights = attack.seeds.checkpoints["embeds.safetensors"]
     for spoil, data in ((spoil_json, manifest), (resign, manifest), (spoil_safetensors, weights)):
-        found = [spoil(Random(f"{index}"), data) for index in range(20)]
-        assert found == [spoil(Random(f"{index}"), data) for index in range(20)]
-        assert len(set(found)) > 10 and data not in found[:1]
+        found = [spoil(Random(f"{index}"), data) for index in range(8)]
+        assert found == [spoil(Random(f"{index}"), data) for index in range(8)]
+        assert len(set(found)) > 5 and data not in found[:1]
 
 
 def test_errors_of_functions_are_a_line(tmp_path):
