@@ -152,6 +152,7 @@ def _work_and_exit(work: Work, place: Place, memory: tuple[int, int]) -> NoRetur
         sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", errors="surrogateescape") for n in (1, 2))
         reports = os.open(place.notes / "reports", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.chdir(place.scratch)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place.scratch / ".torch")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 2))

@@ -123,8 +123,8 @@ def test_what_is_spoilt_is_the_same_for_the_same_chance(attack):
     manifest = (attack.seeds.runs / "heard" / "manifest.json").read_bytes()
     weights = attack.seeds.checkpoints["embeds.safetensors"]
     for spoil, data in ((spoil_json, manifest), (resign, manifest), (spoil_safetensors, weights)):
-        found = [spoil(Random(f"{index}"), data) for index in range(8)]
-        assert found == [spoil(Random(f"{index}"), data) for index in range(8)]
+        found = [spoil(Random(f"same {index}"), data) for index in range(8)]
+        assert found == [spoil(Random(f"same {index}"), data) for index in range(8)]
         assert len(set(found)) > 5 and data not in found[:1]
 
 
