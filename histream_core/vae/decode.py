@@ -59,16 +59,6 @@ class Decoder(Protocol):
     def restore(self, snapshot: Mapping[str, Tensor], latents: Tensor) -> None: ...
 
 
-def _check_history(name: str, x: Tensor, module: Any, latents: Tensor) -> None:
-    """Raise ValueError for frames in a snapshot that `module` cannot have seen in a stream of `latents`."""
-    height, width = latents.shape[-2:]
-    grown = x.ndim in (4, 5) and x.shape[-2] * width == x.shape[-1] * height and x.shape[-2] % height == 0
-    channels = getattr(module, "in_channels", None)
-    fits = x.is_floating_point() and grown and x.shape[0] == latents.shape[0] and channels in (None, x.shape[1])
-    if not fits or (x.ndim == 5 and not 0 < x.shape[2] <= HISTORY_FRAMES):
-        raise ValueError(f"the snapshot's {name} is {x.dtype} {list(x.shape)}: it belongs to another VAE or size")
-
-
 class History:
     """The last input frames of every causal convolution of one stream, by module.
 
@@ -246,12 +236,28 @@ class StreamingDecoder:
         Raises KeyError or ValueError for another VAE's, and for latents of another size.
         """
         modules = dict(self.vae.decoder.named_modules())
-        read = {name: x for name, x in snapshot.items() if modules[name] not in self._memoryless}
-        for name, x in read.items():
-            _check_history(name, x, modules[name], latents)
-        kept = {modules[name]: x.to(latents.device, self.dtype) for name, x in read.items()}
+        read = {modules[name]: x for name, x in snapshot.items() if modules[name] not in self._memoryless}
+        for module, shape, needed in self._remembered(latents) if snapshot else ():
+            if not (module in read and _fits(read[module], shape)) and (module in read or needed):
+                raise ValueError(
+                    f"the snapshot of the VAE has no frames of {list(shape)}: it is of another VAE or size"
+                )
+        kept = {module: x.to(latents.device, self.dtype) for module, x in read.items()}
         self._history = History(kept, memoryless=self._memoryless)
         self._shape, self._failed = stream_shape(latents) if snapshot else None, False
+
+    def _remembered(self, latents: Tensor) -> Iterator[tuple[nn.Module, tuple[int, ...], bool]]:
+        """Yield each module with a history in a stream of `latents`: its shape [B, C, H, W], and whether it is there
+        from the first frame on, which passes no temporal upsampling.
+        """
+        batch, (height, width) = latents.shape[0], latents.shape[-2:]
+        for layer in decoder_layers(self.vae):
+            for conv in causal_kernels(layer):
+                if conv not in self._memoryless:
+                    late = conv is getattr(layer, "time_conv", None)
+                    yield conv, (batch, conv.in_channels, height, width), not late
+            if hasattr(layer, "mode"):
+                height, width = 2 * height, 2 * width
 
     def _check(self, latents: Tensor) -> None:
         if self._failed:
@@ -295,6 +301,12 @@ class StreamingDecoder:
 
     def _all_memoryless(self, layers: list[Module]) -> bool:
         return all(conv in self._memoryless for layer in layers for conv in causal_kernels(layer))
+
+
+def _fits(x: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether `x` is kept frames [B, C, H, W] or [B, C, T, H, W] of that shape [B, C, H, W]."""
+    frames = x.shape[2] if x.ndim == 5 else 1
+    return x.is_floating_point() and (*x.shape[:2], *x.shape[-2:]) == shape and 0 < frames <= HISTORY_FRAMES
 
 
 def decoder_layers(vae: Module) -> list[Module]:

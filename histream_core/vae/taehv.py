@@ -10,7 +10,7 @@ makes four pixel frames; the first three of a stream are dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -133,6 +133,14 @@ class StreamingTAEHV(StreamingDecoder):
             return latents
         mean, std = latent_statistics(latents)
         return latents.float() * std + mean if self.raw_latents else (latents.float() - mean) / std
+
+    def _remembered(self, latents: Tensor) -> Iterator[tuple[nn.Module, tuple[int, ...], bool]]:
+        batch, (height, width) = latents.shape[0], latents.shape[-2:]
+        for layer in self.vae.decoder:
+            if hasattr(layer, "skip"):
+                yield layer, (batch, layer.conv[0].in_channels // 2, height, width), True
+            elif isinstance(layer, nn.Upsample):
+                height, width = 2 * height, 2 * width
 
     def _decode_frame(self, frame: Tensor, history: History, *, first: bool) -> Tensor:
         frames = self._grow(frame[:, :, 0], list(self.vae.decoder), history)

@@ -361,6 +361,12 @@ SNAPSHOTS = {
     "a memory of another size": lambda tensors: tensors.update(
         {name: x[..., :1] for name, x in tensors.items() if name.startswith("vae.")}
     ),
+    "a memory of another level": lambda tensors: tensors.update(
+        {name: x.repeat(1, 1, 1, 2, 2) for name, x in tensors.items() if name.startswith("vae.")}
+    ),
+    "a memory of the first layer alone": lambda tensors: [
+        tensors.pop(name) for name in [*tensors] if name.startswith("vae.") and name != "vae.conv1"
+    ],
     "no frames": lambda tensors: tensors.update(
         {f"stream.{scale}.{name}": torch.zeros(0).long() for scale in ("low", "high") for name in ("frames", "times")}
     ),
