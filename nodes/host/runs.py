@@ -19,8 +19,8 @@ from ...histream_core.runs import (
 )
 from ...histream_core.runs.describe import NewRun, text_before
 from ...histream_core.runs.store.journal import read_manifest
-from ...histream_core.runs.store.manifest import differences
-from ...histream_core.runs.store.video import usual_output, video_path
+from ...histream_core.runs.store.manifest import differences, usual_output
+from ...histream_core.runs.store.video import video_path
 from ...histream_core.runs.verbs import Branch, FindSame, begin, branch, branch_manifest, check_resumed
 from ...histream_core.video.formats import find_format
 from ..settings import VideoChoice

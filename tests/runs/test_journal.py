@@ -152,6 +152,10 @@ GARBAGE = {
         lambda f: edit_manifest(f, lambda data: data["run"]["settings"].update(output="../../x.mp4"), sign=True),
         "'../../x.mp4' cannot be the name of a video",
     ),
+    "another file of the folder": (
+        lambda f: edit_manifest(f, lambda data: data["run"]["settings"].update(output="thesis.mp4"), sign=True),
+        "manifest.json names 'thesis.mp4' as its video, and that of a run is called video.mp4",
+    ),
     "a manifest that is no JSON": (lambda f: (f / "manifest.json").write_text("{" * 9), "manifest.json is not JSON"),
     "a manifest too deep": (lambda f: (f / "manifest.json").write_text("[" * 99999), "manifest.json is not JSON"),
     "a manifest of bytes": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "it is no text in UTF-8"),

@@ -45,7 +45,7 @@ def sectioned(known, **settings):
     return manifest(
         seeds=((0, 1), (3, 7)),
         sections=[tiny_runs.section(), tiny_runs.section("a dog", 2)],
-        **{"size": size, "format": known.name, "depth": known.depth, "output": f"clip{known.suffix}"} | settings,
+        **{"size": size, "format": known.name, "depth": known.depth, "output": f"video{known.suffix}"} | settings,
     )
 
 
@@ -82,8 +82,8 @@ def test_the_files_of_the_sections_are_the_video_cut_in_pieces(tmp_path, known):
     run = sectioned(known, section_files=True)
     whole = make_video(tmp_path, run)
     files = section_paths(tmp_path, run)
-    assert [path.name for path in files] == [f"clip.0{number}{known.suffix}" for number in (1, 2, 3)]
-    assert sorted(path.name for path in tmp_path.glob("clip*")) == sorted([whole.name, *(p.name for p in files)])
+    assert [path.name for path in files] == [f"video.0{number}{known.suffix}" for number in (1, 2, 3)]
+    assert sorted(path.name for path in tmp_path.glob("video*")) == sorted([whole.name, *(p.name for p in files)])
     found = [packets(path) for path in files]
     assert [numbers for numbers, _, _ in found] == [list(range(length)) for length in LENGTHS]
     assert [picture for _, data, _ in found for picture in data] == packets(whole)[1]
@@ -103,13 +103,13 @@ def test_a_section_says_its_own_prompt_and_seed(tmp_path):
 def test_the_cut_list_names_the_files_that_are_there(tmp_path, section_files):
     run = sectioned(FILES[0], section_files=section_files)
     make_video(tmp_path, run)
-    names = ["clip.01.mp4", "clip.02.mp4", "clip.03.mp4"] if section_files else [None] * 3
+    names = ["video.01.mp4", "video.02.mp4", "video.03.mp4"] if section_files else [None] * 3
     rows = json.loads((tmp_path / "cuts.json").read_text())["sections"]
     assert [row.get("file") for row in rows] == names
     assert [row["stop"] - row["start"] for row in rows] == LENGTHS
     lines = (tmp_path / "cuts.edl").read_text().splitlines()
     assert [line for line in lines if "COMMENT: FILE" in line] == [f"* COMMENT: FILE {name}" for name in names if name]
-    assert lines.count("* FROM CLIP NAME: clip.mp4") == 3
+    assert lines.count("* FROM CLIP NAME: video.mp4") == 3
     assert [(tmp_path / name).is_file() for name in names if name] == [True] * (3 * section_files)
 
 
@@ -146,22 +146,22 @@ def test_cleaning_takes_the_files_of_the_sections_with_the_video_and_nothing_els
     folder, run = tmp_path / "run", sectioned(FILES[0], section_files=True)
     create_run(folder, run).close()
     make_video(folder, run)
-    for name in ("clip.04.mp4", "clip.01.mov", "clip.02.partial.mp4"):  # two are the user's, a kill left the third
+    for name in ("video.04.mp4", "video.01.mov", "video.02.partial.mp4"):  # two are the user's, a kill left the third
         (folder / name).write_bytes(b"1")
     whole = shutil.copytree(folder, tmp_path / "whole")
     session.clean(folder)
-    kept = {"clip.mp4", "clip.01.mp4", "clip.02.mp4", "clip.03.mp4", "cuts.edl", "cuts.json"}
-    assert set(os.listdir(folder)) == {*kept, "clip.04.mp4", "clip.01.mov"}
+    kept = {"video.mp4", "video.01.mp4", "video.02.mp4", "video.03.mp4", "cuts.edl", "cuts.json"}
+    assert set(os.listdir(folder)) == {*kept, "video.04.mp4", "video.01.mov"}
     clean(whole, video=True)
-    assert sorted(os.listdir(whole)) == ["clip.01.mov", "clip.04.mp4"]
+    assert sorted(os.listdir(whole)) == ["video.01.mov", "video.04.mp4"]
 
 
 def test_a_section_is_not_written_through_a_link(tmp_path):
     folder, run = tmp_path / "run", sectioned(FILES[0], section_files=True)
     folder.mkdir()
     (tmp_path / "mine.mp4").write_bytes(b"mine")
-    (folder / "clip.02.mp4").symlink_to(tmp_path / "mine.mp4")
-    with pytest.raises(session.DamagedRunError, match=r"clip.02.mp4 is a link to another place"):
+    (folder / "video.02.mp4").symlink_to(tmp_path / "mine.mp4")
+    with pytest.raises(session.DamagedRunError, match=r"video.02.mp4 is a link to another place"):
         make_video(folder, run)
     assert (tmp_path / "mine.mp4").read_bytes() == b"mine"
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...runs import Manifest, Settings, Snapshots
-from ...runs.store.video import format_of, usual_output
+from ...runs.store.manifest import usual_output
+from ...runs.store.video import format_of
 from ...video.formats import Format
 from ...video.sound import check_sound, pack_sound
 from ...weights.checkpoint import dtype_name

@@ -22,7 +22,7 @@ from ...plan.chunks import Chunk, Plan
 from ...plan.sizes import MAX_PIXEL_FRAMES, MAX_SIDE
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
-from ...video.formats import find_format
+from ...video.formats import Format, find_format
 from ...video.writers import frame_rate
 from . import format_1
 from .values import digest, parse, plain, short
@@ -250,6 +250,7 @@ def from_json(text: str) -> Manifest:
     if data["format"] == format_1.FORMAT and not changed:
         run = format_1.with_recipe(run)
     manifest = parse(Manifest, run, "run")
+    _check_output(manifest.settings)
     if changed:
         raise ValueError("was changed after it was written: its checksum does not fit")
     return manifest
@@ -309,6 +310,18 @@ def check_name(name: str) -> None:
     whole = PurePosixPath(name).name == name and _NAME.fullmatch(name) and name == name.strip(" .")
     if not whole or name.lower() in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a video in a run's folder: use one like video.mp4")
+
+
+def usual_output(format: Format) -> str:
+    """The name of a run's video, or of its folder of pictures."""
+    return "video" if format.is_sequence else f"video{format.suffix}"
+
+
+def _check_output(settings: Settings) -> None:
+    """Refuse a manifest that takes another file of the folder for the run's video. Raises ValueError."""
+    usual = usual_output(find_format(settings.format, settings.depth))
+    if settings.output != usual:
+        raise ValueError(f"names {short(repr(settings.output))} as its video, and that of a run is called {usual}")
 
 
 def _check_hash(text: str, name: str) -> None:

@@ -58,11 +58,6 @@ def format_of(settings: Settings) -> Format:
     return find_format(settings.format, settings.depth)
 
 
-def usual_output(format: Format) -> str:
-    """Default name of a run's video, or of its folder of pictures."""
-    return "video" if format.is_sequence else f"video{format.suffix}"
-
-
 def video_path(folder: Path, manifest: Manifest) -> Path:
     """Path of the finished video, or of the folder of pictures."""
     return inside(folder / manifest.settings.output)
