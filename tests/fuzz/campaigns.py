@@ -512,7 +512,8 @@ def _app(chance: Random, place: Place) -> Case:
 
 # Words: timelines and arguments
 
-_SAFE = {"--help", "--run-dir", "--out", "--clip", "--teacher", "--json"}
+_SAFE = {"--help", "--run-dir", "--out", "--clip", "--teacher", "--json", "--compile", "--elementwise"}
+"""Options that are left out; to compile takes longer than a case may."""
 
 
 def words(chance: Random, seeds: Seeds, place: Place) -> Case:
