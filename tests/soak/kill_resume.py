@@ -54,12 +54,12 @@ class Hashing:
 
 def work(words):
     """The command line itself, with an ear on the frames."""
-    open_video = making.open_video
+    open_video_writer = making.open_video_writer
 
-    def listening(folder, manifest, first, metadata=None):
-        return Hashing(open_video(folder, manifest, first, metadata), folder / "rgb", first)
+    def listening(journal, first, metadata=None):
+        return Hashing(open_video_writer(journal, first, metadata), journal.folder / "rgb", first)
 
-    making.open_video = listening
+    making.open_video_writer = listening
     sys.exit(histream(words))
 
 
