@@ -8,6 +8,7 @@ from tiny_cli import refusal_of, result_of
 from histream_core import demo
 from histream_core.cli import main
 from histream_core.cli.options import weights as weight_options
+from histream_core.cli.progress import print_notes
 from histream_core.video.formats import find_format
 from histream_core.video.writers import frame_rate
 
@@ -74,7 +75,9 @@ def test_no_code_of_a_stranger_reaches_the_terminal(here, capsys):
     said = capsys.readouterr()
     assert main(["resume", CODE]) == 2
     failed = capsys.readouterr()
-    for text in (said.out, said.err, failed.err):
+    print_notes([CODE])
+    noted = capsys.readouterr()
+    for text in (said.out, said.err, failed.err, noted.err):
         assert "owned" in text
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
     result = result_of(["demo", CODE, "--seconds", "0.1", "--out", "a.mp4"], capsys)

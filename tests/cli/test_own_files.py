@@ -77,7 +77,7 @@ def test_overwrite_replaces_the_file(here, capsys):
         (["bench", "--plots", "."], "cost-size.svg exists"),
     ],
 )
-def test_no_verb_replaces_a_file_unasked(here, capsys, words, said):
+def test_no_verb_replaces_a_file_unasked(here, capsys, words, said, nothing_is_loaded):
     """Seen to fail for each verb without its check."""
     (here / "full").mkdir()
     (here / "folder.mp4").mkdir()
