@@ -88,7 +88,8 @@ class Stream:
         requested length. `first` skips chunks that `restore` has brought back.
         """
         finished: tuple[Chunk, Tensor] | None = None
-        for chunk in self.plan.chunks[first:]:
+        for index in range(first, self.plan.num_chunks):
+            chunk = self.plan.chunks[index]
             if finished:
                 self._remember(*finished)
             prompt = self._prompt(chunk)

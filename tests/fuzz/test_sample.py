@@ -33,7 +33,6 @@ def test_a_sample_of_the_attack_finds_nothing(attack, campaign):
     results = [attack.case(campaign, index) for index in range(SAMPLE[campaign])]
     failed = [f"{campaign}:{result.index} {result.faults} {result.what!a}" for result in results if result.faults]
     assert not failed, f"seed {attack.seed!r}\n" + "\n".join(failed)
-    assert campaign not in ("checkpoints", "runs", "words") or len({result.end for result in results}) > 1
 
 
 def found_in(place, work, **settings):

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from histream_core.plan.chunks import ENDLESS
 from histream_core.plan.entry import Entry, MotionRule, Restyle
 from histream_core.plan.schedule import Scale
 from histream_core.stream.inputs import begin_from
@@ -68,6 +69,14 @@ def test_the_network_is_told_the_realised_entry():
     drawn = (begun - 0.25 * low) / 0.75
     list(tiny.stream(tiny.plan("histream", num_frames=3), denoise=denoise).chunks())
     assert torch.allclose(drawn, seen[len(later) + 1][1], atol=1e-6)
+
+
+def test_a_stream_without_an_end_is_the_same_and_goes_on():
+    """Seen to fail, by never beginning, where the stream lists its chunks first."""
+    endless = tiny.stream(tiny.plan("histream-plus", num_frames=ENDLESS)).chunks()
+    closed = tiny.stream(tiny.plan("histream-plus", num_frames=12)).chunks()
+    assert all(torch.equal(*pair) for pair in zip(closed, endless, strict=False))
+    assert next(endless).shape[2] == 3
 
 
 def test_the_mixture_is_exact_at_its_ends():
