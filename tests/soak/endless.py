@@ -3,9 +3,9 @@
 
     python tests/soak/endless.py [--chunks 10000]
 
-Compared are the first and the last hundredth of the chunks: bytes of the caches, and CPU time of a chunk (its median, 10%
-more at most); resident memory may grow by 8 MB after the first tenth. Exit status 1 where it is otherwise. Linux only: it
-reads /proc.
+Compared are the first and the last hundredth of the chunks: bytes of the caches, and CPU time of a chunk (its median,
+10% more at most); resident memory may grow by 8 MB after the first tenth. Exit status 1 where it is otherwise. Linux
+only: it reads /proc.
 """
 
 import argparse
