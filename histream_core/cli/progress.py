@@ -64,7 +64,7 @@ def _describe(progress: Progress) -> str:
 def print_notes(notes: Iterable[str]) -> None:
     """Print notes for the user, one per line. Call it after all checks, so that an error is printed alone."""
     for text in notes:
-        sys.stderr.write(f"note: {printable(text)}\n")
+        sys.stderr.write(f"note: {' '.join(printable(text).split())}\n")
 
 
 def follow(items: Iterable[Item], label: str, stream: TextIO | None = None) -> Iterable[Item]:

@@ -60,10 +60,10 @@ class SourceVideo:
         return frames_of(self.path)
 
 
-def reopen(backend: Backend, manifest: Manifest, path: Path | None) -> Source | None:
-    """The source of a run that restyles the video at `path`, opened again; None for any other run.
+def video_of_run(manifest: Manifest, path: Path | None) -> SourceVideo | None:
+    """The video at `path` that a run restyles; None for any other run.
 
-    Raises ValueError or OSError where the video is not the same.
+    Raises ValueError or OSError where it is not the same video.
     """
     if manifest.plan.restyle is None:
         return None
@@ -72,7 +72,12 @@ def reopen(backend: Backend, manifest: Manifest, path: Path | None) -> Source | 
     video = SourceVideo.at(path)
     if video.index.digest != manifest.fingerprint.get(SOURCE_VIDEO):
         raise ValueError(f"{path} is not the video that the run restyles: give that one by --source")
-    return backend.open_source(video.frames(), whole_chunks(manifest.plan))
+    return video
+
+
+def reopen(backend: Backend, manifest: Manifest, video: SourceVideo | None) -> Source | None:
+    """The source of a run that restyles `video`, opened again; None without a video."""
+    return video and backend.open_source(video.frames(), whole_chunks(manifest.plan))
 
 
 class EncodedSource:

@@ -66,7 +66,8 @@ def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = F
 def checksum_notes(journal: Journal) -> list[str]:
     """A note on files that an older version wrote without checksums; no note if there are none."""
     lacking = lacks_checksums(journal.folder, journal.manifest)
-    return ["files of the video were written without checksums, and are taken as they are"] if lacking else []
+    note = "files of the video have no checksums that bind them to the run, and are taken as they are"
+    return [note] if lacking else []
 
 
 def check_whole(journal: Journal) -> None:

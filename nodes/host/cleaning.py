@@ -1,25 +1,24 @@
 """Removal of a run, after a confirmation that no workflow file can carry.
 
-The code of a removal is made from a secret of this server, which ends with it: so it is of no use in another session,
-for another run, for another choice, or for the same run when it has changed. It is shown under the node, and never
-handed on to other nodes.
+The code of a removal is made from a secret of this server, which ends with it, and from the files of the run: so it is
+of no use in another session, for another run, for another choice, or for the same run when it has changed. It is shown
+under the node, and never handed on to other nodes.
 """
 
 import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...histream_core.files.reading import MEGABYTE, read_bytes
 from ...histream_core.runs import clean, list_runs
-from ...histream_core.runs.store.journal import MANIFEST
+from ...histream_core.runs.store.folder import LOCK
 from .graph import is_link
 from .run_folders import exact_run, name_of
 
 _SECRET = secrets.token_bytes(32)
-MAX_MANIFEST = 32 * MEGABYTE
 CODE_DIGITS = 12
 
 
@@ -44,7 +43,7 @@ def clean_run(name: str, *, video: bool, confirm: str) -> Cleaned:
     """
     folder = exact_run(name)
     code = code_of(folder, video=video)
-    if hmac.compare_digest(confirm.strip().lower().encode(), code.encode()):
+    if hmac.compare_digest(confirm.strip().lower().encode("utf-8", "replace"), code.encode()):
         freed = clean(folder, video=video)
         return Cleaned(f"{name_of(folder)}: {freed / 1e6:.1f} MB are free again")
     lines = [f"Nothing is removed yet: {list_runs(folder)[0].line(name_of(folder))}"]
@@ -60,9 +59,16 @@ def clean_run(name: str, *, video: bool, confirm: str) -> Cleaned:
 
 def code_of(folder: Path, *, video: bool) -> str:
     """The code that confirms the removal of a run as it is now."""
-    manifest = hashlib.sha256(read_bytes(folder / MANIFEST, MAX_MANIFEST)).digest()
-    removal = b"\0".join([os.fsencode(folder), b"video" if video else b"state", manifest])
+    removal = b"\0".join([os.fsencode(folder), b"video" if video else b"state", *_files(folder)])
     return hmac.new(_SECRET, removal, hashlib.sha256).hexdigest()[:CODE_DIGITS]
+
+
+def _files(folder: Path) -> Iterator[bytes]:
+    """Yield name, size and time of each file of a run, but not of its lock, which a look at the run touches."""
+    for path in sorted(folder.rglob("*")):
+        if path.name != LOCK:
+            about = path.lstat()
+            yield os.fsencode(f"{path.relative_to(folder)} {about.st_size} {about.st_mtime_ns}")
 
 
 def check_written(hidden, name: str) -> None:

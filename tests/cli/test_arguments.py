@@ -75,8 +75,9 @@ def test_no_code_of_a_stranger_reaches_the_terminal(here, capsys):
     said = capsys.readouterr()
     assert main(["resume", CODE]) == 2
     failed = capsys.readouterr()
-    print_notes([CODE])
+    print_notes([CODE, "one\nnote: forged"])
     noted = capsys.readouterr()
+    assert noted.err.count("\n") == 2
     for text in (said.out, said.err, failed.err, noted.err):
         assert "owned" in text
         assert not {"\x1b", "\x07", "\u202e"} & set(text)

@@ -103,6 +103,13 @@ def test_a_strangers_run_chooses_no_file_to_open(here, say, stop_at):
         assert "only ordinary files of video are opened for it" in say("resume", "cut")[1]
 
 
+def test_a_branch_of_another_video_leaves_no_folder(here, say):
+    say("v2v", clip(here, 33), "--run-dir", "one", *DEMO)
+    other = clip(here, 32)
+    assert "is not the video" in say("branch", "one", "two", "--from", "1", "--seed", "5", "--source", other)[1]
+    assert not (here / "two").exists()
+
+
 def test_a_branch_restyles_on_with_another_seed(here, say):
     source = clip(here, 33)
     say("v2v", source, "--run-dir", "one", *DEMO)

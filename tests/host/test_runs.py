@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -389,8 +391,9 @@ def test_a_run_is_removed_by_its_own_code_alone(pack, nodes, keep, load_wan, vae
     Seen to fail with each part left out of the code.
     """
     keep("shots/run", frames=4)
-    keep("shots/other", frames=4)
-    before, run = files(nodes.output), "shots/run_00001"
+    run = "shots/run_00001"
+    shutil.copytree(nodes.output / run, nodes.output / "shots/other_00001")  # with the same files and times
+    before = files(nodes.output)
     answer = nodes.clean_run(run).result[0]
     assert re.match(r"Nothing is removed yet: shots/run_00001  finished 2/2 chunks, .* MB", answer)
     assert "its video stays" in answer and "for good" in nodes.clean_run(run, video=True).result[0]
@@ -406,6 +409,9 @@ def test_a_run_is_removed_by_its_own_code_alone(pack, nodes, keep, load_wan, vae
     assert "Nothing is removed yet" in nodes.clean_run(run, confirm=code).result[0]
     manifest.write_text(text)
     assert files(nodes.output) == before
+    chunk, code = nodes.output / run / "chunks" / "00001.safetensors", code_for(run)
+    os.utime(chunk, (1, 1))  # as of a run that was made again under the same name
+    assert "Nothing is removed yet" in nodes.clean_run(run, confirm=code).result[0]
     code = code_for(run, video=True)
     assert nodes.clean_run(run, video=True, confirm=f" {code.upper()}\n").result[0].endswith("MB are free again")
     assert not (nodes.output / run).exists()

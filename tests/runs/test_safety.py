@@ -329,6 +329,26 @@ def test_a_signed_manifest_of_what_cannot_be_is_refused_by_name(run, case):
     assert [info.state for info in list_runs(run)] == ["damaged"]
 
 
+@pytest.mark.parametrize("place", ["another run", "an empty folder"])
+def test_a_branch_is_not_begun_through_a_link(run, tmp_path, place):
+    """Seen to fail without the look at the name: another run was cleaned, or the branch written elsewhere."""
+    dear = tmp_path / "dear"
+    shutil.copytree(run, dear) if place == "another run" else dear.mkdir()
+    before = all_in(dear)
+    (tmp_path / ".two.partial").symlink_to(dear)
+    with pytest.raises(FileExistsError, match="is a link: remove it"):
+        branching.create_branch(run, tmp_path / "two", 1)
+    assert all_in(dear) == before
+    assert not (tmp_path / "two").exists()
+
+
+def test_runs_behind_links_are_not_listed(run, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "linked").symlink_to(run)
+    assert list_runs(place) == []
+
+
 def test_prompts_of_strangers_command_no_terminal(run):
     data = json.loads((run / "manifest.json").read_text())
     data["run"]["sections"][0]["prompt"] = "\x1b]0;mine\x07a\nb  finished 9/9 chunks\u202e"

@@ -24,7 +24,7 @@ from ...runs import (
 )
 from ...runs.describe import check_memory, text_before
 from ...runs.make import Making, make
-from ...runs.restyle import reopen
+from ...runs.restyle import reopen, video_of_run
 from ...runs.store.folder import check_run
 from ...runs.store.journal import read_manifest, sound_path
 from ...runs.store.new import check_free
@@ -37,7 +37,7 @@ from ...runs.store.video import (
     unfinished_path,
     video_path,
 )
-from ...runs.verbs import Branch, branch, branch_manifest, check_resumed, check_whole, extend
+from ...runs.verbs import Branch, branch, branch_manifest, check_resumed, check_whole, checksum_notes, extend
 from ...runs.weights import Weights
 from ...stream.inputs import Source as Begun
 from ...stream.prompts import Prompt
@@ -130,13 +130,14 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         manifest = journal.manifest
+        video = video_of_run(manifest, source_video_of(manifest, args))
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
         check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
-        begun = reopen(weights, journal.manifest, source_video_of(journal.manifest, args))
+        begun = reopen(weights, manifest, video)
         return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
@@ -146,6 +147,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     with resume(args.folder) as journal:
         old = journal.manifest
         check_whole(journal)
+        video = video_of_run(old, source_video_of(old, args))
         plan = longer(old, args.seconds)
         placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)
@@ -158,7 +160,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
             notes += notes_of(args, placed)
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
-        begun = reopen(weights, journal.manifest, source_video_of(journal.manifest, args))
+        begun = reopen(weights, journal.manifest, video)
         return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 
@@ -176,7 +178,9 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         if settings.sound and not sound and (kept := sound_path(args.folder, old)):
             check_sound(kept, format_of(settings))
         placed = place_continuation(args, old, plan, chunk)
+        video = video_of_run(old, source_video_of(old, args))
         source = _source(old, args, placed)
+        lacking = checksum_notes(journal)
         weights, texts = source.load()
         prompts = _prompts(placed, texts, journal, chunk)
     weights = _as_chosen(weights, args, settings)
@@ -189,10 +193,10 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         anchors=placed.anchors if placed else (),
         scenes=placed.scenes if placed else (),
     )
-    notes = [*source.notes, *(notes_of(args, placed) if placed else ())]
+    notes = [*source.notes, *lacking, *(notes_of(args, placed) if placed else ())]
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
-        begun = reopen(weights, journal.manifest, source_video_of(journal.manifest, args))
+        begun = reopen(weights, journal.manifest, video)
         return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
 
 

@@ -54,6 +54,10 @@ def create_branch(
         check_free(folder)
         check_folder(folder)
         partial = folder.with_name(f".{folder.name}.partial")
+        if partial.is_symlink():
+            raise FileExistsError(
+                f"{partial}, where the branch is begun, is a link: remove it, or choose another folder"
+            )
         if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
             clean(partial)
         same_sound = manifest.settings.sound == old.manifest.settings.sound

@@ -60,7 +60,8 @@ def list_runs(folder: str | Path) -> list[RunInfo]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist: give the one that holds the runs")
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    inner = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    places = [folder, *sorted(path for path in inner if not path.name.startswith("."))]
     return [_look(place) for place in places if os.path.lexists(place / MANIFEST)]
 
 

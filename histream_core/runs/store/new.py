@@ -74,7 +74,7 @@ def check_free(folder: Path) -> None:
         return
     if os.path.lexists(folder / MANIFEST):
         raise FileExistsError(f"{folder} holds a run already: histream resume {folder}, or choose another folder")
-    if not folder.is_dir() or not _is_begun(folder):
+    if folder.is_symlink() or not folder.is_dir() or not _is_begun(folder):
         raise FileExistsError(f"{folder} is not empty: a new run wants a folder of its own, choose another one")
 
 

@@ -172,12 +172,13 @@ def _files_of(journal: Journal, index: int) -> list[Path]:
 
 
 def lacks_checksums(folder: Path, manifest: Manifest) -> bool:
-    """Whether files of a run's video have no checksums, as an older version left them."""
+    """Whether files of a run's video have no checksums that bind them to it, as an older version left them."""
     files = {path.name for path in segment_files(folder) if ".partial" not in path.name}
     if format_of(manifest.settings).is_sequence:
         return not any(name.startswith("pic-") for name in files) and bool(picture_files(folder, manifest))
     suffix = format_of(manifest.settings).suffix
-    return any(name.endswith(suffix) and f"{Path(name).stem}.sha256" not in files for name in files)
+    segments = (inside(folder / SEGMENTS) / name for name in files if name.endswith(suffix))
+    return any(segment_made_by(segment) is None for segment in segments)
 
 
 def open_video_writer(journal: Journal, first: int, metadata: Metadata | None = None) -> KeptSegments | KeptPictures:
