@@ -60,6 +60,7 @@ def test_a_lean_cache_that_keeps_steps_has_no_snapshot_to_go_wrong(tmp_path):
     wanted, _ = finish(create_run(tmp_path / "whole", a_run), **options)
     begin(tmp_path / "cut", 4, a_run, snapshots=Snapshots(every=1), **options)
     with resume(tmp_path / "cut") as journal:
+        assert journal.newest_snapshot()[0] == 0  # before anything was kept
         assert same([chunk.latent for chunk in Run(journal, **options).chunks()], wanted)
 
 

@@ -96,6 +96,18 @@ def test_a_new_run_wants_a_folder_of_its_own(tmp_path, capsys, name):
     assert all_in(tmp_path) == before
 
 
+def test_a_lock_that_a_run_left_makes_no_folder_free(tmp_path):
+    """Seen to fail where only the run's own names were looked at."""
+    (tmp_path / "lock").write_text("123\n")
+    for name in ("chunks", "snapshots"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    before = all_in(tmp_path)
+    with pytest.raises(FileExistsError, match="is not empty"):
+        create_run(tmp_path, manifest())
+    assert all_in(tmp_path) == before
+
+
 def test_a_damaged_run_that_is_ours_can_be_cleaned_and_nothing_else_goes(run):
     text = (run / "manifest.json").read_text()
     (run / "manifest.json").write_text(text.replace('"fps": 16.0', '"fps": "x"'))

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from tiny_runs import SMALL, complete, files_in, manifest, plan
 
+from histream_core.plan import lengthen
 from histream_core.runs import DamagedRunError, clean, create_run, lengthen_run, list_runs, resume, retry
-from histream_core.runs.store.video import check_targets, chunks_on_disk
+from histream_core.runs.store.video import check_targets, chunks_on_disk, common_segments
 from histream_core.runs.verbs import check_whole
 
 FORMATS = {"ffv1": "video.mkv", "png8": "video"}
@@ -137,6 +139,23 @@ def test_the_cut_list_of_another_length_does_not_make_a_run_whole(alone, tmp_pat
 def test_a_branch_shares_segments_with_what_binds_them(alone, tmp_path):
     with retry(alone["ffv1", 1], tmp_path / "new", 2, 9) as journal:
         assert chunks_on_disk(journal) == 2
+
+
+def test_a_segment_that_was_cropped_is_not_shared_with_a_longer_run(alone):
+    """The last of three chunks has 2 of its 3 latent frames in the video."""
+    with resume(alone["ffv1", 1]) as journal:
+        longer = replace(journal.manifest, plan=lengthen(journal.manifest.plan, 12))
+        names = [path.stem for path in common_segments(journal, longer, 3)]
+    assert names == ["seg-00000", "seg-00001"]
+
+
+def test_a_chunk_of_an_older_version_counts_only_with_all_its_pictures(alone, tmp_path):
+    folder = shutil.copytree(alone["png8", 1], tmp_path / "run")
+    for path in folder.glob("segments/pic-*.json"):
+        path.unlink()
+    (folder / "video" / "video.00012.png").unlink()
+    with resume(folder) as journal:
+        assert chunks_on_disk(journal) == 1
 
 
 @pytest.mark.parametrize(
