@@ -96,7 +96,7 @@ class Cost:
 
     @property
     def kv_bytes(self) -> int:
-        """The caches of all scales, the un-rotated anchor included: what `make_caches` allocates on the device."""
+        """The caches of all levels, the un-rotated anchor included: what `make_caches` allocates on the device."""
         window = self._kv_values(sum(self.plan.pages)) * self.dtype.itemsize
         if self.kv == "full":
             return self.config.num_layers * window
@@ -204,6 +204,7 @@ class Cost:
             "latent_frames": self.plan.num_latent_frames,
             "chunks": len(self.plan.chunks),
             "levers": list(self.plan.levers),
+            "histories": self.plan.histories,
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,
             "tflops": self.flops / 1e12,
@@ -234,15 +235,16 @@ class Cost:
         frames = anchors + window.past_frames(self.plan.generated_frames)
         if self.kv != "fp8":
             return layers * self._kv_values(frames) * self.dtype.itemsize
-        scales = 2 * frames * len(self.plan.grids) * self.batch * self.config.num_heads * torch.float32.itemsize
+        scales = 2 * frames * len(self.plan.levels) * self.batch * self.config.num_heads * torch.float32.itemsize
         rounded, moving = self._kv_values(frames, moving=False), self._kv_values(0)
         return layers * (rounded + moving * self.dtype.itemsize + scales)
 
     def _kv_values(self, frames: int, *, moving: bool = True) -> int:
-        """Keys and values of so many frames in one layer, at all scales, and the anchors' un-rotated keys."""
+        """Keys and values of so many frames in one layer, at all levels, and the anchors' un-rotated keys."""
         anchors, _ = self.plan.pages
         copies = 2 * frames + (anchors if moving and self.plan.moving_anchor else 0)
-        tokens = sum(self.plan.tokens_per_frame(scale) for scale in self.plan.grids)
+        scales = (level if isinstance(level, Scale) else level[0] for level in self.plan.levels)
+        tokens = sum(self.plan.tokens_per_frame(scale) for scale in scales)
         return copies * tokens * self.config.dim * self.batch
 
     def _held(self, num_bytes: int) -> int:

@@ -13,6 +13,7 @@ from typing import overload
 
 from .blocks import Blocks, blocks_for
 from .entry import Restyle
+from .histories import CLEAN, EACH_STEP, Level, check_histories
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
 from .positions import TemporalPolicy
 from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
@@ -50,6 +51,8 @@ class Chunk:
     """The frames that the cache steps compute: all of the chunk, or only those that later chunks see."""
     kept: Step | None = None
     """The last step, if its keys and values stay in the cache instead of those of a cache step; else None."""
+    keeps_all: bool = False
+    """Whether the keys and values of every step stay, each in a cache of that step alone."""
 
     @property
     def first_pixel_frame(self) -> int:
@@ -99,7 +102,9 @@ class Plan:
     """Pixel frames at the end that are not part of the video, 0 to 3: a source may have any number of frames."""
     replayed_chunks: int = 0
     """Chunks at the beginning that an earlier attempt has made: their clean latents are given. A chunk's `kept` step is
-    computed again, from the noisy latent that it started from."""
+    computed again, from the noisy latent that it started from; with a history for each step all of its steps are."""
+    histories: str = CLEAN
+    """What a chunk may see of earlier frames, one of HISTORIES."""
 
     def __post_init__(self):
         _check_sizes(self)
@@ -107,6 +112,8 @@ class Plan:
         _check_lengths(self)
         _check_starts(self)
         check_levers(self.levers)
+        if self.histories != CLEAN:
+            check_histories(self.histories, self.levers, self._entered, self.given_frames)
         if not 0 <= self.anchor_match <= 1:
             raise ValueError(f"an anchor match of {self.anchor_match:g} is no share: use 0 for none, 0.5, or at most 1")
 
@@ -138,15 +145,22 @@ class Plan:
             steps, cache_steps = (_heightened(calls, self.first_chunk_attention) for calls in (steps, cache_steps))
         unchanged = self.restyle is not None and not self.restyle.share
         remembered = not unchanged and frames.stop < self.num_latent_frames and frames.stop not in self.scenes
+        each_step = self.histories == EACH_STEP
         chunk = Chunk(
             index,
             frames=frames,
             context=() if unchanged else self.context(frames.start),
             steps=steps if frames.stop > self.given_frames else (),
-            cache_steps=cache_steps if remembered else (),
+            cache_steps=cache_steps if remembered and not each_step else (),
+            keeps_all=remembered and each_step,
         )
         chunk = self._with_levers(chunk)
-        return replace(chunk, steps=()) if index < self.replayed_chunks else chunk
+        return replace(chunk, steps=()) if index < self.replayed_chunks and not each_step else chunk
+
+    @property
+    def _entered(self) -> tuple[Steps, ...]:
+        """The steps of the schedule that are taken: the later ones where chunks begin with a source."""
+        return tuple((self.restyle.enter(steps) if self.restyle else ()) or steps for steps in self.schedule)
 
     @property
     def _scales(self) -> list[Scale]:
@@ -196,6 +210,17 @@ class Plan:
     def keeps_steps(self) -> bool:
         """Whether keys of last steps are kept; continuing a run then needs the noisy latents they started from."""
         return LAST_STEP in self.levers or CLEAN_ANCHOR in self.levers
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """What the caches belong to: the scales, or with a history for each step the steps."""
+        if self.histories == EACH_STEP:
+            return tuple((step.scale, index) for index, step in enumerate(self._entered[-1]))
+        return tuple(self.grids)
+
+    def level(self, step: Step, index: int) -> Level:
+        """The level whose cache serves `step`, the chunk's step of that index."""
+        return (step.scale, index) if self.histories == EACH_STEP else step.scale
 
     @property
     def cached_scales(self) -> tuple[Scale, ...]:

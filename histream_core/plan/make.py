@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from .chunks import Plan
 from .entry import Restyle
+from .histories import CLEAN
 from .levers import POOLED_LOW, check_levers
 from .positions import TemporalPolicy
 from .presets import MODES, Preset
@@ -29,7 +30,8 @@ class PlanOptions:
     given_frames: int = 0
     first_frame: bool = False
     restyle: Restyle | None = None
-    """This field and the four above it have the meaning they have in `Plan`."""
+    histories: str = CLEAN
+    """This field and the five above it have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -71,6 +73,7 @@ def make_plan(
         given_frames=options.given_frames,
         first_frame=options.first_frame,
         restyle=options.restyle,
+        histories=options.histories,
     )
 
 

@@ -13,6 +13,7 @@ from ..network.cache.window import KVCache
 from ..network.forward import Text
 from ..network.transfer import upload
 from ..plan.chunks import Chunk, Plan
+from ..plan.histories import EACH_STEP, Level, level_name
 from ..plan.schedule import Scale, Step, Steps
 from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
@@ -53,7 +54,7 @@ class Stream:
         self,
         plan: Plan,
         denoise: Denoise,
-        caches: Mapping[Scale, KVCache],
+        caches: Mapping[Level, KVCache],
         noise: Noise,
         prompts: Sequence[Prompt],
         *,
@@ -70,7 +71,12 @@ class Stream:
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
         self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
         self.upsample = upsample or self._resize
-        cache = caches[Scale.HIGH]
+        if plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
+            raise ValueError(
+                "a history for each step cannot be computed anew under another prompt, as its noisy latents are gone: "
+                "let prompts change by a cut or a blend"
+            )
+        cache = next(iter(caches.values()))
         self.device, self.shape = cache.device, (cache.batch, channels)
         if (plan.restyle is None) != (inputs.source is None):
             raise ValueError("a plan that restyles a source needs one, and no other plan takes one")
@@ -109,8 +115,8 @@ class Stream:
         That chunk n is not in the caches yet: restore, and continue with `chunks(n)`, where chunk n is given.
         """
         state = {
-            f"{scale.value}.{name}": tensor
-            for scale, cache in self.caches.items()
+            f"{level_name(level)}.{name}": tensor
+            for level, cache in self.caches.items()
             for name, tensor in cache.snapshot().items()
         }
         frames = sorted(self._window)
@@ -124,8 +130,8 @@ class Stream:
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Take over the state in `snapshot`; raises KeyError or ValueError for a snapshot of another run."""
-        for scale, cache in self.caches.items():
-            prefix = f"{scale.value}."
+        for level, cache in self.caches.items():
+            prefix = f"{level_name(level)}."
             cache.restore({key.removeprefix(prefix): x for key, x in snapshot.items() if key.startswith(prefix)})
         frames, latents = snapshot["window.frames"], snapshot["window.latents"]
         wanted = (*self.shape, len(frames) if frames.ndim == 1 else -1, *self.plan.grids[Scale.HIGH])
@@ -146,9 +152,10 @@ class Stream:
         after = (*steps[1:], None)
         for index, (step, following) in enumerate(zip(steps, after, strict=True), start=1):
             self.noisy = latent
-            if chunk.kept and not following:
-                self.caches[step.scale].keep()
-            clean = self.denoise(latent, step, self.caches[step.scale], text)
+            cache = self.caches[self.plan.level(step, index - 1)]
+            if chunk.keeps_all or (chunk.kept and not following):
+                cache.keep()
+            clean = self.denoise(latent, step, cache, text)
             if following:
                 noise = self._draw(chunk, index, following.scale)
                 if following.scale is not step.scale:
@@ -198,6 +205,9 @@ class Stream:
     def _remember(self, chunk: Chunk, clean: Tensor) -> None:
         """Write a finished chunk into the cache of every scale: by a pass without noise, or from its last step."""
         text = self._prompt(chunk).text
+        if chunk.keeps_all:
+            for cache in self.caches.values():
+                cache.commit()
         if chunk.kept:
             self._commit(chunk.kept.scale)
         for step in chunk.cache_steps:
@@ -260,7 +270,8 @@ class Stream:
     def _slices(self, given: Tensor | None) -> Given:
         """Wrap given latents as a function of the chunk; raises ValueError if their shape does not fit the plan."""
         plan = self.plan
-        frames = max(plan.given_frames, sum(len(chunk.frames) for chunk in plan.chunks[: plan.replayed_chunks]))
+        replayed = [chunk for chunk in plan.chunks[: plan.replayed_chunks] if not chunk.steps]
+        frames = max(plan.given_frames, sum(len(chunk.frames) for chunk in replayed))
         if given is None and not frames:
             return _nothing_given
         latents = self._check_given(given, frames)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..network.forward import Text
 from ..plan.chunks import Chunk, Plan, with_anchors
+from ..plan.histories import EACH_STEP
 from ..plan.sizes import whole_length
 from .prompts import Prompt, blend_prompts
 
@@ -133,6 +134,7 @@ def place(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> 
 
     Raises ValueError for cues that do not fit the video.
     """
+    _check_recache(cues[0 if first_chunk else 1 :], plan)
     chunks = find_chunks(cues, plan, fps, first_chunk)
     found = Placed(tuple(cues), tuple(chunks), plan, tuple(describe_cues(cues, chunks, plan, fps)))
     return replace(found, plan=with_anchors(plan, [*plan.anchors, *found.anchors], found.scenes))
@@ -214,6 +216,16 @@ def clock(seconds: float) -> str:
     """Format a time as minutes and seconds: 1:04 or 1:04.5."""
     minutes, rest = divmod(round(seconds, 3), 60)
     return f"{int(minutes)}:{rest:06.3f}".rstrip("0").rstrip(".") if rest % 1 else f"{int(minutes)}:{int(rest):02d}"
+
+
+def _check_recache(cues: Sequence[Cue], plan: Plan) -> None:
+    """Raise ValueError for a change that needs clean frames to compute keys of, where a plan has none."""
+    recached = next((cue for cue in cues if cue.change.kind == "recache"), None)
+    if recached and plan.histories == EACH_STEP:
+        raise ValueError(
+            f"the section at {clock(recached.seconds)} recaches, and a history for each step cannot be computed anew "
+            "under another prompt: write cut, or blend 3"
+        )
 
 
 def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> list[int]:

@@ -14,6 +14,7 @@ from ...cost.fitting import check_strips, decoders, does_not_fit, tiers
 from ...cost.memory_plan import CARDS, card_lines, choices, ways
 from ...network.cache.tiers import TIERS
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
+from ...plan.histories import HISTORIES
 from ...plan.make import PlanOptions
 from ...plan.presets import MODES, find_preset
 from ...vae.model import WanVAE
@@ -25,7 +26,7 @@ from ..options.memory import add_kv_option
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
 from ..progress import print_notes
-from .videos import add_size_options, plan_video
+from .videos import add_histories, add_size_options, plan_video
 
 MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
 
@@ -38,6 +39,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
     add_size_options(verb, size="1920x1088")
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
+    add_histories(verb)
     add_kv_option(verb)
     add_speed_options(verb, [*LEVERS, "vae_strips"])
     verb.add_argument("--vram", metavar="GB", type=decimal, help="say what would not fit into a card of that size")
@@ -52,7 +54,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
-    options = PlanOptions(levers=speed.levers)
+    options = PlanOptions(levers=speed.levers, histories=args.histories)
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
@@ -106,6 +108,7 @@ def _demo_vae_width() -> int:
 def _lines(result: dict) -> Iterator[str]:
     yield f"{result['model']}, preset {result['preset']}, mode {result['mode']}"
     yield f"{result['width']}x{result['height']}, {result['frames']} frames in {result['chunks']} chunks"
+    yield f"histories: {result['histories']}, {HISTORIES[result['histories']]}"
     yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
     for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):

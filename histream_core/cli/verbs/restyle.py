@@ -71,7 +71,9 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
 
 def plan_source(args: argparse.Namespace, source: Source, video: SourceVideo, restyle: Restyle) -> Plan:
     """The plan that restyles a video. Raises ValueError."""
-    options = PlanOptions(levers=speed_of(args).levers, anchor_match=args.anchor_match, restyle=restyle)
+    options = PlanOptions(
+        levers=speed_of(args).levers, anchor_match=args.anchor_match, restyle=restyle, histories=args.histories
+    )
     length, cropped = length_for(video.index.num_frames)
     plan = make_plan(source.preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)
     return replace(plan, cropped_frames=cropped)

@@ -16,6 +16,7 @@ from ... import demo
 from ...demo.text import VOCABULARY
 from ...files.disk import check_empty, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
+from ...plan.histories import CLEAN, HISTORIES
 from ...plan.make import DEFAULT_OPTIONS
 from ...plan.sizes import FPS, frames_in, generated_size, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
@@ -121,9 +122,16 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
         help="pull the colour and contrast of every chunk that far to those of its prompt's first one: 0 to 1, against "
         "slow drift (default: 0, not at all)",
     )
+    add_histories(verb)
     add_kv_option(verb)
     add_memory_option(verb)
     add_speed_options(verb)
+
+
+def add_histories(verb: argparse.ArgumentParser) -> None:
+    """Add --histories."""
+    listed = "; ".join(f"{name}: {what}" for name, what in HISTORIES.items())
+    verb.add_argument("--histories", choices=[*HISTORIES], default=CLEAN, help=f"{listed} (default: {CLEAN})")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -168,7 +176,11 @@ def _make(
     frame_rate(fps)
     speed, given = speed_of(args), given_frames(args, source.preset.chunk_frames)
     options = PlanOptions(
-        levers=speed.levers, anchor_match=args.anchor_match, given_frames=given, first_frame=given > 0
+        levers=speed.levers,
+        anchor_match=args.anchor_match,
+        given_frames=given,
+        first_frame=given > 0,
+        histories=args.histories,
     )
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, options=options)
     placed = place(cues, plan, fps)

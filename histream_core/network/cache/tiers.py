@@ -8,12 +8,14 @@ B batch, N heads, D head dim.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from ...plan.chunks import Plan
+from ...plan.histories import Level
 from ...plan.schedule import Scale
 from ..model import ModelSizes, WanConfig, WanModel
 from ..ops.fp8 import FP8, FP8_MAX
@@ -219,18 +221,20 @@ DEFAULT_OPTIONS = CacheOptions()
 
 def make_caches(
     plan: Plan, model: WanModel | WanConfig, options: CacheOptions = DEFAULT_OPTIONS
-) -> dict[Scale, KVCache]:
-    """Allocate one cache for every scale that a plan uses.
+) -> dict[Level, KVCache]:
+    """Allocate one cache for every level of a plan: for every scale, or for every denoising step.
 
     `model` is any Wan module, core's or a host's, or its config: only its sizes are read. Raises ValueError for a
     memory tier that does not exist or that the device cannot store.
     """
     check_tier(options.kv, options.device)
     sizes, window, cache_class = ModelSizes.of(model), CacheWindow.of(plan), CLASSES[options.kv]
-    made: dict[Scale, KVCache] = {}
-    for scale in sorted(plan.grids, key=[Scale.LOW, Scale.HIGH].index):  # the cache at HIGH may fill the one at LOW
+    made: dict[Level, KVCache] = {}
+    for level in sorted(plan.levels, key=lambda level: level is Scale.HIGH):  # it may fill the one at LOW
+        scale, step = (level, 0) if isinstance(level, Scale) else level
         height, width = plan.grids[scale]
         rope = Rope(sizes.head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=options.device)
         pooled = made[Scale.LOW] if plan.pooled_low and scale is Scale.HIGH else None
-        made[scale] = cache_class(rope, sizes, window, options, pooled=pooled, blocks=plan.blocks(scale))
-    return {scale: made[scale] for scale in plan.grids}
+        turned = replace(window, turn=step * plan.window.chunk_frames)
+        made[level] = cache_class(rope, sizes, turned, options, pooled=pooled, blocks=plan.blocks(scale))
+    return {level: made[level] for level in plan.levels}

@@ -55,6 +55,8 @@ class CacheWindow:
     """The first frame of every anchor, in order."""
     moving_anchor: bool = False
     """Whether anchors are moved in time, so that their keys are kept un-rotated too."""
+    turn: int = 0
+    """Pages by which the ring is turned: caches that are as many frames apart then use the same pages."""
 
     @classmethod
     def of(cls, plan: Plan) -> CacheWindow:
@@ -86,7 +88,9 @@ class CacheWindow:
     def page(self, frame: int) -> int:
         """The page of a frame."""
         page = self.anchor_page(frame)
-        return self.anchor_pages + (frame - self.anchor_frames) % self.ring_frames if page is None else page
+        if page is not None:
+            return page
+        return self.anchor_pages + (frame - self.anchor_frames + self.turn) % self.ring_frames
 
     def past_slot(self, frame: int) -> int:
         """The place of a frame where only past frames are kept, and the ring has no pages for a chunk."""

@@ -143,10 +143,10 @@ class GraphedForward:
         pages = cache.pages(0)
         if pages.visible != slice(pages.k.shape[1]) or pages.anchors:
             return None
-        place = weights, pages.k.data_ptr(), pages.v.data_ptr()
-        if place != self._place:
-            self._place, self._recordings, self._texts = place, {}, {}
-        return latent.shape, latent.dtype, text.context.shape, options.attention_scale, options.cache_pass
+        if weights != self._place:
+            self._place, self._recordings, self._texts = weights, {}, {}
+        where = pages.k.data_ptr(), pages.v.data_ptr()
+        return where, latent.shape, latent.dtype, text.context.shape, options.attention_scale, options.cache_pass
 
     def _fixed_text(self, text: Text, model: WanModel, like: Tensor) -> _FixedText:
         shape = text.context.shape

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...files.reading import parse_json
 from ...plan.chunks import Chunk, Plan
+from ...plan.histories import CLEAN
 from ...plan.sizes import MAX_PIXEL_FRAMES, MAX_SIDE
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
@@ -204,6 +205,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         *(["fp8_kv"] if manifest.settings.fp8_kv else []),
         *(["anchor_match", plan.anchor_match] if plan.anchor_match else []),
         *(["restyle", plain(plan.restyle)] if plan.restyle else []),
+        *(["histories", plan.histories] if plan.histories != CLEAN else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip

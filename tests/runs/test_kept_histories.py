@@ -1,0 +1,62 @@
+"""Kept runs with a history for each step: clean latents do not hold it, so finished chunks are denoised again."""
+
+from dataclasses import replace
+
+import pytest
+from tiny_runs import Run, begin, finish, manifest, plan, same
+
+from histream_core.plan.chunks import lengthen
+from histream_core.plan.histories import EACH_STEP
+from histream_core.plan.schedule import make_steps
+from histream_core.runs import Snapshots, create_run, lengthen_run, resume, retry
+from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+
+NO_FRAMES = {"decoder": False}
+SCHEDULE = (make_steps((1000, 700, 400), 1),)
+
+
+def each_step_run(num_frames=14):
+    return manifest(plan(num_frames, histories=EACH_STEP, schedule=SCHEDULE))
+
+
+@pytest.mark.parametrize("kv", ["full", "lean"])
+def test_a_resumed_run_is_the_whole_run(tmp_path, kv):
+    """Seen to fail where the finished chunks are taken from the disk, and their steps left out."""
+    a_run, options = each_step_run(), {"kv": kv, **NO_FRAMES}
+    wanted, _ = finish(create_run(tmp_path / "whole", a_run), **options)
+    begin(tmp_path / "cut", 3, a_run, **options)
+    with resume(tmp_path / "cut", a_run) as journal:
+        run = Run(journal, **options)
+        assert same([chunk.latent for chunk in run.chunks()], wanted)
+    assert (run.steps, run.passes) == (3 * a_run.plan.num_chunks, 0)
+
+
+def test_a_snapshot_has_the_histories_so_that_one_chunk_alone_is_denoised_again(tmp_path):
+    a_run = each_step_run()
+    wanted, _ = finish(create_run(tmp_path / "whole", a_run), **NO_FRAMES)
+    begin(tmp_path / "cut", 4, a_run, snapshots=Snapshots(every=3), **NO_FRAMES)
+    with resume(tmp_path / "cut") as journal:
+        assert journal.newest_snapshot()[0] == 2
+        run = Run(journal, **NO_FRAMES)
+        assert same([chunk.latent for chunk in run.chunks(4)], wanted[4:])
+    assert run.steps == 3 * (a_run.plan.num_chunks - 2)
+
+
+def test_a_run_is_made_longer_and_retried(tmp_path):
+    short, long = each_step_run(9), each_step_run(15)
+    wanted, _ = finish(create_run(tmp_path / "long", long), **NO_FRAMES)
+    with create_run(tmp_path / "short", short) as journal:
+        list(Run(journal, **NO_FRAMES).chunks())
+        lengthen_run(journal, lengthen(short.plan, 15))
+    assert same(finish(resume(tmp_path / "short"), **NO_FRAMES)[0], wanted)
+    other = retry(tmp_path / "long", tmp_path / "other", 2, seed=1)  # the seed that it had
+    assert same(finish(other, **NO_FRAMES)[0], wanted)
+
+
+def test_histories_are_part_of_the_recipe_and_older_runs_have_clean_ones():
+    """Seen to fail where recipes of clean runs change, so that runs of before cannot be resumed."""
+    a_run = each_step_run()
+    clean = replace(a_run, plan=replace(a_run.plan, histories="clean"))
+    assert from_json(to_json(a_run)) == a_run
+    assert recipes(a_run)[0] != recipes(clean)[0]
+    assert differences(clean, a_run) == ["the histories"]
