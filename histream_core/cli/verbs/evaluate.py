@@ -13,9 +13,10 @@ from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of
 from ..options.common import whole
 from ..progress import follow
-from . import evaluate_demo, evaluate_long, evaluate_tables
+from . import evaluate_demo, evaluate_long, evaluate_restyle, evaluate_tables
 
 FORMS = {
+    "--v2v": ("--demo --v2v", evaluate_restyle, "Restyle painted clips and score words, place and motion."),
     "--tables": ("--demo --tables", evaluate_tables, "Fill the papers' tables: every arm on the same prompts."),
     "--minutes": ("--demo --minutes 10", evaluate_long, "Make long videos and measure how they drift."),
     "--demo": ("--demo", evaluate_demo, "Make short clips of fresh prompts and score them."),

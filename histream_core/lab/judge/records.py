@@ -19,7 +19,18 @@ from ...files.disk import append_line, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes, read_text
 
 SETTINGS, LINES, STRIPS = "settings.json", "clips.jsonl", "strips"
-REPORTS = ("drift.md", "drift.json", "drift.svg", "drift.png", "tables.md", "tables.json", "clips.csv", "plot.svg")
+REPORTS = (
+    "drift.md",
+    "drift.json",
+    "drift.svg",
+    "drift.png",
+    "tables.md",
+    "tables.json",
+    "clips.csv",
+    "plot.svg",
+    "restyle.md",
+    "restyle.json",
+)
 WRITTEN = (LINES, STRIPS, *REPORTS, "sheet.png")
 """Names in the folder of an evaluation, besides its settings; a folder without settings must not have them."""
 SIGNS = {"prompts", "seed", "size", "preset", "vae"}

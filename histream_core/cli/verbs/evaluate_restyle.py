@@ -1,0 +1,171 @@
+"""`histream eval --demo --v2v`: painted clips that the bundled model restyles, kept in a folder clip by clip."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ... import demo
+from ...files.disk import check_folder, write_whole
+from ...lab.judge.arms import untrained
+from ...lab.judge.bootstrap import Estimate
+from ...lab.judge.clip_score import ClipFeatures
+from ...lab.judge.judge import LAG
+from ...lab.judge.records import Records
+from ...lab.judge.restyle import (
+    MOTION_EVERY,
+    RESTYLED,
+    Clips,
+    Pair,
+    RestyleArm,
+    RestyleRecord,
+    ablation_arms,
+    draw_pairs,
+    record_of,
+    restyle_estimates,
+    restyle_groups,
+    restyle_pair,
+    score_restyled,
+    strength_arms,
+)
+from ...lab.judge.video import MeasureSettings
+from ...plan.presets import MODES, find_preset
+from ...runs import fingerprint_weights
+from ...runs.weights import load_demo
+from ..options.common import decimal
+from ..options.weights import pick_device
+from .evaluate_options import add_frames, add_prompt_options
+
+STRENGTH = 0.8
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `run_restyle_evaluation`."""
+    add_prompt_options(verb, prompts=200)
+    add_frames(verb)
+    verb.add_argument("--v2v", action="store_true", required=True, help=argparse.SUPPRESS)
+    verb.add_argument("--out", metavar="DIR", type=Path, help="a folder, made or gone on with")
+    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
+    verb.add_argument(
+        "--strength",
+        metavar="S",
+        type=decimal,
+        nargs="+",
+        default=[STRENGTH],
+        help=f"the shares of noise that clips begin with, an arm for each (default: {STRENGTH})",
+    )
+    verb.add_argument("--controls", action="store_true", help="also strengths 1 and 0, and random weights")
+    verb.add_argument(
+        "--tables",
+        action="store_true",
+        help="StreamDiffusionV2's ablation at one strength instead: with and without sink and dynamic noise",
+    )
+    verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
+    verb.set_defaults(run=run_restyle_evaluation)
+
+
+def run_restyle_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
+    """Make the missing clips, then the table of all."""
+    pairs, arms = draw_pairs(args.prompts, args.seed), _arms(args)
+    clip = ClipFeatures(args.clip) if args.clip else None
+    torch.set_num_threads(1)
+    weights, encoder = load_demo(pick_device(args.device)), demo.load_text_encoder()
+    settings = {name: getattr(args, name) for name in ("prompts", "seed", "frames", "mode", "device")}
+    settings |= {"evaluation": "restyled pairs", "size": [*arms[0].plan.size], "preset": asdict(weights.preset)}
+    settings |= {**weights.fingerprint(), "text": fingerprint_weights(encoder)}
+    settings |= {"clip": clip and fingerprint_weights(clip.model)}
+    records = Records(args.out, settings)
+    texts = encoder.encode([pair.asked.prompt for pair in pairs]).split(1)
+    measured = MeasureSettings(MOTION_EVERY, encode=clip.picture) if clip else None
+    done = _read(records)
+    for arm in arms:
+        used = untrained(weights) if arm.untrained else weights
+        for number, (text, pair) in enumerate(zip(texts, pairs, strict=True)):
+            if number not in done.get(arm.name, {}):
+                frames = restyle_pair(arm, used, text, pair)
+                records.append(record_of(arm, number, *score_restyled(frames, pair, measured)))
+                sys.stderr.write(f"{arm.name} {number + 1}/{len(pairs)}\n")
+                sys.stderr.flush()
+    return _write(args, arms, pairs, records)
+
+
+def _arms(args: argparse.Namespace) -> list[RestyleArm]:
+    """The requested arms. Raises ValueError or OSError for options that cannot work."""
+    if args.out is None:
+        raise ValueError("restyled pairs need a folder: give one with --out")
+    check_folder(args.out)
+    if args.frames <= LAG:
+        raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
+    clips = Clips(find_preset(demo.PRESET), args.mode, (demo.WIDTH, demo.HEIGHT), args.frames)
+    if not args.tables:
+        return strength_arms(clips, args.strength, controls=args.controls)
+    if len(args.strength) > 1 or args.controls:
+        raise ValueError("the ablation is made at one strength, without controls: give one --strength")
+    return ablation_arms(clips, args.strength[0])
+
+
+def _read(records: Records) -> dict[str, dict[int, RestyleRecord]]:
+    """All records, by arm and number."""
+    found: dict[str, dict[int, RestyleRecord]] = {}
+    for record in records.lines(RestyleRecord):
+        found.setdefault(record.arm, {})[record.number] = record
+    return found
+
+
+def _write(
+    args: argparse.Namespace, arms: Sequence[RestyleArm], pairs: Sequence[Pair], records: Records
+) -> tuple[dict, str]:
+    """Write the table into the folder; return its figures and its text."""
+    made = _read(records)
+    found = {
+        arm.name: {kind: restyle_estimates(clips) for kind, clips in restyle_groups(made[arm.name], pairs).items()}
+        for arm in arms
+    }
+    about = {"prompts": args.prompts, "seed": args.seed, "mode": args.mode, "frames": arms[0].plan.num_pixel_frames}
+    result = about | {
+        "arms": {
+            arm.name: {"what": arm.what, **{kind: _values(one) for kind, one in found[arm.name].items()}}
+            for arm in arms
+        }
+    }
+    text = "\n".join(_lines(arms, found, about))
+    write_whole(records.folder / "restyle.md", f"{text}\n".encode())
+    write_whole(records.folder / "restyle.json", json.dumps(result, indent=1).encode())
+    return result, text
+
+
+def _values(found: Mapping[str, Estimate]) -> dict:
+    return {
+        **{name: round(one.mean, 6) for name, one in found.items()},
+        "intervals": {name: [round(one.low, 6), round(one.high, 6)] for name, one in found.items()},
+    }
+
+
+def _lines(arms: Sequence[RestyleArm], found: Mapping, about: Mapping) -> Iterator[str]:
+    """Yield the table in Markdown, line by line."""
+    shown = [name for name in RESTYLED if name in found[arms[0].name]["all"]]
+    yield f"{about['prompts']} pairs, {about['frames']} frames, mode {about['mode']}, seed {about['seed']}:"
+    yield "means with 95% bootstrap intervals over pairs"
+    for kind in ("all", "seen", "held_out"):
+        yield from ("", f"| {kind.replace('_', ' ')} | {' | '.join(shown)} |", f"|{' --- |' * (len(shown) + 1)}")
+        for arm in arms:
+            cells = (_cell(found[arm.name][kind].get(name)) for name in shown)
+            yield f"| {arm.name} | {' | '.join(cells)} |"
+    yield ""
+    yield from (f"- **{arm.name}**: {arm.what}" for arm in arms)
+    yield from (f"- {name}: {RESTYLED[name]}" for name in shown)
+    if "clip_reference" not in shown:
+        yield "- CLIP score: not measured, give the folder of a CLIP with --clip"
+
+
+def _cell(one: Estimate | None) -> str:
+    if one is None:
+        return "none"
+    digits = 5 if one.high < 0.01 else 3
+    return f"{one.mean:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
