@@ -5,10 +5,11 @@ states is listed in docs/architecture.md under "What is ours".
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .entry import MotionRule, Restyle
 from .positions import TemporalPolicy
-from .schedule import Schedule, make_steps
+from .schedule import NUM_TIMESTEPS, Schedule, make_steps
 
 TOKENS_832X480 = 1560
 TOKENS_960X544 = 2040
@@ -41,10 +42,34 @@ class Preset:
     normalised: bool = True
     """The network's latents are normalised with the VAE's mean and standard deviation."""
     span: int = 18
+    one_grid: bool = False
+    """The weights know one resolution: every mode takes all of its steps at HIGH."""
+    restyle: Restyle | None = None
+    """How the weights restyle a video, where they were made for that; None: they were made for text to video."""
+    listed_timesteps: tuple[float, ...] = ()
+    """Timesteps below pure noise, of which `timesteps` are the first ones; see `with_steps`."""
     note: str = ""
 
     def temporal(self) -> TemporalPolicy:
         return TemporalPolicy("clamped", span=self.span)
+
+    def restyled(self, share: float | None = None, offset: float | None = None, span: float | None = None) -> Restyle:
+        """How a source is restyled with these weights: what is not given is as they were made, see `restyle`.
+
+        `span` is that of the rule for motion, 0 for none. Raises ValueError.
+        """
+        usual = self.restyle or Restyle()
+        share = usual.share if share is None else share
+        motion = usual.motion if span is None and share else MotionRule(span=span) if span else None
+        return Restyle(share, usual.offset if offset is None else offset, motion)
+
+    def with_steps(self, count: int) -> "Preset":
+        """The preset with the first `count` of its listed timesteps. Raises ValueError where there are not so many."""
+        if not self.listed_timesteps:
+            raise ValueError(f"preset {self.name} has no list of steps to choose from: leave the number out")
+        if not 1 <= count <= len(self.listed_timesteps):
+            raise ValueError(f"preset {self.name} takes 1 to {len(self.listed_timesteps)} steps, not {count}")
+        return replace(self, timesteps=(NUM_TIMESTEPS, *self.listed_timesteps[:count]))
 
     def ntk(self, tokens_per_frame: int, given: float | None) -> float:
         """The NTK factor of a grid: `given`, or else derived from its tokens relative to training."""
@@ -65,8 +90,9 @@ class Preset:
             "naive": (fast,),
         }.get(mode, (first, later))
         shift_high = self.shift_low if mode == "sd" else self.shift_high
+        one_grid = self.one_grid or mode == "full"
         return tuple(
-            make_steps(t, 0 if mode == "full" else len(t) // 2, shift_low=self.shift_low, shift_high=shift_high)
+            make_steps(t, 0 if one_grid else len(t) // 2, shift_low=self.shift_low, shift_high=shift_high)
             for t in tables
         )
 
@@ -88,6 +114,20 @@ _HISTREAM = {
     "scale_first_chunk": True,
     "trained_tokens": TOKENS_960X544,
 }
+
+_STREAMDIFFUSIONV2 = {
+    "listed_timesteps": (700, 500, 400, 200),
+    "fast_timesteps": (1000, 700),
+    "shift_low": 1.0,
+    "shift_high": 1.0,
+    "chunk_frames": 1,
+    "anchor_frames": 3,
+    "normalised": False,
+    "one_grid": True,
+    "restyle": Restyle(0.8, offset=0.1, motion=MotionRule()),
+    "note": "licence: Apache-2.0 (repository); not verified for the weights, which descend from those of CausVid",
+}
+"""A video that is restyled enters at 700, in place of 1000: the steps are then those of the list alone."""
 
 PRESETS = {
     preset.name: preset
@@ -129,6 +169,8 @@ PRESETS = {
             local_frames=6,
             note="licence: CC BY-NC-SA 4.0, non-commercial; base weights need their LoRA",
         ),
+        Preset("streamdiffusionv2", "StreamDiffusionV2 1.3B", timesteps=(1000, 700, 500), **_STREAMDIFFUSIONV2),
+        Preset("streamdiffusionv2-14b", "StreamDiffusionV2 14B", timesteps=(1000, 700), **_STREAMDIFFUSIONV2),
         Preset(
             "wan",
             "plain Wan2.1 1.3B / 14B",

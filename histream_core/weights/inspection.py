@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from ..network.model import WAN_14B
 from ..plan.presets import PRESETS
 from .checkpoint import Checkpoint, dtype_name, json_object, read_checkpoint
 
 _NAMES = (
+    (r"stream.?diffusion.?v?2|causal_dmd_v2v", ((r"", "streamdiffusionv2"),)),
     (r"causal.?forcing|framewise|chunkwise", (
         (r"1.?step", "causal-forcing-1step"),
         (r"2.?step", "causal-forcing-2step"),
@@ -21,6 +23,9 @@ _NAMES = (
     (r"long.?live", ((r"", "longlive"),)),
     (r"self.?forcing", ((r"", "self-forcing"),)),
 )  # fmt: skip
+
+_LARGER = {"streamdiffusionv2": "streamdiffusionv2-14b"}
+"""The presets of families whose larger model is sampled differently."""
 
 _SMALLEST_PUBLISHED = 1024
 """Channels; a narrower Wan model is a toy such as the bundled demo."""
@@ -69,7 +74,8 @@ def guess_preset(checkpoint: Checkpoint) -> str:
     """The preset that fits a Wan checkpoint: that of its metadata, else a guess from its name, container and width.
 
     The names of the two folders above the file count too (chunkwise/causal_forcing.pt). Training checkpoints under
-    another name count as Self-Forcing, other files as plain Wan.
+    another name count as Self-Forcing, other files as plain Wan: families of one size have the same keys and shapes,
+    so that nothing in a file called model.pt alone tells them apart. Those of StreamDiffusionV2 differ in size.
     """
     told = checkpoint.metadata.get("histream_preset")
     if told in PRESETS:
@@ -81,10 +87,16 @@ def guess_preset(checkpoint: Checkpoint) -> str:
     name = "/".join([*(folder for folder in folders if folder.lower() != "histream"), file]).lower()
     for family, variants in _NAMES:
         if re.search(family, name):
-            return next(preset for variant, preset in variants if re.search(variant, name))
+            preset = next(preset for variant, preset in variants if re.search(variant, name))
+            return _LARGER.get(preset, preset) if _is_large(checkpoint) else preset
     config = json_object(checkpoint.metadata.get("config"))
     causal = json_object(config.get("transformer")).get("causal_ar") or "generator" in checkpoint.container
     return "self-forcing" if causal else "wan"
+
+
+def _is_large(checkpoint: Checkpoint) -> bool:
+    """Whether a transformer is as wide as the 14B one."""
+    return checkpoint.config is not None and checkpoint.config.dim >= WAN_14B.dim
 
 
 def inspect(path: str | Path) -> dict:

@@ -154,3 +154,19 @@ def test_what_is_no_video_is_refused(here, say):
     assert say("v2v", here / "words.mp4", "out.mp4", *DEMO)[0] == 2
     assert say("v2v", here / "none.mp4", "out.mp4", *DEMO)[0] == 2
     assert say("v2v", sound_file(here / "tone.m4a", 0.5), "out.mp4", *DEMO)[0] == 2
+
+
+def test_what_is_not_said_is_the_presets(here, say):
+    """Steps of a plan under the preset of StreamDiffusionV2: two of one grid, or as many as asked for."""
+    words = ["--preset", "streamdiffusionv2", *DEMO]
+    assert say("v2v", clip(here, 5), "out.mp4", *words)[1]["passes"] == {"high": 2 * 2 + 1, "low": 0}
+    found = say("v2v", here / "clip.mp4", "one.mp4", *words, "--steps", "1")[1]
+    assert found["passes"] == {"high": 2 * 1 + 1, "low": 0}
+    assert "takes 1 to 4 steps" in say("v2v", here / "clip.mp4", "no.mp4", *words, "--steps", "5")[1]
+
+
+def test_plan_restyles_where_the_weights_were_made_for_it(say):
+    found = say("plan", "--preset", "streamdiffusionv2", "--size", "512x512", "--frames", "33")[1]
+    assert found["restyle"]["share"] == 0.8
+    assert found["passes"][0]["high"] == 3
+    assert say("plan", "--size", "512x512", "--frames", "33")[1]["restyle"] is None

@@ -21,6 +21,9 @@ NAMES = {
     "causal-forcing++/framewise-1step.pt": "causal-forcing-1step",
     "autoregressive_checkpoint/model.pt": "causvid",
     "models/longlive_base.pt": "longlive",
+    "ckpts/wan_causal_dmd_v2v/model.pt": "streamdiffusionv2",
+    "models/StreamDiffusionV2.safetensors": "streamdiffusionv2",
+    "histream/model.pt": "wan",
     "models/HiStream_1.3B.safetensors": "histream",
     "histream/wan2.1_t2v_1.3B_bf16.safetensors": "wan",
     "diffusion_models/wan2.1_t2v_14B_fp8.safetensors": "wan",
@@ -29,7 +32,7 @@ NAMES = {
 
 def wide(path, container="torch", metadata=None, dim=1536):
     """A checkpoint as the guess sees it; what its tensors hold plays no part."""
-    config = WanConfig(dim=dim, ffn_dim=8960, num_heads=12, num_layers=30)
+    config = WanConfig(dim=dim, ffn_dim=8960, num_heads=dim // 32, num_layers=30)
     return Checkpoint(Path(path), "wan", container, "", {}, metadata or {}, torch.bfloat16, config)
 
 
@@ -37,6 +40,13 @@ def wide(path, container="torch", metadata=None, dim=1536):
 def test_the_preset_is_guessed_from_the_name(name):
     assert guess_preset(wide(name)) == NAMES[name]
     assert NAMES[name] in PRESETS
+
+
+def test_the_larger_model_of_a_family_is_told_by_its_size():
+    """Seen to fail without the table of larger ones: the 14B takes one step, the 1.3B two."""
+    assert guess_preset(wide("wan_causal_dmd_v2v_14b/model.pt", dim=5120)) == "streamdiffusionv2-14b"
+    assert guess_preset(wide("wan_causal_dmd_v2v_14b/model.pt")) == "streamdiffusionv2"
+    assert guess_preset(wide("self_forcing_14b.pt", dim=5120)) == "self-forcing"
 
 
 def test_the_preset_is_guessed_from_metadata_container_and_width():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
-    options = PlanOptions(levers=speed.levers, histories=args.histories)
+    options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories)
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
@@ -63,6 +64,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     cost = Cost(config, plan, dtype=dtype, vae_dtype=dtype, kv=args.kv, vae_strips=strips, vae_width=width)
     problems = list(does_not_fit(cost, args.vram)) if args.vram is not None else []
     result = {"model": args.model, "preset": preset.name, "mode": args.mode, **cost.summary()}
+    result["restyle"] = asdict(preset.restyle) if preset.restyle else None
     result["kv_tiers"] = {
         name: {"kv_bytes": tier.kv_bytes, "kv_main_bytes": tier.kv_main_bytes, "peak_bytes": tier.peak_bytes}
         for name, tier in tiers(cost).items()
@@ -109,6 +111,10 @@ def _lines(result: dict) -> Iterator[str]:
     yield f"{result['model']}, preset {result['preset']}, mode {result['mode']}"
     yield f"{result['width']}x{result['height']}, {result['frames']} frames in {result['chunks']} chunks"
     yield f"histories: {result['histories']}, {HISTORIES[result['histories']]}"
+    if restyle := result["restyle"]:
+        moving = f", {restyle['motion']['span']:g} less where it moves" if restyle["motion"] else ""
+        told = f", the network is told {restyle['offset']:g} less" if restyle["offset"] else ""
+        yield f"restyles a video: strength {restyle['share']:g}{moving}{told}"
     yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
     for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):

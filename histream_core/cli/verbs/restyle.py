@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...plan import Plan, PlanOptions, make_plan
-from ...plan.entry import MotionRule, Restyle
+from ...plan import Plan, PlanOptions, Preset, make_plan
 from ...runs.restyle import SourceVideo, length_for, size_for
 from ...stream.timeline import place
 from ...video.sound import has_sound
-from ..options.common import decimal
+from ..options.common import decimal, whole
 from ..options.speed import speed_of
 from ..options.timelines import cues_of, notes_of
-from ..options.weights import Source, add_weight_options, find_source
+from ..options.weights import add_weight_options, find_source
 from .videos import Shown, add_run_options, make_shown
 
 
@@ -29,23 +28,28 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         "--strength",
         metavar="S",
         type=decimal,
-        default=0.8,
         help="the share of noise that it begins with: at 0.5 most of the picture stays, at 0.9 little more than the "
-        "layout, at 1 nothing (default: 0.8)",
+        "layout, at 1 nothing (default: that of the preset, 0.8)",
     )
     verb.add_argument(
         "--motion",
         metavar="SPAN",
         type=decimal,
-        default=0.0,
-        help="less noise where the source moves, by SPAN at most; 0.1 in the paper (default: 0, everywhere the same)",
+        help="less noise where the source moves, by SPAN at most (default: that of the preset: 0.1 for "
+        "StreamDiffusionV2's weights, as in the paper, else 0, everywhere the same)",
     )
     verb.add_argument(
         "--told",
         metavar="OFFSET",
         type=decimal,
-        default=0.0,
-        help="tell the network so much less noise than there is; 0.1 for StreamDiffusionV2's weights (default: 0)",
+        help="tell the network so much less noise than there is (default: that of the preset: 0.1 for "
+        "StreamDiffusionV2's weights, else 0)",
+    )
+    verb.add_argument(
+        "--steps",
+        metavar="N",
+        type=whole,
+        help="how many of the preset's steps, for StreamDiffusionV2's weights: 1 to 4 (default: that of the preset)",
     )
     add_run_options(verb, restyles=True)
     verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
@@ -55,12 +59,10 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     """Restyle a video."""
-    motion = MotionRule(span=args.motion) if args.motion else None
-    restyle = Restyle(args.strength, args.told, motion)
     video = SourceVideo.at(args.video)
     cues = cues_of(args, args.prompt)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
-    plan = plan_source(args, source, video, restyle)
+    plan = plan_source(args, source.preset, video)
     fps = float(video.index.rate)
     placed = place(cues, plan, fps)
     if not args.sound and not args.no_sound and has_sound(args.video):
@@ -69,11 +71,13 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     return make_shown(args, source, shown, size=video.size, fps=fps)
 
 
-def plan_source(args: argparse.Namespace, source: Source, video: SourceVideo, restyle: Restyle) -> Plan:
-    """The plan that restyles a video. Raises ValueError."""
+def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) -> Plan:
+    """The plan that restyles a video: what the user does not say is as the preset has it. Raises ValueError."""
+    restyle = preset.restyled(args.strength, args.told, args.motion)
+    preset = preset if args.steps is None else preset.with_steps(args.steps)
     options = PlanOptions(
         levers=speed_of(args).levers, anchor_match=args.anchor_match, restyle=restyle, histories=args.histories
     )
     length, cropped = length_for(video.index.num_frames)
-    plan = make_plan(source.preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)
+    plan = make_plan(preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)
     return replace(plan, cropped_frames=cropped)
