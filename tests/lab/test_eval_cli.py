@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from histream_core import demo
@@ -216,11 +217,48 @@ def test_a_missing_package_is_told_before_anything_is_made(here, package, words,
     assert list(here.iterdir()) == []
 
 
-def write_clip(path, combination, num_frames=6, size=128):
+def write_clip(path, combination, num_frames=6, size=128, fps=16):
     clip = painter.paint(combination, range(num_frames), size=size, training=False)
-    with open_writer(path, find_format("h264-mp4"), size=(size, size)) as writer:
-        writer.write(torch.from_numpy(clip))
+    return write_frames(path, torch.from_numpy(clip), fps)
+
+
+def write_frames(path, clip, fps=16):
+    height, width = clip.shape[1:3]
+    with open_writer(path, find_format("h264-mp4"), size=(width, height), fps=fps) as writer:
+        writer.write(clip)
     return path
+
+
+def shifting(num_frames, way, size=128):
+    """A textured world that moves by whole pixels a frame to the right."""
+    noise = torch.rand(1, 3, size // 8, 2 * size // 8, generator=torch.Generator().manual_seed(0))
+    world = F.interpolate(noise, (size, 2 * size), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0)
+    starts = [size // 2 - way * index for index in range(num_frames)]
+    return torch.stack([world[:, start : start + size] for start in starts])
+
+
+def test_a_restyled_video_is_measured_by_the_flow_of_its_source(tmp_path, evaluate):
+    """One that moves with it has next to no warp error, one that does not a large one.
+
+    Seen to fail when the flow is read from the result.
+    """
+    source = write_frames(tmp_path / "in.mp4", shifting(5, 3))
+    alike = write_frames(tmp_path / "alike.mp4", 0.9 - 0.8 * shifting(5, 3).flip(-1))
+    other = write_frames(tmp_path / "other.mp4", 0.9 - 0.8 * shifting(5, -3).flip(-1))
+    kept, lost = (evaluate(one, "--source", source)["videos"][0] for one in (alike, other))
+    assert kept["warp_error"] < 2e-4 and lost["warp_error"] > 20 * kept["warp_error"]
+    assert evaluate(other)["videos"][0]["warp_error"] < 2e-4, "by its own flow it is steady"
+    assert evaluate(alike, "--reference", source)["videos"][0] == kept
+
+
+def test_a_source_of_another_length_or_rate_is_refused(tmp_path, refusal):
+    circle = painter.all_combinations()[0]
+    video, longer = write_clip(tmp_path / "a.mp4", circle), write_clip(tmp_path / "b.mp4", circle, 8)
+    faster = write_clip(tmp_path / "c.mp4", circle, fps=30)
+    assert "has 6 frames and its source 8: give the whole video" in refusal(video, "--source", longer)
+    assert "has 16 frames a second and its source 30: give both at one rate" in refusal(video, "--source", faster)
+    assert "give one of --source and --reference" in refusal(video, "--source", video, "--reference", video)
+    assert "measure them one by one" in refusal(video, video, "--source", video)
 
 
 def test_videos_are_measured_and_their_means_have_intervals(tmp_path, evaluate, capsys):

@@ -10,7 +10,7 @@ from typing import Any
 from ...lab.judge.bootstrap import estimate
 from ...lab.judge.clip_score import ClipFeatures
 from ...lab.judge.video import MEASURES, MeasureSettings, measure
-from ...video.reading import frames_of
+from ...video.reading import frames_of, index_video
 from ..options.common import whole
 from ..progress import follow
 from . import evaluate_demo, evaluate_long, evaluate_restyle, evaluate_tables
@@ -34,6 +34,9 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("videos", metavar="VIDEO", nargs="*", type=Path, help="consistency, drift and detail of each")
     verb.add_argument("--reference", metavar="VIDEO", type=Path, help="what it was made from, or the ground truth")
     verb.add_argument(
+        "--source", metavar="VIDEO", type=Path, help="the video that it restyles, as long and of one rate"
+    )
+    verb.add_argument(
         "--motion-every", metavar="N", type=whole, default=1, help="read motion at every Nth frame only (default: 1)"
     )
     verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
@@ -52,6 +55,9 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError("there is nothing to evaluate: give a video, or --demo for the bundled model")
     if args.motion_every < 1:
         raise ValueError(f"every {args.motion_every}th frame is none: use --motion-every 1")
+    if args.source:
+        _check_source(args)
+        args.reference = args.source
     if args.reference and len(args.videos) > 1:
         raise ValueError(f"one reference cannot belong to {len(args.videos)} videos: measure them one by one")
     if args.prompt and not args.clip:
@@ -66,6 +72,25 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     if len(found) > 1:
         result["mean"] = _means(found)
     return result, "\n".join(_lines(result, clip=bool(args.clip)))
+
+
+def _check_source(args: argparse.Namespace) -> None:
+    """Refuse a source that a video cannot be the restyled one of. Raises ValueError or OSError."""
+    if args.reference:
+        raise ValueError("--source is the reference of a restyled video: give one of --source and --reference")
+    there = index_video(args.source)
+    for path in args.videos:
+        here = index_video(path)
+        if here.num_frames != there.num_frames:
+            raise ValueError(
+                f"{path} has {here.num_frames} frames and its source {there.num_frames}: give the whole video that it "
+                "restyles"
+            )
+        if here.rate != there.rate:
+            raise ValueError(
+                f"{path} has {float(here.rate):g} frames a second and its source {float(there.rate):g}: give both at "
+                "one rate"
+            )
 
 
 def _measure(path: Path, reference: Path | None, settings: MeasureSettings) -> dict:
