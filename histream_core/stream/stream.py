@@ -183,10 +183,17 @@ class Stream:
                     "out the levers last-step and clean-anchor"
                 )
             self.noisy = upload(self._check_given(self.given_noisy(chunk), len(chunk.frames)), self.device)
-            cache = self.caches[chunk.kept.scale]
+            step = self._as_taken(chunk, chunk.kept)
+            cache = self.caches[step.scale]
             cache.keep()
-            self.denoise(self.noisy, chunk.kept, cache, text)
+            self.denoise(self.noisy, step, cache, text)
         return clean
+
+    def _as_taken(self, chunk: Chunk, kept: Step) -> Step:
+        """The kept step as it was taken: one that its chunk began with was told the level that the source asked for."""
+        if self.source and self.plan.restyle and kept.sigma == self.plan.restyle.entry().told:
+            return replace(kept, sigma=self.source(chunk)[0].told)
+        return kept
 
     def _match(self, chunk: Chunk, prompt: Prompt, clean: Tensor) -> Tensor:
         """Move a finished chunk to the statistics of its prompt's first chunk, by the plan's `anchor_match`.

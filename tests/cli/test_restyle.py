@@ -81,6 +81,20 @@ def test_a_kept_one_is_the_same_and_goes_on_byte_for_byte(here, say, stop_at):
     assert all(map(torch.equal, frames_of("out.mkv"), frames_of(here / "whole" / "video.mkv")))
 
 
+@pytest.mark.parametrize(("lever", "call"), [("last-step", 4), ("clean-anchor", 5)])
+def test_kept_keys_of_a_first_step_are_computed_again_as_they_were(here, say, stop_at, lever, call):
+    """The only step of each chunk; seen to fail where it is told the level of a still source."""
+    source = clip(here, 31)
+    words = [*DEMO, "--motion", "0.1", "--strength", "0.3", "--high-keys", lever, "--format", "ffv1"]
+    go_on = stop_at(call)
+    assert say("v2v", source, "--run-dir", "cut", *words)[0] == 130
+    go_on()
+    assert 0 < len(list((here / "cut" / "chunks").iterdir())) < 3
+    assert say("resume", "cut")[1]["frames"] == 31
+    say("v2v", source, "--run-dir", "whole", *words)
+    assert files_in("cut") == files_in("whole")
+
+
 def test_another_video_is_no_source_of_a_run(here, say, stop_at):
     source = clip(here, 33)
     go_on = stop_at(6)

@@ -163,7 +163,7 @@ BREAKS = [
     ("nodes/host/sound.py", "source, start=start, duration=duration", "source", "test_decode.py", "the_sound_of"),
     ("nodes/host/decode.py", "metadata=tags, sound=sound)", "metadata=tags)", "test_decode.py", "the_sound_of"),
     ("nodes/host/sampler.py", "shape, levers=self.speed.levers, given", "shape, given", "test_levers.py", "under_levers_is_the_cores"),
-    ("histream_core/stream/stream.py", "self.denoise(self.noisy, chunk.kept", "self.denoise(clean, chunk.kept",
+    ("histream_core/stream/stream.py", "self.denoise(self.noisy, step", "self.denoise(clean, step",
      "test_levers.py", "byte_for_byte and last-step"),
     ("nodes/host/run.py", '        transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)\n', "",
      "test_compile.py", "nothing_but_speed"),
