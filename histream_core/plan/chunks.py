@@ -112,6 +112,7 @@ class Plan:
         _check_lengths(self)
         _check_starts(self)
         check_levers(self.levers)
+        _check_rerotation(self.temporal, self.window)
         if self.histories != CLEAN:
             check_histories(self.histories, self.levers, self._entered, self.given_frames)
         if not 0 <= self.anchor_match <= 1:
@@ -364,6 +365,19 @@ def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
             starts = (chunk.frames.start for chunk in plan.chunks)
             near = min(starts, key=lambda start: abs(start - anchor))
             raise ValueError(f"no chunk begins at latent frame {anchor}, so it cannot be a new anchor: use {near}")
+
+
+def _check_rerotation(temporal: TemporalPolicy, window: Window) -> None:
+    """Raise ValueError where keys would be re-rotated to times before 0."""
+    if temporal.kind != "rerotate":
+        return
+    if window.local_frames is None:
+        raise ValueError("a chunk that sees the whole video has no ring to re-rotate: use clamped positions")
+    if temporal.restart < window.local_frames:
+        raise ValueError(
+            f"a restart at {temporal.restart} leaves no times for the {window.local_frames} frames before the chunk: "
+            f"restart at {window.local_frames} or later"
+        )
 
 
 def _check_sizes(plan: Plan) -> None:

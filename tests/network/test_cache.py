@@ -5,6 +5,7 @@ import torch
 from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
 from histream_core.network.model import ModelSizes
 from histream_core.network.ops.rope import Rope, rotate
+from histream_core.plan.chunks import replay
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale, Step
 from histream_core.plan.window import Window
@@ -116,3 +117,49 @@ def test_sizes_of_a_model_are_those_of_its_config():
     assert ModelSizes.of(model) == ModelSizes.of(tiny.CONFIG) == ModelSizes(num_layers=2, num_heads=2, head_dim=24)
     model.blocks = model.blocks[:1]
     assert ModelSizes.of(model).num_layers == 1
+
+
+def logits_of(temporal, num_frames=24):
+    """The products of every chunk's query with the keys of its sinks, and with those of its ring and its own."""
+    window, (q, k) = Window(1, 3, 2), torch.randn(2, 1, num_frames * TOKENS, HEADS, HEAD_DIM, generator=seeded())
+    chunks = tiny.chunks(num_frames, STEPS, window)
+    cache, found = make_cache(window, num_frames, temporal, batch=1), []
+    for chunk in chunks:
+        here = slice(chunk.frames.start * TOKENS, chunk.frames.stop * TOKENS)
+        cache.begin(chunk.frames, chunk.context)
+        for layer in range(LAYERS):
+            keys, _ = cache.attend(layer, k[:, here], k[:, here])
+        query = rotate(q[:, here], cache.table)
+        logits = torch.einsum("bqnd,bknd->bnqk", query, keys)
+        found.append(logits.split([3 * TOKENS, logits.shape[-1] - 3 * TOKENS], -1) if chunk.index > 5 else ())
+        cache.commit()
+    return found[6:]
+
+
+def seeded():
+    return torch.Generator().manual_seed(1)
+
+
+def test_rerotated_keys_stay_where_they_were_across_a_reset():
+    """Law L9: the ring answers as without a reset, only the sinks jump; without re-rotation the ring jumps too."""
+    plain = logits_of(TemporalPolicy("absolute"))
+    turned = logits_of(TemporalPolicy("rerotate", 12, 5))
+    left = logits_of(TemporalPolicy("reset", 12, 5))
+    for start, (one, two, three) in enumerate(zip(plain, turned, left, strict=True), start=6):
+        torch.testing.assert_close(two[1], one[1], atol=1e-5, rtol=0)
+        assert torch.allclose(two[0], one[0], atol=1e-3) == (start < 12)
+        assert torch.allclose(three[1], one[1], atol=1e-3) == (start not in (12, 13, 19, 20))
+
+
+def test_a_snapshot_at_a_reset_goes_on_alike():
+    """Seen to fail where the times of a snapshot are those after the jump."""
+    a_plan = tiny.plan(num_frames=15, window=Window(1, 3, 2), temporal=TemporalPolicy("rerotate", 6, 3))
+    whole = tiny.video(a_plan)
+    for cut in (5, 6, 7):
+        stream = tiny.stream(replay(a_plan, cut + 1), given=whole[:, :, : cut + 1])
+        first = tiny.stream(a_plan)
+        for index, _ in enumerate(first.chunks()):
+            if index == cut:
+                stream.restore({name: x.clone() for name, x in first.snapshot().items()})
+                break
+        assert torch.equal(torch.cat(list(stream.chunks(cut)), dim=2), whole[:, :, cut:])

@@ -39,6 +39,7 @@ RUNS = {
     "no local frames": {"window": Window(3, 1, 0)},
     "frame by frame": {"window": Window(1, 1, 5)},
     "twice a chunk": {"window": Window(2, 1, 4)},
+    "re-rotated": {"window": Window(1, 3, 2), "temporal": TemporalPolicy("rerotate", 6, 3)},
     "three moving anchors": {"window": Window(3, 3, 6), "temporal": MOVING},
 }
 

@@ -208,6 +208,12 @@ class Fp8Cache(LeanCache):
         super()._write(f"{name}_scale", layer, slot, scale)
         super()._write(name, layer, slot, (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8))
 
+    def _keys(self, layer: int, slot: int) -> Tensor:
+        tokens, (heads, dim) = self.k.shape[-3], self.k.shape[-2:]
+        keys = self.anchor_k.new_empty(self.batch, tokens, heads, dim)
+        self._read("k", layer, slot, keys)
+        return keys
+
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
         scale = getattr(self, f"{name}_scale")[layer, :, slot]
         out.copy_(getattr(self, name)[layer, :, slot].float() * scale)

@@ -185,6 +185,8 @@ class KVCache:
             raise ValueError(f"frames {missing} are not in the window, which holds {list(self.frames)}")
         times = [self._time(frame, start) for frame in frames]
         self._place_anchors(set(seen), start)
+        if self.window.temporal.kind == "rerotate":
+            self._rerotate(context, start)
         # Frames that left the window are forgotten here, such as an anchor that another one has replaced.
         self._frames = [frame if frame in context else None for frame in self._frames]
         for page, time in zip(pages, times, strict=True):
@@ -315,6 +317,25 @@ class KVCache:
                     keys = rotate(raw[:, page].to(self.device, non_blocking=True), table)
                     self._write("k", layer, page, keys)
                 self._times[page] = time
+
+    def _rerotate(self, context: Sequence[int], start: int) -> None:
+        """Turn the keys of past frames by the jump of the chunk's time, so that their distances to it stay.
+
+        A frame leaves the ring long before the next jump, so its keys are rounded once more and not again and again.
+        """
+        anchor = anchor_before(self.window.anchors, start)
+        for frame in context:
+            page = self._page(frame)
+            jump = self.window.temporal.chunk_time(start) + frame - start - self._times[page]
+            if jump and frame < start and not 0 <= frame - anchor < self.window.anchor_frames:
+                table, slot = upload(self.rope.jump(jump), self.device), self._slot(frame)
+                for layer in range(len(self.k)):
+                    self._write("k", layer, slot, rotate(self._keys(layer, slot), table))
+                self._times[page] += jump
+
+    def _keys(self, layer: int, slot: int) -> Tensor:
+        """The rotated keys of one frame of one layer on the device, [B, tokens, N, D]."""
+        return self.k[layer, :, slot].to(self.device, non_blocking=True)
 
     def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
         """Store one frame of one layer, [B, tokens, N, D]."""

@@ -62,6 +62,13 @@ class Rope:
         space = self._space[None].expand(len(times), -1, -1, -1, -1, -1)
         return torch.cat([time, space], dim=3).flatten(0, 2).unsqueeze(1)
 
+    def jump(self, time: int) -> Tensor:
+        """Rotations that move a frame's rotated keys by `time`, which may be negative: [grid, 1, D / 2, 2, 2]."""
+        height, width = self.grid
+        turn = upload(_rotations(torch.tensor([time]), self.time_dim, THETA), self.device)
+        still = torch.eye(2, device=self.device).expand(1, self._space.shape[2], 2, 2)
+        return torch.cat([turn, still], dim=1).expand(height * width, -1, -1, -1).unsqueeze(1)
+
 
 Rotate = Callable[[Tensor, Tensor], Tensor]
 """The signature of `rotate`, which fused kernels can stand in for."""
