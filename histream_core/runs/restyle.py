@@ -20,7 +20,7 @@ from ..stream.inputs import Source
 from ..stream.motion import Motion
 from ..vae.encode import StreamingEncoder, check_encoder, float_vae, to_pixels
 from ..video.pictures import extend_picture
-from ..video.reading import VideoIndex, frames_of, index_video
+from ..video.reading import VideoIndex, check_sdr, frames_of, index_video
 from .backend import Backend
 from .describe import SOURCE_VIDEO
 from .store.manifest import Manifest, whole_chunks
@@ -51,7 +51,8 @@ class SourceVideo:
 
     @classmethod
     def at(cls, path: Path) -> SourceVideo:
-        """Look at a file. Raises ValueError or OSError for one that is no video of an even rate."""
+        """Look at a file. Raises ValueError or OSError for one that is no video of an even rate in SDR."""
+        check_sdr(path)
         height, width = next(frames_of(path, 0, 1)).shape[:2]
         return cls(path, index_video(path), (width, height))
 

@@ -31,6 +31,9 @@ BT601 = 0.299, 0.114
 BT601_CODES = (5, 6)
 """FFmpeg's codes of colour spaces with these coefficients."""
 
+HDR = {16: "PQ", 18: "HLG"}
+"""Names of HDR's transfer characteristics, by FFmpeg's codes."""
+
 BACK_SECONDS = 0.5
 """First distance to seek before a frame: containers find key frames by decoding time, which is earlier."""
 
@@ -92,6 +95,14 @@ def index_video(source: Source) -> VideoIndex:
         if round((time - times[0]) * frames_per_unit) != index:
             raise _uneven(source, index)
     return VideoIndex(tuple(times), unit, rate, digest.hexdigest())
+
+
+def check_sdr(source: Source) -> None:
+    """Raise ValueError for a video in HDR: frames in [0, 1] would have other colours. Raises as `open_video` does."""
+    with open_video(source) as container:
+        found = HDR.get(video_stream(container, source).codec_context.color_trc)
+        if found:
+            raise ValueError(f"{name_of(source)} is HDR ({found}): convert it to SDR, BT.709")
 
 
 def frames_of(source: Source, start: int = 0, count: int | None = None, *, overlap: int = 0) -> Iterator[Tensor]:

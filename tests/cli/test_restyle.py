@@ -1,7 +1,11 @@
 """`histream v2v`: every frame of any clip, its rate, size and sound. Tiny random weights are the bundled ones."""
 
+import shutil
+import struct
 from dataclasses import replace
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from clips import probe, shapes
@@ -23,6 +27,24 @@ def clip(folder, count, *, size=(32, 32), fps=16.0, format="h264-mp4", depth=Non
     path = folder / f"clip{kind.suffix}"
     with open_writer(path, kind, size=size, fps=fps, sound=sound) as writer:
         writer.write(shapes(count, size[1], size[0]))
+    return path
+
+
+def encoded(path, times, **context):
+    """A clip of grey frames at these times, in 24ths of a second, as other programs write it."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for name, value in context.items():
+            setattr(stream.codec_context, name, value)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return path
 
 
@@ -161,6 +183,63 @@ def test_what_cannot_be_is_refused_first(here, say, more, said):
     assert status == 2
     assert said in found
     assert not (here / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(("code", "name"), [(16, "PQ"), (18, "HLG")])
+def test_a_source_in_hdr_is_refused(here, say, code, name):
+    source = encoded(here / "hdr.mp4", range(3), color_trc=code)
+    status, found = say("v2v", source, "out.mp4", *DEMO)
+    assert status == 2
+    assert f"is HDR ({name}): convert it to SDR" in found
+
+
+def test_a_source_of_uneven_rate_is_refused(here, say):
+    status, found = say("v2v", encoded(here / "uneven.mp4", [0, 1, 2, 5, 6]), "out.mp4", *DEMO)
+    assert status == 2
+    assert "convert it to a constant frame rate" in found
+
+
+def test_a_source_is_never_replaced_by_its_result(here, say):
+    source = clip(here, 5)
+    before = source.read_bytes()
+    link = here / "other.mp4"
+    link.hardlink_to(source)
+    for out in (source, link):
+        status, found = say("v2v", source, out, *DEMO, "--overwrite")
+        assert status == 2
+        assert "is the video that is restyled: choose another name" in found
+    assert source.read_bytes() == before
+
+
+def test_a_source_that_lies_on_its_side_comes_out_upright(here, say):
+    """A quarter turn in the header, as telephones write it."""
+    source = clip(here, 5, size=(64, 32))
+    lying = torch.stack(list(frames_of(source)))
+    data = bytearray(source.read_bytes())
+    matrix = data.rindex(b"tkhd") + 4 + 40
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    source.write_bytes(data)
+    assert torch.equal(next(frames_of(source)), lying[0].rot90(-1, (0, 1)))
+    say("v2v", source, "out.mp4", *DEMO)
+    found = probe("out.mp4")
+    assert (found.num_frames, found.width, found.height) == (5, 32, 64)
+
+
+def test_a_source_bigger_than_the_memory_or_the_disk_is_refused_before_the_first_step(here, say, stop_at, monkeypatch):
+    source, full = clip(here, 5), shutil.disk_usage(here)._replace(free=0)
+    stop_at(0)
+    with monkeypatch.context() as patch:
+        patch.setattr("histream_core.runs.weights.memory_of", lambda device: 0.1)
+        for where in (["out.mp4"], ["--run-dir", "run"]):
+            status, found = say("v2v", source, *where, *DEMO)
+            assert status == 2
+            assert "are needed and 0.1 GB are there" in found
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
+    for where in (["out.mp4"], ["--run-dir", "run"]):
+        status, found = say("v2v", source, *where, *DEMO)
+        assert status == 2
+        assert "free space, choose another folder" in found
+    assert not (here / "out.mp4").exists() and not (here / "run").exists()
 
 
 def test_what_is_no_video_is_refused(here, say):

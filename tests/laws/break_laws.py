@@ -179,6 +179,8 @@ BREAKS = [
     ("runs/restyle.py", "if video.index.digest != manifest", "if False and video.index.digest != manifest",
      "cli/test_restyle.py", "another_video"),
     ("runs/render.py", "yield frames[:num_frames]", "yield frames", "cli/test_restyle.py", "every_frame"),
+    ("runs/restyle.py", "        check_sdr(path)\n", "", "cli/test_restyle.py", "in_hdr"),
+    ("cli/verbs/restyle.py", "args.out.samefile(args.video)", "False", "cli/test_restyle.py", "never_replaced"),
     ("stream/stream.py", "kept.sigma == self.plan.restyle.entry().told:", "False:", "cli/test_restyle.py",
      "computed_again_as_they_were"),
     ("runs/session.py", "[:, : plan.num_pixel_frames - chunk.first_pixel_frame]", "",

@@ -60,6 +60,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     """Restyle a video."""
     video = SourceVideo.at(args.video)
+    if args.out and args.out.exists() and args.out.samefile(args.video):
+        raise ValueError(f"{args.out} is the video that is restyled: choose another name for the new one")
     cues = cues_of(args, args.prompt)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
     plan = plan_source(args, source.preset, video)
