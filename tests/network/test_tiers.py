@@ -318,3 +318,11 @@ def test_bytes_never_change(kv):
 def test_a_tier_that_is_none_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match='"tiny" does not exist: use one of full, lean, cpu, fp8'):
         make_caches(tiny.plan(), tiny.CONFIG, CacheOptions(kv="tiny"))
+
+
+def test_fp8_rerotates_the_ring_as_nearly_as_it_keeps_it():
+    """Seen to fail where the stored numbers are turned without their scale."""
+    a_plan = tiny.plan(num_frames=18, **RUNS["re-rotated"])
+    reset = tiny.plan(num_frames=18, window=Window(1, 3, 2), temporal=TemporalPolicy("reset", 6, 3))
+    wanted, near, other = tiny.video(a_plan), tiny.video(a_plan, kv="fp8"), tiny.video(reset)
+    assert 0 < (near - wanted).abs().mean() < (other - wanted).abs().mean()
