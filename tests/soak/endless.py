@@ -64,9 +64,7 @@ def main():
     print(f"{args.chunks} chunks, {3 * args.chunks} latent frames without an end")
     print(f"caches: {held[0]} bytes first, {held[-1]} last")
     print(f"resident memory: {tenth:.1f} MB after a tenth, {memory[-1]:.1f} MB at the end")
-    print(
-        f"CPU time of a chunk: {1e3 * first:.2f} ms at first, {1e3 * last:.2f} ms at last, ratio {slower:.3f}"
-    )
+    print(f"CPU time of a chunk: {1e3 * first:.2f} ms at first, {1e3 * last:.2f} ms at last, ratio {slower:.3f}")
     return int(held[0] != held[-1] or grown > 8 or slower > 1.1)
 
 
