@@ -12,6 +12,7 @@ import torch
 from ..network.model import MAX_TOKENS, WanConfig
 from ..plan.blocks import Blocks
 from ..plan.chunks import Chunk, Plan
+from ..plan.order import calls
 from ..plan.schedule import Scale, Step
 from ..plan.sizes import PIXELS_PER_CELL
 from ..vae.decode import SMALL
@@ -78,6 +79,12 @@ class Cost:
             for chunk in self.plan.chunks
         )
 
+    @property
+    def num_calls(self) -> int:
+        """Network calls of the whole video; rows that are computed together are one."""
+        cached = sum(len(chunk.cache_steps) for chunk in self.plan.chunks)
+        return cached + sum(1 for _ in calls(self.plan))
+
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the transformer for the whole video."""
@@ -137,7 +144,8 @@ class Cost:
         gathered = (WORKING_ROWS + 1 + copied) * config.dim
         table = 8 * config.head_dim  # float32, two by two for every pair of channels
         tokens = frames * self.plan.tokens_per_frame(Scale.HIGH)
-        return int(tokens * (max(rows, gathered) * self.batch * self.dtype.itemsize + table))
+        values = max(rows, gathered) * self.batch * self.dtype.itemsize
+        return int(tokens * (values + table) * self.plan.rows)
 
     @property
     def vae_weight_bytes(self) -> int:
@@ -205,6 +213,8 @@ class Cost:
             "chunks": len(self.plan.chunks),
             "levers": list(self.plan.levers),
             "histories": self.plan.histories,
+            "order": self.plan.order,
+            "calls": self.num_calls,
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,
             "tflops": self.flops / 1e12,

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..network.model import WanConfig
-from ..plan.chunks import Plan
-from ..plan.schedule import Step
+from ..plan.chunks import Chunk, Plan
+from ..plan.order import CHUNKS, Call, calls
+from ..plan.schedule import Step, join_steps
 from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from ..video.writing import Times
 from .cost import PassSize, pass_flops
@@ -60,7 +61,7 @@ class Pace:
         if not self._marks or not self._missing:
             return
         chunk = self._missing.pop(0)
-        self._position = sum(stop.chunk <= chunk for stop in self.stops)
+        self._position = 1 + max(index for index, stop in enumerate(self.stops) if stop.chunk == chunk)
         if len(self._marks) == 1:
             self._marks.append((self._clock(), self._position))
 
@@ -198,11 +199,21 @@ def stops_of(plan: Plan, config: WanConfig) -> tuple[Stop, ...]:
         visible = (frames + len(chunk.context)) * tokens
         return pass_flops(config, PassSize(frames, tokens=frames * tokens, visible=visible))
 
+    if plan.order != CHUNKS:
+        return tuple(_stop_of(plan, call, work) for call in calls(plan))
     return tuple(
         Stop(chunk.index, number, len(chunk.steps), step, work(chunk, step))
         for chunk in plan.chunks
         for number, step in enumerate(chunk.steps, start=1)
     )
+
+
+def _stop_of(plan: Plan, call: Call, work: Callable[[Chunk, Step], int]) -> Stop:
+    """The stop of a call of several rows: the step of its oldest chunk, which it may finish."""
+    rows = [(plan.chunks[row.chunk], plan.chunks[row.chunk].steps[row.step]) for row in call]
+    (oldest, _), step = rows[-1], join_steps(tuple(step for _, step in rows))
+    done = sum(work(chunk, step) for chunk, step in rows)
+    return Stop(oldest.index, call[-1].step + 1, len(oldest.steps), step, done)
 
 
 def frames_of(plan: Plan, chunk: int) -> int:

@@ -6,19 +6,20 @@ The module may be core's `WanModel` or a host's with the same submodules. The fo
 B batch, C channels, T latent frames, H W latent grid, L tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..plan.schedule import Scale, Step
+from ..plan.schedule import JoinedStep, Scale, Step
 from .cache.pages import PageSource
 from .cache.window import KVCache
 from .layer import KeysValues, LayerCall, RunBlock, like, run_block, stage_block
 from .model import WanModel
 from .ops.attention import Attention, sdpa
+from .transfer import upload
 
 FREQUENCY_BASE = 10000
 
@@ -59,6 +60,18 @@ class Text:
         self._embedded, self._keys = None, {}
 
 
+class RowTexts(Text):
+    """The conditionings of the rows of one network call, one after the other."""
+
+    def __init__(self, texts: Sequence[Text]):
+        super().__init__(torch.cat([text.context for text in texts]))
+        self._texts = texts
+
+    def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
+        k, v = zip(*(text.keys(model, layer, like) for text in self._texts), strict=True)
+        return torch.cat(k), torch.cat(v)
+
+
 @dataclass(frozen=True, slots=True)
 class PassOptions:
     """How one pass over a chunk is computed."""
@@ -97,6 +110,20 @@ def embed_time(timestep: Tensor, dim: int) -> Tensor:
     frequencies = torch.pow(FREQUENCY_BASE, -torch.arange(half, device=timestep.device).float() / half)
     angles = torch.outer(timestep.float(), frequencies)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def timesteps_of(step: Step, latent: Tensor) -> Tensor:
+    """The timestep of each batch item [B] of a latent; rows have one of their own."""
+    if not isinstance(step, JoinedStep):
+        return torch.full(latent.shape[:1], step.timestep, device=latent.device)
+    timesteps = upload(torch.tensor([row.timestep for row in step.rows]), latent.device)
+    return timesteps.repeat_interleave(len(latent) // len(step.rows))
+
+
+def sigmas_of(step: JoinedStep, latent: Tensor) -> Tensor:
+    """The sigma of each batch item of a latent, [B, 1, 1, 1, 1]."""
+    sigmas = upload(torch.tensor([row.sigma for row in step.rows], dtype=latent.dtype), latent.device)
+    return sigmas.repeat_interleave(len(latent) // len(step.rows)).view(-1, 1, 1, 1, 1)
 
 
 def forward_chunk(
@@ -155,7 +182,7 @@ class Denoiser:
     @torch.inference_mode()
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W], in the latent's dtype."""
-        timestep = torch.full(latent.shape[:1], step.timestep, device=latent.device)
+        timestep = timesteps_of(step, latent)
         forward = self.low_forward if step.scale is Scale.LOW else forward_chunk
         options = PassOptions(
             attention=self.attention,
@@ -164,4 +191,7 @@ class Denoiser:
             block_forward=self.block_forward,
         )
         flow = forward(self.model, latent.to(self.dtype), timestep, text, cache, options)
-        return latent if flow is None else latent - step.sigma * flow.to(latent.dtype)
+        if flow is None:
+            return latent
+        sigma = sigmas_of(step, latent) if isinstance(step, JoinedStep) else step.sigma
+        return latent - sigma * flow.to(latent.dtype)

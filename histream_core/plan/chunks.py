@@ -15,6 +15,7 @@ from .blocks import Blocks, blocks_for
 from .entry import Restyle
 from .histories import CLEAN, EACH_STEP, Level, check_histories
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
+from .order import BATCHED, CHUNKS, check_order
 from .positions import TemporalPolicy
 from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
 from .sizes import MAX_SIDE, PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
@@ -105,6 +106,8 @@ class Plan:
     computed again, from the noisy latent that it started from; with a history for each step all of its steps are."""
     histories: str = CLEAN
     """What a chunk may see of earlier frames, one of HISTORIES."""
+    order: str = CHUNKS
+    """The order in which steps are computed, one of ORDERS."""
 
     def __post_init__(self):
         _check_sizes(self)
@@ -115,6 +118,8 @@ class Plan:
         _check_rerotation(self.temporal, self.window)
         if self.histories != CLEAN:
             check_histories(self.histories, self.levers, self._entered, self.given_frames)
+        if self.order != CHUNKS:
+            check_order(self)
         if not 0 <= self.anchor_match <= 1:
             raise ValueError(f"an anchor match of {self.anchor_match:g} is no share: use 0 for none, 0.5, or at most 1")
 
@@ -182,13 +187,14 @@ class Plan:
         cached = tuple(frame for frame in chunk.frames if frame in later or SURVIVORS not in levers)
         drop = {Scale.LOW} if self.pooled_low else set()
         kept = None
-        if chunk.steps and (LAST_STEP in levers or (CLEAN_ANCHOR in levers and not self._holds_anchor(chunk))):
+        if chunk.steps and (LAST_STEP in levers or (CLEAN_ANCHOR in levers and not self.holds_anchor(chunk))):
             kept = chunk.steps[-1]
             drop.add(kept.scale)
         cache_steps = tuple(step for step in chunk.cache_steps if step.scale not in drop)
         return replace(chunk, cache_steps=cache_steps, cached=cached if cache_steps else (), kept=kept)
 
-    def _holds_anchor(self, chunk: Chunk) -> bool:
+    def holds_anchor(self, chunk: Chunk) -> bool:
+        """Whether a frame of `chunk` is part of an anchor."""
         size = self.window.anchor_frames
         return any(0 <= frame - anchor < size for frame in chunk.frames for anchor in self.anchors)
 
@@ -219,9 +225,10 @@ class Plan:
             return tuple((step.scale, index) for index, step in enumerate(self._entered[-1]))
         return tuple(self.grids)
 
-    def level(self, step: Step, index: int) -> Level:
-        """The level whose cache serves `step`, the chunk's step of that index."""
-        return (step.scale, index) if self.histories == EACH_STEP else step.scale
+    @property
+    def rows(self) -> int:
+        """Most rows of a network call."""
+        return len(self.levels) if self.order == BATCHED else 1
 
     @property
     def cached_scales(self) -> tuple[Scale, ...]:

@@ -6,6 +6,7 @@ from .chunks import Plan
 from .entry import Restyle
 from .histories import CLEAN
 from .levers import POOLED_LOW, check_levers
+from .order import CHUNKS
 from .positions import TemporalPolicy
 from .presets import MODES, Preset
 from .schedule import Scale, Schedule
@@ -31,7 +32,8 @@ class PlanOptions:
     first_frame: bool = False
     restyle: Restyle | None = None
     histories: str = CLEAN
-    """This field and the five above it have the meaning they have in `Plan`."""
+    order: str = CHUNKS
+    """This field and the six above it have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -74,6 +76,7 @@ def make_plan(
         first_frame=options.first_frame,
         restyle=options.restyle,
         histories=options.histories,
+        order=options.order,
     )
 
 

@@ -40,6 +40,20 @@ class Step:
 
 Steps = tuple[Step, ...]
 
+
+@dataclass(frozen=True, slots=True)
+class JoinedStep(Step):
+    """The steps of several rows in one network call; they differ in sigma alone, and `sigma` is that of the first."""
+
+    rows: tuple[Step, ...] = ()
+
+
+def join_steps(steps: Steps) -> Step:
+    """The steps of the rows of one network call, at one scale, as one step."""
+    first = steps[0]
+    return JoinedStep(first.sigma, first.scale, first.attention_scale, steps) if len(steps) > 1 else first
+
+
 Schedule = tuple[Steps, ...]
 """The steps of chunk 0, 1, 2, ...; the last entry serves every later chunk."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..cost.pace import Pace
 from ..network.model import WanConfig
 from ..plan import Plan, Scale, Step
+from ..plan.order import CHUNKS, calls
 from ..stream.stream import Denoise
 from ..video.writing import Times
 
@@ -91,6 +92,8 @@ def new_progress(plan: Plan, config: WanConfig, *, batch: int = 1, report: Repor
 
 def count_calls(plan: Plan) -> int:
     """Number of network calls of a plan, including cache passes and steps that are computed again for their keys."""
+    if plan.order != CHUNKS:
+        return sum(1 for _ in calls(plan))
     again = sum(bool(chunk.kept) and not chunk.steps for chunk in plan.chunks)
     return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..plan.chunks import Chunk, Plan, replay, scene_at
+from ..plan.order import CHUNKS
 from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
 from ..stream.stream import Stream
@@ -187,8 +188,11 @@ class Session:
     def _save_whole(self, stream: Stream, positions: Sequence[int]) -> None:
         """Write a snapshot at the first of `positions` whose context is fully cached; do nothing if there is none.
 
-        There may be none: a stream stops anywhere, and in a lean cache a kept last step overwrites past frames.
+        There may be none: a stream stops anywhere, and in a lean cache a kept last step overwrites past frames. In a
+        diagonal order there is always a chunk under way.
         """
+        if stream.plan.order != CHUNKS:
+            return
         held = _held(stream)
         for position in positions:
             chunks = self.journal.manifest.plan.chunks[position : position + 1]

@@ -4,17 +4,19 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..network.cache.rows import RowCache
 from ..network.cache.window import KVCache
-from ..network.forward import Text
+from ..network.forward import RowTexts, Text
 from ..network.transfer import upload
 from ..plan.chunks import Chunk, Plan
 from ..plan.histories import EACH_STEP, Level, level_name
-from ..plan.schedule import Scale, Step, Steps
+from ..plan.order import CHUNKS, calls
+from ..plan.schedule import Scale, Step, Steps, join_steps
 from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
 from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
@@ -41,6 +43,17 @@ def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
     frames = latent.transpose(1, 2).flatten(0, 1)
     frames = torch.nn.functional.interpolate(frames, grid, mode=mode, **smooth)
     return frames.unflatten(0, (latent.shape[0], -1)).transpose(1, 2)
+
+
+@dataclass
+class UnderWay:
+    """A chunk between two of its steps."""
+
+    chunk: Chunk
+    prompt: Prompt
+    latent: Tensor
+    """What its next step begins with."""
+    steps: Steps
 
 
 class Stream:
@@ -93,6 +106,9 @@ class Stream:
         The caches are filled from this tensor afterwards: do not write into it. The last one is cropped to the
         requested length. `first` skips chunks that `restore` has brought back.
         """
+        if self.plan.order != CHUNKS and self.plan.chunks[0].steps:
+            yield from self._diagonal()
+            return
         finished: tuple[Chunk, Tensor] | None = None
         for index in range(first, self.plan.num_chunks):
             chunk = self.plan.chunks[index]
@@ -112,8 +128,11 @@ class Stream:
     def snapshot(self) -> dict[str, Tensor]:
         """The tensors that `restore` needs to continue. Call it when a chunk has just been yielded; nothing is copied.
 
-        That chunk n is not in the caches yet: restore, and continue with `chunks(n)`, where chunk n is given.
+        That chunk n is not in the caches yet: restore, and continue with `chunks(n)`, where chunk n is given. Raises
+        ValueError in a diagonal order, where the chunks behind it are under way.
         """
+        if self.plan.order != CHUNKS:
+            raise ValueError(f"a stream in the order {self.plan.order} has no snapshot: let it begin again")
         state = {
             f"{level_name(level)}.{name}": tensor
             for level, cache in self.caches.items()
@@ -146,13 +165,11 @@ class Stream:
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, then re-noise it to the sigma and the scale of the next step."""
-        latent, steps = self._draw(chunk, 0, chunk.steps[0].scale), chunk.steps
-        if self.source:
-            latent, steps = self._enter(chunk, latent, self.source)
+        latent, steps = self._start(chunk)
         after = (*steps[1:], None)
         for index, (step, following) in enumerate(zip(steps, after, strict=True), start=1):
             self.noisy = latent
-            cache = self.caches[self.plan.level(step, index - 1)]
+            cache = self._cache(step, index - 1)
             if chunk.keeps_all or (chunk.kept and not following):
                 cache.keep()
             clean = self.denoise(latent, step, cache, text)
@@ -162,6 +179,56 @@ class Stream:
                     clean = self.upsample(clean, self.plan.grids[following.scale])
                 latent = (1 - following.sigma) * clean + following.sigma * noise
         return clean
+
+    def _diagonal(self) -> Iterator[Tensor]:
+        """Yield the chunks where the steps of successive chunks take turns; a chunk enters a cache with its step."""
+        under_way: dict[int, UnderWay] = {}
+        for call in calls(self.plan):
+            for row in call:
+                if not row.step:
+                    chunk = self.plan.chunks[row.chunk]
+                    under_way[row.chunk] = UnderWay(chunk, self._prompt(chunk), *self._start(chunk))
+            self._forget_others(*(found.prompt for found in under_way.values()))
+            done = [(under_way[row.chunk], row.step) for row in call]
+            for (found, step), clean in zip(done, self._call_rows(done), strict=True):
+                if step + 1 < len(found.steps):
+                    following = found.steps[step + 1]
+                    noise = self._draw(found.chunk, step + 1, following.scale)
+                    found.latent = (1 - following.sigma) * clean + following.sigma * noise
+                    continue
+                del under_way[found.chunk.index]
+                ready = self._match(found.chunk, found.prompt, clean) if self.plan.anchor_match else clean
+                yield ready[:, :, : self.plan.num_latent_frames - found.chunk.frames.start]
+
+    def _call_rows(self, rows: list[tuple[UnderWay, int]]) -> list[Tensor]:
+        """The clean estimates of some chunks at a step of each, in one network call where caches and texts allow it."""
+        caches = [self._cache(found.steps[step], step) for found, step in rows]
+        for (found, _), cache in zip(rows, caches, strict=True):
+            cache.begin(found.chunk.frames, found.chunk.context)
+            if found.chunk.keeps_all:
+                cache.keep()
+        texts, first = [found.prompt.text for found, _ in rows], caches[0]
+        steps = tuple(found.steps[step] for found, step in rows)
+        if isinstance(first, RowCache) and len(rows) > 1 and len({text.context.shape for text in texts}) == 1:
+            latents = torch.cat([found.latent for found, _ in rows])
+            clean = self.denoise(latents, join_steps(steps), first.whole.join(caches), RowTexts(texts))
+            cleans = list(clean.split(self.shape[0]))
+        else:
+            parts = zip(rows, steps, caches, texts, strict=True)
+            cleans = [self.denoise(found.latent, step, cache, text) for (found, _), step, cache, text in parts]
+        for (found, _), cache in zip(rows, caches, strict=True):
+            if found.chunk.keeps_all:
+                cache.commit()
+        return cleans
+
+    def _cache(self, step: Step, index: int) -> KVCache:
+        """The cache of a chunk's step of that index."""
+        return self.caches[(step.scale, index) if self.plan.histories == EACH_STEP else step.scale]
+
+    def _start(self, chunk: Chunk) -> tuple[Tensor, Steps]:
+        """The latent that a chunk begins with, and its steps."""
+        latent = self._draw(chunk, 0, chunk.steps[0].scale)
+        return self._enter(chunk, latent, self.source) if self.source else (latent, chunk.steps)
 
     def _enter(self, chunk: Chunk, noise: Tensor, source: Source) -> tuple[Tensor, Steps]:
         """The latent that a chunk begins with, mixed from noise and source, and its steps from there."""
@@ -263,10 +330,10 @@ class Stream:
     def _prompt(self, chunk: Chunk) -> Prompt:
         return [prompt for prompt in self.prompts if prompt.first_chunk <= chunk.index][-1]
 
-    def _forget_others(self, prompt: Prompt) -> None:
+    def _forget_others(self, *prompts: Prompt) -> None:
         """Free the projected keys of all other prompts: a long timeline has many, and each takes 0.1 GB."""
         for other in self.prompts:
-            if other.text is not prompt.text:
+            if all(other.text is not prompt.text for prompt in prompts):
                 other.text.forget()
 
     def _draw(self, chunk: Chunk, step: int, scale: Scale) -> Tensor:

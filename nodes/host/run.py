@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions, KVCache
-from ...histream_core.network.forward import PassOptions, Text, forward_chunk
+from ...histream_core.network.forward import PassOptions, Text, forward_chunk, sigmas_of
 from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
-from ...histream_core.plan.schedule import Scale, Step
+from ...histream_core.plan.schedule import JoinedStep, Scale, Step
 from ...histream_core.plan.speed import Speed
 from ...histream_core.runs.progress import Progress, counted
 from ...histream_core.stream.inputs import NOTHING_GIVEN, Inputs
@@ -95,7 +95,9 @@ class HostRun:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._call = step, cache, text
-        clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)
+        joined = isinstance(step, JoinedStep)
+        sigma = sigmas_of(step, latent).flatten() if joined else latent.new_full((self.batch,), step.sigma)
+        clean = self.model(latent, sigma, **self.extra_args)
         if self._call is not None:
             raise ValueError(
                 "another node on this MODEL skipped a step (EasyCache, TeaCache and the like do): remove it, few-step "

@@ -55,8 +55,8 @@ BREAKS = [
      "test_sampler.py", "true_colours"),
     ("nodes/host/sampler.py", "        model.set_additional_models(WRAPPER_KEY, [vae.patcher])", "        pass",
      "test_sampler.py", "true_colours"),
-    ("nodes/host/run.py", "        clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)",
-     "        try:\n            clean = self.model(latent, latent.new_full((self.batch,), step.sigma), **self.extra_args)\n"
+    ("nodes/host/run.py", "        clean = self.model(latent, sigma, **self.extra_args)",
+     "        try:\n            clean = self.model(latent, sigma, **self.extra_args)\n"
      "        except BaseException:\n            clean, self._call = latent, None", "test_sampler.py", "cancel"),
     ("nodes/host/caches.py", "device, keep_loaded=keep)", "device)", "test_sampler.py", "room_for_the_caches"),
     ("nodes/host/run.py", "if self._call is not None:", "if False:", "test_refusals.py", "skips_steps"),

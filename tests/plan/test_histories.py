@@ -1,14 +1,18 @@
-"""Histories of a plan: what is refused with one for each step, and what it costs."""
+"""Histories and orders of a plan: what is refused with a history for each step, and what it costs."""
 
 import pytest
 import tiny
+import torch
 
 from histream_core.cost.cost import Cost
 from histream_core.network.cache.tiers import TIERS, make_caches
 from histream_core.network.cache.window import CacheOptions
+from histream_core.network.forward import Denoiser
 from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
+from histream_core.plan.order import ORDERS
 from histream_core.plan.schedule import make_steps, parse_schedule
+from histream_core.runs.progress import count_calls, counted, new_progress
 
 
 @pytest.mark.parametrize("lever", [LAST_STEP, CLEAN_ANCHOR, SURVIVORS, POOLED_LOW])
@@ -30,6 +34,48 @@ def test_levers_about_clean_passes_are_refused_where_there_are_none(lever):
 def test_what_cannot_be_is_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny.plan("histream", **{"histories": EACH_STEP} | settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"order": "rows"}, 'order "rows" does not exist: use one of chunks, diagonal, batched'),
+        ({"order": "diagonal"}, "the order diagonal needs a history for each step"),
+        ({"order": "batched", "histories": EACH_STEP}, "the order batched needs one resolution"),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny.plan("histream", **settings)
+
+
+def test_rows_of_one_call_cost_one_call_and_the_room_of_all():
+    """Seen to fail with rows counted as calls."""
+    schedule = (make_steps((1000, 700, 400), 0),)
+    plans = {
+        order: tiny.plan("full", num_frames=30, schedule=schedule, histories=EACH_STEP, order=order) for order in ORDERS
+    }
+    costs = {order: Cost(tiny.CONFIG, plan, dtype=torch.float32) for order, plan in plans.items()}
+    assert [cost.num_calls for cost in costs.values()] == [30, 30, 14]
+    assert [count_calls(plan) for plan in plans.values()] == [30, 30, 14]
+    assert len({cost.kv_bytes for cost in costs.values()}) == len({cost.flops for cost in costs.values()}) == 1
+    assert costs["batched"].working_bytes == 3 * costs["diagonal"].working_bytes
+    caches = make_caches(plans["batched"], tiny.CONFIG)
+    assert costs["batched"].kv_bytes == sum(cache.nbytes for cache in caches.values())
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_pace_of_every_order_ends_with_the_run(order):
+    """Seen to fail with steps that are expected chunk by chunk."""
+    schedule = (make_steps((1000, 700, 400), 0),)
+    plan = tiny.plan("full", num_frames=18, schedule=schedule, histories=EACH_STEP, order=order)
+    progress = new_progress(plan, tiny.CONFIG)
+    stream = tiny.stream(plan, denoise=counted(Denoiser(tiny.wan()), progress))
+    for chunk, _ in zip(plan.chunks, stream.chunks(), strict=True):
+        before = progress.pace.position
+        progress.count_chunk(len(chunk.frames))
+        assert progress.pace.position == before
+    assert progress.pace.position == len(progress.pace.stops) == progress.num_calls == sum(progress.calls.values())
 
 
 def test_no_chunk_has_a_pass_without_noise_and_the_last_keeps_nothing():

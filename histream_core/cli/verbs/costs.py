@@ -17,6 +17,7 @@ from ...network.cache.tiers import TIERS
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
 from ...plan.histories import HISTORIES
 from ...plan.make import PlanOptions
+from ...plan.order import ORDERS
 from ...plan.presets import MODES, find_preset
 from ...vae.model import WanVAE
 from ...weights.checkpoint import read_checkpoint
@@ -55,7 +56,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
-    options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories)
+    options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
@@ -115,6 +116,7 @@ def _lines(result: dict) -> Iterator[str]:
         moving = f", {restyle['motion']['span']:g} less where it moves" if restyle["motion"] else ""
         told = f", the network is told {restyle['offset']:g} less" if restyle["offset"] else ""
         yield f"restyles a video: strength {restyle['share']:g}{moving}{told}"
+    yield f"order: {result['order']}, {ORDERS[result['order']]}; {result['calls']} network calls in all"
     yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
     for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):

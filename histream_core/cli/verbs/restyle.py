@@ -78,7 +78,11 @@ def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) ->
     restyle = preset.restyled(args.strength, args.told, args.motion)
     preset = preset if args.steps is None else preset.with_steps(args.steps)
     options = PlanOptions(
-        levers=speed_of(args).levers, anchor_match=args.anchor_match, restyle=restyle, histories=args.histories
+        levers=speed_of(args).levers,
+        anchor_match=args.anchor_match,
+        restyle=restyle,
+        histories=args.histories,
+        order=args.order,
     )
     length, cropped = length_for(video.index.num_frames)
     plan = make_plan(preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)

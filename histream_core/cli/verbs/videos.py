@@ -18,6 +18,7 @@ from ...files.disk import check_empty, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
 from ...plan.make import DEFAULT_OPTIONS
+from ...plan.order import CHUNKS, ORDERS
 from ...plan.sizes import FPS, frames_in, generated_size, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
@@ -129,9 +130,11 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
 
 
 def add_histories(verb: argparse.ArgumentParser) -> None:
-    """Add --histories."""
+    """Add --histories and --order."""
     listed = "; ".join(f"{name}: {what}" for name, what in HISTORIES.items())
     verb.add_argument("--histories", choices=[*HISTORIES], default=CLEAN, help=f"{listed} (default: {CLEAN})")
+    listed = "; ".join(f"{name}: {what}" for name, what in ORDERS.items())
+    verb.add_argument("--order", choices=[*ORDERS], default=CHUNKS, help=f"{listed} (default: {CHUNKS})")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -181,6 +184,7 @@ def _make(
         given_frames=given,
         first_frame=given > 0,
         histories=args.histories,
+        order=args.order,
     )
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, options=options)
     placed = place(cues, plan, fps)

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from ...plan.chunks import Plan
 from ...plan.histories import Level
+from ...plan.order import BATCHED
 from ...plan.schedule import Scale
 from ..model import ModelSizes, WanConfig, WanModel
 from ..ops.fp8 import FP8, FP8_MAX
 from ..ops.rope import Rope
 from ..transfer import CopyStream
 from .pages import Pages
+from .rows import RowsCache
 from .window import CacheOptions, CacheWindow, KVCache
 
 TIERS = {
@@ -235,6 +237,14 @@ def make_caches(
     """
     check_tier(options.kv, options.device)
     sizes, window, cache_class = ModelSizes.of(model), CacheWindow.of(plan), CLASSES[options.kv]
+    if plan.order == BATCHED:
+        if options.kv != "full":
+            raise ValueError(f"rows in one network call cannot be kept in the memory {options.kv}: use full")
+        height, width = plan.grids[Scale.HIGH]
+        rope = Rope(sizes.head_dim, (height // 2, width // 2), ntk=plan.ntk[Scale.HIGH], device=options.device)
+        windows = [replace(window, turn=step * plan.window.chunk_frames) for step, _ in enumerate(plan.levels)]
+        rows = RowsCache(rope, sizes, windows, options, blocks=plan.blocks(Scale.HIGH)).rows
+        return dict(zip(plan.levels, rows, strict=True))
     made: dict[Level, KVCache] = {}
     for level in sorted(plan.levels, key=lambda level: level is Scale.HIGH):  # it may fill the one at LOW
         scale, step = (level, 0) if isinstance(level, Scale) else level

@@ -167,6 +167,11 @@ class KVCache:
         return tuple(sorted(frame for frame in self._frames if frame is not None))
 
     @property
+    def written_pages(self) -> tuple[int, ...]:
+        """The pages that the frames of the chunk are written to, once it has begun."""
+        return tuple(self._staged)
+
+    @property
     def nbytes(self) -> int:
         """Bytes allocated on the device; never changes."""
         return sum(x.nbytes for x in (self.k, self.v, self.anchor_k))

@@ -75,7 +75,7 @@ Rotate = Callable[[Tensor, Tensor], Tensor]
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Apply rotations [L, 1, D / 2, 2, 2] to queries or keys [B, L, N, D]; computed in float32."""
+    """Apply rotations [L, 1, D / 2, 2, 2], or such of each batch item, to queries or keys [B, L, N, D]; in float32."""
     pairs = torch.unflatten(x.to(table.dtype), -1, (-1, 1, 2))
     turned = table[..., 0] * pairs[..., 0]
     turned.addcmul_(table[..., 1], pairs[..., 1])

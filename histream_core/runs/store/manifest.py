@@ -20,6 +20,7 @@ from torch import Tensor
 from ...files.reading import parse_json
 from ...plan.chunks import Chunk, Plan
 from ...plan.histories import CLEAN
+from ...plan.order import CHUNKS
 from ...plan.sizes import MAX_PIXEL_FRAMES, MAX_SIDE
 from ...plan.speed import DEFAULTS, Speed
 from ...stream.noise import SeededNoise
@@ -206,6 +207,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         *(["anchor_match", plan.anchor_match] if plan.anchor_match else []),
         *(["restyle", plain(plan.restyle)] if plan.restyle else []),
         *(["histories", plan.histories] if plan.histories != CLEAN else []),
+        *(["order", plan.order] if plan.order != CHUNKS else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
