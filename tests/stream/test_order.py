@@ -66,6 +66,8 @@ def test_full_rows_are_one_call_and_others_come_alone():
     tiny.video(a_plan, model=model, denoise=noted)
     assert seen == [(1, False)] * 4 + [(2, True)] + [(3, True)] * 3 + [(2, True), (1, False)]
     assert [len(call) for call in calls(a_plan)] == [rows for rows, _ in seen]
+    filling = [len(call) for call in calls(plan(BATCHED, num_frames=9, window=ROWS))]
+    assert filling == [1] * 16 + [2, 3, 3, 2, 1], "the first five chunks see less than the others"
     done = [row for call in calls(a_plan) for row in call]
     assert sorted(done) == [(chunk, step) for chunk in range(6) for step in range(3)]
 
