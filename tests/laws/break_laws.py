@@ -529,6 +529,8 @@ BREAKS = [
      "lab/test_eval_restyle.py", "in_nothing_else"),
     ("cli/verbs/evaluate_restyle.py", "untrained(weights) if arm.untrained else weights", "weights",
      "lab/test_eval_restyle.py", "random_weights"),
+    ("lab/judge/records.py", "if name not in ADDED or value != usual[name]", "if True",
+     "lab/test_eval_records.py", "settings_of_before"),
     ("cli/verbs/evaluate.py", "        if here.rate != there.rate:", "        if False:", "lab/test_eval_cli.py", "another_length_or_rate"),
     ("lab/judge/video.py", "    if now[1] is not now[0]:\n", "    if False:\n", "lab/test_eval_cli.py", "flow_of_its_source"),
     ("cli/verbs/evaluate_restyle.py", "            if number not in done.get(arm.name, {}):", "            if True:",

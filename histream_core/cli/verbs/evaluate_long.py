@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from ...lab.judge.long import (
     run_chunks,
 )
 from ...lab.judge.prompts import DemoPrompt, draw_prompts
-from ...lab.judge.records import Records
+from ...lab.judge.records import Records, preset_settings
 from ...plan.presets import Preset, find_preset
 from ...plan.sizes import whole_length
 from ...runs import clean, fingerprint_weights
@@ -72,7 +71,7 @@ def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
     device, encoder = pick_device(args.device), demo.load_text_encoder()
     weights = Weights(demo.load_transformer().to(device), demo.load_vae().to(device), preset, device, torch.float32)
     settings = {name: getattr(args, name) for name in ("prompts", "seed", "minutes", "device")}
-    settings |= {"size": list(size), "preset": asdict(preset), "text": fingerprint_weights(encoder)}
+    settings |= {"size": list(size), "preset": preset_settings(preset), "text": fingerprint_weights(encoder)}
     settings |= {"model": fingerprint_weights(weights.model), "vae": fingerprint_weights(weights.vae)}
     records = Records(args.out, settings)
     for row in rows:

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from ...lab.judge.arms import untrained
 from ...lab.judge.bootstrap import Estimate
 from ...lab.judge.clip_score import ClipFeatures
 from ...lab.judge.judge import LAG
-from ...lab.judge.records import Records
+from ...lab.judge.records import Records, preset_settings
 from ...lab.judge.restyle import (
     MOTION_EVERY,
     RESTYLED,
@@ -43,6 +42,8 @@ from ..options.weights import pick_device
 from .evaluate_options import add_frames, add_prompt_options
 
 STRENGTH = 0.8
+FINE = {"warp_error": 5}
+"""Decimals of a score in the table; of the others 3."""
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
@@ -77,7 +78,11 @@ def run_restyle_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     torch.set_num_threads(1)
     weights, encoder = load_demo(pick_device(args.device)), demo.load_text_encoder()
     settings = {name: getattr(args, name) for name in ("prompts", "seed", "frames", "mode", "device")}
-    settings |= {"evaluation": "restyled pairs", "size": [*arms[0].plan.size], "preset": asdict(weights.preset)}
+    settings |= {
+        "evaluation": "restyled pairs",
+        "size": [*arms[0].plan.size],
+        "preset": preset_settings(weights.preset),
+    }
     settings |= {**weights.fingerprint(), "text": fingerprint_weights(encoder)}
     settings |= {"clip": clip and fingerprint_weights(clip.model)}
     records = Records(args.out, settings)
@@ -155,7 +160,7 @@ def _lines(arms: Sequence[RestyleArm], found: Mapping, about: Mapping) -> Iterat
     for kind in ("all", "seen", "held_out"):
         yield from ("", f"| {kind.replace('_', ' ')} | {' | '.join(shown)} |", f"|{' --- |' * (len(shown) + 1)}")
         for arm in arms:
-            cells = (_cell(found[arm.name][kind].get(name)) for name in shown)
+            cells = (_cell(found[arm.name][kind].get(name), FINE.get(name, 3)) for name in shown)
             yield f"| {arm.name} | {' | '.join(cells)} |"
     yield ""
     yield from (f"- **{arm.name}**: {arm.what}" for arm in arms)
@@ -164,8 +169,7 @@ def _lines(arms: Sequence[RestyleArm], found: Mapping, about: Mapping) -> Iterat
         yield "- CLIP score: not measured, give the folder of a CLIP with --clip"
 
 
-def _cell(one: Estimate | None) -> str:
+def _cell(one: Estimate | None, digits: int) -> str:
     if one is None:
         return "none"
-    digits = 5 if one.high < 0.01 else 3
     return f"{one.mean:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...files.disk import append_line, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes, read_text
+from ...plan.presets import Preset
 
 SETTINGS, LINES, STRIPS = "settings.json", "clips.jsonl", "strips"
 REPORTS = (
@@ -35,6 +36,9 @@ WRITTEN = (LINES, STRIPS, *REPORTS, "sheet.png")
 """Names in the folder of an evaluation, besides its settings; a folder without settings must not have them."""
 SIGNS = {"prompts", "seed", "size", "preset", "vae"}
 """Settings that every evaluation has: a file without them is somebody else's."""
+
+ADDED = {"one_grid", "restyle", "listed_timesteps"}
+"""Fields of a preset that came after the first evaluations; where they say nothing, settings are without them."""
 
 MAX_LINES, MAX_STRIP = 256 * MEGABYTE, 256 * MEGABYTE
 
@@ -68,6 +72,12 @@ class Record:
     """CPU seconds of the network, for the whole clip."""
     decode_s: float
     """CPU seconds of the VAE, for the whole clip."""
+
+
+def preset_settings(preset: Preset) -> dict[str, object]:
+    """The fields of a preset, as settings have them."""
+    usual = {field.name: field.default for field in fields(preset)}
+    return {name: value for name, value in asdict(preset).items() if name not in ADDED or value != usual[name]}
 
 
 class Records:
