@@ -259,7 +259,8 @@ def test_threads_and_open_files_stay_the_same(tmp_path, name):
             writer.write(part)
             writer._drain()
             seen.append(counts())
-    assert len(set(seen[2:])) == 1
+    for now in zip(*seen[2:], strict=True):  # threads of an earlier test may end meanwhile
+        assert max(now) == now[0]
     del writer
 
 
