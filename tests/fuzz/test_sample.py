@@ -48,12 +48,12 @@ def loop():
         pass
 
 
-LITTLE = 2**28
+LITTLE = 2**27
 """Bytes that a child may take here: a machine may need seconds of CPU to fill those that it may take elsewhere."""
 
 
 def take_memory():
-    block = bytearray(LITTLE + 2**26)
+    block = bytearray(LITTLE + 2**29)
     return len(block) and 2
 
 
