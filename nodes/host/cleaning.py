@@ -24,7 +24,7 @@ CODE_DIGITS = 12
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was removed, or what would be."""
+    """The files that were removed, or would be."""
 
     text: str
     code: str = ""

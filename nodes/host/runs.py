@@ -81,12 +81,23 @@ def begin_run(
     return begin(backend, folder, run, find_same=same_run(choice, name))
 
 
+def find_own_run(name: str) -> Path:
+    """The run of that name, if nodes can go on with it. Raises ValueError and OSError."""
+    folder = find_run(name)
+    if read_manifest(folder).plan.restyle:
+        raise ValueError(
+            f"{name_of(folder)} restyles a video, and nodes cannot read that video yet: use the command line, "
+            "`histream resume`, `extend` or `branch`"
+        )
+    return folder
+
+
 def resume_run(model, vae, name: str, speed: Speed | None = None) -> tuple[HostBackend, Journal]:
     """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError.
 
     `speed` None: as the run is.
     """
-    journal = resume(find_run(name))
+    journal = resume(find_own_run(name))
     try:
         backend = open_backend(model, vae, speed or journal.manifest.settings.speed)
         said = check_resumed(backend, journal)
@@ -129,7 +140,7 @@ def branch_run(
     """
     check_model(model)
     check_vae(vae)
-    source = find_run(name)
+    source = find_own_run(name)
     if chunk is None:
         with resume(source) as old:
             chunk = old.finished

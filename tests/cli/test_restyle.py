@@ -54,6 +54,16 @@ def encoded(path, times, **context):
     return path
 
 
+def check_cut(here, say, go_on, words):
+    """A run of 31 frames in three chunks that is stopped has, once resumed, the files of one that was not."""
+    assert say(*words, "--run-dir", "cut")[0] == 130
+    go_on()
+    assert 0 < len(list((here / "cut" / "chunks").iterdir())) < 3
+    assert say("resume", "cut")[1]["frames"] == 31
+    say(*words, "--run-dir", "whole")
+    assert files_in("cut") == files_in("whole")
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 33, slow(100)])
 def test_every_frame_comes_out(here, say, count):
     result = say("v2v", clip(here, count), "out.mp4", *DEMO)[1]
@@ -89,6 +99,14 @@ def test_its_sound_is_kept_unless_it_is_left_out(here, say):
         sound_packets("silent.mp4")
 
 
+def test_pictures_without_sound_are_made_and_told(here, say):
+    source = clip(here, 2, sound=sound_file(here / "tone.m4a", 0.5))
+    code, result, *_ = say("v2v", source, "pictures", *DEMO, "--format", "png8")
+    assert code == 0
+    assert len(list((here / "pictures").glob("*.png"))) == 2
+    assert any("holds no sound" in note for note in result["notes"])
+
+
 def test_no_noise_is_the_source_again(here, say):
     """The VAE alone comes between them, and no network call is made."""
     result = say("v2v", clip(here, 5), "out.mp4", *DEMO, "--strength", "0")[1]
@@ -98,13 +116,7 @@ def test_no_noise_is_the_source_again(here, say):
 def test_a_kept_one_is_the_same_and_goes_on_byte_for_byte(here, say, stop_at):
     """Cut in the second of three chunks; motion and VAE stand where they stood."""
     source, words = clip(here, 31), [*DEMO, "--motion", "0.1", "--format", "ffv1"]
-    go_on = stop_at(6)
-    assert say("v2v", source, "--run-dir", "cut", *words)[0] == 130
-    go_on()
-    assert 0 < len(list((here / "cut" / "chunks").iterdir())) < 3
-    assert say("resume", "cut")[1]["frames"] == 31
-    say("v2v", source, "--run-dir", "whole", *words)
-    assert files_in("cut") == files_in("whole")
+    check_cut(here, say, stop_at(6), ["v2v", source, *words])
     say("v2v", source, "out.mkv", *words)
     assert all(map(torch.equal, frames_of("out.mkv"), frames_of(here / "whole" / "video.mkv")))
 
@@ -140,13 +152,7 @@ def test_kept_keys_of_a_first_step_are_computed_again_as_they_were(here, say, st
     """The only step of each chunk; seen to fail where it is told the level of a still source."""
     source = clip(here, 31)
     words = [*DEMO, "--motion", "0.1", "--strength", "0.3", "--high-keys", lever, "--format", "ffv1"]
-    go_on = stop_at(call)
-    assert say("v2v", source, "--run-dir", "cut", *words)[0] == 130
-    go_on()
-    assert 0 < len(list((here / "cut" / "chunks").iterdir())) < 3
-    assert say("resume", "cut")[1]["frames"] == 31
-    say("v2v", source, "--run-dir", "whole", *words)
-    assert files_in("cut") == files_in("whole")
+    check_cut(here, say, stop_at(call), ["v2v", source, *words])
 
 
 def test_another_video_is_no_source_of_a_run(here, say, stop_at):

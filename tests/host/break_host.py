@@ -99,6 +99,7 @@ BREAKS = [
     ("histream_core/runs/store/whole_latent.py", 'np.float32, "c"', 'np.float32, "r+"', "test_runs.py", "changes_no_file"),
     ("nodes/host/backend.py", "progress, inputs=inputs, extra_bytes", "progress, inputs=Inputs(lambda chunk: inputs.given(chunk) * 0), extra_bytes",
      "test_runs.py", "comes_to_the_same_bytes and 25"),
+    ("nodes/host/runs.py", "if read_manifest(folder).plan.restyle:", "if False:", "test_refusals.py", "restyles_a_video"),
     ("nodes/host/runs.py", "if choice.resume else ()", "if False else ()",
      "test_runs.py", "pressed_again"),
     ("nodes/host/kept.py", "        if choice.discard:", "        if False:", "test_runs.py", "can_discard"),

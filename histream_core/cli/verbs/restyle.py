@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...plan import Plan, PlanOptions, Preset, make_plan
+from ...plan import Plan, Preset, make_plan
 from ...runs.restyle import SourceVideo, length_for, size_for
 from ...stream.timeline import place
+from ...video.formats import find_format
 from ...video.sound import has_sound
 from ..options.common import decimal, whole
-from ..options.speed import speed_of
 from ..options.timelines import cues_of, notes_of
 from ..options.weights import add_weight_options, find_source
-from .videos import Shown, add_run_options, make_shown
+from .videos import Shown, add_run_options, make_shown, plan_options
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -67,23 +67,25 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     plan = plan_source(args, source.preset, video)
     fps = float(video.index.rate)
     placed = place(cues, plan, fps)
-    if not args.sound and not args.no_sound and has_sound(args.video):
-        args.sound = args.video
-    shown = Shown(placed, None, [*source.notes, *notes_of(args, placed)], video)
+    shown = Shown(placed, None, [*source.notes, *notes_of(args, placed), *take_sound(args)], video)
     return make_shown(args, source, shown, size=video.size, fps=fps)
+
+
+def take_sound(args: argparse.Namespace) -> Iterator[str]:
+    """Take the sound of the source where the user names none; yield a note where the format holds no sound."""
+    if args.sound or args.no_sound or not has_sound(args.video):
+        return
+    if find_format(args.format, args.depth).is_sequence:
+        yield f"{args.format} is a folder of pictures and holds no sound: that of {args.video} is left out"
+    else:
+        args.sound = args.video
 
 
 def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) -> Plan:
     """The plan that restyles a video: what the user does not say is as the preset has it. Raises ValueError."""
     restyle = preset.restyled(args.strength, args.told, args.motion)
     preset = preset if args.steps is None else preset.with_steps(args.steps)
-    options = PlanOptions(
-        levers=speed_of(args).levers,
-        anchor_match=args.anchor_match,
-        restyle=restyle,
-        histories=args.histories,
-        order=args.order,
-    )
+    options = replace(plan_options(args), restyle=restyle)
     length, cropped = length_for(video.index.num_frames)
     plan = make_plan(preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)
     return replace(plan, cropped_frames=cropped)

@@ -137,6 +137,16 @@ def add_histories(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--order", choices=[*ORDERS], default=CHUNKS, help=f"{listed} (default: {CHUNKS})")
 
 
+def plan_options(args: argparse.Namespace) -> PlanOptions:
+    """The options of a plan that `add_run_options` has added."""
+    return PlanOptions(
+        levers=speed_of(args).levers,
+        anchor_match=args.anchor_match,
+        histories=args.histories,
+        order=args.order,
+    )
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height from "1920x1080"."""
     match = re.fullmatch(r"([0-9]{1,5})[xX*]([0-9]{1,5})", text.strip())
@@ -177,15 +187,8 @@ def _make(
 ) -> tuple[dict, str]:
     """Check the options, load the weights, then sample, decode and write in one loop."""
     frame_rate(fps)
-    speed, given = speed_of(args), given_frames(args, source.preset.chunk_frames)
-    options = PlanOptions(
-        levers=speed.levers,
-        anchor_match=args.anchor_match,
-        given_frames=given,
-        first_frame=given > 0,
-        histories=args.histories,
-        order=args.order,
-    )
+    given = given_frames(args, source.preset.chunk_frames)
+    options = replace(plan_options(args), given_frames=given, first_frame=given > 0)
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, options=options)
     placed = place(cues, plan, fps)
     picture, fitted = read_first_frame(args, plan.size)
