@@ -5,7 +5,7 @@ OLDEST_COMFYUI = (0, 33)
 
 
 async def comfy_entrypoint():
-    """What ComfyUI calls to get the nodes of this pack; raises RuntimeError, which it logs, where it is too old."""
+    """The pack's entry point: ComfyUI calls it to get the nodes. Raises RuntimeError for a ComfyUI that is too old."""
     from comfyui_version import __version__
 
     if tuple(int(part) for part in __version__.split(".")[:2]) < OLDEST_COMFYUI:

@@ -12,6 +12,7 @@ from histream_core import runs as session
 from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
+from histream_core.plan.chunks import lengthen
 from histream_core.runs.make import Making, make
 from histream_core.runs.progress import counted, new_progress
 from histream_core.stream.prompts import Prompt
@@ -167,3 +168,15 @@ def start_and_hang(folder, call):
     child = Child(work)
     assert child.said.readline() == "here\n"
     return child
+
+
+def check_longer_and_retried(folder, short, long):
+    """A short run that is made as long as the long one has its latents, and so has a retry of the long one."""
+    options = {"decoder": False}
+    wanted, _ = finish(session.create_run(folder / "long", long), **options)
+    with session.create_run(folder / "short", short) as journal:
+        list(Run(journal, **options).chunks())
+        session.lengthen_run(journal, lengthen(short.plan, long.plan.num_latent_frames))
+    assert same(finish(session.resume(folder / "short"), **options)[0], wanted)
+    other = session.retry(folder / "long", folder / "other", 2, seed=1)  # the seed that it had
+    assert same(finish(other, **options)[0], wanted)

@@ -12,7 +12,6 @@ import torch
 from ..network.model import MAX_TOKENS, WanConfig
 from ..plan.blocks import Blocks
 from ..plan.chunks import Chunk, Plan
-from ..plan.order import calls
 from ..plan.schedule import Scale, Step
 from ..plan.sizes import PIXELS_PER_CELL
 from ..vae.decode import SMALL
@@ -78,12 +77,6 @@ class Cost:
             {scale: sum(step.scale is scale for step in (*chunk.steps, *chunk.cache_steps)) for scale in Scale}
             for chunk in self.plan.chunks
         )
-
-    @property
-    def num_calls(self) -> int:
-        """Network calls of the whole video; rows that are computed together are one."""
-        cached = sum(len(chunk.cache_steps) for chunk in self.plan.chunks)
-        return cached + sum(1 for _ in calls(self.plan))
 
     @cached_property
     def flops(self) -> int:
@@ -214,7 +207,7 @@ class Cost:
             "levers": list(self.plan.levers),
             "histories": self.plan.histories,
             "order": self.plan.order,
-            "calls": self.num_calls,
+            "calls": self.plan.num_calls(),
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,
             "tflops": self.flops / 1e12,

@@ -157,7 +157,7 @@ def _taken(path: Path) -> TakenError:
 
 
 def under_new_name(names: Iterable[Path], make: Callable[[Path], Made]) -> Made:
-    """What `make` returns for the first of the names that nobody has, and that nobody takes before `make` does."""
+    """Return the result of `make` for the first free name of `names`; another program may take one first."""
     for name in names:
         with contextlib.suppress(TakenError):
             check_new(name)

@@ -15,7 +15,7 @@ from .blocks import Blocks, blocks_for
 from .entry import Restyle
 from .histories import CLEAN, EACH_STEP, Level, check_histories
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
-from .order import BATCHED, CHUNKS, check_order
+from .order import BATCHED, CHUNKS, calls, check_order
 from .positions import TemporalPolicy
 from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
 from .sizes import MAX_SIDE, PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
@@ -220,7 +220,7 @@ class Plan:
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """What the caches belong to: the scales, or with a history for each step the steps."""
+        """The levels that have a cache each: the scales, or with a history for each step the steps."""
         if self.histories == EACH_STEP:
             return tuple((step.scale, index) for index, step in enumerate(self._entered[-1]))
         return tuple(self.grids)
@@ -286,6 +286,14 @@ class Plan:
         """Denoising calls in all; what a progress bar counts. Not for an endless plan."""
         return sum(len(chunk.steps) for chunk in self.chunks)
 
+    def num_calls(self) -> int:
+        """Network calls in all: steps, or rows that are computed together, cache passes, and kept steps of replayed
+        chunks. Not for an endless plan."""
+        if self.order != CHUNKS:
+            return sum(1 for _ in calls(self))
+        again = sum(bool(chunk.kept) and not chunk.steps for chunk in self.chunks)
+        return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in self.chunks)
+
 
 class Chunks(Sequence[Chunk]):
     """The chunks of a plan as a sequence; a slice is a tuple. The chunks used last are kept."""
@@ -324,7 +332,7 @@ def replay(plan: Plan, num_chunks: int) -> Plan:
 
 
 def lengthen(plan: Plan, num_latent_frames: int) -> Plan:
-    """The same recipe for more latent frames.
+    """Return `plan` with more latent frames.
 
     Raises ValueError if that is not longer, or if the steps of later chunks are not known.
     """

@@ -67,7 +67,7 @@ def check_order(plan: Plan) -> None:
 
 
 def _together(plan: Plan, row: Row) -> tuple:
-    """What rows that are computed in one call have in common; a row that is not full yet is alone.
+    """A key that rows computed in one call share; a row that is not full yet has one of its own.
 
     A row is full where its window is, and none of its frames becomes an anchor. The pages that it reads and writes are
     then those of all other full rows, as the rings of their caches are turned.

@@ -17,7 +17,7 @@ from ..stream.prompts import Prompt
 from ..video.writing import BackgroundWriter
 from .backend import Backend, OpenStream
 from .describe import prompts_of, video_tags
-from .progress import Progress, Report, count_calls, silent, timed_decode
+from .progress import Progress, Report, silent, timed_decode
 from .session import Session, Snapshots
 from .store.journal import Journal
 from .store.manifest import Manifest
@@ -117,7 +117,7 @@ def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     rest = replay(manifest.plan, journal.finished)
     progress = backend.new_progress(rest)
     recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
-    progress.num_calls = count_calls(rest) + recached
+    progress.num_calls = rest.num_calls() + recached
     progress.chunks = done
     progress.frames = progress.skipped_frames = frames_before(manifest, done)
     return progress

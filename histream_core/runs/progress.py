@@ -13,7 +13,6 @@ from torch import Tensor
 from ..cost.pace import Pace
 from ..network.model import WanConfig
 from ..plan import Plan, Scale, Step
-from ..plan.order import CHUNKS, calls
 from ..stream.stream import Denoise
 from ..video.writing import Times
 
@@ -86,16 +85,8 @@ class Progress:
 def new_progress(plan: Plan, config: WanConfig, *, batch: int = 1, report: Report = silent) -> Progress:
     """The progress of a run that has not begun; `config` has the sizes of the model."""
     return Progress(
-        Pace(plan, config, batch=batch), count_calls(plan), plan.num_chunks, plan.num_pixel_frames, report=report
+        Pace(plan, config, batch=batch), plan.num_calls(), plan.num_chunks, plan.num_pixel_frames, report=report
     )
-
-
-def count_calls(plan: Plan) -> int:
-    """Number of network calls of a plan, including cache passes and steps that are computed again for their keys."""
-    if plan.order != CHUNKS:
-        return sum(1 for _ in calls(plan))
-    again = sum(bool(chunk.kept) and not chunk.steps for chunk in plan.chunks)
-    return again + sum(len(chunk.steps) + len(chunk.cache_steps) for chunk in plan.chunks)
 
 
 def counted(denoise: Denoise, progress: Progress) -> Denoise:

@@ -107,6 +107,8 @@ class Stream:
         requested length. `first` skips chunks that `restore` has brought back.
         """
         if self.plan.order != CHUNKS and self.plan.chunks[0].steps:
+            if first:
+                raise ValueError(f"a stream in the order {self.plan.order} begins at chunk 0, not at {first}")
             yield from self._diagonal()
             return
         finished: tuple[Chunk, Tensor] | None = None

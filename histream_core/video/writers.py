@@ -56,7 +56,7 @@ class Writer(ABC):
     kept: Path | None = None
 
     def keeping_on(self, stops: tuple[type[BaseException], ...]):
-        """The same writer, with other exceptions by which the user stops the run."""
+        """Set the exceptions by which the user stops the run; returns the writer."""
         self.keep_on = stops
         return self
 

@@ -1,4 +1,4 @@
-"""What a pickle of torch.save would do, found out without doing it.
+"""Reads what a pickle of torch.save would do, without doing it.
 
 A pickle is a list of instructions to a machine with a stack. torch follows only harmless ones, but these too can ask
 for terabytes, or take for ever: names nested in each other whose hash doubles at each level, tensors wider than their
@@ -42,7 +42,7 @@ class _Name(str):
 
 
 class _Made(str):
-    """What a function of this name returns."""
+    """The result of a function of this name."""
 
 
 class _Dict:

@@ -12,7 +12,7 @@ from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan.order import ORDERS
 from histream_core.plan.schedule import make_steps, parse_schedule
-from histream_core.runs.progress import count_calls, counted, new_progress
+from histream_core.runs.progress import counted, new_progress
 
 
 @pytest.mark.parametrize("lever", [LAST_STEP, CLEAN_ANCHOR, SURVIVORS, POOLED_LOW])
@@ -56,8 +56,8 @@ def test_rows_of_one_call_cost_one_call_and_the_room_of_all():
         order: tiny.plan("full", num_frames=30, schedule=schedule, histories=EACH_STEP, order=order) for order in ORDERS
     }
     costs = {order: Cost(tiny.CONFIG, plan, dtype=torch.float32) for order, plan in plans.items()}
-    assert [cost.num_calls for cost in costs.values()] == [30, 30, 14]
-    assert [count_calls(plan) for plan in plans.values()] == [30, 30, 14]
+    assert [plan.num_calls() for plan in plans.values()] == [30, 30, 14]
+    assert [cost.summary()["calls"] for cost in costs.values()] == [30, 30, 14]
     assert len({cost.kv_bytes for cost in costs.values()}) == len({cost.flops for cost in costs.values()}) == 1
     assert costs["batched"].working_bytes == 3 * costs["diagonal"].working_bytes
     caches = make_caches(plans["batched"], tiny.CONFIG)

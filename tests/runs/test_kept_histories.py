@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 import tiny
-from tiny_runs import Run, begin, finish, manifest, plan, same
+from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same
 
-from histream_core.plan.chunks import lengthen
 from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.schedule import make_steps
-from histream_core.runs import Snapshots, create_run, lengthen_run, resume, retry
+from histream_core.runs import Snapshots, create_run, resume
 from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
 
 NO_FRAMES = {"decoder": False}
@@ -45,13 +44,7 @@ def test_a_snapshot_has_the_histories_so_that_one_chunk_alone_is_denoised_again(
 
 def test_a_run_is_made_longer_and_retried(tmp_path):
     short, long = each_step_run(9), each_step_run(15)
-    wanted, _ = finish(create_run(tmp_path / "long", long), **NO_FRAMES)
-    with create_run(tmp_path / "short", short) as journal:
-        list(Run(journal, **NO_FRAMES).chunks())
-        lengthen_run(journal, lengthen(short.plan, 15))
-    assert same(finish(resume(tmp_path / "short"), **NO_FRAMES)[0], wanted)
-    other = retry(tmp_path / "long", tmp_path / "other", 2, seed=1)  # the seed that it had
-    assert same(finish(other, **NO_FRAMES)[0], wanted)
+    check_longer_and_retried(tmp_path, short, long)
 
 
 @pytest.mark.parametrize("order", ["diagonal", "batched"])

@@ -6,11 +6,10 @@ import pytest
 import tiny_runs
 import torch
 from slow import slow
-from tiny_runs import Run, begin, finish, manifest, plan, same
+from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same
 
-from histream_core.plan.chunks import lengthen
 from histream_core.plan.speed import Speed
-from histream_core.runs import DamagedRunError, Journal, Snapshots, create_run, lengthen_run, resume, retry
+from histream_core.runs import DamagedRunError, Journal, Snapshots, create_run, resume
 from histream_core.runs.store.journal import chunk_path
 from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
 
@@ -68,13 +67,7 @@ def test_a_lean_cache_that_keeps_steps_has_no_snapshot_to_go_wrong(tmp_path):
 def test_a_run_is_made_longer_and_retried_as_if_it_had_never_stopped(tmp_path, levers):
     """Seen to fail where the last chunk of the short run does not keep what its last step began with."""
     short, long = lever_run(levers, 9), lever_run(levers, 15)
-    wanted, _ = finish(create_run(tmp_path / "long", long), **NO_FRAMES)
-    with create_run(tmp_path / "short", short) as journal:
-        list(Run(journal, **NO_FRAMES).chunks())
-        lengthen_run(journal, lengthen(short.plan, 15))
-    assert same(finish(resume(tmp_path / "short"), **NO_FRAMES)[0], wanted)
-    other = retry(tmp_path / "long", tmp_path / "other", 2, seed=1)  # the seed that it had
-    assert same(finish(other, **NO_FRAMES)[0], wanted)
+    check_longer_and_retried(tmp_path, short, long)
 
 
 def test_a_chunk_that_lacks_what_its_last_step_began_with_is_refused(tmp_path):

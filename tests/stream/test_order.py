@@ -149,3 +149,5 @@ def test_chunks_under_way_are_in_no_snapshot():
     next(stream.chunks())
     with pytest.raises(ValueError, match="order diagonal has no snapshot"):
         stream.snapshot()
+    with pytest.raises(ValueError, match="begins at chunk 0, not at 1"):
+        next(stream.chunks(1))

@@ -99,7 +99,7 @@ class RestyleRecord:
 
 @dataclass(frozen=True)
 class Clips:
-    """What all clips of an evaluation have in common."""
+    """The settings that all clips of an evaluation share."""
 
     preset: Preset
     mode: str

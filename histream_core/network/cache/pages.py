@@ -1,4 +1,4 @@
-"""What one layer does with its cache: write the keys and values of a chunk into pages, read all that the chunk sees.
+"""One layer's access to its cache: writes a chunk's keys and values into pages, and reads all that the chunk sees.
 
 A page holds one latent frame. B batch, L tokens, N heads, D head dim, T latent frames.
 """

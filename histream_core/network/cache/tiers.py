@@ -240,17 +240,20 @@ def make_caches(
     if plan.order == BATCHED:
         if options.kv != "full":
             raise ValueError(f"rows in one network call cannot be kept in the memory {options.kv}: use full")
-        height, width = plan.grids[Scale.HIGH]
-        rope = Rope(sizes.head_dim, (height // 2, width // 2), ntk=plan.ntk[Scale.HIGH], device=options.device)
+        rope = _rope(plan, Scale.HIGH, sizes, options)
         windows = [replace(window, turn=step * plan.window.chunk_frames) for step, _ in enumerate(plan.levels)]
         rows = RowsCache(rope, sizes, windows, options, blocks=plan.blocks(Scale.HIGH)).rows
         return dict(zip(plan.levels, rows, strict=True))
     made: dict[Level, KVCache] = {}
     for level in sorted(plan.levels, key=lambda level: level is Scale.HIGH):  # it may fill the one at LOW
         scale, step = (level, 0) if isinstance(level, Scale) else level
-        height, width = plan.grids[scale]
-        rope = Rope(sizes.head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=options.device)
+        rope = _rope(plan, scale, sizes, options)
         pooled = made[Scale.LOW] if plan.pooled_low and scale is Scale.HIGH else None
         turned = replace(window, turn=step * plan.window.chunk_frames)
         made[level] = cache_class(rope, sizes, turned, options, pooled=pooled, blocks=plan.blocks(scale))
     return {level: made[level] for level in plan.levels}
+
+
+def _rope(plan: Plan, scale: Scale, sizes: ModelSizes, options: CacheOptions) -> Rope:
+    height, width = plan.grids[scale]
+    return Rope(sizes.head_dim, (height // 2, width // 2), ntk=plan.ntk[scale], device=options.device)

@@ -112,7 +112,7 @@ def _whole_numbers(tensor: Tensor) -> list[int]:
 
 
 class KVCache:
-    """What a chunk may attend to at one resolution: the anchor frames, the local frames, itself.
+    """Keys and values that a chunk may attend to at one resolution: of anchor frames, local frames, and its own.
 
     Page `f` holds anchor frame f; behind the anchors lies a ring of `ring_frames` pages, as many as the local
     frames and one chunk together. Attention does not care in which order keys come, so nothing is ever moved: a

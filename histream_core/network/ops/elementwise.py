@@ -36,7 +36,7 @@ def modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor
     return torch.addcmul(shift, norm(x), 1 + scale)
 
 
-PLAIN_TABLE = 5
+SHARED_TABLE_NDIM = 5
 """Dimensions of a table of rotations that all batch items share; rows of one call have tables of their own."""
 
 PLAIN = Elementwise(modulate, rotate, rotate)
@@ -80,9 +80,9 @@ def fused() -> Elementwise:
         return kitchen.adaln(x, scale, shift, norm.eps)
 
     def turn(x: Tensor, table: Tensor) -> Tensor:
-        return rotate(x, table) if table.ndim > PLAIN_TABLE else kitchen.apply_rope1(x, table[None])
+        return rotate(x, table) if table.ndim > SHARED_TABLE_NDIM else kitchen.apply_rope1(x, table[None])
 
     def turn_(x: Tensor, table: Tensor) -> Tensor:
-        return rotate(x, table) if table.ndim > PLAIN_TABLE else kitchen.apply_rope1_(x, table[None])
+        return rotate(x, table) if table.ndim > SHARED_TABLE_NDIM else kitchen.apply_rope1_(x, table[None])
 
     return Elementwise(adaln, turn, turn_)

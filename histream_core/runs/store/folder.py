@@ -1,4 +1,4 @@
-"""What lies in a run's folder: the names, and checks that each is what a run left there, and no link to elsewhere.
+"""The names in a run's folder, and checks that each is what a run left there, and no link to elsewhere.
 
 A folder is that of a run only if its manifest says so. Nothing is opened here but the manifest.
 """
