@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from histream_core.video.formats import find_format
 from histream_core.video.pixels import to_uint8
 from histream_core.video.reading import open_video, unit_frame
+from histream_core.video.writers import open_writer
 
 EDGE = 6.0  # pixels from one colour to the next
 
@@ -66,3 +69,30 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
     with open_video(path) as container:
         for frame in container.decode(container.streams.video[0]):
             yield to_uint8(unit_frame(frame)[None])[0]
+
+
+def clip(folder, count, *, size=(32, 32), fps=16.0, format="h264-mp4", depth=None, sound=None):
+    """A clip of moving shapes."""
+    kind = find_format(format, depth)
+    path = folder / f"clip{kind.suffix}"
+    with open_writer(path, kind, size=size, fps=fps, sound=sound) as writer:
+        writer.write(shapes(count, size[1], size[0]))
+    return path
+
+
+def encoded(path, times, **context):
+    """A clip of grey frames at these times, in 24ths of a second, as other programs write it."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for name, value in context.items():
+            setattr(stream.codec_context, name, value)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

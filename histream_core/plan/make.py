@@ -58,13 +58,12 @@ def make_plan(
     grids = _grids(size, schedule, options.low_scale)
     if POOLED_LOW in levers and Scale.LOW not in grids:
         raise ValueError(f"{POOLED_LOW} needs steps at LOW, and there are none: leave it out")
-    window = options.window or Window(preset.chunk_frames, preset.anchor_frames, preset.local_frames)
     high_definition = mode != "sd"
     scale = preset.first_chunk_attention_scale(tokens_per_frame(grids[Scale.HIGH])) if high_definition else 1.0
     return Plan(
         num_latent_frames=num_latent_frames,
         schedule=schedule,
-        window=replace(window, local_frames=None) if mode == "history" else window,
+        window=window_of(preset, mode, options.window),
         grids=grids,
         ntk=_ntk(preset, grids, options, high_definition=high_definition),
         temporal=options.temporal or preset.temporal(),
@@ -78,6 +77,12 @@ def make_plan(
         histories=options.histories,
         order=options.order,
     )
+
+
+def window_of(preset: Preset, mode: str, window: Window | None = None) -> Window:
+    """The window of a plan: `window`, else that of the preset; without an end in the mode that sees the history."""
+    window = window or Window(preset.chunk_frames, preset.anchor_frames, preset.local_frames)
+    return replace(window, local_frames=None) if mode == "history" else window
 
 
 def _grids(size: tuple[int, int], schedule: Schedule, low_scale: float) -> dict[Scale, Grid]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .sizes import PIXEL_FRAMES_PER_LATENT
+
 MAX_WINDOW = 10_000
 """Most latent frames of a chunk, of an anchor, and before a chunk."""
 
@@ -42,6 +44,16 @@ class Window:
         if self.local_frames is None:
             return 0, num_latent_frames
         return self.anchor_frames, self.local_frames + self.chunk_frames
+
+    def latents_of(self, num_pixel_frames: int) -> int:
+        """Number of latent frames that a video of so many pixel frames fills the window with, so that it can go on.
+
+        They are whole chunks, at most as many as anchor, local frames and a chunk take, or three where a chunk sees the
+        full history. 1 for a video shorter than a chunk, whose last frame is then a first frame.
+        """
+        local = 2 * self.chunk_frames if self.local_frames is None else self.local_frames
+        there = 1 + (num_pixel_frames - 1) // PIXEL_FRAMES_PER_LATENT
+        return min(there, self.anchor_frames + local + self.chunk_frames) // self.chunk_frames * self.chunk_frames or 1
 
     def past_frames(self, num_latent_frames: int) -> int:
         """Largest number of frames that a chunk sees besides itself and the anchor, in a video of that length."""

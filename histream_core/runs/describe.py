@@ -22,7 +22,7 @@ from .store.manifest import Manifest, Section, Seed, Settings
 from .store.video import check_room
 
 FIRST_FRAME = "first frame"
-"""Key in a fingerprint for the hash of the first frame's latent."""
+"""Key in a fingerprint for the hash of the latents that the video begins with."""
 
 
 SOURCE_VIDEO = "source video"
@@ -43,7 +43,7 @@ class NewRun:
     settings: Settings
     """The user's choices; `new_manifest` adds the settings that follow from the weights."""
     given: Tensor | None = None
-    """The clean latent [1, C, T, H, W] of the first chunk, if the plan does not denoise it."""
+    """The clean latent [1, C, T, H, W] of the first chunks, if the plan does not denoise them."""
     sound: bytes | None = None
     """The sound as packed by `pack_sound`, if the settings name one."""
     restyled: str | None = None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from ..plan import Plan
 from ..stream.prompts import Prompt
 from .backend import Backend
@@ -40,14 +42,24 @@ def begin(
     manifest = new_manifest(backend, run)
     check_possible(backend, folder, manifest, sound=run.sound, ignore_memory=ignore_memory)
     journal = find_same(manifest) or opening.create_run(folder, manifest, run.texts, run.sound)
-    if run.given is not None and not journal.finished:
+    if run.given is not None:
         try:
-            journal.write(0, run.given)  # a resumed run then does not need the picture
+            _write_given(journal, run.given)  # a resumed run then needs neither picture nor video
         except BaseException:
             journal.close()
             clean(journal.folder)
             raise
     return journal
+
+
+def _write_given(journal: Journal, given: Tensor) -> None:
+    """Write the chunks of `given` that are not there yet."""
+    plan = journal.manifest.plan
+    for index in range(journal.finished, plan.num_chunks):
+        frames = plan.chunks[index].frames
+        if frames.stop > plan.given_frames:
+            return
+        journal.write(index, given[:, :, frames.start : frames.stop])
 
 
 def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = False) -> list[str]:

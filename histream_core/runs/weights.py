@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..stream.noise import Noise
 from ..stream.prompts import Prompt
 from ..stream.stream import Stream
 from ..vae import decoders
-from ..vae.encode import encode_picture
+from ..vae.encode import encode_frames, encode_picture
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
 from ..weights.inspection import guess_preset
@@ -73,6 +73,10 @@ class Weights:
     def encode_first_frame(self, picture: Tensor, hold: int) -> Tensor:
         """The latent [1, C, hold, H, W] of a picture [8H, 8W, 3], as the network has latents."""
         return encode_picture(self.vae, picture, hold=hold, normalised=self.preset.normalised)
+
+    def encode_frames(self, frames: Iterable[Tensor]) -> Tensor:
+        """The latents [1, C, T, H, W] of the 4n + 1 frames [8H, 8W, 3] that a video begins with."""
+        return encode_frames(self.vae, frames, normalised=self.preset.normalised)
 
     def open_source(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
         """The source of a plan that restyles `frames` [H, W, 3] in [0, 1]."""

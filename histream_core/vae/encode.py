@@ -10,6 +10,8 @@ Shapes: B batch, C channels, T latent frames, H W latent grid, F pixel frames; p
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from itertools import islice
 
 import torch
 from einops import rearrange
@@ -161,6 +163,23 @@ def encode_picture(vae: nn.Module, picture: Tensor, *, hold: int = 1, normalised
     picture = picture.to(next(vae.parameters()).device)
     frames = picture.expand(1 + GROUP_FRAMES * (hold - 1), -1, -1, -1)
     return StreamingEncoder(vae, normalised=normalised).encode(to_pixels(frames)).cpu()
+
+
+def encode_frames(vae: nn.Module, frames: Iterable[Tensor], *, normalised: bool = True) -> Tensor:
+    """Encode 4n + 1 frames [8H, 8W, 3] in [0, 1] that a video begins with to latents [1, C, n + 1, H, W], on the CPU.
+
+    Few of them are in memory at a time. Precision and errors are those of `encode_picture`; frames behind the last
+    4n + 1 are left out.
+    """
+    check_encoder(vae)
+    vae = float_vae(vae)
+    device, encoder = next(vae.parameters()).device, StreamingEncoder(vae, normalised=normalised)
+    left = iter(frames)
+    groups = iter(lambda: list(islice(left, GROUP_FRAMES)), [])
+    latents = [encoder.encode(to_pixels(torch.stack(group)).to(device)).cpu() for group in groups]
+    if not latents:
+        raise ValueError("there is no frame to begin with: give one at least")
+    return torch.cat(latents, dim=2)
 
 
 def float_vae(vae: nn.Module) -> nn.Module:

@@ -11,47 +11,17 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from clips import probe, shapes
+from clips import clip, encoded, probe
 from slow import slow
 from sounds import sound_file, sound_packets
 from tiny_cli import RED, files_in
 
 from histream_core.runs.store.journal import read_manifest, write_manifest
-from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of, index_video
-from histream_core.video.writers import open_writer
 
 DEMO = ["--model", "demo", "--prompt", RED]
-
-
-def clip(folder, count, *, size=(32, 32), fps=16.0, format="h264-mp4", depth=None, sound=None):
-    """A clip of moving shapes."""
-    kind = find_format(format, depth)
-    path = folder / f"clip{kind.suffix}"
-    with open_writer(path, kind, size=size, fps=fps, sound=sound) as writer:
-        writer.write(shapes(count, size[1], size[0]))
-    return path
-
-
-def encoded(path, times, **context):
-    """A clip of grey frames at these times, in 24ths of a second, as other programs write it."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=24)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        for name, value in context.items():
-            setattr(stream.codec_context, name, value)
-        for time in times:
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 24)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def check_cut(here, say, go_on, words):

@@ -46,6 +46,20 @@ def test_the_last_chunk_is_whole_and_takes_no_cache_pass():
     assert [bool(chunk.cache_steps) for chunk in chunks] == [True] * 6 + [False]
 
 
+@pytest.mark.parametrize(
+    ("window", "latents"),
+    [
+        (Window(), [1, 1, 1, 3, 3, 6, 6]),
+        (Window(1, 1, 5), [1, 1, 2, 3, 5, 6, 7]),
+        (Window(3, 3, 6), [1, 1, 1, 3, 3, 6, 12]),
+        (Window(3, 0, None), [1, 1, 1, 3, 3, 6, 9]),
+    ],
+)
+def test_whole_chunks_of_a_video_fill_the_window(window, latents):
+    """Of videos of 1, 4, 8, 9, 20, 21 and 1000 pixel frames."""
+    assert [window.latents_of(count) for count in (1, 4, 8, 9, 20, 21, 1000)] == latents
+
+
 def test_a_first_frame_is_a_chunk_of_its_own_and_the_next_one_takes_the_first_steps():
     table = ((Step(1.0, Scale.LOW), Step(0.5, Scale.HIGH)), (Step(1.0, Scale.HIGH),))
     chunks = tiny.chunks(21, table, Window(), given_frames=1, first_frame=True)

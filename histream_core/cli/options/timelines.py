@@ -1,4 +1,4 @@
-"""Options of a video's content: a timeline of prompts, and a first frame."""
+"""Options of a video's content: a timeline of prompts, and what it begins with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...files.reading import read_text
 from ...plan import Plan
+from ...runs.restyle import SourceVideo
 from ...runs.store.manifest import Manifest
 from ...stream.timeline import Cue, Placed, parse_timeline, place
 from ...video.pictures import CROP, FITS, describe_fit, fit_picture, read_picture
@@ -26,11 +27,17 @@ def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def add_first_frame(verb: argparse.ArgumentParser) -> None:
-    """Add --first-frame, --fit and --hold-first-frame."""
+    """Add --first-frame, --extend-video, --fit and --hold-first-frame."""
     verb.add_argument("--first-frame", metavar="FILE", type=Path, help="a picture that the video begins with")
+    verb.add_argument(
+        "--extend-video",
+        metavar="FILE",
+        type=Path,
+        help="a video of any origin to go on from: this one begins with its last frames, as many as the window holds",
+    )
     ways = "; ".join(f"{name}: {what}" for name, what in FITS.items())
     verb.add_argument(
-        "--fit", choices=FITS, help=f"how a first frame of another size is fitted: {ways} (default: crop)"
+        "--fit", choices=FITS, help=f"how first frames of another size are fitted: {ways} (default: crop)"
     )
     verb.add_argument(
         "--hold-first-frame",
@@ -49,12 +56,24 @@ def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:
 
 def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
     """Number of latent frames that the first frame fills; 0 if there is none. Raises ValueError."""
-    if not args.first_frame:
-        for option, use in ((args.hold_first_frame, "hold"), (args.fit, "fit")):
-            if option:
-                raise ValueError(f"there is no first frame to {use}: give --first-frame too")
-        return 0
-    return chunk_frames if args.hold_first_frame else 1
+    if args.first_frame:
+        return chunk_frames if args.hold_first_frame else 1
+    if args.hold_first_frame:
+        raise ValueError("there is no first frame to hold: give --first-frame too")
+    if args.fit and not args.extend_video:
+        raise ValueError("there is no first frame to fit: give --first-frame too")
+    return 0
+
+
+def video_to_extend(args: argparse.Namespace) -> SourceVideo | None:
+    """The video of --extend-video; None if it is not given. Raises ValueError or OSError."""
+    if args.extend_video and args.first_frame:
+        raise ValueError("a video begins with --first-frame or with the end of --extend-video: leave one of them out")
+    if not args.extend_video:
+        return None
+    if args.out and args.out.exists() and args.out.samefile(args.extend_video):
+        raise ValueError(f"{args.out} is the video that is extended: choose another name for the new one")
+    return SourceVideo.at(args.extend_video)
 
 
 def notes_of(args: argparse.Namespace, placed: Placed) -> Sequence[str]:

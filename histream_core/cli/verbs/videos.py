@@ -17,11 +17,12 @@ from ...demo.text import VOCABULARY
 from ...files.disk import check_empty, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
-from ...plan.make import DEFAULT_OPTIONS
+from ...plan.make import DEFAULT_OPTIONS, window_of
 from ...plan.order import CHUNKS, ORDERS
 from ...plan.sizes import FPS, frames_in, generated_size, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
+from ...runs.last_frames import LastFrames
 from ...runs.progress import Progress
 from ...runs.render import Order, Target, render
 from ...runs.restyle import EncodedSource, SourceVideo
@@ -33,6 +34,7 @@ from ...stream.noise import SeededNoise
 from ...stream.timeline import Cue, Placed, place
 from ...video.container import check_name
 from ...video.formats import FORMATS, NAMES, Format, find_format
+from ...video.pictures import CROP
 from ...video.sound import check_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate
@@ -54,6 +56,7 @@ from ..options.timelines import (
     given_frames,
     notes_of,
     read_first_frame,
+    video_to_extend,
 )
 from ..options.weights import Source, add_weight_options, demo_source, find_source, pick_device
 from ..progress import print_notes, progress_bar
@@ -61,6 +64,9 @@ from ..results import describe_progress, describe_video, sentence
 from .runs import finish_run
 
 DEMO_SECONDS = 5.0
+
+SIZE = 832, 480
+"""Width and height of a rendered video, where nothing else is chosen."""
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -78,16 +84,21 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     yield verb
     verb = verbs.add_parser("render")
     add_weight_options(verb)
-    add_size_options(verb)
-    verb.add_argument("--fps", metavar="N", type=decimal, default=FPS, help=f"frames per second (default: {FPS})")
+    add_size_options(verb, default=f"{SIZE[0]}x{SIZE[1]}, or as --extend-video")
+    verb.add_argument(
+        "--fps", metavar="N", type=decimal, help=f"frames per second (default: {FPS}, or as --extend-video)"
+    )
     add_run_options(verb)
     verb.set_defaults(run=run_render)
     yield verb
 
 
-def add_size_options(verb: argparse.ArgumentParser, *, size: str = "832x480", frames: int = 81) -> None:
-    """Add --size and --frames."""
-    verb.add_argument("--size", metavar="WxH", type=parse_size, default=size, help=f"width x height (default: {size})")
+def add_size_options(
+    verb: argparse.ArgumentParser, *, size: str | None = None, default: str = "", frames: int = 81
+) -> None:
+    """Add --size, which is `size` or else `default` as the caller explains it, and --frames."""
+    shown = f"width x height (default: {size or default})"
+    verb.add_argument("--size", metavar="WxH", type=parse_size, default=size, help=shown)
     verb.add_argument("--frames", metavar="N", type=whole, default=frames, help=f"4n + 1 (default: {frames})")
 
 
@@ -157,17 +168,20 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the demo video."""
-    num_frames = whole_length(frames_in(args.seconds, demo.FPS))
-    cues = _cues(args, demo.PROMPT)
+    cues, video = _cues(args, demo.PROMPT), video_to_extend(args)
+    fps = float(video.index.rate) if video else demo.FPS
+    num_frames = whole_length(frames_in(args.seconds, fps))
     source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
-    return _make(args, source, cues, size=(demo.WIDTH, demo.HEIGHT), num_frames=num_frames, fps=demo.FPS)
+    return _make(args, source, cues, Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video))
 
 
 def run_render(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a video from the user's weights."""
-    cues = _cues(args)
+    cues, video = _cues(args), video_to_extend(args)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
-    return _make(args, source, cues, size=args.size, num_frames=args.frames, fps=args.fps)
+    size, fps = (video.size, float(video.index.rate)) if video else (SIZE, FPS)
+    wanted = Wanted(args.size or size, args.frames, fps if args.fps is None else args.fps, video)
+    return _make(args, source, cues, wanted)
 
 
 def _cues(args: argparse.Namespace, default: str | None = None) -> tuple[Cue, ...]:
@@ -176,24 +190,37 @@ def _cues(args: argparse.Namespace, default: str | None = None) -> tuple[Cue, ..
     return cues_of(args, args.prompt or default)
 
 
-def _make(
-    args: argparse.Namespace,
-    source: Source,
-    cues: tuple[Cue, ...],
-    *,
-    size: tuple[int, int],
-    num_frames: int,
-    fps: float,
-) -> tuple[dict, str]:
+@dataclass(frozen=True)
+class Wanted:
+    """The size, length and rate of a video, and the video that it goes on from."""
+
+    size: tuple[int, int]
+    num_frames: int
+    fps: float
+    extended: SourceVideo | None = None
+
+
+def _make(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wanted: Wanted) -> tuple[dict, str]:
     """Check the options, load the weights, then sample, decode and write in one loop."""
-    frame_rate(fps)
-    given = given_frames(args, source.preset.chunk_frames)
-    options = replace(plan_options(args), given_frames=given, first_frame=given > 0)
-    plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=num_frames, options=options)
-    placed = place(cues, plan, fps)
+    frame_rate(wanted.fps)
+    plan, last, notes = _plan(args, source.preset, wanted)
+    placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size)
-    shown = Shown(placed, picture, [*source.notes, *notes, *notes_of(args, placed), *fitted])
-    return make_shown(args, source, shown, size=size, fps=fps)
+    shown = Shown(placed, picture, [*source.notes, *notes, *notes_of(args, placed), *fitted], last=last)
+    return make_shown(args, source, shown, size=wanted.size, fps=wanted.fps)
+
+
+def _plan(args: argparse.Namespace, preset: Preset, wanted: Wanted) -> tuple[Plan, LastFrames | None, list[str]]:
+    """The plan of a video, the frames that it goes on from, and notes on both. Raises ValueError."""
+    given, size, last = given_frames(args, preset.chunk_frames), wanted.size, None
+    options = replace(plan_options(args), given_frames=given, first_frame=given > 0)
+    if wanted.extended:
+        window = window_of(preset, args.mode)
+        last = LastFrames.of(wanted.extended, window, size, args.fit or CROP)
+        last.check_shorter(wanted.num_frames)
+        options, size = replace(options, given_frames=last.latents, first_frame=last.latents == 1), last.size
+    plan, notes = plan_video(preset, args.mode, size=size, num_frames=wanted.num_frames, options=options)
+    return plan, last, [*notes, *(last.notes() if last else ())]
 
 
 def make_shown(
@@ -210,19 +237,23 @@ def make_shown(
 
 @dataclass(frozen=True)
 class Shown:
-    """Content of a video: placed prompts, and the first frame [H, W, 3] or the video that is restyled."""
+    """Content of a video: placed prompts, and the first frame [H, W, 3], or the video that is restyled or extended."""
 
     placed: Placed
     picture: Tensor | None
     notes: list[str]
     video: SourceVideo | None = None
+    last: LastFrames | None = None
+    """The frames of the video that is extended."""
 
     @property
     def plan(self) -> Plan:
         return self.placed.plan
 
     def given(self, weights: Weights) -> Tensor | None:
-        """The latent of the first frame; None if there is none."""
+        """The latents that the video begins with; None if there are none."""
+        if self.last:
+            return weights.encode_frames(self.last.frames())
         if self.picture is None:
             return None
         return weights.encode_first_frame(self.picture, hold=self.plan.first_chunk_frames)
