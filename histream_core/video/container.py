@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from .media import Source, damaged, media_errors, open_muxer, video_stream
 from .pixels import Metadata
 from .reading import open_video
 from .sound import SoundCopy, check_sound
+
+Record = Callable[[Path], None]
+"""Function that is called with a complete file before it gets its final name, to write what belongs to it."""
 
 BT709 = 1
 """FFmpeg's code of ITU-R BT.709, for primaries, transfer characteristics and matrix."""
@@ -105,9 +108,18 @@ class Output:
         self._release()
         check_in_place(self._file, in_place)
 
-    def finish(self, path: Path) -> None:
-        """Close the file and rename it to `path`. Raises MeanwhileError where another program took the name."""
+    def finish(self, path: Path, record: Record | None = None) -> None:
+        """Close the file and rename it to `path`. Raises MeanwhileError where another program took the name.
+
+        `record` is called in between; where it raises, the file is removed.
+        """
         self.close()
+        if record:
+            try:
+                record(self.partial)
+            except BaseException:
+                self.partial.unlink(missing_ok=True)
+                raise
         rename_whole(self.partial, path, overwrite=self.overwrite)
 
     def drop(self) -> None:

@@ -30,7 +30,7 @@ from ..files.disk import (
     path_of,
     write_whole,
 )
-from .container import Output, tag
+from .container import Output, Record, tag
 from .exr import encode_exr
 from .formats import MOST_FPS, THREADS, Format
 from .media import Source
@@ -173,8 +173,9 @@ class VideoFile(Writer):
             packet.duration = round(1 / self._rate / packet.time_base)
         self._out.mux(packets, self.num_frames / self._rate)
 
-    def close(self) -> None:
-        self._finish(self.path)
+    def close(self, record: Record | None = None) -> None:
+        """Finish the file; `record` is called with it before it gets its final name."""
+        self._finish(self.path, record)
         self.finished = (self.path,)
 
     def keep(self) -> Path | None:
@@ -184,12 +185,12 @@ class VideoFile(Writer):
         self._finish(self.partial)
         return self.partial
 
-    def _finish(self, path: Path) -> None:
+    def _finish(self, path: Path, record: Record | None = None) -> None:
         with self._out.or_drop():
             if self.num_frames == 0:
                 raise ValueError(f"no frame was written to {self.path}: nothing to keep")
             self._mux(self._stream.encode(None))
-            self._out.finish(path)
+            self._out.finish(path, record)
         self._stream = None
 
     def discard(self) -> None:
@@ -341,9 +342,12 @@ class Segments(Writer):
     def cut(self) -> None:
         """Close the open segment, if there is one, before it has `every` calls."""
         if self._open is not None:
-            self._open.close()
+            self._open.close(self.record)
             self.finished += self._open.finished
         self._open, self._num_chunks = None, 0
+
+    def record(self, partial: Path) -> None:
+        """Called with each complete segment before it gets its final name; does nothing here."""
 
     def close(self) -> None:
         self.cut()

@@ -7,22 +7,28 @@ import tiny
 import torch
 
 
-def held_bytes() -> int:
-    """Bytes of all tensors on the CPU that are alive in this process, each storage once.
+def alive() -> list[torch.Tensor]:
+    """All tensors on the CPU that this process holds.
 
     A compiler's tensors (FakeTensor and the like), which an earlier test may leave, hold no bytes.
     """
+    gc.collect()
     kinds = (torch.Tensor, torch.nn.Parameter)
     tensors = (x for x in gc.get_objects() if type(x) in kinds and x.device.type == "cpu")
-    storages = [x.untyped_storage() for x in tensors if x.layout is torch.strided]
+    return [x for x in tensors if x.layout is torch.strided]
+
+
+def bytes_of(tensors: list[torch.Tensor]) -> int:
+    """Bytes of these tensors, each storage once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def held(mode: str, num_chunks: int) -> int:
     """The most bytes that a run holds when it hands over a chunk."""
-    model, before = tiny.wan(), held_bytes()
+    model, before = tiny.wan(), alive()  # held on to: those of earlier tests would go meanwhile
     chunks = tiny.stream(tiny.plan(mode, num_frames=3 * num_chunks, width=32, height=32), model=model).chunks()
-    return max(held_bytes() - before for index, _ in enumerate(chunks) if index % 20 == 19)
+    return max(bytes_of(alive()) - bytes_of(before) for index, _ in enumerate(chunks) if index % 20 == 19)
 
 
 def test_sixty_chunks_hold_no_more_than_twenty():

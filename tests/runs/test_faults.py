@@ -8,14 +8,16 @@ written with its frames, a file that gets its name before it is whole, a segment
 import errno
 import os
 import shutil
+import signal
 
 import pytest
 from clips import probe
+from forks import Child
 from slow import crossed, slow
 from tiny_runs import SMALL, complete, files_in, manifest
 
 from histream_core.files import disk
-from histream_core.runs import DamagedRunError, create_run, resume, retry, start_or_resume
+from histream_core.runs import DamagedRunError, create_run, list_runs, resume, retry, start_or_resume
 from histream_core.runs.store import segments
 from histream_core.video import container, writers
 
@@ -64,7 +66,8 @@ def give_room(patch, num_bytes):
 
 def check_kept(folder, whole):
     """Finished files are whole, the run can be finished from them, and none of them is written again."""
-    kept = {name: data for name, data in files_in(folder).items() if ".unfinished." not in name}  # only to look at
+    files = files_in(folder).items()
+    kept = {name: data for name, data in files if ".unfinished." not in name and data != segments.BEGUN}
     assert kept.items() <= whole.items()
     assert sum(name.startswith("chunks") for name in kept) < 5 or len(kept) < len(whole)
     inodes = {name: (folder / name).stat().st_ino for name in kept if name.startswith(("chunks", "segments"))}
@@ -253,25 +256,50 @@ def test_a_run_without_checksums_is_finished_as_before(alone, tmp_path):
     assert {name: data for name, data in alone["ffv1"][1].items() if not name.endswith(".sha256")} == files_in(folder)
 
 
-def test_the_checksum_of_an_older_segment_never_stays_behind(alone, tmp_path, monkeypatch):
-    """A kill between a segment and its checksum must not refuse the segment, which is made again.
+def test_an_older_segment_never_gets_the_checksum_of_a_new_one(alone, tmp_path, monkeypatch):
+    """What lies there without a checksum that fits is made again, also after the writing of the new one failed.
 
-    Seen to fail where the old one stays.
+    Seen to fail where the old segment stays.
     """
     folder = shutil.copytree(alone["ffv1"][0], tmp_path / "run")
-    (folder / "segments" / "seg-00001.mkv").unlink()
-    (folder / "segments" / "seg-00001.sha256").write_text("0" * 64)
+    (folder / "segments" / "seg-00001.mkv").write_bytes(b"another run's")
+    (folder / "segments" / "seg-00001.sha256").write_text(f"{'0' * 64}\n{'1' * 64}\n")
 
-    def end(path, data):
+    def end(partial, path, **_):
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(segments, "write_whole", end)
+        patch.setattr(container, "rename_whole", end)
         with pytest.raises(OSError, match="Input/output"):
             complete(resume(folder))
-    assert (folder / "segments" / "seg-00001.mkv").exists()
+    assert not (folder / "segments" / "seg-00001.mkv").exists()
     complete(resume(folder))
     assert files_in(folder) == alone["ffv1"][1]
+
+
+@pytest.mark.parametrize(("format", "name"), [("ffv1", "mkv"), ("h264-mp4", "mp4"), ("png8", None)])
+def test_a_kill_right_after_a_chunk_has_its_files_leaves_none_without_checksums(alone, tmp_path, format, name):
+    """Seen to fail where checksums are written last: the first chunk's were missing for ever."""
+    folder = tmp_path / "run"
+
+    def work(_say):
+        place, function = (container, "rename_whole") if name else (writers.PictureFolder, "write")
+        write = getattr(place, function)
+
+        def end(*words, **more):
+            write(*words, **more)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(place, function, end)
+        complete(create_run(folder, run_of(format)))
+
+    assert Child(work).wait() == -signal.SIGKILL
+    files = files_in(folder)
+    assert f"segments/seg-00000.{name}" in files if name else sum("pic" in path for path in files) == 1
+    [info] = list_runs(folder)
+    assert not info.lacks_checksums
+    complete(resume(folder))
+    assert files_in(folder) == alone[format][1]
 
 
 def test_a_spoilt_segment_that_was_removed_is_written_again(alone, tmp_path):

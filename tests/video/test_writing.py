@@ -255,23 +255,29 @@ def test_threads_and_open_files_stay_the_same(tmp_path, name):
     kind = PictureFolder if known.is_sequence else Segments
     with BackgroundWriter(kind(tmp_path / "shot", known, size=(WIDTH, HEIGHT))) as writer:
         seen = []
-        for part in chunks(8, 1):
+        for part in chunks(16, 1):
             writer.write(part)
             writer._drain()
             seen.append(counts())
-    for now in zip(*seen[2:], strict=True):  # threads of an earlier test may end meanwhile
-        assert max(now) == now[0]
+    for now in zip(*seen, strict=True):  # an encoder's thread may be about to end; one kept by each chunk adds up
+        assert min(now[-4:]) <= max(now[2:6])
     del writer
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="counts in /proc")
 def test_a_closed_writer_holds_no_threads(tmp_path):
-    before = len(os.listdir("/proc/self/task"))
+    """Those of an earlier test may end meanwhile; a thread that ended leaves the list a moment later."""
+
+    def threads():
+        return set(os.listdir("/proc/self/task"))
+
+    before = threads()
     writer = open_writer(tmp_path / "a.mkv", find_format("h265-mkv"), size=(WIDTH, HEIGHT))
     writer.write(chunks(1)[0])
-    assert len(os.listdir("/proc/self/task")) > before
+    opened = threads() - before
+    assert opened
     writer.close()
-    assert len(os.listdir("/proc/self/task")) == before
+    until(lambda: not opened & threads())
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])

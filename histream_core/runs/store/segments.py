@@ -4,7 +4,8 @@
     segments/pic-00003.json     that hash for the pictures of chunk 3, and the size and SHA-256 of each
 
 What was made by another run is told by the second hash, which an older version did not write. Files without checksums,
-left by an older version, are accepted unchecked; a kill leaves at most one chunk without them, which is made again.
+left by an older version, are accepted unchecked; a kill leaves none, for a segment gets its name after its checksum, and
+pictures have a record that fits to none until all of them are there.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import Any
 
 from ...files.disk import disk_errors, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes, read_text
-from ...video.writers import PictureFolder, Segments
+from ...video.writers import PictureFolder, Segments, segment_name
 from .fingerprint import hash_file
 from .folder import SEGMENTS, DamagedRunError, inside, own_folder
 
 Bind = Callable[[int], str]
 """Function that returns, for the index of a chunk, a hash of all that decides its frames in files."""
+
+BEGUN = b'{"made_by": "", "pictures": {}}\n'
+"""The record of pictures that are being written."""
 
 MAX_CHECKSUM, MAX_RECORD = 1024, 4 * MEGABYTE
 
@@ -31,17 +35,15 @@ _SEGMENT = re.compile(r"seg-[0-9]{5,9}(\.partial)?\.[a-z0-9]+|pic-[0-9]{5,9}(\.p
 
 
 class KeptSegments(Segments):
-    """Writer of segments that writes the checksum of each closed segment."""
+    """Writer of segments that writes the checksum of each segment before the segment gets its name."""
 
     bind: Bind
 
-    def cut(self) -> None:
-        path, index = self._open and self._open.path, self.first + len(self.finished)
-        if path:
-            checksum_path(path).unlink(missing_ok=True)  # of an older segment, which is about to be replaced
-        super().cut()
-        if path:
-            write_whole(checksum_path(path), f"{hash_file(path)}\n{self.bind(index)}\n".encode())
+    def record(self, partial: Path) -> None:
+        index = self.first + len(self.finished)
+        path = segment_name(self.folder, self.format, index)
+        path.unlink(missing_ok=True)  # an older segment, to which the new checksum does not fit
+        write_whole(checksum_path(path), f"{hash_file(partial)}\n{self.bind(index)}\n".encode())
 
 
 class KeptPictures(PictureFolder):
@@ -55,7 +57,7 @@ class KeptPictures(PictureFolder):
         first, path = self.num_frames, record_path(self.segments, self.next_chunk)
         with disk_errors(path):
             own_folder(self.segments)
-            path.unlink(missing_ok=True)  # of older pictures, which are about to be replaced
+        write_whole(path, BEGUN)
         super().write(frames)
         names = [self._name(index) for index in range(first, self.num_frames)]
         pictures = {name.name: [name.stat().st_size, hash_file(name)] for name in names}
