@@ -4,8 +4,8 @@
     segments/pic-00003.json     that hash for the pictures of chunk 3, and the size and SHA-256 of each
 
 What was made by another run is told by the second hash, which an older version did not write. Files without checksums,
-left by an older version, are accepted unchecked; a kill leaves none, for a segment gets its name after its checksum, and
-pictures have a record that fits to none until all of them are there.
+left by an older version, are accepted unchecked; a kill leaves none, for a segment gets its name after its checksum,
+and pictures have a record that fits to none until all of them are there.
 """
 
 from __future__ import annotations
