@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
+from tiny_clip import own_features, write_clip
 
 from histream_core import demo
 from histream_core.cli import main
@@ -153,6 +155,22 @@ def test_a_painter_restyles_every_pair_and_the_controls_none(here, by_the_painte
     said = (here / "v" / "restyle.md").read_text()
     assert "| held out | restyled | colour |" in said and "CLIP score: not measured" in said
     assert json.loads((here / "v" / "restyle.json").read_text())["arms"] == found
+
+
+@pytest.mark.slow
+def test_with_a_clip_its_score_is_the_one_of_transformers(here, tmp_path_factory, by_the_painter, evaluate):
+    """Seen to fail where the frames are compared with the prompt's."""
+    folder = write_clip(tmp_path_factory.mktemp("clip"))
+    words = ("--prompts", 2, "--frames", NUM_FRAMES, "--strength", 0.8, 0, "--out", "v", "--clip", folder)
+    found, scores = evaluate(*words)["arms"], []
+    for pair in draw_pairs(2, 0):
+        ours, source = (torch.from_numpy(clip[::8]) for clip in (painted(pair), pair.paint_source(NUM_FRAMES, SIDE)))
+        features, _ = own_features(folder, torch.cat([ours, source]), "")
+        scores.append(100 * float((features[: len(ours)] * features[len(ours) :]).sum(1).mean()))
+    assert found["s=0.8"]["all"]["clip_reference"] == pytest.approx(sum(scores) / 2, abs=0.1)
+    assert sum(scores) / 2 < 99
+    assert found["s=0"]["all"]["clip_reference"] == pytest.approx(100, abs=1e-3)
+    assert "| clip_reference |" in (here / "v" / "restyle.md").read_text()
 
 
 def test_only_the_control_is_made_with_random_weights(here, evaluate, monkeypatch):

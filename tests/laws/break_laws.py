@@ -547,6 +547,8 @@ BREAKS = [
      "lab/test_eval_records.py", "settings_of_before"),
     ("cli/verbs/evaluate.py", "        if here.rate != there.rate:", "        if False:", "lab/test_eval_cli.py", "another_length_or_rate"),
     ("lab/judge/video.py", "    if now[1] is not now[0]:\n", "    if False:\n", "lab/test_eval_cli.py", "flow_of_its_source"),
+    ("lab/judge/flow.py", "(_inside(height, reach)[:, None] * _inside(width, reach)).to(total)", "window**2",
+     "lab/test_eval_video.py", "pooling_gives"),
     ("cli/verbs/evaluate_restyle.py", "            if number not in done.get(arm.name, {}):", "            if True:",
      "lab/test_eval_restyle.py", "goes_on"),
     ("cli/verbs/evaluate_tables.py", "            if record.number not in done:\n", "            if True:\n",

@@ -31,9 +31,8 @@ class ClipFeatures:
     @torch.inference_mode()
     def picture(self, frame: Tensor) -> Tensor:
         """Unit-length features [D] of the central square of a frame [H, W, 3] in [0, 1], as CLIP was trained."""
-        height, width = frame.shape[:2]
-        scale = self.side / min(height, width)
-        size = max(self.side, round(height * scale)), max(self.side, round(width * scale))
+        short = min(frame.shape[:2])
+        size = [self.side * length // short for length in frame.shape[:2]]
         picture = frame.permute(2, 0, 1)[None]
         picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         top, left = ((length - self.side) // 2 for length in size)
