@@ -115,24 +115,14 @@ def plan_for(
     shape: Sequence[int],
     *,
     levers: Collection[str] = (),
-    given_frames: int = 0,
 ) -> Plan:
-    """The plan of a LATENT of `shape` [B, 16, T, H, W]; raises ValueError with sizes or numbers that would work.
-
-    `given_frames` are the latent frames that a first frame stands for.
-    """
+    """The plan of a LATENT of `shape` [B, 16, T, H, W]; raises ValueError with sizes or numbers that would work."""
     if len(shape) != 5 or shape[1] != 16:
         raise ValueError(
             f"the LATENT has shape {list(shape)}, not [batch, 16, frames, height, width]: "
             "use EmptyHunyuanLatentVideo or another empty latent of Wan 2.1"
         )
     preset, schedule = steps.resolve(settings)
-    chosen = window.window(preset)
-    if given_frames not in (0, 1, chosen.chunk_frames):
-        raise ValueError(
-            f"the first frame is held for {given_frames} latent frames and a chunk has {chosen.chunk_frames}: "
-            f"set hold to 1 or {chosen.chunk_frames}"
-        )
     return make_plan(
         preset,
         steps.mode,
@@ -140,7 +130,7 @@ def plan_for(
         num_latent_frames=shape[2],
         options=PlanOptions(
             schedule=schedule,
-            window=chosen,
+            window=window.window(preset),
             temporal=settings.temporal_policy(preset),
             low_scale=settings.low_scale,
             ntk_low=settings.ntk_low,
@@ -148,7 +138,5 @@ def plan_for(
             resize=settings.resize,
             levers=tuple(levers),
             anchor_match=window.anchor_match,
-            given_frames=given_frames,
-            first_frame=given_frames > 0,
         ),
     )

@@ -1,4 +1,4 @@
-"""The picture that a video begins with: an IMAGE of the host as the latent of the first chunk.
+"""The pictures that a video begins with: an IMAGE of the host as the latents of the first chunks.
 
 C channels, T latent frames, H W latent grid.
 """
@@ -6,13 +6,15 @@ C channels, T latent frames, H W latent grid.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import comfy.model_management
 from torch import Tensor
 
-from ...histream_core.plan.sizes import PIXELS_PER_CELL, generated_size, grid_for
-from ...histream_core.vae.encode import encode_picture
+from ...histream_core.plan.sizes import PIXELS_PER_CELL, generated_size, grid_for, pixel_frames
+from ...histream_core.plan.window import Window
+from ...histream_core.vae.encode import check_encoder, encode_frames, encode_picture
 from ...histream_core.video.pictures import describe_fit, fit_picture
 from . import log as host_log
 
@@ -22,33 +24,79 @@ SMALLEST_STEP = 16
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """The clean latent of the first chunk, encoded from a picture."""
+    """The clean latents of the first chunks, encoded from one picture or from several."""
 
     latent: Tensor
     """[1, C, T, H, W], as latents are between nodes, on the CPU."""
+    picture: bool = True
+    """Whether they are one picture, that may be held for a whole chunk."""
 
     @property
     def frames(self) -> int:
-        """Number of latent frames that the picture is held for."""
+        """Number of latent frames that are given."""
         return self.latent.shape[2]
 
+    def within(self, window: Window) -> FirstFrame:
+        """The first frame itself. Raises ValueError for one that is not held for one latent frame or a chunk."""
+        if self.frames not in (1, window.chunk_frames):
+            raise ValueError(
+                f"the first frame is held for {self.frames} latent frames and a chunk has {window.chunk_frames}: "
+                f"set hold to 1 or {window.chunk_frames}"
+            )
+        return self
 
-def encode(vae, image: Tensor, hold: int, fit: str, latent: Mapping | None = None) -> FirstFrame:
-    """The first frame in an IMAGE [1, H, W, 3], held for `hold` latent frames.
 
-    It is fitted in the way `fit` to the size of `latent`; without one it keeps its own size. Raises ValueError for more
-    than one picture and for sizes that no video has.
+@dataclass(frozen=True)
+class FirstFrames:
+    """Pictures of a video to go on from; a window takes the last ones, and only those are encoded."""
+
+    vae: Any
+    pictures: Tensor
+    """[F, H, W, 3]"""
+    size: tuple[int, int]
+    fit: str
+    encoded: dict[int, FirstFrame] = field(default_factory=dict)
+    """What windows have taken, by the number of latent frames."""
+
+    def within(self, window: Window) -> FirstFrame:
+        """The last pictures, as many as a window holds."""
+        latents = window.latents_of(len(self.pictures))
+        count = pixel_frames(latents)
+        host_log.tell(f"the video begins with the last {count} of {len(self.pictures)} pictures")
+        if latents not in self.encoded:
+            load(self.vae, self.size)
+            fitted = (fit_picture(picture[..., :3].float(), self.size, self.fit) for picture in self.pictures[-count:])
+            latent = encode_frames(self.vae.first_stage_model, fitted, normalised=False)
+            self.encoded[latents] = FirstFrame(latent, picture=latents == 1)
+        return self.encoded[latents]
+
+
+def encode(vae, image: Tensor, hold: int, fit: str, latent: Mapping | None = None) -> FirstFrame | FirstFrames:
+    """The first frame in an IMAGE [1, H, W, 3], held for `hold` latent frames; or several, encoded for their window.
+
+    They are fitted in the way `fit` to the size of `latent`; without one they keep their own size. Raises ValueError
+    for no picture, for several that are to be held, and for sizes that no video has.
     """
-    if len(image) != 1:
-        raise ValueError(f"the IMAGE holds {len(image)} pictures, a video begins with one: take it by ImageFromBatch")
+    if not len(image):
+        raise ValueError("the IMAGE holds no picture: connect one, or the frames of a video to go on from")
+    if len(image) > 1 and hold > 1:
+        raise ValueError(f"the IMAGE holds {len(image)} pictures, and only one can be held: set hold to 1")
     picture = image[0, :, :, :3].float()
     size = own_size(picture) if latent is None else size_of(latent)
     fitted = fit_picture(picture, size, fit)
     for note in describe_fit(picture, size, fit):
         host_log.tell(note)
+    if len(image) > 1:
+        check_encoder(vae.first_stage_model)
+        return FirstFrames(vae, image, size, fit)
+    load(vae, size)
+    return FirstFrame(encode_picture(vae.first_stage_model, fitted.to(vae.device), hold=hold, normalised=False))
+
+
+def load(vae, size: tuple[int, int]) -> None:
+    """Load the VAE, with room to encode pictures of `size`."""
     needed = vae.memory_used_encode((1, 3, 1, size[1], size[0]), vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
-    return FirstFrame(encode_picture(vae.first_stage_model, fitted.to(vae.device), hold=hold, normalised=False))
 
 
 def own_size(picture: Tensor) -> tuple[int, int]:

@@ -78,7 +78,7 @@ class ChunkSampler(SamplerFunction):
     speed: Speed = DEFAULTS
     shape: tuple[int, ...] | None = None
     first_frame: FirstFrame | None = None
-    """The first frame of the video, if given."""
+    """What the video begins with, if given."""
     extra_bytes: int = 0
 
     @property
@@ -89,8 +89,9 @@ class ChunkSampler(SamplerFunction):
         """The plan of a LATENT of that shape; raises ValueError for what cannot work."""
         if self.first_frame:
             check_fits(self.first_frame, tuple(shape))
-        given = self.first_frame.frames if self.first_frame else 0
-        plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers, given_frames=given)
+        plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers)
+        if first := self.first_frame:
+            plan = replace(plan, given_frames=first.frames, first_frame=first.picture)
         return timeline.place(plan).plan if timeline else plan
 
     def sampled(self, run: HostRun, x: Tensor, seed: int) -> Tensor:
@@ -201,7 +202,7 @@ def first_steps(plan: Plan) -> Steps:
 
 
 def given_latent(base, first: FirstFrame, batch: int) -> Tensor:
-    """The latent [B, C, T, H, W] of a first chunk as the network has it, the same in every video of a batch."""
+    """The latent [B, C, T, H, W] of first chunks as the network has it, the same in every video of a batch."""
     return base.process_latent_in(first.latent).expand(batch, -1, -1, -1, -1)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ...histream_core.plan.make import window_of
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.stream.noise import SeededNoise
 from .. import kept_video
@@ -84,13 +85,11 @@ def chunk_sampler(
     """The sampler of both nodes; `window` has the values of `window_inputs`, FROM_PRESET for the preset's."""
     chunk, anchor, local = (None if frames == FROM_PRESET else frames for frames in window)
     choice = WindowChoice(chunk, anchor, local, anchor_match)
-    return host.ChunkSampler(
-        settings=host.model_settings(model),
-        steps=schedule or StepChoice(),
-        window=choice,
-        speed=speed or DEFAULTS,
-        first_frame=first_frame,
-    )
+    settings, steps = host.model_settings(model), schedule or StepChoice()
+    if first_frame is not None:
+        preset, _ = steps.resolve(settings)
+        first_frame = first_frame.within(window_of(preset, steps.mode, choice.window(preset)))
+    return host.ChunkSampler(settings, steps, choice, speed=speed or DEFAULTS, first_frame=first_frame)
 
 
 class AnchorWindowSampler(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""Node: a picture that a video begins with."""
+"""Node: the picture that a video begins with, or those of a video that it goes on from."""
 
 from ...histream_core.video.pictures import CROP, FITS
 from ..host import first_frame as host_first_frame
@@ -15,14 +15,17 @@ class FirstFrameNode(io.ComfyNode):
             category=CATEGORY,
             description="Image to video: the video begins with this picture and goes on from it. Works with causal "
             "text-to-video weights, which take the picture as if they had made it; image-to-video weights are not "
-            "needed and do not work here. Connect it to the Anchor-Window Sampler.",
+            "needed and do not work here. Several pictures are a video that goes on. Connect it to the "
+            "Anchor-Window Sampler.",
             search_aliases=["HiStream", "image to video", "I2V", "start image"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. A TAEHV cannot encode a first frame."),
                 io.Image.Input(
                     "image",
-                    tooltip="One picture. With a LATENT connected it may have any size; without, it must be as large "
-                    "as the video: 832x480, 1280x704, 1920x1088 (1920x1080 is taken too).",
+                    tooltip="One picture. With a LATENT connected it may have any size; without, it must be as "
+                    "large as the video: 832x480, 1280x704, 1920x1088 (1920x1080 is taken too). Or the frames of a "
+                    "video of any origin: the new one goes on from the last of them, as many as the window holds "
+                    "(21 for most).",
                 ),
                 io.Int.Input(
                     "hold",

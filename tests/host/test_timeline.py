@@ -10,7 +10,7 @@ import torch
 from test_runs import FRAMES, files, keep, nodes, stop
 
 from histream_core.runs.store.journal import read_manifest
-from histream_core.vae.encode import encode_picture
+from histream_core.vae.encode import encode_frames, encode_picture
 from histream_core.video.pictures import fit_picture
 from histream_core.video.pixels import to_uint8
 from histream_core.video.reading import frames_of
@@ -56,8 +56,8 @@ def engine(pack, load_wan, frames, prompts, *, anchors=(), scenes=(), given=None
     preset = pack.part("histream_core.plan.presets").find_preset("self-forcing")
     model, made = load_wan(), []
 
-    first = given is not None
-    options = plans.PlanOptions(given_frames=int(first), first_frame=first)
+    count = 0 if given is None else given.shape[2]
+    options = plans.PlanOptions(given_frames=count, first_frame=count == 1)
     plan = plans.make_plan(preset, "histream", size=(64, 64), num_latent_frames=frames, options=options)
     plan = plans.with_anchors(plan, anchors, scenes)
 
@@ -225,6 +225,30 @@ def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae
     torch.testing.assert_close(made[:, :, :1], first.latent, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("count", "window", "used"), [(24, (), 21), (12, (), 9), (8, (), 1), (12, (1, 1, 1), 9)])
+def test_several_pictures_are_a_video_to_go_on_from(pack, load_wan, text, vae, sample, latent, count, window, used):
+    """The last ones, as many as the window holds. Seen to fail with the first ones."""
+    pictures = torch.rand(count, 64, 64, 3)
+    first = pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, pictures).result[0]
+    given = encode_frames(vae.first_stage_model, pictures[-used:])
+    node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
+    names = ("chunk_frames", "anchor_frames", "local_frames")
+    made, again = (
+        node.execute(load_wan(), text(3), latent(10), 3, first_frame=first, **dict(zip(names, window, strict=False)))
+        for _ in range(2)
+    )
+    made, again = made.result[0]["samples"], again.result[0]["samples"]
+    assert torch.equal(made, again)
+    assert [given.shape[2]] == [*first.encoded]
+    begun = first.encoded[given.shape[2]].latent
+    torch.testing.assert_close(made[:, :, : given.shape[2]], begun, atol=1e-5, rtol=0)
+    if not window:
+        prompt = pack.part("histream_core.stream.prompts").Prompt(
+            pack.part("histream_core.network.forward").Text(text(3)[0][0])
+        )
+        torch.testing.assert_close(made, engine(pack, load_wan, 10, [prompt], given=given), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_a_picture_is_fitted_to_the_latent_that_is_connected(pack, load_wan, text, vae, sample, latent, fit):
     """Seen to fail with the default whatever was chosen."""
@@ -238,7 +262,7 @@ def test_a_picture_is_fitted_to_the_latent_that_is_connected(pack, load_wan, tex
     torch.testing.assert_close(video[:, :, :1], made.latent, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("hold", [1, 3])
+@pytest.mark.parametrize(("pictures", "hold"), [(1, 1), (1, 3), (22, 1)])
 def test_a_kept_run_with_a_first_frame_needs_it_no_more(
     pack,
     nodes,
@@ -249,12 +273,12 @@ def test_a_kept_run_with_a_first_frame_needs_it_no_more(
     latent,
     stop,
     monkeypatch,
+    pictures,
     hold,
 ):
     """Seen to fail with a first chunk that is kept when it is decoded."""
-    first = (
-        pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, torch.rand(1, 64, 64, 3), hold).result[0]
-    )
+    shown = torch.rand(pictures, 64, 64, 3)
+    first = pack.part("nodes.sampling.first_frame").FirstFrameNode.execute(vae, shown, hold).result[0]
     sampler = nodes.anchor_window_sampler
     [choice] = nodes.video_output("shots/run", "ffv1", "8").result
     [whole] = nodes.video_output("whole/run", "ffv1", "8").result
@@ -289,7 +313,11 @@ def refusals(pack, clip, load_wan, vae, text, latent, section):
         "use cut or recache between them": lambda: sampler(
             load_wan(), section(text(1), [[torch.zeros(1, 9, 32), {}]], 1, change="blend"), latent(9), 3
         ),
-        "holds 2 pictures": lambda: first(vae, picture.repeat(2, 1, 1, 1)),
+        "holds 2 pictures, and only one can be held": lambda: first(vae, picture.repeat(2, 1, 1, 1), 3),
+        "holds no picture": lambda: first(vae, picture[:0]),
+        "6 latent frames are given but only 6 asked for": lambda: sampler(
+            load_wan(), text(1), latent(6), 3, first_frame=first(vae, picture.repeat(21, 1, 1, 1)).result[0]
+        ),
         "width 72 is not a multiple of 16: use 64 or 80; or connect the LATENT": lambda: first(
             vae, torch.rand(1, 64, 72, 3)
         ),
