@@ -19,7 +19,8 @@ from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.lab.judge import arms
 from histream_core.lab.judge.prompts import draw_prompts
-from histream_core.lab.judge.scores import SCORES, WORDS
+from histream_core.lab.judge.scores import SCORES
+from histream_core.lab.judge.throughout import WORDS
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.vae.model import WanVAE
 from histream_core.video.formats import find_format

@@ -41,6 +41,7 @@ def test_a_video_that_stays_as_it_is_does_not_drift():
     assert found["colour"] < 0.005 and found["sharpness"] < 0.05
     assert found["outline_last"] < 0.03
     assert found["identity_first"] == found["identity_last"] == 1
+    assert found["words_first"] == found["words_last"] == 1
 
 
 def test_a_known_drift_is_read_from_the_first_tenth_to_the_last():
@@ -58,6 +59,15 @@ def test_another_object_in_the_end_is_seen():
     found = long.drifts(video([painted(n, combination=other if n > 9 else ASKED.combination) for n in range(20)]))
     assert found["identity_first"] == 1 and found["identity_last"] == 0
     assert found["outline_last"] > found["outline_first"] + 0.1
+
+
+def test_an_object_that_is_gone_at_the_end_of_its_chunks_is_seen():
+    """Seen to fail when words are read from the first frames of a chunk alone."""
+    chunks = [painted(chunk) for chunk in range(20)]
+    for chunk in chunks[10:]:
+        chunk[10:] = chunk[0, 0, 0]
+    found = long.drifts(video(chunks))
+    assert found["identity_first"] == found["words_first"] == 1 and found["identity_last"] == found["words_last"] == 0
 
 
 def test_a_video_without_an_object_is_another():

@@ -137,3 +137,11 @@ def test_a_preset_without_its_added_fields_has_the_settings_of_before():
         "span", "note",
     ]  # fmt: skip
     assert records.ADDED & other.keys() == {"one_grid", "restyle", "listed_timesteps"}
+
+
+def test_a_folder_of_an_earlier_judge_is_refused(folder, tmp_path):
+    """Its scores lack names and mean something else. Seen to fail when settings may join whatever they are."""
+    with pytest.raises(ValueError, match="scored by an earlier judge, by other rules: give another --out"):
+        Records(folder, SETTINGS | {"judge": 2})
+    with pytest.raises(ValueError, match="made with judge 2, asked for is 3"):
+        Records(Records(tmp_path / "new", SETTINGS | {"judge": 2}).folder, SETTINGS | {"judge": 3})

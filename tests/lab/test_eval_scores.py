@@ -11,8 +11,9 @@ from histream_core.demo.text import DemoTextEncoder
 from histream_core.lab.judge.bootstrap import difference, estimate
 from histream_core.lab.judge.detail import fine_energy, likeness, sharpness
 from histream_core.lab.judge.prompts import chance, draw_prompts, pool
-from histream_core.lab.judge.scores import SCORES, WORDS, score
+from histream_core.lab.judge.scores import SCORES, score
 from histream_core.lab.judge.steadiness import drift, flicker
+from histream_core.lab.judge.throughout import WORDS
 
 RED_CIRCLE = painter.Combination("circle", "red", "blue", "right")
 GREEN_SQUARE = painter.Combination("square", "green", "black", "up")

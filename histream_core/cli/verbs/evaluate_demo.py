@@ -21,6 +21,7 @@ from ...lab.judge.arms import (
     differences,
     estimates,
     groups,
+    held_course,
     make_clip,
     ratios,
     untrained,
@@ -28,7 +29,8 @@ from ...lab.judge.arms import (
 from ...lab.judge.bootstrap import Estimate
 from ...lab.judge.judge import LAG
 from ...lab.judge.prompts import DemoPrompt, chance, draw_prompts
-from ...lab.judge.scores import SCORES, WORDS
+from ...lab.judge.scores import SCORES
+from ...lab.judge.throughout import WORDS
 from ...plan.presets import MODES
 from ...video.pictures import write_png
 from ..options.common import add_overwrite, check_files
@@ -150,7 +152,7 @@ def _remark(clip: ScoredClip) -> str:
 def _result(made: Mapping[str, list[ScoredClip]], about: Mapping) -> dict:
     """All figures as plain values; those of `mode` are at the top level."""
     ours = made[about["mode"]]
-    result = {**_figures(ours), "chance": _chance(ours)}
+    result = {**_figures(ours), "seconds": held_course(ours), "chance": _chance(ours)}
     if about["against"]:
         theirs = made[about["against"]]
         result["versus"] = _figures(theirs)

@@ -32,6 +32,7 @@ from ...lab.judge.long import (
 )
 from ...lab.judge.prompts import DemoPrompt, draw_prompts
 from ...lab.judge.records import Records, preset_settings
+from ...lab.judge.scores import JUDGE
 from ...plan.presets import Preset, find_preset
 from ...plan.sizes import whole_length
 from ...runs import clean, fingerprint_weights
@@ -72,7 +73,7 @@ def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
     weights = Weights(demo.load_transformer().to(device), demo.load_vae().to(device), preset, device, torch.float32)
     settings = {name: getattr(args, name) for name in ("prompts", "seed", "minutes", "device")}
     settings |= {"size": list(size), "preset": preset_settings(preset), "text": fingerprint_weights(encoder)}
-    settings |= {"model": fingerprint_weights(weights.model), "vae": fingerprint_weights(weights.vae)}
+    settings |= {"judge": JUDGE, "model": fingerprint_weights(weights.model), "vae": fingerprint_weights(weights.vae)}
     records = Records(args.out, settings)
     for row in rows:
         for number, one in enumerate(asked):

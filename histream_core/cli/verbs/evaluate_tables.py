@@ -20,6 +20,7 @@ from ...lab.judge.batches import make_records
 from ...lab.judge.judge import LAG
 from ...lab.judge.prompts import DemoPrompt, draw_prompts
 from ...lab.judge.records import Records, preset_settings
+from ...lab.judge.scores import JUDGE
 from ...lab.judge.tables import clips_csv, markdown, means, summary
 from ...lab.judge.teacher import Solver
 from ...plan.presets import Preset, find_preset
@@ -139,7 +140,7 @@ def settings_of(
 ) -> dict[str, object]:
     """Settings that must be equal to go on with a folder; arms and weights may be added later."""
     settings = {name: getattr(args, name) for name in ("prompts", "seed", "frames", "batch", "device")}
-    settings |= {"size": list(size), "preset": preset_settings(preset)}
+    settings |= {"size": list(size), "preset": preset_settings(preset), "judge": JUDGE}
     settings["vae"] = fingerprint_weights(networks[STUDENT].weights.vae)
     if args.teacher:
         solver = (args.teacher_steps, args.teacher_low, args.guidance, args.teacher_shift)

@@ -23,7 +23,8 @@ from ...stream.prompts import Prompt
 from .bootstrap import Estimate, difference, estimate
 from .judge import Verdict, painted_area
 from .prompts import DemoPrompt, chance
-from .scores import SCORES, WORDS, score
+from .scores import SCORES, score
+from .throughout import WORDS, Second, course, read_seconds
 
 RANDOM_STD = 0.02  # of the random weights of an untrained network
 
@@ -41,11 +42,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """A clip's prompt, verdict and scores."""
+    """A clip's prompt, verdict and scores, and what each of its seconds shows."""
 
     asked: DemoPrompt
     verdict: Verdict
     scores: dict[str, float]
+    seconds: list[Second]
 
 
 def make_clip(
@@ -53,8 +55,9 @@ def make_clip(
 ) -> tuple[ScoredClip, list[np.ndarray]]:
     """Make and score one clip; also return its frames [H, W, 3], uint8."""
     pictures = collect(arm.weights, Order(arm.plan, (Prompt(Text(text)),), SeededNoise(asked.seed)), report)
-    verdict, scores = score(np.stack(pictures).astype(np.float32) / 255, asked.combination)
-    return ScoredClip(asked, verdict, scores), pictures
+    frames = np.stack(pictures).astype(np.float32) / 255
+    seconds = read_seconds(frames)
+    return ScoredClip(asked, *score(frames, asked.combination, seconds), seconds), pictures
 
 
 def untrained(weights: Weights, seed: int = 0) -> Weights:
@@ -84,6 +87,11 @@ def ratios(clips: Sequence[ScoredClip]) -> dict[str, float]:
     """Mean size and speed relative to the painter's; below 1 is too small or too slow."""
     sizes = [clip.verdict.area / painted_area(clip.asked.combination.shape) for clip in clips]
     return {"size": float(np.mean(sizes)), "speed": float(np.mean([clip.verdict.speed for clip in clips]))}
+
+
+def held_course(clips: Sequence[ScoredClip]) -> list[dict[str, float]]:
+    """Share of clips in which presence and each word hold, and all of them, second by second."""
+    return course([(clip.seconds, clip.asked.combination) for clip in clips])
 
 
 def differences(ours: Sequence[ScoredClip], theirs: Sequence[ScoredClip]) -> dict[str, Estimate]:

@@ -26,8 +26,9 @@ from .ablations import TEACHER, Ablation
 from .judge import LAG, judge, painted_area
 from .prompts import DemoPrompt
 from .records import Record
-from .scores import WORDS, adherence, score
+from .scores import adherence, score
 from .teacher import solve
+from .throughout import WORDS, read_seconds
 
 
 def make_records(
@@ -46,7 +47,7 @@ def make_records(
         decode_s = time.process_time() - began
         frames = np.stack(pictures).astype(np.float32) / 255
         verdict, scores = score(frames, one.combination)
-        first = judge(frames[: num_first_chunk_frames(weights)])
+        first = frames[: num_first_chunk_frames(weights)]
         yield (
             Record(
                 arm=row.name,
@@ -55,7 +56,7 @@ def make_records(
                 area=verdict.area / painted_area(one.combination.shape),
                 speed=verdict.speed,
                 scores=scores,
-                first=adherence(first, one.combination),
+                first=adherence(judge(first), read_seconds(first), one.combination),
                 denoise_s=denoise_s,
                 decode_s=decode_s,
             ),

@@ -69,16 +69,21 @@ def segment(frames: np.ndarray) -> Segments:
 
 def judge(frames: np.ndarray) -> Verdict:
     """The verdict on frames [F, H, W, 3] in [0, 1]. Raises ValueError for fewer than LAG + 1 of them."""
-    if len(frames) <= LAG:
-        raise ValueError(f"{len(frames)} frames are too few to read motion from: use at least {LAG + 1} frames")
+    check_length(frames)
     view = segment(frames)
     areas = view.masks.mean((1, 2))
     background, area, presence = _nearest(view.ground), float(areas.mean()), float((areas > LEAST_AREA).mean())
     if view.ink is None:
         return Verdict(background, None, None, None, 0.0, area, presence)
     small = shrink(view.masks)
-    direction, speed = _direction(small)
+    direction, speed = judge_direction(small)
     return Verdict(background, _nearest(view.ink), _shape(small), direction, speed, area, presence)
+
+
+def check_length(frames: np.ndarray) -> None:
+    """Refuse fewer frames than motion can be read from. Raises ValueError."""
+    if len(frames) <= LAG:
+        raise ValueError(f"{len(frames)} frames are too few to read motion from: use at least {LAG + 1} frames")
 
 
 @cache
@@ -103,7 +108,7 @@ def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(b) * np.fft.fft2(a).conj()).real
 
 
-def _direction(masks: np.ndarray) -> tuple[str | None, float]:
+def judge_direction(masks: np.ndarray) -> tuple[str | None, float]:
     """Direction and speed of the roll that matches frames best with those LAG later, of less than half a frame."""
     fit = correlate(masks[:-LAG], masks[LAG:]).sum(0)
     row, column = np.unravel_index(int(fit.argmax()), fit.shape)

@@ -24,26 +24,29 @@ from ...stream.prompts import Prompt
 from ...stream.stream import Stream
 from ...video.pixels import to_uint8
 from .detail import likeness, sharpness
-from .judge import LAG, judge, segment
+from .judge import LAG, segment
 from .prompts import DemoPrompt
 from .steadiness import outline_change
+from .throughout import PRESENCE, read_seconds
 
 WINDOW = LAG + 1
-"""Frames that are read at the beginning of a chunk: as many as motion needs, and as the first chunk has."""
+"""Frames that colour, sharpness and outline are read from: the first of a chunk, as many as the first chunk has."""
 
 PARTS = 10
 """Drift is measured between the first and the last of this many parts of a video: minutes 1 and 10 of ten."""
 
-IDENTITY = ("colour", "shape", "background")
-"""The words of a prompt that identify an object."""
+IDENTITY = (PRESENCE, "colour", "shape", "background")
+"""What must hold in a chunk that shows the object of the prompt."""
 
 SNAPSHOTS = Snapshots(every=20)
 
 DRIFTS = {
     "colour": "largest change of a mean channel of object or background, of full scale",
     "sharpness": "relative change of the Laplacian's root mean square",
-    "identity_first": "share of the first part that shows the asked colour, shape and background",
+    "identity_first": "share of the first part that shows the asked object and background, in every frame",
     "identity_last": "the same of the last part",
+    "words_first": "share of the first part that shows the asked object, moving where asked, in every frame",
+    "words_last": "the same of the last part",
     "outline_first": "part of the outlines of the first chunk and of the first part that they do not share",
     "outline_last": "the same of the last part",
 }
@@ -52,7 +55,7 @@ DRIFTS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """Measurements of the first frames of a chunk."""
+    """Measurements of a chunk: words of all its frames, the others of its first ones."""
 
     arm: str
     number: int
@@ -96,9 +99,10 @@ def read_chunk(
     arm: str, number: int, chunk: int, seconds: float, frames: np.ndarray, reference: np.ndarray, asked: DemoPrompt
 ) -> Reading:
     """Measure a chunk; `frames`, and those of the first chunk in `reference`, are [F, H, W, 3], uint8."""
-    now, before = (clip[:WINDOW].astype(np.float32) / 255 for clip in (frames, reference))
-    view, verdict = segment(now), judge(now)
-    agrees = verdict.agrees(asked.combination)
+    whole, before = (clip.astype(np.float32) / 255 for clip in (frames, reference[:WINDOW]))
+    now = whole[:WINDOW]
+    view = segment(now)
+    holds = [second.holds(asked.combination) for second in read_seconds(whole)]
     return Reading(
         arm=arm,
         number=number,
@@ -108,8 +112,8 @@ def read_chunk(
         ground=[float(x) for x in view.ground],
         sharpness=sharpness(now),
         outline=outline_change(segment(before), view),
-        identity=all(agrees[word] for word in IDENTITY),
-        direction=agrees["direction"],
+        identity=all(second[word] for second in holds for word in IDENTITY),
+        direction=all(second["direction"] for second in holds),
     )
 
 
@@ -124,6 +128,8 @@ def drifts(readings: Sequence[Reading]) -> dict[str, float]:
         "sharpness": 1 - likeness(_mean(first, "sharpness"), _mean(last, "sharpness")),
         "identity_first": _mean(first, "identity"),
         "identity_last": _mean(last, "identity"),
+        "words_first": _words(first),
+        "words_last": _words(last),
         "outline_first": _mean(first, "outline"),
         "outline_last": _mean(last, "outline"),
     }
@@ -139,6 +145,7 @@ def course(readings: Sequence[Reading], count: int) -> list[dict[str, float]]:
             "sharpness": 1 - likeness(_mean(first, "sharpness"), _mean(stretch, "sharpness")),
             "outline": _mean(stretch, "outline"),
             "identity": _mean(stretch, "identity"),
+            "words": _words(stretch),
         }
         for stretch in parts(readings, count)
     ]
@@ -174,6 +181,11 @@ def readings_of(readings: Sequence[Reading]) -> dict[str, dict[int, list[Reading
 def line_of(reading: Reading) -> dict:
     """A reading as plain values."""
     return asdict(reading)
+
+
+def _words(readings: Sequence[Reading]) -> float:
+    """Share of chunks in which all words hold."""
+    return float(np.mean([reading.identity and reading.direction for reading in readings]))
 
 
 def _mean(readings: Sequence[Reading], name: str) -> float:

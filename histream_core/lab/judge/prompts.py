@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...demo.painter import HELD_OUT, SENTENCES, Combination, training_combinations
-from .scores import WORDS
+from .throughout import WORDS
 
 SEEDS = 2**32
 MAX_PROMPTS = 100_000

@@ -100,6 +100,8 @@ class Records:
                     f"{folder} was made with {key} {str(then[key])[:99]}, asked for is {now[key]}: give the same to go "
                     "on, or another --out"
                 )
+        if then and "judge" in now.keys() - then.keys():
+            raise ValueError(f"{folder} was scored by an earlier judge, by other rules: give another --out")
         write_whole(path, json.dumps(then | now, indent=1).encode())
         self._lines = folder / LINES
         self._trim()

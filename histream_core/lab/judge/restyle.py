@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -28,9 +27,10 @@ from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from .bootstrap import Estimate, estimate
-from .judge import GRID, LEAST_AREA, Verdict, judge, painted_area, segment, shrink
+from .judge import LEAST_AREA, Verdict, judge, segment, shrink
+from .outline import centres
 from .prompts import DemoPrompt, draw_prompts
-from .scores import WORDS
+from .throughout import WORDS
 from .video import MeasureSettings, measure
 
 NEAR = 0.04
@@ -188,18 +188,6 @@ def distances(frames: np.ndarray, shape: str | None, pair: Pair) -> np.ndarray:
     return np.where(masks.mean((1, 2)) > LEAST_AREA, found, FARTHEST)
 
 
-def centres(masks: np.ndarray, shape: str | None) -> np.ndarray:
-    """Centres [F, 2] of objects of a shape in masks [F, G, G], as the painter counts them.
-
-    That of a triangle is above its centre of mass.
-    """
-    mass = _centre_of_mass(masks)
-    if shape is None:
-        return mass
-    size = np.sqrt(masks.mean((1, 2)) / painted_area(shape))[:, None]
-    return mass - _offset(shape) * size
-
-
 def restyle_estimates(clips: Sequence[RestyleRecord]) -> dict[str, Estimate]:
     """Mean and interval of every score that some clip has."""
     values = {name: [clip.scores[name] for clip in clips if name in clip.scores] for name in RESTYLED}
@@ -229,17 +217,3 @@ def _only_moves_alike(source: Combination, target: Combination) -> bool:
 def _strength_arm(clips: Clips, share: float) -> RestyleArm:
     what = {0.0: "the source, encoded and decoded", 1.0: "text to video"}.get(share, f"{share:g} of noise")
     return RestyleArm(f"s={share:g}", what, clips.plan(Restyle(share)))
-
-
-def _centre_of_mass(masks: np.ndarray) -> np.ndarray:
-    """Circular means [F, 2] of where masks [F, G, G] are set."""
-    turn = np.exp(2j * np.pi * (np.arange(GRID) + 0.5) / GRID)
-    both = (masks.sum(1) @ turn, masks.sum(2) @ turn)
-    return np.stack([np.angle(way) / (2 * np.pi) for way in both], axis=1) % 1
-
-
-@cache
-def _offset(shape: str) -> np.ndarray:
-    """Where a painted shape has its centre of mass, from its centre."""
-    clip = paint(Combination(shape, "white", "black", "right"), [0], training=False)
-    return _centre_of_mass(shrink(segment(clip).masks))[0] - 0.5

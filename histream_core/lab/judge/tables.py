@@ -15,12 +15,13 @@ from .ablations import BASE, PAPER_SECONDS, PAPER_TOTAL, Ablation
 from .bootstrap import Estimate, difference, estimate
 from .prompts import DemoPrompt
 from .records import Record
-from .scores import SCORES, WORDS
+from .scores import SCORES
+from .throughout import WORDS
 
 ALL_WORDS = "words"
 """Name of the mean of a clip's four word scores."""
 
-SHOWN = (ALL_WORDS, *WORDS, "size", "speed", "drift", "flicker")
+SHOWN = (ALL_WORDS, *WORDS, "held", "last_second", "outline", "size", "speed", "drift", "flicker")
 FIRST = (ALL_WORDS, *WORDS, "size", "speed")
 """Scores that are also given for the first chunk alone."""
 
