@@ -41,14 +41,26 @@ class LastFrames:
         return pixel_frames(self.latents)
 
     @property
-    def whole(self) -> bool:
+    def num_before(self) -> int:
+        """Number of frames of the video before them."""
+        return self.video.index.num_frames - self.num_frames
+
+    @property
+    def as_large(self) -> bool:
         """Whether the frames are as large as the video, but for edges that are drawn out."""
         return size_for(*self.video.size) == tuple(self.size)
 
     def frames(self) -> Iterator[Tensor]:
         """Yield the frames [H, W, 3] in [0, 1]."""
-        for frame in frames_of(self.video.path, self.video.index.num_frames - self.num_frames, self.num_frames):
-            yield extend_picture(frame, self.size) if self.whole else fit_picture(frame, self.size, self.fit)
+        return self._fitted(self.num_before)
+
+    def all_frames(self) -> Iterator[Tensor]:
+        """Yield all frames of the video up to its end, [1, H, W, 3] in [0, 1], each fitted too."""
+        return (frame[None] for frame in self._fitted(0))
+
+    def _fitted(self, first: int) -> Iterator[Tensor]:
+        for frame in frames_of(self.video.path, first, self.video.index.num_frames - first):
+            yield extend_picture(frame, self.size) if self.as_large else fit_picture(frame, self.size, self.fit)
 
     def check_shorter(self, num_frames: int) -> None:
         """Refuse a video of `num_frames` frames that these frames leave no room in. Raises ValueError."""
@@ -58,12 +70,14 @@ class LastFrames:
                 f"{num_frames}: ask for {self.num_frames + PIXEL_FRAMES_PER_LATENT} frames or more"
             )
 
-    def notes(self) -> list[str]:
-        """Lines that say which frames both videos have, and how they are fitted."""
+    def notes(self, *, whole: bool = False) -> list[str]:
+        """Lines that say which frames both videos have, or with `whole` what comes first, and how they are fitted."""
         count, path = self.num_frames, self.video.path
         same = f"the first {count} frames are the last {count}" if count > 1 else "the first frame is the last one"
         lines = [f"{same} of {path}, as the VAE shows them: leave them out where the two are joined"]
-        if not self.whole:
+        if whole:
+            lines = [f"the {self.video.index.num_frames} frames of {path} come first"]
+        if not self.as_large:
             width, height = self.video.size
             lines.append(
                 f"frames of {width}x{height} are fitted to {self.size[0]}x{self.size[1]} ({self.fit}): {FITS[self.fit]}"

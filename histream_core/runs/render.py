@@ -25,6 +25,7 @@ from ..video.media import Source as MediaSource
 from ..video.pixels import to_uint8
 from ..video.writers import open_writer
 from ..video.writing import BackgroundWriter
+from .last_frames import LastFrames
 from .progress import Progress, Report, silent, timed_decode
 from .weights import Weights
 
@@ -56,6 +57,8 @@ class Target:
     """A file whose sound is copied into the video, up to the last picture."""
     overwrite: bool = False
     """Whether an older file of that name is replaced, which is refused otherwise."""
+    extended: LastFrames | None = None
+    """The end of a video that is written first, whole, in the place of the frames that both videos have."""
 
 
 def stream_frames(weights: Weights, order: Order, progress: Progress | None = None) -> Iterator[Tensor]:
@@ -101,7 +104,10 @@ def render(weights: Weights, order: Order, target: Target, report: Report = sile
     Ctrl-C keeps the finished part as a partial file; the KeyboardInterrupt names it.
     """
     progress = weights.new_progress(order.plan)
-    first = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames))
+    first, before, shared = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames)), (), 0
+    if target.extended:
+        before, shared = target.extended.all_frames(), target.extended.num_frames
+        first = target.extended.num_before + shared + 1
     files = open_writer(
         target.path if target.overwrite and not target.format.is_sequence else NewName(target.path),
         target.format,
@@ -119,8 +125,12 @@ def render(weights: Weights, order: Order, target: Target, report: Report = sile
     progress.report = watch
     try:
         with writer:
-            for frames in stream_frames(weights, order, progress):
+            for frames in before:
                 writer.write(frames)
+            for frames in stream_frames(weights, order, progress):
+                if shared < len(frames):
+                    writer.write(frames[shared:])
+                shared = max(0, shared - len(frames))
                 progress.count_chunk(len(frames))
                 watch(progress)
     except KeyboardInterrupt as stop:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from clips import clip, encoded, probe, shapes
+from sounds import sound_file, sound_packets
 from tiny_cli import BLUE, RED, SIDE, files_in, render_words
 
 from histream_core.cli.options.weights import demo_source
@@ -82,6 +83,30 @@ def test_latents_of_a_run_go_on_as_the_run_itself(here, say, monkeypatch):
     assert all(map(torch.equal, frames_of("given/video.mkv"), frames_of("short/video.mkv")))
 
 
+@pytest.mark.parametrize("count", [1, 12, 40])
+def test_the_whole_video_is_itself_and_what_follows(here, say, count):
+    """As it is, up to its last frame, with its sound. Seen to fail with the frames that both have, twice."""
+    source = lossless(here, count, sound=sound_file(here / "tone.mka", 0.5))
+    new = say(*DEMO, source, "--depth", "8", "--seconds", "2", "--out", "new.mkv")[1]
+    code, found = say(*DEMO, source, "--depth", "8", "--seconds", "2", "--whole", "--out", "whole.mkv")
+    shared = {1: 1, 12: 9, 40: 21}[count]
+    assert (code, new["frames"], found["frames"]) == (0, 49, 49 + count - shared)
+    wanted = [*frames_of(source), *list(frames_of("new.mkv"))[shared:]]
+    whole = list(frames_of("whole.mkv"))
+    assert len(whole) == len(wanted) == found["frames"]
+    assert all(map(torch.equal, whole, wanted))
+    assert f"the {count} frames of" in found["notes"][-1]
+    if count == 40:
+        assert sound_packets("whole.mkv") == sound_packets(source)
+
+
+def test_sound_that_has_no_room_is_left_out_and_told(here, say):
+    source = lossless(here, 9, sound=sound_file(here / "tone.wav", 0.3, "pcm_s16le"))
+    code, found = say("demo", RED, "--extend-video", source, "--seconds", "1", "--whole", "--out", "a.mp4")
+    assert code == 0
+    assert "convert" in found["notes"][-1] and "the sound is left out" in found["notes"][-1]
+
+
 @pytest.mark.parametrize("count", [1, 8])
 def test_a_video_shorter_than_a_chunk_gives_its_last_frame_as_a_first_frame(here, say, count):
     source = lossless(here, count)
@@ -138,6 +163,8 @@ def test_what_has_no_window_of_clean_frames_is_refused(here, say):
         status, line = say(*DEMO, "clip.mkv", "--seconds", "1", *more, "--out", "a.mkv")
         assert (status, said in line) == (2, True), line
     assert not (here / "a.mkv").exists()
+    assert "leave --whole out, or give --out" in say(*DEMO, "clip.mkv", "--whole", "--run-dir", "run")[1]
+    assert "there is no video to write first" in say("demo", RED, "--whole", "--out", "a.mkv")[1]
 
 
 def test_what_is_no_video_of_an_even_rate_in_sdr_is_refused(here, say):

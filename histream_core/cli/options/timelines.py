@@ -35,6 +35,11 @@ def add_first_frame(verb: argparse.ArgumentParser) -> None:
         type=Path,
         help="a video of any origin to go on from: this one begins with its last frames, as many as the window holds",
     )
+    verb.add_argument(
+        "--whole",
+        action="store_true",
+        help="write all of the video that is extended first, as it is and with its sound, and the new frames behind it",
+    )
     ways = "; ".join(f"{name}: {what}" for name, what in FITS.items())
     verb.add_argument(
         "--fit", choices=FITS, help=f"how first frames of another size are fitted: {ways} (default: crop)"
@@ -67,6 +72,10 @@ def given_frames(args: argparse.Namespace, chunk_frames: int) -> int:
 
 def video_to_extend(args: argparse.Namespace) -> SourceVideo | None:
     """The video of --extend-video; None if it is not given. Raises ValueError or OSError."""
+    if args.whole and not args.extend_video:
+        raise ValueError("there is no video to write first: give --extend-video too, or leave --whole out")
+    if args.whole and args.run_dir:
+        raise ValueError("the video of a run that is kept holds what the run made: leave --whole out, or give --out")
     if args.extend_video and args.first_frame:
         raise ValueError("a video begins with --first-frame or with the end of --extend-video: leave one of them out")
     if not args.extend_video:

@@ -35,7 +35,7 @@ from ...stream.timeline import Cue, Placed, place
 from ...video.container import check_name
 from ...video.formats import FORMATS, NAMES, Format, find_format
 from ...video.pictures import CROP
-from ...video.sound import check_sound
+from ...video.sound import check_sound, has_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate
 from ..options.common import add_overwrite, decimal, whole
@@ -206,7 +206,9 @@ def _make(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wante
     plan, last, notes = _plan(args, source.preset, wanted)
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size)
-    shown = Shown(placed, picture, [*source.notes, *notes, *notes_of(args, placed), *fitted], last=last)
+    sound = take_sound(args, last.video.path) if last and args.whole else ()
+    notes = [*source.notes, *notes, *notes_of(args, placed), *fitted, *sound]
+    shown = Shown(placed, picture, notes, last=last, whole=args.whole)
     return make_shown(args, source, shown, size=wanted.size, fps=wanted.fps)
 
 
@@ -220,7 +222,19 @@ def _plan(args: argparse.Namespace, preset: Preset, wanted: Wanted) -> tuple[Pla
         last.check_shorter(wanted.num_frames)
         options, size = replace(options, given_frames=last.latents, first_frame=last.latents == 1), last.size
     plan, notes = plan_video(preset, args.mode, size=size, num_frames=wanted.num_frames, options=options)
-    return plan, last, [*notes, *(last.notes() if last else ())]
+    return plan, last, [*notes, *(last.notes(whole=args.whole) if last else ())]
+
+
+def take_sound(args: argparse.Namespace, video: Path) -> Iterator[str]:
+    """Take the sound of a video where the user names none; yield a note where the new one cannot hold it."""
+    if args.sound or not has_sound(video):
+        return
+    try:
+        check_sound(video, find_format(args.format, args.depth))
+    except ValueError as error:
+        yield f"{error}; the sound is left out"
+    else:
+        args.sound = video
 
 
 def make_shown(
@@ -245,6 +259,8 @@ class Shown:
     video: SourceVideo | None = None
     last: LastFrames | None = None
     """The frames of the video that is extended."""
+    whole: bool = False
+    """Whether that video is written first."""
 
     @property
     def plan(self) -> Plan:
@@ -272,7 +288,9 @@ def _render(
     if args.overwrite and not args.out:
         raise ValueError("--overwrite lets --out replace a file: give --out too, or leave it out for a new name")
     plan, format = shown.plan, find_format(args.format, args.depth)
-    check_output(args.out, format, size=size, fps=fps, num_frames=plan.num_pixel_frames, overwrite=args.overwrite)
+    extended = shown.last if shown.whole else None
+    num_frames = plan.num_pixel_frames + (extended.num_before if extended else 0)
+    check_output(args.out, format, size=size, fps=fps, num_frames=num_frames, overwrite=args.overwrite)
     names = new_names(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     if args.sound:
         check_sound(args.sound, format)
@@ -284,7 +302,16 @@ def _render(
     order = Order(plan, prompts, noise, shown.given(weights), shown.source(weights))
 
     def write(path: Path) -> tuple[Path, Progress]:
-        target = Target(path, format, size, fps=fps, metadata=tags, sound=args.sound, overwrite=args.overwrite)
+        target = Target(
+            path,
+            format,
+            size,
+            fps=fps,
+            metadata=tags,
+            sound=args.sound,
+            overwrite=args.overwrite,
+            extended=extended,
+        )
         with progress_bar() as report:
             return path, render(weights, order, target, report)
 
@@ -298,6 +325,7 @@ def _render(
         "kernels": dict(weights.kernels().in_use),
         "seed": args.seed,
         **describe_video(plan, format, size, fps),
+        **({"frames": num_frames, "seconds": num_frames / fps} if extended else {}),
         **describe_progress(progress),
         "notes": shown.notes,
     }
