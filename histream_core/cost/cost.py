@@ -4,7 +4,7 @@ Pure arithmetic over sizes. Operations are counted as torch's FlopCounterMode co
 addition are two; attention is its two matrix products), bytes as torch allocates them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -207,6 +207,7 @@ class Cost:
             "levers": list(self.plan.levers),
             "histories": self.plan.histories,
             "order": self.plan.order,
+            "sinks": asdict(self.plan.sinks) if self.plan.sinks else None,
             "calls": self.plan.num_calls(),
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,
@@ -244,8 +245,7 @@ class Cost:
 
     def _kv_values(self, frames: int, *, moving: bool = True) -> int:
         """Keys and values of so many frames in one layer, at all levels, and the anchors' un-rotated keys."""
-        anchors, _ = self.plan.pages
-        copies = 2 * frames + (anchors if moving and self.plan.moving_anchor else 0)
+        copies = 2 * frames + (self.plan.moving_pages if moving else 0)
         scales = (level if isinstance(level, Scale) else level[0] for level in self.plan.levels)
         tokens = sum(self.plan.tokens_per_frame(scale) for scale in scales)
         return copies * tokens * self.config.dim * self.batch

@@ -18,6 +18,7 @@ from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, chec
 from .order import BATCHED, CHUNKS, calls, check_order
 from .positions import TemporalPolicy
 from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
+from .sinks import SinkRule, check_sinks
 from .sizes import MAX_SIDE, PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
 from .window import Window
 
@@ -108,6 +109,9 @@ class Plan:
     """What a chunk may see of earlier frames, one of HISTORIES."""
     order: str = CHUNKS
     """The order in which steps are computed, one of ORDERS."""
+    sinks: SinkRule | None = None
+    """When a frame of the anchor is replaced; None: never. What a chunk then sees follows from finished frames, and
+    `Chunk.context` lists the frames that it would see with the first anchor."""
 
     def __post_init__(self):
         _check_sizes(self)
@@ -120,6 +124,8 @@ class Plan:
             check_histories(self.histories, self.levers, self._entered, self.given_frames)
         if self.order != CHUNKS:
             check_order(self)
+        if self.sinks:
+            check_sinks(self)
         if not 0 <= self.anchor_match <= 1:
             raise ValueError(f"an anchor match of {self.anchor_match:g} is no share: use 0 for none, 0.5, or at most 1")
 
@@ -269,6 +275,12 @@ class Plan:
             self.temporal.anchor_time(start, anchor) != self.temporal.chunk_time(anchor)
             for anchor, start in zip(self.anchors, last_seen, strict=True)
         )
+
+    @property
+    def moving_pages(self) -> int:
+        """Cache pages of un-rotated keys: of all anchors that are moved in time, and of a frame that may become one."""
+        anchors, _ = self.pages
+        return anchors + (self.sinks is not None) if self.moving_anchor and anchors else 0
 
     def anchor(self, start: int) -> int:
         """The first frame of the anchor that the chunk at frame `start` sees."""

@@ -10,6 +10,7 @@ from .order import CHUNKS
 from .positions import TemporalPolicy
 from .presets import MODES, Preset
 from .schedule import Scale, Schedule
+from .sinks import SinkRule
 from .sizes import Grid, grid_for, low_grid, tokens_per_frame
 from .window import Window
 
@@ -33,7 +34,8 @@ class PlanOptions:
     restyle: Restyle | None = None
     histories: str = CLEAN
     order: str = CHUNKS
-    """This field and the six above it have the meaning they have in `Plan`."""
+    sinks: SinkRule | None = None
+    """This field and the seven above it have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -76,6 +78,7 @@ def make_plan(
         restyle=options.restyle,
         histories=options.histories,
         order=options.order,
+        sinks=options.sinks,
     )
 
 

@@ -43,3 +43,7 @@ class TemporalPolicy:
     def anchor_time(self, start: int, anchor: int = 0) -> int:
         """Time of the anchor's first frame, frame `anchor`, as the chunk that starts at frame `start` sees it."""
         return max(anchor, start - self.span) if self.kind == "clamped" else self.chunk_time(anchor)
+
+    def sink_time(self, start: int, sink: int, rank: int) -> int:
+        """Time of the frame `sink`, as the chunk that starts at frame `start` sees it: of its sinks number `rank`."""
+        return max(sink, start - self.span + rank) if self.kind == "clamped" else self.chunk_time(sink)

@@ -1,5 +1,6 @@
 """The Anchor-Guided Sliding Window: which earlier frames a chunk sees."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .sizes import PIXEL_FRAMES_PER_LATENT
@@ -38,6 +39,10 @@ class Window:
         anchors = range(anchor, min(anchor + self.anchor_frames, start))
         seen = {*anchors, *range(max(0, start - self.local_frames), start)}
         return tuple(sorted(frame for frame in seen if frame >= scene))
+
+    def seen(self, start: int, sinks: Iterable[int]) -> tuple[int, ...]:
+        """The frames, in temporal order, that the chunk at frame `start` sees where `sinks` are the anchor's frames."""
+        return tuple(sorted({*sinks, *range(max(0, start - (self.local_frames or 0)), start)}))
 
     def pages(self, num_latent_frames: int) -> tuple[int, int]:
         """Number of cache pages for the anchor and for the ring behind it, in a video of that length."""

@@ -103,7 +103,7 @@ class Session:
                 position = chunk.index
                 if position < done:
                     continue
-                journal.write(position, latent, stream.noisy)
+                journal.write(position, latent, stream.noisy, stream.sinks)
                 yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=True)
                 if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
                     self._save_whole(stream, [position])
@@ -119,14 +119,14 @@ class Session:
             return stream, 0
         try:
             stream.restore(_part(snapshot[2], CACHES))
-            if not _held(stream).issuperset(plan.chunks[snapshot[0]].context):
+            if not _held(stream).issuperset(stream.context(plan.chunks[snapshot[0]])):
                 raise ValueError("the snapshot does not hold what its chunk sees")
         except (KeyError, ValueError):  # a snapshot of a shorter run, whose caches had another size
             return self._new_stream(plan), 0
         return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
-        inputs = Inputs(self._latent, self._noisy, self._inputs.source)
+        inputs = Inputs(self._latent, self._noisy, self._inputs.source, self.journal.read_sinks)
         return self.open_stream(plan, ChunkSeeds(self.journal.manifest), inputs)
 
     def _latent(self, chunk: Chunk) -> Tensor:
@@ -196,7 +196,7 @@ class Session:
         held = _held(stream)
         for position in positions:
             chunks = self.journal.manifest.plan.chunks[position : position + 1]
-            if any(held.issuperset(chunk.context) for chunk in chunks):
+            if any(held.issuperset(stream.context(chunk)) for chunk in chunks):
                 self._save(stream, position)
                 return
 

@@ -30,6 +30,8 @@ class Inputs:
     """The noisy latents that kept last steps of given chunks started from."""
     source: Source | None = None
     """How chunks begin, for a plan that restyles a source."""
+    given_sinks: Callable[[Chunk], tuple[int, ...]] | None = None
+    """The sinks that a chunk of an earlier attempt saw, where they can give way."""
 
 
 NOTHING_GIVEN = Inputs()

@@ -22,6 +22,7 @@ from .anchor_match import Statistics, match, statistics_of
 from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
 from .noise import Noise
 from .prompts import Prompt
+from .sinks import next_sinks
 
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
 """Network call: returns the clean estimate of a noisy chunk [B, C, T, H, W], and stages its keys and values in the
@@ -94,9 +95,13 @@ class Stream:
         if (plan.restyle is None) != (inputs.source is None):
             raise ValueError("a plan that restyles a source needs one, and no other plan takes one")
         self.given = inputs.given if callable(inputs.given) else self._slices(inputs.given)
-        self.given_noisy, self.source = inputs.given_noisy, inputs.source
+        self.given_noisy, self.given_sinks, self.source = inputs.given_noisy, inputs.given_sinks, inputs.source
+        if plan.sinks and cache.batch > 1:
+            raise ValueError(f"sinks give way in one video at a time, and the batch has {cache.batch}: use 1")
         self.noisy: Tensor | None = None
         """The noisy latent that the last step of the last yielded chunk started from; None if it took no step."""
+        self.sinks: tuple[int, ...] | None = () if plan.sinks else None
+        """The frames of the anchor that the next chunk sees, where they can give way; None where they stay."""
         self._window: dict[int, Tensor] = {}
         self._anchor: tuple[int, Statistics] | None = None
 
@@ -116,6 +121,8 @@ class Stream:
             chunk = self.plan.chunks[index]
             if finished:
                 self._remember(*finished)
+            if self.sinks:
+                chunk = replace(chunk, context=self.context(chunk))
             prompt = self._prompt(chunk)
             self._forget_others(prompt)
             if prompt.recache and prompt.first_chunk == chunk.index and chunk.context:
@@ -126,6 +133,13 @@ class Stream:
                 clean = self._match(chunk, prompt, clean)
             yield clean[:, :, : self.plan.num_latent_frames - chunk.frames.start]
             finished = chunk, clean
+
+    def context(self, chunk: Chunk) -> tuple[int, ...]:
+        """The frames that a chunk sees if it is the next one."""
+        return self._context_at(chunk.frames.start) if chunk.context else ()
+
+    def _context_at(self, start: int) -> tuple[int, ...]:
+        return self.plan.context(start) if self.sinks is None else self.plan.window.seen(start, self.sinks)
 
     def snapshot(self) -> dict[str, Tensor]:
         """The tensors that `restore` needs to continue. Call it when a chunk has just been yielded; nothing is copied.
@@ -144,6 +158,8 @@ class Stream:
         empty = torch.zeros(*self.shape, 0, *self.plan.grids[Scale.HIGH])
         latents = torch.stack([self._window[frame] for frame in frames], dim=2) if frames else empty
         state |= {"window.frames": torch.tensor(frames, dtype=torch.long), "window.latents": latents}
+        if self.sinks is not None:
+            state["window.sinks"] = torch.tensor(self.sinks, dtype=torch.long)
         if self._anchor:
             first, anchor = self._anchor
             state |= {"anchor.chunk": torch.tensor(first), "anchor.mean": anchor.mean, "anchor.std": anchor.std}
@@ -159,6 +175,11 @@ class Stream:
         if frames.dtype != torch.long or tuple(latents.shape) != wanted or not latents.is_floating_point():
             raise ValueError(f"the snapshot has latents {list(latents.shape)}, this run's are {list(wanted)}")
         self._window = dict(zip(frames.tolist(), latents.to(self.device).unbind(2), strict=True))
+        if self.sinks is not None:
+            sinks = snapshot["window.sinks"].flatten().tolist()
+            if not self._window.keys() >= {*sinks}:
+                raise ValueError(f"the snapshot's sinks {sinks} are not among its frames {frames.tolist()}")
+            self.sinks = tuple(sinks)
         if self.plan.anchor_match:
             chunk, *parts = (snapshot[f"anchor.{name}"] for name in ("chunk", "mean", "std"))
             if chunk.numel() != 1 or any(part.shape != (*self.shape, 1, 1, 1) for part in parts):
@@ -288,10 +309,19 @@ class Stream:
             self._commit(chunk.kept.scale)
         for step in chunk.cache_steps:
             self._cache_pass(self._cached_part(chunk, clean, step.scale), step, text)
-        self._window |= zip(chunk.frames, clean.unbind(2), strict=True)
-        following = self.plan.context(chunk.frames.stop)
+        latents = self._window | dict(zip(chunk.frames, clean.unbind(2), strict=True))
+        if self.sinks is not None:  # before the window changes: what is interrupted here has no snapshot
+            self.sinks = self._next_sinks(chunk, self.sinks, latents)
+        self._window = latents
+        following = self._context_at(chunk.frames.stop)
         if self.plan.window.local_frames is not None:
             self._window = {frame: self._window[frame] for frame in following}
+
+    def _next_sinks(self, chunk: Chunk, sinks: tuple[int, ...], latents: Mapping[int, Tensor]) -> tuple[int, ...]:
+        """The sinks behind a finished chunk: those that an earlier attempt went on with, else by the plan's rule."""
+        if self.given_sinks and chunk.index + 1 < self.plan.replayed_chunks:
+            return self.given_sinks(self.plan.chunks[chunk.index + 1])
+        return next_sinks(self.plan, sinks, chunk.frames.start, latents)
 
     def _cached_part(self, chunk: Chunk, clean: Tensor, scale: Scale) -> Tensor:
         """The frames of a chunk that its cache passes compute; if they are not all, the caches begin a shorter pass."""
@@ -327,7 +357,7 @@ class Stream:
 
     def _begin(self, frames: Sequence[int], context: tuple[int, ...], start: int | None = None) -> None:
         for cache in self.caches.values():
-            cache.begin(frames, context, start=start)
+            cache.begin(frames, context, start=start, sinks=self.sinks or ())
 
     def _prompt(self, chunk: Chunk) -> Prompt:
         return [prompt for prompt in self.prompts if prompt.first_chunk <= chunk.index][-1]

@@ -18,6 +18,7 @@ from slow import slow
 from sounds import sound_file, sound_packets
 from tiny_cli import RED, files_in
 
+from histream_core.cli import main
 from histream_core.runs.store.journal import read_manifest, write_manifest
 from histream_core.video.reading import frames_of, index_video
 
@@ -123,6 +124,40 @@ def test_kept_keys_of_a_first_step_are_computed_again_as_they_were(here, say, st
     source = clip(here, 31)
     words = [*DEMO, "--motion", "0.1", "--strength", "0.3", "--high-keys", lever, "--format", "ffv1"]
     check_cut(here, say, stop_at(call), ["v2v", source, *words])
+
+
+def test_sinks_give_way_and_a_stopped_run_goes_on_with_them(here, say, stop_at):
+    """The whole run is the same byte for byte; without the option it is another. Seen to fail without the option."""
+    source, go_on = clip(here, 25), stop_at(14)
+    words = ["--preset", "streamdiffusionv2", *DEMO, "--format", "ffv1"]
+    assert say("v2v", source, "--run-dir", "cut", *words, "--sinks", "1")[0] == 130
+    go_on()
+    assert 3 < len(list((here / "cut" / "chunks").iterdir())) < 7
+    assert say("resume", "cut")[1]["frames"] == 25
+    say("v2v", source, "--run-dir", "whole", *words, "--sinks", "1")
+    assert files_in("cut") == files_in("whole")
+    say("v2v", source, "--run-dir", "fixed", *words)
+    assert files_in("fixed") != files_in("whole")
+
+
+def test_sinks_that_cannot_give_way_are_refused_in_a_sentence(here, say):
+    source = clip(here, 5)
+    assert (
+        "sinks give way to single frames, and the chunks have 3"
+        in say("v2v", source, "x.mp4", *DEMO, "--sinks", "0.5")[1]
+    )
+    words = ["--preset", "streamdiffusionv2", *DEMO, "--sinks", "2"]
+    assert "below a cosine of 2: use a number from -1" in say("v2v", source, "x.mp4", *words)[1]
+
+
+def test_sinks_are_told_by_plan(say, capsys):
+    """Their rule, and the room of one frame's un-rotated keys where the anchor moves."""
+    words = ["plan", "--preset", "streamdiffusionv2", "--size", "512x512", "--frames", "121"]
+    fixed, found = say(*words)[1], say(*words, "--sinks", "0.5")[1]
+    assert (fixed["sinks"], found["sinks"]) == (None, {"threshold": 0.5})
+    assert found["kv_bytes"] > fixed["kv_bytes"]
+    assert main([*words, "--sinks", "0.5"]) == 0
+    assert "sinks: the least alike gives way to a frame below a cosine of 0.5" in capsys.readouterr().out
 
 
 def test_another_video_is_no_source_of_a_run(here, say, stop_at):

@@ -33,8 +33,12 @@ class Positions:
     anchor: int
     span: int | None  # None: absolute times; else the anchor comes no further away than this
     firsts: tuple[int, ...] = (0,)  # of each anchor the first frame
+    sinks: tuple[tuple[int, ...], ...] = ()  # by chunk of one frame: those that it sees, where they give way
 
     def times(self, frames: list[int], start: int) -> list[int]:
+        if self.sinks:
+            nearest = {} if self.span is None else {f: start - self.span + i for i, f in enumerate(self.sinks[start])}
+            return [max(frame, nearest.get(frame, frame)) for frame in frames]
         first = max(first for first in self.firsts if first < max(1, start))  # not one in the chunk itself
         shift = 0 if self.span is None else max(0, start - first - self.span)
         return [frame + shift if first <= frame < first + self.anchor else frame for frame in frames]
@@ -152,3 +156,39 @@ def reference_histream(
             x = x - sigma * predict(x, chunk, sigma, at)
         video = torch.cat((video, x), dim=2)
     return video
+
+
+def alike(one: Tensor, other: Tensor) -> float:
+    """The cosine of the mean colours of two latent frames."""
+    a, b = one.double().mean((0, 2, 3)), other.double().mean((0, 2, 3))
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+@torch.no_grad()
+def reference_sinks(model, what, noise, *, grid, window, span, threshold) -> tuple[Tensor, list[tuple[int, ...]]]:
+    """Latents [1, C, T, H, W] of a video of single frames whose sinks give way, and the sinks that each frame saw.
+
+    what: text, sigmas of the steps, number of frames. window: how many sinks, and how many frames before a frame.
+    """
+    (text, sigmas, length), (anchor, local) = what, window
+    video, sinks = torch.empty(1, model.in_dim, 0, *grid), [()]
+    for frame in range(length):
+        x = torch.zeros(1, model.in_dim, 1, *grid)
+        for i, sigma in enumerate(sigmas):
+            fresh = noise(frame, i, x.shape)
+            x = fresh if i == 0 else (1 - sigma) * x + sigma * fresh
+            runs = [(video[:, :, f : f + 1], f, 0.0) for f in range(frame)] + [(x, frame, 1000 * sigma)]
+            segments = [
+                Segment(latent, [f], sorted({*sinks[f], *range(max(0, f - local), f)}), f, timestep, text, 1.0)
+                for latent, f, timestep in runs
+            ]
+            x = x - sigma * flow(model, segments, Positions(grid, 1.0, anchor, span, sinks=tuple(sinks)))
+        if len(sinks[-1]) < anchor:
+            sinks.append((*sinks[-1], frame))
+        else:
+            scores = [alike(x[:, :, 0], video[:, :, sink]) for sink in sinks[-1]]
+            worst = sinks[-1][scores.index(min(scores))]
+            stays = min(scores) >= threshold
+            sinks.append(sinks[-1] if stays else tuple(sorted({*sinks[-1], frame} - {worst})))
+        video = torch.cat((video, x), dim=2)
+    return video, sinks[:length]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from ..options.memory import add_kv_option
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
 from ..progress import print_notes
-from .videos import add_histories, add_size_options, plan_video
+from .videos import add_histories, add_sinks, add_size_options, plan_video, sink_rule
 
 MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
 
@@ -42,6 +42,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_size_options(verb, size="1920x1088")
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
     add_histories(verb)
+    add_sinks(verb)
     add_kv_option(verb)
     add_speed_options(verb, [*LEVERS, "vae_strips"])
     verb.add_argument("--vram", metavar="GB", type=decimal, help="say what would not fit into a card of that size")
@@ -57,6 +58,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
     options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
+    options = replace(options, sinks=sink_rule(args))
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
@@ -116,6 +118,8 @@ def _lines(result: dict) -> Iterator[str]:
         moving = f", {restyle['motion']['span']:g} less where it moves" if restyle["motion"] else ""
         told = f", the network is told {restyle['offset']:g} less" if restyle["offset"] else ""
         yield f"restyles a video: strength {restyle['share']:g}{moving}{told}"
+    if sinks := result["sinks"]:
+        yield f"sinks: the least alike gives way to a frame below a cosine of {sinks['threshold']:g}"
     yield f"order: {result['order']}, {ORDERS[result['order']]}; {result['calls']} network calls in all"
     yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"

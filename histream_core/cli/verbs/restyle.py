@@ -16,7 +16,7 @@ from ...video.sound import has_sound
 from ..options.common import decimal, whole
 from ..options.timelines import cues_of, notes_of
 from ..options.weights import add_weight_options, find_source
-from .videos import Shown, add_run_options, make_shown, plan_options
+from .videos import Shown, add_run_options, add_sinks, make_shown, plan_options, sink_rule
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -52,6 +52,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         help="how many of the preset's steps, for StreamDiffusionV2's weights: 1 to 4 (default: that of the preset)",
     )
     add_run_options(verb, restyles=True)
+    add_sinks(verb)
     verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
     verb.set_defaults(run=run_v2v)
     yield verb
@@ -85,7 +86,7 @@ def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) ->
     """The plan that restyles a video: what the user does not say is as the preset has it. Raises ValueError."""
     restyle = preset.restyled(args.strength, args.told, args.motion)
     preset = preset if args.steps is None else preset.with_steps(args.steps)
-    options = replace(plan_options(args), restyle=restyle)
+    options = replace(plan_options(args), restyle=restyle, sinks=sink_rule(args))
     length, cropped = length_for(video.index.num_frames)
     plan = make_plan(preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)
     return replace(plan, cropped_frames=cropped)

@@ -19,6 +19,7 @@ from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
 from ...plan.make import DEFAULT_OPTIONS, window_of
 from ...plan.order import CHUNKS, ORDERS
+from ...plan.sinks import SinkRule
 from ...plan.sizes import FPS, frames_in, generated_size, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
@@ -146,6 +147,22 @@ def add_histories(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--histories", choices=[*HISTORIES], default=CLEAN, help=f"{listed} (default: {CLEAN})")
     listed = "; ".join(f"{name}: {what}" for name, what in ORDERS.items())
     verb.add_argument("--order", choices=[*ORDERS], default=CHUNKS, help=f"{listed} (default: {CHUNKS})")
+
+
+def add_sinks(verb: argparse.ArgumentParser) -> None:
+    """Add --sinks."""
+    verb.add_argument(
+        "--sinks",
+        metavar="COSINE",
+        type=decimal,
+        help="let the frame of the anchor that is least like the newest one give way to it where the cosine of their "
+        "mean latents is lower; for weights with chunks of one frame (default: the anchor stays)",
+    )
+
+
+def sink_rule(args: argparse.Namespace) -> SinkRule | None:
+    """The rule that --sinks asks for; None without it. Raises ValueError."""
+    return None if args.sinks is None else SinkRule(args.sinks)
 
 
 def plan_options(args: argparse.Namespace) -> PlanOptions:

@@ -7,7 +7,7 @@ B batch, N heads, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +24,7 @@ from ..ops.rope import Rope
 from ..transfer import CopyStream
 from .pages import Pages
 from .rows import RowsCache
-from .window import CacheOptions, CacheWindow, KVCache
+from .window import CacheOptions, CacheWindow, KVCache, placed
 
 TIERS = {
     "full": "everything in its place on the device",
@@ -68,6 +68,7 @@ class LeanCache(KVCache):
             for _ in range(2 if self.main_memory else 1)
         ]
         self.device = self._scratch[0][0].device
+        self._slots: dict[int, int] = {}  # of past frames, where sinks give way
         self._copies = CopyStream(self.device if self.main_memory else None)
         self._copies.use(x for window in self._scratch for x in window)
         self._allocate_past(num_layers, page, options.dtype)
@@ -90,14 +91,13 @@ class LeanCache(KVCache):
         past = sum(getattr(self, name).nbytes for name in (*self.parts, "anchor_k"))
         return scratch if self.main_memory else scratch + past
 
-    def begin(self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None) -> None:
-        super().begin(frames, context, start=start)
-        last = max(frames)
+    def begin(
+        self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None, sinks: tuple[int, ...] = ()
+    ) -> None:
+        super().begin(frames, context, start=start, sinks=sinks)
         self._context = [(self._page(frame), self._slot(frame)) for frame in context]
         self._survivors = [
-            (page, self._slot(frame))
-            for page, frame in self._staged.items()
-            if self.window.anchor_page(frame) is not None or frame > last - self.window.local_frames
+            (page, self._slot(frame)) for page, frame in self._staged.items() if self._survives(frame, max(frames))
         ]
         # By scratch window: the layer whose past lies in it, and the event after which it does.
         self._loaded: dict[int, tuple[int, torch.Event | None]] = {}
@@ -168,8 +168,26 @@ class LeanCache(KVCache):
             if frame is not None and self._slot(frame) in slots:
                 self._frames[page] = None
 
+    def _survives(self, frame: int, last: int) -> bool:
+        """Whether the chunk behind frame `last` can see a frame."""
+        anchored = frame in self._sinks if self.window.gives_way else self.window.anchor_page(frame) is not None
+        return anchored or frame > last - self.window.local_frames
+
     def _slot(self, frame: int) -> int:
-        return self.window.past_slot(frame)
+        return self._slots[frame] if self.window.gives_way else self.window.past_slot(frame)
+
+    def _make_room(self, frames: Sequence[int], context: Collection[int], start: int, sinks: tuple[int, ...]) -> None:
+        super()._make_room(frames, context, start, sinks)
+        staying = [frame for frame in sorted({*context, *frames}) if self._survives(frame, max(frames))]
+        seen = {frame: slot for frame, slot in self._slots.items() if frame in context}
+        new = [frame for frame in frames if frame in staying]
+        self._slots = seen | placed(self._slots, staying, new, range(self.k.shape[2]))
+
+    def _take_places(self, frames: Sequence[int], snapshot: Mapping[str, Tensor]) -> None:
+        super()._take_places(frames, snapshot)
+        if len(frames) > self.k.shape[2]:
+            raise ValueError(f"the snapshot has {len(frames)} frames, and there is room for {self.k.shape[2]}")
+        self._slots = {frame: slot for slot, frame in enumerate(frames)}
 
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
         """Put a stored frame of one layer into `out` [B, tokens, N, D]."""

@@ -6,7 +6,7 @@ B batch, N heads, D head dim.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,8 @@ class CacheWindow:
     """Whether anchors are moved in time, so that their keys are kept un-rotated too."""
     turn: int = 0
     """Pages by which the ring is turned: caches that are as many frames apart then use the same pages."""
+    gives_way: bool = False
+    """Whether any frame may take the place of one of the anchor, so that a cache looks up where each frame lies."""
 
     @classmethod
     def of(cls, plan: Plan) -> CacheWindow:
@@ -69,6 +71,7 @@ class CacheWindow:
             local_frames=plan.window.past_frames(plan.generated_frames),
             anchors=tuple(plan.anchors),
             moving_anchor=plan.moving_anchor and anchor_frames > 0,
+            gives_way=plan.sinks is not None,
         )
 
     @property
@@ -78,15 +81,15 @@ class CacheWindow:
 
     @property
     def moving_pages(self) -> int:
-        """Pages whose keys are kept un-rotated too."""
-        return self.anchor_pages if self.moving_anchor else 0
+        """Pages of un-rotated keys; any frame has one while it may still become part of the anchor."""
+        return self.anchor_pages + self.gives_way if self.moving_anchor else 0
 
     @property
     def num_pages(self) -> int:
         return self.anchor_pages + self.ring_frames
 
     def page(self, frame: int) -> int:
-        """The page of a frame."""
+        """The page of a frame, where anchors do not give way."""
         page = self.anchor_page(frame)
         if page is not None:
             return page
@@ -109,6 +112,18 @@ def _whole_numbers(tensor: Tensor) -> list[int]:
     if tensor.dtype != torch.long or tensor.ndim != 1 or len(tensor) > MAX_FRAMES or (tensor < 0).any():
         raise ValueError(f"the snapshot lists frames as {tensor.dtype} {list(tensor.shape)}: {_MISMATCH}")
     return tensor.tolist()
+
+
+def placed(
+    places: Mapping[int, int], kept: Collection[int], new: Iterable[int], order: Sequence[int]
+) -> dict[int, int]:
+    """The places of the frames that are `kept`; those of `new` without one take the first of `order` that is free."""
+    found = {frame: place for frame, place in places.items() if frame in kept}
+    for frame in new:
+        if frame not in found:
+            taken = {*found.values()}
+            found[frame] = next(place for place in order if place not in taken)
+    return found
 
 
 class KVCache:
@@ -152,6 +167,10 @@ class KVCache:
         self._times: list[int] = [0] * window.num_pages
         self._staged: dict[int, int] = {}
         self._keeping = False
+        # Where sinks give way: the sinks of the chunk that has begun, and the pages of frames and of un-rotated keys.
+        self._sinks: tuple[int, ...] = ()
+        self._places: dict[int, int] = {}
+        self._raw_places: dict[int, int] = {}
 
     def _allocate(self, num_layers: int, page: tuple[int, int, int], options: CacheOptions) -> None:
         """Allocate room for pages of shape [tokens, N, D]."""
@@ -176,18 +195,23 @@ class KVCache:
         """Bytes allocated on the device; never changes."""
         return sum(x.nbytes for x in (self.k, self.v, self.anchor_k))
 
-    def begin(self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None) -> None:
+    def begin(
+        self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None, sinks: tuple[int, ...] = ()
+    ) -> None:
         """Set what the next passes compute: `frames`, which see themselves and the committed frames `context`.
 
-        `start` is the first frame of the chunk that this is done for, by default the first of `frames`. Raises
-        ValueError where a frame of the context is not held.
+        `start` is the first frame of the chunk that this is done for, by default the first of `frames`. `sinks` are
+        the frames of its anchor, where they can give way. Raises ValueError where a frame of the context is not held.
         """
         start = frames[0] if start is None else start
-        pages = [self._page(frame) for frame in frames]
-        seen = sorted(self._page(frame) for frame in context)
-        missing = [frame for frame in context if self._frames[self._page(frame)] != frame]
+        held = {*self._frames}
+        missing = [frame for frame in context if frame not in held]
         if missing:
             raise ValueError(f"frames {missing} are not in the window, which holds {list(self.frames)}")
+        if self.window.gives_way:
+            self._make_room(frames, context, start, sinks)
+        pages = [self._page(frame) for frame in frames]
+        seen = sorted(self._page(frame) for frame in context)
         times = [self._time(frame, start) for frame in frames]
         self._place_anchors(set(seen), start)
         if self.window.temporal.kind == "rerotate":
@@ -199,7 +223,8 @@ class KVCache:
         self._staged, self._keeping = dict(zip(pages, frames, strict=True)), False
         self._written = upload(torch.tensor(pages), self.device)
         self._visible = self._index(sorted({*pages, *seen})) if seen else None
-        self._anchors_written = tuple((i, page) for i, page in enumerate(pages) if page < self.window.moving_pages)
+        raw = enumerate(map(self._raw_page, frames))
+        self._anchors_written = tuple((i, page) for i, page in raw if page is not None)
         self.table = upload(self.rope.table(times), self.device)
 
     def keep(self) -> None:
@@ -249,16 +274,22 @@ class KVCache:
         - `k_scale.f`, `v_scale.f`: [layers, B, 1, N, 1] float32, the factors of `k.f` and `v.f`; for `fp8` alone.
         - `anchor_k.f`: as `k.f` in the caches' dtype, un-rotated; for the frames of anchors alone, and only where
           anchors are moved in time.
+        - `pages`: [F] int64, the page of each frame in the tier `full`; only where sinks give way.
         """
-        times = [self._times[self._page(frame)] for frame in self.frames]
-        window = {"window": self._shape(), "frames": torch.tensor(self.frames, dtype=torch.long)}
-        return window | {"times": torch.tensor(times, dtype=torch.long)} | self._tensors(self.frames)
+        pages = [self._page(frame) for frame in self.frames]
+        lists = {"frames": self.frames, "times": [self._times[page] for page in pages]}
+        if self.window.gives_way:
+            lists["pages"] = pages
+        numbers = {name: torch.tensor(found, dtype=torch.long) for name, found in lists.items()}
+        return {"window": self._shape()} | numbers | self._tensors(self.frames)
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Take over a snapshot. Raises ValueError where it is of another window, shape or dtype."""
         window, frames, times = (_whole_numbers(snapshot[name]) for name in ("window", "frames", "times"))
         if window != self._shape().tolist():
             raise ValueError(f"the snapshot's window is {window}, this run needs {self._shape().tolist()}: {_MISMATCH}")
+        if self.window.gives_way:
+            self._take_places(frames, snapshot)
         if len(times) != len(frames) or len({self._page(frame) for frame in frames}) < len(frames):
             raise ValueError(f"the snapshot's frames and times do not fit together: {_MISMATCH}")
         tensors = self._tensors(frames)
@@ -283,11 +314,42 @@ class KVCache:
         found = {
             f"{name}.{frame}": getattr(self, name)[:, :, self._slot(frame)] for frame in frames for name in self.parts
         }
-        moving = [frame for frame in frames if self._page(frame) < self.window.moving_pages]
-        return found | {f"anchor_k.{frame}": self.anchor_k[:, :, self._page(frame)] for frame in moving}
+        raw = {frame: page for frame in frames if (page := self._raw_page(frame)) is not None}
+        return found | {f"anchor_k.{frame}": self.anchor_k[:, :, page] for frame, page in raw.items()}
 
     def _page(self, frame: int) -> int:
-        return self.window.page(frame)
+        return self._places[frame] if self.window.gives_way else self.window.page(frame)
+
+    def _raw_page(self, frame: int) -> int | None:
+        """The page of a frame's un-rotated keys; None where none are kept."""
+        if self.window.gives_way:
+            return self._raw_places.get(frame)
+        page = self._page(frame)
+        return page if page < self.window.moving_pages else None
+
+    def _make_room(self, frames: Sequence[int], context: Collection[int], start: int, sinks: tuple[int, ...]) -> None:
+        """Give frames that are going to be computed pages on which nothing lies that they see.
+
+        These are the pages that the ring would give, as long as no sink has given way.
+        """
+        self._sinks = sinks
+        in_turn = [self.window.page(frame) for frame in range(self.window.num_pages)]
+        self._places = placed(self._places, {*context, *frames}, frames, in_turn)
+        if self.window.moving_pages:
+            raw = [frame for frame in frames if frame in sinks or frame >= start]
+            self._raw_places = placed(self._raw_places, {*sinks, *raw}, raw, range(self.window.moving_pages))
+
+    def _take_places(self, frames: Sequence[int], snapshot: Mapping[str, Tensor]) -> None:
+        """Take over the pages of a snapshot's frames. Raises ValueError for pages that this cache has not."""
+        pages = _whole_numbers(snapshot["pages"])
+        raw = [frame for frame in frames if f"anchor_k.{frame}" in snapshot]
+        if len(pages) != len(frames) or max(pages, default=0) >= self.window.num_pages:
+            raise ValueError(f"the snapshot's frames and pages do not fit together: {_MISMATCH}")
+        least = min(len(frames), self.window.anchor_frames) if self.window.moving_pages else 0
+        if not least <= len(raw) <= self.window.moving_pages:
+            raise ValueError(f"the snapshot has un-rotated keys of {len(raw)} frames: {_MISMATCH}")
+        self._places = dict(zip(frames, pages, strict=True))
+        self._raw_places = placed({}, (), raw, range(self.window.moving_pages))
 
     def _slot(self, frame: int) -> int:
         """The index of a committed frame in `k` and `v`."""
@@ -301,26 +363,31 @@ class KVCache:
 
     def _time(self, frame: int, start: int) -> int:
         """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
-        window = self.window
         if frame >= start:
-            return window.temporal.chunk_time(start) + frame - start
+            return self.window.temporal.chunk_time(start) + frame - start
+        anchor = self._anchor_times(start)
+        return anchor[frame] if frame in anchor else self._times[self._page(frame)]
+
+    def _anchor_times(self, start: int) -> dict[int, int]:
+        """The frames of the anchor that the chunk at frame `start` sees, and the time of each."""
+        window, temporal = self.window, self.window.temporal
+        if window.gives_way:
+            return {sink: temporal.sink_time(start, sink, rank) for rank, sink in enumerate(self._sinks)}
         anchor = anchor_before(window.anchors, start)
-        if 0 <= frame - anchor < window.anchor_frames:
-            return window.temporal.anchor_time(start, anchor) + frame - anchor
-        return self._times[self._page(frame)]
+        first = temporal.anchor_time(start, anchor)
+        return {anchor + within: first + within for within in range(window.anchor_frames)}
 
     def _place_anchors(self, seen: set[int], start: int) -> None:
         """Move the anchor's keys in time: they are rotated from the un-rotated copy, so errors do not add up."""
         if not self.window.moving_pages:
             return
-        anchor = anchor_before(self.window.anchors, start)
-        for frame in range(anchor, anchor + self.window.anchor_frames):
-            page, time = self._page(frame), self._time(frame, start)
+        for frame, time in self._anchor_times(start).items():
+            page, raw_page = self._page(frame), self._raw_page(frame)
             if page in seen and self._times[page] != time:
                 table = upload(self.rope.table([time]), self.device)
                 for layer, raw in enumerate(self.anchor_k):
-                    keys = rotate(raw[:, page].to(self.device, non_blocking=True), table)
-                    self._write("k", layer, page, keys)
+                    keys = rotate(raw[:, raw_page].to(self.device, non_blocking=True), table)
+                    self._write("k", layer, self._slot(frame), keys)
                 self._times[page] = time
 
     def _rerotate(self, context: Sequence[int], start: int) -> None:
@@ -328,11 +395,11 @@ class KVCache:
 
         A frame leaves the ring long before the next jump, so its keys are rounded once more and not again and again.
         """
-        anchor = anchor_before(self.window.anchors, start)
+        anchor = self._anchor_times(start)
         for frame in context:
             page = self._page(frame)
             jump = self.window.temporal.chunk_time(start) + frame - start - self._times[page]
-            if jump and frame < start and not 0 <= frame - anchor < self.window.anchor_frames:
+            if jump and frame < start and frame not in anchor:
                 table, slot = upload(self.rope.jump(jump), self.device), self._slot(frame)
                 for layer in range(len(self.k)):
                     self._write("k", layer, slot, rotate(self._keys(layer, slot), table))

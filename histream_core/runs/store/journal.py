@@ -2,7 +2,8 @@
 
     manifest.json               the description of the run
     chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks; if the plan keeps keys of
-                                last steps, also the noisy latent that the last step started from
+                                last steps, also the noisy latent that the last step started from; if its sinks can
+                                give way, also the frames that were the chunk's
     snapshots/00012.safetensors the state of caches and VAE before a chunk, if snapshots are on
     texts/0123abcd.safetensors  a prompt's embedding each, if given, so that resuming needs no text encoder
     sound.mka                   the sound that goes into the video, if there is one
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from ...files.disk import disk_errors, sync_folder, write_whole
 from ...files.tensors import TensorFileError, pack, read_safetensors
+from ...plan.chunks import Chunk
 from ...plan.schedule import Scale
 from ...weights.containers import CheckpointError, write_safetensors
 from .fingerprint import hash_file, hash_tensor
@@ -91,18 +93,21 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def write(self, index: int, latent: Tensor, noisy: Tensor | None = None) -> None:
+    def write(
+        self, index: int, latent: Tensor, noisy: Tensor | None = None, sinks: tuple[int, ...] | None = None
+    ) -> None:
         """Write the next chunk's latent [B, C, T, H, W] to the disk; `noisy` is the latent its last step started from.
+
+        `sinks` are the frames of the anchor that it saw, stored where they can give way.
 
         Raises ValueError for one that is not float32 or not finite, and OSError for a full disk; the run is then
         unchanged and can be resumed.
         """
         if index != self.finished or self._first_chunks is not None:
             raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
-        given = {"latent": latent, "noisy": noisy}
+        given = {"latent": latent, "noisy": noisy, "sinks": torch.tensor(sinks or (), dtype=torch.long)}
         tensors = {name: given[name].detach().cpu().contiguous() for name in self._names(index)}
-        for tensor in tensors.values():
-            self._check_latent(index, tensor, f"chunk {index}")
+        self._check_tensors(index, tensors, f"chunk {index}")
         previous = self.recipe(index - 1) if index else ""
         metadata = {
             "format": CHUNK_FORMAT,
@@ -122,10 +127,15 @@ class Journal:
         """The noisy latent that a finished chunk's last step started from, if the plan keeps it. Raises as `read`."""
         return self._read(index)["noisy"]
 
+    def read_sinks(self, chunk: Chunk) -> tuple[int, ...]:
+        """The frames of the anchor that a finished chunk saw, if the plan lets them give way. Raises as `read`."""
+        return tuple(self._read(chunk.index)["sinks"].tolist())
+
     def _names(self, index: int) -> tuple[str, ...]:
         """Names of the tensors that are stored for a chunk."""
         plan = self.manifest.plan
-        return ("latent", "noisy") if plan.keeps_steps and plan.chunks[index].steps else ("latent",)
+        noisy = ("noisy",) if plan.keeps_steps and plan.chunks[index].steps else ()
+        return ("latent", *noisy, *(("sinks",) if plan.sinks else ()))
 
     def _read(self, index: int) -> dict[str, Tensor]:
         path = chunk_path(self.folder, index)
@@ -141,11 +151,11 @@ class Journal:
                     f"{path} was made by another run or is in the wrong place: its {name} is "
                     f"{metadata.get(name, 'missing')[:16]}, {value[:16]} is right"
                 )
+        try:
+            self._check_tensors(index, tensors, str(path))
+        except ValueError as error:
+            raise DamagedRunError(str(error)) from error
         for name, tensor in tensors.items():
-            try:
-                self._check_latent(index, tensor, str(path))
-            except ValueError as error:
-                raise DamagedRunError(str(error)) from error
             if metadata.get(_checksum(name)) != hash_tensor(tensor):
                 raise DamagedRunError(f"{path} was changed after it was written: its checksum does not fit")
         self._recipes[index] = metadata.get("recipe", "")  # of a shared chunk: what the next one has to follow
@@ -271,6 +281,21 @@ class Journal:
                 f"{path} was changed after it was written, its checksum does not fit: "
                 "put back the sound that the run was begun with"
             )
+
+    def _check_tensors(self, index: int, tensors: Mapping[str, Tensor], name: str) -> None:
+        """Raise ValueError for tensors of a chunk that no run could have made."""
+        for part, tensor in tensors.items():
+            if part == "sinks":
+                self._check_sinks(index, tensor, name)
+            else:
+                self._check_latent(index, tensor, name)
+
+    def _check_sinks(self, index: int, sinks: Tensor, name: str) -> None:
+        plan = self.manifest.plan
+        start, most = plan.chunks[index].frames.start, plan.window.anchor_frames
+        found = sinks.tolist() if sinks.dtype == torch.long and sinks.shape == (min(start, most),) else None
+        if found is None or found != sorted({*found} & {*range(start)}):
+            raise ValueError(f"{name} holds no {min(start, most)} sinks before frame {start}")
 
     def _check_latent(self, index: int, latent: Tensor, name: str) -> None:
         frames, grid = self.manifest.plan.chunks[index].frames, self.manifest.plan.grids[Scale.HIGH]

@@ -208,6 +208,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         *(["restyle", plain(plan.restyle)] if plan.restyle else []),
         *(["histories", plan.histories] if plan.histories != CLEAN else []),
         *(["order", plan.order] if plan.order != CHUNKS else []),
+        *(["sinks", plain(plan.sinks)] if plan.sinks else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
