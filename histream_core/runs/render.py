@@ -128,9 +128,10 @@ def render(weights: Weights, order: Order, target: Target, report: Report = sile
             for frames in before:
                 writer.write(frames)
             for frames in stream_frames(weights, order, progress):
-                if shared < len(frames):
-                    writer.write(frames[shared:])
-                shared = max(0, shared - len(frames))
+                if shared:  # whole chunks
+                    shared -= len(frames)
+                else:
+                    writer.write(frames)
                 progress.count_chunk(len(frames))
                 watch(progress)
     except KeyboardInterrupt as stop:

@@ -636,6 +636,7 @@ def _uses_of_media(path: Path, seeds: Seeds) -> list[tuple[str, Work]]:
         ("index", calls(lambda: index_video(path))),
         ("frames", calls(lambda: [None for _ in frames_of(path, 3, 5, overlap=2)])),
         ("first frame", says((*half[:4], "--first-frame", path), stop=1)),
+        ("extend", says(("demo", RED, "--seconds", "2", "--extend-video", path, "--whole", "--out", "out.mp4"))),
         ("ranges", calls(ranges)),
         ("v2v", says(("v2v", path, "--model", "demo", "--prompt", RED, "--out", "out.mp4"))),
     ]
