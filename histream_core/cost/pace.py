@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..network.model import WanConfig
 from ..plan.chunks import Chunk, Plan
 from ..plan.order import CHUNKS, Call, calls
-from ..plan.schedule import Step, join_steps
+from ..plan.schedule import JoinedStep, Step, join_steps
 from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from ..video.writing import Times
 from .cost import PassSize, pass_flops
@@ -45,6 +45,20 @@ class Pace:
         self._missing = [chunk.index for chunk in plan.chunks if chunk.steps]
         self._marks: list[tuple[float, int]] = []
         """Seconds and position when the first step began, and when its chunk was finished."""
+
+    def split(self, step: Step) -> int:
+        """Expect the rows of a joint call one by one, where `step` is the first of them alone; so many calls more."""
+        stop = self.stops[self._position] if self._position < len(self.stops) else None
+        if stop is None or not isinstance(stop.step, JoinedStep) or step != stop.step.rows[0]:
+            return 0
+        rows, ahead = stop.step.rows, len(stop.step.rows) - 1
+        work = stop.work // len(rows)  # full rows see as much
+        alone = [
+            replace(stop, chunk=stop.chunk + ahead - i, number=stop.number - ahead + i, step=row, work=work)
+            for i, row in enumerate(rows)
+        ]
+        self.stops = (*self.stops[: self._position], *alone, *self.stops[self._position + 1 :])
+        return ahead
 
     def begin(self, step: Step) -> None:
         """A network call is about to be made."""

@@ -57,6 +57,7 @@ class Progress:
 
     def begin_call(self, step: Step) -> None:
         """Note that a network call is about to be made."""
+        self.num_calls += self.pace.split(step)
         self.pace.begin(step)
         self.report(self)
 

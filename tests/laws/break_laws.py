@@ -674,6 +674,8 @@ BREAKS = [
      "runs/test_kept_sinks.py", "long_enough"),
     ("cli/verbs/costs.py", "    options = replace(options, sinks=sink_rule(args))\n", "", "cli/test_restyle.py", "told_by_plan"),
     ("cli/verbs/restyle.py", ", sinks=sink_rule(args))", ")", "cli/test_restyle.py", "give_way"),
+    ("runs/progress.py", "        self.num_calls += self.pace.split(step)\n", "",
+     "plan/test_histories.py", "calls_that_they_are"),
 ]  # fmt: skip
 
 

@@ -7,12 +7,13 @@ import torch
 from histream_core.cost.cost import Cost
 from histream_core.network.cache.tiers import TIERS, make_caches
 from histream_core.network.cache.window import CacheOptions
-from histream_core.network.forward import Denoiser
+from histream_core.network.forward import Denoiser, Text
 from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan.order import ORDERS
 from histream_core.plan.schedule import make_steps, parse_schedule
 from histream_core.runs.progress import counted, new_progress
+from histream_core.stream.prompts import Prompt
 
 
 @pytest.mark.parametrize("lever", [LAST_STEP, CLEAN_ANCHOR, SURVIVORS, POOLED_LOW])
@@ -76,6 +77,24 @@ def test_the_pace_of_every_order_ends_with_the_run(order):
         progress.count_chunk(len(chunk.frames))
         assert progress.pace.position == before
     assert progress.pace.position == len(progress.pace.stops) == progress.num_calls == sum(progress.calls.values())
+
+
+def test_rows_whose_texts_are_not_of_one_length_count_as_the_calls_that_they_are():
+    """They are computed one by one until the other prompt has left. Seen to fail where a joint call is expected."""
+    schedule = (make_steps((1000, 700, 400), 0),)
+    plan = tiny.plan("full", num_frames=24, schedule=schedule, histories=EACH_STEP, order="batched")
+    progress = new_progress(plan, tiny.CONFIG)
+    planned, work = progress.num_calls, sum(stop.work for stop in progress.pace.stops)
+    longer = Text(torch.randn(1, 9, tiny.CONFIG.text_dim, generator=torch.Generator().manual_seed(5)))
+    prompts = [Prompt(tiny.text()), Prompt(longer, 5)]
+    stream = tiny.stream(plan, denoise=counted(Denoiser(tiny.wan()), progress), prompts=prompts)
+    for chunk, _ in zip(plan.chunks, stream.chunks(), strict=True):
+        before = progress.pace.position
+        progress.count_chunk(len(chunk.frames))
+        assert progress.pace.position == before
+    assert progress.num_calls == planned + 2 * 2, "two calls of three rows"
+    assert progress.pace.position == len(progress.pace.stops) == progress.num_calls == sum(progress.calls.values())
+    assert sum(stop.work for stop in progress.pace.stops) == work
 
 
 def test_no_chunk_has_a_pass_without_noise_and_the_last_keeps_nothing():
