@@ -21,6 +21,7 @@ from .video.ranges_to_video import RangesToVideo
 from .video.streaming_vae_decode import StreamingVAEDecode
 from .video.video_frames import VideoFrames
 from .video.video_output import VideoOutputNode
+from .video.video_to_video import VideoToVideo
 
 NODES = (
     LoadModel,
@@ -44,6 +45,7 @@ NODES = (
     CleanRun,
     DriftMeter,
     DemoModel,
+    VideoToVideo,
 )
 """In order of worth; the ids in them are for ever."""
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..histream_core.runs import Journal
 from ..histream_core.video.formats import Format
 from .host import graph as host_graph
 from .host import kept as host_kept
 from .host.api import InputImpl, Speed, VideoOutput, blocked, io, ui
-from .host.backend import HostBackend
 from .host.decode import SavedVideo
+from .host.runs import OpenRun
 from .settings import VideoChoice
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]
@@ -33,6 +32,14 @@ def output_input():
         "output",
         optional=True,
         tooltip="From Video Output, for another folder or format. Without it: as the run that it comes from.",
+    )
+
+
+def source_input():
+    return io.Video.Input(
+        "source",
+        optional=True,
+        tooltip="From Load Video: the video that the run restyles, if it does. Without it: the file where it was.",
     )
 
 
@@ -77,10 +84,10 @@ def outputs():
     ]
 
 
-def finish_and_show(node, backend: HostBackend, journal: Journal, choice: VideoChoice | None) -> io.NodeOutput:
+def finish_and_show(node, run: OpenRun, choice: VideoChoice | None) -> io.NodeOutput:
     """Finish an open run and return its outputs; browsers that can play the file show a player under the node."""
     tags = host_graph.tags_of(node.hidden)
-    kept = host_kept.make_kept_video(backend, journal, choice or VideoChoice(), tags=tags)
+    kept = host_kept.make_kept_video(run, choice or VideoChoice(), tags=tags)
     video = video_socket(kept.path, kept.format)
     shown = player([SavedVideo(kept.path, kept.run, kept.format)])
     return io.NodeOutput(kept.latent, video, kept.run, kept.summary, ui=shown)

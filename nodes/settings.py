@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..histream_core.plan.chunks import Plan
+from ..histream_core.plan.entry import Restyle
 from ..histream_core.plan.make import PlanOptions, make_plan
 from ..histream_core.plan.positions import TemporalPolicy
 from ..histream_core.plan.presets import Preset, find_preset
@@ -54,6 +55,8 @@ class StepChoice:
     table: str = ""
     shift_low: float | None = None
     shift_high: float | None = None
+    restyle: Restyle | None = None
+    """How chunks begin with a source, for a run that restyles a video."""
 
     def resolve(self, settings: ModelSettings) -> tuple[Preset, Schedule]:
         """The preset in force and its steps; raises ValueError for a table that cannot be read."""
@@ -138,5 +141,6 @@ def plan_for(
             resize=settings.resize,
             levers=tuple(levers),
             anchor_match=window.anchor_match,
+            restyle=steps.restyle,
         ),
     )

@@ -17,16 +17,13 @@ from ..network.forward import Text
 from ..plan import Plan
 from ..stream.prompts import Prompt, continues, with_shares
 from .backend import Backend
+from .restyle import SOURCE_VIDEO, SourceVideo
 from .store.fingerprint import environment, hash_tensor
 from .store.manifest import Manifest, Section, Seed, Settings
 from .store.video import check_room
 
 FIRST_FRAME = "first frame"
 """Key in a fingerprint for the hash of the latents that the video begins with."""
-
-
-SOURCE_VIDEO = "source video"
-"""Key in a fingerprint for the digest of the video that is restyled."""
 
 
 class NotEnoughMemoryError(ValueError):
@@ -46,8 +43,8 @@ class NewRun:
     """The clean latent [1, C, T, H, W] of the first chunks, if the plan does not denoise them."""
     sound: bytes | None = None
     """The sound as packed by `pack_sound`, if the settings name one."""
-    restyled: str | None = None
-    """The digest of the video that is restyled, if there is one."""
+    video: SourceVideo | None = None
+    """The video that is restyled, if there is one."""
     source: Mapping[str, str | None] = field(default_factory=dict)
     """Names and paths by which the weights can be loaded again."""
 
@@ -59,15 +56,16 @@ class NewRun:
 def new_manifest(backend: Backend, run: NewRun) -> Manifest:
     """The manifest of a new run."""
     inputs = {} if run.given is None else {FIRST_FRAME: hash_tensor(run.given)}
-    if run.restyled:
-        inputs[SOURCE_VIDEO] = run.restyled
+    source = dict(run.source)
+    if run.video:
+        inputs[SOURCE_VIDEO], source["video"] = run.video.index.digest, str(run.video.path.resolve())
     return Manifest(
         plan=run.plan,
         settings=completed_settings(run.settings, backend),
         sections=sections_of(run.prompts),
         seeds=(Seed(0, run.seed),),
         fingerprint=backend.fingerprint() | inputs,
-        source=run.source,
+        source=source,
         made_with=environment(backend.device, backend.kernels().in_use),
     )
 

@@ -6,7 +6,7 @@ B batch, C channels, T latent frames, F pixel frames; H W in pixels here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,11 +19,15 @@ from ..plan.sizes import PIXELS_PER_CELL, latent_frames, pixel_frames, whole_len
 from ..stream.inputs import Source
 from ..stream.motion import Motion
 from ..vae.encode import StreamingEncoder, check_encoder, float_vae, to_pixels
+from ..video.formats import Format
 from ..video.pictures import extend_picture
 from ..video.reading import VideoIndex, check_sdr, frames_of, index_video
+from ..video.sound import has_sound
 from .backend import Backend
-from .describe import SOURCE_VIDEO
 from .store.manifest import Manifest, whole_chunks
+
+SOURCE_VIDEO = "source video"
+"""Key in a fingerprint for the digest of the video that is restyled."""
 
 MULTIPLE = 32
 """A side of a video in two resolutions is a multiple of so many pixels."""
@@ -56,23 +60,49 @@ class SourceVideo:
         height, width = next(frames_of(path, 0, 1)).shape[:2]
         return cls(path, index_video(path), (width, height))
 
+    @property
+    def fps(self) -> float:
+        return float(self.index.rate)
+
+    @property
+    def generated_size(self) -> tuple[int, int]:
+        """Width and height to generate."""
+        return size_for(*self.size)
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames to generate."""
+        return length_for(self.index.num_frames)[0]
+
     def frames(self) -> Iterator[Tensor]:
         """Yield the frames [H, W, 3] in [0, 1]."""
         return frames_of(self.path)
 
+    def cropped(self, plan: Plan) -> Plan:
+        """A plan of `generated_size` and `num_latent_frames`, cropped at its end to the frames of this video."""
+        return replace(plan, cropped_frames=length_for(self.index.num_frames)[1])
 
-def video_of_run(manifest: Manifest, path: Path | None) -> SourceVideo | None:
-    """The video at `path` that a run restyles; None for any other run.
+    def sound(self, format: Format) -> tuple[Path | None, list[str]]:
+        """The file whose sound a video of `format` takes over, and a note where the format holds none."""
+        if not has_sound(self.path):
+            return None, []
+        if not format.is_sequence:
+            return self.path, []
+        return None, [f"{format.name} is a folder of pictures and holds no sound: that of {self.path} is left out"]
+
+
+def video_of_run(manifest: Manifest, path: Path | None, *, how: str = "give --source") -> SourceVideo | None:
+    """The video at `path` that a run restyles; None for any other run. `how` says how the user names the video.
 
     Raises ValueError or OSError where it is not the same video.
     """
     if manifest.plan.restyle is None:
         return None
     if path is None:
-        raise ValueError("the run restyles a video, and nobody says where it is: give --source")
+        raise ValueError(f"the run restyles a video, and nobody says where it is: {how}")
     video = SourceVideo.at(path)
     if video.index.digest != manifest.fingerprint.get(SOURCE_VIDEO):
-        raise ValueError(f"{path} is not the video that the run restyles: give that one by --source")
+        raise ValueError(f"{path} is not the video that the run restyles: {how}")
     return video
 
 
@@ -95,7 +125,7 @@ class EncodedSource:
         check_encoder(vae)
         vae = float_vae(vae)
         self.plan, self.restyle, self._frames = plan, plan.restyle, frames
-        self._device = next(vae.parameters()).device
+        self._weight = next(vae.parameters())
         self._encoders = {scale: StreamingEncoder(vae, normalised=normalised) for scale in _scales(plan)}
         self._motion = Motion(plan.restyle)
         self._next, self._last = 0, None
@@ -111,7 +141,7 @@ class EncodedSource:
 
     def _encode(self, chunk: Chunk) -> tuple[Entry, dict[Scale, Tensor]]:
         self._next = chunk.index + 1
-        pixels = to_pixels(torch.stack([self._frame() for _ in _pixel_range(chunk)])).to(self._device)
+        pixels = to_pixels(torch.stack([self._frame() for _ in _pixel_range(chunk)])).to(self._weight.device)
         latents = {scale: encoder.encode(self._shrink(pixels, scale)) for scale, encoder in self._encoders.items()}
         rule = self.restyle.motion
         seen = pixels if rule is None or rule.metric == "pixels" else next(iter(latents.values()))

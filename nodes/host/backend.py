@@ -27,6 +27,7 @@ from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Stream
 from ...histream_core.vae.decoders import Decoder
+from ...histream_core.vae.encode import GROUP_FRAMES
 from . import vae as host_vae
 from .caches import kv_bytes
 from .checks import check_latent, check_model
@@ -84,9 +85,9 @@ class HostBackend:
 
     def open_source(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
         width, height = plan.size
-        needed = self.vae.memory_used_encode((1, 3, 1, height, width), self.vae.vae_dtype)
+        needed = self.vae.memory_used_encode((1, 3, GROUP_FRAMES, height, width), torch.float32)
         comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
-        return EncodedSource(frames, plan, self.vae.first_stage_model, normalised=True)
+        return EncodedSource(frames, plan, host_vae.vae_module(self.vae), normalised=True)
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)

@@ -13,16 +13,17 @@ from ...histream_core.plan.schedule import Scale
 from ...histream_core.runs import Journal, Snapshots, clean
 from ...histream_core.runs.make import Making, make
 from ...histream_core.runs.progress import Progress
+from ...histream_core.runs.restyle import reopen
 from ...histream_core.runs.store.video import chunks_on_disk, format_of, unfinished_path, video_path
 from ...histream_core.runs.store.whole_latent import map_latent, write_latent
 from ...histream_core.video.formats import Format
 from ..settings import VideoChoice
 from . import log as host_log
-from .backend import HostBackend
 from .decode import decode_bytes
 from .display import Display
 from .preview import thumbnails
 from .run_folders import name_of
+from .runs import OpenRun
 from .summary import summary_of_run
 from .timeline import with_scenes
 
@@ -45,19 +46,18 @@ class KeptVideo:
     """The run's settings, times and kernels, as text."""
 
 
-def make_kept_video(
-    backend: HostBackend, journal: Journal, choice: VideoChoice, *, tags: Mapping[str, str]
-) -> KeptVideo:
+def make_kept_video(run: OpenRun, choice: VideoChoice, *, tags: Mapping[str, str]) -> KeptVideo:
     """Finish an open run under the host's guider, and close it.
 
     Finished chunks stay when the run is stopped, unless `choice.discard` is set.
     """
+    backend, journal = run.backend, run.journal
     folder, manifest = journal.folder, journal.manifest
     shape = (1, 16, manifest.plan.num_latent_frames, *manifest.plan.grids[Scale.HIGH])
     backend = replace(backend, decode_bytes=decode_bytes(backend.vae, shape, backend.speed))
     try:
         with journal:
-            progress = _make(backend, journal, choice, tags)
+            progress = _make(replace(run, backend=backend), choice, tags)
             samples = map_latent(write_latent(journal, backend.model.model.process_latent_out))
     except comfy.model_management.InterruptProcessingException:
         if choice.discard:
@@ -74,8 +74,9 @@ def make_kept_video(
     return KeptVideo(name, path, format_of(manifest.settings), latent, summary)
 
 
-def _make(backend: HostBackend, journal: Journal, choice: VideoChoice, tags: Mapping[str, str]) -> Progress:
+def _make(run: OpenRun, choice: VideoChoice, tags: Mapping[str, str]) -> Progress:
     """Make the missing chunks of a run; each decoded chunk moves the progress bar and is shown."""
+    backend, journal = run.backend, run.journal
     manifest = journal.manifest
     missing = manifest.num_chunks - chunks_on_disk(journal)
     display = Display(max(1, replay(manifest.plan, journal.finished).num_steps() + missing))
@@ -92,7 +93,8 @@ def _make(backend: HostBackend, journal: Journal, choice: VideoChoice, tags: Map
             display.show_pictures(thumbnails(frames), progress)
 
     snapshots = Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS)
-    return make(backend, journal, Making(snapshots, tags, report, show))
+    source = reopen(backend, manifest, run.video)
+    return make(backend, journal, Making(snapshots, tags, report, show, source))
 
 
 def _say_stopped(journal: Journal) -> None:

@@ -3,9 +3,11 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale
+from ...histream_core.plan.sizes import PIXELS_PER_CELL
 from ...histream_core.plan.speed import Speed
 from ...histream_core.runs import (
     DamagedRunError,
@@ -18,10 +20,12 @@ from ...histream_core.runs import (
     resume,
 )
 from ...histream_core.runs.describe import NewRun, text_before
+from ...histream_core.runs.restyle import SourceVideo
 from ...histream_core.runs.store.journal import read_manifest
 from ...histream_core.runs.store.manifest import differences, usual_output
 from ...histream_core.runs.store.video import video_path
 from ...histream_core.runs.verbs import Branch, FindSame, begin, branch, branch_manifest, check_resumed
+from ...histream_core.vae.encode import check_encoder
 from ...histream_core.video.formats import find_format
 from ..settings import VideoChoice
 from . import log as host_log
@@ -30,6 +34,7 @@ from .checks import check_latent, check_model
 from .decode import check_vae, video_size
 from .run_folders import find_run, name_of, next_run, numbered_runs
 from .sampler import ChunkSampler, given_latent
+from .source import source_of_run
 from .timeline import Audience, prompts_in
 
 
@@ -43,6 +48,8 @@ class RunInputs:
     """A CONDITIONING; None: unchanged."""
     words: str = ""
     """The prompt as the artist wrote it."""
+    source: Any = None
+    """The VIDEO that the run restyles; None: from where it was."""
 
 
 def open_backend(model, vae, speed: Speed) -> HostBackend:
@@ -52,10 +59,20 @@ def open_backend(model, vae, speed: Speed) -> HostBackend:
     return HostBackend(model, vae, speed)
 
 
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is about to be finished."""
+
+    backend: HostBackend
+    journal: Journal
+    video: SourceVideo | None = None
+    """The video that it restyles."""
+
+
 def begin_run(
     backend: HostBackend, latent: dict, sampler: ChunkSampler, choice: VideoChoice, inputs: RunInputs
-) -> Journal:
-    """The journal of the run that the nodes describe: an equal run that was stopped, or else a new one.
+) -> OpenRun:
+    """The run that the nodes describe: an equal one that was stopped, or else a new one.
 
     Raises ValueError and OSError for what cannot work, and nothing is left then.
     """
@@ -64,40 +81,49 @@ def begin_run(
         raise ValueError(
             f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
         )
-    audience = Audience(backend.text_width, fps=choice.fps)
-    placed, prompts = prompts_in(inputs.positive or [], sampler.plan(samples.shape), audience, words=inputs.words)
+    run = new_run(backend, sampler, sampler.plan(samples.shape), choice, inputs)
     given = sampler.first_frame and given_latent(backend.model.model, sampler.first_frame, 1).contiguous()
+    return open_new(backend, replace(run, given=given), choice)
+
+
+def begin_restyled(
+    backend: HostBackend, video: SourceVideo, sampler: ChunkSampler, choice: VideoChoice, inputs: RunInputs
+) -> OpenRun:
+    """The run that restyles a video, at its size and rate: an equal one that was stopped, or else a new one.
+
+    Raises as `begin_run` does.
+    """
+    check_encoder(backend.vae.first_stage_model)
+    width, height = (side // PIXELS_PER_CELL for side in video.generated_size)
+    plan = video.cropped(sampler.plan((1, 16, video.num_latent_frames, height, width)))
+    run = new_run(backend, sampler, plan, replace(choice, fps=video.fps), inputs)
+    return open_new(backend, replace(run, settings=replace(run.settings, size=video.size), video=video), choice)
+
+
+def new_run(backend: HostBackend, sampler: ChunkSampler, plan: Plan, choice: VideoChoice, inputs: RunInputs) -> NewRun:
+    """The run of a plan with the artist's prompts and choices."""
+    audience = Audience(backend.text_width, fps=choice.fps)
+    placed, prompts = prompts_in(inputs.positive or [], plan, audience, words=inputs.words)
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
-    run = NewRun(
-        plan=placed.plan,
-        prompts=prompts,
-        seed=inputs.seed or 0,
-        settings=run_settings(choice, placed.plan, preset=preset.name, mode=mode),
-        given=given,
-        sound=choice.sound,
-    )
+    settings = run_settings(choice, placed.plan, preset=preset.name, mode=mode)
+    return NewRun(placed.plan, prompts, inputs.seed or 0, settings, sound=choice.sound)
+
+
+def open_new(backend: HostBackend, run: NewRun, choice: VideoChoice) -> OpenRun:
+    """A new run in the next folder of its name, or an equal one that is there."""
     folder, name = next_run(choice, run.settings.size)
-    return begin(backend, folder, run, find_same=same_run(choice, name))
+    return OpenRun(backend, begin(backend, folder, run, find_same=same_run(choice, name)), run.video)
 
 
-def find_own_run(name: str) -> Path:
-    """The run of that name, if nodes can go on with it. Raises ValueError and OSError."""
-    folder = find_run(name)
-    if read_manifest(folder).plan.restyle:
-        raise ValueError(
-            f"{name_of(folder)} restyles a video, and nodes cannot read that video yet: use the command line, "
-            "`histream resume`, `extend` or `branch`"
-        )
-    return folder
+def resume_run(model, vae, name: str, speed: Speed | None = None, *, source=None) -> OpenRun:
+    """A run that was stopped. Raises ValueError that names what is not as it was, and OSError.
 
-
-def resume_run(model, vae, name: str, speed: Speed | None = None) -> tuple[HostBackend, Journal]:
-    """The journal of a run that was stopped. Raises ValueError that names what is not as it was, and OSError.
-
-    `speed` None: as the run is.
+    `speed` None: as the run is. `source`: the VIDEO that it restyles; None: from where it was.
     """
-    journal = resume(find_own_run(name))
+    folder = find_run(name)
+    video = source_of_run(read_manifest(folder), source)
+    journal = resume(folder)
     try:
         backend = open_backend(model, vae, speed or journal.manifest.settings.speed)
         said = check_resumed(backend, journal)
@@ -106,22 +132,22 @@ def resume_run(model, vae, name: str, speed: Speed | None = None) -> tuple[HostB
         raise
     for note in said:
         host_log.warn(note)
-    return backend, journal
+    return OpenRun(backend, journal, video)
 
 
 def extend_run(
     model, vae, name: str, choice: VideoChoice | None, inputs: RunInputs, *, seconds: float, speed: Speed | None = None
-) -> tuple[HostBackend, Journal]:
-    """The journal of a run that begins as another and is `seconds` longer; a new prompt begins at the old end.
+) -> OpenRun:
+    """A run that begins as another and is `seconds` longer; a new prompt begins at the old end.
 
     The other one stays as it is, and shares what it has finished. Raises as `resume_run` does.
     """
-    backend, old = resume_run(model, vae, name, speed)
-    with old:
-        manifest, done, source = old.manifest, old.finished, old.folder
+    run = resume_run(model, vae, name, speed, source=inputs.source)
+    with run.journal as old:
+        manifest, done, folder = old.manifest, old.finished, old.folder
     longer_run = replace(manifest, plan=longer(manifest, seconds))
-    new = new_branch(backend, source, longer_run, manifest.num_chunks, choice, inputs)
-    return backend, open_branch(backend, replace(new, chunk=done), choice)
+    new = new_branch(run.backend, folder, longer_run, manifest.num_chunks, choice, inputs)
+    return replace(run, journal=open_branch(run.backend, replace(new, chunk=done), choice))
 
 
 def branch_run(
@@ -133,21 +159,22 @@ def branch_run(
     *,
     chunk: int | None,
     speed: Speed | None = None,
-) -> tuple[HostBackend, Journal]:
-    """The journal of a branch that shares the chunks before `chunk` (None: all finished ones).
+) -> OpenRun:
+    """A branch that shares the chunks before `chunk` (None: all finished ones).
 
     Seed, prompt, MODEL, format or speed can differ from there on; None: unchanged. Raises as `resume_run` does.
     """
     check_model(model)
     check_vae(vae)
-    source = find_own_run(name)
+    folder = find_run(name)
+    manifest = read_manifest(folder)
+    video = source_of_run(manifest, inputs.source)
     if chunk is None:
-        with resume(source) as old:
+        with resume(folder) as old:
             chunk = old.finished
-    manifest = read_manifest(source)
     backend = open_backend(model, vae, speed or manifest.settings.speed)
-    new = new_branch(backend, source, manifest, chunk, choice, inputs)
-    return backend, open_branch(backend, new, choice)
+    new = new_branch(backend, folder, manifest, chunk, choice, inputs)
+    return OpenRun(backend, open_branch(backend, new, choice), video)
 
 
 def new_branch(
@@ -174,6 +201,8 @@ def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -
     else:
         old = new.manifest.settings
         settings = run_settings(choice, new.manifest.plan, preset=old.preset, mode=old.mode)
+        if new.manifest.plan.restyle:
+            settings = replace(settings, size=old.size, fps=old.fps)
         new = replace(new, manifest=replace(new.manifest, settings=settings))
     base = (new.source.resolve().name, new.chunk) if new.chunk else None
     folder, name = next_run(choice, new.manifest.settings.size)

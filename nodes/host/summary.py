@@ -1,6 +1,7 @@
 """Summaries of runs: settings, times and kernels, as text."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ...histream_core.cost.cost import GB
 from ...histream_core.cost.pace import DecodePace, duration
@@ -34,6 +35,7 @@ def summary_of_run(name: str, manifest: Manifest, made: Progress, backend: HostB
     lines = [
         f"{name}: {size_line(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
         f"preset {settings.preset}, mode {settings.mode}, seed {seeds}, {len(manifest.sections)} prompts",
+        *restyled(manifest),
         *began(manifest),
         *taken(made),
     ]
@@ -56,6 +58,15 @@ def began(manifest: Manifest) -> Iterator[str]:
     cuts, fps = cut_sections(manifest), manifest.settings.fps
     for cut in cuts if len(cuts) > 1 else ():
         yield f'"{cut.prompt}", seed {cut.seed}, begins at frame {cut.start} ({clock(cut.start / fps)})'
+
+
+def restyled(manifest: Manifest) -> Iterator[str]:
+    """How far a run changes its source, if it restyles one."""
+    restyle = manifest.plan.restyle
+    if restyle:
+        name = Path(manifest.source.get("video") or "a video").name
+        less = f", up to {restyle.motion.span:g} less where it moves" if restyle.motion else ""
+        yield f"restyles {name}, strength {restyle.share:g}{less}"
 
 
 def size_line(plan: Plan) -> str:

@@ -49,6 +49,7 @@ class BranchRun(io.ComfyNode):
                 ),
                 kept_video.output_input(),
                 kept_video.speed_input("as the run is"),
+                kept_video.source_input(),
             ],
             outputs=kept_video.outputs(),
         )
@@ -58,12 +59,24 @@ class BranchRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run, from_chunk=AS_IT_WAS, seed=AS_IT_WAS, positive=None, output=None, speed=None):
+    def execute(
+        cls,
+        model,
+        vae,
+        run,
+        from_chunk=AS_IT_WAS,
+        seed=AS_IT_WAS,
+        positive=None,
+        output=None,
+        speed=None,
+        source=None,
+    ):
         inputs = host_runs.RunInputs(
             seed=None if seed == AS_IT_WAS else seed,
             positive=positive,
             words=host_graph.words_of(cls.hidden, "positive"),
+            source=source,
         )
         chunk = None if from_chunk == AS_IT_WAS else from_chunk
-        backend, journal = host_runs.branch_run(model, vae, run, output, inputs, chunk=chunk, speed=speed)
-        return kept_video.finish_and_show(cls, backend, journal, output)
+        opened = host_runs.branch_run(model, vae, run, output, inputs, chunk=chunk, speed=speed)
+        return kept_video.finish_and_show(cls, opened, output)

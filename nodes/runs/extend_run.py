@@ -38,6 +38,7 @@ class ExtendRun(io.ComfyNode):
                 ),
                 kept_video.output_input(),
                 kept_video.speed_input("as the run is"),
+                kept_video.source_input(),
             ],
             outputs=kept_video.outputs(),
         )
@@ -47,7 +48,8 @@ class ExtendRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run, seconds, positive=None, output=None, speed=None):
-        inputs = host_runs.RunInputs(positive=positive, words=host_graph.words_of(cls.hidden, "positive"))
-        backend, journal = host_runs.extend_run(model, vae, run, output, inputs, seconds=seconds, speed=speed)
-        return kept_video.finish_and_show(cls, backend, journal, output)
+    def execute(cls, model, vae, run, seconds, positive=None, output=None, speed=None, source=None):
+        words = host_graph.words_of(cls.hidden, "positive")
+        inputs = host_runs.RunInputs(positive=positive, words=words, source=source)
+        opened = host_runs.extend_run(model, vae, run, output, inputs, seconds=seconds, speed=speed)
+        return kept_video.finish_and_show(cls, opened, output)

@@ -28,6 +28,7 @@ class ResumeRun(io.ComfyNode):
                     "Keep the caches on disk every so many chunks and on Cancel, as in Video Output. 0: never."
                 ),
                 kept_video.speed_input("as the run is"),
+                kept_video.source_input(),
             ],
             outputs=kept_video.outputs(),
         )
@@ -37,6 +38,6 @@ class ResumeRun(io.ComfyNode):
         return run_state(run)
 
     @classmethod
-    def execute(cls, model, vae, run, snapshots=0, speed=None):
-        backend, journal = host_runs.resume_run(model, vae, run, speed)
-        return kept_video.finish_and_show(cls, backend, journal, VideoChoice(snapshots=snapshots))
+    def execute(cls, model, vae, run, snapshots=0, speed=None, source=None):
+        opened = host_runs.resume_run(model, vae, run, speed, source=source)
+        return kept_video.finish_and_show(cls, opened, VideoChoice(snapshots=snapshots))

@@ -178,8 +178,8 @@ class AnchorWindowSampler(io.ComfyNode):
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
         inputs = host_runs.RunInputs(seed, positive, host_graph.words_of(cls.hidden, "positive"))
         backend = host_runs.open_backend(model, vae, sampler.speed)
-        journal = host_runs.begin_run(backend, latent, sampler, output, inputs)
-        return kept_video.finish_and_show(cls, backend, journal, output)
+        run = host_runs.begin_run(backend, latent, sampler, output, inputs)
+        return kept_video.finish_and_show(cls, run, output)
 
 
 class AnchorWindowSamplerSelect(io.ComfyNode):

@@ -5,11 +5,7 @@ import re
 
 import pytest
 import torch
-from tiny_runs import manifest, plan
 from wrong_values import KEPT, WRONG, WRONG_FOR_THE_HOST, graph
-
-from histream_core.plan.entry import Restyle
-from histream_core.runs import create_run
 
 
 @pytest.fixture
@@ -188,18 +184,6 @@ def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent
     blank = latent(3)["samples"]
     with pytest.raises(ValueError, match=r"1, 0\.9375, 0\.8333, 0\.625, 0: connect SIGMAS"):
         guider.sample(blank, blank, twin, torch.tensor([1.0, 0.5, 0.0]), disable_pbar=True, seed=0)
-
-
-@pytest.mark.parametrize("inputs", [("ResumeRun",), ("ExtendRun", 1.0), ("BranchRun", 1)], ids=lambda inputs: inputs[0])
-def test_a_run_that_restyles_a_video_is_refused_and_left_as_it_is(pack, output, load_wan, vae, inputs):
-    node, *more = inputs
-    folder = output / "shots" / "run_00001"
-    create_run(folder, manifest(plan(restyle=Restyle()))).close()
-    before = sorted(output.rglob("*"))
-    execute = getattr(pack.part(f"nodes.runs.{node[:-3].lower()}_run"), node).execute
-    with pytest.raises(ValueError, match=r"shots/run_00001 restyles a video, .* use the command line"):
-        execute(load_wan(), vae, "shots/run", *more)
-    assert sorted(output.rglob("*")) == before
 
 
 def test_a_table_that_cannot_be_read_is_refused(pack):

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...plan import Plan, Preset, make_plan
-from ...runs.restyle import SourceVideo, length_for, size_for
+from ...runs.restyle import SourceVideo
 from ...stream.timeline import place
 from ...video.formats import find_format
-from ...video.sound import has_sound
 from ..options.common import decimal, whole
 from ..options.timelines import cues_of, notes_of
 from ..options.weights import add_weight_options, find_source
@@ -66,20 +65,12 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     cues = cues_of(args, args.prompt)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
     plan = plan_source(args, source.preset, video)
-    fps = float(video.index.rate)
-    placed = place(cues, plan, fps)
-    shown = Shown(placed, None, [*source.notes, *notes_of(args, placed), *take_sound(args)], video)
-    return make_shown(args, source, shown, size=video.size, fps=fps)
-
-
-def take_sound(args: argparse.Namespace) -> Iterator[str]:
-    """Take the sound of the source where the user names none; yield a note where the format holds no sound."""
-    if args.sound or args.no_sound or not has_sound(args.video):
-        return
-    if find_format(args.format, args.depth).is_sequence:
-        yield f"{args.format} is a folder of pictures and holds no sound: that of {args.video} is left out"
-    else:
-        args.sound = args.video
+    placed = place(cues, plan, video.fps)
+    unheard = []
+    if not (args.sound or args.no_sound):
+        args.sound, unheard = video.sound(find_format(args.format, args.depth))
+    shown = Shown(placed, None, [*source.notes, *notes_of(args, placed), *unheard], video)
+    return make_shown(args, source, shown, size=video.size, fps=video.fps)
 
 
 def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) -> Plan:
@@ -87,6 +78,5 @@ def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) ->
     restyle = preset.restyled(args.strength, args.told, args.motion)
     preset = preset if args.steps is None else preset.with_steps(args.steps)
     options = replace(plan_options(args), restyle=restyle, sinks=sink_rule(args))
-    length, cropped = length_for(video.index.num_frames)
-    plan = make_plan(preset, args.mode, size=size_for(*video.size), num_latent_frames=length, options=options)
-    return replace(plan, cropped_frames=cropped)
+    size, length = video.generated_size, video.num_latent_frames
+    return video.cropped(make_plan(preset, args.mode, size=size, num_latent_frames=length, options=options))

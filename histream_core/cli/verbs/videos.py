@@ -368,8 +368,8 @@ def _keep(
         settings=settings,
         given=shown.given(weights),
         sound=sound,
-        source=saved_options(args) | ({"video": str(shown.video.path.resolve())} if shown.video else {}),
-        restyled=shown.video.index.digest if shown.video else None,
+        source=saved_options(args),
+        video=shown.video,
     )
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:
