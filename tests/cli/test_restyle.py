@@ -168,7 +168,7 @@ def test_another_video_is_no_source_of_a_run(here, say, stop_at):
     moved = source.rename(here / "moved.mp4")
     assert "clip.mp4" in say("resume", "cut")[1]
     clip(here, 32)
-    assert "is not the video that the run restyles: give that one by --source" in say("resume", "cut")[1]
+    assert "is not the video that the run restyles: give --source" in say("resume", "cut")[1]
     assert say("resume", "cut", "--source", moved)[0] == 0
 
 
