@@ -16,6 +16,7 @@ from .sampling.anchor_window_sampler import AnchorWindowSampler, AnchorWindowSam
 from .sampling.first_frame import FirstFrameNode
 from .sampling.prompt_timeline import PromptTimeline, TimelineSection
 from .sampling.step_schedule import StepSchedule
+from .video.demo_video import DemoVideo
 from .video.drift_meter import DriftMeter
 from .video.ranges_to_video import RangesToVideo
 from .video.streaming_vae_decode import StreamingVAEDecode
@@ -46,6 +47,7 @@ NODES = (
     DriftMeter,
     DemoModel,
     VideoToVideo,
+    DemoVideo,
 )
 """In order of worth; the ids in them are for ever."""
 

@@ -77,7 +77,7 @@ def training_combinations() -> list[Combination]:
 
 def paint(
     combination: Combination,
-    times: Sequence[int],
+    times: Sequence[float],
     *,
     size: int = 256,
     start: tuple[float, float] = (0.5, 0.5),

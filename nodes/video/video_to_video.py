@@ -38,7 +38,7 @@ class VideoToVideo(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Another number, another look.",
+                    tooltip="Another seed, another look.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -71,8 +71,8 @@ class VideoToVideo(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="Tells the model so much less noise than there is. -1: from the preset (0.1 for "
-                    "StreamDiffusionV2's weights, else 0).",
+                    tooltip="Tells the model so much less noise than there is. 0: as much as there is. -1: from the "
+                    "preset (0.1 for StreamDiffusionV2's weights, else 0).",
                 ),
                 *window_inputs(),
                 VideoOutput.Input(

@@ -244,6 +244,10 @@ BREAKS = [
      "test_coexistence.py", "another_pack"),
     ("nodes/host/run.py", "        if self._call is not None:\n", "        if False:\n",
      "test_coexistence.py", "step_caches"),
+    ("nodes/host/demo_video.py", "frame * demo.FPS / fps", "float(frame)", "test_demo_video.py", "another_rate"),
+    ("nodes/host/demo_video.py", "range(start, min(start + PAINTED_AT_ONCE, num_frames))", "range(min(PAINTED_AT_ONCE, num_frames - start))",
+     "test_demo_video.py", "is_the_painters"),
+    ("nodes/host/demo_video.py", "in count(1))", "in (1,))", "test_demo_video.py", "file_of_its_own"),
     ("nodes/host/log.py", "context.node_id, instance.client_id)", "context.node_id)", "test_sampler.py", "to_no_other"),
 ]  # fmt: skip
 

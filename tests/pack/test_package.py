@@ -106,6 +106,7 @@ def test_the_ids_are_those_that_were_shipped():
         "HiStreamMemoryPlan",
         "HiStreamDriftMeter",
         "HiStreamDemoModel",
+        "HiStreamDemoVideo",
         "HiStreamVideoToVideo",
     }
     declared = set(re.findall(r'node_id="(\w+)"', "".join(path.read_text(encoding="utf-8") for path in NODE_FILES)))

@@ -1,0 +1,44 @@
+"""Sentences of the demo model's language as clips of its painter."""
+
+import pytest
+
+from histream_core.demo import PROMPT
+from histream_core.demo.painter import SENTENCES, all_combinations
+from histream_core.demo.sentence import EXAMPLE, combination_of
+
+
+def test_every_caption_of_the_painter_is_read_back():
+    """In all its forms. Seen to fail with the first colour as the object's."""
+    for combination in all_combinations():
+        for sentence in SENTENCES:
+            assert combination_of(combination.caption(sentence)) == combination
+
+
+def test_synonyms_are_read_and_the_example_is_the_demos_own():
+    assert EXAMPLE == PROMPT
+    assert combination_of("A Crimson Ball, rising over a golden backdrop.").caption() == (
+        "a red circle moves up on a yellow background"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("a red dragon moves right on a blue background", "does not know dragon: it knows circle, square"),
+        ("a red circle on a blue background", "does not tell one shape"),
+        ("a red circle moves right", "does not tell one shape"),
+        ("a circle moves right on a blue background", "does not tell one shape"),
+        ("circle red right blue", "does not tell one shape"),
+        ("a red circle and a green square move right on white", "does not tell one shape"),
+        ("a red circle and a square move right", "does not tell one shape"),
+        ("red, green and blue move right", "does not tell one shape"),
+        ("a red circle moves right and up on white", "does not tell one shape"),
+        ("", "does not tell one shape"),
+        ("a red circle moves right on a red background", "cannot be seen"),
+    ],
+)
+def test_a_sentence_that_is_no_clip_is_refused_in_one_that_helps(sentence, said):
+    """Seen to fail with a sentence of two shapes."""
+    with pytest.raises(ValueError, match=said) as error:
+        combination_of(sentence)
+    assert "\n" not in str(error.value)
