@@ -49,7 +49,7 @@ class Pace:
     def split(self, step: Step) -> int:
         """Expect the rows of a joint call one by one, where `step` is the first of them alone; so many calls more."""
         stop = self.stops[self._position] if self._position < len(self.stops) else None
-        if stop is None or not isinstance(stop.step, JoinedStep) or step != stop.step.rows[0]:
+        if stop is None or not isinstance(stop.step, JoinedStep) or not self._alike(step, stop.step.rows[0]):
             return 0
         rows, ahead = stop.step.rows, len(stop.step.rows) - 1
         work = stop.work // len(rows)  # full rows see as much
@@ -132,7 +132,16 @@ class Pace:
         return f"chunk {stop.chunk + 1} of {len(self.plan.chunks)}, step {stop.number} of {stop.count}"
 
     def _expects(self, step: Step) -> bool:
-        return self._position < len(self.stops) and self.stops[self._position].step == step
+        return self._position < len(self.stops) and self._alike(step, self.stops[self._position].step)
+
+    def _alike(self, step: Step, planned: Step) -> bool:
+        """Whether a step is the planned one, which is told another level where noise follows motion."""
+        if isinstance(step, JoinedStep) and isinstance(planned, JoinedStep):
+            pairs = zip(step.rows, planned.rows, strict=False)
+            return len(step.rows) == len(planned.rows) and all(self._alike(*pair) for pair in pairs)
+        restyle = self.plan.restyle
+        told = restyle is not None and restyle.may_tell(step.sigma) and restyle.may_tell(planned.sigma)
+        return step == (replace(planned, sigma=step.sigma) if told else planned)
 
 
 class DecodePace:

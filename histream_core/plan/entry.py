@@ -83,6 +83,13 @@ class Restyle:
         """
         if not self.share or not steps:
             return ()
-        lowest = self.entry(self.share - self.motion.span if self.motion else None).told
-        taken = max(1, sum(step.sigma >= lowest for step in steps))
+        taken = max(1, sum(step.sigma >= self._lowest_told for step in steps))
         return (replace(steps[taken - 1], sigma=self.entry().told), *steps[taken:])
+
+    def may_tell(self, sigma: float) -> bool:
+        """Whether the network can be told that level in the first step of a chunk, by the motion of its source."""
+        return self._lowest_told <= sigma <= self.entry().told
+
+    @property
+    def _lowest_told(self) -> float:
+        return self.entry(self.share - self.motion.span if self.motion else None).told

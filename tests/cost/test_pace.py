@@ -6,6 +6,7 @@ import torch
 
 from histream_core.cost.pace import DecodePace, Pace, duration
 from histream_core.plan.chunks import replay
+from histream_core.plan.entry import Entry, MotionRule, Restyle
 from histream_core.stream.prompts import Prompt
 
 SECONDS_FOR_VALUE = 1e-4
@@ -18,7 +19,7 @@ class Clock:
         return self.now
 
 
-def walk(plan, *, prompts=None, given=None, first_call=0.0, decode=0.0):
+def walk(plan, *, first_call=0.0, decode=0.0, **inputs):
     """Run the engine with steps that take time by the size of their latent; the pace, the clock, every event."""
     clock, seen = Clock(), []
     pace = Pace(plan, tiny.CONFIG, clock=clock)
@@ -32,7 +33,7 @@ def walk(plan, *, prompts=None, given=None, first_call=0.0, decode=0.0):
         seen.append(("called", pace.describe(), (clock.now, pace.seconds_left)))
         return torch.zeros_like(latent)
 
-    for _ in tiny.stream(plan, denoise=denoise, prompts=prompts, given=given).chunks():
+    for _ in tiny.stream(plan, denoise=denoise, **inputs).chunks():
         clock.now += decode
         pace.finish()
         seen.append(("finished", pace.describe(), (clock.now, pace.seconds_left)))
@@ -49,6 +50,21 @@ def test_it_says_chunk_step_frames_and_time():
     assert pace.frames == 25
     assert pace.describe("decode").startswith("all chunks sampled, 25 of 25 frames, ")
     assert pace.describe("decode").endswith("s for each, slowest: decode")
+
+
+def test_steps_are_counted_where_the_noise_follows_the_motion_of_a_source():
+    """Seen to fail where the first step of a chunk must be told the level of a still source."""
+    plan = tiny.plan(num_frames=7, restyle=Restyle(0.8, motion=MotionRule(span=0.1)))
+
+    def source(chunk):
+        height, width = plan.grids[chunk.steps[0].scale]
+        return Entry(0.75, 0.75), torch.zeros(1, 4, len(chunk.frames), height, width)
+
+    pace, _, seen = walk(plan, source=source)
+    lines = [line.split(", 0 of")[0] for what, line, _ in seen if what == "call"]
+    count = len(plan.chunks[0].steps)
+    assert lines[:count] == [f"chunk 1 of 3, step {number} of {count}" for number in range(1, count + 1)]
+    assert pace.position == plan.num_steps()
 
 
 def test_the_time_left_knows_that_low_steps_are_cheaper():

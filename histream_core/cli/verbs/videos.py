@@ -186,7 +186,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the demo video."""
     cues, video = _cues(args, demo.PROMPT), video_to_extend(args)
-    fps = float(video.index.rate) if video else demo.FPS
+    fps = video.fps if video else demo.FPS
     num_frames = whole_length(frames_in(args.seconds, fps))
     source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
     return _make(args, source, cues, Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video))
@@ -196,7 +196,7 @@ def run_render(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a video from the user's weights."""
     cues, video = _cues(args), video_to_extend(args)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
-    size, fps = (video.size, float(video.index.rate)) if video else (SIZE, FPS)
+    size, fps = (video.size, video.fps) if video else (SIZE, FPS)
     wanted = Wanted(args.size or size, args.frames, fps if args.fps is None else args.fps, video)
     return _make(args, source, cues, wanted)
 
