@@ -145,6 +145,12 @@ class Plan:
         alone = self.first_frame and self.given_frames != self.window.chunk_frames
         return 1 if alone else self.window.chunk_frames
 
+    @property
+    def given_chunks(self) -> int:
+        """Number of chunks at the beginning that are given."""
+        later = self.given_frames - self.first_chunk_frames
+        return 1 + later // self.window.chunk_frames if self.given_frames else 0
+
     def chunk_at(self, index: int) -> Chunk:
         """Chunk `index`, counted from 0: its frames, the frames it sees, and its network calls."""
         frames = self._frames_at(index)

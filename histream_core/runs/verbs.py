@@ -55,10 +55,8 @@ def begin(
 def _write_given(journal: Journal, given: Tensor) -> None:
     """Write the chunks of `given` that are not there yet."""
     plan = journal.manifest.plan
-    for index in range(journal.finished, plan.num_chunks):
+    for index in range(journal.finished, plan.given_chunks):
         frames = plan.chunks[index].frames
-        if frames.stop > plan.given_frames:
-            return
         journal.write(index, given[:, :, frames.start : frames.stop])
 
 
@@ -68,6 +66,10 @@ def check_resumed(backend: Backend, journal: Journal, *, ignore_memory: bool = F
     Raises ValueError that names the difference, and OSError.
     """
     manifest, now = journal.manifest, manifest_now(journal.manifest, backend)
+    if journal.finished < manifest.plan.given_chunks:
+        raise ValueError(
+            f"the run in {journal.folder} was stopped before all that it begins with was stored: begin a new one"
+        )
     check_same(journal, now)
     check_targets(journal.folder, manifest)
     done = chunks_on_disk(journal)

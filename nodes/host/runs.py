@@ -21,6 +21,7 @@ from ...histream_core.runs import (
 )
 from ...histream_core.runs.describe import NewRun, text_before
 from ...histream_core.runs.restyle import SourceVideo
+from ...histream_core.runs.store.branching import num_shared
 from ...histream_core.runs.store.journal import read_manifest
 from ...histream_core.runs.store.manifest import differences, usual_output
 from ...histream_core.runs.store.video import video_path
@@ -204,7 +205,8 @@ def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -
         if new.manifest.plan.restyle:
             settings = replace(settings, size=old.size, fps=old.fps)
         new = replace(new, manifest=replace(new.manifest, settings=settings))
-    base = (new.source.resolve().name, new.chunk) if new.chunk else None
+    shared = num_shared(new.manifest.plan, new.chunk)
+    base = (new.source.resolve().name, shared) if shared else None
     folder, name = next_run(choice, new.manifest.settings.size)
     return branch(backend, folder, new, find_same=same_run(choice, name, base))
 

@@ -65,6 +65,29 @@ def test_a_file_has_the_frames_of_the_run_and_a_run_goes_on_and_elsewhere(here, 
     assert not torch.equal(one[3], other[3])
 
 
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_branch_takes_what_was_given_wherever_it_begins(here, say, chunk):
+    """A retry from the start has the same beginning; seen to fail with chunks that nobody gives."""
+    source = lossless(here, 30)
+    words = [*DEMO, source, "--seconds", "2"]
+    say(*words, "--run-dir", "one")
+    assert say("branch", "one", "five", "--from", chunk, "--seed", "5")[0] == 0
+    say(*words, "--seed", "5", "--run-dir", "wanted")
+    one, five, wanted = map(latents_of, ("one", "five", "wanted"))
+    assert all(map(torch.equal, five, wanted))
+    assert not torch.equal(one[2], five[2])
+
+
+def test_a_run_that_was_killed_before_its_beginning_was_stored_says_so(here, say, stop_at):
+    go_on = stop_at(5)
+    say(*DEMO, lossless(here, 30), "--seconds", "2", "--run-dir", "run")
+    go_on()
+    for path in sorted((here / "run" / "chunks").iterdir())[1:]:
+        path.unlink()
+    status, line = say("resume", "run")
+    assert (status, "before all that it begins with was stored: begin a new one" in line) == (2, True), line
+
+
 def test_latents_of_a_run_go_on_as_the_run_itself(here, say, monkeypatch):
     """The law: given chunks are chunks that were made. Seen to fail with steps of the first chunk behind them."""
     mine = ["demo", RED, "--format", "ffv1", "--seconds"]

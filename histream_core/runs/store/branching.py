@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...files.disk import check_folder, sync_folder, whole_file
 from ...files.reading import open_file
+from ...plan.chunks import Plan
 from .fingerprint import PIECE
 from .folder import CHUNKS, MANIFEST, SEGMENTS, own_folder
 from .journal import Journal, chunk_path, read_manifest, sound_path, text_paths, write_texts
@@ -38,12 +39,13 @@ def create_branch(
     """Create a run that shares the first `chunk` chunks of another; `manifest` is the new run's, from `branched`.
 
     `manifest` None: that of the old run; its plan may be longer. `texts` are embeddings of new prompts to store, and
-    `sound` is a new sound, packed by `pack_sound`. The chunks are linked where the disk can do that, else copied, and
-    so are the old run's sound and the closed segments that the new run would write identically. The old run may be
-    damaged after these chunks. Raises ValueError for chunks that do not exist, FileExistsError if `folder` is not
-    empty, and as `resume` does.
+    `sound` is a new sound, packed by `pack_sound`. The chunks, and more if more were given to the old run, are linked
+    where the disk can do that, else copied, and so are the old run's sound and the closed segments that the new run
+    would write identically. The old run may be damaged after these chunks. Raises ValueError for chunks that do not
+    exist, FileExistsError if `folder` is not empty, and as `resume` does.
     """
     source, folder = Path(source), Path(folder)
+    chunk = num_shared(read_manifest(source).plan, chunk)
     with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
         if not 0 <= chunk <= old.finished:
             raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")
@@ -76,6 +78,11 @@ def create_branch(
             sync_folder(folder.parent)
         held.release()
     return Journal(folder)
+
+
+def num_shared(plan: Plan, chunk: int) -> int:
+    """Number of chunks that a branch at `chunk` of a run shares with it: those that were given too."""
+    return chunk if chunk < 0 else max(chunk, plan.given_chunks)
 
 
 def retry(source: str | Path, folder: str | Path, chunk: int, seed: int) -> Journal:
