@@ -3,19 +3,36 @@
 import argparse
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from histream_core.demo import painter
+from histream_core.demo.painter import DIRECTIONS, SPEED
+from histream_core.demo.scenes import (
+    LEAST_WIDTH,
+    MOST_WIDTH,
+    ROUND,
+    Pictures,
+    Staging,
+    View,
+    all_scenes,
+    paint_scene,
+)
 from histream_core.files.tensors import read_safetensors
 from histream_core.vae.model import WanVAE
 from training.checkpoint import read
 from training.loop import Losses, Moment, add_arguments, autocast, train
 from training.muon import Muon
+from training.pictures import read_pictures
 from training.rng import Rng
 from training.vae_forward import decode, encode, initialise
+
+WORLD = 256
+SCENES_SHARE = 0.75
+"""Share of the batches that are of scenes, where there are pictures."""
 
 NOISE = 0.1  # on the latents that the decoder is trained on, against small errors of the transformer
 
@@ -43,10 +60,30 @@ def clip(rng: random.Random, size: int, frames: int, *, world: int) -> Tensor:
 
 
 TRAINING = painter.training_combinations()
+SCENES = [scene for scene in all_scenes() if not scene.held_out]
 
 
-def batch(rng: random.Random, progress: float) -> tuple[Tensor, bool]:
-    """Draw clips [B, 3, F, H, W]; also return whether their world wraps at the edges of the picture."""
+def scene_clip(rng: random.Random, pictures: Pictures, size: int, frames: int) -> Tensor:
+    """Draw one clip [3, F, size, size] in [-1, 1] of a scene: a window of the world near its thing."""
+    scene, first = rng.choice(SCENES), rng.randrange(ROUND)
+    top, left = (rng.randrange(WORLD - size + 1) for _ in range(2))
+    start = tuple((corner + rng.uniform(-0.5, 1.5) * size) / WORLD for corner in (left, top))
+    staging = Staging(start, rng.uniform(LEAST_WIDTH, MOST_WIDTH))
+    times = range(first, first + frames)
+    dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
+    staging = replace(staging, start=(start[0] - dx * SPEED * first, start[1] - dy * SPEED * first))
+    view = View(WORLD, (top, left, size, size))
+    pixels = paint_scene(scene, times, pictures, staging=staging, view=view, training=True)
+    return torch.from_numpy(pixels).permute(3, 0, 1, 2) * 2 - 1
+
+
+def batch(rng: random.Random, progress: float, pictures: Pictures | None = None) -> tuple[Tensor, bool]:
+    """Draw clips [B, 3, F, H, W]; also return whether their world wraps at the edges of the picture.
+
+    With `pictures`, most are of scenes.
+    """
+    if pictures and rng.random() < SCENES_SHARE:
+        return torch.stack([scene_clip(rng, pictures, 64, 9) for _ in range(4)]), False
     if progress < 0.12:
         return torch.stack([clip(rng, 32, 5, world=256) for _ in range(8)]), False
     if rng.random() < 0.3:
@@ -54,12 +91,13 @@ def batch(rng: random.Random, progress: float) -> tuple[Tensor, bool]:
     return torch.stack([clip(rng, 64, 9, world=256) for _ in range(4)]), False
 
 
-def psnr(vae: WanVAE, rng: random.Random, clips: int = 2) -> float:
-    """Mean PSNR in dB of encoded and decoded clips of 128x128 pixels."""
+def psnr(vae: WanVAE, rng: random.Random, clips: int = 2, pictures: Pictures | None = None) -> float:
+    """Mean PSNR in dB of encoded and decoded clips of 128x128 pixels; with `pictures`, of scenes."""
     total = 0.0
     with torch.no_grad():
         for _ in range(clips):
-            x = clip(rng, 128, 9, world=256)[None].to(vae.conv1.weight.device)
+            one = scene_clip(rng, pictures, 128, 9) if pictures else clip(rng, 128, 9, world=WORLD)
+            x = one[None].to(vae.conv1.weight.device)
             error = (decode(vae, encode(vae, x, wrap=False)).clamp(-1, 1) - x) / 2
             total += float(-10 * error.square().mean().log10())
     return total / clips
@@ -81,15 +119,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, lr=8e-4)
     parser.add_argument("--dim", type=int, default=16, help="width")
+    parser.add_argument("--begin", type=Path, metavar="FILE", help="a VAE to go on from, which has its own width")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="also scenes, with the pictures in this folder")
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    vae, rng = WanVAE(dim=args.dim), Rng(args.seed, args.device)
-    initialise(vae)
+    pictures = read_pictures(args.pictures) if args.pictures else None
+    vae, rng = load_vae(args.begin) if args.begin else WanVAE(dim=args.dim), Rng(args.seed, args.device)
+    vae.requires_grad_(True)
+    if not args.begin:
+        initialise(vae)
     vae.to(args.device)
     optimiser = make_optimiser(vae, args.lr)
 
     def step(moment: Moment) -> Losses:
-        pixels, wrap = batch(rng.choices, moment.share)
+        pixels, wrap = batch(rng.choices, moment.share, pictures)
         pixels = pixels.to(args.device)
         with autocast(args):
             z = encode(vae, pixels, wrap=wrap)
@@ -103,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     train(args, {"vae": vae, "optimiser": optimiser, "rng": rng}, step)
     print(f"PSNR at 128 px, places not seen: {psnr(vae, random.Random(0)):.2f} dB")
+    if pictures:
+        print(f"the same of scenes: {psnr(vae, random.Random(0), 12, pictures):.2f} dB")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,18 @@ PNG_START = 33
 
 def read_picture(path: str | Path) -> Tensor:
     """Read a picture, or the first frame of a video: upright, without alpha. Raises ValueError or OSError."""
+    return _read(path, "rgb24")
+
+
+def read_cutout(path: str | Path) -> Tensor:
+    """Read a picture with its opacity, upright, [H, W, 4]; opacity is 1 where the file has none.
+
+    Raises ValueError or OSError.
+    """
+    return _read(path, "rgba")
+
+
+def _read(path: str | Path, layout: str) -> Tensor:
     said = f"{path} is no picture: give a PNG or JPEG file"
     with open_media(path, said) as container:
         if not container.streams.video:
@@ -64,7 +76,7 @@ def read_picture(path: str | Path) -> Tensor:
             raise ValueError(said)
         check_picture(frame, path)
         still = container.format.name.endswith("_pipe")
-        picture = frame.to_ndarray(format="rgb24")
+        picture = frame.to_ndarray(format=layout)
     if still and _MIRRORED.search(read_bytes(path, MAX_BYTES)):
         picture = picture[::-1]
     return torch.from_numpy(upright(picture, frame)).float().div_(255)

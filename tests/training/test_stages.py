@@ -45,7 +45,7 @@ def small_pictures():
     """Train the VAE on 32x32 pixels only, as in its first steps."""
     with pytest.MonkeyPatch.context() as patched:
         batch = train_vae.batch
-        patched.setattr(train_vae, "batch", lambda rng, progress: batch(rng, 0.0))
+        patched.setattr(train_vae, "batch", lambda rng, progress, pictures=None: batch(rng, 0.0, pictures))
         yield
 
 

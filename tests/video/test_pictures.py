@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from histream_core.video.pictures import FITS, describe_fit, encode_png, fit_picture, read_picture, write_png
+from histream_core.video.pictures import (
+    FITS,
+    describe_fit,
+    encode_png,
+    fit_picture,
+    read_cutout,
+    read_picture,
+    write_png,
+)
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 
@@ -69,6 +77,15 @@ def test_grey_pictures_are_read_and_alpha_is_left_out(tmp_path):
     alpha = np.concatenate([UPRIGHT, UPRIGHT[..., :1]], axis=-1)
     clear = read_picture(other_png(tmp_path / "alpha.png", alpha, "rgba"))
     assert np.array_equal((clear * 255).numpy(), UPRIGHT)
+
+
+def test_a_cutout_has_the_opacity_of_its_file(tmp_path):
+    """Seen to fail when a file is read as a picture is, without its opacity."""
+    values = np.concatenate([UPRIGHT, np.arange(24, dtype=np.uint8).reshape(6, 4, 1) * 10], axis=-1)
+    other_png(tmp_path / "clear.png", values, "rgba")
+    assert np.array_equal((read_cutout(tmp_path / "clear.png") * 255).round(), values)
+    other_png(tmp_path / "solid.png", UPRIGHT)
+    assert (read_cutout(tmp_path / "solid.png")[..., 3] == 1).all()
 
 
 @pytest.mark.parametrize("fit", FITS)
