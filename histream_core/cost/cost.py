@@ -16,6 +16,7 @@ from ..plan.schedule import Scale, Step
 from ..plan.sizes import PIXELS_PER_CELL
 from ..vae.decode import SMALL
 from ..vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
+from ..vae.encode import encoder_cache_bytes
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
 
@@ -33,6 +34,12 @@ WORKING_ROWS, WORKING_HIDDEN = 6, 2
 
 VAE_WORKING, VAE_WORKING_SMALL = 15, 25
 """Values per pixel and channel while the VAE decodes; more on small grids, which it decodes 4 frames at once."""
+
+ENCODER_WORKING, ENCODER_WORKING_SMALL = 10, 18
+"""Values per pixel and channel while the VAE encodes in float32; more on small grids, 4 frames at once."""
+
+ENCODED_PIXELS = 3 * 4
+"""Values for each pixel of the frames that are encoded at once."""
 
 TAEHV_WORKING = 402
 """Values per pixel while a TAEHV decodes."""
@@ -177,22 +184,44 @@ class Cost:
         return working * self.batch * self.vae_dtype.itemsize
 
     @property
+    def encoder_bytes(self) -> int:
+        """Bytes that encoding the source of a restyled video keeps all the time, besides the weights of the VAE.
+
+        The histories of its encoders, and the VAE in float32 where it was loaded in another type.
+        """
+        if self.plan.restyle is None:
+            return 0
+        params = sum(x.numel() for x in self._encoding_vae.parameters())
+        copied = 0 if self.vae_dtype == torch.float32 else params * torch.float32.itemsize
+        return copied + sum(encoder_cache_bytes(self._encoding_vae, *size) for size in self._encoded_sizes)
+
+    @property
+    def encoder_working_bytes(self) -> int:
+        """Bytes that encoding one chunk of a source holds at its peak, besides; a second history is among them."""
+        return max((self._encoder_peak(*size) for size in self._encoded_sizes), default=0)
+
+    @property
     def sampling_bytes(self) -> int:
-        """The peak of sampling alone, without a VAE."""
-        return self._held(self.weight_bytes) + self.text_bytes + self.kv_held_bytes + self.working_bytes
+        """The peak of sampling alone, without a decoder."""
+        working, held = self.working_bytes, self._held(self.weight_bytes)
+        if not self.vae_elsewhere and self.plan.restyle is not None:
+            working = max(working, self.encoder_working_bytes)
+            held += self._held(self.vae_weight_bytes) + self.encoder_bytes
+        return held + self.text_bytes + self.kv_held_bytes + working
 
     @property
     def decoding_bytes(self) -> int:
-        """The peak of decoding alone, with nothing else loaded."""
-        return self._held(self.vae_weight_bytes) + self.vae_cache_bytes + self.vae_working_bytes
+        """The peak of the VAE alone, with nothing else loaded."""
+        working = max(self.vae_working_bytes, self.encoder_working_bytes)
+        return self._held(self.vae_weight_bytes) + self.vae_cache_bytes + self.encoder_bytes + working
 
     @property
     def peak_bytes(self) -> int:
         """The peak where every chunk is decoded as soon as it is sampled; an estimate, kernels' own memory left out."""
         if self.vae_elsewhere:
             return self.sampling_bytes
-        shared = max(self.working_bytes, self.vae_working_bytes)
-        weights = self._held(self.weight_bytes + self.vae_weight_bytes)
+        shared = max(self.working_bytes, self.vae_working_bytes, self.encoder_working_bytes)
+        weights = self._held(self.weight_bytes + self.vae_weight_bytes) + self.encoder_bytes
         return weights + self.text_bytes + self.kv_held_bytes + self.vae_cache_bytes + shared
 
     def summary(self) -> dict:
@@ -222,6 +251,8 @@ class Cost:
             "text_bytes": self.text_bytes,
             "working_bytes": self.working_bytes,
             "vae_working_bytes": self.vae_working_bytes,
+            "encoder_bytes": self.encoder_bytes,
+            "encoder_working_bytes": self.encoder_working_bytes,
             "sampling_bytes": self.sampling_bytes,
             "decoding_bytes": self.decoding_bytes,
             "peak_bytes": self.peak_bytes,
@@ -230,6 +261,24 @@ class Cost:
     @property
     def _meta_vae(self) -> WanVAE | TAEHV:
         return meta_taehv() if self.taehv else meta_vae(self.vae_width)
+
+    @property
+    def _encoding_vae(self) -> WanVAE:
+        return meta_vae(self.vae_width)
+
+    @property
+    def _encoded_sizes(self) -> list[tuple[int, int]]:
+        """Height and width in pixels of each scale that a source is encoded at."""
+        plan = self.plan
+        scales = plan.restyle.scales(plan.schedule) if plan.restyle else ()
+        grids = (plan.grids[scale] for scale in scales)
+        return [(rows * PIXELS_PER_CELL, columns * PIXELS_PER_CELL) for rows, columns in grids]
+
+    def _encoder_peak(self, height: int, width: int) -> int:
+        small = ENCODED_PIXELS * height * width <= SMALL
+        working = ENCODER_WORKING_SMALL if small else ENCODER_WORKING
+        values = height * width * working * self.vae_width + CHUNK_PIXELS * self.plan.size[0] * self.plan.size[1]
+        return values * torch.float32.itemsize + encoder_cache_bytes(self._encoding_vae, height, width)
 
     @property
     def _past_bytes(self) -> int:

@@ -52,6 +52,7 @@ def vae_does_not_fit(cost: Cost, memory: float) -> tuple[str, ...]:
 
 def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
     vae_weights, vae_memory, vae_working = cost.vae_weight_bytes, cost.vae_cache_bytes, cost.vae_working_bytes
+    vae_memory, vae_working = vae_memory + cost.encoder_bytes, max(vae_working, cost.encoder_working_bytes)
     if cost.vae_elsewhere:
         vae_weights = vae_memory = vae_working = 0
     parts = {
@@ -94,6 +95,8 @@ def decoders(cost: Cost) -> dict[str, Cost]:
     ways = {name: change for name, change in DECODERS.items() if change.get("vae_strips", 1) <= most}
     if cost.vae_width <= LIGHT_VAE_WIDTH:
         del ways["light wan"]
+    if cost.plan.restyle is not None:
+        del ways["taehv"]  # which cannot encode the source
     return {name: replace(cost, **({"taehv": False, "vae_strips": 1} | change)) for name, change in ways.items()}
 
 

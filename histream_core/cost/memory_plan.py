@@ -154,6 +154,8 @@ def describe(cost: Cost, found: Sequence[Way]) -> Iterator[str]:
         "memory of the VAE": cost.vae_cache_bytes,
         "working memory of the VAE": cost.vae_working_bytes,
     }
+    if cost.encoder_bytes:
+        parts |= {"encoding the source": cost.encoder_bytes, "working memory of that": cost.encoder_working_bytes}
     for name, size in parts.items():
         yield f"  {name}: {gb(size)}"
     yield f"  together, with 1 GB for the driver: {gb(cost.peak_bytes + RESERVE)}"

@@ -3,9 +3,10 @@
 Pure values, no tensors.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .schedule import NUM_TIMESTEPS, Steps
+from .schedule import NUM_TIMESTEPS, Scale, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,8 @@ class Restyle:
     @property
     def _lowest_told(self) -> float:
         return self.entry(self.share - self.motion.span if self.motion else None).told
+
+    def scales(self, schedule: Iterable[Steps]) -> list[Scale]:
+        """The scales that chunks begin at, which their source is encoded at."""
+        entered = map(self.enter, schedule)
+        return sorted({steps[0].scale if steps else Scale.HIGH for steps in entered}, key=lambda scale: scale.value)

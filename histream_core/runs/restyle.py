@@ -75,8 +75,16 @@ class SourceVideo:
         return length_for(self.index.num_frames)[0]
 
     def frames(self) -> Iterator[Tensor]:
-        """Yield the frames [H, W, 3] in [0, 1]."""
-        return frames_of(self.path)
+        """Yield the frames [H, W, 3] in [0, 1]. Raises ValueError where the file lists more than can be decoded."""
+        found = 0
+        for frame in frames_of(self.path):
+            found += 1
+            yield frame
+        if found < self.index.num_frames:
+            raise ValueError(
+                f"{self.path} is damaged or incomplete: it lists {self.index.num_frames} frames, and {found} can be "
+                "decoded; convert it, or choose another file"
+            )
 
     def cropped(self, plan: Plan) -> Plan:
         """A plan of `generated_size` and `num_latent_frames`, cropped at its end to the frames of this video."""
@@ -126,7 +134,8 @@ class EncodedSource:
         vae = float_vae(vae)
         self.plan, self.restyle, self._frames = plan, plan.restyle, frames
         self._weight = next(vae.parameters())
-        self._encoders = {scale: StreamingEncoder(vae, normalised=normalised) for scale in _scales(plan)}
+        scales = plan.restyle.scales(plan.schedule)
+        self._encoders = {scale: StreamingEncoder(vae, normalised=normalised) for scale in scales}
         self._motion = Motion(plan.restyle)
         self._next, self._last = 0, None
 
@@ -162,12 +171,6 @@ class EncodedSource:
         if pixels.shape[-2:] == size:
             return pixels
         return torch.nn.functional.interpolate(pixels[0].transpose(0, 1), size, mode="area").transpose(0, 1)[None]
-
-
-def _scales(plan: Plan) -> list[Scale]:
-    """The scales that chunks begin at."""
-    steps = (plan.restyle.enter(steps) for steps in plan.schedule) if plan.restyle else ()
-    return sorted({entered[0].scale if entered else Scale.HIGH for entered in steps}, key=lambda scale: scale.value)
 
 
 def _pixel_range(chunk: Chunk) -> range:

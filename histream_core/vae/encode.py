@@ -18,8 +18,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .decode import (
+    HISTORY_FRAMES,
     History,
     Module,
+    causal_kernels,
     latent_statistics,
     memoryless_kernels,
     run_layer,
@@ -140,6 +142,24 @@ def encoder_stages(vae: Module) -> list[list[Module]]:
     return stages
 
 
+def encoder_cache_bytes(vae: Module, height: int, width: int) -> int:
+    """Bytes that a `StreamingEncoder` in float32 holds between calls, from the third latent frame on.
+
+    The VAE may lie on the meta device, where no kernel counts as memoryless. While a call runs, twice as much is held.
+    """
+    memoryless, values = memoryless_kernels(vae.encoder), 0
+    for layer in (layer for stage in encoder_stages(vae) for layer in stage):
+        mode = getattr(layer, "mode", None)
+        if mode is not None:
+            height, width = height // 2, width // 2
+        if mode == "downsample3d":
+            values += height * width * layer.time_conv.in_channels
+        elif mode is None:
+            kernels = (kernel for kernel in causal_kernels(layer) if kernel not in memoryless)
+            values += HISTORY_FRAMES * height * width * sum(kernel.in_channels for kernel in kernels)
+    return values * torch.float32.itemsize
+
+
 def to_pixels(frames: Tensor) -> Tensor:
     """Convert frames [F, H, W, 3] in [0, 1] to pixels [1, 3, F, H, W] in [-1, 1]."""
     if frames.ndim != 4 or frames.shape[-1] != 3:
@@ -190,7 +210,12 @@ def float_vae(vae: nn.Module) -> nn.Module:
 def check_encoder(vae: nn.Module) -> None:
     """Check that a VAE can encode. Raises ValueError."""
     if not hasattr(vae, "conv1"):
-        raise ValueError(
-            f"the VAE is a {type(vae).__name__}, which is here for decoding alone: a picture or a video "
-            "is encoded by the Wan 2.1 VAE, wan_2.1_vae.safetensors"
-        )
+        raise no_encoder(type(vae).__name__)
+
+
+def no_encoder(kind: str) -> ValueError:
+    """The error for a VAE that can only decode."""
+    return ValueError(
+        f"the VAE is a {kind}, which is here for decoding alone: a picture or a video is encoded by the Wan 2.1 VAE, "
+        "wan_2.1_vae.safetensors"
+    )

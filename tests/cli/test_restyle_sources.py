@@ -7,16 +7,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import probe
+from PIL import Image
+from safetensors.torch import save_file
 from slow import crossed
 from sounds import sound_file, sound_packets
-from source_clips import KINDS, check_fields, keep_blocks, write_clip
+from source_clips import KINDS, check_fields, fields, keep_blocks, write_clip
 from tiny_cli import RED, files_in
+from tiny_vae import make_taehv
 
+from histream_core.runs.restyle import SourceVideo
 from histream_core.video.reading import index_video, open_video
 
 DEMO = ["--model", "demo", "--prompt", RED]
@@ -116,6 +122,88 @@ def test_those_that_are_killed_at_half_end_with_the_same_bytes(tmp_path, say, we
         assert not (cut / "video.mp4").exists()
         assert say("resume", cut)[1]["frames"] == count
         assert files_in(cut) == files_in(whole)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_picture_is_a_video_of_one_frame(here, say, blocks, suffix):
+    picture = Image.fromarray((fields(0, 1, 32, 64) * 255).round().astype(np.uint8))
+    picture.save(here / f"picture{suffix}", quality=100)
+    say("v2v", f"picture{suffix}", "out.mp4", *DEMO, "--strength", "0")
+    assert probe("out.mp4").num_frames == 1
+    check_fields("out.mp4", 1, near=0.06)
+
+
+def refused_for(say, source):
+    """The sentence that refuses a source, of which no file is left, nor a run."""
+    for where in (["out.mp4"], ["--run-dir", "run"]):
+        status, said = say("v2v", source, *where, *DEMO)
+        assert status == 2
+    assert not Path("out.mp4").exists() and not Path("run").exists()
+    return said
+
+
+@pytest.mark.parametrize(("name", "codec"), [("tone.m4a", "aac"), ("tone.wav", "pcm_s16le")])
+def test_a_sound_is_refused(here, say, name, codec):
+    assert f"{name} has no picture in it" in refused_for(say, sound_file(here / name, 0.5, codec))
+
+
+def test_a_file_without_a_frame_is_refused(here, say):
+    import av
+
+    with av.open("none.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+    assert "has no picture in it" in refused_for(say, "none.mp4")
+
+
+@pytest.mark.parametrize("part", [0, 0.1, 0.9])
+def test_a_file_that_ends_early_is_refused(here, say, part):
+    """An MP4 has its table at the end."""
+    source = write_clip(here, KINDS["h264"], 9)
+    source.write_bytes(source.read_bytes()[: round(part * source.stat().st_size)])
+    assert "is not a video that can be read" in refused_for(say, source)
+
+
+def test_a_file_with_garbage_for_a_frame_is_refused_and_what_was_made_stays(here, say):
+    """It is noticed when that frame is read: chunks before it stay in a run, a file that was begun does not."""
+    source = write_clip(here, KINDS["prores"], 33)
+    with open_video(source) as container:
+        at = [packet.pos for packet in container.demux(video=0) if packet.size][25]
+    data = bytearray(source.read_bytes())
+    data[at : at + 200] = bytes(200)
+    source.write_bytes(data)
+    assert "is damaged or incomplete" in say("v2v", source, "out.mp4", *DEMO)[1]
+    assert [path.name for path in here.iterdir() if "out" in path.name] == []
+    assert "is damaged or incomplete" in say("v2v", source, "--run-dir", "run", *DEMO)[1]
+    assert len(list((here / "run" / "chunks").glob("*.safetensors"))) == 2
+
+
+def test_frames_that_are_listed_and_missing_are_not_made_up(here, say):
+    """Seen to fail where the last frame is repeated in the place of those that the decoder does not give."""
+    import av
+
+    with av.open(str(write_clip(here, KINDS["prores"], 9))) as source, av.open("short.mkv", "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    index = index_video("short.mkv")
+    video = SourceVideo(Path("short.mkv"), replace(index, times=(*index.times, *range(200, 203))), (64, 32))
+    with pytest.raises(ValueError, match="damaged or incomplete: it lists 12 frames, and 9 can be decoded"):
+        list(video.frames())
+
+
+def test_a_vae_that_cannot_encode_is_refused_before_weights_are_loaded(here, say, weights, monkeypatch):
+    monkeypatch.setattr("histream_core.cli.options.weights.load_weights", lambda *_, **__: pytest.fail("loaded"))
+    save_file(make_taehv().state_dict(), here / "small.safetensors")
+    words = ["--model", weights / "wan.safetensors", "--embeds", weights / "embeds.safetensors"]
+    words += ["--vae", here / "small.safetensors", "--device", "cpu"]
+    status, said = say("v2v", write_clip(here, KINDS["h264"], 5), "out.mp4", *words)
+    assert status == 2
+    assert "TAEHV, which is here for decoding alone: a picture or a video is encoded by the Wan 2.1 VAE" in said
 
 
 @pytest.mark.slow

@@ -13,18 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from histream_core.cost.cost import Cost, PassSize, num_params, pass_flops, prompt_flops
+from histream_core.cost.cost import Cost, PassSize, meta_vae, num_params, pass_flops, prompt_flops
+from histream_core.cost.fitting import decoders
 from histream_core.lab.bench.dry_run import random_model
 from histream_core.network.cache.tiers import TIERS, make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser, PassOptions, Text, forward_chunk
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
+from histream_core.plan.entry import Restyle
 from histream_core.plan.levers import LEVERS
 from histream_core.plan.schedule import Scale
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.decoders import open_decoder
+from histream_core.vae.encode import StreamingEncoder, encoder_cache_bytes
 from histream_core.vae.model import WanVAE
 from histream_core.vae.taehv import TAEHV
 
@@ -302,6 +305,41 @@ def test_working_memory_of_the_vae_is_what_is_alive_at_its_peak(width, height, d
     assert decoder.cache_bytes == cost.vae_cache_bytes
     assert live.peak - cost.vae_cache_bytes == pytest.approx(cost.vae_working_bytes, rel=0.15)
     assert cost.vae_weight_bytes == sum(x.numel() * 2 for x in vae.parameters())
+
+
+@pytest.mark.parametrize(("width", "height", "dim"), [slow(1920, 1088, 96), (256, 256, 32)])
+def test_working_memory_of_the_encoder_is_what_is_alive_at_its_peak(width, height, dim, monkeypatch):
+    """One scale; the pixels are counted at the size of the video."""
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: torch.empty_like(q))
+    monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1))
+    with torch.device("meta"):
+        vae = WanVAE(dim=dim)
+    encoder = StreamingEncoder(vae)
+    with Live() as live:
+        for _ in range(3):
+            encoder.encode(torch.empty(1, 3, 12, height, width, device="meta"))
+    plan = replace(hd("full", width=width, height=height), restyle=Restyle(0.8))
+    cost = Cost(WAN_1_3B, plan, vae_width=dim, vae_dtype=torch.float32)
+    assert encoder.cache_bytes == cost.encoder_bytes
+    assert live.peak - cost.encoder_bytes == pytest.approx(cost.encoder_working_bytes, rel=0.15)
+
+
+def test_a_restyled_run_needs_the_memory_of_its_encoder_too():
+    """In float32, at each scale that chunks begin at, beside the decoder; and no TAEHV can be in its place."""
+    free = Cost(WAN_1_3B, hd("histream", preset="histream"))
+    cost = replace(free, plan=replace(free.plan, restyle=Restyle(0.8)))
+    assert (free.encoder_bytes, free.encoder_working_bytes) == (0, 0)
+    params = sum(x.numel() for x in meta_vae(96).parameters())
+    low, high = ([side * 8 for side in cost.plan.grids[scale]] for scale in (Scale.LOW, Scale.HIGH))
+    scales = cost.plan.restyle.scales(cost.plan.schedule)
+    sizes = [low if scale is Scale.LOW else high for scale in scales]
+    histories = sum(encoder_cache_bytes(meta_vae(96), *size) for size in sizes)
+    assert cost.encoder_bytes == 4 * params + histories
+    working = max(cost.working_bytes, cost.vae_working_bytes, cost.encoder_working_bytes)
+    before = max(free.working_bytes, free.vae_working_bytes)
+    assert cost.peak_bytes - free.peak_bytes == cost.encoder_bytes + working - before
+    assert cost.sampling_bytes > free.sampling_bytes + cost.encoder_bytes
+    assert "taehv" in decoders(free) and "taehv" not in decoders(cost)
 
 
 def test_working_memory_of_a_taehv_is_what_is_alive_at_its_peak(monkeypatch):

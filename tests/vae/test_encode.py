@@ -12,7 +12,7 @@ from laws import reference_vae
 
 from histream_core.vae import decode
 from histream_core.vae.decode import StreamingDecoder, causal_kernels
-from histream_core.vae.encode import StreamingEncoder, encode_picture
+from histream_core.vae.encode import StreamingEncoder, encode_picture, encoder_cache_bytes
 from histream_core.vae.model import LATENT_MEAN, LATENT_STD, WanVAE
 from histream_core.vae.taehv import TAEHV
 
@@ -116,6 +116,14 @@ def test_a_failed_encode_can_be_tried_again(vae, pixels):
     hook.remove()
     rest = encoder.encode(pixels[:, :, 6:])
     assert torch.equal(torch.cat([first, rest], dim=2), StreamingEncoder(vae).encode(pixels))
+
+
+def test_the_bytes_of_a_history_are_known_before(vae, pixels):
+    """Also without values, as a plan is made; seen to fail with two frames for a layer that halves time."""
+    encoder = StreamingEncoder(vae)
+    encoder.encode(pixels)
+    wanted = encoder_cache_bytes(copy.deepcopy(vae).to("meta"), *pixels.shape[-2:])
+    assert encoder.cache_bytes == wanted * len(pixels)
 
 
 def test_history_does_not_grow_and_keeps_no_caller_memory_alive(vae, pixels):

@@ -14,6 +14,7 @@ from ... import demo
 from ...demo.text import VOCABULARY
 from ...plan.presets import PRESETS, Preset, find_preset
 from ...runs.weights import Weights, load_demo, load_weights
+from ...vae.encode import no_encoder
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, guess_preset
 from ...weights.loading import DTYPES, read_vae
@@ -66,10 +67,11 @@ def prompt_list(args: argparse.Namespace) -> list[str]:
     return [args.prompt] if args.prompt else []
 
 
-def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Source:
+def find_source(args: argparse.Namespace, prompts: Sequence[str] | None, *, encodes: bool = False) -> Source:
     """Check the files that the options name. Raises ValueError and OSError that say what to change.
 
-    `prompts` None: the embeddings exist already, and no text encoder is needed.
+    `prompts` None: the embeddings exist already, and no text encoder is needed. `encodes`: whether the VAE must be one
+    that encodes.
     """
     device = pick_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -80,7 +82,10 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None) -> Sour
     if prompts is not None:
         _check_text_options(args, prompts)
     checkpoint = read_checkpoint(args.model, kind="wan")
-    vae_notes = describe_vae(read_vae(args.vae))
+    vae = read_vae(args.vae)
+    if encodes and vae.kind != "wan-vae":
+        raise no_encoder(vae.kind.upper())
+    vae_notes = describe_vae(vae)
     vae_device = pick_device(args.vae_device) if getattr(args, "vae_device", None) else device
     preset = find_preset(args.preset or guess_preset(checkpoint))
 

@@ -123,7 +123,8 @@ def _lines(result: dict) -> Iterator[str]:
     yield f"order: {result['order']}, {ORDERS[result['order']]}; {result['calls']} network calls in all"
     yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"
-    for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", "peak"):
+    encoder = ("encoder", "encoder_working") if result["restyle"] else ()
+    for name in ("weight", "kv", "vae_weight", "vae_cache", "working", "vae_working", *encoder, "peak"):
         yield f"{name.replace('_', ' '):12} {result[f'{name}_bytes'] / GB:8.2f} GB"
     yield "memory of keys and values (--kv):"
     for name, tier in result["kv_tiers"].items():

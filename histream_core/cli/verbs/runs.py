@@ -133,7 +133,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         video = video_of_run(manifest, source_video_of(manifest, args))
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
         check_targets(args.folder, manifest)
-        source = find_source(options_of(manifest, args), None)
+        source = find_source(options_of(manifest, args), None, encodes=manifest.plan.restyle is not None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]

@@ -195,7 +195,8 @@ def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
 def run_render(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a video from the user's weights."""
     cues, video = _cues(args), video_to_extend(args)
-    source = find_source(args, [cue.prompt for cue in cues if cue.prompt])
+    encodes = bool(video or args.first_frame)
+    source = find_source(args, [cue.prompt for cue in cues if cue.prompt], encodes=encodes)
     size, fps = (video.size, video.fps) if video else (SIZE, FPS)
     wanted = Wanted(args.size or size, args.frames, fps if args.fps is None else args.fps, video)
     return _make(args, source, cues, wanted)
