@@ -27,7 +27,6 @@ from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Stream
 from ...histream_core.vae.decoders import Decoder
-from ...histream_core.vae.encode import GROUP_FRAMES
 from . import vae as host_vae
 from .caches import kv_bytes
 from .checks import check_latent, check_model
@@ -50,8 +49,8 @@ class HostBackend:
     vae: Any = None
     speed: Speed = DEFAULTS
     batch: int = 1
-    decode_bytes: int = 0
-    """Bytes on the device that decoding takes during sampling."""
+    vae_bytes: int = 0
+    """Bytes on the device that the VAE takes during sampling, besides its weights."""
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +83,14 @@ class HostBackend:
         return host_vae.open_host_decoder(self.vae, self.speed)
 
     def open_source(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
-        width, height = plan.size
-        needed = self.vae.memory_used_encode((1, 3, GROUP_FRAMES, height, width), torch.float32)
+        needed = self.encode_bytes(plan)
         comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
         return EncodedSource(frames, plan, host_vae.vae_module(self.vae), normalised=True)
+
+    def encode_bytes(self, plan: Plan) -> int:
+        """Bytes on the device that encoding the source of a plan takes; 0 without one."""
+        cost = self.cost(plan)
+        return cost.encoder_bytes + cost.encoder_working_bytes
 
     def cost(self, plan: Plan, *, num_prompts: int = 1) -> Cost:
         return cost_of(self.model, self.vae, plan, batch=self.batch, num_prompts=num_prompts, speed=self.speed)
@@ -112,12 +115,12 @@ class HostBackend:
 
         def in_run(run: HostRun) -> None:
             def open_stream(plan: Plan, noise: Noise, inputs: Inputs) -> Stream:
-                return run.open_stream(plan, noise, prompts, progress, inputs=inputs, extra_bytes=self.decode_bytes)
+                return run.open_stream(plan, noise, prompts, progress, inputs=inputs, extra_bytes=self.vae_bytes)
 
             results.append(work(open_stream))
 
         shape = (self.batch, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH])
-        sampler = PlannedSampler(plan, in_run, shape, self.kv, self.speed, self.decode_bytes)
+        sampler = PlannedSampler(plan, in_run, shape, self.kv, self.speed, self.vae_bytes)
         guide(self.model, [[prompts[0].text.context, {}]], sampler, vae=self.vae)
         return results[0]
 

@@ -54,7 +54,8 @@ def make_kept_video(run: OpenRun, choice: VideoChoice, *, tags: Mapping[str, str
     backend, journal = run.backend, run.journal
     folder, manifest = journal.folder, journal.manifest
     shape = (1, 16, manifest.plan.num_latent_frames, *manifest.plan.grids[Scale.HIGH])
-    backend = replace(backend, decode_bytes=decode_bytes(backend.vae, shape, backend.speed))
+    vae_bytes = decode_bytes(backend.vae, shape, backend.speed) + backend.encode_bytes(manifest.plan)
+    backend = replace(backend, vae_bytes=vae_bytes)
     try:
         with journal:
             progress = _make(replace(run, backend=backend), choice, tags)

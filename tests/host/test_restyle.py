@@ -225,3 +225,18 @@ def test_without_noise_the_source_comes_back_and_the_network_is_not_called(resty
     """Seen to fail where a step at level 0 is taken."""
     monkeypatch.setattr(pack.part("nodes.host.run").HostRun, "denoise", None)
     assert probe(restyle(clip(tmp_path / "in.mp4", 9), strength=0.0)[1].get_stream_source()).num_frames == 9
+
+
+def test_room_is_made_for_encoding_the_source(restyle, pack, tmp_path, monkeypatch):
+    """Beside decoding and the caches. Seen to fail with the room of text to video."""
+    asked, host_run = [], pack.part("nodes.host.run")
+    make_room = host_run.make_room
+    monkeypatch.setattr(host_run, "make_room", lambda size, *rest: (asked.append(size), make_room(size, *rest)))
+    source = clip(tmp_path / "in.mp4", 9)
+    restyle(source)
+    backend = pack.part("nodes.host.backend").HostBackend
+    monkeypatch.setattr(backend, "encode_bytes", lambda *_: 0)
+    restyle(source, strength=0.81)
+    [with_source, without] = asked
+    monkeypatch.undo()
+    assert with_source - without > 2**20
