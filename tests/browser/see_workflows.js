@@ -1,10 +1,10 @@
 // What a user sees, in a real browser against a running ComfyUI: both kinds of canvas, every shipped workflow, from the
-// templates too, one run of the demo to a playing video, Cancel, an error, and another language. Started by
+// templates too, one run of the demo to a playing video, one of a source and its restyled video, Cancel, an error, and another language. Started by
 // see_workflows.py; README.md says what it needs.
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of templates, workflows, demo, cancel, error, language; without one, all of them in turn.
+// PART is one of templates, workflows, demo, restyle, cancel, error, language; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -17,6 +17,7 @@ const WORKFLOWS = path.join(__dirname, '..', '..', 'workflows')
 const FILES = fs.readdirSync(WORKFLOWS).filter((file) => file.endsWith('.json'))
 const NAMES = FILES.map((file) => path.basename(file, '.json'))
 const DEMO = 'histream_1_try_it_now'
+const RESTYLE = 'histream_7_restyle_a_video'
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
 const VIEW = { width: 1600, height: 1000 }
@@ -236,6 +237,35 @@ async function demo(page) {
   await shoot(page, 'the_video_plays', GRAPH)
 }
 
+async function restyle(page) {
+  // A source of its own for each canvas: the server shows no player of what it has made before.
+  await load(page, RESTYLE, (graph) => widget(graph, 'HiStreamDemoVideo', 1, kind === 'vue' ? 2.5 : 3))
+  await run(page)
+  await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
+  const told = await page.evaluate(() => window.seen.errors.join())
+  check('a video is restyled without an error', told === '', told)
+  const two = () => [...document.querySelectorAll('video')].filter((video) => video.readyState >= 1).length >= 2
+  await page.waitForFunction(two, null, { timeout: SLOW })
+  const seen = await page.evaluate(async () => {
+    const videos = [...document.querySelectorAll('video')]
+    for (const video of videos) {
+      video.muted = true
+      await video.play()
+    }
+    await new Promise((done) => setTimeout(done, 1500))
+    for (const video of videos) video.pause()
+    const moved = videos.every((video) => video.currentTime > 0)
+    for (const video of videos) video.currentTime = 1
+    return { moved, seconds: videos.map((video) => video.duration) }
+  })
+  check('source and result play, and are as long', seen.moved && seen.seconds[0] === seen.seconds[1], seen.seconds.join())
+  await page.waitForTimeout(1000)
+  const { pairs } = await page.evaluate(lyingOnOthers)
+  check('the players let no node grow over another', pairs.length === 0, pairs.join(', '))
+  await fit(page)
+  await shoot(page, 'a_video_is_restyled', { ...GRAPH, height: 800 })
+}
+
 async function cancel(page) {
   await load(page, DEMO, short(241))
   await run(page)
@@ -299,7 +329,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { templates, workflows: everyWorkflow, demo, cancel, error, language }
+    const all = { templates, workflows: everyWorkflow, demo, restyle, cancel, error, language }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)
