@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..plan.chunks import Plan
 from ..plan.schedule import Scale
 from ..runs.progress import Progress
+from ..runs.restyle import EncodedSource
+from ..stream.inputs import Source
 from ..video.formats import Format
 
 
@@ -23,6 +25,22 @@ def describe_video(plan: Plan, format: Format, size: tuple[int, int], fps: float
         "chunks": len(plan.chunks),
         "generated_width": width,
         "generated_height": height,
+    }
+
+
+def describe_entries(source: Source | None) -> dict:
+    """How the chunks of a restyled video began, as plain values; nothing for another video.
+
+    `share` is the share of noise, `told` the noise level that the network was told, `frame` the chunk's first frame.
+    """
+    if not isinstance(source, EncodedSource):
+        return {}
+    pairs = zip(source.plan.chunks, source.entries, strict=False)  # a run that is finished asks for none
+    return {
+        "entries": [
+            {"chunk": chunk.index, "frame": chunk.first_pixel_frame, "share": entry.share, "told": entry.told}
+            for chunk, entry in pairs
+        ]
     }
 
 

@@ -138,6 +138,8 @@ class EncodedSource:
         self._encoders = {scale: StreamingEncoder(vae, normalised=normalised) for scale in scales}
         self._motion = Motion(plan.restyle)
         self._next, self._last = 0, None
+        self.entries: list[Entry] = []
+        """How each chunk began, from the first on: the curve of the source's motion."""
 
     def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
         """The entry of a chunk, and its source's latent [1, C, T, H, W] on the grid of its first step."""
@@ -154,7 +156,8 @@ class EncodedSource:
         latents = {scale: encoder.encode(self._shrink(pixels, scale)) for scale, encoder in self._encoders.items()}
         rule = self.restyle.motion
         seen = pixels if rule is None or rule.metric == "pixels" else next(iter(latents.values()))
-        return self._motion.next(seen[0].transpose(0, 1)), latents
+        self.entries.append(self._motion.next(seen[0].transpose(0, 1)))
+        return self.entries[-1], latents
 
     def _frame(self) -> Tensor:
         """The next frame, with its edges drawn out to the plan's size."""

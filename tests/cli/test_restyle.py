@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import clip, encoded, probe
+from clips import clip, encoded, probe, shapes
 from slow import slow
 from sounds import sound_file, sound_packets
 from tiny_cli import RED, files_in
 
 from histream_core.cli import main
 from histream_core.runs.store.journal import read_manifest, write_manifest
+from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of, index_video
+from histream_core.video.writers import open_writer
 
 DEMO = ["--model", "demo", "--prompt", RED]
 
@@ -116,6 +118,27 @@ def test_one_that_was_killed_is_the_same_byte_for_byte(here, say, weights):
     assert (found.num_frames, found.width, found.height) == (57, 64, 96)
     assert index_video("cut/video.mp4").rate == Fraction(24000, 1001)
     assert sound_packets("cut/video.mp4") == sound_packets(source)
+
+
+def test_the_noise_of_each_chunk_is_told(here, say, stop_at):
+    """Less where the source moves, all of it where it stands; a run that is resumed tells of all its chunks too.
+
+    Seen to fail where the last chunk alone is told of.
+    """
+    moving, still = shapes(25, 32, 32), shapes(25, 32, 32)[-1:].expand(32, -1, -1, -1)
+    with open_writer(here / "clip.mp4", find_format("h264-mp4"), size=(32, 32), fps=16) as writer:
+        writer.write(torch.cat([moving, still]))
+    source, words = here / "clip.mp4", [*DEMO, "--motion", "0.1"]
+    entries = say("v2v", source, "out.mp4", *words)[1]["entries"]
+    assert [entry["frame"] for entry in entries] == [0, 9, 21, 33, 45]
+    shares = [entry["share"] for entry in entries]
+    assert 0.7 <= min(shares[:2]) < max(shares[:2]) < shares[-1] <= 0.8
+    assert [entry["told"] for entry in entries] == shares
+    go_on = stop_at(9)
+    say("v2v", source, "--run-dir", "cut", *words)
+    go_on()
+    assert say("resume", "cut")[1]["entries"] == entries
+    assert {entry["share"] for entry in say("v2v", source, "even.mp4", *DEMO)[1]["entries"]} == {0.8}
 
 
 @pytest.mark.parametrize(("lever", "call"), [("last-step", 4), ("clean-anchor", 5)])

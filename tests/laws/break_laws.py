@@ -90,6 +90,8 @@ BREAKS = [
     ("video/writers.py", "self._open.close(self.record)", "self._open.close()", "runs/test_faults.py", "right_after_a_chunk"),
     ("runs/store/branching.py", "_share([*segments, *checksums_of(segments)]", "_share([*segments]",
      "runs/test_kept_video.py", "nobody_elses"),
+    ("runs/restyle.py", "self.entries.append(self._motion.next(seen[0].transpose(0, 1)))",
+     "self.entries = [self._motion.next(seen[0].transpose(0, 1))]", "cli/test_restyle.py", "each_chunk_is_told"),
     ("runs/restyle.py", "        if found < self.index.num_frames:", "        if False:",
      "cli/test_restyle_sources.py", "not_made_up"),
     ("cli/options/weights.py", "    if encodes and vae.kind", "    if False and vae.kind",

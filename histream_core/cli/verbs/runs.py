@@ -59,7 +59,7 @@ from ..options.speed import add_speed_options, speed_of
 from ..options.timelines import add_timeline, notes_of, place_continuation
 from ..options.weights import Source, find_source
 from ..progress import print_notes, progress_bar
-from ..results import describe_progress, describe_video, sentence
+from ..results import describe_entries, describe_progress, describe_video, sentence
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -234,6 +234,7 @@ def finish_run(
         **describe_video(manifest.plan, format_of(settings), settings.size, settings.fps),
         "chunks_kept": kept,
         **describe_progress(progress),
+        **describe_entries(source),
         "notes": list(notes),
     }
     return result, sentence(result)

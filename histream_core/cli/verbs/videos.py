@@ -61,7 +61,7 @@ from ..options.timelines import (
 )
 from ..options.weights import Source, add_weight_options, demo_source, find_source, pick_device
 from ..progress import print_notes, progress_bar
-from ..results import describe_progress, describe_video, sentence
+from ..results import describe_entries, describe_progress, describe_video, sentence
 from .runs import finish_run
 
 DEMO_SECONDS = 5.0
@@ -345,6 +345,7 @@ def _render(
         **describe_video(plan, format, size, fps),
         **({"frames": num_frames, "seconds": num_frames / fps} if extended else {}),
         **describe_progress(progress),
+        **describe_entries(order.source),
         "notes": shown.notes,
     }
     return result, sentence(result)
