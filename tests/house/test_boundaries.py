@@ -15,6 +15,7 @@ PACKAGES = {"torch", "numpy", "einops", "safetensors", "comfy_kitchen"} | set(sy
 ARROWS = {
     "plan": set(),
     "files": set(),
+    "live": {"plan"},
     "network": {"files", "plan"},
     "video": {"files", "plan"},
     "vae": {"network", "plan"},
@@ -23,8 +24,8 @@ ARROWS = {
     "weights": {"files", "network", "plan", "vae"},
     "cost": {"network", "plan", "vae", "video"},
     "runs": {"cost", "demo", "files", "network", "plan", "stream", "vae", "video", "weights"},
-    "lab": {"cost", "demo", "files", "network", "plan", "runs", "stream", "vae", "video", "weights"},
-    "cli": {"cost", "demo", "files", "lab", "network", "plan", "runs", "stream", "vae", "video", "weights"},
+    "lab": {"cost", "demo", "files", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
+    "cli": {"cost", "demo", "files", "lab", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
 }
 """Each room of the core, and the rooms below it that it may import. `__init__` of the core may import any."""
 

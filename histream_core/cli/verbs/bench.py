@@ -6,16 +6,23 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ... import __version__
 from ...files.disk import write_whole
-from ..options.common import add_overwrite, check_files
+from ...live.intake import POLICIES
+from ..options.common import add_overwrite, check_files, decimal, whole
+
+if TYPE_CHECKING:
+    from ...lab.bench.bars import Bar
+
+LIVE = ("camera", "steps", "policy", "hours", "load_step")
+"""Options of --live, each a field of `LiveOptions`."""
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -26,6 +33,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     what.add_argument("--cpu", action="store_true", help="ratios of times on one thread, in a minute or two")
     what.add_argument("--gpu", action="store_true", help="the ten-minute sheet: random weights of the real size")
     what.add_argument("--plots", metavar="FOLDER", type=Path, help="draw what a frame costs, as SVG files")
+    what.add_argument("--live", action="store_true", help="live streams; with --sim, on a virtual clock")
+    _add_live(verb)
     verb.add_argument("--tiny", action="store_true", help="with --gpu: the same sheet at tiny sizes, on the CPU")
     verb.add_argument("--out", metavar="F.json", type=Path, help="write the result there too")
     add_overwrite(verb, "--out and --plots")
@@ -33,14 +42,32 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     yield verb
 
 
+def _add_live(verb: argparse.ArgumentParser) -> None:
+    """Add the options of --live."""
+    live = verb.add_argument_group("with --live")
+    live.add_argument("--sim", action="store_true", help="published frame rates from five numbers, simulated streams")
+    live.add_argument("--camera", type=decimal, metavar="FPS", help="frames per second of the camera (30)")
+    live.add_argument("--steps", type=whole, metavar="N", help="denoising steps at most, 1 to 4 (4)")
+    live.add_argument("--policy", choices=POLICIES, help="which frames a chunk takes of those that wait (even)")
+    live.add_argument("--hours", type=decimal, metavar="H", help="length of the stream (1)")
+    live.add_argument(
+        "--load-step", type=decimal, metavar="PERCENT", help="after a minute all takes so much longer (60)"
+    )
+
+
 def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
     """Count or measure costs: compare them with bars, or with --gpu fill the rows of the sheet."""
     if args.tiny and not args.gpu:
         raise ValueError("--tiny belongs to --gpu: give --gpu --tiny")
+    chosen = {name: value for name in LIVE if (value := getattr(args, name)) is not None}
+    if (args.sim or chosen) and not args.live:
+        raise ValueError(f"{' and '.join(map(_option, chosen)) or '--sim'} belongs to --live: give --live --sim")
+    if args.live and not args.sim:
+        raise ValueError("live streams are simulated so far: give --live --sim")
     check_files(args.out, overwrite=args.overwrite)
     if args.plots:
         return _plots(args.plots, overwrite=args.overwrite)
-    result, text = _sheet(args) if args.gpu else _bars(args)
+    result, text = _live(chosen) if args.live else _sheet(args) if args.gpu else _bars(args)
     if args.out:
         write_whole(args.out, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode(), overwrite=args.overwrite)
     return result, text
@@ -64,11 +91,30 @@ def _bars(args: argparse.Namespace) -> tuple[dict, str]:
     from ...lab.bench.cpu import cpu_bars
     from ...lab.bench.meta import meta_bars
 
-    bars = []
-    for bar in meta_bars() if args.meta else cpu_bars():
-        bars.append(bar)
-        sys.stderr.write(f"{len(bars):3} {bar.name}\n")
+    bars = _one_by_one(meta_bars() if args.meta else cpu_bars())
     return _about("meta" if args.meta else "cpu", platform.machine()) | report(bars), table(bars)
+
+
+def _live(chosen: dict[str, Any]) -> tuple[dict, str]:
+    from ...lab.bench.bars import report, table
+    from ...lab.bench.live import LiveBench, LiveOptions
+
+    bench = LiveBench(LiveOptions(**chosen))
+    bars = _one_by_one(bench.bars())
+    return _about("live --sim", "computed, on a virtual clock") | report(bars) | bench.plain(), table(bars)
+
+
+def _one_by_one(bars: Iterable[Bar]) -> list[Bar]:
+    """Compute all bars, and say the name of each as it is there."""
+    found = []
+    for bar in bars:
+        found.append(bar)
+        sys.stderr.write(f"{len(found):3} {bar.name}\n")
+    return found
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _about(bench: str, chip: str) -> dict:

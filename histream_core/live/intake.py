@@ -1,0 +1,81 @@
+"""The intake of a live stream: a bounded ring of stamped frames between a source and the encoder."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, NamedTuple, TypeVar
+
+Frame = TypeVar("Frame")
+
+ALL, EVEN, NEWEST = "all", "even", "newest"
+
+POLICIES = {
+    ALL: "every frame, in order; a full intake makes the source wait",
+    EVEN: "frames at even distances from all that have come; the rest is dropped",
+    NEWEST: "the newest frames; the rest is dropped",
+}
+"""Which frames a chunk is made of where more have come than it takes."""
+
+
+class Stamped(NamedTuple, Generic[Frame]):
+    """A frame, and the time of its capture in seconds."""
+
+    frame: Frame
+    time: float
+
+
+class Intake(Generic[Frame]):
+    """Frames that wait for the next chunk, at most `capacity` of them, in the order of their capture.
+
+    Every frame that was put is taken, dropped and counted, or still waits.
+    """
+
+    def __init__(self, capacity: int, policy: str = EVEN):
+        if capacity < 1:
+            raise ValueError(f"an intake of {capacity} frames holds none: use two chunks, 8 frames or more")
+        if policy not in POLICIES:
+            raise ValueError(f'there is no policy "{policy}": use {", ".join(POLICIES)}')
+        self.capacity, self.policy = capacity, policy
+        self._waiting: deque[Stamped[Frame]] = deque()
+        self._every = 1
+        self.arrived = self.taken = self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def keep_every(self, every: int) -> None:
+        """From now on keep one frame of `every` and drop the others as they come."""
+        if every < 1 or (every > 1 and self.policy == ALL):
+            raise ValueError(f'the policy "{self.policy}" cannot keep one frame of {every}: use 1, or "{EVEN}"')
+        self._every = every
+
+    def put(self, frame: Frame, time: float) -> bool:
+        """Add a frame captured at `time`. False: the policy loses none and there is no room, so offer it again."""
+        full = len(self._waiting) == self.capacity
+        if full and self.policy == ALL:
+            return False
+        self.arrived += 1
+        if self.arrived % self._every:
+            self.dropped += 1
+            return True
+        if full:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(Stamped(frame, time))
+        return True
+
+    def take(self, count: int) -> tuple[Stamped[Frame], ...] | None:
+        """Take the `count` frames of the next chunk; None while fewer have come."""
+        if not 1 <= count <= self.capacity:
+            raise ValueError(f"an intake of {self.capacity} frames cannot give {count} at once: use 1 to that many")
+        if len(self._waiting) < count:
+            return None
+        self.taken += count
+        if self.policy == ALL:
+            return tuple(self._waiting.popleft() for _ in range(count))
+        there = tuple(self._waiting)
+        self._waiting.clear()
+        self.dropped += len(there) - count
+        if self.policy == NEWEST:
+            return there[-count:]
+        return tuple(there[(pick + 1) * len(there) // count - 1] for pick in range(count))

@@ -1,0 +1,128 @@
+"""The pacer of a live stream, on a fake clock: even times, and a stall that costs one late frame."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from histream_core.live.pacer import Pacer, Percentiles
+
+FPS = 16
+FRAME = 1 / FPS
+CHUNK = 4
+DELAY = 0.5
+"""Seconds from the capture of a chunk's last frame until the chunk is ready."""
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def play(late, latency=1.0):
+    """Show chunks that are ready `late` seconds after their time; return the pacer and the times of its frames."""
+    clock, shown = Clock(), []
+    pacer = Pacer(FPS, latency, clock)
+    for chunk, more in enumerate(late):
+        captured = [(CHUNK * chunk + frame) * FRAME for frame in range(CHUNK)]
+        ready = captured[-1] + DELAY + more
+        free, clock.now = clock.now, ready
+        pacer.chunk_ready(captured)
+        clock.now = max(free, ready)
+        for time in captured:
+            clock.now = max(clock.now, pacer.due())
+            pacer.shown(time)
+            shown.append(clock.now)
+    return pacer.report(), shown
+
+
+def gaps(shown):
+    return [two - one for one, two in pairwise(shown)]
+
+
+def test_frames_are_shown_at_even_times():
+    report, shown = play([0.0] * 100)
+    first, *others = gaps(shown)
+    assert first == pytest.approx(2 * FRAME)
+    assert others == pytest.approx([FRAME] * len(others))
+    assert (report.frames, report.misses, report.late) == (400, 0, 0)
+    assert report.fps == pytest.approx(FPS, rel=0.01)
+    assert report.ttff == pytest.approx(3 * FRAME + DELAY)
+
+
+@pytest.mark.parametrize("after", [0.2, 0.0], ids=["all later", "one later"])
+def test_a_stall_costs_one_late_frame_and_nothing_is_hurried(after):
+    """Seen to fail with a clock that stays, which shows frames at once until it has caught up."""
+    report, shown = play([0.0] * 40 + [0.2] + [after] * 40)
+    assert report.late == 1 and report.misses == 0
+    assert min(gaps(shown)) >= FRAME - 1e-9
+    assert sum(gap > 1.5 * FRAME for gap in gaps(shown)[1:]) == 1
+    assert max(gaps(shown)) == pytest.approx(0.2, abs=1e-9)
+    assert report.jitter <= FRAME
+
+
+def test_a_chunk_that_is_late_by_less_than_the_buffer_is_not_seen():
+    """Seen to fail with a buffer of no frame."""
+    report, shown = play([0.0] * 10 + [0.9 * FRAME] + [0.0] * 10)
+    assert report.late == 0 and gaps(shown)[1:] == pytest.approx([FRAME] * 82)
+
+
+def test_jitter_of_the_chunks_stays_within_a_frame():
+    chance = random.Random(5)
+    report, _ = play([chance.uniform(0, FRAME) for _ in range(2000)])
+    assert report.jitter <= FRAME and report.late == 0
+
+
+def test_chunks_that_often_are_late_get_a_longer_buffer():
+    """After a late frame the next one waits for the jitter of the chunks. Seen to fail with one frame's buffer."""
+    usual = [0.0, 0.0, 0.0, 1.9 * FRAME] * 10
+    report, shown = play([*usual, 5 * FRAME, *usual])
+    late = CHUNK * len(usual)
+    assert report.late == 1
+    assert shown[late + 1] - shown[late] == pytest.approx(1.9 * FRAME)
+
+
+def test_a_chunk_after_the_promised_delay_is_a_miss():
+    report, _ = play([0.0, 0.0, 0.7, 0.0], latency=1.0)
+    assert report.misses == 1
+
+
+def test_another_rate_holds_from_the_next_frame_on():
+    clock = Clock()
+    pacer = Pacer(10, 1.0, clock)
+    times = []
+    for frame in range(6):
+        if frame == 3:
+            pacer.set_rate(5)
+        clock.now = max(clock.now, pacer.due())
+        pacer.shown(0.0)
+        times.append(clock.now)
+    assert gaps(times) == pytest.approx([0.2, 0.1, 0.1, 0.2, 0.2])
+
+
+def test_delays_are_those_of_the_frames():
+    report, _ = play([0.0] * 100)
+    assert report.p50 == pytest.approx(3 * FRAME + DELAY + FRAME, rel=0.01)
+    assert report.p50 <= report.p95 <= report.p99
+
+
+def test_a_stream_that_showed_nothing_has_a_report():
+    assert Pacer(16, 1.0, Clock()).report().frames == 0
+
+
+def test_nothing_can_be_shown_at_no_rate():
+    with pytest.raises(ValueError, match="use 16, or more than 0"):
+        Pacer(0, 1.0, Clock())
+
+
+def test_percentiles_are_within_a_hundredth_in_bounded_memory():
+    chance = random.Random(7)
+    values = [chance.expovariate(1) for _ in range(20_000)]
+    found = Percentiles()
+    for value in values:
+        found.add(value)
+    for share in (0.5, 0.95, 0.99):
+        assert found.at(share) == pytest.approx(sorted(values)[int(share * len(values)) - 1], rel=0.01)
+    assert len(found._counts) < 1500
