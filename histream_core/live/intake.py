@@ -37,7 +37,7 @@ class Intake(Generic[Frame]):
             raise ValueError(f'there is no policy "{policy}": use {", ".join(POLICIES)}')
         self.capacity, self.policy = capacity, policy
         self._waiting: deque[Stamped[Frame]] = deque()
-        self._every = 1
+        self._every, self._skip = 1, 0
         self.arrived = self.taken = self.dropped = 0
 
     def __len__(self) -> int:
@@ -49,6 +49,12 @@ class Intake(Generic[Frame]):
             raise ValueError(f'the policy "{self.policy}" cannot keep one frame of {every}: use 1, or "{EVEN}"')
         self._every = every
 
+    def skip(self, frames: int) -> None:
+        """Drop that many of the next frames, so that those after them are shown earlier."""
+        if frames and self.policy == ALL:
+            raise ValueError(f'the policy "{ALL}" cannot skip frames: use "{EVEN}"')
+        self._skip += frames
+
     def put(self, frame: Frame, time: float) -> bool:
         """Add a frame captured at `time`. False: the policy loses none and there is no room, so offer it again."""
         full = len(self._waiting) == self.capacity
@@ -56,6 +62,10 @@ class Intake(Generic[Frame]):
             return False
         self.arrived += 1
         if self.arrived % self._every:
+            self.dropped += 1
+            return True
+        if self._skip:
+            self._skip -= 1
             self.dropped += 1
             return True
         if full:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 REMEMBERED, FEWEST = 64, 20
 """Chunks whose jitter is remembered, and how many there must be before it counts."""
 
+SURE = 8
+"""Chunks that must all have waited too long before frames are skipped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -63,7 +66,9 @@ class Pacer:
         self._due: float | None = None
         self._hold = 0.0
         self._delays: deque[float] = deque(maxlen=REMEMBERED)
-        self._chunk = 1
+        self._waiting: deque[tuple[float, int]] = deque()
+        self._waits: deque[float] = deque(maxlen=SURE)
+        self._chunk, self._left = 1, 0
         self._first_capture = self._first = self._last = 0.0
         self._seen, self._gaps = Percentiles(), Percentiles()
         self.frames = self.misses = self.late = 0
@@ -76,7 +81,9 @@ class Pacer:
 
     def chunk_ready(self, captured: Sequence[float]) -> None:
         """Take note of a chunk that can be shown now, by the capture times of its frames."""
-        delay = self._clock() - captured[-1]
+        now = self._clock()
+        self._waiting.append((now, len(captured)))
+        delay = now - captured[-1]
         self._delays.append(delay)
         self._chunk = len(captured)
         self.misses += delay > self._latency
@@ -94,6 +101,10 @@ class Pacer:
     def shown(self, captured: float) -> None:
         """Take note that the next frame, captured then, is shown now."""
         now = self._clock()
+        if self._waiting and not self._left:
+            ready, self._left = self._waiting.popleft()
+            self._waits.append(now - ready)
+        self._left = max(0, self._left - 1)
         if self.frames:
             self._gaps.add(abs(now - self._last - self._interval))
         else:
@@ -103,6 +114,16 @@ class Pacer:
         self.frames += 1
         self._due = (now if self._due is None else self._due) + self._interval + self._hold
         self._hold = 0.0
+
+    def surplus(self) -> int:
+        """1 where the last chunks all waited for a frame longer than the buffer asks: the source may skip a frame.
+
+        So a delay that came with a stall or another choice goes again, without a hurry. Ask once after each chunk.
+        """
+        if len(self._waits) < SURE or min(self._waits) < self._buffer() + self._interval:
+            return 0
+        self._waits.clear()
+        return 1
 
     def report(self) -> Report:
         """The stream so far in numbers."""

@@ -133,6 +133,14 @@ def test_stalls_do_not_add_up():
     assert bounded <= 1.6 < unbounded
 
 
+def test_a_delay_that_came_with_another_choice_goes_again():
+    """Frames of the choice before keep their rate, and some later ones are skipped. Seen to fail without that."""
+    scene = replace(SCENE, target=Target(12, steps=4), seconds=200, load=1.6, load_at=20.0)
+    stream = SimulatedStream(scene).run()
+    assert len(changes(stream.work)) == 1
+    assert stream.pacer.report().p50 <= 1.45
+
+
 def test_a_stream_keeps_up_with_longer_chunks():
     """A call costs half a second, however many frames it has."""
     target = Target(16, latency=3.0, steps=1, most_every=1, most_chunk_frames=9)

@@ -93,7 +93,16 @@ def test_every_second_frame_stays():
     assert [item.frame for item in intake.take(4)] == [1, 3, 5, 7] and intake.dropped == 4
 
 
+def test_frames_that_are_skipped_are_the_next_ones():
+    intake = Intake(8)
+    intake.skip(2)
+    for frame in range(6):
+        intake.put(frame, frame)
+    assert [item.frame for item in intake.take(4)] == [2, 3, 4, 5] and intake.dropped == 2
+
+
 @pytest.mark.parametrize(("wrong", "sentence"), [
+    (lambda: Intake(8, ALL).skip(1), 'use "even"'),
     (lambda: Intake(0), "use two chunks, 8 frames or more"),
     (lambda: Intake(8, "oldest"), "use all, even, newest"),
     (lambda: Intake(8, ALL).keep_every(2), 'use 1, or "even"'),

@@ -150,7 +150,8 @@ class SimulatedStream:
         self._gpu = SimulatedGPU(scene)
         self._busy = self._showing = False
         self._refused: int | None = None
-        self._ready: deque[float] = deque()
+        self._rates: deque[float] = deque()
+        self._ready: deque[tuple[float, float]] = deque()
 
     def run(self) -> SimulatedStream:
         """Let the scene pass."""
@@ -173,6 +174,7 @@ class SimulatedStream:
         if taken is None:
             return
         self._busy = True
+        self._rates.append(self.budget.frame_rate(self.measured.cost))
         work = self._gpu.compute(tuple(frame.time for frame in taken), choice, self.clock())
         self.work.append(work)
         self.clock.at(self.clock() + work.seconds, partial(self._computed, work))
@@ -186,20 +188,25 @@ class SimulatedStream:
         self.measured.add(work.spent)
         choice = self.budget.choose(self.measured.cost)
         self.intake.keep_every(choice.every)
-        self.pacer.set_rate(self.budget.frame_rate(self.measured.cost))
+        if self.intake.policy != ALL:
+            self.intake.skip(self.pacer.surplus())
         for captured in work.finished:
             self.pacer.chunk_ready(captured)
-            self._ready.extend(captured)
+            rate = self._rates.popleft()
+            self._ready.extend((time, rate) for time in captured)
         self._show_next()
         self._begin()
 
     def _show_next(self) -> None:
+        """Let the pacer place the next frame, at the rate that its chunk was made for."""
         if self._ready and not self._showing:
             self._showing = True
+            self.pacer.set_rate(self._ready[0][1])
             self.clock.at(self.pacer.due(), self._shown)
 
     def _shown(self) -> None:
-        self.pacer.shown(self._ready.popleft())
+        captured, _ = self._ready.popleft()
+        self.pacer.shown(captured)
         self._showing = False
         self._show_next()
 
