@@ -49,7 +49,7 @@ def _line_per_chunk(label: str, out: TextIO) -> Report:
         nonlocal written
         if progress.chunks > written:
             written = progress.chunks
-            share = min(1.0, sum(progress.calls.values()) / max(1, progress.num_calls))
+            share = min(1.0, sum(progress.calls.values()) / progress.num_calls) if progress.num_calls else 1.0
             out.write(f"{label}{share:4.0%}, {_describe(progress)}, {progress.seconds:.0f} s\n")
             out.flush()
 

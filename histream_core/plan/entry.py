@@ -59,9 +59,15 @@ class Restyle:
     """None: every chunk begins with the same share."""
 
     def __post_init__(self):
-        lowest = self.share - (self.motion.span if self.motion else 0)
-        if not (lowest >= 0 and self.share <= 1):
-            raise ValueError(f"a strength from {lowest:g} to {self.share:g} is no share of noise: use 0.8, or 0 to 1")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"a strength of {self.share:g} is no share of noise: use 0.8, or 0 to 1")
+        span = self.motion.span if self.motion else 0
+        if span and not span < self.share:
+            raise ValueError(
+                f"motion cannot take {span:g} of noise from a strength of {self.share:g}: use a span of 0, or one "
+                "below the strength"
+            )
+        lowest = self.share - span
         if self.share and not 0 <= self.offset < lowest:
             raise ValueError(
                 f"the network cannot be told {self.offset:g} less than a strength of {lowest:g}: use an offset of 0"

@@ -99,7 +99,7 @@ class SourceVideo:
         return None, [f"{format.name} is a folder of pictures and holds no sound: that of {self.path} is left out"]
 
 
-def video_of_run(manifest: Manifest, path: Path | None, *, how: str = "give --source") -> SourceVideo | None:
+def video_of_run(manifest: Manifest, path: Path | None, *, how: str = "give it as --source") -> SourceVideo | None:
     """The video at `path` that a run restyles; None for any other run. `how` says how the user names the video.
 
     Raises ValueError or OSError where it is not the same video.

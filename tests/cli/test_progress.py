@@ -6,6 +6,14 @@ from types import SimpleNamespace
 from histream_core.cli.progress import follow, progress_bar
 
 
+def test_a_run_without_network_calls_is_done_when_its_chunk_is():
+    """A source that stays as it is."""
+    stream = io.StringIO()
+    with progress_bar(stream=stream) as report:
+        report(SimpleNamespace(calls={}, num_calls=0, chunks=1, num_chunks=1, frames=9, num_frames=9, seconds=1))
+    assert stream.getvalue().startswith("100%, ")
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

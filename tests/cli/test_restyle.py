@@ -191,7 +191,7 @@ def test_another_video_is_no_source_of_a_run(here, say, stop_at):
     moved = source.rename(here / "moved.mp4")
     assert "clip.mp4" in say("resume", "cut")[1]
     clip(here, 32)
-    assert "is not the video that the run restyles: give --source" in say("resume", "cut")[1]
+    assert "is not the video that the run restyles: give it as --source" in say("resume", "cut")[1]
     assert say("resume", "cut", "--source", moved)[0] == 0
 
 
@@ -223,6 +223,18 @@ def test_a_branch_restyles_on_with_another_seed(here, say):
     assert read_manifest(here / "two").fingerprint["source video"] == index_video(source).digest
 
 
+@pytest.mark.parametrize(("count", "longer"), [(22, 33), (32, 41)])
+def test_a_run_of_any_length_is_made_longer(here, say, count, longer):
+    """The chunk that the source cut off becomes whole, also where the cut is inside a latent frame; both ways agree."""
+    source = clip(here, count)
+    say("v2v", source, "--run-dir", "one", *DEMO)
+    assert say("branch", "one", "two", "--seconds", "0.5")[1]["frames"] == longer
+    assert say("extend", "one", "--seconds", "0.5")[1]["frames"] == longer
+    one, two = (list(frames_of(here / name / "video.mp4")) for name in ("one", "two"))
+    assert len(one) == longer
+    assert all(map(torch.equal, one, two))
+
+
 def test_prompts_change_in_time(here, say):
     """Chunks before a change are those of the run without it."""
     timeline = f"[0:00-0:01] {RED}\n[0:01] a blue square moves up"
@@ -239,7 +251,9 @@ def test_prompts_change_in_time(here, say):
     ("more", "said"),
     [
         (["--strength", "1.5"], "use 0.8, or 0 to 1"),
-        (["--strength", "0.05", "--motion", "0.1"], "is no share of noise"),
+        (["--strength", "0.1", "--motion", "0.1"], "use a span of 0, or one below the strength"),
+        (["--timeline", RED], "put the prompt into the timeline, or leave one out"),
+        (["--sound", "clip.mp4", "--no-sound"], "leave one of the two out"),
         (["--told", "0.9"], "use an offset of 0"),
         (["--mode", "none"], 'mode "none" does not exist'),
     ],

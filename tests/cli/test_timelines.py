@@ -59,12 +59,12 @@ def test_a_timeline_is_read_from_a_file_of_an_editor_and_from_no_pipe(here):
     (here / "t.txt").write_bytes("\ufeff[0:00] a cat\r\n".encode())
     os.mkfifo(here / "pipe")
     for text in ("t.txt", "\ufeff[0:00] a cat"):
-        assert cues_of(argparse.Namespace(timeline=text), None) == (Cue(0, "a cat"),)
+        assert cues_of(argparse.Namespace(timeline=text, prompt=None), None) == (Cue(0, "a cat"),)
     with pytest.raises(OSError, match="pipe is a pipe: give an ordinary file"):
-        cues_of(argparse.Namespace(timeline="pipe"), None)
+        cues_of(argparse.Namespace(timeline="pipe", prompt=None), None)
     (here / "long.txt").write_bytes(b"[0:00] " + b"a" * 2**20)
     with pytest.raises(OSError, match="has 1048583 bytes, and at most 1048576 are read"):
-        cues_of(argparse.Namespace(timeline="long.txt"), None)
+        cues_of(argparse.Namespace(timeline="long.txt", prompt=None), None)
 
 
 def test_a_timeline_gives_the_same_frames_with_and_without_a_folder_and_after_a_stop(here, say, stop_at):

@@ -67,8 +67,8 @@ def test_impossible_strengths_are_refused():
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"use 0\.8, or 0 to 1"):
             Restyle(share)
-    with pytest.raises(ValueError, match=r"from -0\.05 to 0\.05"):
-        Restyle(0.05, motion=MotionRule())
+    with pytest.raises(ValueError, match="a span of 0, or one below the strength"):
+        Restyle(0.1, motion=MotionRule())
     with pytest.raises(ValueError, match=r"use an offset of 0"):
         Restyle(0.1, offset=0.1)
     with pytest.raises(ValueError, match="pixels or latents"):

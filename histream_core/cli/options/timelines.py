@@ -55,6 +55,8 @@ def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:
     """The cues of --timeline, else one cue of `prompt`. Raises ValueError or OSError."""
     if not args.timeline:
         return (Cue(0.0, prompt or ""),)
+    if args.prompt:
+        raise ValueError("there is a prompt and a --timeline: put the prompt into the timeline, or leave one out")
     text = args.timeline
     return parse_timeline(text if text.removeprefix("\ufeff").lstrip().startswith("[") else read_text(text))
 

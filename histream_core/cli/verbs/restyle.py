@@ -59,6 +59,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     """Restyle a video."""
+    if args.sound and args.no_sound:
+        raise ValueError("there is a --sound, and --no-sound leaves it out: leave one of the two out")
     video = SourceVideo.at(args.video)
     if args.out and args.out.exists() and args.out.samefile(args.video):
         raise ValueError(f"{args.out} is the video that is restyled: choose another name for the new one")

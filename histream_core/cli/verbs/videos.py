@@ -203,8 +203,6 @@ def run_render(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _cues(args: argparse.Namespace, default: str | None = None) -> tuple[Cue, ...]:
-    if args.prompt and args.timeline:
-        raise ValueError("there is a prompt and a --timeline: put the prompt into the timeline, or leave one out")
     return cues_of(args, args.prompt or default)
 
 

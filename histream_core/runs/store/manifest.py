@@ -304,7 +304,8 @@ def check_longer(old: Plan, new: Plan) -> None:
         )
     begun = old.generated_frames
     anchors, scenes = (tuple(first for first in firsts if first < begun) for firsts in (new.anchors, new.scenes))
-    head = replace(new, num_latent_frames=old.num_latent_frames, anchors=anchors, scenes=scenes)
+    length = {"num_latent_frames": old.num_latent_frames, "cropped_frames": old.cropped_frames}
+    head = replace(new, **length, anchors=anchors, scenes=scenes)
     found = _plan_differences(old, head)
     if found:
         raise ValueError(f"the longer plan differs from the run's in {', '.join(found)}: only the length may change")

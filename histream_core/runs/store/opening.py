@@ -81,7 +81,7 @@ def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (),
     check_longer(old.plan, plan)
     run = branched(replace(old, plan=plan), old.num_chunks, sections=sections, anchors=plan.anchors)
     last = old.plan.chunks[-1]
-    if kept_frames(old.plan, last) < len(last.frames):  # what was cut off comes back
+    if kept_frames(old.plan, last) < len(last.frames) or old.plan.cropped_frames:  # what was cut off comes back
         drop_segment(journal.folder, old, last.index)
     write_texts(journal.folder, texts)
     journal.rewrite(run)

@@ -312,7 +312,7 @@ def common_segments(old: Journal, new: Manifest, num_chunks: int) -> list[Path]:
     return [
         segment_name(segments, format, chunk.index)
         for chunk, other in pairs
-        if kept_frames(plan, chunk) == kept_frames(new.plan, other)
+        if len(_frames_of(plan, chunk.index)) == len(_frames_of(new.plan, other.index))
     ]
 
 
