@@ -74,7 +74,7 @@ class LastFrames:
         """Lines that say which frames both videos have, or with `whole` what comes first, and how they are fitted."""
         count, path = self.num_frames, self.video.path
         same = f"the first {count} frames are the last {count}" if count > 1 else "the first frame is the last one"
-        lines = [f"{same} of {path}, as the VAE shows them: leave them out where the two are joined"]
+        lines = [f"{same} of {path}, as the VAE shows it: leave out one of both where they are joined"]
         if whole:
             lines = [f"the {self.video.index.num_frames} frames of {path} come first"]
         if not self.as_large:

@@ -90,6 +90,13 @@ class SourceVideo:
         """A plan of `generated_size` and `num_latent_frames`, cropped at its end to the frames of this video."""
         return replace(plan, cropped_frames=length_for(self.index.num_frames)[1])
 
+    def notes(self, plan: Plan) -> list[str]:
+        """A line that says where a plan goes on behind the end of this video, if it does."""
+        count = self.index.num_frames
+        if plan.num_pixel_frames <= count:
+            return []
+        return [f"{self.path} ends after {count} frames: the last one is held for the rest"]
+
     def sound(self, format: Format) -> tuple[Path | None, list[str]]:
         """The file whose sound a video of `format` takes over, and a note where the format holds none."""
         if not has_sound(self.path):

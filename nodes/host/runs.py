@@ -147,6 +147,8 @@ def extend_run(
     with run.journal as old:
         manifest, done, folder = old.manifest, old.finished, old.folder
     longer_run = replace(manifest, plan=longer(manifest, seconds))
+    for note in run.video.notes(longer_run.plan) if run.video else ():
+        host_log.warn(note)
     new = new_branch(run.backend, folder, longer_run, manifest.num_chunks, choice, inputs)
     return replace(run, journal=open_branch(run.backend, replace(new, chunk=done), choice))
 

@@ -229,7 +229,9 @@ def test_a_run_of_any_length_is_made_longer(here, say, count, longer):
     source = clip(here, count)
     say("v2v", source, "--run-dir", "one", *DEMO)
     assert say("branch", "one", "two", "--seconds", "0.5")[1]["frames"] == longer
-    assert say("extend", "one", "--seconds", "0.5")[1]["frames"] == longer
+    result = say("extend", "one", "--seconds", "0.5")[1]
+    assert result["frames"] == longer
+    assert f"ends after {count} frames: the last one is held for the rest" in result["notes"][-1]
     one, two = (list(frames_of(here / name / "video.mp4")) for name in ("one", "two"))
     assert len(one) == longer
     assert all(map(torch.equal, one, two))

@@ -156,8 +156,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         weights = _as_chosen(weights, args, old.settings)
         check_memory(weights, plan, num_prompts=len(old.sections) + len(texts), ignore=args.ignore_memory)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
-        if placed:
-            notes += notes_of(args, placed)
+        notes += [*(notes_of(args, placed) if placed else ()), *(video.notes(plan) if video else ())]
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
         begun = reopen(weights, journal.manifest, video)
@@ -194,6 +193,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         scenes=placed.scenes if placed else (),
     )
     notes = [*source.notes, *lacking, *(notes_of(args, placed) if placed else ())]
+    notes += video.notes(plan) if video else ()
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
         begun = reopen(weights, journal.manifest, video)
