@@ -249,17 +249,20 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Add the file and the fix to the message of an OSError; its class and `errno` stay the same."""
+def disk_errors(path: Path, *clear: type[OSError]) -> Iterator[None]:
+    """Add the file and the fix to the message of an OSError; its class and `errno` stay the same.
+
+    Errors of the classes `clear` say themselves what to do, and pass.
+    """
     try:
         yield
-    except (TakenError, MeanwhileError):
+    except (TakenError, MeanwhileError, *clear):
         raise
     except OSError as error:
         kind = type(error) if type(error).__module__ == "builtins" else OSError
-        clear = kind(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
-        clear.errno = error.errno
-        raise clear from error
+        told = kind(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
+        told.errno = error.errno
+        raise told from error
 
 
 def check_folder(path: Path) -> None:

@@ -18,8 +18,9 @@ from histream_core.files.tensors import pack, read_safetensors
 from histream_core.plan import Plan
 from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run, list_runs, resume, retry
 from histream_core.runs.store import branching, new
+from histream_core.runs.store.folder import LOCK
 from histream_core.runs.store.journal import _hash_all
-from histream_core.runs.store.lock import is_locked
+from histream_core.runs.store.lock import is_locked, take
 from histream_core.runs.store.values import digest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
@@ -180,6 +181,16 @@ def test_nothing_is_written_through_a_link_at_a_half_written_name(run, tmp_path)
         journal.rewrite(manifest(plan(30)))
     assert outside.read_text() == "dear to somebody"
     assert outside.stat().st_nlink == 1
+
+
+def test_a_start_in_a_folder_that_another_has_locked_says_who_holds_it(tmp_path):
+    """As where four starts come at once on a slow machine. Seen to fail with an error of the disk instead."""
+    place = tmp_path / "run"
+    place.mkdir()
+    held = take(place / LOCK)
+    with pytest.raises(RunInUseError, match=rf"run is in use by process {os.getpid()}: wait for it, or stop it$"):
+        create_run(place, manifest())
+    held.release()
 
 
 def test_four_starts_at_once_give_one_run_that_can_be_resumed(tmp_path):

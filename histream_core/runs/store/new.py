@@ -13,7 +13,7 @@ from ...files.disk import disk_errors, partial_name, sync_folder, write_whole
 from .folder import CHUNKS, FOLDERS, LOCK, MANIFEST, SNAPSHOTS, SOUND, TEXTS, inside, own_folder
 from .journal import TEXT, Journal, write_manifest, write_texts
 from .listing import remove_run
-from .lock import Lock, is_own, take
+from .lock import Lock, RunInUseError, is_own, take
 from .manifest import Manifest
 
 _BEGUN = {LOCK, *FOLDERS, SOUND, *(partial_name(Path(name)).name for name in (MANIFEST, SOUND))}
@@ -44,7 +44,7 @@ def new_folder(folder: Path) -> Iterator[Lock]:
     """The folder of a new run, which is locked first and stays so; an exception in the block leaves nothing."""
     check_free(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with disk_errors(folder):
+    with disk_errors(folder, RunInUseError):
         folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
             sync_folder(path.parent)
