@@ -103,7 +103,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """What the prompt leaves open: where the thing is in frame 0, and how wide its picture is."""
+    """The choices that a prompt leaves open: where the thing is in frame 0, and how wide its picture is."""
 
     start: tuple[float, float] = (0.5, 0.5)
     width: float = 0.44

@@ -31,7 +31,7 @@ WORTH_BATCHING = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is computed for a chunk."""
+    """The order, steps and frames by which a chunk is computed."""
 
     order: str
     """CHUNKS, or BATCHED: the steps of successive chunks in one network call."""
@@ -113,7 +113,7 @@ def _averaged(old: float, new: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the stream should be: its source's frames per second, the longest delay in seconds, steps of a chunk."""
+    """The goals of a stream: its source's frames per second, the longest delay in seconds, steps of a chunk."""
 
     fps: float
     latency: float = 1.0

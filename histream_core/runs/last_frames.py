@@ -31,7 +31,7 @@ class LastFrames:
 
     @classmethod
     def of(cls, video: SourceVideo, window: Window, size: tuple[int, int], fit: str = CROP) -> LastFrames:
-        """As many of the last frames as a window holds; a `size` like that of the video itself is rounded up."""
+        """The last frames, as many as a window holds; a `size` like that of the video itself is rounded up."""
         generated = size_for(*size) if size == video.size else generated_size(*size)
         return cls(video, window.latents_of(video.index.num_frames), generated, fit)
 

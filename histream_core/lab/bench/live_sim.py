@@ -21,7 +21,7 @@ NOISE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a simulated stream is given."""
+    """The inputs of a simulated stream."""
 
     cost: Cost
     target: Target
@@ -224,7 +224,7 @@ def over_budget_after(work: Sequence[Work], time: float) -> int:
 
 
 def plain(stream: SimulatedStream) -> dict:
-    """What a viewer of the stream saw, and every change of the choice, as plain values."""
+    """The figures of a stream as its viewer saw it, and every change of the choice, as plain values."""
     work, intake = stream.work, stream.intake
     log = [(0, work[0]), *((index, work[index]) for index in changes(work))] if work else []
     return {

@@ -32,7 +32,7 @@ class FiveNumbers:
 
     @property
     def cost(self) -> Cost:
-        """The same for the product's budget, in seconds, on one GPU."""
+        """These costs on one GPU, in seconds, as the product's budget takes them."""
         return Cost(self.encode / 1e3, self.fixed / 1e3, self.row / 1e3, self.decode / 1e3)
 
     def array(self) -> np.ndarray:
