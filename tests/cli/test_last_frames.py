@@ -108,7 +108,7 @@ def test_latents_of_a_run_go_on_as_the_run_itself(here, say, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 12, 40])
 def test_the_whole_video_is_itself_and_what_follows(here, say, count):
-    """As it is, up to its last frame, with its sound. Seen to fail with the frames that both have, twice."""
+    """The source comes first, unchanged, with its sound. Seen to fail with shared frames written twice."""
     source = lossless(here, count, sound=sound_file(here / "tone.mka", 0.5))
     new = say(*DEMO, source, "--depth", "8", "--seconds", "2", "--out", "new.mkv")[1]
     code, found = say(*DEMO, source, "--depth", "8", "--seconds", "2", "--whole", "--out", "whole.mkv")

@@ -118,7 +118,7 @@ def test_durations_are_in_two_units(seconds, said):
 
 
 def decoded(groups, *, num_videos=1, num_latents=3, first=0.0):
-    """What a decode says that takes a second for each group of frames, and `first` more for the first."""
+    """The lines of a decode that takes a second for each group of frames, and `first` more for the first."""
     clock = Clock()
     pace, said = DecodePace(num_videos, num_latents, clock=clock), []
     said.append(pace.describe())
@@ -131,7 +131,7 @@ def decoded(groups, *, num_videos=1, num_latents=3, first=0.0):
 
 
 def test_a_decode_tells_latent_frames_seconds_for_each_frame_and_what_is_left():
-    """What loading took is not extrapolated. Seen to fail with a first group that is."""
+    """The time of loading is not extrapolated. Seen to fail with a first group that is."""
     pace, said = decoded([1, 4, 4], first=10)
     assert said == [
         "loading the VAE, 0 of 9 frames",

@@ -33,7 +33,7 @@ PAIRS = draw_pairs(12, 0)
 
 
 def painted(pair, start=None):
-    """What a perfect model makes of a pair."""
+    """The clip that a perfect model makes of a pair."""
     what, start = pair.asked.combination, start or pair.start
     return paint(what, range(NUM_FRAMES), size=SIDE, start=start, training=False)
 

@@ -184,7 +184,7 @@ def test_nothing_is_written_through_a_link_at_a_half_written_name(run, tmp_path)
 
 
 def test_a_start_in_a_folder_that_another_has_locked_says_who_holds_it(tmp_path):
-    """As where four starts come at once on a slow machine. Seen to fail with an error of the disk instead."""
+    """Happens where four starts come at once on a slow machine. Seen to fail with an error of the disk instead."""
     place = tmp_path / "run"
     place.mkdir()
     held = take(place / LOCK)
