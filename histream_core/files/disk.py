@@ -53,6 +53,13 @@ class File:
         except FileNotFoundError:
             return False
 
+    def remove(self) -> None:
+        """Close the file and remove it, unless its name is another's by now."""
+        ours = self.is_in_place()
+        self.close()
+        if ours:
+            self.path.unlink(missing_ok=True)
+
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _CREATE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -146,8 +153,7 @@ def claim(path: Path, *, overwrite: bool = False) -> File:
     except FileExistsError as error:
         raise _taken(partial_name(path)) from error
     if os.path.lexists(path):  # another process finished it since the check
-        file.close()
-        file.path.unlink()
+        file.remove()
         raise _taken(path)
     return file
 
@@ -208,14 +214,15 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[File]:
+def whole_file(path: Path, *, overwrite: bool = True, claimed: File | None = None) -> Iterator[File]:
     """Open `path` for an atomic write; an exception in the block leaves nothing. Raises OSError with the fix.
 
     Without `overwrite` it must be a new name: raises TakenError, and MeanwhileError as `rename_whole` does.
+    `claimed` is its partial file where the name was claimed before.
     """
     check_folder(path)
     with disk_errors(path):
-        file = claim(path, overwrite=overwrite)
+        file = claimed or claim(path, overwrite=overwrite)
     ours = True
     try:
         with disk_errors(path):
@@ -242,9 +249,9 @@ def check_in_place(file: File, ours: bool) -> None:
         raise MeanwhileError(f"another process writes {file.path} too: give each a name of its own")
 
 
-def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+def write_whole(path: Path, data: bytes, *, overwrite: bool = True, claimed: File | None = None) -> None:
     """Write `data` to `path` atomically, as `whole_file` does. Raises OSError with the fix."""
-    with whole_file(path, overwrite=overwrite) as file:
+    with whole_file(path, overwrite=overwrite, claimed=claimed) as file:
         file.write(data)
 
 

@@ -240,21 +240,21 @@ class PictureFolder(Writer):
         check_folder(self.folder)
         self._made = not self.folder.is_dir()
         make_folder(self.folder)
-        if self._new:
-            self._claim()
+        self._sign = self._claim() if self._new else None
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
 
-    def _claim(self) -> None:
-        """Take the empty folder for this writer: the half-written first picture is a sign to others."""
+    def _claim(self) -> File:
+        """Take the empty folder for this writer: the first picture, half-written from now on, is a sign to others."""
         check_empty(self.folder)
         sign, taken = partial_name(self._name(0)), f"another process writes into {self.folder}: choose another name"
         try:
-            File(sign, exclusive=True).close()
+            file = File(sign, exclusive=True)
         except FileExistsError as error:
             raise TakenError(taken) from error
-        if os.listdir(self.folder) != [sign.name]:  # it has begun since the check
-            sign.unlink()
+        if os.listdir(self.folder) != [sign.name]:  # another writer has begun since the check
+            file.remove()
             raise TakenError(taken)
+        return file
 
     @property
     def finished(self) -> tuple[Path, ...]:
@@ -275,7 +275,10 @@ class PictureFolder(Writer):
         else:
             rate = self._rate.numerator, self._rate.denominator
             data = encode_exr(picture, linear=self.format.linear, rate=rate, metadata=self._metadata)
-        write_whole(path, data, overwrite=not self._new or path == self._name(0))  # whose name is claimed
+        claimed = None
+        if path == self._name(0):
+            claimed, self._sign = self._sign, None
+        write_whole(path, data, overwrite=not self._new, claimed=claimed)
 
     def close(self) -> None:
         self.discard()
@@ -288,10 +291,10 @@ class PictureFolder(Writer):
 
     def discard(self) -> None:
         self._pool.shutdown()
-        if not self._new:
-            return
-        partial_name(self._name(0)).unlink(missing_ok=True)
-        if self._made:
+        if self._sign is not None:
+            self._sign.remove()
+            self._sign = None
+        if self._new and self._made:
             with contextlib.suppress(OSError):  # it holds pictures
                 self.folder.rmdir()
 

@@ -183,6 +183,18 @@ def test_of_many_folders_of_pictures_at_once_one_is_written(tmp_path):
     assert sorted(os.listdir(tmp_path / "shot")) == ["shot.00000.png", "shot.00001.png"]
 
 
+def test_a_folder_of_pictures_is_claimed_without_a_gap(tmp_path):
+    """The first picture is written into the sign itself. Seen to fail where the sign is removed and made anew."""
+    folder, frames = tmp_path / "shot", np.zeros((2, 16, 16, 3), np.uint8)
+    with open_writer(NewName(folder), find_format("png8"), size=(16, 16)) as writer:
+        half = folder / "shot.00000.partial.png"
+        sign = half.stat()
+        also = folder.parent / "also"  # keeps the number of the file from being given to another
+        also.hardlink_to(half)
+        writer.write(frames)
+    assert os.path.samestat(sign, (folder / "shot.00000.png").stat())
+
+
 def test_a_folder_of_pictures_that_fails_at_once_is_gone_again(tmp_path):
     with pytest.raises(ValueError), open_writer(NewName(tmp_path / "shot"), find_format("png8"), size=(16, 16)):
         raise ValueError
