@@ -54,12 +54,21 @@ class Cost:
     fixed: float
     row: float
     decode: float
+    apart: bool = False
+    """Whether a chunk is decoded beside the work on the next one, on a processor of its own."""
 
     def chunk_seconds(self, choice: Choice) -> float:
-        """Seconds from one chunk to the next where all is computed one after the other."""
+        """Seconds from one chunk to the next."""
+        decode = choice.chunk_frames * self.decode
+        return max(self._before_decoding(choice), decode) if self.apart else self.delay_seconds(choice)
+
+    def delay_seconds(self, choice: Choice) -> float:
+        """Seconds from a chunk's last frame until the chunk is decoded."""
+        return self._before_decoding(choice) + choice.chunk_frames * self.decode
+
+    def _before_decoding(self, choice: Choice) -> float:
         calls = 1 if choice.order == BATCHED else choice.steps
-        per_frame = self.encode + self.decode + choice.steps * self.row
-        return calls * self.fixed + choice.chunk_frames * per_frame
+        return calls * self.fixed + choice.chunk_frames * (self.encode + choice.steps * self.row)
 
     @property
     def fixed_share(self) -> float:
@@ -138,9 +147,8 @@ class Target:
 
     def delay(self, choice: Choice, cost: Cost) -> float:
         """Seconds from a chunk's last frame until the chunk is computed; in a batch it waits for those behind it."""
-        seconds = cost.chunk_seconds(choice)
         waits = choice.steps - 1 if choice.order == BATCHED else 0
-        return seconds + waits * max(seconds, self.period(choice))
+        return cost.delay_seconds(choice) + waits * max(cost.chunk_seconds(choice), self.period(choice))
 
     def ladder(self) -> tuple[Choice, ...]:
         """All choices, the best one first: frames are worth more than steps, and short chunks more than both."""
@@ -191,16 +199,21 @@ class Budget:
         self._over = self._under = 0
 
     def _first_fit(self, cost: Cost, rungs: range) -> int:
-        """The best of `rungs` that fits, or the cheapest where none does."""
-        fitting = (rung for rung in rungs if self._fits(cost, self._ladder[rung]))
-        cheapest = min(rungs, key=lambda rung: self._utilisation(cost, self._ladder[rung]))
-        return next(fitting, cheapest)
+        """The best of `rungs` that fits; where none is in time, the best that keeps up, or else the cheapest."""
+        for fits in (self._fits, self._keeps_up):
+            for rung in rungs:
+                if fits(cost, self._ladder[rung]):
+                    return rung
+        return min(rungs, key=lambda rung: self._utilisation(cost, self._ladder[rung]))
 
     def _fits(self, cost: Cost, choice: Choice) -> bool:
+        in_time = self.target.delay(choice, cost) <= self.target.latency
+        return in_time and self._keeps_up(cost, choice)
+
+    def _keeps_up(self, cost: Cost, choice: Choice) -> bool:
         if choice.order == BATCHED and cost.fixed_share <= WORTH_BATCHING:
             return False
-        in_time = self.target.delay(choice, cost) <= self.target.latency
-        return in_time and self._utilisation(cost, choice) <= ROOM
+        return self._utilisation(cost, choice) <= ROOM
 
     def _utilisation(self, cost: Cost, choice: Choice) -> float:
         return cost.chunk_seconds(choice) / self.target.period(choice)

@@ -74,6 +74,11 @@ class Intake(Generic[Frame]):
         self._waiting.append(Stamped(frame, time))
         return True
 
+    def clear(self) -> None:
+        """Drop the frames that wait."""
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+
     def take(self, count: int) -> tuple[Stamped[Frame], ...] | None:
         """Take the `count` frames of the next chunk; None while fewer have come."""
         if not 1 <= count <= self.capacity:

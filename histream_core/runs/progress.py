@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,20 @@ Report = Callable[["Progress"], None]
 
 def silent(_: Progress) -> None:
     """Report nothing."""
+
+
+class Watch(Protocol):
+    """Is told of every network call; an exception in it ends the run before the call."""
+
+    times: Times
+
+    def begin_call(self, step: Step) -> None:
+        """Note that a network call is about to be made."""
+        ...
+
+    def end_call(self, step: Step) -> None:
+        """Note that a network call was made."""
+        ...
 
 
 @dataclass
@@ -90,7 +105,7 @@ def new_progress(plan: Plan, config: WanConfig, *, batch: int = 1, report: Repor
     )
 
 
-def counted(denoise: Denoise, progress: Progress) -> Denoise:
+def counted(denoise: Denoise, progress: Watch) -> Denoise:
     """Wrap the network call so that its number and seconds are added to the progress."""
 
     def call(latent, step, cache, text):

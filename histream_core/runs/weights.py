@@ -32,7 +32,7 @@ from ..vae.taehv import TAEHV
 from ..weights.inspection import guess_preset
 from ..weights.loading import load_vae, load_wan
 from .backend import Result
-from .progress import Progress, counted, new_progress
+from .progress import Progress, Watch, counted, new_progress
 from .restyle import EncodedSource
 from .session import OpenStream
 from .store.fingerprint import fingerprint_weights
@@ -124,7 +124,7 @@ class Weights:
         noise: Noise,
         prompts: Sequence[Prompt],
         *,
-        progress: Progress,
+        progress: Watch,
         inputs: Inputs = NOTHING_GIVEN,
     ) -> Stream:
         """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""

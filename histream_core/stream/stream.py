@@ -31,6 +31,11 @@ cache."""
 Resize = Callable[[Tensor, Grid], Tensor]
 """Function that resizes a latent [B, C, T, H, W] to another grid, frame by frame."""
 
+NO_RECACHE = (
+    "a history for each step cannot be computed anew under another prompt, as its noisy latents are gone: let prompts "
+    "change by a cut or a blend"
+)
+
 
 def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
     """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and an equal grid changes nothing.
@@ -86,10 +91,7 @@ class Stream:
         self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
         self.upsample = upsample or self._resize
         if plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
-            raise ValueError(
-                "a history for each step cannot be computed anew under another prompt, as its noisy latents are gone: "
-                "let prompts change by a cut or a blend"
-            )
+            raise ValueError(NO_RECACHE)
         cache = next(iter(caches.values()))
         self.device, self.shape = cache.device, (cache.batch, channels)
         if (plan.restyle is None) != (inputs.source is None):
@@ -133,6 +135,19 @@ class Stream:
                 clean = self._match(chunk, prompt, clean)
             yield clean[:, :, : self.plan.num_latent_frames - chunk.frames.start]
             finished = chunk, clean
+
+    def change_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Let prompts take over from the chunk that the first of them begins at, in the place of those from there on.
+
+        Call it when a chunk has just been yielded, or before the first, with prompts of later chunks. Those that are
+        over are forgotten, so that a stream without an end may change its prompt for ever.
+        """
+        if self.plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
+            raise ValueError(NO_RECACHE)
+        first = min(prompt.first_chunk for prompt in prompts)
+        before = [prompt for prompt in self.prompts if prompt.first_chunk < first]
+        whole = [index for index, prompt in enumerate(before) if prompt.share == 1]
+        self.prompts = [*before[whole[-1] if whole else 0 :], *sorted(prompts, key=lambda prompt: prompt.first_chunk)]
 
     def context(self, chunk: Chunk) -> tuple[int, ...]:
         """The frames that a chunk sees if it is the next one."""

@@ -15,7 +15,7 @@ PACKAGES = {"torch", "numpy", "einops", "safetensors", "comfy_kitchen"} | set(sy
 ARROWS = {
     "plan": set(),
     "files": set(),
-    "live": {"plan"},
+    "live": {"files", "network", "plan", "runs", "stream", "vae", "video"},
     "network": {"files", "plan"},
     "video": {"files", "plan"},
     "vae": {"network", "plan"},

@@ -741,6 +741,19 @@ BREAKS = [
      "lab/test_bench_live.py", "best_of_all"),
     ("lab/bench/live_sim.py", "return Intake(sys.maxsize, ALL) if self.endless else Intake(", "return Intake(",
      "lab/test_bench_live.py", "endless_queue_loses"),
+    ("live/budget.py", "for fits in (self._fits, self._keeps_up):", "for fits in (self._fits,):",
+     "live/test_budget.py", "nothing_can_keep"),
+    ("live/feed.py", "while not self._ended and not self._paused and not self._intake.put(frame, time):",
+     "if not self._ended and not self._paused and not self._intake.put(frame, time):", "live/test_feed.py", "waits_for_room"),
+    ("live/feed.py", "return 0.0 if self._paused else self._clock() - self._heard", "return 0.0", "live/test_feed.py", "then_gone"),
+    ("live/player.py", "while len(self._ready) >= self._room and not self._closed:", "while False:",
+     "live/test_player.py", "waits_for_room"),
+    ("live/player.py", "round(MOST_HELD * self._fps)", "10**6", "live/test_player.py", "held_for_a_second"),
+    ("live/session.py", "if blends and before.shape == text.shape:", "if False:", "live/test_session.py", "by_a_blend"),
+    ("live/session.py", "_encoded.entries.clear()", "_encoded.entries", "live/test_session.py", "remembers_no_more"),
+    ("live/session.py", "        if self.stopped.is_set():\n            raise StoppedError", "        if False:\n            raise StoppedError",
+     "live/test_session.py", "before_the_next_call"),
+    ("stream/stream.py", "[*before[whole[-1] if whole else 0 :], ", "[*before, ", "live/test_session.py", "remembers_no_more"),
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The budget of a live stream: measured costs, the ladder of choices, and when it moves."""
 
+from dataclasses import replace
+
 import pytest
 
 from histream_core.live import budget
@@ -133,3 +135,16 @@ def test_no_more_frames_are_shown_than_can_be_computed():
 def test_what_is_no_target_is_refused_in_a_sentence(wrong):
     with pytest.raises(ValueError, match="are no target: use more than 0 of each"):
         Target(**wrong)
+
+
+def test_a_delay_that_nothing_can_keep_costs_no_frames():
+    """Fewer frames would come no earlier. Seen to fail where the cheapest choice is taken then."""
+    target = Target(fps=16, latency=0.1, steps=1, chunk_frames=3)
+    assert Budget(target, Cost(0.05, 0.0, 0.05, 0.1)).choice.every == 1
+
+
+def test_decoding_apart_costs_the_longer_of_both():
+    choice, cost = Choice(CHUNKS, 2, chunk_frames=3), Cost(0.01, 0.0, 0.02, 0.1, apart=True)
+    assert cost.chunk_seconds(choice) == pytest.approx(0.3)
+    assert cost.delay_seconds(choice) == pytest.approx(0.45)
+    assert replace(cost, apart=False).chunk_seconds(choice) == pytest.approx(0.45)

@@ -1,0 +1,114 @@
+"""The feed of a live stream: frames come in by a source's thread and go out to the stream's, a chunk at a time.
+
+Frames are [H, W, 3], uint8.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .clock import Clock
+from .intake import ALL, Intake, Stamped
+
+AWAY_SECONDS = 30.0
+"""A source that gives nothing for so long is gone, and the stream ends."""
+
+LOOK_SECONDS = 0.1
+"""Longest wait before what else may have happened is looked at."""
+
+
+class EndedError(Exception):
+    """There are no more frames: the source has ended, is gone, or the stream was stopped."""
+
+
+class Feed:
+    """An intake that waits for frames, and knows when its source pauses, is away, or has ended."""
+
+    def __init__(self, intake: Intake[Tensor], clock: Clock, away_seconds: float = AWAY_SECONDS):
+        self._intake, self._clock, self._away = intake, clock, away_seconds
+        self._changed = threading.Condition()
+        self._heard = clock()
+        self._paused = self._ended = False
+        self._why = ""
+
+    def put(self, frame: Tensor, time: float) -> bool:
+        """Add a frame captured at `time`, and say whether more are wanted.
+
+        Waits for room where the policy loses no frame. A frame of a paused stream is left out.
+        """
+        with self._changed:
+            self._heard = self._clock()
+            while not self._ended and not self._paused and not self._intake.put(frame, time):
+                self._clock.wait(self._changed, LOOK_SECONDS)
+            self._heard = self._clock()
+            self._changed.notify_all()
+            return not self._ended
+
+    def take(self, count: int) -> Sequence[Stamped[Tensor]]:
+        """The frames of the next chunk, as soon as they are there; fewer where the source has ended.
+
+        Raises EndedError when there are none any more.
+        """
+        with self._changed:
+            while True:
+                waiting = len(self._intake)
+                if waiting < count and not self._ended and self._seconds_away() > self._away:
+                    self._end(f"the source has given no picture for {self._away:g} s")
+                if self._ended and not waiting:
+                    raise EndedError(self._why)
+                taken = self._intake.take(min(count, waiting) if self._ended else count)
+                if taken is not None:
+                    self._changed.notify_all()
+                    return taken
+                self._clock.wait(self._changed, LOOK_SECONDS)
+
+    def end(self, why: str = "the source has ended", *, drop: bool = False) -> None:
+        """Take no more frames. Those that wait become the last chunks, or with `drop` are left out."""
+        with self._changed:
+            self._end(why)
+            if drop:
+                self._intake.clear()
+
+    def pause(self, paused: bool) -> None:
+        """Leave the frames out that come from now on, or take them again."""
+        with self._changed:
+            self._paused = paused
+            self._heard = self._clock()
+            self._changed.notify_all()
+
+    def adapt(self, every: int, skipped: int) -> None:
+        """Keep one frame of `every` from now on, and leave out the next `skipped` ones."""
+        with self._changed:
+            if self._intake.policy != ALL:
+                self._intake.keep_every(every)
+                self._intake.skip(skipped)
+
+    def report(self) -> dict:
+        """The frames so far in numbers, and what the source does, as plain values."""
+        with self._changed:
+            return {
+                "arrived": self._intake.arrived,
+                "dropped": self._intake.dropped,
+                "waiting": len(self._intake),
+                "source": "ended" if self._ended else "paused" if self._paused else self._here(),
+            }
+
+    def _here(self) -> str:
+        return "away" if self._seconds_away() > 1 else "on"
+
+    def _seconds_away(self) -> float:
+        return 0.0 if self._paused else self._clock() - self._heard
+
+    def _end(self, why: str) -> None:
+        if not self._ended:
+            self._ended, self._why = True, why
+        self._changed.notify_all()
+
+
+def unit(frames: Sequence[Stamped[Tensor]]) -> list[Tensor]:
+    """The frames as floats in [0, 1]."""
+    return [stamped.frame.to(torch.float32).div_(255) for stamped in frames]

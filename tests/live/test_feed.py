@@ -1,0 +1,98 @@
+"""Frames between a source's thread and a stream's: chunks, room, pauses and ends."""
+
+import threading
+
+import pytest
+import torch
+from tiny_live import FakeClock
+
+from histream_core.live.clock import Clock
+from histream_core.live.feed import EndedError, Feed, unit
+from histream_core.live.intake import ALL, EVEN, Intake
+
+
+def feed(policy=EVEN, capacity=8, clock=None):
+    return Feed(Intake(capacity, policy), clock or FakeClock())
+
+
+def fill(a_feed, count):
+    for index in range(count):
+        a_feed.put(torch.full((2, 2, 3), index, dtype=torch.uint8), index / 16)
+
+
+def times(taken):
+    return [round(stamped.time * 16) for stamped in taken]
+
+
+def test_a_chunk_is_given_when_its_frames_are_there():
+    a_feed = feed()
+    fill(a_feed, 4)
+    taken = a_feed.take(4)
+    assert times(taken) == [0, 1, 2, 3]
+    assert float(unit(taken)[3].max()) == pytest.approx(3 / 255)
+
+
+def test_the_last_frames_are_fewer():
+    a_feed = feed()
+    fill(a_feed, 3)
+    a_feed.end()
+    assert times(a_feed.take(4)) == [0, 1, 2]
+    with pytest.raises(EndedError, match="has ended"):
+        a_feed.take(4)
+
+
+def test_the_first_reason_for_an_end_is_told():
+    a_feed = feed()
+    a_feed.end("the camera was unplugged")
+    a_feed.end()
+    with pytest.raises(EndedError, match="unplugged"):
+        a_feed.take(4)
+    assert not a_feed.put(torch.zeros(2, 2, 3, dtype=torch.uint8), 0.0)
+
+
+def test_a_source_that_gives_nothing_is_away_and_then_gone():
+    clock = FakeClock()
+    a_feed, seen = feed(clock=clock), []
+    clock.events.append(lambda: seen.append(a_feed.report()["source"]))
+    with pytest.raises(EndedError, match="no picture for 30 s"):
+        a_feed.take(4)
+    assert 30 <= clock() < 30.2
+    assert seen[0] == "on" and seen[-1] == "away"
+
+
+def test_a_paused_source_is_not_away_and_its_frames_are_left_out():
+    clock = FakeClock()
+    a_feed = feed(clock=clock)
+    a_feed.pause(True)
+    fill(a_feed, 3)
+    clock.events.append(lambda: clock() > 40 and a_feed.end())
+    assert a_feed.report()["arrived"] == 0 and a_feed.report()["source"] == "paused"
+    with pytest.raises(EndedError, match="has ended"):
+        a_feed.take(4)
+
+
+def test_a_source_of_which_all_is_wanted_waits_for_room():
+    """In its own thread. Seen to fail where a frame that finds no room is lost."""
+    a_feed = feed(ALL, clock=Clock())
+    source = threading.Thread(target=fill, args=(a_feed, 50), daemon=True)
+    source.start()
+    assert [time for _ in range(10) for time in times(a_feed.take(5))] == list(range(50))
+    source.join()
+
+
+def test_a_source_without_room_goes_on_at_the_end():
+    a_feed = feed(ALL, clock=Clock())
+    source = threading.Thread(target=fill, args=(a_feed, 50), daemon=True)
+    source.start()
+    a_feed.end(drop=True)
+    source.join(10)
+    assert not source.is_alive() and a_feed.report()["waiting"] == 0
+
+
+def test_frames_are_left_out_where_the_policy_allows_it():
+    a_feed, held = feed(), feed(ALL)
+    for one in (a_feed, held):
+        one.adapt(2, 1)
+        fill(one, 8)
+    assert times(a_feed.take(3)) == [3, 5, 7]
+    assert times(held.take(3)) == [0, 1, 2]
