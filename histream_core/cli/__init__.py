@@ -22,6 +22,7 @@ VERBS = {
     "demo": ("videos", "a video from the bundled model: no download, any computer"),
     "render": ("videos", "a video from your own weights"),
     "v2v": ("restyle", "a video in another look: every frame and the sound kept"),
+    "live": ("live", "a camera, an address or a file in another look while it plays"),
     "resume": ("runs", "go on with a run that was stopped, killed or interrupted"),
     "extend": ("runs", "make a run longer"),
     "branch": (

@@ -17,6 +17,9 @@ from .intake import ALL, Intake, Stamped
 AWAY_SECONDS = 30.0
 """A source that gives nothing for so long is gone, and the stream ends."""
 
+TREMBLE = 1e-6
+"""Times that differ by less are the same."""
+
 LOOK_SECONDS = 0.1
 """Longest wait before what else may have happened is looked at."""
 
@@ -28,8 +31,17 @@ class EndedError(Exception):
 class Feed:
     """An intake that waits for frames, and knows when its source pauses, is away, or has ended."""
 
-    def __init__(self, intake: Intake[Tensor], clock: Clock, away_seconds: float = AWAY_SECONDS):
+    def __init__(
+        self,
+        intake: Intake[Tensor],
+        clock: Clock,
+        *,
+        away_seconds: float = AWAY_SECONDS,
+        seconds: float | None = None,
+    ):
+        """`seconds`: the stream ends when its frames are so far from the first one."""
         self._intake, self._clock, self._away = intake, clock, away_seconds
+        self._seconds, self._first = seconds, 0.0
         self._changed = threading.Condition()
         self._heard = clock()
         self._paused = self._ended = False
@@ -42,6 +54,10 @@ class Feed:
         """
         with self._changed:
             self._heard = self._clock()
+            if not self._intake.arrived:
+                self._first = time
+            elif self._seconds is not None and time - self._first >= self._seconds - TREMBLE:
+                self._end(f"{self._seconds:g} s are over")
             while not self._ended and not self._paused and not self._intake.put(frame, time):
                 self._clock.wait(self._changed, LOOK_SECONDS)
             self._heard = self._clock()
@@ -65,6 +81,11 @@ class Feed:
                     self._changed.notify_all()
                     return taken
                 self._clock.wait(self._changed, LOOK_SECONDS)
+
+    @property
+    def over(self) -> bool:
+        """Whether no more frames are taken."""
+        return self._ended
 
     def end(self, why: str = "the source has ended", *, drop: bool = False) -> None:
         """Take no more frames. Those that wait become the last chunks, or with `drop` are left out."""
@@ -94,7 +115,7 @@ class Feed:
                 "arrived": self._intake.arrived,
                 "dropped": self._intake.dropped,
                 "waiting": len(self._intake),
-                "source": "ended" if self._ended else "paused" if self._paused else self._here(),
+                "state": "ended" if self._ended else "paused" if self._paused else self._here(),
             }
 
     def _here(self) -> str:

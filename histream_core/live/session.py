@@ -180,6 +180,11 @@ class LiveSession:
         self.recorder: Recorder | None = None
         """Is given every frame, before it is shown."""
 
+    @property
+    def chunks(self) -> int:
+        """Chunks that were sampled so far."""
+        return self._chunk
+
     def say(self, words: str, text: Tensor, change: Change = BLEND) -> None:
         """Let the stream go over to another prompt at its next chunk; of several until then the newest counts."""
         self._mailbox.append((words, text, change))
@@ -231,7 +236,7 @@ class LiveSession:
         """The stream so far in honest numbers, as plain values."""
         choice = self._budget.choice
         return {
-            **asdict(self._player.report()),
+            **{name: round(value, 4) for name, value in asdict(self._player.report()).items()},
             **self._feed.report(),
             "seconds": round(self._clock() - self._began, 3),
             "chunks": self._chunk,

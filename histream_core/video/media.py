@@ -25,6 +25,15 @@ CONTAINERS = (
     *("ppm_pipe", "pgm_pipe", "pbm_pipe", "pam_pipe", "pfm_pipe", "sgi_pipe", "ico"),
 )
 
+PROTOCOLS = ("rtsp", "rtsps", "rtp", "srt", "udp", "tcp", "tls", "http", "https")
+"""What live addresses are spoken to with, by FFmpeg's names."""
+
+STREAMED = ("rtsp", "mpjpeg")
+"""Containers of live addresses besides those of files."""
+
+WAIT_SECONDS = 10.0, 5.0
+"""Longest wait for a device to open, and for its next picture."""
+
 MAX_SIDE = 16384
 """Largest width and height of a picture."""
 
@@ -92,6 +101,25 @@ def open_media(source: Source, said: str) -> Iterator[Any]:
             container = stack.enter_context(av.open(media, options=_OPTIONS, metadata_errors="replace"))
         with damaged(source):
             yield container
+
+
+@contextlib.contextmanager
+def open_device(device: str, format: str | None, options: dict[str, str]) -> Iterator[Any]:
+    """Open a camera by the name and the format that FFmpeg has for it, or an address (`format` None).
+
+    Only protocols that carry a picture are spoken, and nothing that an address refers to is opened. Raises ValueError
+    for what cannot be opened. Errors of FFmpeg in the block are the caller's.
+    """
+    import av
+
+    allowed = {"protocol_whitelist": ",".join(PROTOCOLS), "format_whitelist": ",".join((*CONTAINERS, *STREAMED))}
+    settings = {"max_pixels": str(MAX_PIXELS), **options, **({} if format else allowed)}
+    with contextlib.ExitStack() as stack:
+        with media_errors(f"{device} gives no picture: is it there, switched on, and free?"):
+            opened = av.open(device, format=format, options=settings, timeout=WAIT_SECONDS)
+            container = stack.enter_context(opened)
+        video_stream(container, device)
+        yield container
 
 
 def open_muxer(file: Any, muxer: str, options: dict[str, str] | None = None) -> Any:

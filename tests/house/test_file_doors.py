@@ -40,7 +40,11 @@ DOORS = {
     "histream_core/runs/store/branching.py": {"_share": {"os.link"}},
     "histream_core/runs/store/lock.py": {"_file_lock": {"FileLock"}},
     "histream_core/runs/store/whole_latent.py": {"map_latent": {"np.memmap"}},
-    "histream_core/video/media.py": {"open_media": {"av.open"}, "open_muxer": {"av.open"}},
+    "histream_core/video/media.py": {
+        "open_device": {"av.open"},
+        "open_media": {"av.open"},
+        "open_muxer": {"av.open"},
+    },
     "histream_core/video/space.py": {"check_space": {"tempfile.TemporaryFile"}},
     "histream_core/weights/torch_files.py": {"load_torch": {"torch.load"}, "_pickle_in": {"zipfile.ZipFile"}},
 }

@@ -753,6 +753,9 @@ BREAKS = [
     ("live/session.py", "_encoded.entries.clear()", "_encoded.entries", "live/test_session.py", "remembers_no_more"),
     ("live/session.py", "        if self.stopped.is_set():\n            raise StoppedError", "        if False:\n            raise StoppedError",
      "live/test_session.py", "before_the_next_call"),
+    ("live/devices.py", "while int(count * rate + 1e-6) == index:", "if True:", "live/test_devices.py", "at_any_rate"),
+    ("video/media.py", "**({} if format else allowed)}", "}", "live/test_devices.py", "not_followed"),
+    ("cli/verbs/live.py", ".keeping_on((BaseException,))", "", "cli/test_live.py", "keeps_the_recording"),
     ("stream/stream.py", "[*before[whole[-1] if whole else 0 :], ", "[*before, ", "live/test_session.py", "remembers_no_more"),
 ]  # fmt: skip
 

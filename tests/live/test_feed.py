@@ -53,7 +53,7 @@ def test_the_first_reason_for_an_end_is_told():
 def test_a_source_that_gives_nothing_is_away_and_then_gone():
     clock = FakeClock()
     a_feed, seen = feed(clock=clock), []
-    clock.events.append(lambda: seen.append(a_feed.report()["source"]))
+    clock.events.append(lambda: seen.append(a_feed.report()["state"]))
     with pytest.raises(EndedError, match="no picture for 30 s"):
         a_feed.take(4)
     assert 30 <= clock() < 30.2
@@ -66,7 +66,7 @@ def test_a_paused_source_is_not_away_and_its_frames_are_left_out():
     a_feed.pause(True)
     fill(a_feed, 3)
     clock.events.append(lambda: clock() > 40 and a_feed.end())
-    assert a_feed.report()["arrived"] == 0 and a_feed.report()["source"] == "paused"
+    assert a_feed.report()["arrived"] == 0 and a_feed.report()["state"] == "paused"
     with pytest.raises(EndedError, match="has ended"):
         a_feed.take(4)
 

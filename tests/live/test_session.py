@@ -76,7 +76,7 @@ def test_a_source_that_is_away_for_five_seconds_goes_on():
     living = Living(16 * 12, gone=(3.0, 8.0))
     report = living.run()
     assert report["frames"] == 16 * 12 - 80
-    assert report["source"] == "ended" and "30 s" not in " ".join(report["log"])
+    assert report["state"] == "ended" and "30 s" not in " ".join(report["log"])
 
 
 def test_a_source_that_is_away_for_half_a_minute_is_gone():
@@ -96,7 +96,7 @@ def test_a_pause_is_no_absence():
             living.session.pause(times.pop()[1])
 
     report = living.run(pause)
-    assert report["source"] == "ended" and 16 * 4 < report["frames"] < 16 * 6
+    assert report["state"] == "ended" and 16 * 4 < report["frames"] < 16 * 6
 
 
 def test_stop_ends_before_the_next_call():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...plan import Plan, Preset, make_plan
+from ...plan.entry import Restyle
 from ...runs.restyle import SourceVideo
 from ...stream.timeline import place
 from ...video.formats import find_format
@@ -23,6 +24,16 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb = verbs.add_parser("v2v", description="Restyle a video: every frame, its rate, size and sound are kept.")
     verb.add_argument("video", metavar="IN", type=Path, help="the video to restyle")
     add_weight_options(verb)
+    add_restyle_options(verb)
+    add_run_options(verb, restyles=True)
+    add_sinks(verb)
+    verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
+    verb.set_defaults(run=run_v2v)
+    yield verb
+
+
+def add_restyle_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options that `restyled_preset` reads."""
     verb.add_argument(
         "--strength",
         metavar="S",
@@ -50,11 +61,12 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         type=whole,
         help="how many of the preset's steps, for StreamDiffusionV2's weights: 1 to 4 (default: that of the preset)",
     )
-    add_run_options(verb, restyles=True)
-    add_sinks(verb)
-    verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
-    verb.set_defaults(run=run_v2v)
-    yield verb
+
+
+def restyled_preset(args: argparse.Namespace, preset: Preset) -> tuple[Preset, Restyle]:
+    """The preset and how it restyles: what the user does not say is as the preset has it. Raises ValueError."""
+    restyle = preset.restyled(args.strength, args.told, args.motion)
+    return (preset if args.steps is None else preset.with_steps(args.steps)), restyle
 
 
 def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
@@ -77,8 +89,7 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
 
 def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) -> Plan:
     """The plan that restyles a video: what the user does not say is as the preset has it. Raises ValueError."""
-    restyle = preset.restyled(args.strength, args.told, args.motion)
-    preset = preset if args.steps is None else preset.with_steps(args.steps)
+    preset, restyle = restyled_preset(args, preset)
     options = replace(plan_options(args), restyle=restyle, sinks=sink_rule(args))
     size, length = video.generated_size, video.num_latent_frames
     return video.cropped(make_plan(preset, args.mode, size=size, num_latent_frames=length, options=options))

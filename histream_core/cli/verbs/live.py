@@ -1,0 +1,209 @@
+"""`histream live`: a camera, an address or a file in, a restyled stream out, on time."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...lab.bench.cpu import STATM, resident_mb
+from ...live.budget import Target
+from ...live.clock import Clock
+from ...live.devices import Device, find_device
+from ...live.feed import Feed
+from ...live.intake import ALL, EVEN, POLICIES, Intake
+from ...live.pacer import Pacer
+from ...live.player import Player, Recorder
+from ...live.session import Engine, LiveSession, Wanted
+from ...network.forward import Text
+from ...plan import MODES, Plan, PlanOptions, make_plan
+from ...plan.chunks import ENDLESS
+from ...runs.describe import check_memory, video_tags
+from ...runs.restyle import size_for
+from ...runs.weights import Weights
+from ...stream.noise import SeededNoise
+from ...stream.prompts import Prompt
+from ...video.formats import FORMATS, Format, find_format
+from ...video.writers import frame_rate, open_writer
+from ...video.writing import BackgroundWriter
+from ..options.common import add_overwrite, decimal, whole
+from ..options.memory import add_kv_option, add_memory_option
+from ..options.speed import add_speed_options, speed_of
+from ..options.weights import Source, add_weight_options, find_source
+from ..progress import print_notes
+from .restyle import add_restyle_options, restyled_preset
+from .videos import check_output, parse_size
+
+LONGEST_MEASURED = 301
+"""Latent frames of a plan whose memory stands for that of one without an end."""
+
+SETTLED = 4
+"""Chunks after which the memory of a stream does not grow any more."""
+
+MEASURED_SPEED = ("attention", "linears", "elementwise", "vae_layout")
+"""Fields of `Speed` that a stream may choose."""
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser("live", description="Restyle a camera, an address or a file while it plays.")
+    verb.add_argument(
+        "--source", metavar="S", required=True, help="camera:0, an address such as rtsp://HOST/NAME, or a file"
+    )
+    add_weight_options(verb)
+    add_restyle_options(verb)
+    modes = "; ".join(f"{name}: {what}" for name, what in MODES.items())
+    verb.add_argument("--mode", metavar="M", default="histream", help=f"{modes} (default: histream)")
+    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="another number, other details (default: 0)")
+    verb.add_argument("--size", metavar="WxH", type=parse_size, help="scale and crop the source (default: as it is)")
+    verb.add_argument("--fps", metavar="N", type=decimal, help="frames per second (default: those of the source)")
+    verb.add_argument(
+        "--budget",
+        metavar="S",
+        type=decimal,
+        default=1.0,
+        help="seconds from the last picture of a chunk until the chunk must be made (default: 1)",
+    )
+    listed = "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
+    verb.add_argument("--policy", choices=[*POLICIES], default=EVEN, help=f"{listed} (default: {EVEN})")
+    verb.add_argument("--seconds", metavar="N", type=decimal, help="end after so long; a file is repeated until then")
+    verb.add_argument("--out", metavar="FILE", type=Path, help="record every frame that is made")
+    verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help="of --out (default: h264-mp4)")
+    verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
+    add_overwrite(verb, "--out")
+    add_kv_option(verb)
+    add_memory_option(verb)
+    add_speed_options(verb, MEASURED_SPEED)
+    verb.set_defaults(run=run_live)
+    yield verb
+
+
+def run_live(args: argparse.Namespace) -> tuple[dict, str]:
+    """Restyle a source while it plays. Ctrl-C ends it, and the recording is whole."""
+    if args.seconds is not None and not args.seconds > 0:
+        raise ValueError(f"{args.seconds:g} s are no stream: use 60, or leave --seconds out")
+    if args.fps is not None:
+        frame_rate(args.fps)
+    SeededNoise(args.seed)  # refuses a seed that is none
+    source = find_source(args, [args.prompt] if args.prompt else [], encodes=True)
+    device = find_device(args.source, fps=args.fps, size=args.size, again=args.seconds is not None)
+    plan, format = plan_live(args, source, device), find_format(args.format, args.depth)
+    if args.out:
+        length = round((args.seconds or 60) * device.fps)
+        check_output(args.out, format, size=device.size, fps=device.fps, num_frames=length, overwrite=args.overwrite)
+    weights, texts = source.load()
+    weights = replace(weights, kv=args.kv, speed=speed_of(args))
+    check_memory(weights, replace(plan, num_latent_frames=LONGEST_MEASURED), ignore=args.ignore_memory)
+    print_notes(source.notes)
+    stage = Stage.set(args, weights, plan, device, texts[0])
+    grown = stage.play(args, format)
+    result = {
+        "source": args.source,
+        "file": str(args.out.resolve()) if args.out else None,
+        "preset": source.preset.name,
+        "mode": args.mode,
+        "policy": args.policy,
+        "seed": args.seed,
+        "width": device.size[0],
+        "height": device.size[1],
+        "source_fps": device.fps,
+        "budget": args.budget,
+        "memory_grown_mb": grown,
+        **stage.session.report(),
+    }
+    return result, sentence(result)
+
+
+def sentence(result: dict) -> str:
+    """The stream in one sentence."""
+    return (
+        f"{result['frames']} frames in {result['seconds']:.1f} s, {result['fps']:.2f} frames per second of "
+        f"{result['source_fps']:g}; delay {result['p50']:.2f} s, at most {result['p95']:.2f} s for 95%; "
+        f"{result['misses']} of {result['chunks']} chunks late, {result['dropped']} of "
+        f"{result['arrived']} frames left out" + (f"; recorded in {result['file']}" if result["file"] else "")
+    )
+
+
+def plan_live(args: argparse.Namespace, source: Source, device: Device) -> Plan:
+    """The plan without an end that restyles a device. Raises ValueError."""
+    preset, restyle = restyled_preset(args, source.preset)
+    options = PlanOptions(restyle=restyle, levers=speed_of(args).levers)
+    return make_plan(preset, args.mode, size=size_for(*device.size), num_latent_frames=ENDLESS, options=options)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A session, with its device and its feed."""
+
+    session: LiveSession
+    player: Player
+    feed: Feed
+    device: Device
+    clock: Clock
+
+    @classmethod
+    def set(cls, args: argparse.Namespace, weights: Weights, plan: Plan, device: Device, text: Tensor) -> Stage:
+        """Set everything up for a stream."""
+        clock, frames = Clock(), plan.window.chunk_frames
+        chunk = plan.chunks[1]
+        target = Target(device.fps, args.budget, max(1, len(chunk.steps)), frames)
+        most = 2 * 4 * frames
+        feed = Feed(Intake(most, args.policy), clock, seconds=args.seconds)
+        player = Player(Pacer(device.fps, args.budget, clock), clock, [], room=most)
+        prompt = Prompt(Text(text), words=args.prompt or "")
+        wanted = Wanted(plan, prompt, SeededNoise(args.seed), target, device.size, drops=args.policy != ALL)
+        return cls(LiveSession(Engine.of(weights), wanted, feed, player, clock), player, feed, device, clock)
+
+    def play(self, args: argparse.Namespace, format: Format) -> float | None:
+        """Let the stream run to its end; returns by how many megabytes the memory of the process has grown."""
+        memory = Memory(self.session)
+        self.player.viewers.append(memory)
+        source = threading.Thread(target=self.device.play, args=(self.feed, self.clock), daemon=True)
+        with self._recorded(args, format):
+            source.start()
+            with contextlib.suppress(KeyboardInterrupt):  # the usual end of a stream
+                self.session.run()
+        source.join()
+        return memory.grown
+
+    @contextlib.contextmanager
+    def _recorded(self, args: argparse.Namespace, format: Format) -> Iterator[None]:
+        """Record the stream in the block, where that is wanted; nothing is left of a stream without a frame."""
+        if args.out is None:
+            yield
+            return
+        tags = video_tags([args.prompt or ""], [args.seed])
+        size, fps = self.device.size, self.device.fps
+        writer = BackgroundWriter(open_writer(args.out, format, size=size, fps=fps, metadata=tags))
+        with writer.keeping_on((BaseException,)):  # what goes wrong takes no recording with it
+            self.session.recorder = Recorder(writer, fps)
+            yield
+
+
+class Memory:
+    """A viewer that looks at the memory of the process."""
+
+    def __init__(self, session: LiveSession):
+        self._session = session
+        self._settled: float | None = None
+        self._newest: float | None = None
+
+    def __call__(self, *_: object) -> None:
+        if self._session.chunks < SETTLED or not STATM.exists():
+            return
+        self._newest = resident_mb()
+        if self._settled is None:
+            self._settled = self._newest
+
+    @property
+    def grown(self) -> float | None:
+        """Megabytes since the stream had settled; None where that is not known."""
+        if self._settled is None or self._newest is None:
+            return None
+        return round(self._newest - self._settled, 1)

@@ -1,0 +1,59 @@
+"""`histream live`: a file as a camera, its recording and its numbers. Tiny random weights are the bundled ones."""
+
+import pytest
+from clips import clip, probe
+from tiny_cli import RED, files_in
+
+DEMO = ["--model", "demo", "--prompt", RED]
+
+
+def test_a_file_is_restyled_while_it_plays(here, say):
+    status, result = say("live", "--source", clip(here, 24), *DEMO, "--out", "out.mp4", "--policy", "all")
+    assert status == 0
+    found = probe("out.mp4")
+    assert result["frames"] == result["arrived"] == 24 and found.num_frames >= 24
+    assert (found.width, found.height, found.fps) == (32, 32, 16)
+    assert result["chunks"] == 3 and result["state"] == "ended" and result["prompt"] == RED
+
+
+def test_a_stream_ends_after_its_seconds(here, say):
+    _, result = say("live", "--source", clip(here, 5), *DEMO, "--seconds", "1", "--fps", "12", "--policy", "all")
+    assert result["frames"] == 12 and any("1 s are over" in line for line in result["log"])
+
+
+def test_another_size(here, say):
+    say("live", "--source", clip(here, 9, size=(96, 64)), *DEMO, "--size", "48x32", "--out", "out.mp4")
+    found = probe("out.mp4")
+    assert (found.width, found.height) == (48, 32)
+
+
+def test_ctrl_c_keeps_the_recording(here, say, stop_at):
+    go_on = stop_at(8)
+    status, _ = say("live", "--source", clip(here, 60), *DEMO, "--out", "out.mp4", "--policy", "all")
+    go_on()
+    assert status == 0
+    assert 0 < probe("out.mp4").num_frames < 60
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seconds", "0"], "are no stream"),
+        (["--fps", "0"], "no video is played at 0"),
+        (["--budget", "0"], "no target"),
+        (["--out", "out.avi"], "not a name for"),
+        (["--steps", "2"], "no list of steps"),
+        (["--seed", "-1"], "out of range"),
+    ],
+)
+def test_refusals(here, say, words, said):
+    source = clip(here, 5)
+    before = files_in(".")
+    status, line = say("live", "--source", source, *DEMO, *words)
+    assert status == 2 and said in line
+    assert files_in(".") == before
+
+
+def test_a_source_that_is_not_there(here, say):
+    status, line = say("live", "--source", "camera:97", *DEMO)
+    assert status == 2 and "gives no picture" in line
