@@ -46,6 +46,7 @@ EXTRAS = {
     "headless": ("torch", "tqdm"),
     "text": ("transformers", "sentencepiece"),
     "lab": ("matplotlib", "PIL"),
+    "live": ("aiohttp",),
 }
 """Optional dependencies of the package, with the modules that each of them installs."""
 

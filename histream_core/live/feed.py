@@ -38,8 +38,13 @@ class Feed:
         *,
         away_seconds: float = AWAY_SECONDS,
         seconds: float | None = None,
+        patient: bool = False,
     ):
-        """`seconds`: the stream ends when its frames are so far from the first one."""
+        """`seconds`: the stream ends when its frames are so far from the first one.
+
+        `patient`: the first frame may take as long as it likes.
+        """
+        self._patient = patient
         self._intake, self._clock, self._away = intake, clock, away_seconds
         self._seconds, self._first = seconds, 0.0
         self._changed = threading.Condition()
@@ -122,7 +127,8 @@ class Feed:
         return "away" if self._seconds_away() > 1 else "on"
 
     def _seconds_away(self) -> float:
-        return 0.0 if self._paused else self._clock() - self._heard
+        waits = self._paused or (self._patient and not self._intake.arrived)
+        return 0.0 if waits else self._clock() - self._heard
 
     def _end(self, why: str) -> None:
         if not self._ended:

@@ -1,8 +1,13 @@
 """`histream live`: a file as a camera, its recording and its numbers. Tiny random weights are the bundled ones."""
 
+import re
+
 import pytest
 from clips import clip, probe
 from tiny_cli import RED, files_in
+
+from histream_core.cli import main
+from histream_core.live.player import Player
 
 DEMO = ["--model", "demo", "--prompt", RED]
 
@@ -25,6 +30,33 @@ def test_another_size(here, say):
     say("live", "--source", clip(here, 9, size=(96, 64)), *DEMO, "--size", "48x32", "--out", "out.mp4")
     found = probe("out.mp4")
     assert (found.width, found.height) == (48, 32)
+
+
+def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
+    """It is playable up to there under its partial name. Seen to fail where it is discarded."""
+    ready = Player.chunk_ready
+
+    def fail(self, chunk, captured):
+        if chunk == 1:
+            raise OSError("the screen is gone")
+        ready(self, chunk, captured)
+
+    monkeypatch.setattr(Player, "chunk_ready", fail)
+    status, line = say("live", "--source", clip(here, 60), *DEMO, "--out", "out.mp4", "--policy", "all")
+    assert status == 2 and "the screen is gone" in line
+    assert probe("out.partial.mp4").num_frames >= 9
+
+
+def test_the_page_says_where_it_is(here, capsys):
+    assert main(["live", "--source", str(clip(here, 9)), *DEMO]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"^note: open http://127\.0\.0\.1:\d+/#[\w-]{22}$", said.err, re.MULTILINE)
+    assert said.out.startswith("9 frames in ")
+
+
+def test_a_page_that_is_the_source_is_not_left_out(here, say):
+    status, line = say("live", "--source", "page", "--no-page", *DEMO)
+    assert status == 2 and "leave one out" in line
 
 
 def test_ctrl_c_keeps_the_recording(here, say, stop_at):

@@ -745,7 +745,7 @@ BREAKS = [
      "live/test_budget.py", "nothing_can_keep"),
     ("live/feed.py", "while not self._ended and not self._paused and not self._intake.put(frame, time):",
      "if not self._ended and not self._paused and not self._intake.put(frame, time):", "live/test_feed.py", "waits_for_room"),
-    ("live/feed.py", "return 0.0 if self._paused else self._clock() - self._heard", "return 0.0", "live/test_feed.py", "then_gone"),
+    ("live/feed.py", "return 0.0 if waits else self._clock() - self._heard", "return 0.0", "live/test_feed.py", "then_gone"),
     ("live/player.py", "while len(self._ready) >= self._room and not self._closed:", "while False:",
      "live/test_player.py", "waits_for_room"),
     ("live/player.py", "round(MOST_HELD * self._fps)", "10**6", "live/test_player.py", "held_for_a_second"),
@@ -755,7 +755,12 @@ BREAKS = [
      "live/test_session.py", "before_the_next_call"),
     ("live/devices.py", "while int(count * rate + 1e-6) == index:", "if True:", "live/test_devices.py", "at_any_rate"),
     ("video/media.py", "**({} if format else allowed)}", "}", "live/test_devices.py", "not_followed"),
-    ("cli/verbs/live.py", ".keeping_on((BaseException,))", "", "cli/test_live.py", "keeps_the_recording"),
+    ("cli/verbs/live.py", ".keeping_on((BaseException,))", "", "cli/test_live.py", "wrong_keeps_the_recording"),
+    ("live/page.py", "request.host not in own or ", "", "live/test_page.py", "another_host"),
+    ("live/page.py", ' or "Origin" not in request.headers:', ":", "live/test_page.py", "without_an_origin"),
+    ("live/page.py", "            if max(image.size) > MAX_SIDE:", "            if False:", "live/test_page.py", "too_large"),
+    ("live/page.py", "max_msg_size=MAX_MESSAGE", "max_msg_size=0", "live/test_page.py", "too_long"),
+    ("live/page.py", "if not _same(await request.text(), self._token):", "if False:", "live/test_page.py", "wrong_token"),
     ("stream/stream.py", "[*before[whole[-1] if whole else 0 :], ", "[*before, ", "live/test_session.py", "remembers_no_more"),
 ]  # fmt: skip
 

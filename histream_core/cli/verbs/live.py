@@ -7,11 +7,13 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ... import demo
 from ...lab.bench.cpu import STATM, resident_mb
 from ...live.budget import Target
 from ...live.clock import Clock
@@ -19,11 +21,13 @@ from ...live.devices import Device, find_device
 from ...live.feed import Feed
 from ...live.intake import ALL, EVEN, POLICIES, Intake
 from ...live.pacer import Pacer
+from ...live.page import Page, PageSource, Speak
 from ...live.player import Player, Recorder
 from ...live.session import Engine, LiveSession, Wanted
 from ...network.forward import Text
 from ...plan import MODES, Plan, PlanOptions, make_plan
 from ...plan.chunks import ENDLESS
+from ...plan.sizes import FPS
 from ...runs.describe import check_memory, video_tags
 from ...runs.restyle import size_for
 from ...runs.weights import Weights
@@ -32,13 +36,19 @@ from ...stream.prompts import Prompt
 from ...video.formats import FORMATS, Format, find_format
 from ...video.writers import frame_rate, open_writer
 from ...video.writing import BackgroundWriter
+from ...weights.text_encoder import load_text_encoder
 from ..options.common import add_overwrite, decimal, whole
 from ..options.memory import add_kv_option, add_memory_option
 from ..options.speed import add_speed_options, speed_of
-from ..options.weights import Source, add_weight_options, find_source
+from ..options.weights import DEMO, Source, add_weight_options, find_source
 from ..progress import print_notes
 from .restyle import add_restyle_options, restyled_preset
 from .videos import check_output, parse_size
+
+PAGE = "page"
+
+PAGE_SIZE = 512, 512
+"""Width and height of the pictures of a page, where nothing else is chosen; the demo's are smaller."""
 
 LONGEST_MEASURED = 301
 """Latent frames of a plan whose memory stands for that of one without an end."""
@@ -54,7 +64,10 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
     verb = verbs.add_parser("live", description="Restyle a camera, an address or a file while it plays.")
     verb.add_argument(
-        "--source", metavar="S", required=True, help="camera:0, an address such as rtsp://HOST/NAME, or a file"
+        "--source",
+        metavar="S",
+        required=True,
+        help="camera:0, an address such as rtsp://HOST/NAME, a file, or page: a camera or a file of the browser",
     )
     add_weight_options(verb)
     add_restyle_options(verb)
@@ -72,6 +85,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     )
     listed = "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
     verb.add_argument("--policy", choices=[*POLICIES], default=EVEN, help=f"{listed} (default: {EVEN})")
+    verb.add_argument("--no-page", action="store_true", help="serve no page, which shows the stream to this computer")
     verb.add_argument("--seconds", metavar="N", type=decimal, help="end after so long; a file is repeated until then")
     verb.add_argument("--out", metavar="FILE", type=Path, help="record every frame that is made")
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help="of --out (default: h264-mp4)")
@@ -92,7 +106,7 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
         frame_rate(args.fps)
     SeededNoise(args.seed)  # refuses a seed that is none
     source = find_source(args, [args.prompt] if args.prompt else [], encodes=True)
-    device = find_device(args.source, fps=args.fps, size=args.size, again=args.seconds is not None)
+    device = open_device(args)
     plan, format = plan_live(args, source, device), find_format(args.format, args.depth)
     if args.out:
         length = round((args.seconds or 60) * device.fps)
@@ -130,6 +144,15 @@ def sentence(result: dict) -> str:
     )
 
 
+def open_device(args: argparse.Namespace) -> Device:
+    """The source that --source names. Raises ValueError or OSError."""
+    if args.source != PAGE:
+        return find_device(args.source, fps=args.fps, size=args.size, again=args.seconds is not None)
+    if args.no_page:
+        raise ValueError("the page is the source, and --no-page leaves it out: leave one out")
+    return PageSource(args.fps or FPS, args.size or ((demo.WIDTH, demo.HEIGHT) if args.model == DEMO else PAGE_SIZE))
+
+
 def plan_live(args: argparse.Namespace, source: Source, device: Device) -> Plan:
     """The plan without an end that restyles a device. Raises ValueError."""
     preset, restyle = restyled_preset(args, source.preset)
@@ -154,7 +177,8 @@ class Stage:
         chunk = plan.chunks[1]
         target = Target(device.fps, args.budget, max(1, len(chunk.steps)), frames)
         most = 2 * 4 * frames
-        feed = Feed(Intake(most, args.policy), clock, seconds=args.seconds)
+        patient = isinstance(device, PageSource)
+        feed = Feed(Intake(most, args.policy), clock, seconds=args.seconds, patient=patient)
         player = Player(Pacer(device.fps, args.budget, clock), clock, [], room=most)
         prompt = Prompt(Text(text), words=args.prompt or "")
         wanted = Wanted(plan, prompt, SeededNoise(args.seed), target, device.size, drops=args.policy != ALL)
@@ -165,12 +189,27 @@ class Stage:
         memory = Memory(self.session)
         self.player.viewers.append(memory)
         source = threading.Thread(target=self.device.play, args=(self.feed, self.clock), daemon=True)
-        with self._recorded(args, format):
+        with self._recorded(args, format), self._served(args):
             source.start()
             with contextlib.suppress(KeyboardInterrupt):  # the usual end of a stream
                 self.session.run()
         source.join()
         return memory.grown
+
+    @contextlib.contextmanager
+    def _served(self, args: argparse.Namespace) -> Iterator[None]:
+        """Serve the page in the block, unless it is left out."""
+        if args.no_page:
+            yield
+            return
+        source = self.device if isinstance(self.device, PageSource) else None
+        page = Page(self.session, text_encoder(args), source)
+        try:
+            print_notes([f"open {page.start()}"])
+            self.player.viewers.append(page)
+            yield
+        finally:
+            page.close()
 
     @contextlib.contextmanager
     def _recorded(self, args: argparse.Namespace, format: Format) -> Iterator[None]:
@@ -184,6 +223,16 @@ class Stage:
         with writer.keeping_on((BaseException,)):  # what goes wrong takes no recording with it
             self.session.recorder = Recorder(writer, fps)
             yield
+
+
+def text_encoder(args: argparse.Namespace) -> Speak | None:
+    """What encodes prompts while a stream runs, on the CPU, loaded when it is needed; None where there is none."""
+    if args.model == DEMO:
+        return demo.load_text_encoder().encode
+    if args.text_encoder is None:
+        return None
+    load = cache(partial(load_text_encoder, args.text_encoder, device="cpu"))
+    return lambda prompt: load().encode(prompt).cpu()
 
 
 class Memory:
