@@ -243,10 +243,19 @@ class LiveSession:
             "missed_chunks": list(self._player.missed),
             "every": choice.every,
             "steps": choice.steps,
+            "chunk_seconds": self._stage_seconds(),
             "utilisation": round(self._budget.utilisation(self._measured.cost), 3),
             "prompt": self._words,
             "log": list(self.log),
         }
+
+    def _stage_seconds(self) -> dict[str, float]:
+        """Seconds that each stage takes for a chunk, as measured."""
+        cost, choice = self._measured.cost, self._budget.choice
+        calls = choice.steps * (cost.fixed + cost.row * choice.chunk_frames)
+        stages = {"encode": cost.encode * choice.chunk_frames, "network": calls}
+        stages["decode"] = cost.decode * choice.chunk_frames
+        return {name: round(seconds, 3) for name, seconds in stages.items()}
 
     def _chunks(self) -> Iterator[_Made]:
         """Sample the chunks one by one, and choose after each what is computed for the next."""
