@@ -40,6 +40,20 @@ CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), 
 """FFmpeg's format of cameras by platform, and the name of one."""
 
 
+class Thinner:
+    """Which pictures of a source are taken that may give more than `fps` in a second: one for each of their times."""
+
+    def __init__(self, fps: float):
+        self._fps = fps
+        self._place: int | None = None
+
+    def takes(self, time: float) -> bool:
+        """Whether a picture of that time is taken."""
+        place, before = int(time * self._fps + 0.5), self._place
+        self._place = place
+        return place != before
+
+
 class Address(NamedTuple):
     """How FFmpeg opens a device: its name, its format, and options."""
 
@@ -163,20 +177,18 @@ class Opened:
 
     def play(self, feed: Feed, clock: Clock) -> None:
         """Give the pictures of the device as they come, and open it again where it is away."""
+        thinner = Thinner(self.fps)
         while not feed.over:
             with contextlib.suppress(ValueError, OSError), open_device(*self.address) as there:
-                self._pass_on(there, feed, clock)
+                self._pass_on(there, feed, clock, thinner)
             _wait_until(clock() + AGAIN, feed, clock)
 
-    def _pass_on(self, container: Any, feed: Feed, clock: Clock) -> None:
+    def _pass_on(self, container: Any, feed: Feed, clock: Clock, thinner: Thinner) -> None:
         """Give pictures until there are none; of those that come faster than `fps`, one for each of its times."""
-        start, place = clock(), -1
         for frame in container.decode(video_stream(container, self.name)):
             now = clock()
-            here = int((now - start) * self.fps + 0.5)
-            if here == place:
+            if not thinner.takes(now):
                 continue
-            place = here
             check_picture(frame, self.name)
             if not feed.put(fitted(unit_frame(frame), self.size), now):
                 return

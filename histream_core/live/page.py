@@ -11,7 +11,6 @@ import contextlib
 import hmac
 import io
 import json
-import math
 import secrets
 import threading
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from ..files.reading import parse_json, read_text
 from .clock import Clock
-from .devices import fitted
+from .devices import Thinner, fitted
 from .feed import LOOK_SECONDS, Feed
 from .session import LiveSession
 
@@ -67,7 +66,7 @@ class PageSource:
     def __init__(self, fps: float, size: tuple[int, int]):
         self.fps, self.size = fps, size
         self._feed: Feed | None = None
-        self._last = -math.inf
+        self._thinner = Thinner(min(fps, MOST_FPS))
 
     def play(self, feed: Feed, clock: Clock) -> None:
         """Let pictures in until the feed ends."""
@@ -82,9 +81,8 @@ class PageSource:
         if self._feed is None or self._feed.over:
             return
         now = self._clock()
-        if now - self._last < 0.5 / MOST_FPS:
+        if not self._thinner.takes(now):
             return
-        self._last = now
         self._feed.put(fitted(picture_in(data), self.size), now)
 
 

@@ -199,10 +199,11 @@ def test_pictures_go_in_at_the_size_of_the_stream(served):
 
 
 def test_pictures_that_come_too_fast_are_left_out(served):
-    for _ in range(50):
-        served.clock.now += 0.001
+    """A camera of 60 pictures a second, for a stream of 16. Seen to fail where all are taken."""
+    for index in range(120):
+        served.clock.now = index / 60
         served.source.put(jpeg(8, 8))
-    assert served.feed.report()["arrived"] <= 7
+    assert served.feed.report()["arrived"] in (32, 33)
 
 
 def test_pictures_and_numbers_come_out(served):
