@@ -283,10 +283,12 @@ def test_a_thousand_malformed_messages_do_no_harm(served, caplog):
             await socket.send_json({"prompt": "a dog"})
             while not served.session.heard:
                 await asyncio.sleep(0.01)
+        while served.page._sockets:  # the server notes the end of a page a moment later
+            await asyncio.sleep(0.01)
 
     ask(served, send)
     assert served.session.heard == [("a dog", 5)] and served.feed.report()["arrived"] == 0
-    assert not caplog.records and not served.page._sockets
+    assert not caplog.records
 
 
 def test_damaged_pictures_are_refused():
