@@ -85,6 +85,11 @@ class Engine:
     apart: bool = False
     """Whether chunks are decoded beside the work on the next one, on a processor of their own."""
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether chunks are decoded beside other work on the cores of one CPU."""
+        return self.apart and self.decode_device.type == "cpu"
+
     @classmethod
     def of(cls, weights: Weights) -> Engine:
         """The engine of bare weights. Cores of a CPU decode beside each other, a GPU is one processor."""
@@ -207,12 +212,16 @@ class LiveSession:
         """
         made: queue.Queue[_Made | None] = queue.Queue(maxsize=1)
         work = (partial(self._decode_all, made), self._player.run) if threads else ()
+        with _cores_for(2 if threads and self._engine.shares_cores else 1):
+            self._run(made, work)
+
+    def _run(self, made: queue.Queue[_Made | None], work: Sequence[Callable[[], None]]) -> None:
         workers = [threading.Thread(target=self._guarded, args=(one,), daemon=True) for one in work]
         for worker in workers:
             worker.start()
         try:
             for chunk in self._chunks():
-                if not threads:
+                if not workers:
                     self._decode(chunk)
                 elif not self._hand_over(made, chunk):
                     break
@@ -361,3 +370,14 @@ def _finish(device: torch.device) -> None:
     """Wait until a device has done what it was given, so that its seconds can be told."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
+
+
+@contextlib.contextmanager
+def _cores_for(workers: int) -> Iterator[None]:
+    """Give each of `workers` threads its share of the cores: with all cores each, they would wait for one another."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)

@@ -711,6 +711,7 @@ BREAKS = [
     ("cli/verbs/restyle.py", ", sinks=sink_rule(args))", ")", "cli/test_restyle.py", "give_way"),
     ("runs/progress.py", "        self.num_calls += self.pace.split(step)\n", "",
      "plan/test_histories.py", "calls_that_they_are"),
+    ("live/session.py", "with _cores_for(2 if", "with _cores_for(1 if", "live/test_session.py", "share_the_cores"),
     ("live/intake.py", "full = len(self._waiting) == self.capacity", "full = len(self._waiting) > self.capacity",
      "live/test_intake.py", "no_more_than_its_capacity"),
     ("live/intake.py", "there[(pick + 1) * len(there) // count - 1]", "there[pick * len(there) // count]",

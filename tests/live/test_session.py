@@ -1,5 +1,7 @@
 """A live stream on a fake clock: every frame in order and on time, prompts at the next chunk, sources that go away."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -121,27 +123,42 @@ def test_too_much_work_drops_frames_and_keeps_the_delay():
     assert any("one frame of 2 is used" in line for line in report["log"])
 
 
+class Hurried(Clock):
+    """A clock that does not pace."""
+
+    def __call__(self):
+        return super().__call__() * 50
+
+
+def run_threaded(living):
+    """Run a session of a hurried clock with its real threads."""
+    living.feed._intake.capacity = 100
+    living.camera.clock = lambda: 1e9
+    while living.camera.index < living.camera.count:
+        living.camera()
+    living.session.run()
+
+
 def test_frames_are_the_same_with_threads():
-    """The real threads, a clock that does not pace: what is shown does not depend on when."""
+    """What is shown does not depend on when."""
+    alone, threaded = Living(21, policy=ALL), Living(21, clock=Hurried(), policy=ALL)
+    alone.run()
+    run_threaded(threaded)
+    assert len(alone.shown) == 21
+    assert all((one == two).all() for (_, _, one), (_, _, two) in zip(alone.shown, threaded.shown, strict=True))
 
-    class Hurried(Clock):
-        def __call__(self):
-            return super().__call__() * 50
 
-    def run(living, threads):
-        if threads:
-            while living.camera.index < living.camera.count:
-                living.camera()
-            living.session.run()
-        else:
-            living.run()
-        return [frame for _, _, frame in living.shown]
-
-    alone = run(Living(21, policy=ALL), False)
-    threaded = Living(21, clock=Hurried(), policy=ALL)
-    threaded.feed._intake.capacity = 100
-    threaded.camera.clock = lambda: 1e9
-    assert all((one == two).all() for one, two in zip(alone, run(threaded, True), strict=True))
+def test_sampling_and_decoding_share_the_cores():
+    """Each has half of them, and afterwards all are there again."""
+    living, before, seen = Living(21, clock=Hurried(), policy=ALL), torch.get_num_threads(), set()
+    living.session._engine = replace(living.session._engine, apart=True)
+    living.player.viewers.append(lambda *_: seen.add(torch.get_num_threads()))
+    torch.set_num_threads(4)
+    try:
+        run_threaded(living)
+        assert seen == {2} and torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("where", ["viewer", "decoder"])
