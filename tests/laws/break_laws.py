@@ -756,7 +756,7 @@ BREAKS = [
      "live/test_session.py", "before_the_next_call"),
     ("live/devices.py", "while int(count * rate + 1e-6) == index:", "if True:", "live/test_devices.py", "at_any_rate"),
     ("video/media.py", "**({} if format else allowed)}", "}", "live/test_devices.py", "not_followed"),
-    ("cli/verbs/live.py", ".keeping_on((BaseException,))", "", "cli/test_live.py", "wrong_keeps_the_recording"),
+    ("live/stage.py", ".keeping_on((BaseException,))", "", "cli/test_live.py", "wrong_keeps_the_recording"),
     ("live/page.py", "request.host not in own or ", "", "live/test_page.py", "another_host"),
     ("live/page.py", ' or "Origin" not in request.headers:', ":", "live/test_page.py", "without_an_origin"),
     ("live/page.py", "            if max(image.size) > MAX_SIDE:", "            if False:", "live/test_page.py", "too_large"),

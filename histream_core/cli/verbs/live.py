@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ... import demo
 from ...lab.bench.cpu import STATM, resident_mb
-from ...live.budget import Target
-from ...live.clock import Clock
-from ...live.devices import Device, find_device
-from ...live.feed import Feed
-from ...live.intake import ALL, EVEN, POLICIES, Intake
-from ...live.pacer import Pacer
-from ...live.page import Page, PageSource, Speak
-from ...live.player import Player, Recorder
-from ...live.session import Engine, LiveSession, Wanted
+from ...live.devices import Device
+from ...live.intake import EVEN, POLICIES
+from ...live.page import Speak
+from ...live.session import Engine, LiveSession
+from ...live.stage import BUDGET, PAGE, PAGE_SIZE, LiveSettings, Recording, Served, Stage, open_source
 from ...network.forward import Text
 from ...plan import MODES, Plan, PlanOptions, make_plan
 from ...plan.chunks import ENDLESS
-from ...plan.sizes import FPS
 from ...runs.describe import check_memory, video_tags
 from ...runs.restyle import size_for
-from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...video.formats import FORMATS, Format, find_format
-from ...video.writers import frame_rate, open_writer
-from ...video.writing import BackgroundWriter
+from ...video.writers import frame_rate
 from ...weights.text_encoder import load_text_encoder
 from ..options.common import add_overwrite, decimal, whole
 from ..options.memory import add_kv_option, add_memory_option
@@ -44,11 +33,6 @@ from ..options.weights import DEMO, Source, add_weight_options, find_source
 from ..progress import print_notes
 from .restyle import add_restyle_options, restyled_preset
 from .videos import check_output, parse_size
-
-PAGE = "page"
-
-PAGE_SIZE = 512, 512
-"""Width and height of the pictures of a page, where nothing else is chosen; the demo's are smaller."""
 
 LONGEST_MEASURED = 301
 """Latent frames of a plan whose memory stands for that of one without an end."""
@@ -80,7 +64,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         "--budget",
         metavar="S",
         type=decimal,
-        default=1.0,
+        default=BUDGET,
         help="seconds from the last picture of a chunk until the chunk must be made (default: 1)",
     )
     listed = "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
@@ -115,8 +99,12 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     weights = replace(weights, kv=args.kv, speed=speed_of(args))
     check_memory(weights, replace(plan, num_latent_frames=LONGEST_MEASURED), ignore=args.ignore_memory)
     print_notes(source.notes)
-    stage = Stage.set(args, weights, plan, device, texts[0])
-    grown = stage.play(args, format)
+    prompt = Prompt(Text(texts[0]), words=args.prompt or "")
+    settings = LiveSettings(plan, device, prompt, args.seed, args.budget, args.policy, args.seconds)
+    stage = Stage.set(Engine.of(weights), settings)
+    memory = Memory(stage.session)
+    stage.player.viewers.append(memory)
+    report = stage.play(served=served(args), recording=recording(args, format))
     result = {
         "source": args.source,
         "file": str(args.out.resolve()) if args.out else None,
@@ -128,8 +116,8 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
         "height": device.size[1],
         "source_fps": device.fps,
         "budget": args.budget,
-        "memory_grown_mb": grown,
-        **stage.session.report(),
+        "memory_grown_mb": memory.grown,
+        **report,
     }
     return result, sentence(result)
 
@@ -146,11 +134,11 @@ def sentence(result: dict) -> str:
 
 def open_device(args: argparse.Namespace) -> Device:
     """The source that --source names. Raises ValueError or OSError."""
-    if args.source != PAGE:
-        return find_device(args.source, fps=args.fps, size=args.size, again=args.seconds is not None)
-    if args.no_page:
+    if args.source == PAGE and args.no_page:
         raise ValueError("the page is the source, and --no-page leaves it out: leave one out")
-    return PageSource(args.fps or FPS, args.size or ((demo.WIDTH, demo.HEIGHT) if args.model == DEMO else PAGE_SIZE))
+    page_size = (demo.WIDTH, demo.HEIGHT) if args.model == DEMO else PAGE_SIZE
+    again = args.seconds is not None
+    return open_source(args.source, fps=args.fps, size=args.size, again=again, page_size=page_size)
 
 
 def plan_live(args: argparse.Namespace, source: Source, device: Device) -> Plan:
@@ -160,69 +148,14 @@ def plan_live(args: argparse.Namespace, source: Source, device: Device) -> Plan:
     return make_plan(preset, args.mode, size=size_for(*device.size), num_latent_frames=ENDLESS, options=options)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A session, with its device and its feed."""
+def served(args: argparse.Namespace) -> Served | None:
+    """The page, unless it is left out."""
+    return None if args.no_page else Served(text_encoder(args), lambda address: print_notes([f"open {address}"]))
 
-    session: LiveSession
-    player: Player
-    feed: Feed
-    device: Device
-    clock: Clock
 
-    @classmethod
-    def set(cls, args: argparse.Namespace, weights: Weights, plan: Plan, device: Device, text: Tensor) -> Stage:
-        """Set everything up for a stream."""
-        clock, frames = Clock(), plan.window.chunk_frames
-        chunk = plan.chunks[1]
-        target = Target(device.fps, args.budget, max(1, len(chunk.steps)), frames)
-        most = 2 * 4 * frames
-        patient = isinstance(device, PageSource)
-        feed = Feed(Intake(most, args.policy), clock, seconds=args.seconds, patient=patient)
-        player = Player(Pacer(device.fps, args.budget, clock), clock, [], room=most)
-        prompt = Prompt(Text(text), words=args.prompt or "")
-        wanted = Wanted(plan, prompt, SeededNoise(args.seed), target, device.size, drops=args.policy != ALL)
-        return cls(LiveSession(Engine.of(weights), wanted, feed, player, clock), player, feed, device, clock)
-
-    def play(self, args: argparse.Namespace, format: Format) -> float | None:
-        """Let the stream run to its end; returns by how many megabytes the memory of the process has grown."""
-        memory = Memory(self.session)
-        self.player.viewers.append(memory)
-        source = threading.Thread(target=self.device.play, args=(self.feed, self.clock), daemon=True)
-        with self._recorded(args, format), self._served(args):
-            source.start()
-            with contextlib.suppress(KeyboardInterrupt):  # the usual end of a stream
-                self.session.run()
-        source.join()
-        return memory.grown
-
-    @contextlib.contextmanager
-    def _served(self, args: argparse.Namespace) -> Iterator[None]:
-        """Serve the page in the block, unless it is left out."""
-        if args.no_page:
-            yield
-            return
-        source = self.device if isinstance(self.device, PageSource) else None
-        page = Page(self.session, text_encoder(args), source)
-        try:
-            print_notes([f"open {page.start()}"])
-            self.player.viewers.append(page)
-            yield
-        finally:
-            page.close()
-
-    @contextlib.contextmanager
-    def _recorded(self, args: argparse.Namespace, format: Format) -> Iterator[None]:
-        """Record the stream in the block, where that is wanted; nothing is left of a stream without a frame."""
-        if args.out is None:
-            yield
-            return
-        tags = video_tags([args.prompt or ""], [args.seed])
-        size, fps = self.device.size, self.device.fps
-        writer = BackgroundWriter(open_writer(args.out, format, size=size, fps=fps, metadata=tags))
-        with writer.keeping_on((BaseException,)):  # what goes wrong takes no recording with it
-            self.session.recorder = Recorder(writer, fps)
-            yield
+def recording(args: argparse.Namespace, format: Format) -> Recording | None:
+    """The file that --out names."""
+    return Recording(args.out, format, video_tags([args.prompt or ""], [args.seed])) if args.out else None
 
 
 def text_encoder(args: argparse.Namespace) -> Speak | None:
