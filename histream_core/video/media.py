@@ -129,6 +129,13 @@ def open_muxer(file: Any, muxer: str, options: dict[str, str] | None = None) -> 
     return av.open(file, "w", format=muxer, options={"fflags": "+bitexact", **(options or {})})
 
 
+def open_output(where: str, muxer: str) -> Any:
+    """A container that goes to an address or a device, which is opened when the first packet is written."""
+    import av
+
+    return av.open(where, "w", format=muxer)
+
+
 def video_stream(container: Any, source: Source) -> Any:
     """The first video stream that is no cover picture. Raises ValueError where there is none that can be decoded."""
     from av.stream import Disposition

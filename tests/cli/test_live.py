@@ -1,6 +1,7 @@
 """`histream live`: a file as a camera, its recording and its numbers. Tiny random weights are the bundled ones."""
 
 import re
+import socket
 
 import pytest
 from clips import clip, probe
@@ -30,6 +31,17 @@ def test_another_size(here, say):
     say("live", "--source", clip(here, 9, size=(96, 64)), *DEMO, "--size", "48x32", "--out", "out.mp4")
     found = probe("out.mp4")
     assert (found.width, found.height) == (48, 32)
+
+
+def test_a_stream_is_sent_to_an_address(here, say):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{there.getsockname()[1]}"
+        _, result = say("live", "--source", clip(here, 9), *DEMO, "--no-page", "--send", address, "--policy", "all")
+        there.settimeout(10)
+        assert there.recv(2000)[0] == 0x47  # MPEG-TS
+    [sent] = result["outputs"]
+    assert sent["address"] == address and sent["sent"] + sent["dropped"] == 9 and sent["sent"] > 0
 
 
 def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
@@ -76,6 +88,7 @@ def test_ctrl_c_keeps_the_recording(here, say, stop_at):
         (["--out", "out.avi"], "not a name for"),
         (["--steps", "2"], "no list of steps"),
         (["--seed", "-1"], "out of range"),
+        (["--send", "rtmp://host/x"], "nothing to send to"),
     ],
 )
 def test_refusals(here, say, words, said):

@@ -45,6 +45,7 @@ DOORS = {
         "open_device": {"av.open"},
         "open_media": {"av.open"},
         "open_muxer": {"av.open"},
+        "open_output": {"av.open"},
     },
     "histream_core/video/space.py": {"check_space": {"tempfile.TemporaryFile"}},
     "histream_core/weights/torch_files.py": {"load_torch": {"torch.load"}, "_pickle_in": {"zipfile.ZipFile"}},

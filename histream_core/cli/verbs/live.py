@@ -13,6 +13,7 @@ from ... import demo
 from ...lab.bench.cpu import STATM, resident_mb
 from ...live.devices import Device
 from ...live.intake import EVEN, POLICIES
+from ...live.outputs import FORMS, find_output, sending
 from ...live.page import Speak
 from ...live.session import Engine, LiveSession
 from ...live.stage import BUDGET, PAGE, PAGE_SIZE, LiveSettings, Recording, Served, Stage, open_source
@@ -72,6 +73,9 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--no-page", action="store_true", help="serve no page, which shows the stream to this computer")
     verb.add_argument("--seconds", metavar="N", type=decimal, help="end after so long; a file is repeated until then")
     verb.add_argument("--out", metavar="FILE", type=Path, help="record every frame that is made")
+    verb.add_argument(
+        "--send", metavar="ADDRESS", action="append", default=[], help=f"show it to another program too: {FORMS}"
+    )
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help="of --out (default: h264-mp4)")
     verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
     add_overwrite(verb, "--out")
@@ -95,6 +99,7 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     if args.out:
         length = round((args.seconds or 60) * device.fps)
         check_output(args.out, format, size=device.size, fps=device.fps, num_frames=length, overwrite=args.overwrite)
+    outputs = [(address, find_output(address, device.size, device.fps)) for address in args.send]
     weights, texts = source.load()
     weights = replace(weights, kv=args.kv, speed=speed_of(args))
     check_memory(weights, replace(plan, num_latent_frames=LONGEST_MEASURED), ignore=args.ignore_memory)
@@ -104,7 +109,8 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     stage = Stage.set(Engine.of(weights), settings)
     memory = Memory(stage.session)
     stage.player.viewers.append(memory)
-    report = stage.play(served=served(args), recording=recording(args, format))
+    with sending(outputs, stage.player.viewers, stage.clock, lambda line: print_notes([line])) as senders:
+        report = stage.play(served=served(args), recording=recording(args, format))
     result = {
         "source": args.source,
         "file": str(args.out.resolve()) if args.out else None,
@@ -116,6 +122,7 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
         "height": device.size[1],
         "source_fps": device.fps,
         "budget": args.budget,
+        "outputs": [sender.report() for sender in senders],
         "memory_grown_mb": memory.grown,
         **report,
     }
@@ -124,11 +131,14 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
 
 def sentence(result: dict) -> str:
     """The stream in one sentence."""
+    sent = [f"; {one['sent']} sent to {one['address']}, {one['dropped']} left out" for one in result["outputs"]]
     return (
         f"{result['frames']} frames in {result['seconds']:.1f} s, {result['fps']:.2f} frames per second of "
         f"{result['source_fps']:g}; delay {result['p50']:.2f} s, at most {result['p95']:.2f} s for 95%; "
         f"{result['misses']} of {result['chunks']} chunks late, {result['dropped']} of "
-        f"{result['arrived']} frames left out" + (f"; recorded in {result['file']}" if result["file"] else "")
+        f"{result['arrived']} frames left out"
+        + (f"; recorded in {result['file']}" if result["file"] else "")
+        + "".join(sent)
     )
 
 
