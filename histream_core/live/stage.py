@@ -1,4 +1,4 @@
-"""A live stream with its device, page and recording, from its settings: device, feed, session, player, page and recording.
+"""A live stream with its device, page and recording, set up from its settings.
 
 The command and the node both play this one.
 """
