@@ -5,7 +5,7 @@ B clips, C channels (16), T latent frames, G the cells of a side of the square g
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from histream_core.demo.painter import (
     HeldOutError,
     signed_distance,
 )
-from histream_core.demo.text import token_table
+from histream_core.demo.painter import SENTENCES as SHAPE_SENTENCES
+from histream_core.demo.scenes import Scene
+from histream_core.demo.text import SHAPE_WORDS, token_table
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.stream import resize
 from training.captions import DROPOUT, PARTIAL_SHARE, template
@@ -69,7 +71,7 @@ class Clips:
     index: Tensor | None = None
     """Index of each clip's combination in the bank, [B]; None for clips from elsewhere."""
     roll: Tensor | None = None
-    """Cells by which the bank's clip is rolled down and right, [B, 2]."""
+    """Cells by which the bank's clip is rolled down and right, [B, 2]; of scenes the frames that it is ahead, [B, 1]."""
     seen: Tensor | None = None
     """Content of the window if it is not `latents`, [B, C, T, g, g]."""
 
@@ -84,15 +86,24 @@ class Clips:
         return replace(self, latents=resize(self.latents, grid), geometry=geometry, seen=seen)
 
 
-def check_training(combinations: Iterable[Combination]) -> None:
+def clip_of_words(row: Sequence[str]) -> Combination | Scene:
+    """The clip of a file's words: three are a scene, four a flat shape."""
+    return (Scene if len(row) == len(fields(Scene)) else Combination)(*row)
+
+
+def check_training(combinations: Iterable[Combination | Scene]) -> None:
     """Raise HeldOutError if one of them is held out."""
     for combination in combinations:
-        if combination in HELD_OUT:
+        if combination.held_out if isinstance(combination, Scene) else combination in HELD_OUT:
             raise HeldOutError(f"{' '.join(astuple(combination))} is held out: evaluation only")
 
 
 class Bank:
     """All training combinations, encoded once; other places and later frames are rolls of them."""
+
+    vocabulary = SHAPE_WORDS
+    axes = 2
+    """Numbers that tell which clip goes on where a video is: cells down and right."""
 
     def __init__(
         self, latents: Tensor, combinations: Sequence[Combination], scale: float = 1.0, device: str = "cpu"
@@ -103,6 +114,7 @@ class Bank:
         geometry = torch.from_numpy(np.stack([describe(c, self.grid, scale) for c in combinations]))
         self.latents = latents.permute(0, 1, 3, 4, 2).contiguous().to(device)
         self.geometry = geometry.to(device)
+        self.features = geometry.shape[-1]
         self.steps = torch.tensor([DIRECTIONS[c.direction] for c in combinations], device=device)
         groups = defaultdict(list)
         for index, c in enumerate(combinations):
@@ -173,6 +185,14 @@ class Bank:
         named = zip(chosen, called, strict=True)
         return token_table([self.combinations[i].caption(name) for i, name in named]).to(self.device)
 
+    def whole(self, index: int) -> str:
+        """A template that leaves nothing out."""
+        return SHAPE_SENTENCES[0]
+
+    def template(self, index: int, choices, dropout: float, partial: float) -> str:
+        """Draw a caption template."""
+        return template(choices, dropout, partial)
+
     def choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
         """Draw combinations, caption templates, and for each clip the one whose noise it shares."""
         chosen, called, twin = [], [], []
@@ -191,7 +211,7 @@ class Pairs:
 
     def __init__(self, found: dict, device: str = "cpu") -> None:
         """`found`: tokens [N, L], noise [N, C, T, g, g], latents [N, C, T, G, G], and what was asked for."""
-        check_training(Combination(*c) for c in found["combinations"])
+        check_training(clip_of_words(c) for c in found["combinations"])
         self.tokens, self.noise, self.latents = (found[key].to(device) for key in ("tokens", "noise", "latents"))
 
     @classmethod
@@ -209,7 +229,7 @@ class Rollouts:
 
     def __init__(self, found: dict, bank: Bank) -> None:
         """`found`: combinations, latents [N, C, T, g, g] and rolls [N, T / 3, 2], those of every chunk."""
-        check_training(Combination(*c) for c in found["combinations"])
+        check_training(clip_of_words(c) for c in found["combinations"])
         if [list(astuple(c)) for c in bank.combinations] != found["combinations"]:
             raise ValueError("the rollouts are not of this bank's combinations: make them with it")
         self.bank, self.latents, self.rolls = bank, found["latents"].to(bank.device), found["rolls"].to(bank.device)

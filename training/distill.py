@@ -16,13 +16,14 @@ from torch import Tensor
 from histream_core.plan.chunks import Plan
 from histream_core.plan.schedule import Scale
 from training import loop, protocol, repa
-from training.data import Bank, Clips, Drawing, cell_weights
+from training.data import Clips, Drawing, cell_weights
 from training.dit_forward import CHUNK
 from training.forward import Bidirectional, Flow, guided, hidden_state, spread
 from training.network import Trainee, add_optimiser, begin
 from training.protocol import Protocol, draw_sigma
 from training.rng import Rng
 from training.rollout import Rolled, choose_steps, rollout, until
+from training.scene_bank import load_bank
 from training.train_student import LATEST, TeacherForcing
 from training.train_teacher import add_drawing, flow_matching_loss
 
@@ -130,10 +131,10 @@ def distillation(args: argparse.Namespace):
     """Parts of the run that are saved, and the function of a step."""
     setting = Setting(protocol.from_arguments(args), tuple(args.modes), args.chunks, args.lead, args.low_share)
     rng, grids = Rng(args.seed, args.device), setting.protocol.grids()
-    bank, low = Bank.load(args.bank, args.device, largest=grids[Scale.HIGH][0]), grids[Scale.LOW][0]
+    bank, low = load_bank(args.bank, args.device, largest=grids[Scale.HIGH][0]), grids[Scale.LOW][0]
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, dropout=0)
-    features = bank.geometry.shape[-1] if args.repa_weight else 0
-    student = Trainee(loop.seeded(args, lambda: begin(args.begin, features)), args.lr, args.optimiser)
+    features = bank.features if args.repa_weight else 0
+    student = Trainee(loop.seeded(args, lambda: begin(args.begin, features, bank.vocabulary)), args.lr, args.optimiser)
     parts = {"network": student, "rng": rng}
     forcing = TeacherForcing(student.network, setting.protocol, args.modes, args.device)
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}

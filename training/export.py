@@ -16,8 +16,8 @@ from torch import Tensor
 
 from histream_core.demo import FOLDER, TEXT_PATH, TRANSFORMER_PATH, VAE_PATH
 from histream_core.vae.model import LATENT_MEAN, LATENT_STD, WanVAE
-from training.checkpoint import read
 from training.network import begin
+from training.scene_bank import read_statistics
 from training.train_vae import load_vae
 
 LICENCE = {"license": "Apache-2.0", "made_by": "training/ of HiStream for ComfyUI, on clips drawn by code"}
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--network", type=Path, required=True, help="checkpoint of any stage after them")
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args(argv)
-    vae, bank, network = load_vae(args.vae), read(args.bank), begin(args.network)
-    fold_statistics(vae, bank["mean"], bank["std"])
+    vae, bank, network = load_vae(args.vae), read_statistics(args.bank), begin(args.network)
+    fold_statistics(vae, *bank)
     args.out.mkdir(parents=True, exist_ok=True)
     write(args.out / VAE_PATH.name, vae.state_dict(), {})
     told = {"text_dim": network.config.text_dim, "num_heads": network.config.num_heads}

@@ -7,23 +7,22 @@ the preset and followed to the end at HIGH, as Dual-Resolution Caching does. A k
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from histream_core.demo.text import token_table
 from histream_core.plan.schedule import Scale, warp
 from histream_core.stream.stream import resize
 from training import loop, protocol
-from training.captions import template
+from training.captions import PARTIAL_SHARE
 from training.checkpoint import read, write
-from training.data import CHANNELS, Bank
+from training.data import CHANNELS
 from training.forward import Bidirectional, Flow, solve
 from training.network import begin
 from training.protocol import MODES, Protocol
 from training.rng import Rng
+from training.scene_bank import load_bank, rows
 
 
 def make_clips(
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args(argv)
     torch.set_flush_denormal(True)
-    setting, combinations = protocol.from_arguments(args), Bank.load(args.bank).combinations
+    setting, bank = protocol.from_arguments(args), load_bank(args.bank)
     network = begin(args.teacher).to(args.device).requires_grad_(False)
     flow = Bidirectional(network, setting.ropes(network.config, args.device))
     low = setting.grids()[Scale.LOW]
@@ -63,13 +62,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     saved = time.monotonic()
     while (done := len(found["combinations"])) < args.count:
         rng = Rng(args.seed + done, args.device)
-        chosen = [rng.choices.choice(combinations) for _ in range(min(args.batch, args.count - done))]
-        tokens = token_table([c.caption(template(rng.choices, dropout=0)) for c in chosen]).to(args.device)
+        chosen = [rng.choices.randrange(len(bank.combinations)) for _ in range(min(args.batch, args.count - done))]
+        called = [bank.template(one, rng.choices, 0, PARTIAL_SHARE) for one in chosen]
+        tokens = bank.captions(chosen, called).to(args.device)
         noise = rng.normal(len(chosen), CHANNELS, args.frames, *low)
         with loop.autocast(args):
             settings = {"steps": args.ode_steps, "guidance": args.guidance, "shift": args.shift}
             clips = make_clips(flow, setting, tokens, noise, rng, **settings)
-        found["combinations"] += [list(astuple(c)) for c in chosen]
+        found["combinations"] += rows([bank.combinations[one] for one in chosen])
         new = {"tokens": tokens, "noise": noise.half(), "latents": clips.half()}
         for name, x in new.items():
             found[name] = torch.cat([found[name], x.cpu()]) if done else x.cpu()

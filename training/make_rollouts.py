@@ -7,20 +7,20 @@ on the learner's states (DAgger, arXiv 1011.0686). True windows never show a deg
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from histream_core.demo.painter import SENTENCES
 from histream_core.plan.schedule import Scale
 from training import protocol
 from training.checkpoint import write
-from training.data import Bank, Clips
+from training.data import Clips
 from training.distill import stream_noise
 from training.network import begin
 from training.rng import Rng
 from training.rollout import rollout
+from training.scene_bank import load_bank, rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_flush_denormal(True)
     setting = protocol.from_arguments(args)
-    bank = Bank.load(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
+    bank = load_bank(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
     student = begin(args.student).to(args.device).requires_grad_(False)
-    found = {"combinations": [list(astuple(c)) for c in bank.combinations], "latents": [], "rolls": []}
+    found = {"combinations": rows(bank.combinations), "latents": [], "rolls": []}
     for turn, index in enumerate(torch.arange(len(bank.combinations), device=args.device).split(args.batch)):
         rng, mode = Rng(args.seed + turn, args.device), args.modes[turn % len(args.modes)]
         plan = setting.plan(mode, setting.chunk_frames * args.chunks)
-        tokens = bank.captions(index.tolist(), [SENTENCES[0]] * len(index))
-        clips = Clips(tokens, torch.empty(0), index=index, roll=torch.zeros(len(index), 2, dtype=torch.long))
+        tokens = bank.captions(index.tolist(), [bank.whole(one) for one in index.tolist()])
+        clips = Clips(tokens, torch.empty(0), index=index, roll=torch.zeros(len(index), bank.axes, dtype=torch.long))
         made = rollout(student, plan, tokens, stream_noise(clips, rng), [None] * args.chunks, bf16=args.bf16).chunks
         rolls = [clips.roll]
         for chunk, latent in zip(plan.chunks[:-1], made, strict=False):

@@ -1,13 +1,14 @@
 """The trained network, a transformer and its text encoder, with its optimiser and moving average."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from histream_core.demo.text import TEXT_DIM, DemoTextEncoder
+from histream_core.demo.text import EMBEDDINGS, SHAPE_WORDS, TEXT_DIM, DemoTextEncoder, words_of
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig, WanModel
 from training.checkpoint import read
@@ -23,10 +24,10 @@ OPTIMISERS = ("adamw", "muon")
 class Network(nn.Module):
     """Transformer and text encoder; with `features`, also REPA's projection onto that many, for training only."""
 
-    def __init__(self, config: WanConfig, features: int = 0) -> None:
+    def __init__(self, config: WanConfig, features: int = 0, vocabulary: Sequence[str] = SHAPE_WORDS) -> None:
         super().__init__()
         self.config = config
-        self.model, self.encoder = WanModel(config), DemoTextEncoder()
+        self.model, self.encoder = WanModel(config), DemoTextEncoder(vocabulary)
         nn.init.zeros_(self.model.head.head.weight)
         nn.init.zeros_(self.model.head.head.bias)
         if features:
@@ -89,10 +90,16 @@ def add_optimiser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimiser", choices=OPTIMISERS, default="adamw", help="of the network's matrices")
 
 
-def begin(path: Path, features: int = 0) -> Network:
-    """Load the averaged network of a checkpoint; weights that it lacks are initialised."""
+def begin(path: Path, features: int = 0, vocabulary: Sequence[str] = ()) -> Network:
+    """Load the averaged network of a checkpoint; weights that it lacks are initialised.
+
+    It knows the words of the checkpoint, and the rest of `vocabulary`, whose embeddings are new.
+    """
     found = read(path)["network"]
-    network = Network(WanConfig(**found["config"]), features)
+    average, key = dict(found["average"]), f"encoder.{EMBEDDINGS}"
+    known = words_of(average[key])
+    network = Network(WanConfig(**found["config"]), features, max(known, tuple(vocabulary), key=len))
     mine = network.state_dict()
-    network.load_state_dict(mine | {key: w for key, w in found["average"].items() if key in mine})
+    average[key] = torch.cat([average[key], mine[key][len(known) + 1 :]])
+    network.load_state_dict(mine | {name: w for name, w in average.items() if name in mine})
     return network

@@ -18,12 +18,13 @@ from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.stream.stream import resize
 from training import loop, protocol, repa
-from training.data import CHANNELS, Bank, Clips, Drawing, Pairs, Rollouts, cell_weights
+from training.data import CHANNELS, Clips, Drawing, Pairs, Rollouts, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow
 from training.forward import hidden_state, spread
 from training.network import Network, Trainee, add_optimiser, begin
 from training.protocol import Protocol
 from training.rng import Rng
+from training.scene_bank import load_bank
 from training.train_teacher import add_drawing
 
 CONTEXT_NOISE = 0.1
@@ -194,13 +195,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
-    bank = Bank.load(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
+    bank = load_bank(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     rollouts = Rollouts.load(args.rollouts, bank) if args.rollouts else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
     # the student's own LOW decides what a caption leaves out, which HIGH could not know
     whole = replace(drawing, dropout=0, partial=0) if args.whole_captions else drawing
-    network = loop.seeded(args, lambda: begin(args.begin, bank.geometry.shape[-1] if args.repa_weight else 0))
+    features = bank.features if args.repa_weight else 0
+    network = loop.seeded(args, lambda: begin(args.begin, features, bank.vocabulary))
     trainee = Trainee(network, args.lr, args.optimiser)
     forcing = TeacherForcing(network, setting, args.modes, args.device, args.context_noise)
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}

@@ -13,11 +13,12 @@ from torch import Tensor
 from histream_core.network.model import WanConfig
 from histream_core.plan.schedule import Scale
 from training import loop, protocol, repa
-from training.data import Bank, Clips, Drawing, cell_weights
+from training.data import Clips, Drawing, cell_weights
 from training.forward import Bidirectional, hidden_state, spread
 from training.network import DEMO, Network, Trainee, add_optimiser, begin
 from training.protocol import draw_sigma
 from training.rng import Rng
+from training.scene_bank import load_bank
 
 BEFORE = 0.3
 """Share of the steps on the grid before the current one, so that it is not forgotten."""
@@ -80,11 +81,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
     low, high = (setting.grids()[scale][0] for scale in (Scale.LOW, Scale.HIGH))
     grids = args.grids or [low, high]
-    bank = Bank.load(args.bank, args.device, largest=max(grids))
+    bank = load_bank(args.bank, args.device, largest=max(grids))
     drawing = Drawing(args.places, shape_groups=args.shape_groups, dropout=args.prompt_dropout)
-    features = bank.geometry.shape[-1] if args.repa_weight else 0
+    features = bank.features if args.repa_weight else 0
     config = WanConfig(args.dim, args.ffn_dim, args.heads, args.layers, text_dim=DEMO.text_dim)
-    network = loop.seeded(args, lambda: begin(args.begin, features) if args.begin else Network(config, features))
+
+    def made(features: int) -> Network:
+        if args.begin:
+            return begin(args.begin, features, bank.vocabulary)
+        return Network(config, features, bank.vocabulary)
+
+    network = loop.seeded(args, lambda: made(features))
     trainee = Trainee(network, args.lr, args.optimiser)
     flow = Bidirectional(network, setting.ropes(network.config, args.device, tuple(grids)))
 

@@ -1,9 +1,37 @@
 """Reading of a sentence about a clip of the painter, in the words of the demo model."""
 
-from .painter import COLOURS, DIRECTIONS, SHAPES, Combination
-from .text import SYNONYMS, DemoTextEncoder, words
+from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination
+from .scenes import MOTIONS, PLACES, THINGS, Scene
+from .text import SHAPE_WORDS, VOCABULARY, DemoTextEncoder, plain_words, words
 
 EXAMPLE = "a red circle moves right on a blue background"
+SCENE_EXAMPLE = "a cat moves right over the meadow"
+
+
+def clip_of(sentence: str) -> Combination | Scene:
+    """The clip that a sentence describes; a thing with its colour before it is a shape. Raises ValueError."""
+    told = words(sentence)
+    things = [place for place, word in enumerate(told) if word in THINGS]
+    coloured = any(place and plain_words(told[place - 1])[0] in COLOURS for place in things)
+    return scene_of(sentence) if things and not coloured else combination_of(sentence)
+
+
+def scene_of(sentence: str) -> Scene:
+    """The scene that a sentence describes. Raises ValueError for one that does not tell thing, place and motion."""
+    if unknown := DemoTextEncoder.unknown(sentence, VOCABULARY):
+        known = ", ".join((*THINGS, *PLACES, *MOTIONS))
+        raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {SCENE_EXAMPLE!r}")
+    told = plain_words(sentence, VOCABULARY)
+    painted = [word for word in PLACES if word not in BACKGROUNDS and word in told]
+    things, places, motions = (
+        [word for word in told if word in known] for known in (THINGS, painted or BACKGROUNDS, MOTIONS)
+    )
+    if not len(things) == len(places) == len(motions) == 1 or any(word in SHAPES for word in told):
+        raise ValueError(
+            f"{sentence!r} does not tell one thing, one place and one motion: write {SCENE_EXAMPLE!r}; plain places "
+            f"are {', '.join(BACKGROUNDS)}"
+        )
+    return Scene(things[0], places[0], motions[0])
 
 
 def combination_of(sentence: str) -> Combination:
@@ -11,10 +39,10 @@ def combination_of(sentence: str) -> Combination:
 
     Raises ValueError for a word that the painter does not know, and for a sentence that says too little or too much.
     """
-    if unknown := DemoTextEncoder.unknown(sentence):
+    if unknown := DemoTextEncoder.unknown(sentence, SHAPE_WORDS):
         known = ", ".join((*SHAPES, *COLOURS, *DIRECTIONS))
         raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {EXAMPLE!r}")
-    told = [SYNONYMS.get(word, word) for word in words(sentence)]
+    told = plain_words(sentence, SHAPE_WORDS)
     shapes, directions = ([word for word in told if word in known] for known in (SHAPES, DIRECTIONS))
     parts = [word for word in told if word in COLOURS or word in SHAPES]
     if len(shapes) != 1 or len(directions) != 1 or len(parts) != 3 or parts[0] in SHAPES:

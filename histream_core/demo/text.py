@@ -2,7 +2,8 @@
 
 B batch, L tokens (TEXT_TOKENS, always), D channels (TEXT_DIM). A prompt is lower-cased and cut into words; words of
 the vocabulary become tokens, filler words are dropped, and so are all others, which `unknown` returns. Behind the
-last token the embedding is zero, as Wan pads its text.
+last token the embedding is zero, as Wan pads its text. An encoder knows the first words of VOCABULARY, as many as its
+file has embeddings; a word that it does not know is read as its synonym, so a ball is a circle to one without scenes.
 """
 
 from __future__ import annotations
@@ -16,12 +17,24 @@ from torch import Tensor, nn
 
 from ..files.tensors import read_safetensors
 
-VOCABULARY = (
+SHAPE_WORDS = (
     "red", "green", "blue", "yellow", "purple", "white", "black",
     "circle", "square", "triangle",
     "right", "left", "up", "down",
     "on", "background",
 )  # fmt: skip
+"""Words of flat shapes on plain backgrounds."""
+SCENE_WORDS = (
+    "cat", "dog", "fox", "turtle", "fish", "penguin", "ghost", "rocket", "car", "apple", "balloon", "ball",
+    "robot", "star", "duck", "butterfly", "bee", "whale", "octopus", "frog", "panda", "pumpkin", "ufo", "cupcake",
+    "meadow", "sea", "night", "desert", "snow",
+    "bounces", "turns", "grows",
+)  # fmt: skip
+"""Words of things over painted places."""
+VOCABULARY = (*SHAPE_WORDS, *SCENE_WORDS)
+"""All words, in the order of their embeddings; new ones come last."""
+BUNDLED_WORDS = SHAPE_WORDS
+"""Words that the bundled encoder was trained on."""
 SYNONYMS = {
     "violet": "purple", "magenta": "purple", "crimson": "red", "scarlet": "red", "golden": "yellow", "gold": "yellow",
     "disc": "circle", "disk": "circle", "ball": "circle", "dot": "circle", "round": "circle",
@@ -29,6 +42,8 @@ SYNONYMS = {
     "rightward": "right", "rightwards": "right", "leftward": "left", "leftwards": "left",
     "upward": "up", "upwards": "up", "rises": "up", "rising": "up",
     "downward": "down", "downwards": "down", "falls": "down", "falling": "down", "sinks": "down", "sinking": "down",
+    "bouncing": "bounces", "turning": "turns", "spins": "turns", "spinning": "turns", "growing": "grows",
+    "ocean": "sea", "field": "meadow",
     "over": "on", "against": "on", "upon": "on", "backdrop": "background", "ground": "background",
 }  # fmt: skip
 FILLERS = frozenset(
@@ -43,6 +58,7 @@ FILLERS = frozenset(
         "its",
         "of",
         "in",
+        "into",
         "to",
         "at",
         "with",
@@ -88,11 +104,21 @@ FILLERS = frozenset(
         "clip",
         "picture",
         "side",
+        "runs",
+        "running",
+        "swims",
+        "swimming",
+        "around",
+        "shrinks",
+        "shrinking",
+        "sky",
     ]
 )
 TEXT_DIM = 64
 TEXT_TOKENS = 16
 PADDING = 0
+EMBEDDINGS = "words.weight"
+"""Name of the embeddings among an encoder's weights."""
 
 
 def words(prompt: str) -> list[str]:
@@ -100,30 +126,36 @@ def words(prompt: str) -> list[str]:
     return re.findall(r"[^\W_]+", prompt.lower())
 
 
-def tokenize(prompt: str) -> list[int]:
-    """Token numbers, from 1, of the known words; more than TEXT_TOKENS are dropped."""
-    known = (SYNONYMS.get(word, word) for word in words(prompt))
-    return [VOCABULARY.index(word) + 1 for word in known if word in VOCABULARY][:TEXT_TOKENS]
+def plain_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
+    """The words of a prompt, those that are not in the vocabulary replaced by their synonyms."""
+    return [word if word in vocabulary else SYNONYMS.get(word, word) for word in words(prompt)]
+
+
+def tokenize(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[int]:
+    """Token numbers, from 1, of the words of a vocabulary; more than TEXT_TOKENS are dropped."""
+    told = plain_words(prompt, vocabulary)
+    return [vocabulary.index(word) + 1 for word in told if word in vocabulary][:TEXT_TOKENS]
 
 
 class DemoTextEncoder(nn.Module):
     """Embedding table, position embedding, and one convolution over a word and its two neighbours."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Sequence[str] = BUNDLED_WORDS) -> None:
         super().__init__()
-        self.words = nn.Embedding(len(VOCABULARY) + 1, TEXT_DIM, padding_idx=PADDING)
+        self.vocabulary = tuple(vocabulary)
+        self.words = nn.Embedding(len(vocabulary) + 1, TEXT_DIM, padding_idx=PADDING)
         self.positions = nn.Parameter(0.1 * torch.randn(TEXT_TOKENS, TEXT_DIM))
         self.neighbours = nn.Conv1d(TEXT_DIM, TEXT_DIM, 3, padding=1)
 
     @classmethod
     def load(cls, path: Path | str | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
         """Load the bundled encoder, or the one in `path`. Raises ValueError for a file of another model."""
-        encoder = cls()
         path = path or Path(__file__).with_name("demo-text.safetensors")
         weights, _ = read_safetensors(path)
         try:
+            encoder = cls(words_of(weights[EMBEDDINGS]))
             encoder.load_state_dict(weights)
-        except RuntimeError as error:
+        except (LookupError, RuntimeError) as error:
             raise ValueError(f"{path} is no text encoder of a demo model: give another file") from error
         return encoder.to(dtype).requires_grad_(False).eval()
 
@@ -137,16 +169,24 @@ class DemoTextEncoder(nn.Module):
     def encode(self, prompt: str | Sequence[str]) -> Tensor:
         """Embeddings [B, L, D] of one prompt or several; all zeros without a known word."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        return self(token_table(prompts).to(self.positions.device))
+        return self(token_table(prompts, self.vocabulary).to(self.positions.device))
 
     @staticmethod
-    def unknown(prompt: str) -> list[str]:
-        """The words of a prompt that the encoder does not know, in order."""
-        known = {*VOCABULARY, *SYNONYMS, *FILLERS}
-        return [word for word in words(prompt) if word not in known]
+    def unknown(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
+        """The words of a prompt that an encoder of this vocabulary does not know, in order."""
+        known = {*vocabulary, *FILLERS}
+        return [word for word in words(prompt) if word not in known and SYNONYMS.get(word) not in known]
 
 
-def token_table(prompts: Sequence[str]) -> Tensor:
+def words_of(embeddings: Tensor) -> tuple[str, ...]:
+    """The words of the vocabulary that embeddings [N + 1, D] belong to. Raises LookupError for more than there are."""
+    count = len(embeddings) - 1
+    if not 0 < count <= len(VOCABULARY):
+        raise LookupError(f"{count} words, of {len(VOCABULARY)}")
+    return VOCABULARY[:count]
+
+
+def token_table(prompts: Sequence[str], vocabulary: Sequence[str] = BUNDLED_WORDS) -> Tensor:
     """Token numbers of several prompts, padded: [B, L] int64."""
-    rows = [tokenize(prompt) for prompt in prompts]
+    rows = [tokenize(prompt, vocabulary) for prompt in prompts]
     return torch.tensor([row + [PADDING] * (TEXT_TOKENS - len(row)) for row in rows])

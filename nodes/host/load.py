@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...histream_core import demo
-from ...histream_core.demo.text import VOCABULARY, DemoTextEncoder, token_table
+from ...histream_core.demo.text import BUNDLED_WORDS, DemoTextEncoder, token_table
 from ...histream_core.plan.presets import PRESETS
 from ...histream_core.weights.checkpoint import check, read_checkpoint
 from ...histream_core.weights.inspection import guess_preset
@@ -71,7 +71,7 @@ class DemoTokenizer:
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, Tensor]:
         unknown = DemoTextEncoder.unknown(text)
         if unknown:
-            host_log.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}")
+            host_log.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(BUNDLED_WORDS)}")
         return {DEMO_TOKENS: token_table([text])}
 
     def state_dict(self) -> dict:

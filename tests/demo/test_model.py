@@ -7,11 +7,21 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import CONFIG, wan
 
 from histream_core import demo
 from histream_core.demo import painter
-from histream_core.demo.text import TEXT_DIM, TEXT_TOKENS, DemoTextEncoder, tokenize
+from histream_core.demo.scenes import MOTIONS, PLACES, SENTENCES, THINGS, all_scenes
+from histream_core.demo.text import (
+    BUNDLED_WORDS,
+    SCENE_WORDS,
+    TEXT_DIM,
+    TEXT_TOKENS,
+    VOCABULARY,
+    DemoTextEncoder,
+    tokenize,
+)
 from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
 from histream_core.network.forward import PassOptions, Text, forward_chunk
 from histream_core.network.model import ModelSizes
@@ -68,6 +78,39 @@ def test_case_punctuation_and_synonyms_do_not_matter():
 def test_unknown_words_are_named_and_ignored():
     assert DemoTextEncoder.unknown("a red Dragon moves left, slowly") == ["dragon"]
     assert tokenize("a red dragon") == tokenize("red")
+
+
+def test_the_bundled_encoder_knows_its_words_alone():
+    assert demo.load_text_encoder().vocabulary == BUNDLED_WORDS
+    assert DemoTextEncoder.unknown("a cat runs right over the meadow") == ["cat", "meadow"]
+    assert tokenize("a cat runs right over the meadow") == tokenize("right on")
+
+
+def test_a_ball_is_a_circle_to_an_encoder_without_scenes():
+    """Seen to fail with synonyms of words that the encoder knows."""
+    assert tokenize("a red ball") == tokenize("a red circle")
+    with_scenes = tokenize("a red ball", VOCABULARY)
+    assert with_scenes == [tokenize("red")[0], VOCABULARY.index("ball") + 1]
+
+
+def test_every_word_of_a_scene_has_an_embedding_behind_those_of_shapes():
+    assert set(SCENE_WORDS) == {*THINGS, *PLACES, *MOTIONS} - set(BUNDLED_WORDS)
+    assert VOCABULARY[: len(BUNDLED_WORDS)] == BUNDLED_WORDS and len(set(VOCABULARY)) == len(VOCABULARY)
+    captions = [scene.caption(sentence) for scene in all_scenes() for sentence in SENTENCES]
+    assert [word for text in captions for word in DemoTextEncoder.unknown(text, VOCABULARY)] == []
+    assert max(len(tokenize(text, VOCABULARY)) for text in captions) <= TEXT_TOKENS
+
+
+def test_an_encoder_with_scenes_is_read_by_its_embeddings(tmp_path):
+    encoder = DemoTextEncoder(VOCABULARY)
+    save_file(encoder.state_dict(), tmp_path / "text.safetensors")
+    found = DemoTextEncoder.load(tmp_path / "text.safetensors")
+    assert found.vocabulary == VOCABULARY
+    assert torch.equal(found.encode("a cat bounces"), encoder.encode("a cat bounces"))
+    too_many = DemoTextEncoder((*VOCABULARY, "more")).state_dict()
+    save_file(too_many, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other.safetensors is no text encoder"):
+        DemoTextEncoder.load(tmp_path / "other.safetensors")
 
 
 def test_text_embeddings_have_one_size_and_are_zero_behind_the_words():

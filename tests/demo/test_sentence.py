@@ -4,7 +4,9 @@ import pytest
 
 from histream_core.demo import PROMPT
 from histream_core.demo.painter import SENTENCES, all_combinations
-from histream_core.demo.sentence import EXAMPLE, combination_of
+from histream_core.demo.scenes import SENTENCES as SCENE_SENTENCES
+from histream_core.demo.scenes import Scene, all_scenes
+from histream_core.demo.sentence import EXAMPLE, SCENE_EXAMPLE, clip_of, combination_of, scene_of
 
 
 def test_every_caption_of_the_painter_is_read_back():
@@ -42,3 +44,34 @@ def test_a_sentence_that_is_no_clip_is_refused_in_one_that_helps(sentence, said)
     with pytest.raises(ValueError, match=said) as error:
         combination_of(sentence)
     assert "\n" not in str(error.value)
+
+
+def test_every_caption_of_a_scene_is_read_back():
+    for scene in all_scenes():
+        for sentence in SCENE_SENTENCES:
+            assert clip_of(scene.caption(sentence)) == scene
+    assert clip_of(SCENE_EXAMPLE) == Scene("cat", "meadow", "right")
+    assert clip_of("A rocket flies up into the night sky.") == Scene("rocket", "night", "up")
+    assert clip_of("a cat runs right over a green meadow") == Scene("cat", "meadow", "right")
+
+
+def test_a_ball_is_a_thing_unless_its_colour_is_told():
+    """Seen to fail with every ball as a thing."""
+    assert clip_of("a ball bounces on a white background") == Scene("ball", "white", "bounces")
+    assert clip_of("a red ball moves right on a blue background") == combination_of(EXAMPLE) == clip_of(EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("a dragon moves right over the sea", "does not know dragon: it knows cat, dog"),
+        ("a cat over the sea", "does not tell one thing, one place and one motion"),
+        ("a cat moves right", "does not tell one thing"),
+        ("a cat and a dog move right over the sea", "does not tell one thing"),
+        ("a cat moves right over the sea and the desert", "does not tell one thing"),
+        ("a cat and a circle move right over the sea", "does not tell one thing"),
+    ],
+)
+def test_a_sentence_that_is_no_scene_is_refused(sentence, said):
+    with pytest.raises(ValueError, match=said):
+        scene_of(sentence)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import demo
-from ...demo.text import VOCABULARY
+from ...demo.text import BUNDLED_WORDS
 from ...plan.presets import PRESETS, Preset, find_preset
 from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
@@ -120,7 +120,7 @@ def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | N
     """The bundled model, always in float32; its notes name the words of the prompts that it does not know."""
     chosen = find_preset(preset or demo.PRESET)
     unknown = dict.fromkeys(word for prompt in prompts for word in demo.DemoTextEncoder.unknown(prompt))
-    hint = f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(VOCABULARY)}"
+    hint = f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(BUNDLED_WORDS)}"
 
     def load() -> tuple[Weights, list[Tensor]]:
         encoder = demo.load_text_encoder()

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ... import demo
-from ...demo.text import VOCABULARY
+from ...demo.text import BUNDLED_WORDS
 from ...files.disk import check_empty, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
@@ -75,7 +75,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb = verbs.add_parser(
         "demo",
         description=f"Make a {demo.WIDTH}x{demo.HEIGHT} video with the bundled model.",
-        epilog=f"Words it knows: {', '.join(VOCABULARY)}.",
+        epilog=f"Words it knows: {', '.join(BUNDLED_WORDS)}.",
     )
     verb.add_argument("prompt", metavar="PROMPT", nargs="?", help=f'default: "{demo.PROMPT}"')
     verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")

@@ -1,0 +1,128 @@
+"""Fills a bank of scenes: every motion is periodic, so a clip is painted and encoded for one round."""
+
+import argparse
+import hashlib
+import random
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from histream_core.demo import painter
+from histream_core.demo.painter import Combination
+from histream_core.demo.scenes import ROUND, Pictures, Scene, Staging, View, all_scenes, cut_out, paint_scene
+from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, pixel_frames
+from histream_core.vae.model import WanVAE
+from training.pictures import read_pictures
+from training.scene_bank import CYCLE, HEAD, STARTS, empty, note, rows
+from training.train_vae import load_vae
+from training.vae_forward import encode
+
+SAVE_EVERY = 20
+"""Clips after which a bank is saved."""
+LEAD = 5
+"""Latent frames that are left out at the front: behind them the missing past changes nothing to speak of."""
+
+Clip = Scene | Combination
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """A round of a clip: pixels [ROUND, H, W, 3], and opacity of what moves in it, [ROUND, 1, H, W]."""
+
+    pixels: np.ndarray
+    opacity: Tensor
+
+
+def clips(every: int = 1) -> list[Clip]:
+    """All clips that may be trained on, in an order in which any part has all kinds."""
+    found = [*(scene for scene in all_scenes() if not scene.held_out), *painter.training_combinations()]
+    return random.Random(0).sample(found, len(found))[::every]
+
+
+def paint_round(clip: Clip, staging: int, pictures: Pictures, size: int) -> Painting:
+    """Paint a clip in its staging of that number, which is the same whenever it is asked for."""
+    rng, times = random.Random(f"{clip} {staging}"), range(ROUND)
+    if isinstance(clip, Combination):
+        start = rng.random(), rng.random()
+        pixels, cover = (
+            painter.paint(clip, times, size=size, start=start, training=True, colours=colours)
+            for colours in (None, ((1, 1, 1), (0, 0, 0)))
+        )
+        return Painting(pixels, torch.from_numpy(cover[..., :1]).permute(0, 3, 1, 2))
+    where, view = Staging.draw(clip, rng), View(size)
+    pixels = paint_scene(clip, times, pictures, staging=where, view=view, training=True)
+    return Painting(pixels, cut_out(clip, times, pictures[clip.thing], where, view)[:, 3:])
+
+
+def encode_round(vae: WanVAE, pixels: np.ndarray) -> Tensor:
+    """Unnormalised latents [CYCLE + STARTS * HEAD, C, G, G] of a round: the cycle, then the beginnings of videos."""
+    frames = torch.from_numpy(pixels).permute(3, 0, 1, 2) * 2 - 1
+    long = frames[:, torch.arange(pixel_frames(CYCLE + LEAD)) % ROUND]
+    cycle = encode(vae, long[None], wrap=True)[0, :, LEAD:]
+    step = ROUND // STARTS
+    moments = torch.arange(pixel_frames(HEAD)) + step * torch.arange(STARTS)[:, None]
+    heads = encode(vae, frames[:, moments % ROUND].transpose(0, 1), wrap=True)
+    both = cycle.roll(LEAD, dims=1).transpose(0, 1), heads.transpose(1, 2).flatten(0, 1)
+    return torch.cat(both)
+
+
+def describe_round(opacity: Tensor) -> Tensor:
+    """Cover of cells and nearness of the outline [CYCLE, 2, G, G] in [0, 1], from opacity [ROUND, 1, H, W].
+
+    Means over the frames of a latent frame; an outline is where opacity differs within a cell.
+    """
+    cover = F.avg_pool2d(opacity, PIXELS_PER_CELL)
+    most, least = F.max_pool2d(opacity, PIXELS_PER_CELL), -F.max_pool2d(-opacity, PIXELS_PER_CELL)
+    shown = torch.cat([cover, most - least], dim=1)
+    return shown.roll(PIXEL_FRAMES_PER_LATENT - 1, dims=0).unflatten(0, (CYCLE, -1)).mean(1)
+
+
+def fill(args: argparse.Namespace) -> None:
+    """Paint and encode the clips that a bank lacks; a run that was killed goes on."""
+    pictures, vae = read_pictures(args.pictures), load_vae(args.vae).requires_grad_(False)
+    chosen = [(clip, staging) for staging in range(args.stagings) for clip in clips(args.every)]
+    about = {
+        "combinations": rows([clip for clip, _ in chosen]),
+        "size": args.size,
+        "vae": fingerprint(vae),
+        "done": 0,
+        "mean": None,
+        "std": None,
+    }
+    latents, geometry = empty(args.out, about, args.size // PIXELS_PER_CELL)
+    vae, began = vae.to(args.device), time.monotonic()
+    note(args.out, about)
+    for number in range(about["done"], len(chosen)):
+        painting = paint_round(*chosen[number], pictures, args.size)
+        with torch.inference_mode():
+            latents[number] = encode_round(vae.to(args.device), painting.pixels).cpu().numpy()
+        geometry[number] = (describe_round(painting.opacity) * 255).round().numpy()
+        if number % SAVE_EVERY == SAVE_EVERY - 1 or number == len(chosen) - 1:
+            latents.flush()
+            geometry.flush()
+            note(args.out, about := about | {"done": number + 1})
+            print(f"{number + 1}/{len(chosen)} {time.monotonic() - began:.0f}s", flush=True)
+    note(args.out, about | statistics(latents))
+
+
+def statistics(latents: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of every channel, that of a nearly still one not below a share of the others'."""
+    sums = np.zeros((2, latents.shape[2]))
+    for clip in latents:
+        exact = clip.astype(np.float64)
+        sums += exact.sum((0, 2, 3)), (exact**2).sum((0, 2, 3))
+    mean, square = sums / (latents.size / latents.shape[2])
+    std = np.sqrt(square - mean**2)
+    return {"mean": mean.tolist(), "std": std.clip(min=0.3 * std.mean()).tolist()}
+
+
+def fingerprint(vae: WanVAE) -> str:
+    """A short name of the weights of a VAE."""
+    found = hashlib.sha256()
+    for name, weight in sorted(vae.state_dict().items()):
+        found.update(name.encode() + weight.detach().float().numpy().tobytes())
+    return found.hexdigest()[:16]
