@@ -71,7 +71,7 @@ class Clips:
     index: Tensor | None = None
     """Index of each clip's combination in the bank, [B]; None for clips from elsewhere."""
     roll: Tensor | None = None
-    """Cells by which the bank's clip is rolled down and right, [B, 2]; of scenes the frames that it is ahead, [B, 1]."""
+    """Cells by which the bank's clip is rolled down and right, [B, 2]; of scenes, latent frames ahead, [B, 1]."""
     seen: Tensor | None = None
     """Content of the window if it is not `latents`, [B, C, T, g, g]."""
 

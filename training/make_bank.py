@@ -54,16 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--object-scale", type=float, default=1.0, help="paints the objects larger: more tokens each")
     parser.add_argument("--every", type=int, default=1, help="take every nth combination alone, for a smoke run")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="scenes too, with these pictures; --out is a folder"
-    )
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="scenes too; --out is a folder then")
     parser.add_argument("--stagings", type=int, default=2, help="places and sizes of each clip, with --pictures")
     args = parser.parse_args(argv)
-    if args.size % (16 * PIXELS_PER_CELL) or args.size < 1:
-        raise SystemExit(f"--size {args.size}: motion is whole cells at multiples of 128 alone, such as 128 or 256")
     torch.set_flush_denormal(True)
     if args.pictures:
         return make_scene_bank.fill(args)
+    if args.size % (16 * PIXELS_PER_CELL) or args.size < 1:
+        raise SystemExit(f"--size {args.size}: motion is whole cells at multiples of 128 alone, such as 128 or 256")
     vae = load_vae(args.vae).requires_grad_(False).to(args.device)
     combinations = painter.training_combinations()[:: args.every]
     with torch.inference_mode():

@@ -14,9 +14,9 @@ from torch import Tensor
 from histream_core.demo import painter
 from histream_core.demo.painter import Combination
 from histream_core.demo.scenes import ROUND, Pictures, Scene, Staging, View, all_scenes, cut_out, paint_scene
+from histream_core.lab.judge.pictures import read_pictures
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, pixel_frames
 from histream_core.vae.model import WanVAE
-from training.pictures import read_pictures
 from training.scene_bank import CYCLE, HEAD, STARTS, empty, note, rows
 from training.train_vae import load_vae
 from training.vae_forward import encode
@@ -83,6 +83,10 @@ def describe_round(opacity: Tensor) -> Tensor:
 
 def fill(args: argparse.Namespace) -> None:
     """Paint and encode the clips that a bank lacks; a run that was killed goes on."""
+    if args.size % PIXELS_PER_CELL or args.size < 1:
+        raise SystemExit(f"--size {args.size}: use a multiple of {PIXELS_PER_CELL}")
+    if args.stagings < 1:
+        raise SystemExit(f"--stagings {args.stagings}: use 1 or more")
     pictures, vae = read_pictures(args.pictures), load_vae(args.vae).requires_grad_(False)
     chosen = [(clip, staging) for staging in range(args.stagings) for clip in clips(args.every)]
     about = {

@@ -22,7 +22,7 @@ from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.stream import resize
 from training.captions import scene_template, template
 from training.checkpoint import read
-from training.data import CHANNELS, Bank, Clips, Drawing, check_training, clip_of_words
+from training.data import CHANNELS, LOST, Bank, Clips, Drawing, check_training, clip_of_words
 from training.rng import Rng
 
 CYCLE = ROUND // PIXEL_FRAMES_PER_LATENT
@@ -33,8 +33,6 @@ HEAD = 3
 """Latent frames of a video that differ from the cycle's because they have no past: one chunk."""
 SCENES_SHARE = 0.8
 """Share of drawn clips that are scenes; the others are flat shapes."""
-LOST_SHARE = 0.9
-"""Distance from the nearest moment, as a share of the mean of all, from which a video shows none of them."""
 ABOUT, LATENTS, GEOMETRY = "bank.json", "latents.npy", "geometry.npy"
 
 
@@ -110,14 +108,17 @@ class SceneBank:
         It is what the whole picture fits best; a video that has lost its thing keeps the moment that it had.
         """
         size = shown.shape[-2:]
-        apart = []
-        for ahead in range(CYCLE):
-            true = resize(self.gather(clips.index, frames, torch.full_like(clips.roll, ahead))[0], size)
-            apart.append((true - shown).square().flatten(1).mean(1))
-        found, typical = torch.stack(apart, dim=1), torch.stack(apart, dim=1).mean(1)
-        best = found.min(1)
-        lost = best.values > LOST_SHARE * typical
-        return torch.where(lost[:, None], clips.roll, best.indices[:, None])
+        moments = [
+            resize(self.gather(clips.index, frames, torch.full_like(clips.roll, ahead))[0], size).flatten(1)
+            for ahead in range(CYCLE)
+        ]
+        cycle = torch.stack(moments, dim=1)
+        middle = cycle.mean(1, keepdim=True)
+        true, video = cycle - middle, shown.flatten(1)[:, None] - middle
+        best = (video - true).square().sum(2).argmin(1)
+        nearest = true[torch.arange(len(best)), best]
+        there = (video[:, 0] * nearest).sum(1) > LOST * nearest.square().sum(1)
+        return torch.where(there[:, None], best[:, None], clips.roll)
 
     def captions(self, chosen: Sequence[int], called: Sequence[str]) -> Tensor:
         """Caption tokens [B, L] of clips, each by its template."""

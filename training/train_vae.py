@@ -22,11 +22,11 @@ from histream_core.demo.scenes import (
     paint_scene,
 )
 from histream_core.files.tensors import read_safetensors
+from histream_core.lab.judge.pictures import read_pictures
 from histream_core.vae.model import WanVAE
 from training.checkpoint import read
 from training.loop import Losses, Moment, add_arguments, autocast, train
 from training.muon import Muon
-from training.pictures import read_pictures
 from training.rng import Rng
 from training.vae_forward import decode, encode, initialise
 

@@ -7,10 +7,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from histream_core.demo.scenes import THINGS
+from histream_core.lab.judge.pictures import read_pictures
 from histream_core.vae.model import WanVAE
 from training import train_vae
 from training.checkpoint import read
-from training.pictures import read_pictures
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Which words of its prompt a demo clip holds, second by second.
+"""Which words of its prompt a demo clip holds, second by second; of scenes `things` reads them.
 
 A word holds in a second where every frame of it shows the word, so that an object which is gone for some frames, or
 becomes another, is seen however short the time. F frames, H W pixels.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...demo.painter import COLOURS, DIRECTIONS, SHAPES, SPEED, Combination
+from ...demo.scenes import Scene
 from ...plan.sizes import FPS
 from .detail import likeness
 from .judge import LAG, LEAST_AREA, SPARSE, check_length, judge_direction, painted_area, segment, shrink
@@ -37,6 +39,18 @@ FARTHEST_STEP = 4 * SPEED
 """Of a centre from one frame to the next, besides the painter's step: farther is a jump."""
 
 
+class Shown(Protocol):
+    """What a second of a clip of any world shows."""
+
+    def holds(self, asked: Any) -> dict[str, bool]:
+        """Which words hold, and PRESENCE."""
+        ...
+
+    def outline(self, asked: Any) -> float:
+        """How well the object's outline or picture is the one asked for, in [0, 1]."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Second:
     """The words that a second of a clip shows in all its frames; None where they differ, or none is shown."""
@@ -51,6 +65,10 @@ class Second:
     overlaps: Mapping[str, float]
     """By shape: what the object and the ideal outline at its place have in common, mean over the frames."""
 
+    def outline(self, asked: Combination) -> float:
+        """How much of the object lies in the outline that is asked for."""
+        return self.overlaps[asked.shape]
+
     def holds(self, asked: Combination) -> dict[str, bool]:
         """Which of HELD are as a combination asks for."""
         wanted = painted_area(asked.shape)
@@ -64,19 +82,19 @@ def read_seconds(frames: np.ndarray) -> list[Second]:
     Raises ValueError as `judge` does.
     """
     check_length(frames)
-    return [_read(frames, stretch) for stretch in _stretches(len(frames))]
+    return [_read(frames, stretch) for stretch in stretches(len(frames))]
 
 
-def throughout(seconds: Sequence[Second], asked: Combination) -> dict[str, float]:
+def throughout(seconds: Sequence[Shown], asked: Combination | Scene) -> dict[str, float]:
     """Scores of the seconds of a clip against its prompt, all in [0, 1]; 1 is best.
 
     A word has 1 where it holds in every second; "held" is the share of seconds in which all hold, and the first, worst
-    and last second have the share of HELD that holds in them.
+    and last second have the share of words and presence that holds in them.
     """
     each = [second.holds(asked) for second in seconds]
     shares = [float(np.mean(list(holds.values()))) for holds in each]
-    outlines = [second.overlaps[asked.shape] for second in seconds]
-    return {word: float(all(holds[word] for holds in each)) for word in WORDS} | {
+    outlines = [second.outline(asked) for second in seconds]
+    return {word: float(all(holds[word] for holds in each)) for word in each[0] if word != PRESENCE} | {
         PRESENCE: float(np.mean([holds[PRESENCE] for holds in each])),
         "held": float(np.mean([share == 1 for share in shares])),
         "first_second": shares[0],
@@ -87,17 +105,17 @@ def throughout(seconds: Sequence[Second], asked: Combination) -> dict[str, float
     }
 
 
-def course(clips: Sequence[tuple[Sequence[Second], Combination]]) -> list[dict[str, float]]:
-    """Share of clips in which each of HELD, and all of them ("held"), hold: one entry for each second."""
+def course(clips: Sequence[tuple[Sequence[Shown], Combination | Scene]]) -> list[dict[str, float]]:
+    """Share of clips in which presence and each word hold, and all of them ("held"), second by second."""
     each = [[second.holds(asked) for second in seconds] for seconds, asked in clips]
     return [
-        {word: float(np.mean([holds[word] for holds in now])) for word in HELD}
+        {word: float(np.mean([holds[word] for holds in now])) for word in now[0]}
         | {"held": float(np.mean([all(holds.values()) for holds in now]))}
         for now in zip(*each, strict=True)
     ]
 
 
-def _stretches(num_frames: int) -> Iterator[range]:
+def stretches(num_frames: int) -> Iterator[range]:
     """Yield the frames of each second."""
     starts = range(0, max(1, num_frames - LAG), FPS)
     for start in starts:

@@ -1,11 +1,13 @@
 """The pictures that scenes are painted with, read from the folder of an unpacked @lobehub/fluent-emoji-3d."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import torch
 
-from histream_core.demo.scenes import THINGS, Pictures
-from histream_core.video.pictures import read_cutout
+from ...demo.scenes import THINGS, Pictures
+from ...video.pictures import read_cutout
 
 
 def read_pictures(folder: Path) -> Pictures:
