@@ -13,12 +13,14 @@ from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of, index_video
 from ..options.common import whole
 from ..progress import follow
-from . import evaluate_demo, evaluate_long, evaluate_restyle, evaluate_tables
+from . import evaluate_demo, evaluate_long, evaluate_restyle, evaluate_scenes, evaluate_seeds, evaluate_tables
 
 FORMS = {
     "--v2v": ("--demo --v2v", evaluate_restyle, "Restyle painted clips and score words, place and motion."),
     "--tables": ("--demo --tables", evaluate_tables, "Fill the papers' tables: every arm on the same prompts."),
     "--minutes": ("--demo --minutes 10", evaluate_long, "Make long videos and measure how they drift."),
+    "--seeds": ("--demo --seeds 16", evaluate_seeds, "Make clips of one prompt and compare them from seed to seed."),
+    "--pictures": ("--demo --pictures DIR", evaluate_scenes, "Make clips of scenes and score them by their pictures."),
     "--demo": ("--demo", evaluate_demo, "Make short clips of fresh prompts and score them."),
 }
 """Evaluations of the bundled model by the option that chooses one; the first option given counts."""

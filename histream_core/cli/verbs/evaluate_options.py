@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...lab.judge.pictures import read_pictures
+from ...lab.judge.things import SceneJudge
 from ..options.common import whole
 from .videos import parse_size
 
@@ -34,3 +36,15 @@ def add_frames(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--frames", metavar="N", type=whole, default=21, help="of a clip, 4n + 1, at least 9 (default: 21)"
     )
+
+
+def add_pictures(verb: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add --pictures."""
+    verb.add_argument(
+        "--pictures", metavar="DIR", type=Path, required=required, help="the folder with the pictures of scenes"
+    )
+
+
+def scene_judge(folder: Path) -> SceneJudge:
+    """The judge of scenes, with the pictures of a folder. Raises ValueError or OSError."""
+    return SceneJudge(read_pictures(folder))

@@ -6,9 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ...demo.painter import HELD_OUT, SENTENCES, Combination, training_combinations
+from ...demo.scenes import SENTENCES as SCENE_SENTENCES
+from ...demo.scenes import Scene, all_scenes
 from .throughout import WORDS
+
+T = TypeVar("T")
 
 SEEDS = 2**32
 MAX_PROMPTS = 100_000
@@ -29,18 +34,41 @@ def draw_prompts(count: int, seed: int) -> list[DemoPrompt]:
 
     Raises ValueError for fewer than two, for more than MAX_PROMPTS, or a seed below 0.
     """
-    if not 2 <= count <= MAX_PROMPTS:
-        raise ValueError(f"{count} prompts cannot be halved into seen and held-out ones: use 2 to {MAX_PROMPTS}")
-    if seed < 0:
-        raise ValueError(f"seed {seed} is out of range: use 0 or more")
-    rng = random.Random(seed)
-    asked = []
+    rng, asked = _start(count, seed), []
     for held_out, share in ((False, count - count // 2), (True, count // 2)):
         picks = _shuffled(pool(held_out=held_out), rng)
         for combination in (next(picks) for _ in range(share)):
             sentence, noise = rng.choice(SENTENCES), rng.randrange(SEEDS)
             asked.append(DemoPrompt(combination.caption(sentence), combination, held_out, noise))
     return asked
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePrompt:
+    """A prompt, the scene that its clip should show, and the seed of the noise."""
+
+    prompt: str
+    scene: Scene
+    held_out: bool
+    seed: int
+
+
+def draw_scene_prompts(count: int, seed: int) -> list[ScenePrompt]:
+    """Draw `count` prompts of scenes as `draw_prompts` draws those of flat shapes. Raises ValueError as it does."""
+    rng, asked = _start(count, seed), []
+    for held_out, share in ((False, count - count // 2), (True, count // 2)):
+        picks = _shuffled([scene for scene in all_scenes() if scene.held_out == held_out], rng)
+        for scene in (next(picks) for _ in range(share)):
+            asked.append(ScenePrompt(scene.caption(rng.choice(SCENE_SENTENCES)), scene, held_out, rng.randrange(SEEDS)))
+    return asked
+
+
+def _start(count: int, seed: int) -> random.Random:
+    if not 2 <= count <= MAX_PROMPTS:
+        raise ValueError(f"{count} prompts cannot be halved into seen and held-out ones: use 2 to {MAX_PROMPTS}")
+    if seed < 0:
+        raise ValueError(f"seed {seed} is out of range: use 0 or more")
+    return random.Random(seed)
 
 
 def pool(*, held_out: bool) -> list[Combination]:
@@ -50,10 +78,15 @@ def pool(*, held_out: bool) -> list[Combination]:
 
 def chance(combinations: Sequence[Combination]) -> dict[str, float]:
     """Score of the best constant answer to all prompts: the share of the most frequent word."""
-    counts = {word: Counter(getattr(c, word) for c in combinations) for word in WORDS}
-    return {word: max(count.values()) / len(combinations) for word, count in counts.items()}
+    return chance_of(combinations, WORDS)
 
 
-def _shuffled(combinations: list[Combination], rng: random.Random) -> Iterator[Combination]:
+def chance_of(clips: Sequence[Combination | Scene], words: Sequence[str]) -> dict[str, float]:
+    """The same of clips of any world, for its `words`."""
+    counts = {word: Counter(getattr(clip, word) for clip in clips) for word in words}
+    return {word: max(count.values()) / len(clips) for word, count in counts.items()}
+
+
+def _shuffled(combinations: list[T], rng: random.Random) -> Iterator[T]:
     while True:
         yield from rng.sample(combinations, len(combinations))

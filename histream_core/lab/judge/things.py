@@ -59,7 +59,7 @@ TURNS = 32
 """Poses of a round that a turning thing is compared in."""
 
 COARSE, SHORTLIST = 2, 4
-"""Cells between those at which all things are compared first, and how many are then compared at every cell."""
+"""Cells between those at which all things are compared first, and how many are then fitted."""
 
 MOTION_REACH = 0.03
 """Largest deviation of a track from that of a motion, in fractions of the frame (root of the mean square)."""
@@ -149,6 +149,11 @@ class SceneJudge:
         glances = self.look(frames, asked)
         return [_second(glances, stretch) for stretch in stretches(len(frames))]
 
+    def start_of(self, frame: np.ndarray, asked: Scene) -> tuple[np.ndarray, float] | None:
+        """Place [2] and width of the thing that is asked for in a frame [H, W, 3]; None where it shows no such one."""
+        [glance] = self.look(frame[None], asked)
+        return (glance.centre, glance.width) if glance.thing == asked.thing else None
+
     @torch.inference_mode()
     def look(self, frames: np.ndarray, asked: Scene) -> list[Glance]:
         """What each frame shows."""
@@ -218,8 +223,7 @@ class _Spot:
     def apart(self, poses: Poses, widths: Tensor, every: int) -> Tensor:
         """Mean difference from all things in all poses [T, P], `widths` wide, at every so manieth cell."""
         cuts = _lay(poses.cuts.flatten(0, 1), poses.middles.flatten(0, 1), widths.flatten(), self.middle[None], every)
-        frame, ground, mask = (x[..., ::every, ::every] for x in (self.frame, self.ground, self.mask))
-        return _difference(frame, ground, mask, cuts).unflatten(0, widths.shape)
+        return _difference(*self.parts(every), cuts).unflatten(0, widths.shape)
 
     def fit(self, poses: Poses, widths: Tensor, about: tuple[int, int]) -> _Fit:
         """Fit a thing in WIDTHS, in a pose and those beside it; where that is not near, also at places beside it."""
@@ -230,17 +234,22 @@ class _Spot:
             shifts = (torch.tensor(SHIFTS) * step)[: len(SHIFTS) if step else 1]
             tried = torch.tensor(list(itertools.product(near, range(len(shifts)), WIDTHS)))
             chosen, places, wide = tried[:, 0].long(), middle + shifts[tried[:, 1].long()], width * tried[:, 2]
-            cuts = _lay(poses.cuts[thing, chosen], poses.middles[thing, chosen], wide, places, 1)
-            apart = _difference(self.frame, self.ground, self.mask, cuts)
+            cuts = _lay(poses.cuts[thing, chosen], poses.middles[thing, chosen], wide, places, COARSE)
+            apart = _difference(*self.parts(COARSE), cuts)
             best = int(apart.argmin())
             pose, middle, width = int(chosen[best]), places[best], float(wide[best])
             if apart[best] < NEAR:
                 break
-        ideal = cuts[best, :3] + self.ground * (1 - cuts[best, 3:])
-        region = torch.maximum(cuts[best, 3], self.mask)
+        size = torch.tensor([width])
+        [cut] = cuts = _lay(poses.cuts[thing, pose][None], poses.middles[thing, pose][None], size, middle[None], 1)
+        ideal, region = cut[:3] + self.ground * (1 - cut[3:]), torch.maximum(cut[3], self.mask)
         alike = (ssim(self.frame[None], ideal[None])[0] * region).sum() / region.sum()
         centre = (middle - poses.middles[thing, pose] * width / FILL) % 1
-        return _Fit(float(apart[best]), width, centre.numpy(), float(alike))
+        return _Fit(float(_difference(*self.parts(1), cuts)), width, centre.numpy(), float(alike))
+
+    def parts(self, every: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame, place and mask at every so manieth cell."""
+        return self.frame[..., ::every, ::every], self.ground[..., ::every, ::every], self.mask[::every, ::every]
 
 
 def _small(frames: np.ndarray) -> Tensor:

@@ -1,0 +1,79 @@
+"""`histream eval --demo --seeds N`: how much clips of one prompt differ from seed to seed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ... import demo
+from ...demo.scenes import Scene
+from ...demo.sentence import clip_of
+from ...lab.judge.variety import VARIETY, start_of, variety
+from ...network.forward import Text
+from ...plan.presets import MODES
+from ...runs.render import Order, collect
+from ...stream.noise import SeededNoise
+from ...stream.prompts import Prompt
+from ..options.common import whole
+from ..options.weights import demo_source, pick_device
+from ..progress import print_notes, progress_bar
+from .evaluate_options import add_frames, add_pictures, scene_judge
+from .videos import plan_video
+
+MOST_SEEDS = 256
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `run_seeds_evaluation`."""
+    verb.add_argument("--demo", action="store_true", required=True, help=argparse.SUPPRESS)
+    verb.add_argument("--seeds", metavar="N", type=whole, required=True, help="clips, each with a seed of its own")
+    verb.add_argument("--prompt", metavar="P", default=demo.PROMPT, help=f'default: "{demo.PROMPT}"')
+    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="the first seed (default: 0)")
+    add_frames(verb)
+    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
+    verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu)")
+    add_pictures(verb, required=False)
+    verb.set_defaults(run=run_seeds_evaluation)
+
+
+def run_seeds_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
+    """Make a clip with each seed and compare them."""
+    if not 2 <= args.seeds <= MOST_SEEDS:
+        raise ValueError(f"{args.seeds} seeds: use 2 to {MOST_SEEDS}")
+    if args.seed < 0:
+        raise ValueError(f"seed {args.seed} is out of range: use 0 or more")
+    find = _finder(clip_of(args.prompt), args.pictures)
+    source = demo_source([args.prompt], pick_device(args.device))
+    size = demo.WIDTH, demo.HEIGHT
+    plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=args.frames)
+    print_notes([*source.notes, *notes])
+    weights, [text] = source.load()
+    clips, starts = [], []
+    for number in range(args.seeds):
+        order = Order(plan, (Prompt(Text(text)),), SeededNoise(args.seed + number))
+        with progress_bar(f"seed {args.seed + number} ") as report:
+            clips.append(np.stack(collect(weights, order, report)))
+        starts.append(find(clips[-1][0].astype(np.float32) / 255))
+    about = {"prompt": args.prompt, "mode": args.mode, "seed": args.seed, "seeds": args.seeds}
+    about["frames"] = plan.num_pixel_frames
+    result = about | {name: round(value, 6) for name, value in variety(starts, clips).items()}
+    return result, "\n".join(_lines(result))
+
+
+def _finder(asked, pictures: Path | None):
+    """A function that finds the object of the prompt in a frame. Raises ValueError for a scene without pictures."""
+    if not isinstance(asked, Scene):
+        return start_of
+    if pictures is None:
+        raise ValueError(f"a {asked.thing} is found by its picture: give the folder of the pictures with --pictures")
+    judge = scene_judge(pictures)
+    return lambda frame: judge.start_of(frame, asked)
+
+
+def _lines(result: Mapping) -> Iterator[str]:
+    yield f"{result['seeds']} seeds from {result['seed']} on, {result['frames']} frames: {result['prompt']}"
+    for name, meaning in VARIETY.items():
+        yield f"  {name:18}{result[name]:.3f}  {meaning}"
