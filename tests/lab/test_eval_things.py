@@ -108,7 +108,23 @@ def test_a_thing_of_half_the_width_is_not_there_as_asked():
 def test_a_thing_that_jumps_has_no_motion():
     frames = paint(CAT, range(17))
     frames[8:] = np.roll(frames[8:] - place("meadow", SIDE), 20, axis=1) + place("meadow", SIDE)
-    assert scores(frames.clip(0, 1))["motion"] == 0
+    [second] = JUDGE.read_seconds(frames.clip(0, 1), CAT)
+    assert second.motion is None
+
+
+def test_a_thing_that_is_another_for_a_frame_is_none_throughout():
+    """Seen to fail with the thing of the first frame."""
+    frames = paint(CAT, range(9))
+    frames[5] = paint(Scene("dog", "meadow", "right"), [5])[0]
+    assert scores(frames)["thing"] == 0
+
+
+def test_what_is_like_no_thing_has_no_name():
+    """Seen to fail when the nearest thing counts however far it is."""
+    frame = place("meadow", SIDE).copy()
+    frame[20:44, 20:44] = np.random.default_rng(0).random((24, 24, 3), np.float32)
+    [glance] = JUDGE.look(frame[None], CAT)
+    assert (glance.place, glance.thing) == ("meadow", None) and glance.width > 0
 
 
 def test_likeness_falls_when_the_picture_melts():
