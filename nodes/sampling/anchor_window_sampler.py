@@ -69,8 +69,8 @@ def first_frame_input():
     return FirstFrame.Input(
         "first_frame",
         optional=True,
-        tooltip="From First Frame (I2V): the video begins with that picture. It must be as large as the LATENT. "
-        "Without it: from noise.",
+        tooltip="From First Frame (I2V): the video begins with that picture, or goes on from those pictures. They must "
+        "be as large as the LATENT. Without it: from noise.",
     )
 
 
