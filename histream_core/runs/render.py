@@ -104,7 +104,8 @@ def render(weights: Weights, order: Order, target: Target, report: Report = sile
     Ctrl-C keeps the finished part as a partial file; the KeyboardInterrupt names it.
     """
     progress = weights.new_progress(order.plan)
-    first, before, shared = pixel_frames(min(order.plan.first_chunk_frames, order.plan.num_latent_frames)), (), 0
+    first = min(pixel_frames(order.plan.first_chunk_frames), order.plan.num_pixel_frames)
+    before, shared = (), 0
     if target.extended:
         before, shared = target.extended.all_frames(), target.extended.num_frames
         first = target.extended.num_before + shared + 1
