@@ -28,9 +28,12 @@ _KINDS = {
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Open an ordinary file for reading, never waiting for it. Raises OSError for a folder, a pipe or a device."""
+    """Open an ordinary file for reading, never waiting for it. Raises OSError for none, a folder, a pipe, a device."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist: check the name") from error
     try:
         kind = stat.S_IFMT(os.fstat(handle).st_mode)
         if kind != stat.S_IFREG:

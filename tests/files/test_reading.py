@@ -36,6 +36,8 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(OSError, match="is a folder: give an ordinary file"):
         open_file(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/gone.mp4 does not exist: check the name$"):
+        open_file(tmp_path / "gone.mp4")
     with pytest.raises(OSError, match="is a device"):
         open_file("/dev/zero")
     link = tmp_path / "link"

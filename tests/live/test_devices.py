@@ -80,9 +80,9 @@ def test_cameras_have_names():
         ("camera:97", "gives no picture"),
         ("gopher://host/x", "cannot begin with"),
         ("file:///etc/passwd", "cannot begin with"),
-        ("concat:a|b", "No such file"),
+        ("concat:a|b", "does not exist"),
         ("http://127.0.0.1:9/x", "gives no picture"),
-        ("nothing.mp4", "No such file"),
+        ("nothing.mp4", "does not exist"),
     ],
 )
 def test_what_is_not_there_is_refused(source, said, monkeypatch):
