@@ -28,8 +28,11 @@ FULL_RANGE = 2
 BT601 = 0.299, 0.114
 """Luma coefficients of red and blue in ITU-R BT.601."""
 
-BT601_CODES = (5, 6)
-"""FFmpeg's codes of colour spaces with these coefficients."""
+BT2020 = 0.2627, 0.0593
+"""Luma coefficients of red and blue in ITU-R BT.2020, of non-constant luminance."""
+
+WEIGHTS = {5: BT601, 6: BT601, 9: BT2020}
+"""Luma coefficients by FFmpeg's codes of colour spaces; of all others those of BT.709."""
 
 HDR = {16: "PQ", 18: "HLG"}
 """Names of HDR's transfer characteristics, by FFmpeg's codes."""
@@ -186,7 +189,10 @@ def _untimed(source: Source) -> ValueError:
 
 
 def unit_frame(frame: Any) -> Tensor:
-    """Convert a decoded frame to RGB [H, W, 3] in [0, 1], at the bit depth of the file."""
+    """Convert a decoded frame to RGB [H, W, 3] in [0, 1], at the bit depth of the file.
+
+    The matrix is the file's; primaries are taken as those of BT.709, so that colours of BT.2020 come out paler.
+    """
     depth = frame.format.components[0].bits
     kind = frame.format.name
     if kind[:7] in CHROMA_STEPS and kind[7:] in _DEPTHS:
@@ -194,7 +200,7 @@ def unit_frame(frame: Any) -> Tensor:
             [_values(plane, depth) for plane in frame.planes],
             depth,
             limited=frame.color_range != FULL_RANGE,
-            weights=BT601 if frame.colorspace in BT601_CODES else (RED, BLUE),
+            weights=WEIGHTS.get(frame.colorspace, (RED, BLUE)),
         ).clip(0, 1)
     elif kind.startswith("gbrp") and kind[4:] in _DEPTHS:
         green, blue, red = (_values(plane, depth) for plane in frame.planes)

@@ -16,7 +16,7 @@ import torch
 from slow import slow
 
 from histream_core.video.formats import find_format
-from histream_core.video.reading import frames_of, index_video
+from histream_core.video.reading import frames_of, index_video, unit_frame
 from histream_core.video.writers import open_writer
 
 NUM_FRAMES = 60
@@ -117,6 +117,26 @@ def test_a_picture_that_was_filmed_upright_stands_upright(tmp_path):
     assert upright[0].shape == (64, 48, 3)
     for turned, before in itertools.zip_longest(upright, lying):
         assert torch.equal(turned, before.rot90(-1, (0, 1)))  # clockwise: what lay on its left side is up
+
+
+@pytest.mark.parametrize(("code", "red", "blue"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (9, 0.2627, 0.0593)])
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "nv12"])
+def test_colours_are_those_of_the_matrix_that_the_file_names(code, red, blue, pixels):
+    """BT.709, BT.601 and BT.2020. Seen to fail where BT.2020 is read as BT.709: by 0.06 in green."""
+    import av
+
+    colour = np.array([0.9, 0.25, 0.1])
+    luma = red * colour[0] + (1 - red - blue) * colour[1] + blue * colour[2]
+    chroma = (colour[[2, 0]] - luma) / (2 - 2 * np.array([blue, red]))
+    values = [16 + 219 * luma, *(128 + 224 * chroma)]
+    frame = av.VideoFrame(32, 32, pixels)
+    frame.colorspace, frame.color_range = code, 1
+    for plane, value in zip(frame.planes, [values[:1], values[1:]] if pixels == "nv12" else values, strict=True):
+        kind, scale = ("<u2", 4) if "10" in pixels else ("u1", 1)
+        row = np.resize(np.round(np.atleast_1d(value) * scale).astype(kind), plane.line_size // np.dtype(kind).itemsize)
+        plane.update(np.tile(row, plane.height).tobytes())
+    found = unit_frame(frame)
+    assert (found - torch.from_numpy(colour).float()).abs().max() < 0.015
 
 
 def test_frames_that_a_cut_without_encoding_hides_are_not_counted(tmp_path):
