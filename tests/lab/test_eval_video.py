@@ -144,6 +144,17 @@ def test_with_a_reference_the_flow_and_the_detail_are_compared_with_it():
     assert measure(guide, guide)["detail_ratio"] == pytest.approx(1)
 
 
+def test_flows_are_computed_for_what_is_asked_for_alone(monkeypatch):
+    """The reference's, both ways; with flicker the video's own too. Seen to fail where it is always computed."""
+    seen, clip, guide = [], moving(2), moving(2, x=3.0)
+    monkeypatch.setattr(video, "find_flow", lambda a, b: seen.append(a) or find_flow(a, b))
+    whole = measure(clip, guide)
+    assert len(seen) == 3
+    found = measure(clip, guide, MeasureSettings(flicker=False))
+    assert len(seen) == 3 + 2
+    assert {name: whole[name] for name in found} == found and set(whole) - set(found) == {"flicker"}
+
+
 def test_what_cannot_be_measured_is_refused():
     frames = moving(3)
     with pytest.raises(ValueError, match="1 frames show no motion"):

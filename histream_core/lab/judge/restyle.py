@@ -170,7 +170,7 @@ def score_restyled(
     agrees = verdict.agrees(pair.asked.combination)
     distance = float(distances(frames, verdict.shape, pair).mean())
     source = pair.paint_source(len(frames), frames.shape[2])
-    settings = settings or MeasureSettings(MOTION_EVERY)
+    settings = replace(settings or MeasureSettings(MOTION_EVERY), flicker=False)
     moving = measure(iter(torch.from_numpy(frames)), iter(torch.from_numpy(source)), settings)
     scores = {word: float(agrees[word]) for word in WORDS} | {"distance": distance}
     scores["restyled"] = float(all(agrees.values()) and distance <= NEAR)

@@ -60,6 +60,8 @@ class MeasureSettings:
     encode_every: int = 8
     prompt: Tensor | None = None
     """CLIP features of the prompt, [D]."""
+    flicker: bool = True
+    """Whether flicker is measured, which takes the video's own flow, besides the reference's where there is one."""
 
 
 @dataclass
@@ -88,9 +90,9 @@ def measure(
         _read_still(readings, index, frame, guide, settings)
         now = frame, frame if guide is None else guide
         if before is not None and index % settings.motion_every == 0:
-            _read_motion(readings, before, now)
+            _read_motion(readings, before, now, flicker=settings.flicker)
         before = now
-    if not readings.moving["flicker"]:
+    if not readings.moving["visible"]:
         raise ValueError(
             f"{len(readings.still['detail'])} frames show no motion: give a video of more than {settings.motion_every}"
         )
@@ -133,13 +135,15 @@ def _small(frame: Tensor) -> Tensor:
     return F.interpolate(frame.permute(2, 0, 1)[None], size, mode="area")[0].permute(1, 2, 0)
 
 
-def _read_motion(readings: Readings, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> None:
+def _read_motion(
+    readings: Readings, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor], *, flicker: bool
+) -> None:
     """Compare a frame with the one before; each is given with the picture that the flow is read from, often itself."""
     earlier, later = _small(before[0]), _small(now[0])
-    own = flow, seen = _motion(earlier, later)
-    if now[1] is not now[0]:
-        flow, seen = _motion(_small(before[1]), _small(now[1]))
-    readings.moving["flicker"].append(float((warp(earlier, own[0]) - later).abs().mean()))
+    flow, seen = _motion(_small(before[1]), _small(now[1]))
+    if flicker:
+        own = flow if now[1] is now[0] else find_flow(later, earlier)
+        readings.moving["flicker"].append(float((warp(earlier, own) - later).abs().mean()))
     readings.moving["visible"].append(float(seen.float().mean()))
     if seen.any():
         readings.moving["warp_error"].append(float((warp(earlier, flow) - later)[seen].square().mean()))
@@ -153,10 +157,10 @@ def _motion(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
 def _summary(readings: Readings, settings: MeasureSettings) -> dict:
     parts = list(_parts(readings.still))
     first, last = parts[0], parts[-1]
-    warp = readings.moving["warp_error"]
+    warp, flicker = readings.moving["warp_error"], readings.moving["flicker"]
     found = {
         "warp_error": float(np.mean(warp)) if warp else None,
-        "flicker": float(np.mean(readings.moving["flicker"])),
+        **({"flicker": float(np.mean(flicker))} if flicker else {}),
         "visible": float(np.mean(readings.moving["visible"])),
         "sharpness": float(np.mean(readings.still["sharpness"])),
         "detail": float(np.mean(readings.still["detail"])),
