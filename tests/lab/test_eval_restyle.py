@@ -202,6 +202,29 @@ def test_a_killed_evaluation_goes_on_and_other_settings_are_refused(here, by_the
     assert "was made with seed 0, asked for is 1" in refusal("--demo", "--v2v", *words, "--seed", 1)
 
 
+def test_a_stopped_evaluation_has_the_table_of_what_is_there(here, by_the_painter, evaluate, monkeypatch, capsys):
+    """And says what is missing; seen to fail with a table that is written last."""
+    words = ("--prompts", 2, "--frames", NUM_FRAMES, "--strength", 0.8, 0.9, "--out", "v")
+    painter = evaluate_restyle.restyle_pair
+
+    def stopping(*asked):
+        if len(by_the_painter) == 3:
+            raise KeyboardInterrupt
+        return painter(*asked)
+
+    monkeypatch.setattr(evaluate_restyle, "restyle_pair", stopping)
+    assert main(["eval", "--demo", "--v2v", *map(str, words)]) == 130
+    said = "missing: 1 of 2 clips of s=0.9; the same command makes them"
+    assert capsys.readouterr().err.endswith(f"histream: stopped: the table in v has what was made; {said}\n")
+    assert said in (here / "v" / "restyle.md").read_text()
+    found = json.loads((here / "v" / "restyle.json").read_text())
+    assert found["missing"] == {"s=0.9": 1}
+    assert found["arms"]["s=0.8"]["all"]["restyled"] == found["arms"]["s=0.9"]["all"]["restyled"] == 1
+    monkeypatch.setattr(evaluate_restyle, "restyle_pair", painter)
+    assert evaluate(*words)["missing"] == {}
+    assert len(by_the_painter) == 4 and "missing" not in (here / "v" / "restyle.md").read_text()
+
+
 def test_what_cannot_be_restyled_is_refused_before_anything_is_made(here, refusal):
     words = ("--demo", "--v2v")
     assert "give one with --out" in refusal(*words)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ... import demo
 from ...files.disk import check_folder, write_whole
@@ -36,7 +37,7 @@ from ...lab.judge.restyle import (
 from ...lab.judge.video import MeasureSettings
 from ...plan.presets import MODES, find_preset
 from ...runs import fingerprint_weights
-from ...runs.weights import load_demo
+from ...runs.weights import Weights, load_demo
 from ..options.common import decimal
 from ..options.weights import pick_device
 from .evaluate_options import add_frames, add_prompt_options
@@ -72,7 +73,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 def run_restyle_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
-    """Make the missing clips, then the table of all."""
+    """Make the missing clips; the table of those that are there is written with each arm, at the end and on Ctrl-C."""
     pairs, arms = draw_pairs(args.prompts, args.seed), _arms(args)
     clip = ClipFeatures(args.clip) if args.clip else None
     torch.set_num_threads(1)
@@ -88,16 +89,33 @@ def run_restyle_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     records = Records(args.out, settings)
     texts = encoder.encode([pair.asked.prompt for pair in pairs]).split(1)
     measured = MeasureSettings(MOTION_EVERY, encode=clip.picture) if clip else None
-    done = _read(records)
-    for arm in arms:
-        used = untrained(weights) if arm.untrained else weights
-        for number, (text, pair) in enumerate(zip(texts, pairs, strict=True)):
-            if number not in done.get(arm.name, {}):
-                frames = restyle_pair(arm, used, text, pair)
-                records.append(record_of(arm, number, *score_restyled(frames, pair, measured)))
-                sys.stderr.write(f"{arm.name} {number + 1}/{len(pairs)}\n")
-                sys.stderr.flush()
-    return _write(args, arms, pairs, records)
+    found: tuple[dict, str] = {}, ""
+    try:
+        for arm in arms:
+            _make(arm, weights, list(zip(texts, pairs, strict=True)), records, measured)
+            found = _write(args, arms, pairs, records)
+    except KeyboardInterrupt as stop:
+        result, _ = _write(args, arms, pairs, records)
+        raise KeyboardInterrupt(f"the table in {records.folder} has what was made; {_missing(result)}") from stop
+    return found
+
+
+def _make(
+    arm: RestyleArm,
+    weights: Weights,
+    wanted: Sequence[tuple[Tensor, Pair]],
+    records: Records,
+    measured: MeasureSettings | None,
+) -> None:
+    """Make and score the clips of an arm that are missing; `wanted` has the prompt's embedding and the pair of each."""
+    weights = untrained(weights) if arm.untrained else weights
+    done = _read(records).get(arm.name, {})
+    for number, (text, pair) in enumerate(wanted):
+        if number not in done:
+            frames = restyle_pair(arm, weights, text, pair)
+            records.append(record_of(arm, number, *score_restyled(frames, pair, measured)))
+            sys.stderr.write(f"{arm.name} {number + 1}/{len(wanted)}\n")
+            sys.stderr.flush()
 
 
 def _arms(args: argparse.Namespace) -> list[RestyleArm]:
@@ -126,13 +144,17 @@ def _read(records: Records) -> dict[str, dict[int, RestyleRecord]]:
 def _write(
     args: argparse.Namespace, arms: Sequence[RestyleArm], pairs: Sequence[Pair], records: Records
 ) -> tuple[dict, str]:
-    """Write the table into the folder; return its figures and its text."""
+    """Write the table of the clips that are there into the folder; return its figures and its text."""
     made = _read(records)
     found = {
-        arm.name: {kind: restyle_estimates(clips) for kind, clips in restyle_groups(made[arm.name], pairs).items()}
+        arm.name: {
+            kind: restyle_estimates(clips) for kind, clips in restyle_groups(made.get(arm.name, {}), pairs).items()
+        }
         for arm in arms
     }
+    lacking = {arm.name: len(pairs) - len(made.get(arm.name, {})) for arm in arms}
     about = {"prompts": args.prompts, "seed": args.seed, "mode": args.mode, "frames": arms[0].plan.num_pixel_frames}
+    about |= {"missing": {name: count for name, count in lacking.items() if count}}
     result = about | {
         "arms": {
             arm.name: {"what": arm.what, **{kind: _values(one) for kind, one in found[arm.name].items()}}
@@ -145,6 +167,12 @@ def _write(
     return result, text
 
 
+def _missing(about: Mapping) -> str:
+    """The words that say which clips are missing, and how they are made."""
+    lacking = [f"{count} of {about['prompts']} clips of {name}" for name, count in about["missing"].items()]
+    return f"missing: {', '.join(lacking)}; the same command makes them" if lacking else "no clip is missing"
+
+
 def _values(found: Mapping[str, Estimate]) -> dict:
     return {
         **{name: round(one.mean, 6) for name, one in found.items()},
@@ -154,9 +182,11 @@ def _values(found: Mapping[str, Estimate]) -> dict:
 
 def _lines(arms: Sequence[RestyleArm], found: Mapping, about: Mapping) -> Iterator[str]:
     """Yield the table in Markdown, line by line."""
-    shown = [name for name in RESTYLED if name in found[arms[0].name]["all"]]
+    shown = [name for name in RESTYLED if any(name in found[arm.name]["all"] for arm in arms)]
     yield f"{about['prompts']} pairs, {about['frames']} frames, mode {about['mode']}, seed {about['seed']}:"
     yield "means with 95% bootstrap intervals over pairs"
+    if about["missing"]:
+        yield _missing(about)
     for kind in ("all", "seen", "held_out"):
         yield from ("", f"| {kind.replace('_', ' ')} | {' | '.join(shown)} |", f"|{' --- |' * (len(shown) + 1)}")
         for arm in arms:
