@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
@@ -58,6 +59,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=allow_abbrev, **settings)
         self.forms: dict[str, Parser] = {}
         """Parsers by option; a parser takes over if its option is given."""
+        self.late = ""
+        """The optional positional path that may stand behind options too, where older Pythons give up."""
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse the words; unknown ones are refused with the verb's own name in the message."""
@@ -66,6 +69,8 @@ class Parser(argparse.ArgumentParser):
         if form:
             return form.parse_known_args(args, namespace)
         found, unknown = super().parse_known_args(args, namespace)
+        if self.late and len(unknown) == 1 and unknown[0][:1] != "-" and getattr(found, self.late) is None:
+            setattr(found, self.late, Path(unknown.pop()))
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown

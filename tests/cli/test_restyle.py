@@ -329,8 +329,21 @@ def test_a_source_bigger_than_the_memory_or_the_disk_is_refused_before_the_first
 def test_what_is_no_video_is_refused(here, say):
     (here / "words.mp4").write_text("no video")
     assert say("v2v", here / "words.mp4", "out.mp4", *DEMO)[0] == 2
-    assert say("v2v", here / "none.mp4", "out.mp4", *DEMO)[0] == 2
+    assert "none.mp4 does not exist: check the name" in say("v2v", here / "none.mp4", "out.mp4", *DEMO)[1]
     assert say("v2v", sound_file(here / "tone.m4a", 0.5), "out.mp4", *DEMO)[0] == 2
+
+
+def test_the_new_video_may_be_named_behind_options(here, say):
+    """And is not named twice, nor beside a run's folder, in the words of this verb."""
+    source = clip(here, 1)
+    result = say("v2v", source, *DEMO, "out.mp4", "--seed", "1")[1]
+    assert Path(result["file"]) == here / "out.mp4" and result["seed"] == 1
+    said = "--overwrite lets OUT replace a file: give OUT too, or leave it out for a new name"
+    assert say("v2v", source, *DEMO, "--overwrite")[1] == f"histream: {said}"
+    assert "unrecognized arguments: more.mp4" in say("v2v", source, "out.mp4", *DEMO, "more.mp4")[1]
+    for words in ([*DEMO, "run.mp4"], ["run.mp4", *DEMO]):
+        assert "leave OUT out, or leave --run-dir out" in say("v2v", source, "--run-dir", "run", *words)[1]
+    assert not (here / "run").exists() and not (here / "run.mp4").exists()
 
 
 def test_what_is_not_said_is_the_presets(here, say):

@@ -29,6 +29,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_sinks(verb)
     verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
     verb.set_defaults(run=run_v2v)
+    verb.late = "out"
     yield verb
 
 

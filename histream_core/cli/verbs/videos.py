@@ -117,7 +117,7 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
     place = verb.add_mutually_exclusive_group()
     where = "where to write (default: a new name here)"
     if restyles:
-        place.add_argument("out", metavar="OUT", nargs="?", type=Path, help=where)
+        verb.add_argument("out", metavar="OUT", nargs="?", type=Path, help=where)
     else:
         place.add_argument("--out", metavar="FILE", type=Path, help=where)
     place.add_argument(
@@ -258,9 +258,12 @@ def make_shown(
 ) -> tuple[dict, str]:
     """Make a video, with a run folder or without, and return its result."""
     SeededNoise(args.seed)  # refuses a seed that is none
+    out = "OUT" if shown.video else "--out"
     if args.run_dir:
+        if args.out:
+            raise ValueError(f"--run-dir keeps the video in its folder: leave {out} out, or leave --run-dir out")
         if args.overwrite:
-            raise ValueError("--overwrite is for --out: leave it out, a run's folder is never replaced")
+            raise ValueError(f"--overwrite is for {out}: leave it out, a run's folder is never replaced")
         return _keep(args, source, shown, size=size, fps=fps)
     return _render(args, source, shown, size=size, fps=fps)
 
@@ -302,7 +305,8 @@ def _render(
     if args.section_files:
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
     if args.overwrite and not args.out:
-        raise ValueError("--overwrite lets --out replace a file: give --out too, or leave it out for a new name")
+        out = "OUT" if shown.video else "--out"
+        raise ValueError(f"--overwrite lets {out} replace a file: give {out} too, or leave it out for a new name")
     plan, format = shown.plan, find_format(args.format, args.depth)
     extended = shown.last if shown.whole else None
     num_frames = plan.num_pixel_frames + (extended.num_before if extended else 0)
