@@ -1,5 +1,7 @@
 """A live stream of tiny weights on a clock that passes only while someone waits, or where work costs time."""
 
+from collections import defaultdict
+
 import tiny
 import tiny_vae
 import torch
@@ -68,16 +70,18 @@ def picture(number, side=SIDE):
 class Living:
     """A session with all that belongs to it. `costs` are seconds of a network call and of decoding a latent frame."""
 
-    def __init__(self, count, *, policy=EVEN, costs=(0.01, 0.01), latency=1.0, clock=None, **camera):
+    def __init__(self, count, *, policy=EVEN, costs=(0.01, 0.01), latency=1.0, clock=None, cues=(), **camera):
         self.clock = clock or FakeClock()
         self.costs, self.shown, self.calls = costs, [], []
+        self.sigmas = defaultdict(list)
+        """The noise levels of each chunk's steps."""
         plan = tiny.plan("histream", num_frames=ENDLESS, width=SIDE, height=SIDE, restyle=Restyle(0.8))
         target = Target(FPS, latency, steps=len(plan.chunks[1].steps), chunk_frames=3)
         self.feed = Feed(Intake(24, policy), self.clock)
         pacer = Pacer(FPS, latency, self.clock)
         self.player = Player(pacer, self.clock, [self.show], room=48)
         prompt = Prompt(tiny.text(0), words="a cat")
-        wanted = Wanted(plan, prompt, SeededNoise(1), target, (SIDE, SIDE), drops=policy != "all")
+        wanted = Wanted(plan, prompt, SeededNoise(1), target, (SIDE, SIDE), drops=policy != "all", cues=cues)
         self.session = LiveSession(self.engine(), wanted, self.feed, self.player, self.clock)
         self.camera = Camera(self.feed, self.clock, count, **camera)
 
@@ -88,6 +92,8 @@ class Living:
             def denoise(latent, step, cache, text):
                 watched.begin_call(step)
                 self.calls.append(text)
+                if step.sigma:
+                    self.sigmas[self.session.chunks].append(step.sigma)
                 self.spend(self.costs[0])
                 watched.times.denoise += self.costs[0]
                 return Denoiser(MODEL)(latent, step, cache, text)

@@ -56,6 +56,8 @@ class Cost:
     decode: float
     apart: bool = False
     """Whether a chunk is decoded beside the work on the next one, on a processor of its own."""
+    passes: float = 0.0
+    """Seconds for a latent frame of network calls that are the same for any number of steps: the clean passes."""
 
     def chunk_seconds(self, choice: Choice) -> float:
         """Seconds from one chunk to the next."""
@@ -68,7 +70,7 @@ class Cost:
 
     def _before_decoding(self, choice: Choice) -> float:
         calls = 1 if choice.order == BATCHED else choice.steps
-        return calls * self.fixed + choice.chunk_frames * (self.encode + choice.steps * self.row)
+        return calls * self.fixed + choice.chunk_frames * (self.encode + self.passes + choice.steps * self.row)
 
     @property
     def fixed_share(self) -> float:
@@ -86,6 +88,8 @@ class Spent:
     """The network calls: latent frames of all rows together, and seconds."""
     decode: float | None
     """For a latent frame. None: no chunk was finished."""
+    passes: float = 0.0
+    """Of clean passes, for a latent frame."""
 
 
 class Measured:
@@ -99,7 +103,8 @@ class Measured:
         """Take a chunk's seconds into the average."""
         cost = self.cost
         decode = cost.decode if spent.decode is None else _averaged(cost.decode, spent.decode)
-        self.cost = replace(cost, encode=_averaged(cost.encode, spent.encode), decode=decode)
+        encode, passes = _averaged(cost.encode, spent.encode), _averaged(cost.passes, spent.passes)
+        self.cost = replace(cost, encode=encode, decode=decode, passes=passes)
         for rows, seconds in spent.calls:
             self._add_call(rows, seconds)
 
@@ -193,6 +198,11 @@ class Budget:
         elif self._under >= UP_CHUNKS:
             self._move(self._first_fit(cost, range(self._rung + 1)))
         return self.choice
+
+    def offer(self, ladder: Sequence[Choice], cost: Cost) -> None:
+        """Choose anew among other choices, at once."""
+        self._ladder = tuple(ladder)
+        self._move(self._first_fit(cost, range(len(self._ladder))))
 
     def _move(self, rung: int) -> None:
         self._rung = rung

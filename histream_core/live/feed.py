@@ -6,8 +6,9 @@ Frames are [H, W, 3], uint8.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,11 @@ TREMBLE = 1e-6
 
 LOOK_SECONDS = 0.1
 """Longest wait before what else may have happened is looked at."""
+
+
+Viewer = Callable[[np.ndarray, float], None]
+"""Function that is given each frame and the time of its capture. It returns at once: one that is slow keeps the newest
+frame alone."""
 
 
 class EndedError(Exception):
@@ -51,6 +57,8 @@ class Feed:
         self._heard = clock()
         self._paused = self._ended = False
         self._why = ""
+        self.viewers: list[Viewer] = []
+        """Are given each frame that the source gives, by its thread; not those of a paused stream."""
 
     def put(self, frame: Tensor, time: float) -> bool:
         """Add a frame captured at `time`, and say whether more are wanted.
@@ -67,7 +75,10 @@ class Feed:
                 self._clock.wait(self._changed, LOOK_SECONDS)
             self._heard = self._clock()
             self._changed.notify_all()
-            return not self._ended
+            goes_on, shown = not self._ended, not self._ended and not self._paused
+        for viewer in self.viewers if shown else ():
+            viewer(frame.numpy(), time)
+        return goes_on
 
     def take(self, count: int) -> Sequence[Stamped[Tensor]]:
         """The frames of the next chunk, as soon as they are there; fewer where the source has ended.

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..video.writers import Writer
 from .clock import Clock
-from .feed import LOOK_SECONDS
+from .feed import LOOK_SECONDS, Viewer
 from .pacer import Pacer, Report
-
-Viewer = Callable[[np.ndarray, float], None]
-"""Function that is given each shown frame and the time of its capture. It returns at once: one that is slow keeps the
-newest frame alone."""
 
 MOST_HELD = 1.0
 """A recording shows the same frame for at most so many seconds, also where the source was away for longer."""
@@ -117,8 +113,9 @@ class Player:
 class Recorder:
     """A recording at an even rate: each frame is there, and is held for as long as the next one took to be captured."""
 
-    def __init__(self, writer: Writer, fps: float):
-        self._writer, self._fps = writer, fps
+    def __init__(self, writer: Writer, fps: float, name: str = ""):
+        """`name` is that of its file, without a folder."""
+        self._writer, self._fps, self.name = writer, fps, name
         self._start, self._count = 0.0, 0
         self._last: np.ndarray | None = None
 
@@ -134,6 +131,13 @@ class Recorder:
             self._last = frame
         self._count += len(written)
         self._writer.write(np.stack(written))
+
+    def close(self) -> None:
+        """Finish the file; nothing is left of a recording without a frame. Raises OSError."""
+        if self._count:
+            self._writer.close()
+        else:
+            self._writer.discard()
 
     def _missing(self, time: float, count: int) -> int:
         """How often the last frame is shown again before one captured at `time`, which would be frame `count`."""

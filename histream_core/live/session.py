@@ -10,34 +10,28 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..network.forward import Text
+from ..plan.adjust import adjusted, step_counts, strength_of
 from ..plan.chunks import Chunk, Plan
-from ..plan.entry import Entry
 from ..plan.order import CHUNKS
-from ..plan.schedule import Step
-from ..plan.sizes import pixel_frames
-from ..runs.restyle import EncodedSource
-from ..runs.weights import Weights
 from ..stream.inputs import Inputs
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt, blend_prompts
 from ..stream.stream import Stream
 from ..stream.timeline import BLENDS, Change
 from ..vae.decode import to_frames
-from ..vae.decoders import Decoder
 from ..video.pixels import to_uint8
-from ..video.writing import Times
 from .budget import Budget, Choice, Cost, Measured, Spent, Target
 from .clock import Clock
-from .feed import LOOK_SECONDS, EndedError, Feed, unit
+from .engine import Engine, LiveSource, StoppedError, Watched, cores_for
+from .feed import LOOK_SECONDS, EndedError, Feed
 from .player import Player, Recorder
 
 BLEND = Change("blend")
@@ -50,58 +44,21 @@ REMEMBERED = 100
 """Lines of the log that are kept, the newest."""
 
 
-class StoppedError(Exception):
-    """The stream was stopped."""
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A prompt that is ready before the stream begins."""
+
+    words: str
+    text: Tensor
+    change: Change = BLEND
 
 
-@dataclass
-class Watched:
-    """Counts the seconds of network calls, and ends them where the stream was stopped."""
+class Controls(NamedTuple):
+    """The values of `LiveSession.adjust` that are in force."""
 
-    stopped: threading.Event
-    times: Times = field(default_factory=Times)
-
-    def begin_call(self, step: Step) -> None:  # noqa: ARG002 - what a run's progress is told
-        """End the stream before the call where it was stopped. Raises StoppedError."""
-        if self.stopped.is_set():
-            raise StoppedError("the stream was stopped")
-
-    def end_call(self, step: Step) -> None:
-        """Note nothing: the seconds are in `times`."""
-
-
-OpenStream = Callable[[Plan, Noise, Sequence[Prompt], Watched, Inputs], Stream]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The weights that a stream is made with."""
-
-    open_stream: OpenStream
-    open_source: Callable[[Iterator[Tensor], Plan], EncodedSource]
-    """Function that encodes frames [H, W, 3] in [0, 1]."""
-    decoder: Decoder
-    decode_device: torch.device
-    apart: bool = False
-    """Whether chunks are decoded beside the work on the next one, on a processor of their own."""
-
-    @property
-    def shares_cores(self) -> bool:
-        """Whether chunks are decoded beside other work on the cores of one CPU."""
-        return self.apart and self.decode_device.type == "cpu"
-
-    @classmethod
-    def of(cls, weights: Weights) -> Engine:
-        """The engine of bare weights. Cores of a CPU decode beside each other, a GPU is one processor."""
-
-        def open_stream(
-            plan: Plan, noise: Noise, prompts: Sequence[Prompt], watched: Watched, inputs: Inputs
-        ) -> Stream:
-            return weights.open_stream(plan, noise, prompts, progress=watched, inputs=inputs)
-
-        where = weights.decode_device
-        apart = where.type == "cpu" or where != weights.device
-        return cls(open_stream, weights.open_source, weights.open_decoder(), where, apart)
+    strength: float
+    steps: int | None
+    """At most; None: as many as the plan has at this strength."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +74,19 @@ class Wanted:
     """Width and height of the picture; frames are cropped to it."""
     drops: bool = True
     """Whether frames of the source may be left out."""
+    cues: tuple[Cue, ...] = ()
 
-    def ladder(self) -> tuple[Choice, ...]:
-        """The choices of the budget: one frame of one, two, ..., each with the steps of the plan."""
-        chunk = self.plan.chunks[1]
-        most = self.target.most_every if self.drops else 1
-        steps = max(1, len(chunk.steps))
-        return tuple(Choice(CHUNKS, steps, every, len(chunk.frames)) for every in range(1, most + 1))
+    def controls(self) -> Controls:
+        """The controls as the plan has them."""
+        return Controls(strength_of(self.plan), None)
+
+    def ladder(self, controls: Controls | None = None) -> tuple[Choice, ...]:
+        """The choices of the budget: one frame of one, two, ..., each with the steps of the plan, or fewer if asked."""
+        plan = adjusted(self.plan, strength=(controls or self.controls()).strength)
+        own = step_counts(plan)
+        steps = min(max(own[0], controls.steps), own[-1]) if controls and controls.steps else own[-1]
+        every = range(1, (self.target.most_every if self.drops else 1) + 1)
+        return tuple(Choice(CHUNKS, steps, one, plan.window.chunk_frames) for one in every)
 
 
 class _Made(NamedTuple):
@@ -133,33 +96,6 @@ class _Made(NamedTuple):
     latent: Tensor
     captured: tuple[float, ...]
     rate: float
-
-
-class _LiveSource:
-    """A `Source` of a stream over the frames of a feed; notes when the frames of each chunk were captured."""
-
-    def __init__(self, engine: Engine, plan: Plan, feed: Feed, clock: Clock):
-        self._feed, self._clock, self._plan = feed, clock, plan
-        self._frames: deque[Tensor] = deque()
-        self._encoded = engine.open_source(iter(self._next, None), plan)
-        self.captured: tuple[float, ...] = ()
-        self.seconds = 0.0
-        """Seconds that the last chunk took to encode."""
-
-    def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
-        """Wait for the frames of a chunk and encode them. Raises EndedError when there are none any more."""
-        taken = self._feed.take(pixel_frames(chunk.frames.stop) - chunk.first_pixel_frame)
-        self.captured = tuple(stamped.time for stamped in taken)
-        began = self._clock()
-        self._frames.extend(unit(taken))
-        found = self._encoded(chunk)
-        self._encoded.entries.clear()  # a stream without an end would have a curve without an end
-        _finish(found[1].device)
-        self.seconds = self._clock() - began
-        return found
-
-    def _next(self) -> Tensor | None:
-        return self._frames.popleft() if self._frames else None
 
 
 class LiveSession:
@@ -172,7 +108,7 @@ class LiveSession:
         self._engine, self._feed, self._player, self._clock = engine, feed, player, clock
         self._stopped = threading.Event()
         self._mailbox: deque[tuple[str, Tensor, Change]] = deque(maxlen=1)
-        self._source = _LiveSource(engine, wanted.plan, feed, clock)
+        self._source = LiveSource(engine, wanted.plan, feed, clock)
         self._measured = Measured(replace(UNKNOWN, apart=engine.apart))
         self._budget = Budget(wanted.target, self._measured.cost, wanted.ladder())
         self._decoding: float | None = None
@@ -180,10 +116,17 @@ class LiveSession:
         self._began = clock()
         self._chunk = 0
         self._words = wanted.prompt.words
+        self._controls = self._asked = wanted.controls()
+        self._asking, self._recording = threading.Lock(), threading.Lock()
+        self._own_recorder: Recorder | None = None
         self.log: deque[str] = deque(maxlen=REMEMBERED)
         """Every change, with its second."""
         self.recorder: Recorder | None = None
         """Is given every frame, before it is shown."""
+        self.open_recorder: Callable[[], Recorder] | None = None
+        """Opens a recording in a new file, each call in the next one; None: the stream cannot be recorded."""
+        self.recordings: list[str] = []
+        """The names of the files that were recorded, without folders."""
 
     @property
     def chunks(self) -> int:
@@ -193,6 +136,47 @@ class LiveSession:
     def say(self, words: str, text: Tensor, change: Change = BLEND) -> None:
         """Let the stream go over to another prompt at its next chunk; of several until then the newest counts."""
         self._mailbox.append((words, text, change))
+
+    def cue(self, index: int) -> None:
+        """Say the cue of that number, counted from 0. Raises ValueError where there is none."""
+        cues = self.wanted.cues
+        if not 0 <= index < len(cues):
+            which = f"there are {len(cues)}, from 0 on" if cues else "this stream has none"
+            raise ValueError(f"there is no cue {index}: {which}")
+        self.say(cues[index].words, cues[index].text, cues[index].change)
+
+    def adjust(self, *, strength: float | None = None, steps: int | None = None) -> None:
+        """Change from the next chunk on how far the source is changed, and the most steps; None: as it is.
+
+        The share of noise is the top of the rule for motion, where there is one. Raises ValueError with what would
+        work.
+        """
+        with self._asking:
+            asked = self._asked
+            plan = adjusted(self.wanted.plan, strength=asked.strength if strength is None else strength)
+            adjusted(plan, steps=steps)
+            self._asked = Controls(strength_of(plan), asked.steps if steps is None else steps)
+
+    def record(self, on: bool) -> None:
+        """Begin a recording in a new file, or end it. Raises ValueError or OSError where that cannot be."""
+        with self._recording:
+            if on == (self.recorder is not None):
+                return
+            ended, self._own_recorder = self._own_recorder, None
+            self.recorder = self._own_recorder = self._next_recorder() if on else None
+        if ended:
+            ended.close()
+            self._note(f"has recorded {ended.name}")
+
+    def _next_recorder(self) -> Recorder:
+        if self.open_recorder is None:
+            raise ValueError("this stream has no place for recordings: start it with one")
+        if self._feed.over:
+            raise ValueError("the stream is over, so there is nothing to record: start another one")
+        recorder = self.open_recorder()
+        self.recordings.append(recorder.name)
+        self._note(f"records {recorder.name}")
+        return recorder
 
     def stop(self) -> None:
         """End the stream before its next network call."""
@@ -212,7 +196,7 @@ class LiveSession:
         """
         made: queue.Queue[_Made | None] = queue.Queue(maxsize=1)
         work = (partial(self._decode_all, made), self._player.run) if threads else ()
-        with _cores_for(2 if threads and self._engine.shares_cores else 1):
+        with cores_for(2 if threads and self._engine.shares_cores else 1):
             self._run(made, work)
 
     def _run(self, made: queue.Queue[_Made | None], work: Sequence[Callable[[], None]]) -> None:
@@ -238,6 +222,7 @@ class LiveSession:
             self._player.close(drop=self._stopped.is_set())
             for worker in workers:
                 worker.join()
+            self.record(False)
         if self._failed:
             raise self._failed[0]
 
@@ -252,35 +237,59 @@ class LiveSession:
             "missed_chunks": list(self._player.missed),
             "every": choice.every,
             "steps": choice.steps,
+            "most_steps": self._most_steps(),
+            "strength": self._asked.strength,
             "chunk_seconds": self._stage_seconds(),
             "utilisation": round(self._budget.utilisation(self._measured.cost), 3),
             "prompt": self._words,
+            "cues": [cue.words for cue in self.wanted.cues],
+            "recording": self.recorder.name if self.recorder else None,
+            "recordings": list(self.recordings),
             "log": list(self.log),
         }
+
+    def _most_steps(self) -> int:
+        """The most steps that `adjust` takes."""
+        return step_counts(adjusted(self.wanted.plan, strength=self._asked.strength))[-1]
 
     def _stage_seconds(self) -> dict[str, float]:
         """Seconds that each stage takes for a chunk, as measured."""
         cost, choice = self._measured.cost, self._budget.choice
-        calls = choice.steps * (cost.fixed + cost.row * choice.chunk_frames)
+        calls = choice.steps * (cost.fixed + cost.row * choice.chunk_frames) + cost.passes * choice.chunk_frames
         stages = {"encode": cost.encode * choice.chunk_frames, "network": calls}
         stages["decode"] = cost.decode * choice.chunk_frames
         return {name: round(seconds, 3) for name, seconds in stages.items()}
 
     def _chunks(self) -> Iterator[_Made]:
         """Sample the chunks one by one, and choose after each what is computed for the next."""
-        watched, plan = Watched(self._stopped), self.wanted.plan
+        watched, wanted = Watched(self._stopped), self.wanted
         inputs = Inputs(source=self._source)
-        stream = self._engine.open_stream(plan, self.wanted.noise, [self.wanted.prompt], watched, inputs)
-        chunks, spent = stream.chunks(), 0.0
+        stream = self._engine.open_stream(wanted.plan, wanted.noise, [wanted.prompt], watched, inputs)
+        chunks, before = stream.chunks(), (0.0, 0.0)
         while True:
             self._change_prompt(stream)
+            self._change_plan(stream)
             latent = next(chunks)
-            watched.times.settle()
-            calls, spent = watched.times.denoise - spent, watched.times.denoise
+            now = watched.settle()
+            steps, passes = (seconds - earlier for seconds, earlier in zip(now, before, strict=True))
+            before = now
             rate = self._budget.frame_rate(self._measured.cost)
             yield _Made(self._chunk, latent, self._source.captured, rate)
-            self._choose(plan.chunks[self._chunk], calls)
+            self._choose(stream.plan.chunks[self._chunk], steps, passes)
             self._chunk += 1
+
+    def _change_plan(self, stream: Stream) -> None:
+        """Let the next chunk be computed as the controls and the budget say."""
+        asked = self._asked
+        if asked != self._controls:
+            self._controls = asked
+            self._budget.offer(self.wanted.ladder(asked), self._measured.cost)
+        plan = adjusted(self.wanted.plan, strength=asked.strength, steps=self._budget.choice.steps)
+        if plan != stream.plan:
+            stream.change_plan(plan)
+            self._source.change_plan(plan)
+            strength = f"strength {asked.strength:g}, " if asked.strength else ""
+            self._note(f"{strength}{self._budget.choice.steps} steps from chunk {self._chunk} on")
 
     def _change_prompt(self, stream: Stream) -> None:
         """Let the prompt in the mailbox begin at the next chunk: by a blend that begins with what is seen now."""
@@ -302,14 +311,14 @@ class LiveSession:
         stream.change_prompts(steps)
         self._note(f'"{words}" begins at chunk {first}, {how}')
 
-    def _choose(self, chunk: Chunk, calls: float) -> None:
-        frames, before = len(chunk.frames), self._budget.choice
-        each = calls / max(1, before.steps)
-        spent = Spent(self._source.seconds / frames, ((frames, each),) * before.steps, self._decoding)
-        self._measured.add(spent)
+    def _choose(self, chunk: Chunk, steps: float, passes: float) -> None:
+        """Choose what is computed for the next chunk, after one whose steps and clean passes took so many seconds."""
+        frames, before, count = len(chunk.frames), self._budget.choice, len(chunk.steps)
+        calls = ((frames, steps / count),) * count if count else ()
+        self._measured.add(Spent(self._source.seconds / frames, calls, self._decoding, passes / frames))
         choice = self._budget.choose(self._measured.cost)
         self._feed.adapt(choice.every, self._player.surplus())
-        if choice != before:
+        if choice.every != before.every:
             self._note(f"one frame of {choice.every} is used from chunk {self._chunk + 1} on")
 
     def _decode_all(self, made: queue.Queue[_Made | None]) -> None:
@@ -331,8 +340,9 @@ class LiveSession:
             frames = self._cropped(pixels[: len(chunk.captured) - shown])
             seconds += self._clock() - began
             captured = chunk.captured[shown : shown + len(frames)]
-            if self.recorder:
-                self.recorder.add(frames, captured)
+            with self._recording:
+                if self.recorder:
+                    self.recorder.add(frames, captured)
             if not shown:
                 self._player.chunk_ready(chunk.index, chunk.captured)
             self._player.add(frames, captured, chunk.rate)
@@ -364,20 +374,3 @@ class LiveSession:
 
     def _note(self, what: str) -> None:
         self.log.append(f"{self._clock() - self._began:.1f} s: {what}")
-
-
-def _finish(device: torch.device) -> None:
-    """Wait until a device has done what it was given, so that its seconds can be told."""
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
-
-
-@contextlib.contextmanager
-def _cores_for(workers: int) -> Iterator[None]:
-    """Give each of `workers` threads its share of the cores: with all cores each, they would wait for one another."""
-    cores = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores // workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(cores)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -141,8 +142,8 @@ class EncodedSource:
         vae = float_vae(vae)
         self.plan, self.restyle, self._frames = plan, plan.restyle, frames
         self._weight = next(vae.parameters())
-        scales = plan.restyle.scales(plan.schedule)
-        self._encoders = {scale: StreamingEncoder(vae, normalised=normalised) for scale in scales}
+        self._new_encoder = partial(StreamingEncoder, vae, normalised=normalised)
+        self._encoders = {scale: self._new_encoder() for scale in plan.restyle.scales(plan.schedule)}
         self._motion = Motion(plan.restyle)
         self._next, self._last = 0, None
         self.entries: list[Entry] = []
@@ -157,10 +158,25 @@ class EncodedSource:
         entry, latents = self._encode(chunk)
         return entry, latents[chunk.steps[0].scale if chunk.steps else Scale.HIGH]
 
+    def change_plan(self, plan: Plan) -> None:
+        """Go on with a plan of another strength. A resolution that no chunk began with so far is encoded from now on.
+
+        The first latent frame of that one is of a single pixel frame, as where a video begins: the last of its four.
+        """
+        assert plan.restyle is not None
+        self.plan, self.restyle = plan, plan.restyle
+        self._motion.change(plan.restyle)
+        scales = plan.restyle.scales(plan.schedule)
+        self._encoders = {scale: self._encoders.get(scale) or self._new_encoder() for scale in scales}
+
     def _encode(self, chunk: Chunk) -> tuple[Entry, dict[Scale, Tensor]]:
         self._next = chunk.index + 1
         pixels = to_pixels(torch.stack([self._frame() for _ in _pixel_range(chunk)])).to(self._weight.device)
-        latents = {scale: encoder.encode(self._shrink(pixels, scale)) for scale, encoder in self._encoders.items()}
+        begins = pixels[:, :, -pixel_frames(len(chunk.frames)) :]
+        latents = {
+            scale: encoder.encode(self._shrink(pixels if encoder.begun else begins, scale))
+            for scale, encoder in self._encoders.items()
+        }
         rule = self.restyle.motion
         seen = pixels if rule is None or rule.metric == "pixels" else next(iter(latents.values()))
         self.entries.append(self._motion.next(seen[0].transpose(0, 1)))

@@ -21,12 +21,20 @@ class Motion:
 
     def next(self, frames: Tensor) -> Entry:
         """The entry of the next chunk; `frames` [T, C, H, W] are its source, in pixels in [-1, 1] or as latents."""
+        if self._last is not None and self._last.shape != frames.shape[1:]:
+            self._last = None  # latents of another resolution
         rule = self.restyle.motion
         if rule:
             moved = min(1.0, self._most_motion(frames) / rule.full)
             self.share = rule.next_share(self.restyle.share, self.share, moved)
         self._last = frames[-1]
         return self.restyle.entry(self.share)
+
+    def change(self, restyle: Restyle) -> None:
+        """Go on with another strength: it is the top of the rule for motion, or else the share of every chunk."""
+        self.restyle = restyle
+        if restyle.motion is None:
+            self.share = restyle.share
 
     def _most_motion(self, frames: Tensor) -> float:
         """The largest root mean square of the differences between successive frames; 0 for a first single one."""

@@ -13,6 +13,7 @@ from ..network.cache.rows import RowCache
 from ..network.cache.window import KVCache
 from ..network.forward import RowTexts, Text
 from ..network.transfer import upload
+from ..plan.adjust import check_change
 from ..plan.chunks import Chunk, Plan
 from ..plan.histories import EACH_STEP, Level, level_name
 from ..plan.order import CHUNKS, calls
@@ -148,6 +149,15 @@ class Stream:
         before = [prompt for prompt in self.prompts if prompt.first_chunk < first]
         whole = [index for index, prompt in enumerate(before) if prompt.share == 1]
         self.prompts = [*before[whole[-1] if whole else 0 :], *sorted(prompts, key=lambda prompt: prompt.first_chunk)]
+
+    def change_plan(self, plan: Plan) -> None:
+        """Go on with a plan of another strength or of other steps, from the next chunk on.
+
+        Call it when a chunk has just been yielded, or before the first. Raises ValueError for a plan that differs in
+        anything else.
+        """
+        check_change(self.plan, plan)
+        self.plan = plan
 
     def context(self, chunk: Chunk) -> tuple[int, ...]:
         """The frames that a chunk sees if it is the next one."""

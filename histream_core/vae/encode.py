@@ -55,6 +55,11 @@ class StreamingEncoder:
         self._waiting: Tensor | None = None
 
     @property
+    def begun(self) -> bool:
+        """Whether a frame was encoded since the stream began."""
+        return self._shape is not None
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes of the history between calls, without the waiting pixels."""
         return self._history.nbytes

@@ -1,0 +1,140 @@
+"""The engine of a live stream: the weights that it is made with, and how its source and its calls are timed."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..plan.chunks import Chunk, Plan
+from ..plan.entry import Entry
+from ..plan.schedule import Step
+from ..plan.sizes import pixel_frames
+from ..runs.restyle import EncodedSource
+from ..runs.weights import Weights
+from ..stream.inputs import Inputs
+from ..stream.noise import Noise
+from ..stream.prompts import Prompt
+from ..stream.stream import Stream
+from ..vae.decoders import Decoder
+from ..video.writing import Times
+from .clock import Clock
+from .feed import Feed, unit
+
+
+class StoppedError(Exception):
+    """The stream was stopped."""
+
+
+@dataclass
+class Watched:
+    """Counts the seconds of network calls, and ends them where the stream was stopped."""
+
+    stopped: threading.Event
+    times: Times = field(default_factory=Times)
+    """Those of the call that has begun: steps and clean passes have times of their own."""
+
+    def __post_init__(self):
+        self._steps, self._passes = self.times, Times()
+
+    def begin_call(self, step: Step) -> None:
+        """End the stream before the call where it was stopped. Raises StoppedError."""
+        if self.stopped.is_set():
+            raise StoppedError("the stream was stopped")
+        self.times = self._steps if step.sigma else self._passes
+
+    def end_call(self, step: Step) -> None:
+        """Note nothing: the seconds are in `times`."""
+
+    def settle(self) -> tuple[float, float]:
+        """Seconds of all steps and of all clean passes so far."""
+        self._steps.settle()
+        self._passes.settle()
+        return self._steps.denoise, self._passes.denoise
+
+
+OpenStream = Callable[[Plan, Noise, Sequence[Prompt], Watched, Inputs], Stream]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The weights that a stream is made with."""
+
+    open_stream: OpenStream
+    open_source: Callable[[Iterator[Tensor], Plan], EncodedSource]
+    """Function that encodes frames [H, W, 3] in [0, 1]."""
+    decoder: Decoder
+    decode_device: torch.device
+    apart: bool = False
+    """Whether chunks are decoded beside the work on the next one, on a processor of their own."""
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether chunks are decoded beside other work on the cores of one CPU."""
+        return self.apart and self.decode_device.type == "cpu"
+
+    @classmethod
+    def of(cls, weights: Weights) -> Engine:
+        """The engine of bare weights. Cores of a CPU decode beside each other, a GPU is one processor."""
+
+        def open_stream(
+            plan: Plan, noise: Noise, prompts: Sequence[Prompt], watched: Watched, inputs: Inputs
+        ) -> Stream:
+            return weights.open_stream(plan, noise, prompts, progress=watched, inputs=inputs)
+
+        where = weights.decode_device
+        apart = where.type == "cpu" or where != weights.device
+        return cls(open_stream, weights.open_source, weights.open_decoder(), where, apart)
+
+
+class LiveSource:
+    """A `Source` of a stream over the frames of a feed; notes when the frames of each chunk were captured."""
+
+    def __init__(self, engine: Engine, plan: Plan, feed: Feed, clock: Clock):
+        self._feed, self._clock = feed, clock
+        self._frames: deque[Tensor] = deque()
+        self._encoded = engine.open_source(iter(self._next, None), plan)
+        self.captured: tuple[float, ...] = ()
+        self.seconds = 0.0
+        """Seconds that the last chunk took to encode."""
+
+    def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
+        """Wait for the frames of a chunk and encode them. Raises EndedError when there are none any more."""
+        taken = self._feed.take(pixel_frames(chunk.frames.stop) - chunk.first_pixel_frame)
+        self.captured = tuple(stamped.time for stamped in taken)
+        began = self._clock()
+        self._frames.extend(unit(taken))
+        found = self._encoded(chunk)
+        self._encoded.entries.clear()  # a stream without an end would have a curve without an end
+        finish(found[1].device)
+        self.seconds = self._clock() - began
+        return found
+
+    def change_plan(self, plan: Plan) -> None:
+        """Encode for another plan from the next chunk on."""
+        self._encoded.change_plan(plan)
+
+    def _next(self) -> Tensor | None:
+        return self._frames.popleft() if self._frames else None
+
+
+def finish(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that its seconds can be told."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+@contextlib.contextmanager
+def cores_for(workers: int) -> Iterator[None]:
+    """Give each of `workers` threads its share of the cores: with all cores each, they would wait for one another."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
