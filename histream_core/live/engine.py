@@ -100,13 +100,17 @@ class LiveSource:
         self._frames: deque[Tensor] = deque()
         self._encoded = engine.open_source(iter(self._next, None), plan)
         self.captured: tuple[float, ...] = ()
+        self.complete = 0.0
+        """When the last frame of the chunk was captured; of one that was cut short, when it would have been."""
         self.seconds = 0.0
         """Seconds that the last chunk took to encode."""
 
     def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
         """Wait for the frames of a chunk and encode them. Raises EndedError when there are none any more."""
-        taken = self._feed.take(pixel_frames(chunk.frames.stop) - chunk.first_pixel_frame)
+        count = pixel_frames(chunk.frames.stop) - chunk.first_pixel_frame
+        taken = self._feed.take(count)
         self.captured = tuple(stamped.time for stamped in taken)
+        self.complete = self.captured[-1] + (count - len(taken)) * _last_interval(self.captured)
         began = self._clock()
         self._frames.extend(unit(taken))
         found = self._encoded(chunk)
@@ -138,3 +142,8 @@ def cores_for(workers: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(cores)
+
+
+def _last_interval(times: Sequence[float]) -> float:
+    """Seconds between the last two of `times`."""
+    return times[-1] - times[-2] if len(times) > 1 else 0.0

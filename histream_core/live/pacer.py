@@ -79,11 +79,15 @@ class Pacer:
             raise ValueError(f"a stream of {fps:g} frames per second shows nothing: use 16, or more than 0")
         self._interval = 1 / fps
 
-    def chunk_ready(self, captured: Sequence[float]) -> None:
-        """Take note of a chunk that can be shown now, by the capture times of its frames."""
+    def chunk_ready(self, captured: Sequence[float], complete: float | None = None) -> None:
+        """Take note of a chunk that can be shown now, by the capture times of its frames.
+
+        `complete` is when a whole chunk was captured, where this one was cut short: it follows sooner on the one before
+        than it can be computed.
+        """
         now = self._clock()
         self._waiting.append((now, len(captured)))
-        delay = now - captured[-1]
+        delay = now - (captured[-1] if complete is None else complete)
         self._delays.append(delay)
         self._chunk = len(captured)
         self.misses += delay > self._latency

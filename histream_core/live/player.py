@@ -45,11 +45,11 @@ class Player:
     def __len__(self) -> int:
         return len(self._ready)
 
-    def chunk_ready(self, chunk: int, captured: Sequence[float]) -> None:
-        """Take note that the first frames of a chunk are there, by the capture times of all of its frames."""
+    def chunk_ready(self, chunk: int, captured: Sequence[float], complete: float | None = None) -> None:
+        """Take note that the first frames of a chunk are there; see `Pacer.chunk_ready`."""
         with self._changed:
             misses = self._pacer.misses
-            self._pacer.chunk_ready(captured)
+            self._pacer.chunk_ready(captured, complete)
             if self._pacer.misses > misses:
                 self.missed.append(chunk)
 

@@ -95,6 +95,7 @@ class _Made(NamedTuple):
     index: int
     latent: Tensor
     captured: tuple[float, ...]
+    complete: float
     rate: float
 
 
@@ -274,7 +275,7 @@ class LiveSession:
             steps, passes = (seconds - earlier for seconds, earlier in zip(now, before, strict=True))
             before = now
             rate = self._budget.frame_rate(self._measured.cost)
-            yield _Made(self._chunk, latent, self._source.captured, rate)
+            yield _Made(self._chunk, latent, self._source.captured, self._source.complete, rate)
             self._choose(stream.plan.chunks[self._chunk], steps, passes)
             self._chunk += 1
 
@@ -344,7 +345,7 @@ class LiveSession:
                 if self.recorder:
                     self.recorder.add(frames, captured)
             if not shown:
-                self._player.chunk_ready(chunk.index, chunk.captured)
+                self._player.chunk_ready(chunk.index, chunk.captured, chunk.complete)
             self._player.add(frames, captured, chunk.rate)
             shown += len(frames)
         self._decoding = seconds / chunk.latent.shape[2]

@@ -725,6 +725,8 @@ BREAKS = [
     ("lab/judge/video.py", "    if flicker:\n        own", "    if True:\n        own", "lab/test_eval_video.py", "asked_for_alone"),
     ("runs/progress.py", "        self.num_calls += self.pace.split(step)\n", "",
      "plan/test_histories.py", "calls_that_they_are"),
+    ("live/pacer.py", "(captured[-1] if complete is None else complete)", "captured[-1]", "live/test_session.py",
+     "cuts_short"),
     ("live/session.py", "with cores_for(2 if", "with cores_for(1 if", "live/test_session.py", "share_the_cores"),
     ("live/intake.py", "full = len(self._waiting) == self.capacity", "full = len(self._waiting) > self.capacity",
      "live/test_intake.py", "no_more_than_its_capacity"),

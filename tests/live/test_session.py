@@ -50,6 +50,12 @@ def test_the_rest_of_a_source_becomes_a_short_chunk():
     assert living.run()["frames"] == 14
 
 
+def test_a_chunk_that_the_end_cuts_short_has_the_time_of_a_whole_one():
+    """It follows sooner on the one before than it can be computed."""
+    report = Living(9 + 12 * 6 + 2, costs=(0.1, 0.05), latency=0.6).run()
+    assert (report["frames"], report["chunks"], report["misses"]) == (83, 8, 0)
+
+
 def test_a_prompt_lands_at_the_next_chunk_by_a_blend():
     living = Living(9 + 12 * 6)
     new = tiny.text(5).context
