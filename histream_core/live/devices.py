@@ -168,12 +168,16 @@ class Opened:
 
     @classmethod
     def at(cls, name: str, address: Address, *, fps: float | None, size: tuple[int, int] | None) -> Opened:
-        """Open a device once, to see that it is there and what it gives. Raises ValueError."""
+        """Open a device and take a picture, to see that it is there and what it gives. Raises ValueError."""
         with open_device(*address) as container:
             stream = video_stream(container, name)
             found = float(stream.average_rate or stream.guessed_rate or USUAL_FPS)
-            there = stream.codec_context.width, stream.codec_context.height
-        return cls(name, address, fps or (found if 1 <= found <= 240 else USUAL_FPS), size or there)
+            frame = next(container.decode(stream), None)
+            if frame is None:
+                raise ValueError(f"{name} has no picture in it that can be read")
+            check_picture(frame, name)
+            height, width = unit_frame(frame).shape[:2]
+        return cls(name, address, fps or (found if 1 <= found <= 240 else USUAL_FPS), size or (width, height))
 
     def play(self, feed: Feed, clock: Clock) -> None:
         """Give the pictures of the device as they come, and open it again where it is away."""

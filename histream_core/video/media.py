@@ -108,16 +108,21 @@ def open_device(device: str, format: str | None, options: dict[str, str]) -> Ite
     """Open a camera by the name and the format that FFmpeg has for it, or an address (`format` None).
 
     Only protocols that carry a picture are spoken, and nothing that an address refers to is opened. Raises ValueError
-    for what cannot be opened. Errors of FFmpeg in the block are the caller's.
+    for what cannot be opened, and for errors of FFmpeg in the block.
     """
     import av
+    import av.error
 
     allowed = {"protocol_whitelist": ",".join(PROTOCOLS), "format_whitelist": ",".join((*CONTAINERS, *STREAMED))}
     settings = {"max_pixels": str(MAX_PIXELS), **options, **({} if format else allowed)}
     with contextlib.ExitStack() as stack:
-        with media_errors(f"{device} gives no picture: is it there, switched on, and free?"):
+        stack.enter_context(media_errors(f"{device} gives no picture: is it there, switched on, and free?"))
+        try:
             opened = av.open(device, format=format, options=settings, timeout=WAIT_SECONDS)
-            container = stack.enter_context(opened)
+        except av.error.ProtocolNotFoundError as error:
+            scheme = device.partition(":")[0]
+            raise ValueError(f"PyAV was built without {scheme} here: use rtsp, udp or http, or another PyAV") from error
+        container = stack.enter_context(opened)
         video_stream(container, device)
         yield container
 

@@ -1,17 +1,26 @@
 """Sources of a live stream: files that play as cameras do, cameras, and addresses on this computer."""
 
+import contextlib
 import http.server
+import socket
+import struct
 import threading
+import wave
 
+import av
+import numpy as np
 import pytest
 import torch
-from clips import clip
+from clips import clip, encoded
 from tiny_live import FakeClock
 
 from histream_core.live.clock import Clock
 from histream_core.live.devices import Address, find_device, fitted, name_camera
 from histream_core.live.feed import EndedError, Feed
 from histream_core.live.intake import ALL, Intake
+from histream_core.live.outputs import Picture, find_output
+from histream_core.live.page import jpeg_of
+from histream_core.video import media
 
 
 def play(device, clock=None, seconds=None, most=1000):
@@ -82,6 +91,7 @@ def test_cameras_have_names():
         ("file:///etc/passwd", "cannot begin with"),
         ("concat:a|b", "does not exist"),
         ("http://127.0.0.1:9/x", "gives no picture"),
+        ("srt://127.0.0.1:9", "gives no picture|without srt"),
         ("nothing.mp4", "does not exist"),
     ],
 )
@@ -92,7 +102,13 @@ def test_what_is_not_there_is_refused(source, said, monkeypatch):
 
 
 @pytest.fixture
-def served(tmp_path):
+def asked():
+    """The paths that a server was asked for."""
+    return []
+
+
+@pytest.fixture
+def served(tmp_path, asked):
     """A folder on an address of this computer."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -100,7 +116,7 @@ def served(tmp_path):
             super().__init__(*args, directory=str(tmp_path))
 
         def log_message(self, *_):
-            pass
+            asked.append(self.path)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -123,8 +139,191 @@ def test_an_address_gives_pictures_and_is_opened_again(tmp_path, served):
     assert taken[0].frame.shape == (32, 32, 3) and taken[0].time < taken[1].time
 
 
-def test_a_list_of_addresses_is_not_followed(tmp_path, served):
+def test_a_list_of_addresses_is_not_followed(tmp_path, served, asked):
     """A playlist would name other files. Seen to fail with FFmpeg's own list of formats."""
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{served}/clip.mp4\n#EXT-X-ENDLIST\n")
     with pytest.raises(ValueError, match="gives no picture"):
         find_device(f"{served}/list.m3u8")
+    assert set(asked) == {"/list.m3u8"}
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """Serves the next of the server's `answers` to each request, the last one again and again: parts, or an event."""
+
+    def do_GET(self):
+        answers = self.server.answers
+        kind, parts = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        for part in parts:
+            if isinstance(part, threading.Event):
+                part.wait(60)
+            else:
+                self.wfile.write(part)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def scripted():
+    """A function that serves answers at an address of this computer."""
+    servers = []
+
+    def serve(*answers):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+        server.answers = list(answers)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/video"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def motion_jpeg(*pictures):
+    """An answer as cameras and phones give it: one JPEG file after the other."""
+    parts = [
+        b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(data), data)
+        for data in map(jpeg_of, pictures)
+    ]
+    return "multipart/x-mixed-replace; boundary=next", parts
+
+
+LEVELS = range(50, 150, 10)
+"""Of the pictures of an answer; FFmpeg takes no stream that ends within its first 2 KiB."""
+
+
+def grey(level, size=(32, 32)):
+    return np.full((size[1], size[0], 3), level, np.uint8)
+
+
+@contextlib.contextmanager
+def played(device):
+    """The feed that a device plays into, by the computer's clock."""
+    feed = Feed(Intake(1000, ALL), Clock())
+    thread = threading.Thread(target=device.play, args=(feed, Clock()), daemon=True)
+    thread.start()
+    yield feed
+    feed.end(drop=True)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def levels(feed, count):
+    return [round(float(one.frame.float().mean())) for _ in range(count) for one in feed.take(1)]
+
+
+def test_motion_jpeg_is_played_and_opened_again_where_it_ends(scripted):
+    """Seen to fail where a device's end ends the stream."""
+    device = find_device(scripted(motion_jpeg(*map(grey, LEVELS))), fps=10**6)
+    assert device.size == (32, 32)
+    with played(device) as feed:
+        found = levels(feed, 12)
+    assert found == pytest.approx([*LEVELS, *LEVELS[:2]], abs=2)
+
+
+def test_a_device_that_comes_back_with_another_size_is_scaled(scripted):
+    small, large = (motion_jpeg(*(grey(level, size) for level in LEVELS)) for size in ((32, 32), (96, 64)))
+    device = find_device(scripted(small, small, large), fps=10**6)
+    with played(device) as feed:
+        taken = [feed.take(1)[0].frame for _ in range(12)]
+    assert {tuple(frame.shape) for frame in taken} == {(32, 32, 3)}
+    assert [float(frame.float().mean()) for frame in taken[10:]] == pytest.approx(LEVELS[:2], abs=2)
+
+
+def test_a_device_that_falls_silent_is_opened_again(scripted, monkeypatch):
+    """FFmpeg's error of a wait that is over is neither ValueError nor OSError. Seen to fail where it passes."""
+    monkeypatch.setattr(media, "WAIT_SECONDS", (10.0, 0.5))
+    kind, parts = motion_jpeg(*map(grey, LEVELS))
+    silent = threading.Event()
+    device = find_device(scripted((kind, parts), (kind, [*parts[:8], silent]), (kind, parts)), fps=10**6)
+    with played(device) as feed:
+        found = levels(feed, 10)
+    silent.set()
+    before = found.index(max(found)) + 1
+    assert found == pytest.approx([*LEVELS[:before], *LEVELS[: 10 - before]], abs=2) and before <= 8
+
+
+def portrait(path):
+    """A video that a phone stored lying down: white above, black below."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        lying = np.full((32, 64, 3), 255, np.uint8)
+        lying[:, 32:] = 0
+        for index in range(4):
+            frame = av.VideoFrame.from_ndarray(lying, format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    upright = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    quarter = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 32 << 16, 0, 1 << 30)
+    place = data.rindex(upright)  # of the track, not of the film
+    path.write_bytes(data[:place] + quarter + data[place + 36 :])
+    return path
+
+
+def test_a_phones_portrait_is_upright(tmp_path, served):
+    """Seen to fail with the size of the stored picture for an address."""
+    path = portrait(tmp_path / "phone.mp4")
+    for source in (str(path), f"{served}/phone.mp4"):
+        device = find_device(source)
+        assert device.size == (32, 64)
+        with played(device) as feed:
+            [first] = feed.take(1)
+        assert first.frame.shape == (64, 32, 3)
+        assert first.frame[:28].float().mean() > 240 and first.frame[36:].float().mean() < 15
+
+
+def test_ten_bits_are_played_as_eight(tmp_path):
+    eight, ten = (play(find_device(str(clip(tmp_path, 3, format="h265-mkv", depth=depth))))[0] for depth in (8, 10))
+    for one, other in zip(eight, ten, strict=True):
+        assert (one.frame.int() - other.frame.int()).abs().float().mean() < 4
+
+
+def test_files_that_cannot_be_played_say_why(tmp_path):
+    uneven = encoded(tmp_path / "uneven.mp4", [0, 1, 2, 7, 8])
+    with pytest.raises(ValueError, match="convert it to a constant frame rate"):
+        find_device(str(uneven))
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video" * 99)
+    with pytest.raises(ValueError, match="not a video"):
+        find_device(str(broken))
+    sound = tmp_path / "sound.wav"
+    with wave.open(str(sound), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(8000))
+    with pytest.raises(ValueError, match="no picture in it"):
+        find_device(str(sound))
+
+
+def test_a_stream_by_udp_is_played():
+    """One output of a stream is the source of another. Seen to fail where the sender sends no key frame again."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{free.getsockname()[1]}"
+    over = threading.Event()
+
+    def send():
+        link, number = find_output(address, (64, 48), 50)(), 0
+        while not over.wait(0.02):
+            link.send(Picture(grey(100, (64, 48)), number / 50))
+            number += 1
+        link.close()
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        device = find_device(address)
+        assert device.size == (64, 48)
+        with played(device) as feed:
+            assert levels(feed, 3) == pytest.approx([100] * 3, abs=3)
+    finally:
+        over.set()
+        sender.join(20)
