@@ -141,7 +141,9 @@ def test_an_address_gives_pictures_and_is_opened_again(tmp_path, served):
 
 def test_a_list_of_addresses_is_not_followed(tmp_path, served, asked):
     """A playlist would name other files. Seen to fail with FFmpeg's own list of formats."""
-    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{served}/clip.mp4\n#EXT-X-ENDLIST\n")
+    clip(tmp_path, 9)
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", f"{served}/clip.mp4", "#EXT-X-ENDLIST", ""]
+    (tmp_path / "list.m3u8").write_text("\n".join(lines))
     with pytest.raises(ValueError, match="gives no picture"):
         find_device(f"{served}/list.m3u8")
     assert set(asked) == {"/list.m3u8"}
