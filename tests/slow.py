@@ -1,7 +1,7 @@
 """Cases of a test that the default run leaves out; `pytest -m slow` runs them, and so does `.ci/run`."""
 
 from collections.abc import Collection
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 
@@ -12,10 +12,25 @@ def slow(*values):
 
 
 def crossed(*axes: Collection) -> list:
-    """Every combination of the axes' values; slow but for as many as the longest axis has, which cover each value."""
+    """Combinations of the axes' values that cover each pair of values, which for two axes are all combinations.
+
+    Slow but for as many as the longest axis has, which cover each value.
+    """
     values = [list(axis) for axis in axes]
     quick = [_combination(values, index) for index in range(max(map(len, values)))]
-    return [case if case in quick else slow(*case) for case in product(*values)]
+    every = list(product(*values))
+    chosen, pairs = [every.index(case) for case in quick], [_pairs(values, case) for case in every]
+    missing = set().union(*pairs).difference(*(pairs[index] for index in chosen))
+    while missing:
+        chosen.append(max(range(len(every)), key=lambda index: len(pairs[index] & missing)))
+        missing -= pairs[chosen[-1]]
+    return [case if case in quick else slow(*case) for index, case in enumerate(every) if index in chosen]
+
+
+def _pairs(axes: list[list], case: tuple) -> set[tuple]:
+    """The pairs of values in a combination: two axes, and the place of the value in each."""
+    places = [(n, axis.index(value)) for n, (axis, value) in enumerate(zip(axes, case, strict=True))]
+    return set(combinations(places, 2))
 
 
 def _combination(axes: list[list], index: int) -> tuple:

@@ -1,14 +1,8 @@
 """`histream v2v`: every frame of any clip, its rate, size and sound. Tiny random weights are the bundled ones."""
 
-import os
 import shutil
-import signal
 import struct
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -94,32 +88,6 @@ def test_a_kept_one_is_the_same_and_goes_on_byte_for_byte(here, say, stop_at):
     check_cut(here, say, stop_at(6), ["v2v", source, *words])
     say("v2v", source, "out.mkv", *words)
     assert all(map(torch.equal, frames_of("out.mkv"), frames_of(here / "whole" / "video.mkv")))
-
-
-@pytest.mark.slow
-def test_one_that_was_killed_is_the_same_byte_for_byte(here, say, weights):
-    """A process that gets SIGKILL when its first chunk of five is there, with motion and sound."""
-    files = [("--model", "wan"), ("--vae", "vae"), ("--embeds", "embeds")]
-    words = [word for option, name in files for word in (option, str(weights / f"{name}.safetensors"))]
-    source = clip(here, 57, size=(64, 96), fps=24000 / 1001, sound=sound_file(here / "tone.m4a", 2))
-    words = ["v2v", str(source), *words, "--motion", "0.1", "--format", "h264-mp4", "--device", "cpu", "--run-dir"]
-    code = "import sys; from histream_core.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, "cut"], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    )
-    chunks = here / "cut" / "chunks"
-    while process.poll() is None and not (chunks.is_dir() and any(chunks.glob("*.safetensors"))):
-        time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert 0 < len(list(chunks.glob("*.safetensors"))) < 5
-    assert say("resume", "cut")[1]["frames"] == 57
-    say(*words, "whole")
-    assert files_in("cut") == files_in("whole")
-    found = probe("cut/video.mp4")
-    assert (found.num_frames, found.width, found.height) == (57, 64, 96)
-    assert index_video("cut/video.mp4").rate == Fraction(24000, 1001)
-    assert sound_packets("cut/video.mp4") == sound_packets(source)
 
 
 def test_the_noise_of_each_chunk_is_told(here, say, stop_at):
