@@ -134,7 +134,7 @@ def test_an_address_gives_pictures_and_is_opened_again(tmp_path, served):
     thread.start()
     taken = [*feed.take(1), *feed.take(1)]
     feed.end(drop=True)
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert taken[0].frame.shape == (32, 32, 3) and taken[0].time < taken[1].time
 

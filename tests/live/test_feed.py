@@ -85,7 +85,7 @@ def test_a_source_without_room_goes_on_at_the_end():
     source = threading.Thread(target=fill, args=(a_feed, 50), daemon=True)
     source.start()
     a_feed.end(drop=True)
-    source.join(10)
+    source.join(60)
     assert not source.is_alive() and a_feed.report()["waiting"] == 0
 
 

@@ -35,7 +35,7 @@ def receiver():
     """A socket that receives on this computer, and its address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
         there.bind(("127.0.0.1", 0))
-        there.settimeout(10)
+        there.settimeout(60)
         yield there, f"udp://127.0.0.1:{there.getsockname()[1]}"
 
 

@@ -72,7 +72,7 @@ def test_a_player_that_is_closed_ends():
     thread.start()
     a_player.add(frames(1, 2, 3), [0.0, 0.1, 0.2], 1000)
     a_player.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and not len(a_player)
 
 
