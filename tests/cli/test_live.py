@@ -48,10 +48,10 @@ def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
     """It is playable up to there under its partial name. Seen to fail where it is discarded."""
     ready = Player.chunk_ready
 
-    def fail(self, chunk, captured):
+    def fail(self, chunk, *more):
         if chunk == 1:
             raise OSError("the screen is gone")
-        ready(self, chunk, captured)
+        ready(self, chunk, *more)
 
     monkeypatch.setattr(Player, "chunk_ready", fail)
     status, line = say("live", "--source", clip(here, 60), *DEMO, "--out", "out.mp4", "--policy", "all")
