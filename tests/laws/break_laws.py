@@ -789,6 +789,7 @@ BREAKS = [
     ("live/devices.py", "height, width = unit_frame(frame).shape[:2]", "height, width = frame.height, frame.width",
      "live/test_devices.py", "portrait_is_upright"),
     ("live/devices.py", "    if (columns, rows) != size:", "    if False:", "live/test_devices.py", "another_size"),
+    ("lab/bench/live_table.py", "SECONDS, rungs=ladder", "SECONDS, held=ladder[0]", "lab/test_bench_live.py", "slow_card"),
     ("live/outputs.py", "self._dropped += self._waiting is not None", "pass", "live/test_outputs.py", "newest_frame"),
     ("live/outputs.py", "if self._pts - self._key >= KEY_SECONDS * TICKS:", "if self._key < 0:",
      "live/test_outputs.py", "within_a_second"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LIVE = ("camera", "steps", "policy", "hours", "load_step")
 """Options of --live, each a field of `LiveOptions`."""
 
+COMPUTED = "computed, on a virtual clock"
+
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
@@ -46,6 +48,7 @@ def _add_live(verb: argparse.ArgumentParser) -> None:
     """Add the options of --live."""
     live = verb.add_argument_group("with --live")
     live.add_argument("--sim", action="store_true", help="published frame rates from five numbers, simulated streams")
+    live.add_argument("--table", action="store_true", help="the delay to expect by model, card and steps, in Markdown")
     live.add_argument("--camera", type=decimal, metavar="FPS", help="frames per second of the camera (30)")
     live.add_argument("--steps", type=whole, metavar="N", help="denoising steps at most, 1 to 4 (4)")
     live.add_argument("--policy", choices=POLICIES, help="which frames a chunk takes of those that wait (even)")
@@ -60,14 +63,20 @@ def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
     if args.tiny and not args.gpu:
         raise ValueError("--tiny belongs to --gpu: give --gpu --tiny")
     chosen = {name: value for name in LIVE if (value := getattr(args, name)) is not None}
-    if (args.sim or chosen) and not args.live:
-        raise ValueError(f"{' and '.join(map(_option, chosen)) or '--sim'} belongs to --live: give --live --sim")
+    given = [*map(_option, chosen), *(["--table"] if args.table else [])]
+    if (args.sim or given) and not args.live:
+        raise ValueError(f"{' and '.join(given) or '--sim'} belongs to --live: give --live --sim")
     if args.live and not args.sim:
         raise ValueError("live streams are simulated so far: give --live --sim")
+    if args.table and chosen:
+        raise ValueError(f"the streams of --table are always the same: leave {' and '.join(map(_option, chosen))} out")
     check_files(args.out, overwrite=args.overwrite)
     if args.plots:
         return _plots(args.plots, overwrite=args.overwrite)
-    result, text = _live(chosen) if args.live else _sheet(args) if args.gpu else _bars(args)
+    if args.live:
+        result, text = _table() if args.table else _live(chosen)
+    else:
+        result, text = _sheet(args) if args.gpu else _bars(args)
     if args.out:
         write_whole(args.out, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode(), overwrite=args.overwrite)
     return result, text
@@ -101,7 +110,14 @@ def _live(chosen: dict[str, Any]) -> tuple[dict, str]:
 
     bench = LiveBench(LiveOptions(**chosen))
     bars = _one_by_one(bench.bars())
-    return _about("live --sim", "computed, on a virtual clock") | report(bars) | bench.plain(), table(bars)
+    return _about("live --sim", COMPUTED) | report(bars) | bench.plain(), table(bars)
+
+
+def _table() -> tuple[dict, str]:
+    from ...lab.bench.live_table import expected, markdown, plain
+
+    found = list(expected())
+    return _about("live --sim --table", COMPUTED) | plain(found), markdown(found)
 
 
 def _one_by_one(bars: Iterable[Bar]) -> list[Bar]:

@@ -29,6 +29,8 @@ class Scene:
     policy: str = EVEN
     held: Choice | None = None
     """This choice throughout, in the place of the budget's."""
+    rungs: tuple[Choice, ...] = ()
+    """The choices of the budget, where they are not those of the target."""
     endless: bool = False
     """An intake without a bound."""
     load: float = 1.0
@@ -42,7 +44,7 @@ class Scene:
         return Intake(sys.maxsize, ALL) if self.endless else Intake(2 * longest, self.policy)
 
     def ladder(self) -> tuple[Choice, ...]:
-        return (self.held,) if self.held else self.target.ladder()
+        return (self.held,) if self.held else self.rungs or self.target.ladder()
 
 
 class VirtualClock:
