@@ -18,6 +18,7 @@ from .sampling.prompt_timeline import PromptTimeline, TimelineSection
 from .sampling.step_schedule import StepSchedule
 from .video.demo_video import DemoVideo
 from .video.drift_meter import DriftMeter
+from .video.live import Live
 from .video.ranges_to_video import RangesToVideo
 from .video.streaming_vae_decode import StreamingVAEDecode
 from .video.video_frames import VideoFrames
@@ -48,6 +49,7 @@ NODES = (
     DemoModel,
     VideoToVideo,
     DemoVideo,
+    Live,
 )
 """In order of worth; the ids in them are for ever."""
 

@@ -72,6 +72,8 @@ class Engine:
     decode_device: torch.device
     apart: bool = False
     """Whether chunks are decoded beside the work on the next one, on a processor of their own."""
+    turn: contextlib.AbstractContextManager = field(default_factory=contextlib.nullcontext)
+    """Held while a chunk is encoded or decoded: a lock where the VAE must not work in two threads at once."""
 
     @property
     def shares_cores(self) -> bool:
@@ -96,7 +98,7 @@ class LiveSource:
     """A `Source` of a stream over the frames of a feed; notes when the frames of each chunk were captured."""
 
     def __init__(self, engine: Engine, plan: Plan, feed: Feed, clock: Clock):
-        self._feed, self._clock = feed, clock
+        self._feed, self._clock, self._turn = feed, clock, engine.turn
         self._frames: deque[Tensor] = deque()
         self._encoded = engine.open_source(iter(self._next, None), plan)
         self.captured: tuple[float, ...] = ()
@@ -113,7 +115,8 @@ class LiveSource:
         self.complete = self.captured[-1] + (count - len(taken)) * _last_interval(self.captured)
         began = self._clock()
         self._frames.extend(unit(taken))
-        found = self._encoded(chunk)
+        with self._turn:
+            found = self._encoded(chunk)
         self._encoded.entries.clear()  # a stream without an end would have a curve without an end
         finish(found[1].device)
         self.seconds = self._clock() - began

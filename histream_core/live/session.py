@@ -337,7 +337,8 @@ class LiveSession:
             if self._stopped.is_set() or shown == len(chunk.captured):
                 return
             began = self._clock()
-            pixels = to_frames(self._engine.decoder.decode(latent.to(self._engine.decode_device)))[0]
+            with self._engine.turn:
+                pixels = to_frames(self._engine.decoder.decode(latent.to(self._engine.decode_device)))[0]
             frames = self._cropped(pixels[: len(chunk.captured) - shown])
             seconds += self._clock() - began
             captured = chunk.captured[shown : shown + len(frames)]

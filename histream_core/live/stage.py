@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ..files.disk import NewName
 from ..plan.chunks import Plan
 from ..plan.sizes import FPS
 from ..stream.noise import SeededNoise
 from ..stream.prompts import Prompt
-from ..video.formats import Format
-from ..video.writers import open_writer
+from ..video.writers import Writer
 from ..video.writing import BackgroundWriter
 from .budget import Target
 from .clock import Clock
@@ -27,13 +26,16 @@ from .intake import ALL, EVEN, Intake
 from .pacer import Pacer
 from .page import Page, PageSource, Speak
 from .player import Player, Recorder
-from .session import Engine, LiveSession, Wanted
+from .session import Cue, Engine, LiveSession, Wanted
 
 PAGE = "page"
 """The source whose pictures a page sends."""
 
 PAGE_SIZE = 512, 512
 """Width and height of the pictures of a page, where nothing else is chosen."""
+
+LONGEST_MEASURED = 301
+"""Latent frames of a plan whose memory stands for that of one without an end."""
 
 BUDGET = 1.0
 """Seconds from the last picture of a chunk until the chunk must be made, where nothing else is chosen."""
@@ -53,15 +55,17 @@ class LiveSettings:
     """One of POLICIES."""
     seconds: float | None = None
     """The stream ends after so long; None: with its source."""
+    cues: tuple[Cue, ...] = ()
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A new video file of every frame that is made."""
+class Recordings:
+    """Where a stream is recorded."""
 
-    path: Path | NewName
-    format: Format
-    tags: Mapping[str, str]
+    open_next: Callable[[], tuple[Path, Writer]]
+    """Opens the next new file."""
+    at_once: bool
+    """Whether the stream is recorded from its beginning; else when a page asks for it."""
 
 
 @dataclass(frozen=True)
@@ -95,27 +99,26 @@ class Stage:
         feed = Feed(Intake(most, settings.policy), clock, seconds=settings.seconds, patient=patient)
         player = Player(Pacer(device.fps, settings.budget, clock), clock, [], room=most)
         drops = settings.policy != ALL
-        wanted = Wanted(plan, settings.prompt, SeededNoise(settings.seed), target, device.size, drops=drops)
+        noise = SeededNoise(settings.seed)
+        wanted = Wanted(plan, settings.prompt, noise, target, device.size, drops, settings.cues)
         return cls(settings, LiveSession(engine, wanted, feed, player, clock), player, feed, clock)
 
-    def play(
-        self,
-        *,
-        served: Served | None = None,
-        recording: Recording | None = None,
-        ends: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
-    ) -> dict:
-        """Let the stream run to its end, and report it. `ends` are exceptions by which a user ends a stream as usual.
-
-        Another exception ends it too, and the recording is kept under its partial name.
-        """
-        source = threading.Thread(target=self.settings.device.play, args=(self.feed, self.clock), daemon=True)
-        with self._recorded(recording), self._served(served):
+    def play(self, *, served: Served | None = None, recordings: Recordings | None = None) -> None:
+        """Let the stream run to its end. Whatever is raised, what was recorded until then is whole."""
+        session, device = self.session, self.settings.device
+        if recordings:
+            session.open_recorder = partial(self._open_recorder, recordings)
+        source = threading.Thread(target=device.play, args=(self.feed, self.clock), daemon=True)
+        with self._served(served):
+            if recordings and recordings.at_once:
+                session.record(True)
             source.start()
-            with contextlib.suppress(*ends):
-                self.session.run()
+            session.run()
         source.join()
-        return self.session.report()
+
+    def _open_recorder(self, recordings: Recordings) -> Recorder:
+        path, writer = recordings.open_next()
+        return Recorder(BackgroundWriter(writer), self.settings.device.fps, path.name)
 
     @contextlib.contextmanager
     def _served(self, served: Served | None) -> Iterator[None]:
@@ -132,18 +135,10 @@ class Stage:
         finally:
             page.close()
 
-    @contextlib.contextmanager
-    def _recorded(self, recording: Recording | None) -> Iterator[None]:
-        """Record the stream in the block; nothing is left of a stream without a frame."""
-        if recording is None:
-            yield
-            return
-        size, fps = self.settings.device.size, self.settings.device.fps
-        file = open_writer(recording.path, recording.format, size=size, fps=fps, metadata=recording.tags)
-        writer = BackgroundWriter(file)
-        with writer.keeping_on((BaseException,)):  # what goes wrong takes no recording with it
-            self.session.recorder = Recorder(writer, fps)
-            yield
+
+def countable(plan: Plan) -> Plan:
+    """A plan with an end whose memory is that of a plan without one."""
+    return replace(plan, num_latent_frames=LONGEST_MEASURED)
 
 
 def open_source(

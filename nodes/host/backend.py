@@ -85,6 +85,10 @@ class HostBackend:
     def open_source(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
         needed = self.encode_bytes(plan)
         comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
+        return self.encoded(frames, plan)
+
+    def encoded(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
+        """As `open_source`, where the VAE is loaded already."""
         return EncodedSource(frames, plan, host_vae.vae_module(self.vae), normalised=True)
 
     def encode_bytes(self, plan: Plan) -> int:

@@ -23,7 +23,7 @@ from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import JoinedStep, Scale, Step
 from ...histream_core.plan.speed import Speed
-from ...histream_core.runs.progress import Progress, counted
+from ...histream_core.runs.progress import Watch, counted
 from ...histream_core.stream.inputs import NOTHING_GIVEN, Inputs
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
@@ -77,7 +77,7 @@ class HostRun:
         plan: Plan,
         noise: Noise,
         prompts: Sequence[Prompt],
-        progress: Progress,
+        progress: Watch,
         *,
         inputs: Inputs = NOTHING_GIVEN,
         extra_bytes: int = 0,

@@ -197,8 +197,10 @@ def guide(model, positive: list, sampler: PlannedSampler, *, vae=None) -> None:
 
 
 def first_steps(plan: Plan) -> Steps:
-    """The steps of the first chunk that is denoised."""
-    return next((chunk.steps for chunk in plan.chunks if chunk.steps), ())
+    """The steps of the first chunk that is denoised; none where none is, also of a plan without an end."""
+    last = plan.given_chunks + len(plan.schedule)
+    chunks = plan.chunks[:last] if plan.endless else plan.chunks
+    return next((chunk.steps for chunk in chunks if chunk.steps), ())
 
 
 def given_latent(base, first: FirstFrame, batch: int) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ...histream_core.cost.cost import GB
 from ...histream_core.cost.pace import DecodePace, duration
+from ...histream_core.live.stage import LiveSettings
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.runs import Manifest
 from ...histream_core.runs.progress import Progress
@@ -12,6 +13,8 @@ from ...histream_core.runs.store.video import cut_sections
 from ...histream_core.stream.timeline import clock
 from ..settings import VideoChoice
 from .backend import HostBackend, MadeLatent
+from .live import LiveFiles, Played
+from .run_folders import name_of
 from .sampler import ChunkSampler
 
 
@@ -50,6 +53,26 @@ def summary_of_decode(names: Sequence[str], size: tuple[int, int], choice: Video
         f"{', '.join(names)}: {made}",
         f"{pace.frames} frames in {duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each",
         f"decode {times.decode:.1f} s, encode and write {times.write:.1f} s; slowest: {times.bottleneck}",
+    ])  # fmt: skip
+
+
+def summary_of_live(preset: str, settings: LiveSettings, played: Played, files: LiveFiles) -> str:
+    """Summary of a live stream that is over."""
+    report, plan, device = played.report, settings.plan, settings.device
+    width, height = device.size
+    strength = f"strength {plan.restyle.share:g}, " if plan.restyle else ""
+    recorded = ", ".join(name_of(video.path) for video in files.saved)
+    return "\n".join([
+        f"live, {width}x{height}: {report['frames']} frames in {duration(report['seconds'])}, "
+        f"{report['fps']:.2f} a second of {device.fps:g}",
+        f"first picture after {report['ttff']:.2f} s; delay {report['p50']:.2f} s (p50), {report['p95']:.2f} s (p95), "
+        f"{report['p99']:.2f} s (p99); jitter {report['jitter']:.3f} s",
+        f"{report['misses']} of {report['chunks']} chunks late, {report['dropped']} of {report['arrived']} frames left "
+        f"out",
+        f"preset {preset}, {strength}{report['steps']} steps, seed {settings.seed}, policy {settings.policy}",
+        f"recorded in {recorded}" if recorded else "not recorded",
+        f"its page was {played.address}",
+        *report["log"],
     ])  # fmt: skip
 
 

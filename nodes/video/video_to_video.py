@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from ...histream_core.plan.entry import Restyle
+from ...histream_core.plan.presets import Preset
 from ...histream_core.video.formats import find_format
 from .. import kept_video
 from ..host import graph as host_graph
@@ -12,6 +14,52 @@ from ..sampling.anchor_window_sampler import FROM_PRESET, chunk_sampler, window_
 from ..settings import MAX_SEED, VideoChoice
 
 FOLDER = "histream/restyled"
+
+
+def strength_input():
+    return io.Float.Input(
+        "strength",
+        default=0.8,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="The share of noise that it begins with. 0.5: most of the picture stays. 0.9: little more than the "
+        "layout. 1: nothing. 0: the source, through the VAE.",
+    )
+
+
+def restyle_inputs():
+    """How noise depends on the source's motion, and what the model is told of it."""
+    return [
+        io.Float.Input(
+            "motion",
+            default=FROM_PRESET,
+            min=FROM_PRESET,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Less noise where the source moves, by so much at most, against tearing. 0: the same everywhere. "
+            "-1: from the preset (0.1 for StreamDiffusionV2's weights, else 0).",
+        ),
+        io.Float.Input(
+            "told",
+            default=FROM_PRESET,
+            min=FROM_PRESET,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Tells the model so much less noise than there is. 0: as much as there is. -1: from the preset "
+            "(0.1 for StreamDiffusionV2's weights, else 0).",
+        ),
+    ]
+
+
+def restyle_of(preset: Preset, strength: float, told: float, motion: float) -> Restyle:
+    """How chunks begin with a source, by the values of the inputs."""
+    offset, span = (None if value < 0 else value for value in (told, motion))
+    return preset.restyled(strength, offset, span)
 
 
 class VideoToVideo(io.ComfyNode):
@@ -40,40 +88,11 @@ class VideoToVideo(io.ComfyNode):
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Another seed, another look.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=0.8,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of noise that it begins with. 0.5: most of the picture stays. 0.9: little more "
-                    "than the layout. 1: nothing. 0: the source, through the VAE.",
-                ),
+                strength_input(),
                 Schedule.Input(
                     "schedule", optional=True, tooltip="From Step Schedule. Without it: HiStream, 2 + 2 steps."
                 ),
-                io.Float.Input(
-                    "motion",
-                    default=FROM_PRESET,
-                    min=FROM_PRESET,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Less noise where the source moves, by so much at most, against tearing. 0: the same "
-                    "everywhere. -1: from the preset (0.1 for StreamDiffusionV2's weights, else 0).",
-                ),
-                io.Float.Input(
-                    "told",
-                    default=FROM_PRESET,
-                    min=FROM_PRESET,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Tells the model so much less noise than there is. 0: as much as there is. -1: from the "
-                    "preset (0.1 for StreamDiffusionV2's weights, else 0).",
-                ),
+                *restyle_inputs(),
                 *window_inputs(),
                 VideoOutput.Input(
                     "output",
@@ -118,8 +137,7 @@ class VideoToVideo(io.ComfyNode):
             choice = replace(choice, sound=sound_of_source(source, find_format(choice.format, choice.depth)))
         sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
         preset, _ = sampler.steps.resolve(sampler.settings)
-        offset, span = (None if value < 0 else value for value in (told, motion))
-        steps = replace(sampler.steps, restyle=preset.restyled(strength, offset, span))
+        steps = replace(sampler.steps, restyle=restyle_of(preset, strength, told, motion))
         sampler = replace(sampler, steps=steps)
         inputs = host_runs.RunInputs(seed, positive, host_graph.words_of(cls.hidden, "positive"))
         backend = host_runs.open_backend(model, vae, sampler.speed)

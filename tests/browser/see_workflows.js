@@ -1,10 +1,11 @@
 // What a user sees, in a real browser against a running ComfyUI: both kinds of canvas, every shipped workflow, from the
-// templates too, one run of the demo to a playing video, one of a source and its restyled video, Cancel, an error, and another language. Started by
+// templates too, one run of the demo to a playing video, one of a source and its restyled video, a live stream, Cancel, an error, and another
+// language. Started by
 // see_workflows.py; README.md says what it needs.
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of templates, workflows, demo, restyle, cancel, error, language; without one, all of them in turn.
+// PART is one of templates, workflows, demo, restyle, live, cancel, error, language; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -18,6 +19,8 @@ const FILES = fs.readdirSync(WORKFLOWS).filter((file) => file.endsWith('.json'))
 const NAMES = FILES.map((file) => path.basename(file, '.json'))
 const DEMO = 'histream_1_try_it_now'
 const RESTYLE = 'histream_7_restyle_a_video'
+const LIVE = 'histream_8_live'
+const ANSWERS = 1000 // ms; a quiet computer takes a few, and the line says how many
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
 const VIEW = { width: 1600, height: 1000 }
@@ -266,6 +269,62 @@ async function restyle(page) {
   await shoot(page, 'a_video_is_restyled', { ...GRAPH, height: 800 })
 }
 
+// In the page: how long the host's socket takes to greet a new client, in ms, the slowest of some.
+async function greetings(count) {
+  const waits = []
+  for (let i = 0; i < count; i++) {
+    const began = performance.now()
+    await new Promise((done, fail) => {
+      const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/ws?clientId=greeted${i}`)
+      socket.onmessage = () => {
+        waits.push(performance.now() - began)
+        socket.close()
+        done()
+      }
+      socket.onerror = fail
+    })
+    await new Promise((done) => setTimeout(done, 150))
+  }
+  return waits.sort((a, b) => a - b).map(Math.round)
+}
+
+async function live(page) {
+  const address = /http:\/\/127\.0\.0\.1:\d+\/#[\w-]{22}/
+  const told = () => page.waitForFunction(() => window.seen.texts.some((text) => / behind/.test(text)), null, { timeout: SLOW })
+  await load(page, LIVE)
+  await run(page)
+  await told()
+  const line = (await page.evaluate(() => window.seen.texts)).find((text) => / behind/.test(text))
+  check('the node says where the page is, and how the stream goes', address.test(line), line.replace('\n', ' '))
+  const link = page.locator('a[href^="http://127.0.0.1:"][href*="#"]').first()
+  const [opened] = await Promise.all([page.context().waitForEvent('page', { timeout: 30000 }), link.click()])
+  const shown = await opened.locator('#prompt').waitFor({ timeout: 30000 }).then(() => true, () => false)
+  check('a click on it opens the page', shown, opened.url().replace(/#.*/, '#...'))
+  await opened.waitForTimeout(1500)
+  await opened.screenshot({ path: path.join(pictures, `live_page_${kind}.jpg`), type: 'jpeg', quality: 72 })
+  await opened.close()
+  const waits = await page.evaluate(greetings, 20)
+  check('the host answers while it runs', waits[19] < ANSWERS, `median ${waits[10]} ms, slowest ${waits[19]} ms`)
+  await shoot(page, 'a_live_stream', { ...GRAPH, height: 900 })
+  await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
+  const wrong = await page.evaluate(() => window.seen.errors.join())
+  check('a live stream runs to its end without an error', wrong === '', wrong)
+  await page.waitForFunction(() => [...document.querySelectorAll('video')].length >= 1, null, { timeout: SLOW })
+  const { pairs } = await page.evaluate(lyingOnOthers)
+  check('the players let no node grow over another', pairs.length === 0, pairs.join(', '))
+  await fit(page)
+  await shoot(page, 'a_live_stream_is_over', { ...GRAPH, height: 900 })
+  await page.evaluate(watch)
+  await load(page, LIVE, (graph) => widget(graph, 'HiStreamLive', 7, 0))
+  await run(page)
+  await told()
+  await page.locator('button[aria-label="Cancel current run"]').first().click()
+  await page.waitForFunction(() => window.seen.interrupted, null, { timeout: SLOW })
+  const [interrupted, done] = await page.evaluate(() => [window.seen.interrupted, window.seen.done])
+  check('Cancel stops it', interrupted === 1 && done === 0)
+  await nextRun(page)
+}
+
 async function cancel(page) {
   await load(page, DEMO, short(241))
   await run(page)
@@ -329,7 +388,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { templates, workflows: everyWorkflow, demo, restyle, cancel, error, language }
+    const all = { templates, workflows: everyWorkflow, demo, restyle, live, cancel, error, language }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)

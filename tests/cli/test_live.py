@@ -45,7 +45,7 @@ def test_a_stream_is_sent_to_an_address(here, say):
 
 
 def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
-    """It is playable up to there under its partial name. Seen to fail where it is discarded."""
+    """It is playable up to there. Seen to fail where it is not finished."""
     ready = Player.chunk_ready
 
     def fail(self, chunk, *more):
@@ -56,7 +56,7 @@ def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
     monkeypatch.setattr(Player, "chunk_ready", fail)
     status, line = say("live", "--source", clip(here, 60), *DEMO, "--out", "out.mp4", "--policy", "all")
     assert status == 2 and "the screen is gone" in line
-    assert probe("out.partial.mp4").num_frames >= 9
+    assert probe("out.mp4").num_frames >= 9
 
 
 def test_the_page_says_where_it_is(here, capsys):

@@ -25,6 +25,7 @@ DARK, PALE, DIM = (24, 26, 32), (240, 240, 245), (165, 170, 185)
 LOW, HIGH, FAINT = (86, 140, 220), (240, 170, 70), (52, 56, 68)
 EXTEND = "histream_6_extend_retry_branch"
 RESTYLE = "histream_7_restyle_a_video"
+LIVE = "histream_8_live"
 RANGES = "histream_9_to_an_upscaler"
 VIDEOS = {
     "histream_1_try_it_now": (
@@ -167,17 +168,30 @@ def draw_video(name: str, title: str, subtitle: str, *bars: list[tuple], frames:
     card.save(name)
 
 
-def draw_restyled(source: list, restyled: list) -> None:
+PAIRS = {
+    RESTYLE: (
+        "Restyle a video",
+        "video to video: another look, every frame, place and motion kept",
+        16,
+        (0, 8, 16, 24),
+    ),
+    LIVE: ("Live", "a clip, or your camera, restyled while it plays", 12, (6, 12, 18, 24)),
+}
+"""Title, subtitle, frames a second, and the moments that are shown."""
+
+
+def draw_pairs(name: str, source: list, restyled: list) -> None:
     """Four moments of a source, and the same ones restyled."""
-    card = Card("Restyle a video", "video to video: another look, every frame, place and motion kept")
+    title, subtitle, fps, moments = PAIRS[name]
+    card = Card(title, subtitle)
     for row, (frames, what) in enumerate(((source, "source"), (restyled, "restyled"))):
         top = 118 + 138 * row
         card.text((32, top + 52), what, 15, PALE)
-        for place, index in enumerate((0, 8, 16, 24)):
+        for place, index in enumerate(moments):
             card.picture((126 + 113 * place, top), 104, frames[index])
             if row:
-                card.text((178 + 113 * place, top + 122), f"{index / 16:.1f} s", 14, DIM, middle=True)
-    card.save(RESTYLE)
+                card.text((178 + 113 * place, top + 122), f"{index / fps:.1f} s", 14, DIM, middle=True)
+    card.save(name)
 
 
 def run_workflow(server: Server, name: str) -> list:
@@ -216,10 +230,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Server(comfyui, ROOT, Path(folder) / "comfyui") as server:
         for name, words in ((name, words) for name, words in VIDEOS.items() if args.only in name):
             draw_video(name, *words, frames=run_workflow(server, name))
-        if args.only in RESTYLE:
-            restyled = run_workflow(server, RESTYLE)
-            [source] = (server.folder / "temp").glob("histream_demo_video_*.mp4")
-            draw_restyled(list(read_frames(source)), restyled)
+        for name in (name for name in PAIRS if args.only in name):
+            restyled = run_workflow(server, name)
+            source = max((server.folder / "temp").glob("histream_demo_video_*.mp4"))
+            draw_pairs(name, list(read_frames(source)), restyled)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_a_node_is_called_what_it_is_called_in_that_language(language):
         for node, own in ours.items()
         for where, text in messages(own).items()
         for name, called in names.items()
-        if name in text
+        if re.search(rf"\b{re.escape(name)}\b", text)
         and where != "display_name"
         and called.casefold() not in messages(theirs[node])[where].casefold()
     ]

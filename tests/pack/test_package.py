@@ -108,6 +108,7 @@ def test_the_ids_are_those_that_were_shipped():
         "HiStreamDemoModel",
         "HiStreamDemoVideo",
         "HiStreamVideoToVideo",
+        "HiStreamLive",
     }
     declared = set(re.findall(r'node_id="(\w+)"', "".join(path.read_text(encoding="utf-8") for path in NODE_FILES)))
     assert declared == set(OURS), "docs/object_info.json is stale: run the host tests, they rewrite it"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import cache, partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from ... import demo
+from ...files.disk import NewName, path_of, under_new_name
 from ...lab.bench.cpu import STATM, resident_mb
 from ...live.devices import Device
 from ...live.intake import EVEN, POLICIES
 from ...live.outputs import FORMS, find_output, sending
 from ...live.page import Speak
 from ...live.session import Engine, LiveSession
-from ...live.stage import BUDGET, PAGE, PAGE_SIZE, LiveSettings, Recording, Served, Stage, open_source
+from ...live.stage import BUDGET, PAGE, PAGE_SIZE, LiveSettings, Recordings, Served, Stage, countable, open_source
 from ...network.forward import Text
 from ...plan import MODES, Plan, PlanOptions, make_plan
 from ...plan.chunks import ENDLESS
@@ -25,7 +29,7 @@ from ...runs.restyle import size_for
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...video.formats import FORMATS, Format, find_format
-from ...video.writers import frame_rate
+from ...video.writers import Writer, frame_rate, open_writer
 from ...weights.text_encoder import load_text_encoder
 from ..options.common import add_overwrite, decimal, whole
 from ..options.memory import add_kv_option, add_memory_option
@@ -34,9 +38,6 @@ from ..options.weights import DEMO, Source, add_weight_options, find_source
 from ..progress import print_notes
 from .restyle import add_restyle_options, restyled_preset
 from .videos import check_output, parse_size
-
-LONGEST_MEASURED = 301
-"""Latent frames of a plan whose memory stands for that of one without an end."""
 
 SETTLED = 4
 """Chunks after which the memory of a stream does not grow any more."""
@@ -102,15 +103,16 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     outputs = [(address, find_output(address, device.size, device.fps)) for address in args.send]
     weights, texts = source.load()
     weights = replace(weights, kv=args.kv, speed=speed_of(args))
-    check_memory(weights, replace(plan, num_latent_frames=LONGEST_MEASURED), ignore=args.ignore_memory)
+    check_memory(weights, countable(plan), ignore=args.ignore_memory)
     print_notes(source.notes)
     prompt = Prompt(Text(texts[0]), words=args.prompt or "")
     settings = LiveSettings(plan, device, prompt, args.seed, args.budget, args.policy, args.seconds)
     stage = Stage.set(Engine.of(weights), settings)
     memory = Memory(stage.session)
     stage.player.viewers.append(memory)
-    with sending(outputs, stage.player.viewers, stage.clock, lambda line: print_notes([line])) as senders:
-        report = stage.play(served=served(args), recording=recording(args, format))
+    sends = sending(outputs, stage.player.viewers, stage.clock, lambda line: print_notes([line]))
+    with sends as senders, contextlib.suppress(KeyboardInterrupt):  # the usual end of a stream
+        stage.play(served=served(args), recordings=recordings(args, format, device))
     result = {
         "source": args.source,
         "file": str(args.out.resolve()) if args.out else None,
@@ -124,20 +126,21 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
         "budget": args.budget,
         "outputs": [sender.report() for sender in senders],
         "memory_grown_mb": memory.grown,
-        **report,
+        **stage.session.report(),
     }
     return result, sentence(result)
 
 
 def sentence(result: dict) -> str:
     """The stream in one sentence."""
+    recorded = [result["file"], *result["recordings"][1:]] if result["file"] else result["recordings"]
     sent = [f"; {one['sent']} sent to {one['address']}, {one['dropped']} left out" for one in result["outputs"]]
     return (
         f"{result['frames']} frames in {result['seconds']:.1f} s, {result['fps']:.2f} frames per second of "
         f"{result['source_fps']:g}; delay {result['p50']:.2f} s, at most {result['p95']:.2f} s for 95%; "
         f"{result['misses']} of {result['chunks']} chunks late, {result['dropped']} of "
         f"{result['arrived']} frames left out"
-        + (f"; recorded in {result['file']}" if result["file"] else "")
+        + (f"; recorded in {', '.join(recorded)}" if recorded else "")
         + "".join(sent)
     )
 
@@ -163,9 +166,27 @@ def served(args: argparse.Namespace) -> Served | None:
     return None if args.no_page else Served(text_encoder(args), lambda address: print_notes([f"open {address}"]))
 
 
-def recording(args: argparse.Namespace, format: Format) -> Recording | None:
-    """The file that --out names."""
-    return Recording(args.out, format, video_tags([args.prompt or ""], [args.seed])) if args.out else None
+def recordings(args: argparse.Namespace, format: Format, device: Device) -> Recordings:
+    """The file that --out names, and new ones that the page asks for."""
+    tags = video_tags([args.prompt or ""], [args.seed])
+
+    def open_file(path: Path | NewName) -> tuple[Path, Writer]:
+        return path_of(path), open_writer(path, format, size=device.size, fps=device.fps, metadata=tags)
+
+    first = [args.out] if args.out else []
+
+    def open_next() -> tuple[Path, Writer]:
+        if first:
+            return open_file(first.pop())
+        own = Path(f"live-{datetime.now():%Y%m%d-%H%M%S}{'' if format.is_sequence else format.suffix}")
+        return under_new_name(numbered(args.out or own), lambda path: open_file(NewName(path)))
+
+    return Recordings(open_next, at_once=bool(first))
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """A name, and the same with a number behind it: live.mp4, live-2.mp4, live-3.mp4."""
+    return chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
 
 
 def text_encoder(args: argparse.Namespace) -> Speak | None:
