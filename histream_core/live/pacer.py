@@ -22,6 +22,8 @@ class Report:
     fps: float
     ttff: float
     """Time to first frame: from the first capture until the first frame is shown."""
+    delay: float
+    """Of the newest frame."""
     p50: float
     p95: float
     p99: float
@@ -69,7 +71,7 @@ class Pacer:
         self._waiting: deque[tuple[float, int]] = deque()
         self._waits: deque[float] = deque(maxlen=SURE)
         self._chunk, self._left = 1, 0
-        self._first_capture = self._first = self._last = 0.0
+        self._first_capture = self._first = self._last = self._delay = 0.0
         self._seen, self._gaps = Percentiles(), Percentiles()
         self.frames = self.misses = self.late = 0
 
@@ -113,7 +115,8 @@ class Pacer:
             self._gaps.add(abs(now - self._last - self._interval))
         else:
             self._first_capture, self._first = captured, now
-        self._seen.add(now - captured)
+        self._delay = now - captured
+        self._seen.add(self._delay)
         self._last = now
         self.frames += 1
         self._due = (now if self._due is None else self._due) + self._interval + self._hold
@@ -136,6 +139,7 @@ class Pacer:
             frames=self.frames,
             fps=(self.frames - 1) / seconds if seconds else 0.0,
             ttff=self._first - self._first_capture,
+            delay=self._delay,
             p50=self._seen.at(0.5),
             p95=self._seen.at(0.95),
             p99=self._seen.at(0.99),

@@ -1,4 +1,4 @@
-"""The page of a live stream: one HTML file, pictures as JPEG over a WebSocket, for this computer alone.
+"""The page of a live stream: one HTML file, pictures as JPEG over a WebSocket, for this computer or by TLS for others.
 
 A token in the address's fragment, which no server and no log sees, is traded for a cookie. Requests must name this
 server as their host and come from its own page. Nothing that comes from a page is a path.
@@ -14,6 +14,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from ..files.reading import parse_json, read_text
 from .clock import Clock
 from .devices import Thinner, fitted
 from .feed import LOOK_SECONDS, Feed
+from .lan import Lan
 from .session import LiveSession
 
 HOST = "127.0.0.1"
-COOKIE = "histream"
 
 MAX_MESSAGE = 2 * 2**20
 """Longest message in bytes."""
@@ -47,6 +48,15 @@ REPORT_SECONDS = 0.5
 QUALITY = 85
 """Of the JPEG pictures."""
 
+RESTYLED, SOURCE = 0, 1
+"""First byte of a picture that goes to a viewer."""
+
+SOURCE_FPS, SOURCE_SIDE = 15, 384
+"""Most pictures of the source in a second, and their longer side, for viewers."""
+
+QUIET_SECONDS = 2.0
+"""A page that has sent no picture for so long leaves the place to another one."""
+
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -60,6 +70,45 @@ Speak = Callable[[str], Tensor]
 """Function that encodes a prompt."""
 
 
+def _whole(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 1000
+
+
+def _share(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]
+
+
+def _words(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value.strip()) <= MAX_PROMPT
+
+
+def _switch(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+MESSAGES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "prompt": (_words, f"a prompt is a text of at most {MAX_PROMPT} letters"),
+    "cue": (lambda value: _whole(value, 0), "a cue is given by its number, from 0 on"),
+    "strength": (_share, "the strength is a number from 0 to 1"),
+    "steps": (lambda value: _whole(value, 1), "steps are a whole number from 1 on"),
+    "record": (_switch, "record is true or false"),
+    "pause": (_switch, "pause is true or false"),
+    "stop": (lambda value: value is True, "stop is true"),
+}
+"""Messages of a page: whether a value is one, and a sentence for one that is not."""
+
+
+def message_in(text: str | bytes) -> tuple[str, Any]:
+    """The name and the value of a page's message. Raises ValueError for one that is none."""
+    asked = parse_json(text)
+    if not isinstance(asked, dict) or len(asked) != 1 or (name := next(iter(asked))) not in MESSAGES:
+        raise ValueError(f"a message is one of {', '.join(MESSAGES)}")
+    fits, sentence = MESSAGES[name]
+    if not fits(asked[name]):
+        raise ValueError(sentence)
+    return name, asked[name]
+
+
 class PageSource:
     """A `Device` whose pictures a page sends: a camera of the browser, or a file that was dropped on it."""
 
@@ -67,6 +116,8 @@ class PageSource:
         self.fps, self.size = fps, size
         self._feed: Feed | None = None
         self._thinner = Thinner(min(fps, MOST_FPS))
+        self._sender: object = None
+        self._heard = 0.0
 
     def play(self, feed: Feed, clock: Clock) -> None:
         """Let pictures in until the feed ends."""
@@ -76,14 +127,25 @@ class PageSource:
             with waiting:
                 clock.wait(waiting, LOOK_SECONDS)
 
-    def put(self, data: bytes) -> None:
-        """Give a picture to the feed; one that comes too soon after another is left out. Raises ValueError."""
+    def put(self, data: bytes, sender: object = None) -> None:
+        """Give a picture to the feed; one that comes too soon after another is left out.
+
+        Raises ValueError for one that is none, and while another sender gives pictures.
+        """
         if self._feed is None or self._feed.over:
             return
         now = self._clock()
+        if self._sender not in (None, sender) and now - self._heard < QUIET_SECONDS:
+            raise ValueError("another page sends its pictures already: close it first")
+        self._sender, self._heard = sender, now
         if not self._thinner.takes(now):
             return
         self._feed.put(fitted(picture_in(data), self.size), now)
+
+    def leave(self, sender: object) -> None:
+        """Take note that a sender is gone."""
+        if self._sender is sender:
+            self._sender = None
 
 
 def picture_in(data: bytes) -> Tensor:
@@ -100,35 +162,53 @@ def picture_in(data: bytes) -> Tensor:
     return torch.from_numpy(values.copy()).float().div_(255)
 
 
-def jpeg_of(frame: np.ndarray) -> bytes:
-    """A frame [H, W, 3], uint8, as a JPEG file."""
+def jpeg_of(frame: np.ndarray, most: int | None = None) -> bytes:
+    """A frame [H, W, 3], uint8, as a JPEG file, at most `most` pixels a side."""
     from PIL import Image
 
-    out = io.BytesIO()
-    Image.fromarray(frame).save(out, "JPEG", quality=QUALITY)
+    image, out = Image.fromarray(np.asarray(frame)), io.BytesIO()
+    if most:
+        image.thumbnail((most, most))
+    image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
+
+
+class Newest:
+    """A viewer that keeps the newest frame, and counts."""
+
+    def __init__(self):
+        self.frame: np.ndarray | None = None
+        self.number = 0
+
+    def __call__(self, frame: np.ndarray, _: float) -> None:
+        """Keep a frame."""
+        self.frame = frame
+        self.number += 1
 
 
 class Page:
     """A server in a thread of its own, between `start` and `close`. It is a viewer of its stream."""
 
-    def __init__(self, session: LiveSession, speak: Speak | None, source: PageSource | None):
-        self._session, self._speak, self._source = session, speak, source
+    def __init__(self, session: LiveSession, speak: Speak | None, source: PageSource | None, lan: Lan | None = None):
+        """`speak` None: prompts stay as they are. `lan` None: for this computer alone."""
+        self._session, self._speak, self._source, self._lan = session, speak, source, lan
+        self._restyled = Newest()
+        self.given = Newest()
+        """Viewer of the source's frames; pages that do not send them themselves show them."""
         self._token, self._cookie = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._sockets: set[Any] = set()
-        self._publisher: object | None = None
-        self._frame: np.ndarray | None = None
-        self._number = 0
-        self._origin = ""
+        self._scheme = "https" if lan else "http"
+        self._names = (lan.address,) if lan else (HOST, "localhost")
+        self._port = 0
         self._runner: Any = None
 
     def start(self, port: int = 0) -> str:
-        """Serve, and return the address to open. Raises OSError for a port that is taken."""
+        """Serve, and return the address to open. Raises OSError for an address or a port that cannot be used."""
         self._thread.start()
-        self._origin = f"http://{HOST}:{self._await(self._serve(port))}"
-        return f"{self._origin}/#{self._token}"
+        self._port = self._await(self._serve(port))
+        return f"{self._scheme}://{self._names[0]}:{self._port}/#{self._token}"
 
     def close(self) -> None:
         """Stop serving."""
@@ -138,10 +218,9 @@ class Page:
         self._thread.join()
         self._loop.close()
 
-    def __call__(self, frame: np.ndarray, _: float) -> None:
+    def __call__(self, frame: np.ndarray, captured: float) -> None:
         """Show a frame: viewers take the newest when they can."""
-        self._frame = frame
-        self._number += 1
+        self._restyled(frame, captured)
 
     def _await(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -159,24 +238,26 @@ class Page:
         app.router.add_get("/ws", self._talk)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, port).start()
+        tls = self._lan.tls if self._lan else None
+        await web.TCPSite(self._runner, self._names[0].strip("[]"), port, ssl_context=tls).start()
         return self._runner.addresses[0][1]
 
     async def _end(self) -> None:
+        """Tell every page how the stream has ended, and let it go."""
         for socket in list(self._sockets):
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
-                await asyncio.wait_for(socket.close(), 1)
+                await asyncio.wait_for(self._report(socket), 1)
+                await asyncio.wait_for(socket.close(message=b"the stream is over"), 1)
         await self._runner.cleanup()
 
     async def _guard(self, request: Any, handler: Any) -> Any:
-        """Refuse what is not from this computer's own page, before anything is done."""
+        """Refuse what is not from the stream's own page, before anything is done."""
         from aiohttp import web
 
-        port = self._origin.rpartition(":")[2]
-        own = {f"{name}:{port}" for name in (HOST, "localhost")}
+        own = {f"{name}:{self._port}" for name in self._names}
         origin = request.headers.get("Origin")
-        if request.host not in own or (origin is not None and origin not in {f"http://{name}" for name in own}):
-            raise web.HTTPForbidden(text="this page is for this computer alone")
+        if request.host not in own or (origin is not None and origin not in {f"{self._scheme}://{n}" for n in own}):
+            raise web.HTTPForbidden(text=f"this page is at {' and '.join(sorted(own))} alone")
         response = await handler(request)
         if not response.prepared:
             response.headers.update(HEADERS)
@@ -189,38 +270,55 @@ class Page:
         return web.Response(text=text, content_type="text/html")
 
     async def _enter(self, request: Any) -> Any:
-        """Trade the token for a cookie."""
+        """Trade the token for a cookie; a page that has the cookie, and comes back, is let in by it."""
         from aiohttp import web
 
-        if not _same(await request.text(), self._token):
+        token = await request.text()
+        if not (self._knows(request) if not token else _same(token, self._token)):
             raise web.HTTPForbidden(text="the token is not that of this stream: open the address that was printed")
+        if len(self._sockets) >= MOST_VIEWERS:
+            raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} pages are open already: close one")
         response = web.Response(status=204)
-        response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path="/")
+        safe = {"httponly": True, "samesite": "Strict", "secure": self._lan is not None}
+        response.set_cookie(self._cookie_name, self._cookie, path="/", **safe)
         return response
+
+    @property
+    def _cookie_name(self) -> str:
+        """Of this stream alone: a browser sends the cookies of a host to each of its ports."""
+        return f"histream-{self._port}"
+
+    def _knows(self, request: Any) -> bool:
+        return _same(request.cookies.get(self._cookie_name, ""), self._cookie)
 
     async def _talk(self, request: Any) -> Any:
         """Speak with a viewer."""
-        from aiohttp import web
+        from aiohttp import WSMsgType, web
 
-        if not _same(request.cookies.get(COOKIE, ""), self._cookie) or "Origin" not in request.headers:
+        if not self._knows(request) or "Origin" not in request.headers:
             raise web.HTTPForbidden(text="open the address that was printed")
         if len(self._sockets) >= MOST_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} pages are open already: close one")
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=10)
         await socket.prepare(request)
         self._sockets.add(socket)
-        tasks = [asyncio.create_task(work(socket)) for work in (self._send_pictures, self._send_reports)]
+        works = [self._send_reports(socket), self._send_pictures(socket, RESTYLED, self._restyled)]
+        if self._source is None:
+            works.append(self._send_pictures(socket, SOURCE, self.given))
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             async for message in socket:
                 said = await self._hear(socket, message)
                 if said:
                     await socket.send_str(json.dumps({"said": said}))
+                elif message.type == WSMsgType.TEXT:
+                    await self._report(socket)
         except ConnectionError:
             pass  # the page was closed
         finally:
             self._sockets.discard(socket)
-            if self._publisher is socket:
-                self._publisher = None
+            if self._source:
+                self._source.leave(socket)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -234,52 +332,56 @@ class Page:
             if message.type == WSMsgType.BINARY:
                 await self._publish(socket, message.data)
             elif message.type == WSMsgType.TEXT:
-                await self._obey(parse_json(message.data))
+                await self._obey(*message_in(message.data))
         except ValueError as error:
             return str(error)
+        except OSError as error:
+            return f"that did not work: {error.strerror or error}"
         return ""
 
     async def _publish(self, socket: Any, data: bytes) -> None:
         if self._source is None:
             raise ValueError("this stream has a source of its own: begin it with --source page")
-        if self._publisher not in (None, socket):
-            raise ValueError("another page sends its pictures already: close it first")
-        self._publisher = socket
-        await self._loop.run_in_executor(None, self._source.put, data)
+        await self._apart(self._source.put, data, socket)
 
-    async def _obey(self, asked: object) -> None:
-        """Do what a message asks for. Raises ValueError for one that is none."""
-        if not isinstance(asked, dict) or len(asked) != 1:
-            raise ValueError("a message is one of prompt, pause and stop")
-        name, value = next(iter(asked.items()))
-        if name == "prompt" and isinstance(value, str) and 0 < len(value.strip()) <= MAX_PROMPT:
+    async def _obey(self, name: str, value: Any) -> None:
+        """Do what a message asks for. Raises ValueError where that is impossible, and OSError."""
+        session = self._session
+        if name == "prompt":
             if self._speak is None:
                 raise ValueError("the prompt stays: give --text-encoder in the place of --embeds to change it")
-            text = await self._loop.run_in_executor(None, self._speak, value.strip())
-            self._session.say(value.strip(), text)
-        elif name == "pause" and isinstance(value, bool):
-            self._session.pause(value)
-        elif name == "stop" and value is True:
-            self._session.stop()
+            session.say(value.strip(), await self._apart(self._speak, value.strip()))
+        elif name in ("strength", "steps"):
+            await self._apart(partial(session.adjust, **{name: value}))
+        elif name == "stop":
+            session.stop()
         else:
-            raise ValueError(
-                f"a prompt is a text of at most {MAX_PROMPT} letters, pause is true or false, stop is true"
-            )
+            await self._apart({"cue": session.cue, "record": session.record, "pause": session.pause}[name], value)
 
-    async def _send_pictures(self, socket: Any) -> None:
-        seen = 0
+    async def _apart(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Do work that takes its time beside the answers to others."""
+        return await self._loop.run_in_executor(None, work, *given)
+
+    async def _send_pictures(self, socket: Any, which: int, newest: Newest) -> None:
+        """Send each picture that is the newest when the one before is gone; the source's less often, and smaller."""
+        seen, most = 0, SOURCE_SIDE if which == SOURCE else None
         while not socket.closed:
-            if self._number == seen or self._frame is None:
+            if newest.number == seen or newest.frame is None:
                 await asyncio.sleep(0.005)
                 continue
-            seen = self._number
-            await socket.send_bytes(await self._loop.run_in_executor(None, jpeg_of, self._frame))
+            seen = newest.number
+            await socket.send_bytes(bytes([which]) + await self._apart(jpeg_of, newest.frame, most))
+            if which == SOURCE:
+                await asyncio.sleep(1 / SOURCE_FPS)
 
     async def _send_reports(self, socket: Any) -> None:
         while not socket.closed:
-            report = {**self._session.report(), "publishes": self._source is not None}
-            await socket.send_str(json.dumps({"report": report}))
+            await self._report(socket)
             await asyncio.sleep(REPORT_SECONDS)
+
+    async def _report(self, socket: Any) -> None:
+        page = {"publishes": self._source is not None, "speaks": self._speak is not None}
+        await socket.send_str(json.dumps({"report": {**self._session.report(), **page}}))
 
 
 def _same(given: str, wanted: str) -> bool:

@@ -132,6 +132,11 @@ class Recorder:
         self._count += len(written)
         self._writer.write(np.stack(written))
 
+    @property
+    def seconds(self) -> float:
+        """How long the recording is so far."""
+        return self._count / self._fps
+
     def close(self) -> None:
         """Finish the file; nothing is left of a recording without a frame. Raises OSError."""
         if self._count:

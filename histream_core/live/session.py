@@ -229,7 +229,8 @@ class LiveSession:
 
     def report(self) -> dict:
         """The stream so far in honest numbers, as plain values."""
-        choice = self._budget.choice
+        choice, recorder = self._budget.choice, self.recorder
+        counts = step_counts(adjusted(self.wanted.plan, strength=self._asked.strength))
         return {
             **{name: round(value, 4) for name, value in asdict(self._player.report()).items()},
             **self._feed.report(),
@@ -238,20 +239,18 @@ class LiveSession:
             "missed_chunks": list(self._player.missed),
             "every": choice.every,
             "steps": choice.steps,
-            "most_steps": self._most_steps(),
+            "fewest_steps": counts[0],
+            "most_steps": counts[-1],
             "strength": self._asked.strength,
             "chunk_seconds": self._stage_seconds(),
             "utilisation": round(self._budget.utilisation(self._measured.cost), 3),
             "prompt": self._words,
             "cues": [cue.words for cue in self.wanted.cues],
-            "recording": self.recorder.name if self.recorder else None,
+            "recording": recorder.name if recorder else None,
+            "recorded_seconds": round(recorder.seconds, 3) if recorder else None,
             "recordings": list(self.recordings),
             "log": list(self.log),
         }
-
-    def _most_steps(self) -> int:
-        """The most steps that `adjust` takes."""
-        return step_counts(adjusted(self.wanted.plan, strength=self._asked.strength))[-1]
 
     def _stage_seconds(self) -> dict[str, float]:
         """Seconds that each stage takes for a chunk, as measured."""

@@ -23,6 +23,7 @@ from .clock import Clock
 from .devices import Device, find_device
 from .feed import Feed
 from .intake import ALL, EVEN, Intake
+from .lan import Lan
 from .pacer import Pacer
 from .page import Page, PageSource, Speak
 from .player import Player, Recorder
@@ -76,6 +77,8 @@ class Served:
     """Encodes the prompts of the page; None: there are none."""
     tell: Callable[[str], None]
     """Is given the address."""
+    lan: Lan | None = None
+    """Where other computers reach it; None: it is for this computer alone."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,11 @@ class Stage:
             yield
             return
         device = self.settings.device
-        page = Page(self.session, served.speak, device if isinstance(device, PageSource) else None)
+        page = Page(self.session, served.speak, device if isinstance(device, PageSource) else None, served.lan)
         try:
             served.tell(page.start())
             self.player.viewers.append(page)
+            self.feed.viewers.append(page.given)
             yield
         finally:
             page.close()

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from pathlib import Path
 
 import pytest
 from clips import clip, probe
@@ -11,6 +12,7 @@ from histream_core.cli import main
 from histream_core.live.player import Player
 
 DEMO = ["--model", "demo", "--prompt", RED]
+PEM = Path(__file__).parents[1] / "live" / "loopback.pem"
 
 
 def test_a_file_is_restyled_while_it_plays(here, say):
@@ -64,6 +66,27 @@ def test_the_page_says_where_it_is(here, capsys):
     said = capsys.readouterr()
     assert re.search(r"^note: open http://127\.0\.0\.1:\d+/#[\w-]{22}$", said.err, re.MULTILINE)
     assert said.out.startswith("9 frames in ")
+
+
+def test_other_computers_reach_the_page_by_tls_alone(here, say, capsys):
+    begin = ["--source", clip(here, 9), *DEMO, "--listen", "127.0.0.1"]
+    status, line = say("live", *begin)
+    assert status == 2 and "openssl req" in line and "subjectAltName=IP:127.0.0.1" in line
+    status, line = say("live", *begin, "--certificate", PEM, "--key", PEM, "--no-page")
+    assert status == 2 and "leave one out" in line
+    status, line = say("live", "--source", "page", *DEMO, "--certificate", PEM)
+    assert status == 2 and "--listen" in line
+    capsys.readouterr()
+    assert main(["live", *map(str, begin), "--certificate", str(PEM), "--key", str(PEM)]) == 0
+    assert re.search(r"^note: open https://127\.0\.0\.1:\d+/#[\w-]{22}$", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_cues_are_prompts_for_later(here, say):
+    _, result = say("live", "--source", clip(here, 9), *DEMO, "--cue", "a blue square", "--cue", RED)
+    assert result["cues"] == ["a blue square", RED] and result["prompt"] == RED
+    for wrong, why in ((["--cue", RED], "--prompt"), ([*DEMO[2:], "--cue", " "], "a cue is empty")):
+        status, line = say("live", "--source", clip(here, 9), *DEMO[:2], *wrong)
+        assert status == 2 and why in line
 
 
 def test_a_page_that_is_the_source_is_not_left_out(here, say):

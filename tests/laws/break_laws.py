@@ -803,7 +803,16 @@ BREAKS = [
     ("live/page.py", "            if max(image.size) > MAX_SIDE:", "            if False:", "live/test_page.py", "too_large"),
     ("live/devices.py", "return place != before", "return True", "live/test_page.py", "too_fast"),
     ("live/page.py", "max_msg_size=MAX_MESSAGE", "max_msg_size=0", "live/test_page.py", "too_long"),
-    ("live/page.py", "if not _same(await request.text(), self._token):", "if False:", "live/test_page.py", "wrong_token"),
+    ("live/page.py", "if not (self._knows(request) if not token else _same(token, self._token)):", "if False:",
+     "live/test_page.py", "wrong_token"),
+    ("live/page.py", 'return f"histream-{self._port}"', 'return "histream"', "live/test_page.py", "lock_each_other_out"),
+    ("live/page.py", '"secure": self._lan is not None', '"secure": False', "live/test_page.py", "needs_tls"),
+    ("live/page.py", "(lan.address,) if lan", '(lan.address, "localhost") if lan', "live/test_page.py", "needs_tls"),
+    ("live/page.py", "and now - self._heard < QUIET_SECONDS:", "and True:", "live/test_page.py", "fell_silent"),
+    ("live/page.py", "type(value) is int and least", "isinstance(value, int) and least", "live/test_page.py", "malformed"),
+    ("live/page.py", "SOURCE_SIDE if which == SOURCE else None", "None", "live/test_page.py", "shown_smaller"),
+    ("live/page.py", 'socket.close(message=b"the stream is over")', "socket.close()", "live/test_page.py", "is_told"),
+    ("live/lan.py", "number.is_unspecified:", "False:", "live/test_page.py", "address_that_is_none"),
     ("stream/stream.py", "[*before[whole[-1] if whole else 0 :], ", "[*before, ", "live/test_session.py", "remembers_no_more"),
 ]  # fmt: skip
 

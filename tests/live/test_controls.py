@@ -72,7 +72,7 @@ def test_a_strength_that_needs_more_steps_takes_them_and_gives_them_back():
     session.adjust(strength=0.4)
     assert session.report()["most_steps"] == 2
     session.adjust(strength=0.9)
-    assert session.report()["most_steps"] == 4
+    assert session.report()["most_steps"] == 4 and session.report()["fewest_steps"] == 2
     assert session.wanted.ladder(session._asked)[0].steps == 4
 
 
@@ -100,20 +100,24 @@ def recorders(living, folder):
 
 def test_recordings_begin_and_end_while_the_stream_runs(tmp_path):
     """Each in a file of its own, from the frame that is made next; the last one ends with the stream."""
-    living, seen = Living(9 + 12 * 5), []
+    living, seen, lengths = Living(9 + 12 * 5), [], []
     recorders(living, tmp_path)
     session = living.session
 
     def on(value):
         session.record(value)
         session.record(value)
-        seen.append(session.report()["recording"])
+        now = session.report()
+        seen.append(now["recording"])
+        assert (now["recorded_seconds"] is None) == (now["recording"] is None)
+        lengths.append(session.recorder)
 
     report = living.run(*(After(living, n, lambda n=n: on(n % 2 == 1)) for n in (1, 2, 3)))
     assert seen == ["one.mkv", None, "two.mkv"]
     assert report["recording"] is None and report["recordings"] == ["one.mkv", "two.mkv"]
     counts = [len([*frames_of(tmp_path / name)]) for name in report["recordings"]]
     assert sum(counts) < report["frames"] and min(counts) >= 12
+    assert [recorder.seconds * FPS for recorder in lengths if recorder] == counts
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.mkv", "two.mkv"]
 
 

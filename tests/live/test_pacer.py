@@ -55,6 +55,7 @@ def test_frames_are_shown_at_even_times():
     assert (report.frames, report.misses, report.late) == (400, 0, 0)
     assert report.fps == pytest.approx(FPS, rel=0.01)
     assert report.ttff == pytest.approx(3 * FRAME + DELAY)
+    assert report.delay == pytest.approx(report.p50, rel=0.02)
 
 
 @pytest.mark.parametrize("after", [0.2, 0.0], ids=["all later", "one later"])

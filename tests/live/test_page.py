@@ -4,7 +4,10 @@ import asyncio
 import io
 import json
 import random
-from contextlib import asynccontextmanager
+import re
+import ssl
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import aiohttp
 import numpy as np
@@ -14,7 +17,21 @@ from tiny_live import FakeClock
 
 from histream_core.live.feed import Feed
 from histream_core.live.intake import EVEN, Intake
-from histream_core.live.page import MAX_MESSAGE, MOST_VIEWERS, Page, PageSource, jpeg_of, picture_in
+from histream_core.live.lan import Lan, how_to_certify
+from histream_core.live.page import (
+    MAX_MESSAGE,
+    MESSAGES,
+    MOST_VIEWERS,
+    QUIET_SECONDS,
+    SOURCE_SIDE,
+    Page,
+    PageSource,
+    jpeg_of,
+    picture_in,
+)
+
+PEM = Path(__file__).with_name("loopback.pem")
+"""A certificate for 127.0.0.1 and its key, for these tests alone; it protects nothing."""
 
 
 class Session:
@@ -25,6 +42,19 @@ class Session:
 
     def say(self, words, text):
         self.heard.append((words, text))
+
+    def cue(self, index):
+        if index > 1:
+            raise ValueError(f"there is no cue {index}: there are 2")
+        self.heard.append(("cue", index))
+
+    def adjust(self, **wanted):
+        self.heard.append(wanted)
+
+    def record(self, on):
+        if on and {"record": True} in self.heard:
+            raise OSError(28, "No space left on device", "/secret/live.mp4")
+        self.heard.append({"record": on})
 
     def pause(self, paused):
         self.heard.append(paused)
@@ -37,31 +67,41 @@ class Session:
 
 
 class Served:
-    """A page with a source, and its address in parts."""
+    """A page, by default the source of its stream, and its address in parts."""
 
-    def __init__(self):
+    def __init__(self, *, source=True, lan=None):
         clock = FakeClock()
-        self.session, self.source = Session(), PageSource(16, (32, 24))
+        self.session, self.source = Session(), PageSource(16, (32, 24)) if source else None
         self.feed = Feed(Intake(8, EVEN), clock)
-        self.source._feed, self.source._clock = self.feed, clock
+        if source:
+            self.source._feed, self.source._clock = self.feed, clock
         self.clock = clock
-        self.page = Page(self.session, len, self.source)
+        self.page = Page(self.session, len, self.source, lan)
         self.address, self.token = self.page.start().split("/#")
         self.origin = {"Origin": self.address}
 
 
+@contextmanager
+def serving(**wanted):
+    found = Served(**wanted)
+    try:
+        yield found
+    finally:
+        found.page.close()
+
+
 @pytest.fixture
 def served():
-    found = Served()
-    yield found
-    found.page.close()
+    with serving() as found:
+        yield found
 
 
-def ask(served, work):
+def ask(served, work, **connector):
     """Do some work with a client that keeps cookies, also of an address that is a number."""
 
     async def main():
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
+        jar, ways = aiohttp.CookieJar(unsafe=True), aiohttp.TCPConnector(**connector)
+        async with aiohttp.ClientSession(cookie_jar=jar, connector=ways) as client:
             return await asyncio.wait_for(work(client), 20)
 
     return asyncio.run(main())
@@ -107,6 +147,7 @@ def test_the_page_is_there_with_its_walls(served):
     assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["Cache-Control"] == "no-store"
     assert "Access-Control-Allow-Origin" not in headers
     assert served.address.startswith("http://127.0.0.1:") and served.token not in text
+    assert not re.search(r"https?://|url\(|@import|(src|href)=", text), "a resource from elsewhere"
 
 
 def test_a_cookie_is_kept_from_scripts_and_other_sites(served):
@@ -207,33 +248,123 @@ def test_pictures_that_come_too_fast_are_left_out(served):
 
 
 def test_pictures_and_numbers_come_out(served):
+    report, pictures = ask(served, looks(served, 1))
+    assert report["prompt"] == "a cat" and report["publishes"] is report["speaks"] is True
+    assert pictures[0].format == "JPEG" and pictures[0].size == (32, 24)
+
+
+def looks(served, count):
+    """Work that returns a report and the first pictures by their kind, of which there are `count`."""
+
     async def look(client):
         async with talk(served, client) as socket:
             served.page(np.full((24, 32, 3), 200, np.uint8), 0.0)
-            report = picture = None
+            served.page.given(np.full((600, 800, 3), 50, np.uint8), 0.0)
+            report, pictures = None, {}
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.BINARY:
-                    picture = Image.open(io.BytesIO(message.data))
+                    pictures[message.data[0]] = Image.open(io.BytesIO(message.data[1:]))
                 else:
                     report = json.loads(message.data)["report"]
-                if report and picture:
-                    return report, picture
+                if report and len(pictures) == count:
+                    return report, pictures
 
-    report, picture = ask(served, look)
-    assert report["prompt"] == "a cat" and report["publishes"] is True
-    assert picture.format == "JPEG" and picture.size == (32, 24)
+    return look
 
 
-def test_prompt_pause_and_stop(served):
+def test_the_source_is_shown_smaller_to_a_page_that_is_not_the_source():
+    with serving(source=False) as served:
+        report, pictures = ask(served, looks(served, 2))
+    assert report["publishes"] is False and sorted(pictures) == [0, 1]
+    assert pictures[0].size == (32, 24) and pictures[1].size == (SOURCE_SIDE, SOURCE_SIDE * 3 // 4)
+
+
+def test_all_that_a_page_may_ask_for(served):
+    asked = [
+        {"prompt": " a dog "},
+        {"cue": 1},
+        {"strength": 0.5},
+        {"strength": 1},
+        {"steps": 3},
+        {"record": True},
+        {"record": False},
+        {"pause": True},
+        {"pause": False},
+        {"stop": True},
+    ]
+
     async def speak(client):
         async with talk(served, client) as socket:
-            for message in ({"prompt": " a dog "}, {"pause": True}, {"pause": False}, {"stop": True}):
+            for message in asked:
                 await socket.send_json(message)
-            while len(served.session.heard) < 4:
+            while len(served.session.heard) < len(asked):
                 await asyncio.sleep(0.01)
 
     ask(served, speak)
-    assert served.session.heard == [("a dog", 5), True, False, "stop"]
+    assert {name for message in asked for name in message} == set(MESSAGES)
+    assert served.session.heard == [("a dog", 5), ("cue", 1), *asked[2:7], True, False, "stop"]
+
+
+def test_what_a_session_refuses_is_said_without_a_path(served):
+    async def speak(client):
+        async with talk(served, client) as socket:
+            await socket.send_json({"cue": 7})
+            first = await said(socket)
+            await socket.send_json({"record": True})
+            await socket.send_json({"record": True})
+            return first, await said(socket)
+
+    assert ask(served, speak) == ("there is no cue 7: there are 2", "that did not work: No space left on device")
+
+
+def test_a_page_that_comes_back_needs_no_token(served):
+    async def come_back(client):
+        first = await enter(served, client)
+        async with client.post(f"{served.address}/enter", data="", headers=served.origin) as answer:
+            return first.status, answer.status
+
+    async def stranger(client):
+        return await status(client, "POST", f"{served.address}/enter", data="", headers=served.origin)
+
+    assert ask(served, come_back) == (204, 204) and ask(served, stranger) == 403
+
+
+def test_two_streams_of_one_computer_do_not_lock_each_other_out(served):
+    """A browser sends cookies to every port of a host. Seen to fail where both cookies have one name."""
+    with serving() as other:
+
+        async def both(client):
+            await enter(served, client)
+            async with talk(other, client), talk(served, client) as socket:
+                return (await socket.receive()).type
+
+        assert ask(served, both) == aiohttp.WSMsgType.TEXT
+
+
+def test_the_end_of_a_stream_is_told(served):
+    async def wait(client):
+        async with talk(served, client) as socket:
+            await socket.receive()
+            ending = asyncio.get_running_loop().run_in_executor(None, served.page._await, served.page._end())
+            message = await socket.receive()
+            while message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                message = await socket.receive()
+            await ending
+            return socket.close_code, message.extra or message.data
+
+    assert ask(served, wait) == (1000, "the stream is over")
+
+
+def test_the_place_of_a_page_that_fell_silent_is_free():
+    source, clock = PageSource(16, (8, 8)), FakeClock()
+    source._feed, source._clock = Feed(Intake(8, EVEN), clock), clock
+    source.put(jpeg(8, 8), "one")
+    with pytest.raises(ValueError, match="another page"):
+        source.put(jpeg(8, 8), "two")
+    clock.now += QUIET_SECONDS
+    source.put(jpeg(8, 8), "two")
+    with pytest.raises(ValueError, match="another page"):
+        source.put(jpeg(8, 8), "one")
 
 
 def test_one_page_publishes_and_a_few_look(served):
@@ -269,6 +400,10 @@ def test_a_thousand_malformed_messages_do_no_harm(served, caplog):
         '{"a": 1, "b": 2}',
         "[" * 9999,
     ]
+    wrong = ["true", "null", "[]", "{}", '""', '"1"', "NaN", "1e999", "-1", "1.5", "1" * 400]
+    texts += [f'{{"{name}": {value}}}' for name in ("cue", "strength", "steps") for value in wrong]
+    texts += [f'{{"record": {value}}}' for value in (*wrong[1:], "0")]
+    texts += ['{"cue": 2}', '{"steps": 0}', '{"cue": 0, "record": true}', '{"record": "/tmp/live.mp4"}']
     texts += ['{"prompt": "' + "x" * 3000 + '"}', '{"pause": null}', '{"path": "/etc/passwd"}', "\ud7ff"]
 
     async def send(client):
@@ -299,3 +434,45 @@ def test_damaged_pictures_are_refused():
         with pytest.raises(ValueError, match="no JPEG"):
             picture_in(broken)
     assert picture_in(data).shape == (64, 64, 3)
+
+
+def test_another_computer_needs_tls_and_the_very_address():
+    """Also the loopback's other name is refused then."""
+    trusted = ssl.create_default_context(cafile=PEM)
+    with serving(lan=Lan.of("127.0.0.1", PEM, PEM)) as served:
+
+        async def knock(client):
+            first = await enter(served, client)
+            async with client.ws_connect(f"{served.address}/ws", headers=served.origin) as socket:
+                kind = (await socket.receive()).type
+            strange = [{"Host": served.address.replace("https://127.0.0.1", "localhost")}, {"Host": "evil.test"}]
+            strange += [{"Origin": served.address.replace("https", "http")}]
+            found = [await status(client, "GET", f"{served.address}/", headers=headers) for headers in strange]
+            return first.headers["Set-Cookie"], kind, found
+
+        cookie, kind, found = ask(served, knock, ssl=trusted)
+        assert served.address.startswith("https://127.0.0.1:") and "; Secure" in cookie
+        assert kind == aiohttp.WSMsgType.TEXT and found == [403, 403, 403]
+        with pytest.raises(aiohttp.ClientError):
+            ask(served, lambda client: status(client, "GET", served.address.replace("https", "http")))
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5:80", "http://here", "", "a b", "-x"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(ValueError, match="address"):
+        Lan.of(address, PEM, PEM)
+
+
+def test_a_certificate_that_is_none_is_refused(tmp_path):
+    (tmp_path / "text.pem").write_text("no certificate")
+    with pytest.raises(ValueError, match="no certificate and its key"):
+        Lan.of("127.0.0.1", tmp_path / "text.pem", PEM)
+    with pytest.raises(OSError, match="no file"):
+        Lan.of("127.0.0.1", PEM, tmp_path / "none.pem")
+
+
+def test_the_address_in_a_browser():
+    assert Lan.of("fe80::1", PEM, PEM).address == "[fe80::1]"
+    assert Lan.of("Stage.local", PEM, PEM).address == "stage.local"
+    assert how_to_certify("192.168.1.5").endswith("subjectAltName=IP:192.168.1.5")
+    assert how_to_certify("stage.local").endswith("subjectAltName=DNS:stage.local")

@@ -17,9 +17,10 @@ from ...files.disk import NewName, path_of, under_new_name
 from ...lab.bench.cpu import STATM, resident_mb
 from ...live.devices import Device
 from ...live.intake import EVEN, POLICIES
+from ...live.lan import Lan, how_to_certify
 from ...live.outputs import FORMS, find_output, sending
 from ...live.page import Speak
-from ...live.session import Engine, LiveSession
+from ...live.session import Cue, Engine, LiveSession
 from ...live.stage import BUDGET, PAGE, PAGE_SIZE, LiveSettings, Recordings, Served, Stage, countable, open_source
 from ...network.forward import Text
 from ...plan import MODES, Plan, PlanOptions, make_plan
@@ -71,7 +72,19 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     )
     listed = "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
     verb.add_argument("--policy", choices=[*POLICIES], default=EVEN, help=f"{listed} (default: {EVEN})")
+    verb.add_argument(
+        "--cue",
+        metavar="P",
+        action="append",
+        default=[],
+        help="a button of the page: a prompt for later; may be repeated",
+    )
     verb.add_argument("--no-page", action="store_true", help="serve no page, which shows the stream to this computer")
+    verb.add_argument(
+        "--listen", metavar="ADDRESS", help="serve the page to other computers, at this address or name of this one"
+    )
+    verb.add_argument("--certificate", metavar="PEM", type=Path, help="of the address, for --listen")
+    verb.add_argument("--key", metavar="PEM", type=Path, help="of the certificate, without a passphrase")
     verb.add_argument("--seconds", metavar="N", type=decimal, help="end after so long; a file is repeated until then")
     verb.add_argument("--out", metavar="FILE", type=Path, help="record every frame that is made")
     verb.add_argument(
@@ -94,7 +107,8 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     if args.fps is not None:
         frame_rate(args.fps)
     SeededNoise(args.seed)  # refuses a seed that is none
-    source = find_source(args, [args.prompt] if args.prompt else [], encodes=True)
+    lan = find_lan(args)
+    source = find_source(args, prompts_of(args), encodes=True)
     device = open_device(args)
     plan, format = plan_live(args, source, device), find_format(args.format, args.depth)
     if args.out:
@@ -106,13 +120,14 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     check_memory(weights, countable(plan), ignore=args.ignore_memory)
     print_notes(source.notes)
     prompt = Prompt(Text(texts[0]), words=args.prompt or "")
-    settings = LiveSettings(plan, device, prompt, args.seed, args.budget, args.policy, args.seconds)
+    cues = tuple(Cue(*one) for one in zip(args.cue, texts[1:], strict=True))
+    settings = LiveSettings(plan, device, prompt, args.seed, args.budget, args.policy, args.seconds, cues)
     stage = Stage.set(Engine.of(weights), settings)
     memory = Memory(stage.session)
     stage.player.viewers.append(memory)
     sends = sending(outputs, stage.player.viewers, stage.clock, lambda line: print_notes([line]))
     with sends as senders, contextlib.suppress(KeyboardInterrupt):  # the usual end of a stream
-        stage.play(served=served(args), recordings=recordings(args, format, device))
+        stage.play(served=served(args, lan), recordings=recordings(args, format, device))
     result = {
         "source": args.source,
         "file": str(args.out.resolve()) if args.out else None,
@@ -161,9 +176,35 @@ def plan_live(args: argparse.Namespace, source: Source, device: Device) -> Plan:
     return make_plan(preset, args.mode, size=size_for(*device.size), num_latent_frames=ENDLESS, options=options)
 
 
-def served(args: argparse.Namespace) -> Served | None:
+def prompts_of(args: argparse.Namespace) -> list[str]:
+    """The prompt and the cues. Raises ValueError."""
+    if args.cue and not args.prompt:
+        raise ValueError("a cue is a prompt for later: give --prompt for the beginning")
+    for cue in args.cue:
+        if not cue.strip():
+            raise ValueError("a cue is empty: give it words, or leave it out")
+    return [args.prompt, *args.cue] if args.prompt else []
+
+
+def find_lan(args: argparse.Namespace) -> Lan | None:
+    """The address that --listen names. Raises ValueError or OSError."""
+    if args.listen is None:
+        if args.certificate or args.key:
+            raise ValueError("--certificate and --key are for --listen ADDRESS: give it, or leave them out")
+        return None
+    if args.no_page:
+        raise ValueError("--no-page leaves out what --listen serves: leave one out")
+    if not (args.certificate and args.key):
+        raise ValueError(
+            "--listen needs --certificate and --key, as a browser gives its camera to a page with a certificate alone; "
+            f"this makes both: {how_to_certify(args.listen)}"
+        )
+    return Lan.of(args.listen, args.certificate, args.key)
+
+
+def served(args: argparse.Namespace, lan: Lan | None) -> Served | None:
     """The page, unless it is left out."""
-    return None if args.no_page else Served(text_encoder(args), lambda address: print_notes([f"open {address}"]))
+    return None if args.no_page else Served(text_encoder(args), lambda address: print_notes([f"open {address}"]), lan)
 
 
 def recordings(args: argparse.Namespace, format: Format, device: Device) -> Recordings:
