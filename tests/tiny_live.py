@@ -10,7 +10,7 @@ from histream_core.live.budget import Target
 from histream_core.live.feed import Feed
 from histream_core.live.intake import EVEN, Intake
 from histream_core.live.pacer import Pacer
-from histream_core.live.player import Player
+from histream_core.live.player import Player, Recorder
 from histream_core.live.session import Engine, LiveSession, Wanted
 from histream_core.network.forward import Denoiser
 from histream_core.plan.chunks import ENDLESS
@@ -19,6 +19,8 @@ from histream_core.runs.restyle import EncodedSource
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
 from histream_core.vae.decoders import open_decoder
+from histream_core.video.formats import find_format
+from histream_core.video.writers import open_writer
 
 SIDE, FPS = 32, 16
 STEP = 1 / 64
@@ -73,8 +75,8 @@ class Living:
     def __init__(self, count, *, policy=EVEN, costs=(0.01, 0.01), latency=1.0, clock=None, cues=(), **camera):
         self.clock = clock or FakeClock()
         self.costs, self.shown, self.calls = costs, [], []
-        self.sigmas = defaultdict(list)
-        """The noise levels of each chunk's steps."""
+        self.sigmas, self.texts = defaultdict(list), defaultdict(list)
+        """The noise levels of each chunk's steps, and their texts."""
         plan = tiny.plan("histream", num_frames=ENDLESS, width=SIDE, height=SIDE, restyle=Restyle(0.8))
         target = Target(FPS, latency, steps=len(plan.chunks[1].steps), chunk_frames=3)
         self.feed = Feed(Intake(24, policy), self.clock)
@@ -94,6 +96,7 @@ class Living:
                 self.calls.append(text)
                 if step.sigma:
                     self.sigmas[self.session.chunks].append(step.sigma)
+                    self.texts[self.session.chunks].append(text)
                 self.spend(self.costs[0])
                 watched.times.denoise += self.costs[0]
                 return Denoiser(MODEL)(latent, step, cache, text)
@@ -126,7 +129,31 @@ class _Slow:
 
     def __init__(self, decoder, living):
         self.decoder, self.living = decoder, living
+        self.reset = decoder.reset
 
     def decode(self, latent):
         self.living.spend(self.living.costs[1])
         return self.decoder.decode(latent)
+
+
+class After:
+    """An event that acts once so many chunks were sampled."""
+
+    def __init__(self, living, chunks, act):
+        self.living, self.chunks, self.act = living, chunks, act
+
+    def __call__(self):
+        if self.act and self.living.session.chunks >= self.chunks:
+            act, self.act = self.act, None
+            act()
+
+
+def recorders(living, folder):
+    """Opens recordings one, two, ... in a folder."""
+    names = iter(("one.mkv", "two.mkv", "three.mkv"))
+
+    def open_one():
+        path = folder / next(names)
+        return Recorder(open_writer(path, find_format("ffv1"), size=(32, 32), fps=FPS), FPS, path.name)
+
+    living.session.open_recorder = open_one

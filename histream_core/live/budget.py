@@ -20,8 +20,10 @@ JUMP = 0.25
 
 DOWN, DOWN_CHUNKS = 0.95, 2
 """Above this utilisation for that many chunks less is computed."""
-UP, UP_CHUNKS = 0.7, 8
-"""Below this utilisation for that many chunks more is computed, where that fits."""
+UP, UP_CHUNKS, UP_SECONDS = 0.7, 8, 4.0
+"""Below this utilisation for that many chunks, and seconds of the source, more is computed, where that fits."""
+MOST_UP_CHUNKS = 64
+"""Where more was too much at once, twice as many chunks are waited for, up to so many."""
 ROOM = 0.9
 """Utilisation that a new choice may have by the measured costs."""
 
@@ -175,6 +177,7 @@ class Budget:
         self._ladder = tuple(ladder or target.ladder())
         self._rung = self._first_fit(cost, range(len(self._ladder)))
         self._over = self._under = 0
+        self._risen, self._patience = MOST_UP_CHUNKS, UP_CHUNKS
 
     @property
     def choice(self) -> Choice:
@@ -193,9 +196,12 @@ class Budget:
         now = self.utilisation(cost)
         self._over = self._over + 1 if now > DOWN else 0
         self._under = self._under + 1 if now < UP else 0
+        self._risen += 1
         if self._over >= DOWN_CHUNKS:
+            self._patience = min(2 * self._patience, MOST_UP_CHUNKS) if self._risen <= UP_CHUNKS else UP_CHUNKS
             self._move(self._first_fit(cost, range(self._rung, len(self._ladder))))
-        elif self._under >= UP_CHUNKS:
+        elif self._under >= self._patience and self._under * self.target.period(self.choice) >= UP_SECONDS:
+            self._risen = 0
             self._move(self._first_fit(cost, range(self._rung + 1)))
         return self.choice
 

@@ -25,6 +25,7 @@ from ..vae.decoders import Decoder
 from ..video.writing import Times
 from .clock import Clock
 from .feed import Feed, unit
+from .intake import Stamped
 
 
 class StoppedError(Exception):
@@ -101,6 +102,7 @@ class LiveSource:
         self._feed, self._clock, self._turn = feed, clock, engine.turn
         self._frames: deque[Tensor] = deque()
         self._encoded = engine.open_source(iter(self._next, None), plan)
+        self._taken: Sequence[Stamped[Tensor]] = ()
         self.captured: tuple[float, ...] = ()
         self.complete = 0.0
         """When the last frame of the chunk was captured; of one that was cut short, when it would have been."""
@@ -108,19 +110,29 @@ class LiveSource:
         """Seconds that the last chunk took to encode."""
 
     def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
-        """Wait for the frames of a chunk and encode them. Raises EndedError when there are none any more."""
-        count = pixel_frames(chunk.frames.stop) - chunk.first_pixel_frame
-        taken = self._feed.take(count)
-        self.captured = tuple(stamped.time for stamped in taken)
-        self.complete = self.captured[-1] + (count - len(taken)) * _last_interval(self.captured)
+        """Encode the frames that `wait` took."""
         began = self._clock()
-        self._frames.extend(unit(taken))
+        self._frames.extend(unit(self._taken))
         with self._turn:
             found = self._encoded(chunk)
         self._encoded.entries.clear()  # a stream without an end would have a curve without an end
         finish(found[1].device)
         self.seconds = self._clock() - began
         return found
+
+    def wait(self, chunk: Chunk, first: Chunk) -> bool:
+        """Wait for the frames of a chunk, or of a `first` one; returns whether a scene begins with them.
+
+        Raises EndedError when there are none any more.
+        """
+        count, anew = (pixel_frames(one.frames.stop) - one.first_pixel_frame for one in (chunk, first))
+        self._taken = self._feed.take(count, anew)
+        self.captured = tuple(stamped.time for stamped in self._taken)
+        missing = (anew if self._feed.begins_scene else count) - len(self._taken)
+        self.complete = self.captured[-1] + missing * _last_interval(self.captured)
+        if self._feed.begins_scene:
+            self._encoded.begin_again(iter(self._next, None))
+        return self._feed.begins_scene
 
     def change_plan(self, plan: Plan) -> None:
         """Encode for another plan from the next chunk on."""

@@ -18,6 +18,9 @@ from .intake import ALL, Intake, Stamped
 AWAY_SECONDS = 30.0
 """A source that gives nothing for so long is gone, and the stream ends."""
 
+GAP_SECONDS = 2.0
+"""A source that gave nothing for longer shows something else when it is back: a new scene begins."""
+
 TREMBLE = 1e-6
 """Times that differ by less are the same."""
 
@@ -54,7 +57,9 @@ class Feed:
         self._intake, self._clock, self._away = intake, clock, away_seconds
         self._seconds, self._first = seconds, 0.0
         self._changed = threading.Condition()
-        self._heard = clock()
+        self._heard = self._given = clock()
+        self._scene = self.begins_scene = False
+        """Whether the frames that were taken last have nothing to do with those before."""
         self._paused = self._ended = False
         self._why = ""
         self.viewers: list[Viewer] = []
@@ -67,6 +72,8 @@ class Feed:
         """
         with self._changed:
             self._heard = self._clock()
+            if self._intake.arrived and not self._paused and self._silent():
+                self._cut()
             if not self._intake.arrived:
                 self._first = time
             elif self._seconds is not None and time - self._first >= self._seconds - TREMBLE:
@@ -76,24 +83,31 @@ class Feed:
             self._heard = self._clock()
             self._changed.notify_all()
             goes_on, shown = not self._ended, not self._ended and not self._paused
+            if shown:
+                self._given = self._heard
         for viewer in self.viewers if shown else ():
             viewer(frame.numpy(), time)
         return goes_on
 
-    def take(self, count: int) -> Sequence[Stamped[Tensor]]:
-        """The frames of the next chunk, as soon as they are there; fewer where the source has ended.
+    def take(self, count: int, anew: int | None = None) -> Sequence[Stamped[Tensor]]:
+        """The frames of the next chunk, as soon as they are there; fewer where the source has ended or is away.
 
-        Raises EndedError when there are none any more.
+        Where a scene begins with them there are `anew`, and `begins_scene` says so. Raises EndedError when there are
+        none any more.
         """
+        goes_on = count
         with self._changed:
             while True:
+                count = anew if anew and self._scene else goes_on
                 waiting = len(self._intake)
                 if waiting < count and not self._ended and self._seconds_away() > self._away:
                     self._end(f"the source has given no picture for {self._away:g} s")
                 if self._ended and not waiting:
                     raise EndedError(self._why)
-                taken = self._intake.take(min(count, waiting) if self._ended else count)
+                last = self._ended or (waiting and not self._paused and self._silent())
+                taken = self._intake.take(min(count, waiting) if last else count)
                 if taken is not None:
+                    self.begins_scene, self._scene = self._scene, False
                     self._changed.notify_all()
                     return taken
                 self._clock.wait(self._changed, LOOK_SECONDS)
@@ -117,6 +131,11 @@ class Feed:
             self._heard = self._clock()
             self._changed.notify_all()
 
+    def cut(self) -> None:
+        """Let a new scene begin with the next frame, as where the source was moved to another place of a video."""
+        with self._changed:
+            self._cut()
+
     def adapt(self, every: int, skipped: int) -> None:
         """Keep one frame of `every` from now on, and leave out the next `skipped` ones."""
         with self._changed:
@@ -133,6 +152,16 @@ class Feed:
                 "waiting": len(self._intake),
                 "state": "ended" if self._ended else "paused" if self._paused else self._here(),
             }
+
+    def _cut(self) -> None:
+        """Begin a scene; what still waits of the one before is left out, unless none may be."""
+        if self._intake.policy != ALL:
+            self._intake.clear()
+        self._scene = self._intake.taken > 0
+
+    def _silent(self) -> bool:
+        """Whether the source has given no frame for longer than within a scene."""
+        return self._clock() - self._given > GAP_SECONDS
 
     def _here(self) -> str:
         return "away" if self._seconds_away() > 1 else "on"

@@ -81,12 +81,16 @@ class Wanted:
         return Controls(strength_of(self.plan), None)
 
     def ladder(self, controls: Controls | None = None) -> tuple[Choice, ...]:
-        """The choices of the budget: one frame of one, two, ..., each with the steps of the plan, or fewer if asked."""
+        """The choices of the budget, the best first: frames are worth more than steps.
+
+        One frame of one, two, ... is used, each with as many steps as were asked for, and with fewer.
+        """
         plan = adjusted(self.plan, strength=(controls or self.controls()).strength)
         own = step_counts(plan)
-        steps = min(max(own[0], controls.steps), own[-1]) if controls and controls.steps else own[-1]
+        most = min(max(own[0], controls.steps), own[-1]) if controls and controls.steps else own[-1]
         every = range(1, (self.target.most_every if self.drops else 1) + 1)
-        return tuple(Choice(CHUNKS, steps, one, plan.window.chunk_frames) for one in every)
+        counts = range(most, own[0] - 1, -1)
+        return tuple(Choice(CHUNKS, steps, one, plan.window.chunk_frames) for one in every for steps in counts)
 
 
 class _Made(NamedTuple):
@@ -97,6 +101,8 @@ class _Made(NamedTuple):
     captured: tuple[float, ...]
     complete: float
     rate: float
+    begins: bool
+    """Whether it begins a scene, and is decoded as the first chunk of a video."""
 
 
 class LiveSession:
@@ -115,7 +121,8 @@ class LiveSession:
         self._decoding: float | None = None
         self._failed: list[BaseException] = []
         self._began = clock()
-        self._chunk = 0
+        self._chunk = self._scene = 0
+        """The next chunk, and the one that its scene began with; the stream counts from there."""
         self._words = wanted.prompt.words
         self._controls = self._asked = wanted.controls()
         self._asking, self._recording = threading.Lock(), threading.Lock()
@@ -267,6 +274,10 @@ class LiveSession:
         stream = self._engine.open_stream(wanted.plan, wanted.noise, [wanted.prompt], watched, inputs)
         chunks, before = stream.chunks(), (0.0, 0.0)
         while True:
+            begins = self._source.wait(stream.plan.chunks[self._index], stream.plan.chunks[0])
+            if begins:
+                self._begin_scene(stream)
+                chunks = stream.chunks()
             self._change_prompt(stream)
             self._change_plan(stream)
             latent = next(chunks)
@@ -274,9 +285,20 @@ class LiveSession:
             steps, passes = (seconds - earlier for seconds, earlier in zip(now, before, strict=True))
             before = now
             rate = self._budget.frame_rate(self._measured.cost)
-            yield _Made(self._chunk, latent, self._source.captured, self._source.complete, rate)
-            self._choose(stream.plan.chunks[self._chunk], steps, passes)
+            yield _Made(self._chunk, latent, self._source.captured, self._source.complete, rate, begins)
+            self._choose(stream.plan.chunks[self._index], steps, passes)
             self._chunk += 1
+
+    @property
+    def _index(self) -> int:
+        """The number of the next chunk in its scene."""
+        return self._chunk - self._scene
+
+    def _begin_scene(self, stream: Stream) -> None:
+        """Let the stream begin again with the next chunk, under the prompt that it has, or was going over to."""
+        self._scene = self._chunk
+        stream.begin_again([replace(stream.prompts[-1], first_chunk=0, recache=False, share=1.0)])
+        self._note(f"the source shows something else: a scene begins at chunk {self._chunk}")
 
     def _change_plan(self, stream: Stream) -> None:
         """Let the next chunk be computed as the controls and the budget say."""
@@ -296,7 +318,7 @@ class LiveSession:
         if not self._mailbox:
             return
         words, text, change = self._mailbox.popleft()
-        self._words, first = words, self._chunk
+        self._words, first = words, self._index
         before = [prompt for prompt in stream.prompts if prompt.first_chunk < max(1, first)][-1].text.context
         blends = first > 0 and change.kind in BLENDS
         if blends and before.shape == text.shape:
@@ -309,14 +331,16 @@ class LiveSession:
             if blends:
                 how = f"at once, as texts of {before.shape[1]} and {text.shape[1]} tokens cannot be blended"
         stream.change_prompts(steps)
-        self._note(f'"{words}" begins at chunk {first}, {how}')
+        self._note(f'"{words}" begins at chunk {self._chunk}, {how}')
 
     def _choose(self, chunk: Chunk, steps: float, passes: float) -> None:
         """Choose what is computed for the next chunk, after one whose steps and clean passes took so many seconds."""
         frames, before, count = len(chunk.frames), self._budget.choice, len(chunk.steps)
         calls = ((frames, steps / count),) * count if count else ()
-        self._measured.add(Spent(self._source.seconds / frames, calls, self._decoding, passes / frames))
-        choice = self._budget.choose(self._measured.cost)
+        decoding, self._decoding = self._decoding, None
+        self._measured.add(Spent(self._source.seconds / frames, calls, decoding, passes / frames))
+        # A chunk whose decoding took long counts once, also where the next one is not decoded yet.
+        choice = before if decoding is None else self._budget.choose(self._measured.cost)
         self._feed.adapt(choice.every, self._player.surplus())
         if choice.every != before.every:
             self._note(f"one frame of {choice.every} is used from chunk {self._chunk + 1} on")
@@ -331,6 +355,8 @@ class LiveSession:
 
     def _decode(self, chunk: _Made) -> None:
         """Decode a chunk a latent frame at a time, so that its first frames can be shown meanwhile."""
+        if chunk.begins:
+            self._engine.decoder.reset()
         shown, seconds = 0, 0.0
         for latent in chunk.latent.split(1, dim=2):
             if self._stopped.is_set() or shown == len(chunk.captured):

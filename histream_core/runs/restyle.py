@@ -145,7 +145,8 @@ class EncodedSource:
         self._new_encoder = partial(StreamingEncoder, vae, normalised=normalised)
         self._encoders = {scale: self._new_encoder() for scale in plan.restyle.scales(plan.schedule)}
         self._motion = Motion(plan.restyle)
-        self._next, self._last = 0, None
+        self._next = 0
+        self._last: Tensor | None = None
         self.entries: list[Entry] = []
         """How each chunk began, from the first on: the curve of the source's motion."""
 
@@ -157,6 +158,14 @@ class EncodedSource:
             self._encode(self.plan.chunks[index])
         entry, latents = self._encode(chunk)
         return entry, latents[chunk.steps[0].scale if chunk.steps else Scale.HIGH]
+
+    def begin_again(self, frames: Iterator[Tensor]) -> None:
+        """Go on with other frames from chunk 0 on, as a fresh source over them would."""
+        self._frames, self._next, self._last = frames, 0, None
+        self._motion = Motion(self.restyle)
+        for encoder in self._encoders.values():
+            encoder.reset()
+        self.entries.clear()
 
     def change_plan(self, plan: Plan) -> None:
         """Go on with a plan of another strength. A resolution that no chunk began with so far is encoded from now on.

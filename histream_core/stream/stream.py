@@ -86,10 +86,8 @@ class Stream:
 
         Raises ValueError where no prompt covers the first chunk, or an input that the plan needs is missing.
         """
-        if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
-            raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
-        self.prompts = sorted(prompts, key=lambda prompt: prompt.first_chunk)
+        self.prompts = _from_the_first(prompts)
         self.upsample = upsample or self._resize
         if plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
             raise ValueError(NO_RECACHE)
@@ -149,6 +147,17 @@ class Stream:
         before = [prompt for prompt in self.prompts if prompt.first_chunk < first]
         whole = [index for index, prompt in enumerate(before) if prompt.share == 1]
         self.prompts = [*before[whole[-1] if whole else 0 :], *sorted(prompts, key=lambda prompt: prompt.first_chunk)]
+
+    def begin_again(self, prompts: Sequence[Prompt]) -> None:
+        """Forget all that was seen: what `chunks()` yields from now on is what a fresh stream of these prompts yields.
+
+        Call it when a chunk has just been yielded; the iterator of before is of no more use. The caches are kept, and
+        filled anew.
+        """
+        self.prompts = _from_the_first(prompts)
+        self.sinks = () if self.plan.sinks else None
+        self.noisy, self._anchor = None, None
+        self._window = {}
 
     def change_plan(self, plan: Plan) -> None:
         """Go on with a plan of another strength or of other steps, from the next chunk on.
@@ -419,6 +428,13 @@ class Stream:
         if not torch.isfinite(given).all():
             raise ValueError("the given latents contain NaN or infinity: the run that made them has failed")
         return given
+
+
+def _from_the_first(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts in their order. Raises ValueError where none covers the first chunk."""
+    if not prompts or min(prompt.first_chunk for prompt in prompts) != 0:
+        raise ValueError("no prompt covers the first chunk: give one with first_chunk 0")
+    return sorted(prompts, key=lambda prompt: prompt.first_chunk)
 
 
 def _nothing_given(chunk: Chunk) -> Tensor:

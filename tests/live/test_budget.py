@@ -148,3 +148,45 @@ def test_decoding_apart_costs_the_longer_of_both():
     assert cost.chunk_seconds(choice) == pytest.approx(0.3)
     assert cost.delay_seconds(choice) == pytest.approx(0.45)
     assert replace(cost, apart=False).chunk_seconds(choice) == pytest.approx(0.45)
+
+
+def test_short_chunks_wait_for_seconds_too():
+    """A chunk of four frames at 30 a second lasts 0.13 s. Seen to fail where eight of them are enough."""
+    stream = Budget(Target(30), times(COST, 2))
+    assert stream.choice.every == 4
+    light = times(COST, 0.1)
+    changed = next(index for index in range(100) if stream.choose(light).every == 1)
+    assert changed + 1 == 8 and budget.UP_SECONDS <= 8 * 16 / 30
+    short = Budget(Target(30, most_every=1), times(COST, 2))
+    assert short.choice.steps == 1
+    changed = next(index for index in range(100) if short.choose(light).steps == 2)
+    assert changed + 1 == 30  # 4 s
+
+
+def test_a_choice_that_was_too_much_at_once_is_tried_ever_more_seldom():
+    """Two steps fit by what one step costs, and do not. Seen to fail, every dozen chunks, without more patience."""
+    stream = Budget(Target(8, most_every=1), times(COST, 2))
+    assert stream.choice.steps == 1
+    moves = []
+    for index in range(400):
+        before = stream.choice.steps
+        stream.choose(times(COST, 0.9 if before == 1 else 2.5))
+        if stream.choice.steps > before:
+            moves.append(index)
+    assert 3 <= len(moves) <= 10
+    assert moves[-1] - moves[-2] >= budget.MOST_UP_CHUNKS
+
+
+def test_other_choices_are_taken_at_once():
+    stream = Budget(Target(10), COST)
+    stream.offer([Choice(CHUNKS, 1), Choice(CHUNKS, 1, every=2)], COST)
+    assert stream.choice == Choice(CHUNKS, 1)
+    stream.offer([Choice(CHUNKS, 4), Choice(CHUNKS, 3), Choice(CHUNKS, 1)], COST)
+    assert stream.choice == Choice(CHUNKS, 3)
+
+
+def test_clean_passes_stay_where_steps_are_fewer():
+    measured = Measured(Cost(0.05, 0.0, 0.03, 0.09))
+    measured.add(Spent(0.05, ((3, 0.09), (3, 0.09)), 0.09, passes=0.06))
+    two, one = (measured.cost.chunk_seconds(Choice(CHUNKS, steps, chunk_frames=3)) for steps in (2, 1))
+    assert two == pytest.approx(3 * (0.05 + 0.06 + 0.06 + 0.09)) and two - one == pytest.approx(0.09)

@@ -1,28 +1,15 @@
 """What a performer does while a live stream runs: cues, strength, steps, recordings; and what the report says of it."""
 
+import itertools
+
 import pytest
 import tiny
 import torch
-from tiny_live import FPS, Living
+from tiny_live import FPS, After, Living, recorders
 
-from histream_core.live.player import Recorder
 from histream_core.live.session import Cue
 from histream_core.stream.timeline import Change
-from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of
-from histream_core.video.writers import open_writer
-
-
-class After:
-    """An event that acts once so many chunks were sampled."""
-
-    def __init__(self, living, chunks, act):
-        self.living, self.chunks, self.act = living, chunks, act
-
-    def __call__(self):
-        if self.act and self.living.session.chunks >= self.chunks:
-            act, self.act = self.act, None
-            act()
 
 
 def steps_of(living):
@@ -52,15 +39,15 @@ def test_fewer_steps_are_taken_from_the_next_chunk_on():
     living = Living(9 + 12 * 4)
     adjust = living.session.adjust
     report = living.run(After(living, 1, lambda: adjust(steps=2)), After(living, 3, lambda: adjust(steps=3)))
-    assert steps_of(living) == [3, 3, 2, 2, 3]
+    assert steps_of(living) == [3, 2, 2, 3, 3]
     assert (report["steps"], report["most_steps"], report["strength"]) == (3, 3, 0.8)
-    assert any("2 steps from chunk 2 on" in line for line in report["log"])
+    assert any("2 steps from chunk 1 on" in line for line in report["log"])
 
 
 def test_a_strength_is_that_of_the_next_chunk():
     living = Living(9 + 12 * 3)
     report = living.run(After(living, 1, lambda: living.session.adjust(strength=0.4)))
-    assert [sigmas[0] for sigmas in living.sigmas.values()] == [0.8, 0.8, 0.4, 0.4]
+    assert [sigmas[0] for sigmas in living.sigmas.values()] == [0.8, 0.4, 0.4, 0.4]
     assert (report["strength"], report["steps"], report["most_steps"]) == (0.4, 2, 2)
 
 
@@ -85,17 +72,6 @@ def test_what_cannot_be_is_refused_at_once_and_changes_nothing(asked, what):
     with pytest.raises(ValueError, match=what):
         living.session.adjust(**asked)
     assert living.run()["strength"] == 0.8 and steps_of(living) == [3]
-
-
-def recorders(living, folder):
-    """Opens recordings one, two, ... in a folder."""
-    names = iter(("one.mkv", "two.mkv", "three.mkv"))
-
-    def open_one():
-        path = folder / next(names)
-        return Recorder(open_writer(path, find_format("ffv1"), size=(32, 32), fps=FPS), FPS, path.name)
-
-    living.session.open_recorder = open_one
 
 
 def test_recordings_begin_and_end_while_the_stream_runs(tmp_path):
@@ -146,3 +122,53 @@ def test_viewers_of_the_feed_see_what_the_source_gives():
     living.run()
     assert [time for *_, time in seen] == [index / FPS for index in range(14)]
     assert {(shape, name) for shape, name, _ in seen} == {((32, 32, 3), "uint8")}
+
+
+# The budget
+
+
+def test_steps_are_given_up_before_frames_and_taken_back_when_there_is_time():
+    """Three steps and the clean passes take as long as the source gives a chunk. Seen to fail with frames alone."""
+    living = Living(16 * 20, costs=(0.14, 0.01))
+
+    def relieve():
+        if living.clock() > 7:
+            living.costs = (0.03, 0.01)
+
+    report = living.run(relieve)
+    assert not any("one frame of" in line for line in report["log"])
+    steps = steps_of(living)
+    assert steps[:2] == [3, 3] and set(steps[3:9]) == {2} and steps[-2:] == [3, 3]
+    assert sum(one != two for one, two in itertools.pairwise(steps)) == 2
+
+
+def test_steps_that_were_asked_for_are_the_most():
+    living = Living(9 + 12 * 14, costs=(0.01, 0.01))
+    living.session.adjust(steps=2)
+    living.run()
+    assert set(steps_of(living)) == {2}
+
+
+def test_one_slow_chunk_changes_nothing():
+    """Nor one whose decoding takes so long that the next chunk is not decoded when it is made."""
+    living, slow = Living(9 + 12 * 8), []
+
+    def once():
+        at = living.session.chunks
+        living.costs = (0.01, 0.6) if at == 3 else (0.01, 0.01)
+        slow.append(at == 3)
+
+    report = living.run(once)
+    assert any(slow) and report["every"] == 1 and set(steps_of(living)) == {3}
+
+
+def test_a_decoding_that_is_not_measured_yet_is_not_counted_again():
+    living = Living(9)
+    session, chunk = living.session, living.session.wanted.plan.chunks[1]
+    session._decoding = 1.0
+    for _ in range(4):
+        session._choose(chunk, 0.03, 0.02)
+    assert session._budget.choice.every == 1
+    session._decoding = 1.0
+    session._choose(chunk, 0.03, 0.02)
+    assert session._budget.choice.every == 4

@@ -96,3 +96,93 @@ def test_frames_are_left_out_where_the_policy_allows_it():
         fill(one, 8)
     assert times(a_feed.take(3)) == [3, 5, 7]
     assert times(held.take(3)) == [0, 1, 2]
+
+
+# Scenes
+
+
+def filled_again(a_feed, clock, after, count=4):
+    """Frames 0, 1, 2, and as long after them as that some more; all in time with the clock."""
+    fill(a_feed, 3)
+    clock.spend(after)
+    for index in range(count):
+        a_feed.put(torch.full((2, 2, 3), 100 + index, dtype=torch.uint8), clock())
+
+
+def numbers(taken):
+    return [int(stamped.frame.max()) for stamped in taken]
+
+
+def test_the_frames_before_an_absence_are_given_alone_and_those_after_it_begin_a_scene():
+    """Seen to fail with a chunk of both."""
+    clock = FakeClock()
+    a_feed, seen = feed(clock=clock), []
+    fill(a_feed, 4)
+    a_feed.take(4, 3)
+    back = [5.0]
+
+    def camera():
+        if back and clock() >= back[-1]:
+            back.pop()
+            for index in range(4):
+                a_feed.put(torch.full((2, 2, 3), 100 + index, dtype=torch.uint8), clock())
+
+    clock.events.append(camera)
+    a_feed.put(torch.zeros(2, 2, 3, dtype=torch.uint8), clock())
+    seen.append((len(a_feed.take(4, 3)), a_feed.begins_scene, round(clock())))
+    seen.append((len(a_feed.take(4, 3)), a_feed.begins_scene, round(clock())))
+    assert seen == [(1, False, 2), (3, True, 5)]
+
+
+def test_a_short_absence_is_none():
+    clock = FakeClock()
+    a_feed = feed(clock=clock)
+    fill(a_feed, 1)
+    a_feed.take(1)
+    filled_again(a_feed, clock, 1.9)
+    assert len(a_feed.take(4, 3)) == 4 and not a_feed.begins_scene
+
+
+@pytest.mark.parametrize(("policy", "first"), [(EVEN, 100), (ALL, 0)])
+def test_what_waits_from_before_is_left_out_unless_none_may_be(policy, first):
+    clock = FakeClock()
+    a_feed = feed(policy, clock=clock)
+    fill(a_feed, 1)
+    a_feed.take(1)
+    filled_again(a_feed, clock, 2.1)
+    assert (min(numbers(a_feed.take(4, 3))) >= 100) is (first == 100) and a_feed.begins_scene
+
+
+@pytest.mark.parametrize(("seconds", "begins"), [(1.5, False), (60.0, True)])
+def test_a_long_pause_begins_a_scene(seconds, begins):
+    clock = FakeClock()
+    a_feed = feed(clock=clock)
+    fill(a_feed, 1)
+    a_feed.take(1)
+    a_feed.pause(True)
+    clock.spend(seconds)
+    a_feed.put(torch.zeros(2, 2, 3, dtype=torch.uint8), clock())
+    a_feed.pause(False)
+    fill(a_feed, 4)
+    a_feed.take(4, 3)
+    assert a_feed.begins_scene is begins
+
+
+def test_a_source_that_is_moved_says_so():
+    a_feed = feed()
+    fill(a_feed, 1)
+    a_feed.take(1)
+    fill(a_feed, 2)
+    a_feed.cut()
+    fill(a_feed, 3)
+    assert len(a_feed.take(4, 3)) == 3 and a_feed.begins_scene
+    fill(a_feed, 4)
+    assert len(a_feed.take(4, 3)) == 4 and not a_feed.begins_scene
+
+
+def test_nothing_begins_before_the_first_chunk():
+    clock = FakeClock()
+    a_feed = feed(clock=clock)
+    filled_again(a_feed, clock, 10)
+    a_feed.take(4, 3)
+    assert not a_feed.begins_scene

@@ -66,7 +66,7 @@ def test_a_prompt_lands_at_the_next_chunk_by_a_blend():
 
     report = living.run(speak)
     assert report["prompt"] == "a dog"
-    assert any('"a dog" begins at chunk 3, over 3 chunks' in line for line in report["log"])
+    assert any('"a dog" begins at chunk 2, over 3 chunks' in line for line in report["log"])
     seen = {id(text): text.context for text in living.calls}
     distances = [float((text - new).norm()) for text in seen.values()]
     assert len(distances) == 4 and distances == sorted(distances, reverse=True) and distances[-1] == 0
