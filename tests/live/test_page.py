@@ -335,7 +335,8 @@ def test_two_streams_of_one_computer_do_not_lock_each_other_out(served):
 
         async def both(client):
             await enter(served, client)
-            async with talk(other, client), talk(served, client) as socket:
+            await enter(other, client)
+            async with client.ws_connect(f"{served.address}/ws", headers=served.origin) as socket:
                 return (await socket.receive()).type
 
         assert ask(served, both) == aiohttp.WSMsgType.TEXT
