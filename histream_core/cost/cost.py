@@ -149,14 +149,14 @@ class Cost:
 
     @property
     def vae_weight_bytes(self) -> int:
-        return sum(x.numel() for x in self._meta_vae.parameters()) * self.vae_dtype.itemsize
+        return _num_values(self._meta_vae) * self.vae_dtype.itemsize
 
     @property
     def vae_cache_bytes(self) -> int:
         """Bytes that the streaming decoder keeps between chunks on the device; of several strips, the largest one's."""
         width, height = self.plan.size
         sizes = {"dtype": self.vae_dtype, "batch": self.batch, "strips": self.vae_strips}
-        return decoder_cache_bytes(self._meta_vae, height, width, **sizes)
+        return _decoder_history(self._meta_vae, height, width, **sizes)
 
     @property
     def vae_main_bytes(self) -> int:
@@ -167,7 +167,7 @@ class Cost:
         long, short = max(width, height), min(width, height)
         spans = strip_ranges(long // PIXELS_PER_CELL, self.vae_strips)
         sizes = {"dtype": self.vae_dtype, "batch": self.batch}
-        return sum(decoder_cache_bytes(self._meta_vae, short, len(s) * PIXELS_PER_CELL, **sizes) for s in spans)
+        return sum(_decoder_history(self._meta_vae, short, len(s) * PIXELS_PER_CELL, **sizes) for s in spans)
 
     @property
     def vae_working_bytes(self) -> int:
@@ -191,9 +191,9 @@ class Cost:
         """
         if self.plan.restyle is None:
             return 0
-        params = sum(x.numel() for x in self._encoding_vae.parameters())
+        params = _num_values(self._encoding_vae)
         copied = 0 if self.vae_dtype == torch.float32 else params * torch.float32.itemsize
-        return copied + sum(encoder_cache_bytes(self._encoding_vae, *size) for size in self._encoded_sizes)
+        return copied + sum(_encoder_history(self._encoding_vae, *size) for size in self._encoded_sizes)
 
     @property
     def encoder_working_bytes(self) -> int:
@@ -278,7 +278,7 @@ class Cost:
         small = ENCODED_PIXELS * height * width <= SMALL
         working = ENCODER_WORKING_SMALL if small else ENCODER_WORKING
         values = height * width * working * self.vae_width + CHUNK_PIXELS * self.plan.size[0] * self.plan.size[1]
-        return values * torch.float32.itemsize + encoder_cache_bytes(self._encoding_vae, height, width)
+        return values * torch.float32.itemsize + _encoder_history(self._encoding_vae, height, width)
 
     @property
     def _past_bytes(self) -> int:
@@ -331,6 +331,16 @@ def meta_vae(width: int) -> WanVAE:
     """A Wan VAE of that width without values: its sizes."""
     with torch.device("meta"):
         return WanVAE(dim=width)
+
+
+# A plan is weighed in a hundred variants, and each of these walks through all layers of a VAE.
+_decoder_history = lru_cache(maxsize=256)(decoder_cache_bytes)
+_encoder_history = lru_cache(maxsize=256)(encoder_cache_bytes)
+
+
+@lru_cache(maxsize=8)
+def _num_values(vae: WanVAE | TAEHV) -> int:
+    return sum(x.numel() for x in vae.parameters())
 
 
 @dataclass(frozen=True)
