@@ -55,7 +55,7 @@ class Thinner:
 
 
 class Address(NamedTuple):
-    """How FFmpeg opens a device: its name, its format, and options."""
+    """A device as FFmpeg opens it: its name, its format, and options."""
 
     device: str
     format: str | None

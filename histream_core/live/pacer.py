@@ -6,12 +6,20 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 REMEMBERED, FEWEST = 64, 20
 """Chunks whose jitter is remembered, and how many there must be before it counts."""
 
 SURE = 8
 """Chunks that must all have waited too long before frames are skipped."""
+
+SLOWER = 0.9
+"""A source that gives less than this share of its frames is slower than it says: a camera in the dark, for one."""
+
+LONGEST_GAP = 3.0
+"""A gap between two frames counts at most as so many usual ones; a longer one is an absence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,17 @@ class Percentiles:
             if wanted <= 0:
                 return math.exp(bucket * self._width)
         return 0.0
+
+
+def shown_rate(promised: float, captured: Sequence[float]) -> float:
+    """The frames per second to show frames at: the promised ones, or those of a source that gives clearly fewer.
+
+    `captured` are the times of the frames of a chunk, behind that of the frame before it.
+    """
+    gaps = [two - one for one, two in pairwise(captured)]
+    longest = LONGEST_GAP * median(gaps) if gaps else 0.0
+    seconds = sum(min(gap, longest) for gap in gaps)
+    return len(gaps) / seconds if seconds * promised * SLOWER > len(gaps) else promised
 
 
 class Pacer:

@@ -145,7 +145,7 @@ class Recorder:
             self._writer.discard()
 
     def _missing(self, time: float, count: int) -> int:
-        """How often the last frame is shown again before one captured at `time`, which would be frame `count`."""
+        """The times that the last frame is shown again before one captured at `time`, which would be frame `count`."""
         missing, most = round((time - self._start) * self._fps) - count, round(MOST_HELD * self._fps)
         if missing > most:
             self._start += (missing - most) / self._fps

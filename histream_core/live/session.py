@@ -32,6 +32,7 @@ from .budget import Budget, Choice, Cost, Measured, Spent, Target
 from .clock import Clock
 from .engine import Engine, LiveSource, StoppedError, Watched, cores_for
 from .feed import LOOK_SECONDS, EndedError, Feed
+from .pacer import shown_rate
 from .player import Player, Recorder
 
 BLEND = Change("blend")
@@ -63,7 +64,7 @@ class Controls(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a stream is to be."""
+    """The description of a stream."""
 
     plan: Plan
     """Without an end, and restyling."""
@@ -273,6 +274,7 @@ class LiveSession:
         inputs = Inputs(source=self._source)
         stream = self._engine.open_stream(wanted.plan, wanted.noise, [wanted.prompt], watched, inputs)
         chunks, before = stream.chunks(), (0.0, 0.0)
+        last: tuple[float, ...] = ()
         while True:
             begins = self._source.wait(stream.plan.chunks[self._index], stream.plan.chunks[0])
             if begins:
@@ -284,8 +286,10 @@ class LiveSession:
             now = watched.settle()
             steps, passes = (seconds - earlier for seconds, earlier in zip(now, before, strict=True))
             before = now
-            rate = self._budget.frame_rate(self._measured.cost)
-            yield _Made(self._chunk, latent, self._source.captured, self._source.complete, rate, begins)
+            captured = self._source.captured
+            rate = shown_rate(self._budget.frame_rate(self._measured.cost), (*last, *captured))
+            last = captured[-1:]
+            yield _Made(self._chunk, latent, captured, self._source.complete, rate, begins)
             self._choose(stream.plan.chunks[self._index], steps, passes)
             self._chunk += 1
 

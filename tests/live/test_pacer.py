@@ -1,11 +1,11 @@
 """The pacer of a live stream, on a fake clock: even times, and a stall that costs one late frame."""
 
 import random
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 
-from histream_core.live.pacer import Pacer, Percentiles
+from histream_core.live.pacer import Pacer, Percentiles, shown_rate
 
 FPS = 16
 FRAME = 1 / FPS
@@ -140,3 +140,20 @@ def test_percentiles_are_within_a_hundredth_in_bounded_memory():
     for share in (0.5, 0.95, 0.99):
         assert found.at(share) == pytest.approx(sorted(values)[int(share * len(values)) - 1], rel=0.01)
     assert len(found._counts) < 1500
+
+
+@pytest.mark.parametrize(
+    ("gaps", "rate"),
+    [
+        ([], 16),
+        ([1 / 16] * 12, 16),
+        ([0.9 / 16, 1.1 / 16] * 6, 16),  # a trembling clock
+        ([1 / 8] * 12, 8),
+        ([1 / 8, 1 / 4] * 6, 12 / 2.25),
+        ([1 / 16] * 11 + [20.0], 12 / (14 / 16)),  # an absence counts as three gaps
+        ([1 / 64] * 12, 16),
+        ([0.0] * 12, 16),
+    ],
+)
+def test_frames_are_shown_at_the_rate_that_the_source_gives(gaps, rate):
+    assert shown_rate(16, list(accumulate(gaps, initial=5.0))) == pytest.approx(rate)

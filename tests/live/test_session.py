@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -216,3 +217,11 @@ def test_a_plan_with_an_end_is_refused():
 
 def test_the_policy_even_is_the_default():
     assert Living(1).feed._intake.policy == EVEN
+
+
+def test_a_source_slower_than_it_says_is_shown_evenly():
+    """A camera in the dark gives half of its frames. Seen to fail with the rate that it says: a chunk, then a pause."""
+    living = Living(96, fps=FPS / 2)
+    living.run()
+    gaps = np.diff([time for time, _, _ in living.shown])[12:]
+    assert gaps.max() <= 1.5 * 2 / FPS and gaps.min() >= 0.5 * 2 / FPS
