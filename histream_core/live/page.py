@@ -189,8 +189,8 @@ class Newest:
 class Page:
     """A server in a thread of its own, between `start` and `close`. It is a viewer of its stream."""
 
-    def __init__(self, session: LiveSession, speak: Speak | None, source: PageSource | None, lan: Lan | None = None):
-        """`speak` None: prompts stay as they are. `lan` None: for this computer alone."""
+    def __init__(self, session: LiveSession, speak: Speak | str, source: PageSource | None, lan: Lan | None = None):
+        """`speak` as a text: why prompts stay as they are. `lan` None: for this computer alone."""
         self._session, self._speak, self._source, self._lan = session, speak, source, lan
         self._restyled = Newest()
         self.given = Newest()
@@ -348,8 +348,8 @@ class Page:
         """Do what a message asks for. Raises ValueError where that is impossible, and OSError."""
         session = self._session
         if name == "prompt":
-            if self._speak is None:
-                raise ValueError("the prompt stays: give --text-encoder in the place of --embeds to change it")
+            if isinstance(self._speak, str):
+                raise ValueError(self._speak)
             session.say(value.strip(), await self._apart(self._speak, value.strip()))
         elif name in ("strength", "steps"):
             await self._apart(partial(session.adjust, **{name: value}))
@@ -380,7 +380,7 @@ class Page:
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _report(self, socket: Any) -> None:
-        page = {"publishes": self._source is not None, "speaks": self._speak is not None}
+        page = {"publishes": self._source is not None, "mute": self._speak if isinstance(self._speak, str) else ""}
         await socket.send_str(json.dumps({"report": {**self._session.report(), **page}}))
 
 

@@ -73,8 +73,8 @@ class Recordings:
 class Served:
     """A page of the stream."""
 
-    speak: Speak | None
-    """Encodes the prompts of the page; None: there are none."""
+    speak: Speak | str
+    """Encodes the prompts of the page; a text says why there are none."""
     tell: Callable[[str], None]
     """Is given the address."""
     lan: Lan | None = None

@@ -62,13 +62,13 @@ def prompt_and_cues(positive: Sequence, width: int, words: str) -> tuple[Prompt,
     return Prompt(Text(texts[0]), words=cues[0].words), cues
 
 
-def speak_of(clip, width: int) -> Speak:
+def speak_of(clip, width: int) -> Speak | str:
     """Encodes prompts beside a stream, on the CPU, so that no model of the stream is moved out.
 
-    Without a CLIP it raises ValueError with a sentence for the page.
+    A sentence for the page where there is no CLIP.
     """
     if clip is None:
-        return no_words
+        return NO_CLIP
     if comfy.model_management.is_device_cpu(clip.patcher.load_device):
         clip.load_model()
     else:
@@ -123,18 +123,13 @@ class Played(NamedTuple):
     """That of its page."""
 
 
-def no_words(_: str) -> Tensor:
-    """Say that a stream takes no words. Raises ValueError."""
-    raise ValueError(NO_CLIP)
-
-
 @dataclass(frozen=True)
 class Live:
     """A live stream of the host, ready to be played."""
 
     backend: HostBackend
     settings: LiveSettings
-    speak: Speak
+    speak: Speak | str
     files: LiveFiles
     record: bool
     """Whether it is recorded from its beginning."""
@@ -150,14 +145,17 @@ class Live:
         vae_bytes = decode_bytes(self.backend.vae, shape, self.backend.speed)
         backend = replace(self.backend, vae_bytes=vae_bytes + self.backend.encode_bytes(countable(plan)))
         played: list[Played] = []
-        sampler = PlannedSampler(
-            plan, lambda run: played.append(self._play(run, backend)), shape, backend.kv, backend.speed, vae_bytes
-        )
+
+        def work(run: HostRun) -> None:
+            played.append(self._play(run, backend))
+
+        sampler = PlannedSampler(plan, work, shape, backend.kv, backend.speed, backend.vae_bytes)
         try:
             guide(backend.model, [[self.settings.prompt.text.context, {}]], sampler, vae=backend.vae)
         finally:
-            for video in self.files.saved:
-                host_log.say(f"recorded {name_of(video.path)}")
+            recorded = "".join(f", recorded in {name_of(video.path)}" for video in self.files.saved)
+            host_log.say(f"the live stream is over{recorded}")
+            host_log.tell(f"over{recorded}")  # the page is gone, and so is its address
         return played[0]
 
     def _play(self, run: HostRun, backend: HostBackend) -> Played:

@@ -79,7 +79,7 @@ def playing(server, prompt):
         thread.join(WAIT_SECONDS)
 
 
-def test_a_file_is_restyled_while_it_plays_and_the_page_is_gone_afterwards(server):
+def test_over_the_server_a_file_is_restyled_while_it_plays_and_the_page_is_gone_afterwards(server):
     """Over /prompt. Seen to fail where the server is left open."""
     clip(server.folder / "input" / "in.mp4")
     start = len(server.read_log())
@@ -98,7 +98,7 @@ def test_a_file_is_restyled_while_it_plays_and_the_page_is_gone_afterwards(serve
     assert run.previews
 
 
-def test_the_host_answers_while_it_runs_and_cancel_leaves_a_whole_recording(server):
+def test_the_server_answers_while_it_runs_and_cancel_leaves_a_whole_recording(server):
     """And the next prompt works. Seen to fail where Cancel is not looked at between two pictures."""
     clip(server.folder / "input" / "in.mp4")
     with playing(server, graph(seconds=0, source="page")) as waiting:
@@ -111,11 +111,11 @@ def test_the_host_answers_while_it_runs_and_cancel_leaves_a_whole_recording(serv
     assert told.run.interrupted and not is_open(told.port)
     [path] = set((server.folder / "output" / "histream").glob("*")) - before
     assert probe(path).num_frames > 12
-    assert f"recorded histream/{path.name}" in server.read_log()
+    assert f"the live stream is over, recorded in histream/{path.name}" in server.read_log()
     assert server.run(graph(seconds=1)).error == ""
 
 
-def test_a_second_one_waits_in_the_queue(server):
+def test_a_second_one_waits_in_the_queue_of_the_server(server):
     clip(server.folder / "input" / "in.mp4")
     with playing(server, graph(seconds=600)) as told:
         server.post("/prompt", {"prompt": graph(seconds=1), "client_id": "other"})
@@ -125,16 +125,21 @@ def test_a_second_one_waits_in_the_queue(server):
     assert len([*ADDRESS.finditer(server.read_log())]) >= 2
 
 
-def test_prompts_of_the_page_begin_at_the_next_chunk_and_need_the_clip(server):
+def test_over_the_server_prompts_begin_at_the_next_chunk_and_need_the_clip(server):
     """The lines of a timeline are cues. Seen to fail without the CLIP, which then says so on the page."""
     clip(server.folder / "input" / "in.mp4")
     lines = "[0] a red square moves right on blue\n[4, cut] a green circle moves down on white"
     timeline = {"class_type": "HiStreamPromptTimeline", "inputs": {"clip": CLIP, "timeline": lines}}
     with playing(server, {**graph(seconds=600, clip=CLIP), "words": timeline}) as told, page_of(told) as page:
         assert report_of(told)["cues"] == [line.split("] ")[1] for line in lines.splitlines()]
-        page.send(json.dumps({"prompt": "a blue circle"}))
-        until(lambda: report_of(told)["prompt"] == "a blue circle")
+        for asked, words in (
+            ({"prompt": "a blue circle"}, "a blue circle"),
+            ({"cue": 1}, "a green circle moves down on white"),
+        ):
+            page.send(json.dumps(asked))
+            until(lambda words=words: report_of(told)["prompt"] == words)
     with playing(server, graph(seconds=600)) as told, page_of(told) as page:
+        assert "connect the CLIP to the node Live" in report_of(told)["mute"]
         page.send(json.dumps({"prompt": "a blue circle"}))
         until(lambda: "connect the CLIP to the node Live" in page.recv_text())
 
@@ -189,7 +194,7 @@ def test_a_file_outside_the_input_folder_is_refused(pack, comfyui, name):
         ({"model": ["demo", 0], "chunk_frames": 0}, "chunk_frames 0"),
     ],
 )
-def test_what_cannot_work_is_one_sentence_and_nothing_is_left(server, inputs, said):
+def test_over_the_server_what_cannot_work_is_one_sentence_and_nothing_is_left(server, inputs, said):
     clip(server.folder / "input" / "in.mp4")
     before = set((server.folder / "output").rglob("*"))
     start = len(server.read_log())
@@ -214,7 +219,7 @@ def test_texts_on_the_cpu_are_those_of_the_host_and_load_no_model(pack, comfyui,
         pack.part("nodes.host.live").speak_of(clip, 7)(words)
 
 
-def test_strength_0_calls_no_network(server):
+def test_over_the_server_strength_0_calls_no_network(server):
     """The source, through the VAE. Seen to hang where the first step of an endless plan is looked for."""
     clip(server.folder / "input" / "in.mp4")
     run = server.run(graph(strength=0.0))

@@ -249,7 +249,7 @@ def test_pictures_that_come_too_fast_are_left_out(served):
 
 def test_pictures_and_numbers_come_out(served):
     report, pictures = ask(served, looks(served, 1))
-    assert report["prompt"] == "a cat" and report["publishes"] is report["speaks"] is True
+    assert report["prompt"] == "a cat" and report["publishes"] is True and report["mute"] == ""
     assert pictures[0].format == "JPEG" and pictures[0].size == (32, 24)
 
 

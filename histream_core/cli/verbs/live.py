@@ -230,12 +230,12 @@ def numbered(path: Path) -> Iterator[Path]:
     return chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
 
 
-def text_encoder(args: argparse.Namespace) -> Speak | None:
-    """What encodes prompts while a stream runs, on the CPU, loaded when it is needed; None where there is none."""
+def text_encoder(args: argparse.Namespace) -> Speak | str:
+    """What encodes prompts while a stream runs, on the CPU, loaded when it is needed; a text says why nothing does."""
     if args.model == DEMO:
         return demo.load_text_encoder().encode
     if args.text_encoder is None:
-        return None
+        return "the prompt stays: give --text-encoder in the place of --embeds to change it"
     load = cache(partial(load_text_encoder, args.text_encoder, device="cpu"))
     return lambda prompt: load().encode(prompt).cpu()
 
