@@ -207,7 +207,11 @@ class Page:
     def start(self, port: int = 0) -> str:
         """Serve, and return the address to open. Raises OSError for an address or a port that cannot be used."""
         self._thread.start()
-        self._port = self._await(self._serve(port))
+        try:
+            self._port = self._await(self._serve(port))
+        except OSError as error:
+            where, why = self._names[0], error.strerror or error
+            raise OSError(f"the page cannot be served at {where}: {why}; use an address of this computer") from error
         return f"{self._scheme}://{self._names[0]}:{self._port}/#{self._token}"
 
     def close(self) -> None:

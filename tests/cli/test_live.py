@@ -9,6 +9,7 @@ from clips import clip, probe
 from tiny_cli import RED, files_in
 
 from histream_core.cli import main
+from histream_core.live.page import Newest
 from histream_core.live.player import Player
 
 DEMO = ["--model", "demo", "--prompt", RED]
@@ -79,6 +80,14 @@ def test_other_computers_reach_the_page_by_tls_alone(here, say, capsys):
     capsys.readouterr()
     assert main(["live", *map(str, begin), "--certificate", str(PEM), "--key", str(PEM)]) == 0
     assert re.search(r"^note: open https://127\.0\.0\.1:\d+/#[\w-]{22}$", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_the_page_is_given_the_source_and_the_restyled_frames(here, say, monkeypatch):
+    """Seen to fail where the source is not shown."""
+    given = {}
+    monkeypatch.setattr(Newest, "__call__", lambda self, frame, _: given.setdefault(self, []).append(frame.shape))
+    _, result = say("live", "--source", clip(here, 9), *DEMO, "--policy", "all")
+    assert sorted(map(len, given.values())) == [9, result["frames"]]
 
 
 def test_cues_are_prompts_for_later(here, say):

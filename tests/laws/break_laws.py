@@ -839,6 +839,7 @@ BREAKS = [
     ("live/page.py", "type(value) is int and least", "isinstance(value, int) and least", "live/test_page.py", "malformed"),
     ("live/page.py", "SOURCE_SIDE if which == SOURCE else None", "None", "live/test_page.py", "shown_smaller"),
     ("live/page.py", 'socket.close(message=b"the stream is over")', "socket.close()", "live/test_page.py", "is_told"),
+    ("live/stage.py", "self.feed.viewers.append(page.given)", "pass", "cli/test_live.py", "given_the_source"),
     ("live/lan.py", "number.is_unspecified:", "False:", "live/test_page.py", "address_that_is_none"),
     ("stream/stream.py", "[*before[whole[-1] if whole else 0 :], ", "[*before, ", "live/test_session.py", "remembers_no_more"),
 ]  # fmt: skip

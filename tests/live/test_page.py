@@ -458,6 +458,13 @@ def test_another_computer_needs_tls_and_the_very_address():
             ask(served, lambda client: status(client, "GET", served.address.replace("https", "http")))
 
 
+def test_an_address_of_another_computer_is_refused():
+    page = Page(Session(), len, None, Lan.of("203.0.113.1", PEM, PEM))
+    with pytest.raises(OSError, match=r"cannot be served at 203\.0\.113\.1: .*; use an address of this computer"):
+        page.start()
+    page.close()
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5:80", "http://here", "", "a b", "-x"])
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(ValueError, match="address"):
