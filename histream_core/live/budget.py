@@ -15,6 +15,8 @@ FRAMES = 4
 
 WEIGHT = 0.2
 """Weight of a new measurement in the moving average."""
+SHORTEST = 1e-9
+"""Seconds that a network call takes at least, also where a clock saw none."""
 JUMP = 0.25
 """A measurement that is off by more than this share replaces the average: the load has changed."""
 
@@ -114,7 +116,7 @@ class Measured:
         """Scale fixed part and rows alike; two calls of different numbers of rows tell them apart."""
         fixed, row = self.cost.fixed, self.cost.row
         expected = fixed + row * rows
-        average = _averaged(expected, seconds)
+        average = max(_averaged(expected, seconds), SHORTEST)
         row *= average / expected
         if self._last and self._last[0] != rows:
             slope = (seconds - self._last[1]) / (rows - self._last[0])

@@ -111,9 +111,9 @@ class LiveSource:
 
     def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
         """Encode the frames that `wait` took."""
-        began = self._clock()
-        self._frames.extend(unit(self._taken))
         with self._turn:
+            began = self._clock()
+            self._frames.extend(unit(self._taken))
             found = self._encoded(chunk)
         self._encoded.entries.clear()  # a stream without an end would have a curve without an end
         finish(found[1].device)

@@ -365,15 +365,15 @@ class LiveSession:
         for latent in chunk.latent.split(1, dim=2):
             if self._stopped.is_set() or shown == len(chunk.captured):
                 return
-            began = self._clock()
             with self._engine.turn:
+                began = self._clock()
                 pixels = to_frames(self._engine.decoder.decode(latent.to(self._engine.decode_device)))[0]
             frames = self._cropped(pixels[: len(chunk.captured) - shown])
-            seconds += self._clock() - began
             captured = chunk.captured[shown : shown + len(frames)]
             with self._recording:
                 if self.recorder:
                     self.recorder.add(frames, captured)
+            seconds += self._clock() - began  # waiting for a slow disk is work too: the next chunk is as late by it
             if not shown:
                 self._player.chunk_ready(chunk.index, chunk.captured, chunk.complete)
             self._player.add(frames, captured, chunk.rate)

@@ -49,6 +49,13 @@ def test_calls_of_different_rows_tell_the_fixed_part_from_the_rows():
     assert measured.cost.row == pytest.approx(COST.row, rel=0.02)
 
 
+def test_calls_that_took_no_time_are_measured_too():
+    measured = Measured(COST)
+    for seconds in (0.0, 0.0, 0.057):
+        measured.add(Spent(COST.encode, ((1, seconds),), COST.decode))
+    assert measured.cost.fixed + measured.cost.row == pytest.approx(0.057)
+
+
 def test_a_chunk_that_finishes_none_says_nothing_of_decoding():
     measured = Measured(COST)
     measured.add(Spent(COST.encode, ((1, 0.057),), None))

@@ -172,3 +172,17 @@ def test_a_decoding_that_is_not_measured_yet_is_not_counted_again():
     session._decoding = 1.0
     session._choose(chunk, 0.03, 0.02)
     assert session._budget.choice.every == 4
+
+
+def test_a_disk_that_is_slow_counts_as_work():
+    """What the budget does not see makes the delay grow. Seen to fail with decoding alone."""
+    living = Living(16 * 12)
+
+    class Slow:
+        name = "slow.mkv"
+
+        def add(self, frames, captured):
+            living.spend(0.35)
+
+    living.session.recorder = Slow()
+    assert living.run()["every"] == 2
