@@ -816,7 +816,7 @@ BREAKS = [
     ("live/devices.py", "height, width = unit_frame(frame).shape[:2]", "height, width = frame.height, frame.width",
      "live/test_devices.py", "portrait_is_upright"),
     ("live/devices.py", "    if (columns, rows) != size:", "    if False:", "live/test_devices.py", "another_size"),
-    ("lab/bench/live_table.py", "SECONDS, rungs=ladder", "SECONDS, held=ladder[0]", "lab/test_bench_live.py", "slow_card"),
+    ("lab/bench/live_table.py", "SECONDS, rungs=rungs", "SECONDS, held=rungs[0]", "lab/test_bench_live.py", "slow_card"),
     ("live/pacer.py", "if seconds * promised * SLOWER > len(gaps) else promised", "if seconds < 0 else promised",
      "live/test_session.py", "slower_than_it_says"),
     ("live/pacer.py", "min(gap, longest) for gap", "gap for gap", "live/test_pacer.py", "rate_that_the_source"),

@@ -5,8 +5,9 @@ Computed: the product's intake, budget and pacer on a virtual clock, and costs f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ...live.budget import CHUNKS, Choice, Target
 from .live import numbers_of
@@ -29,18 +30,27 @@ class Expected:
     name: str
     """Model, size and card."""
     camera: int
-    steps: int
+    most_steps: int
     fps: float
     p50: float
     p95: float
+    steps: int
+    """Those of most chunks."""
 
     @classmethod
     def of(cls, published: Published, camera: int, steps: int) -> Expected:
-        """Simulate a stream on one GPU: these steps for each chunk of one latent frame, the policy `even`."""
+        """Simulate a stream on one GPU: chunks of one latent frame, the policy `even`.
+
+        As in a live session, steps are given up before frames, and one call more is made for the keys of each chunk.
+        """
+        cost = numbers_of(published).cost
+        cost = replace(cost, encode=cost.encode + cost.fixed + cost.row)
         target = Target(camera, steps=steps)
-        ladder = tuple(Choice(CHUNKS, steps, every) for every in range(1, target.most_every + 1))
-        report = SimulatedStream(Scene(numbers_of(published).cost, target, SECONDS, rungs=ladder)).run().pacer.report()
-        return cls(published.name, camera, steps, report.fps, report.p50, report.p95)
+        every = range(1, target.most_every + 1)
+        rungs = tuple(Choice(CHUNKS, count, one) for one in every for count in range(steps, 0, -1))
+        stream = SimulatedStream(Scene(cost, target, SECONDS, rungs=rungs)).run()
+        taken, report = Counter(work.choice.steps for work in stream.work), stream.pacer.report()
+        return cls(published.name, camera, steps, report.fps, report.p50, report.p95, taken.most_common(1)[0][0])
 
 
 def expected() -> Iterator[Expected]:
@@ -55,11 +65,17 @@ def markdown(found: Sequence[Expected]) -> str:
     """The table: a row for each model, card and camera, a column for each number of steps."""
     rows = {}
     for one in found:
-        rows.setdefault((one.name, one.camera), []).append(f"{one.p50:.2f} / {one.p95:.2f} s, {one.fps:.1f} fps")
-    steps = [f"{count} step{'s' * (count > 1)}" for count in STEPS]
+        rows.setdefault((one.name, one.camera), []).append(
+            f"{one.p50:.2f} / {one.p95:.2f} s, {one.fps:.1f} fps, {_counted(one.steps)}"
+        )
+    steps = [f"at most {_counted(count)}" for count in STEPS]
     lines = [["model, size, card", "source", *steps], ["---"] * (2 + len(steps))]
     lines += [[name, f"{camera} fps", *cells] for (name, camera), cells in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _counted(steps: int) -> str:
+    return f"{steps} step{'s' * (steps > 1)}"
 
 
 def plain(found: Sequence[Expected]) -> dict:
