@@ -28,7 +28,7 @@ if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from fuzz import campaigns, crashes
+from fuzz import campaigns, crashes, links
 from fuzz.child import BLOCKED_SECONDS, Place, faults, run
 from fuzz.seeds import Seeds
 
@@ -97,7 +97,8 @@ class Attack:
         elif campaign == "starts":
             case = crashes.starts(chance, self.seeds, place)
         else:
-            case = getattr(campaigns, campaign)(chance, self.seeds, place)
+            module = links if campaign == "links" else campaigns
+            case = getattr(module, campaign)(chance, self.seeds, place)
         before = place.guarded()
         outcome = run(case.work, place, blocked_seconds=self._blocked_seconds)
         found = [

@@ -6,11 +6,8 @@ import argparse
 import contextlib
 import os
 import shutil
-import socket
 import stat
-import sys
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,11 +16,10 @@ import tiny_text_encoder
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from tiny_cli import BLUE, RED
+from tiny_cli import RED
 from tiny_weights import WEIGHTS
 
 from histream_core import cli
-from histream_core.files.reading import printable
 from histream_core.lab.judge.drift_meter import meter
 from histream_core.runs import Journal, list_runs
 from histream_core.runs.store.fingerprint import hash_tensor
@@ -36,61 +32,10 @@ from histream_core.video.reading import frames_of, index_video
 from histream_core.video.sound import TIMES, pack_sound
 
 from . import mutate, mutate_media
+from .case import VERBS, Case, Judge, calls, line_of, says
 from .child import Outcome, Place, Tree, Work, tree
-from .seeds import TWO, Seeds, Words, same_video, stopping
-
-Judge = Callable[[Outcome, Place], Iterator[str]]
-
-
-def nothing_more(outcome: Outcome, place: Place) -> Iterator[str]:
-    """Find no fault besides those that every case can have."""
-    yield from ()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One hostile input, ready in the scratch folder."""
-
-    what: str
-    """What was done to what, and the words or the function that it is given to."""
-    work: Work
-    judge: Judge = nothing_more
-    reads: bool = False
-    """Whether a dear file is named by the user, and may be read."""
-
-
-def says(*lines: Words, stop: int | None = None) -> Work:
-    """Work of the command line, one line of words after another; the status of the last one counts."""
-
-    def work() -> int:
-        status = 0
-        with stopping(stop):
-            for words in lines:
-                status = cli.main([str(word) for word in words])
-        return status
-
-    return work
-
-
-def calls(function: Callable[[], object]) -> Work:
-    """Work of a function that a node calls: its errors are a line, as under a node."""
-
-    def work() -> int:
-        try:
-            function()
-        except (ValueError, OSError, MemoryError) as error:
-            sys.stderr.write(f"histream: {printable(' '.join(str(error).split()))}\n")
-            return 2
-        return 0
-
-    return work
-
-
-def _line(words: Words) -> str:
-    return " ".join(
-        f"{str(word)[:80]!a}" if " " in str(word) or not str(word).isprintable() else str(word)[:80] for word in words
-    )
-
+from .links import copy_media, plant
+from .seeds import Seeds, Words, same_video
 
 # Checkpoints
 
@@ -107,7 +52,7 @@ def checkpoints(chance: Random, seeds: Seeds, place: Place) -> Case:
     path = place.scratch / f"evil{chance.choice((Path(name).suffix, '.safetensors', '.pt'))}"
     path.write_bytes(data)
     words = _use_of_weights(chance, seeds, name, path)
-    return Case(f"{name} spoilt: {_line(words)}", says(words, stop=4))
+    return Case(f"{name} spoilt: {line_of(words)}", says(words, stop=4))
 
 
 def encoders(chance: Random, seeds: Seeds, place: Place) -> Case:
@@ -169,27 +114,6 @@ def _use_of_weights(chance: Random, seeds: Seeds, name: str, path: Path) -> Word
 
 # Folders of runs
 
-RESUME: Words = ("resume", "run", "--json")
-VERBS: tuple[tuple[Words, ...], ...] = (
-    (RESUME,),
-    (RESUME,),
-    (RESUME, RESUME),
-    (("extend", "run", "--seconds", "0.5", "--json"),),
-    (("branch", "run", "new", "--from", "1", "--json"),),
-    (("branch", "run", "new", "--from", "1", "--seed", "9", "--json"),),
-    (("branch", "run", "new", "--format", "prores-422hq", "--no-sound", "--no-section-files", "--json"),),
-    (("runs",),),
-    (("runs", "run"),),
-    (("clean", "run"),),
-    (("clean", "run", "--video"),),
-    (("clean", "run"), ("demo", BLUE, "--seconds", "1", "--seed", "5", "--run-dir", "run", "--json")),
-    (("demo", BLUE, "--seconds", "1", "--seed", "5", "--run-dir", "run", "--json"),),
-    (
-        ("clean", "run"),
-        ("demo", BLUE, "--seconds", "2", "--seed", "5", "--format", "png8", "--run-dir", "run", "--json"),
-    ),
-)
-
 
 def runs(chance: Random, seeds: Seeds, place: Place) -> Case:
     """A kept run with files that are spoilt, swapped with another run's, removed, or no files any more; and a verb."""
@@ -207,7 +131,7 @@ def runs(chance: Random, seeds: Seeds, place: Place) -> Case:
         resigned = False
         done = [_spoil_file(chance, seeds, folder, place) for _ in range(chance.choice((1, 1, 2, 3)))]
     lines = chance.choice(VERBS)
-    what = f"{name}: {', '.join(done)}: {'; '.join(map(_line, lines))}"
+    what = f"{name}: {', '.join(done)}: {'; '.join(map(line_of, lines))}"
     if lines[-1] == ("runs",) and chance.random() < 0.5:
         return Case(f"{what} as a function", calls(lambda: list_runs(Path())))
     if chance.random() < 0.04:
@@ -343,173 +267,6 @@ def _kept(found: Tree) -> Tree:
     }  # fmt: skip
 
 
-# What stands where a file is expected
-
-PLANTS = (
-    "a link to a dear file", "a link to nothing in a dear folder", "a hard link to a dear file",
-    "a link to a dear folder", "a pipe", "a link to a pipe", "a folder", "a full folder", "a socket",
-    "empty", "3 GB of nothing", "/dev/zero",
-)  # fmt: skip
-
-
-def plant(chance: Random, path: Path, place: Place, kinds: Collection[str] = PLANTS) -> str:
-    """Put something hostile under a name; says what it is."""
-    kind = chance.choice(tuple(kinds))
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dear = place.dear / chance.choice((".bashrc", "photo.png", "video.mp4", "manifest.json"))
-    if kind.startswith("a link to a pipe"):
-        if not os.path.lexists(place.scratch / "pipe"):
-            os.mkfifo(place.scratch / "pipe")
-        path.symlink_to(place.scratch / "pipe")
-    elif kind in ("a folder", "a full folder"):
-        path.mkdir()
-        if kind == "a full folder":
-            (path / "letter.txt").write_text("mine\n")
-    elif kind in ("empty", "3 GB of nothing"):
-        with path.open("wb") as file:
-            file.truncate(0 if kind == "empty" else 3 * 2**30)
-    elif kind == "a pipe":
-        os.mkfifo(path)
-    elif kind == "a socket":
-        _bind(path)
-    elif kind == "a hard link to a dear file":
-        path.hardlink_to(dear)
-    else:
-        path.symlink_to(
-            {"/dev/zero": Path("/dev/zero"), PLANTS[0]: dear, PLANTS[1]: place.dear / "new"}.get(
-                kind, place.dear / "album"
-            )
-        )
-    return kind
-
-
-def _bind(path: Path) -> None:
-    """A socket under a name, which may be longer than a socket's address."""
-    here = Path.cwd()
-    os.chdir(path.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
-# Links, pipes and folders at every name
-
-_OUTPUTS = {
-    "out.mp4": ("demo", RED, "--seconds", "0.5", "--out", "out.mp4"),
-    "out.partial.mp4": ("demo", RED, "--seconds", "0.5", "--out", "out.mp4"),
-    "histream-demo.mp4": ("demo", RED, "--seconds", "0.5"),
-    "histream-demo.partial.mp4": ("demo", RED, "--seconds", "0.5"),
-    "plot.png": ("drift", "clip.mp4", "--plot", "plot.png"),
-    "plot.partial.png": ("drift", "clip.mp4", "--plot", "plot.png"),
-    "out.safetensors": ("convert", "wan.safetensors", "out.safetensors"),
-    ".out.safetensors.partial": ("convert", "wan.safetensors", "out.safetensors"),
-    "out.partial.safetensors": ("convert", "wan.safetensors", "out.safetensors", "--overwrite"),
-    "wan.safetensors": ("inspect", "wan.safetensors"),
-    "clip.mp4": ("drift", "clip.mp4"),
-    "picture.png": ("demo", RED, "--seconds", "0.5", "--first-frame", "picture.png"),
-    "sound.m4a": ("demo", RED, "--seconds", "0.5", "--sound", "sound.m4a"),
-    "words.txt": ("demo", "--seconds", "0.5", "--timeline", "words.txt"),
-    ".new.partial": ("branch", "run", "new", "--from", "1"),
-    "new": ("branch", "run", "new", "--from", "1"),
-    "run": ("demo", RED, "--seconds", "0.5", "--run-dir", "run"),
-}
-"""What a verb reads or writes outside of a run's folder, by name."""
-
-_MORE_NAMES = (
-    "lock", "chunks", "segments", "texts", "snapshots", "sound.mka", "video.latent", "video.partial.latent",
-    "video.unfinished.mp4", "snapshots/00002.safetensors", "snapshots/00001.partial.safetensors",
-    "snapshots/00002.partial.safetensors", "snapshots/.00002.safetensors.partial",
-)  # fmt: skip
-_APP = {"index.html": "<html>", "manifest.json": '{"name": "app", "icons": []}', "lock": "mine", "video.mp4": "mine",
-        "cuts.edl": "mine", "cuts.json": "{}", "chunks/00000.safetensors": "mine", "segments/seg-00000.mp4": "mine",
-        "texts/0123456789abcdef.safetensors": "mine", "sound.mka": "mine", "video/video.00000.png": "mine"}  # fmt: skip
-"""A folder that is dear to somebody, and no run."""
-
-
-def links(chance: Random, seeds: Seeds, place: Place) -> Case:
-    """Something hostile under a name that a verb reads or writes; or a user's folder that is taken for a run."""
-    if chance.random() < 0.15:
-        return _app(chance, place)
-    (place.scratch / "words.txt").write_text(TWO)
-    _copy_media(seeds, place)
-    run = chance.choice(list(seeds.starts))
-    if chance.random() < 0.35:
-        name, words = chance.choice(list(_OUTPUTS.items()))
-        if "run" in words and name != "run":
-            shutil.copytree(seeds.runs / run, place.scratch / "run")
-        lines: tuple[Words, ...] = (words,)
-    else:
-        name, lines = _place_in_run(chance, seeds, place, run)
-    done = plant(chance, place.scratch / name, place)
-    reads = "link" in done  # by a user who named it
-    what = f"{run}: {name} is {done}: {'; '.join(map(_line, lines))}"
-    return Case(what, says(*lines), _judge_links(seeds, place, lines, run if "run" in name else ""), reads=reads)
-
-
-def _copy_media(seeds: Seeds, place: Place) -> None:
-    for source in (
-        *(seeds.media / name for name in ("clip.mp4", "sound.m4a", "picture.png")),
-        seeds.weights / "wan.safetensors",
-    ):
-        shutil.copyfile(source, place.scratch / source.name)
-
-
-def _place_in_run(chance: Random, seeds: Seeds, place: Place, run: str) -> tuple[str, tuple[Words, ...]]:
-    """A name in a run's folder, and verbs over it: a run that is there, or one that is begun over it."""
-    names = {name for name in seeds.partials if not any(f"0000{n}" in name or f"000{n}" in name for n in range(2, 10))}
-    there = {f"run/{path.relative_to(seeds.runs / run)}" for path in (seeds.runs / run).rglob("*")}
-    names |= {name for name in there if not name.endswith(("2.png", "3.png", "4.png", "5.png", "6.png", "7.png"))}
-    names |= {f"run/{name}" for name in _MORE_NAMES}
-    name = chance.choice(sorted(names))
-    words, _ = seeds.starts[run]
-    if chance.random() < 0.25:
-        (place.scratch / "run").mkdir()
-        return name, ((*words, "--run-dir", "run"),)
-    shutil.copytree(seeds.runs / run, place.scratch / "run")
-    return name, chance.choice([lines for lines in VERBS if lines[-1][0] != "demo"])
-
-
-def _judge_links(seeds: Seeds, place: Place, lines: tuple[Words, ...], run: str) -> Judge:
-    begun = lines[-1][0] == "demo" and "--run-dir" in lines[-1]
-    before = tree(place.scratch / "run") if begun and (place.scratch / "run").is_dir() else {}
-
-    def judge(outcome: Outcome, place: Place) -> Iterator[str]:
-        folder = place.scratch / "run"
-        if begun and outcome.status == 2 and before and before != tree(folder):
-            yield f"outside: refused, and changed {sorted(tree(folder).keys() ^ before.keys())[:3]}"
-        made = outcome.status == 0 and run and not begun and lines[-1][0] in ("resume", "extend")
-        if made and (wrong := same_video(folder, seeds.expected(run, *lines[-1:]))):
-            yield f"wrong: {wrong}"
-
-    return judge
-
-
-def _app(chance: Random, place: Place) -> Case:
-    folder = place.scratch / "run"
-    left_out = chance.sample(list(_APP), chance.randint(0, 6))
-    for name, text in _APP.items():
-        if name not in left_out or name == "index.html":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
-    lines = chance.choice((*VERBS, (("demo", RED, "--seconds", "0.5", "--run-dir", "run"),),
-                           (("demo", RED, "--seconds", "0.5", "--format", "png8", "--run-dir", "run"),)))  # fmt: skip
-    before = tree(folder)
-
-    def judge(outcome: Outcome, place: Place) -> Iterator[str]:
-        after = tree(folder)
-        if lost := sorted(name for name in before if after.get(name) != before[name]):
-            yield f"outside: a user's {lost[:3]} changed, status {outcome.status}"
-        if outcome.status == 2 and after != before:
-            yield f"outside: refused, and left {sorted(after.keys() - before.keys())[:3]}"
-
-    return Case(f"a user's folder without {left_out}: {'; '.join(map(_line, lines))}", says(*lines), judge)
-
-
 # Words: timelines and arguments
 
 _SAFE = {"--help", "--run-dir", "--out", "--clip", "--teacher", "--json", "--compile", "--elementwise"}
@@ -518,7 +275,7 @@ _SAFE = {"--help", "--run-dir", "--out", "--clip", "--teacher", "--json", "--com
 
 def words(chance: Random, seeds: Seeds, place: Place) -> Case:
     """A timeline, or the arguments of a verb, with hostile values."""
-    _copy_media(seeds, place)
+    copy_media(seeds, place)
     if chance.random() < 0.4:
         text = mutate_media.timeline(chance)
         if chance.random() < 0.5 or "\0" in text:
@@ -527,12 +284,12 @@ def words(chance: Random, seeds: Seeds, place: Place) -> Case:
             )
             text = "words.txt"
         told: Words = ("demo", "--timeline", text, "--seconds", chance.choice(("1", "2", "30")), "--out", "out.mp4")
-        return Case(f"timeline: {_line(told)}", says(told, stop=3))
+        return Case(f"timeline: {line_of(told)}", says(told, stop=3))
     verb = chance.choice([*_BASE, "demo", "plan"])
     if verb in ("resume", "extend", "branch", "clean", "runs"):
         shutil.copytree(seeds.runs / chance.choice(list(seeds.starts)), place.scratch / "run")
     told = [verb, *_arguments(chance, verb, seeds)]
-    return Case(_line(told), says(told, stop=24), reads=True)
+    return Case(line_of(told), says(told, stop=24), reads=True)
 
 
 _SIZE = ("--size", "32x32")

@@ -18,7 +18,7 @@ from tiny_cli import BLUE, RED
 from histream_core.cli import main
 from histream_core.files import disk
 
-from .campaigns import RESUME, Case, says
+from .case import RESUME, Case, says
 from .child import RAISED, Outcome, Place
 from .seeds import TWO, Seeds, Words, same_video
 

@@ -14,7 +14,7 @@ if sys.platform != "linux":
 
 from fuzz import child
 from fuzz.attack import Attack
-from fuzz.campaigns import calls
+from fuzz.case import calls
 from fuzz.child import Place, faults, run
 from fuzz.mutate import resign, spoil_json, spoil_safetensors
 from fuzz.seeds import same_video
