@@ -194,9 +194,9 @@ def test_a_start_in_a_folder_that_another_has_locked_says_who_holds_it(tmp_path)
 
 
 def test_four_starts_at_once_give_one_run_that_can_be_resumed(tmp_path):
-    """Fifty times. Seen to fail with a manifest that is written before the lock is taken."""
+    """Twenty times. Seen to fail with a manifest that is written before the lock is taken."""
     wanted = [manifest(seeds=((0, seed),)) for seed in range(4)]
-    for turn in range(50):
+    for turn in range(20):
         place, (read, write) = tmp_path / f"run-{turn}", os.pipe()
 
         def start(say, number, place=place, read=read, write=write):
