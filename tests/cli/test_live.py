@@ -1,16 +1,21 @@
 """`histream live`: a file as a camera, its recording and its numbers. Tiny random weights are the bundled ones."""
 
+import argparse
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from clips import clip, probe
 from tiny_cli import RED, files_in
 
 from histream_core.cli import main
+from histream_core.cli.verbs.live import recordings
 from histream_core.live.page import Newest
 from histream_core.live.player import Player
+from histream_core.video.formats import find_format
 
 DEMO = ["--model", "demo", "--prompt", RED]
 PEM = Path(__file__).parents[1] / "live" / "loopback.pem"
@@ -60,6 +65,22 @@ def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
     status, line = say("live", "--source", clip(here, 60), *DEMO, "--out", "out.mp4", "--policy", "all")
     assert status == 2 and "the screen is gone" in line
     assert probe("out.mp4").num_frames >= 9
+
+
+@pytest.mark.parametrize(("out", "names"), [("out.mp4", ["out.mp4", "out-2.mp4", "out-3.mp4"]), (None, [None, None])])
+def test_each_recording_is_a_new_file(here, out, names):
+    """Of --out, or by date and time. Seen to fail where the second one takes the name of the first."""
+    args = argparse.Namespace(out=out and Path(out), prompt="a cat", seed=1)
+    found = recordings(args, find_format("h264-mp4"), SimpleNamespace(size=(32, 32), fps=16))
+    assert found.at_once is (out is not None)
+    for _ in names:
+        path, writer = found.open_next()
+        with writer:
+            writer.write(np.zeros((9, 32, 32, 3), np.uint8))
+        assert probe(path).num_frames == 9
+    made = sorted(files_in("."))
+    assert len(made) == len(names)
+    assert set(made) == set(names) if out else all(re.fullmatch(r"live-\d{8}-\d{6}(-2)?\.mp4", name) for name in made)
 
 
 def test_the_page_says_where_it_is(here, capsys):

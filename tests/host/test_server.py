@@ -17,6 +17,7 @@ LONG = "histream_4_long_video_to_disk"
 PICTURE = "histream_5_image_to_video"
 EXTEND = "histream_6_extend_retry_branch"
 RESTYLE = "histream_7_restyle_a_video"
+LIVE = "histream_8_live"
 EDITOR = "histream_10_to_an_editor"
 CUSTOM = "histream_12_custom_sampler"
 AWAKE = 0
@@ -227,6 +228,18 @@ def test_a_restyled_video_keeps_frames_rate_and_place_and_becomes_the_prompts_sh
         corners = [(128 + dy, middle + dx) for dy in (-52, 52) for dx in (-52, 52)]
         assert abs(np.argwhere(now).mean(0) - np.argwhere(was).mean(0)).max() < 0.04 * 256
         assert (sum(was[place] for place in corners), sum(now[place] for place in corners) >= 3) == (0, True)
+
+
+def test_a_live_stream_runs_to_its_end_and_gives_a_recording(server, convert):
+    """Workflow 8 but for its length. Seen to fail with a Live whose video is not linked, which waits for a page."""
+    prompt = change(convert(LIVE), "HiStreamLive", seconds=2)
+    run = server.run(prompt)
+    assert run.error == ""
+    [made] = run.outputs[node_of(prompt, "HiStreamLive")]["images"]
+    info = probe(server.folder / "output" / made["subfolder"] / made["filename"])
+    assert (info.width, info.height, info.fps) == (256, 256, 12) and info.num_frames >= 9
+    [summary] = run.outputs[node_of(prompt, "PreviewAny")]["text"]
+    assert f"recorded in histream/{made['filename']}" in summary
 
 
 def is_red(frame: np.ndarray) -> np.ndarray:
