@@ -12,11 +12,13 @@ from histream_core import demo
 from histream_core.cli import main
 from histream_core.cli.verbs import evaluate_restyle
 from histream_core.demo.painter import SHAPES, paint
+from histream_core.lab.judge.bootstrap import estimate
 from histream_core.lab.judge.restyle import (
     FARTHEST,
     NEAR,
     Clips,
     ablation_arms,
+    below_bars,
     draw_pairs,
     restyle_pair,
     score_restyled,
@@ -76,6 +78,18 @@ def test_an_object_elsewhere_is_not_restyled(shape):
         assert scores["colour"] == scores["shape"] == 1 and scores["restyled"] == 0
 
 
+def test_a_word_counts_where_it_holds_to_the_end():
+    """Seen to fail where words are read once from the whole clip."""
+    pair = PAIRS[0]
+    long = paint(pair.asked.combination, range(41), size=SIDE, start=pair.start, training=False)
+    source = pair.paint_source(41, SIDE)
+    _, whole = score_restyled(long, pair)
+    assert whole["restyled"] == whole["held"] == whole["last_second"] == 1
+    _, scores = score_restyled(np.concatenate([long[:28], source[28:]]), pair)
+    assert [scores[name] for name in ("restyled", "colour", "background", "shape")] == [0] * 4
+    assert scores["held"] == pytest.approx(1 / 3)
+
+
 def test_an_empty_picture_is_as_far_as_can_be():
     _, scores = score_restyled(np.zeros((NUM_FRAMES, SIDE, SIDE, 3), np.float32), PAIRS[0])
     assert scores["distance"] == pytest.approx(FARTHEST)
@@ -90,6 +104,15 @@ def test_a_clip_score_is_that_of_a_frame_and_its_source():
     )
     assert same["clip_reference"] == pytest.approx(100, abs=1e-3) and other["clip_reference"] < 99
     assert "clip_reference" not in score_restyled(painted(pair), pair)[1]
+
+
+def test_every_bar_counts():
+    """Seen to fail where the distance is left out."""
+    held = {"colour": 0.9, "background": 0.9, "shape": 0.9, "direction": 0.95, "distance": NEAR}
+    found = {name: estimate([value]) for name, value in held.items()}
+    assert below_bars(found) == []
+    worse = {name: estimate([value + (0.01 if name == "distance" else -0.01)]) for name, value in held.items()}
+    assert [below_bars(found | {name: one}) for name, one in worse.items()] == [[name] for name in held]
 
 
 def test_strengths_and_controls_are_arms():
@@ -152,8 +175,11 @@ def test_a_painter_restyles_every_pair_and_the_controls_none(here, by_the_painte
         assert found["s=0"][kind]["restyled"] == found["random weights"][kind]["restyled"] == 0
     assert found["s=0.8"]["all"]["intervals"]["restyled"] == [0.25, 1]
     assert found["s=0"]["all"]["direction"] == 1
+    assert found["s=0.8"]["all"]["missed"] == []
+    assert found["s=0"]["held_out"]["missed"] == ["colour", "background", "shape"]
     said = (here / "v" / "restyle.md").read_text()
     assert "| held out | restyled | colour |" in said and "CLIP score: not measured" in said
+    assert "0.8 of noise; reaches all bars" in said and "decoded; misses the bars of colour, background" in said
     assert json.loads((here / "v" / "restyle.json").read_text())["arms"] == found
 
 

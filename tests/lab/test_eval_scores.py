@@ -10,6 +10,7 @@ from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.lab.judge.bootstrap import difference, estimate
 from histream_core.lab.judge.detail import fine_energy, likeness, sharpness
+from histream_core.lab.judge.judge import GRID, SEEN_FROM, judge, segment, shrink
 from histream_core.lab.judge.prompts import chance, draw_prompts, pool
 from histream_core.lab.judge.scores import SCORES, score
 from histream_core.lab.judge.steadiness import drift, flicker
@@ -186,3 +187,31 @@ def test_what_cannot_be_drawn_is_refused():
 def test_chance_is_what_the_commonest_word_scores():
     assert chance([RED_CIRCLE, GREEN_SQUARE, GREEN_SQUARE])["colour"] == pytest.approx(2 / 3)
     assert chance(pool(held_out=False))["direction"] == pytest.approx(0.25, abs=0.01)
+
+
+def test_faster_ways_give_the_numbers_of_the_plain_ones():
+    """Seen to fail with a distance whose channels are not squared."""
+    rng = np.random.default_rng(0)
+    for combination, noise in ((RED_CIRCLE, 0.0), (GREEN_SQUARE, 0.02), (RED_CIRCLE, 0.2)):
+        exact = clip(combination, frames=10, size=128, start=(0.9, 0.3))
+        frames = np.clip(exact + noise * rng.standard_normal(exact.shape, np.float32), 0, 1).astype(np.float32)
+        found, sparse = segment(frames), frames[:, ::4, ::4].reshape(-1, 3)
+        contrast = np.linalg.norm(frames - np.median(sparse, axis=0), axis=-1)
+        ink = np.median(sparse[contrast[:, ::4, ::4].ravel() > SEEN_FROM], axis=0)
+        assert np.array_equal(found.ground, np.median(sparse, axis=0)) and np.array_equal(found.ink, ink)
+        least = max(SEEN_FROM, float(np.linalg.norm(ink - found.ground)) / 2)
+        assert np.array_equal(found.masks, contrast > least)
+        boxes = found.masks.reshape(10, GRID, 2, GRID, 2).mean((2, 4), dtype=np.float32)
+        assert np.array_equal(shrink(found.masks), boxes) and shrink(found.masks).dtype == np.float32
+        assert judge(frames).area == found.masks.mean((1, 2)).mean()
+        assert flicker(frames) == plain_flicker(frames)
+
+
+def plain_flicker(frames):
+    """Flicker with numpy's transforms of frames without their mean."""
+    changes, spectra = [], [np.fft.rfft2((frame - frame.mean((0, 1))).transpose(2, 0, 1)) for frame in frames]
+    for number in range(len(frames) - 1):
+        fit = np.fft.irfft2((spectra[number + 1] * spectra[number].conj()).sum(0), frames.shape[1:3])
+        moved = np.roll(frames[number], np.unravel_index(int(fit.argmax()), fit.shape), (0, 1))
+        changes.append(float(np.abs(moved - frames[number + 1]).mean()))
+    return float(np.mean(changes))

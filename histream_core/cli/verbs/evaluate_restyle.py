@@ -19,13 +19,16 @@ from ...lab.judge.clip_score import ClipFeatures
 from ...lab.judge.judge import LAG
 from ...lab.judge.records import Records, preset_settings
 from ...lab.judge.restyle import (
+    BARS,
     MOTION_EVERY,
+    NEAR,
     RESTYLED,
     Clips,
     Pair,
     RestyleArm,
     RestyleRecord,
     ablation_arms,
+    below_bars,
     draw_pairs,
     record_of,
     restyle_estimates,
@@ -34,6 +37,7 @@ from ...lab.judge.restyle import (
     score_restyled,
     strength_arms,
 )
+from ...lab.judge.scores import JUDGE
 from ...lab.judge.video import MeasureSettings
 from ...plan.presets import MODES, find_preset
 from ...runs import fingerprint_weights
@@ -83,6 +87,7 @@ def run_restyle_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         "evaluation": "restyled pairs",
         "size": [*arms[0].plan.size],
         "preset": preset_settings(weights.preset),
+        "judge": JUDGE,
     }
     settings |= {**weights.fingerprint(), "text": fingerprint_weights(encoder)}
     settings |= {"clip": clip and fingerprint_weights(clip.model)}
@@ -176,6 +181,7 @@ def _missing(about: Mapping) -> str:
 def _values(found: Mapping[str, Estimate]) -> dict:
     return {
         **{name: round(one.mean, 6) for name, one in found.items()},
+        **({"missed": below_bars(found)} if found else {}),
         "intervals": {name: [round(one.low, 6), round(one.high, 6)] for name, one in found.items()},
     }
 
@@ -192,11 +198,19 @@ def _lines(arms: Sequence[RestyleArm], found: Mapping, about: Mapping) -> Iterat
         for arm in arms:
             cells = (_cell(found[arm.name][kind].get(name), FINE.get(name, 3)) for name in shown)
             yield f"| {arm.name} | {' | '.join(cells)} |"
-    yield ""
-    yield from (f"- **{arm.name}**: {arm.what}" for arm in arms)
+    bars = ", ".join((*(f"{name} {least:.2f} or more" for name, least in BARS.items()), f"distance {NEAR} or less"))
+    yield from ("", f"Bars: {bars}.")
+    yield from (f"- **{arm.name}**: {arm.what}; {_reached(found[arm.name]['all'])}" for arm in arms)
     yield from (f"- {name}: {RESTYLED[name]}" for name in shown)
     if "clip_reference" not in shown:
         yield "- CLIP score: not measured, give the folder of a CLIP with --clip"
+
+
+def _reached(found: Mapping[str, Estimate]) -> str:
+    if not found:
+        return "no clip yet"
+    missed = below_bars(found)
+    return f"misses the bars of {', '.join(missed)}" if missed else "reaches all bars"
 
 
 def _cell(one: Estimate | None, digits: int) -> str:

@@ -1,7 +1,8 @@
 """Restyled clips of the painter: do they show the prompt's words where, and moving as, the source's object is?
 
-The source differs from the prompt in colour, background and shape; place, time and direction are the same. F frames,
-H W pixels; positions are fractions of the frame, x to the right and y down, on a torus.
+A word counts where it holds in every second of the clip (`throughout`). The source differs from the prompt in colour,
+background and shape; place, time and direction are the same. F frames, H W pixels; positions are fractions of the
+frame, x to the right and y down, on a torus.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .bootstrap import Estimate, estimate
 from .judge import LEAST_AREA, Verdict, judge, segment, shrink
 from .outline import centres
 from .prompts import DemoPrompt, draw_prompts
-from .throughout import WORDS
+from .throughout import WORDS, read_seconds, throughout
 from .video import MeasureSettings, measure
 
 NEAR = 0.04
@@ -42,12 +43,17 @@ FARTHEST = 0.5**0.5
 MOTION_EVERY = 8
 """Warp error is read at every so many frames."""
 
+BARS = {"colour": 0.90, "background": 0.90, "shape": 0.90, "direction": 0.95}
+"""Least mean of a word over the pairs of a model that restyles; with it the distance is at most NEAR."""
+
 RESTYLED = {
-    "restyled": "all four words are right, and the object kept its place",
-    "colour": "the object has the colour of the prompt, not the source's",
-    "background": "the background has the colour of the prompt, not the source's",
-    "shape": "the outline is nearest to the shape of the prompt, not the source's",
-    "direction": "the object moves as the source's",
+    "restyled": "all four words hold in every second, and the object kept its place",
+    "colour": "the object has the colour of the prompt, not the source's, in every frame",
+    "background": "the background has the colour of the prompt, not the source's, in every frame",
+    "shape": "in every second the outline is that of the prompt's shape, not the source's",
+    "direction": "in every second the object moves as the source's, without a jump",
+    "held": "share of seconds in which the four words and an object hold",
+    "last_second": "share of the five that holds in the last second",
     "distance": "of its centre from the source's, mean over the frames, as a share of the frame; 0 is best",
     "warp_error": "mean square of what the source's flow from the frame before does not explain; 0 is best",
     "clip_reference": "100 x cosine of the CLIP features of a frame and of the source's",
@@ -166,14 +172,13 @@ def score_restyled(
 
     Raises ValueError as `judge` does.
     """
-    verdict = judge(frames)
-    agrees = verdict.agrees(pair.asked.combination)
+    verdict, held = judge(frames), throughout(read_seconds(frames), pair.asked.combination)
     distance = float(distances(frames, verdict.shape, pair).mean())
     source = pair.paint_source(len(frames), frames.shape[2])
     settings = replace(settings or MeasureSettings(MOTION_EVERY), flicker=False)
     moving = measure(iter(torch.from_numpy(frames)), iter(torch.from_numpy(source)), settings)
-    scores = {word: float(agrees[word]) for word in WORDS} | {"distance": distance}
-    scores["restyled"] = float(all(agrees.values()) and distance <= NEAR)
+    scores = {name: held[name] for name in (*WORDS, "held", "last_second")} | {"distance": distance}
+    scores["restyled"] = float(all(held[word] for word in WORDS) and distance <= NEAR)
     scores |= {name: moving[name] for name in ("warp_error", "clip_reference") if moving.get(name) is not None}
     return verdict, {name: scores[name] for name in RESTYLED if name in scores}
 
@@ -192,6 +197,12 @@ def restyle_estimates(clips: Sequence[RestyleRecord]) -> dict[str, Estimate]:
     """Mean and interval of every score that some clip has."""
     values = {name: [clip.scores[name] for clip in clips if name in clip.scores] for name in RESTYLED}
     return {name: estimate(found, most=MOST.get(name, 1.0)) for name, found in values.items() if found}
+
+
+def below_bars(found: Mapping[str, Estimate]) -> list[str]:
+    """Names of the scores whose means miss BARS, or NEAR."""
+    missed = [name for name, least in BARS.items() if found[name].mean < least]
+    return [*missed, *(["distance"] if found["distance"].mean > NEAR else [])]
 
 
 def restyle_groups(clips: Mapping[int, RestyleRecord], pairs: Sequence[Pair]) -> dict[str, list[RestyleRecord]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .detail import likeness, sharpness
 from .judge import Segments, correlate, segment, shrink
@@ -56,12 +58,19 @@ def flicker(frames: np.ndarray) -> float:
     Motion is the roll that aligns a frame best with the next, so an object that keeps its colour and outline has no
     flicker. Independent noise in every frame has about 1/3.
     """
-    spectra = (np.fft.rfft2((frame - frame.mean((0, 1))).transpose(2, 0, 1)) for frame in frames)
-    return float(np.mean([_change(now, following) for now, following in pairwise(zip(frames, spectra, strict=True))]))
+    seen = ((frame, _spectrum(frame)) for frame in frames)
+    return float(np.mean([_change(now, following) for now, following in pairwise(seen)]))
 
 
-def _change(now: tuple[np.ndarray, np.ndarray], following: tuple[np.ndarray, np.ndarray]) -> float:
-    """Mean absolute difference of two aligned frames, each given with its spectrum [3, H, W / 2 + 1]."""
+def _spectrum(frame: np.ndarray) -> Tensor:
+    """Spectrum [3, H, W / 2 + 1] of a frame [H, W, 3] without its mean colour."""
+    found = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))))
+    found[:, 0, 0] = 0
+    return found
+
+
+def _change(now: tuple[np.ndarray, Tensor], following: tuple[np.ndarray, Tensor]) -> float:
+    """Mean absolute difference of two aligned frames, each given with its spectrum."""
     (one, before), (other, after) = now, following
-    fit = np.fft.irfft2((after * before.conj()).sum(0), one.shape[:2])
+    fit = torch.fft.irfft2((after * before.conj()).sum(0), one.shape[:2])
     return float(np.abs(np.roll(one, np.unravel_index(int(fit.argmax()), fit.shape), (0, 1)) - other).mean())
