@@ -23,7 +23,7 @@ from histream_core.video.formats import find_format
 from histream_core.video.writers import open_writer
 
 SIDE, FPS = 32, 16
-STEP = 1 / 64
+STEP, AN_HOUR = 1 / 64, 3600
 MODEL, VAE = tiny.wan(), tiny_vae.make_vae(z_dim=4)
 
 
@@ -41,6 +41,7 @@ class FakeClock:
 
     def spend(self, seconds):
         """Let time pass, and what happens meanwhile."""
+        assert self.now < AN_HOUR, "an hour is over: this would never end"
         end = self.now + seconds
         while self.now < end - 1e-9:
             self.now = min(self.now + STEP, end)
