@@ -134,13 +134,13 @@ class BlockEncoder:
     """Keeps the averages of 8x8 pixels of four frames in 12 of 16 channels; in the place of `StreamingEncoder`."""
 
     def __init__(self, vae, *, normalised=True):
-        self._begun = False
+        self.begun = False
 
     def encode(self, pixels):
         small = interpolate(pixels[0].transpose(0, 1), scale_factor=1 / 8, mode="area")  # [F, 3, h, w]
-        if not self._begun:
+        if not self.begun:
             small = torch.cat([small[:1].expand(3, -1, -1, -1), small])
-            self._begun = True
+            self.begun = True
         groups = small.reshape(-1, 12, *small.shape[2:]).transpose(0, 1)[None]
         return torch.cat([groups, groups.new_zeros(1, 4, *groups.shape[2:])], dim=1)
 
@@ -155,23 +155,23 @@ class BlockDecoder:
         self.reset()
 
     def reset(self):
-        self._begun = False
+        self.begun = False
 
     def warm_up(self, latents, *, start):
-        self._begun = True
+        self.begun = True
 
     def decode(self, latents):
         frames = latents[0, :12].transpose(0, 1).reshape(-1, 3, *latents.shape[-2:])
-        if not self._begun:
+        if not self.begun:
             frames = frames[3:]
-            self._begun = True
+            self.begun = True
         return interpolate(frames, scale_factor=8, mode="nearest").transpose(0, 1)[None]
 
     def snapshot(self):
         return {}
 
     def restore(self, snapshot, latents):
-        self._begun = True
+        self.begun = True
 
 
 def keep_blocks(monkeypatch):
