@@ -1,6 +1,6 @@
 """The page of a live stream: one HTML file, pictures as JPEG over a WebSocket, for this computer or by TLS for others.
 
-A token in the address's fragment, which no server and no log sees, is traded for a cookie. Requests must name this
+A token in the address's fragment, which is sent to no server, is traded for a cookie. Requests must name this
 server as their host and come from its own page. Nothing that comes from a page is a path.
 """
 

@@ -173,8 +173,8 @@ def _stream_inputs():
         io.Boolean.Input(
             "record",
             default=True,
-            tooltip="Record from the beginning, into histream/live in ComfyUI's output folder. Off: when Record is "
-            "pressed on the page.",
+            tooltip="Record from the beginning, into histream/live_00001_.mp4 in ComfyUI's output folder. Off: when "
+            "Record is pressed on the page.",
         ),
     ]
 
