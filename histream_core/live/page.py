@@ -13,7 +13,8 @@ import io
 import json
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ RESTYLED, SOURCE = 0, 1
 
 SOURCE_FPS, SOURCE_SIDE = 15, 384
 """Most pictures of the source in a second, and their longer side, for viewers."""
+
+MOST_WAITING = 4
+"""Pictures of one page that wait until one before them is taken; of more the oldest are left out."""
 
 QUIET_SECONDS = 2.0
 """A page that has sent no picture for so long leaves the place to another one."""
@@ -199,6 +203,10 @@ class Page:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._sockets: set[Any] = set()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._turn, self._encoder = asyncio.Lock(), asyncio.Lock()
+        self._newest = self._begun = 0
+        """Number of the prompt or cue that was asked for last, and of the one that began last."""
         self._scheme = "https" if lan else "http"
         self._names = (lan.address,) if lan else (HOST, "localhost")
         self._port = 0
@@ -247,7 +255,9 @@ class Page:
         return self._runner.addresses[0][1]
 
     async def _end(self) -> None:
-        """Tell every page how the stream has ended, and let it go."""
+        """Tell every page how the stream has ended, and let it go. Nothing waits for a prompt that is encoded."""
+        for answer in self._answers:
+            answer.cancel()
         for socket in list(self._sockets):
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._report(socket), 1)
@@ -297,7 +307,7 @@ class Page:
 
     async def _talk(self, request: Any) -> Any:
         """Speak with a viewer."""
-        from aiohttp import WSMsgType, web
+        from aiohttp import web
 
         if not self._knows(request) or "Origin" not in request.headers:
             raise web.HTTPForbidden(text="open the address that was printed")
@@ -306,61 +316,95 @@ class Page:
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=10)
         await socket.prepare(request)
         self._sockets.add(socket)
+        pictures: asyncio.Queue[bytes] = asyncio.Queue()
         works = [self._send_reports(socket), self._send_pictures(socket, RESTYLED, self._restyled)]
+        works.append(self._publish(socket, pictures))
         if self._source is None:
             works.append(self._send_pictures(socket, SOURCE, self.given))
         tasks = [asyncio.create_task(work) for work in works]
         try:
             async for message in socket:
-                said = await self._hear(socket, message)
-                if said:
-                    await socket.send_str(json.dumps({"said": said}))
-                elif message.type == WSMsgType.TEXT:
-                    await self._report(socket)
+                self._hear(socket, message, pictures)
         except ConnectionError:
             pass  # the page was closed
         finally:
             self._sockets.discard(socket)
-            if self._source:
-                self._source.leave(socket)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._source:
+                self._source.leave(socket)
         return socket
 
-    async def _hear(self, socket: Any, message: Any) -> str:
-        """Do what a page asks for; returns a sentence for it where that is impossible."""
+    def _hear(self, socket: Any, message: Any, pictures: asyncio.Queue[bytes]) -> None:
+        """Begin what a page asks for, so that the next message is heard meanwhile; it goes on where the page leaves."""
         from aiohttp import WSMsgType
 
-        try:
-            if message.type == WSMsgType.BINARY:
-                await self._publish(socket, message.data)
-            elif message.type == WSMsgType.TEXT:
-                await self._obey(*message_in(message.data))
-        except ValueError as error:
-            return str(error)
-        except OSError as error:
-            return f"that did not work: {error.strerror or error}"
-        return ""
+        if message.type == WSMsgType.TEXT:
+            answer = asyncio.create_task(self._answer(socket, self._obey(message.data)))
+            self._answers.add(answer)
+            answer.add_done_callback(self._answers.discard)
+        elif message.type == WSMsgType.BINARY:
+            if pictures.qsize() == MOST_WAITING:
+                pictures.get_nowait()
+            pictures.put_nowait(message.data)
 
-    async def _publish(self, socket: Any, data: bytes) -> None:
+    async def _answer(self, socket: Any, work: Awaitable[None], *, report: bool = True) -> None:
+        """Do what a page asks for, and send it a report, or a sentence where that is impossible."""
+        said = ""
+        try:
+            await work
+        except ValueError as error:
+            said = str(error)
+        except OSError as error:
+            said = f"that did not work: {error.strerror or error}"
+        with contextlib.suppress(ConnectionError):  # the page was closed
+            if said:
+                await socket.send_str(json.dumps({"said": said}))
+            elif report:
+                await self._report(socket)
+
+    async def _publish(self, socket: Any, pictures: asyncio.Queue[bytes]) -> None:
+        """Give the pictures of a page to the feed, which may let them wait."""
+        while True:
+            await self._answer(socket, self._give(socket, await pictures.get()), report=False)
+
+    async def _give(self, socket: Any, data: bytes) -> None:
         if self._source is None:
             raise ValueError("this stream has a source of its own: begin it with --source page")
         await self._apart(self._source.put, data, socket)
 
-    async def _obey(self, name: str, value: Any) -> None:
-        """Do what a message asks for. Raises ValueError where that is impossible, and OSError."""
-        session = self._session
-        if name == "prompt":
-            if isinstance(self._speak, str):
-                raise ValueError(self._speak)
-            session.say(value.strip(), await self._apart(self._speak, value.strip()))
-        elif name in ("strength", "steps"):
-            await self._apart(partial(session.adjust, **{name: value}))
-        elif name == "stop":
+    async def _obey(self, text: str) -> None:
+        """Do what a message asks for: a stop at once, a prompt when it is encoded, all else in turn.
+
+        Raises ValueError where that is impossible, and OSError.
+        """
+        (name, value), session = message_in(text), self._session
+        if name == "stop":
             session.stop()
+        elif name == "prompt":
+            await self._say(value.strip())
+        elif name == "cue":
+            session.cue(value)
+            self._newest = self._begun = self._newest + 1
         else:
-            await self._apart({"cue": session.cue, "record": session.record, "pause": session.pause}[name], value)
+            switches = {"record": session.record, "pause": session.pause}
+            work = partial(switches[name], value) if name in switches else partial(session.adjust, **{name: value})
+            async with self._turn:
+                await self._apart(work)
+
+    async def _say(self, words: str) -> None:
+        """Encode a prompt and let it begin; one that a newer one has overtaken meanwhile is left out."""
+        if isinstance(self._speak, str):
+            raise ValueError(self._speak)
+        mine = self._newest = self._newest + 1
+        async with self._encoder:
+            if mine < self._newest:
+                return
+            text = await asyncio.wrap_future(_begin(self._speak, words))
+        if mine > self._begun:
+            self._begun = mine
+            self._session.say(words, text)
 
     async def _apart(self, work: Callable[..., Any], *given: Any) -> Any:
         """Do work that takes its time beside the answers to others."""
@@ -386,6 +430,21 @@ class Page:
     async def _report(self, socket: Any) -> None:
         page = {"publishes": self._source is not None, "mute": self._speak if isinstance(self._speak, str) else ""}
         await socket.send_str(json.dumps({"report": {**self._session.report(), **page}}))
+
+
+def _begin(work: Callable[[str], Tensor], words: str) -> Future[Tensor]:
+    """Begin work in a thread that the end of the program does not wait for."""
+    done: Future[Tensor] = Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(work(words))
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
 
 
 def _same(given: str, wanted: str) -> bool:

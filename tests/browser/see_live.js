@@ -97,6 +97,26 @@ async function numbersMove(page) {
   check('the delay is shown', /^\d+\.\d\d s$/.test(await page.textContent('#delay b')), await page.textContent('#delay'))
 }
 
+// Words that are typed stay until they are sent or Esc is pressed, whatever reports come meanwhile.
+async function keepsWords(page, words) {
+  await page.fill('#prompt', words)
+  await page.hover('#say button')
+  await page.mouse.down()
+  await nextReport(page)
+  check('words that are typed stay', (await page.inputValue('#prompt')) === words)
+  await page.mouse.up()
+  check('Send sends them', await reported(page, (r) => r.prompt === words), words)
+  await page.fill('#prompt', 'half of')
+  await page.keyboard.press('Escape')
+  await nextReport(page)
+  check('Esc gives them up', (await page.inputValue('#prompt')) === words)
+}
+
+async function nextReport(page) {
+  const count = await page.evaluate(() => window.seen.reports.length)
+  await page.waitForFunction((before) => window.seen.reports.length > before, count, { timeout: SLOW })
+}
+
 // How far the mean colour moves from now on while so many more chunks are made.
 async function movesIn(page, chunks) {
   const [{ chunks: before }, look] = [await report(page), await colour(page)]
@@ -171,7 +191,9 @@ async function comesBack(page) {
   await page.evaluate(() => {
     window.seen.reports.length = 0
     window.seen.socket.close()
+    document.querySelector('#cues button').click()
   })
+  check('what cannot be sent is not promised', /no connection/.test(await page.textContent('#said')))
   check('it connects again by itself', await reported(page, (r) => r.frames > frames))
   check('and says nothing more of it', await says(page, /^$/))
 }
@@ -213,6 +235,7 @@ async function main() {
     await page.keyboard.press('Enter')
   })
   await prompted(page, cues[0], 'a cue, by its key,', () => page.keyboard.press('1'))
+  await keepsWords(page, 'a red circle moves right on a white background')
   await controls(page)
   await pauses(page)
   await records(page)

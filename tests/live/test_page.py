@@ -6,6 +6,7 @@ import json
 import random
 import re
 import ssl
+import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 from tiny_live import FakeClock
 
+from histream_core.live.clock import Clock
 from histream_core.live.feed import Feed
-from histream_core.live.intake import EVEN, Intake
+from histream_core.live.intake import ALL, EVEN, Intake
 from histream_core.live.lan import Lan, how_to_certify
 from histream_core.live.page import (
     MAX_MESSAGE,
@@ -69,14 +71,14 @@ class Session:
 class Served:
     """A page, by default the source of its stream, and its address in parts."""
 
-    def __init__(self, *, source=True, lan=None):
+    def __init__(self, *, source=True, lan=None, speak=len):
         clock = FakeClock()
         self.session, self.source = Session(), PageSource(16, (32, 24)) if source else None
         self.feed = Feed(Intake(8, EVEN), clock)
         if source:
             self.source._feed, self.source._clock = self.feed, clock
         self.clock = clock
-        self.page = Page(self.session, len, self.source, lan)
+        self.page = Page(self.session, speak, self.source, lan)
         self.address, self.token = self.page.start().split("/#")
         self.origin = {"Origin": self.address}
 
@@ -296,14 +298,127 @@ def test_all_that_a_page_may_ask_for(served):
 
     async def speak(client):
         async with talk(served, client) as socket:
-            for message in asked:
+            for count, message in enumerate(asked, 1):
                 await socket.send_json(message)
-            while len(served.session.heard) < len(asked):
-                await asyncio.sleep(0.01)
+                while len(served.session.heard) < count:
+                    await asyncio.sleep(0.01)
 
     ask(served, speak)
     assert {name for message in asked for name in message} == set(MESSAGES)
     assert served.session.heard == [("a dog", 5), ("cue", 1), *asked[2:7], True, False, "stop"]
+
+
+class Encoder:
+    """Encodes a prompt when it is let go on, and not before."""
+
+    def __init__(self):
+        self.began, self.goes_on = [], threading.Event()
+
+    def __call__(self, words):
+        self.began.append(words)
+        self.goes_on.wait()
+        return len(words)
+
+
+@pytest.fixture
+def slow():
+    """A page whose encoder waits."""
+    encoder = Encoder()
+    with serving(speak=encoder) as found:
+        try:
+            yield found, encoder
+        finally:
+            encoder.goes_on.set()
+
+
+async def until(holds):
+    """Wait until something holds."""
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
+def test_a_prompt_that_is_encoded_holds_nothing_up(slow):
+    served, encoder = slow
+    heard = served.session.heard
+
+    async def speak(client):
+        async with talk(served, client) as socket:
+            await socket.send_json({"prompt": "a dog"})
+            await until(lambda: encoder.began)
+            await socket.send_bytes(jpeg(8, 8))
+            await until(lambda: served.feed.report()["arrived"])
+            await socket.send_json({"record": True})
+            await until(lambda: heard == [{"record": True}])
+            await socket.send_json({"stop": True})
+            await until(lambda: heard == [{"record": True}, "stop"])
+        encoder.goes_on.set()
+        await until(lambda: ("a dog", 5) in heard)
+
+    ask(served, speak)
+
+
+def test_the_newest_prompt_wins_however_long_one_is_encoded(slow):
+    served, encoder = slow
+    heard = served.session.heard
+
+    async def speak(client):
+        async with talk(served, client) as socket:
+            for words in ("one", "two", "three"):
+                await socket.send_json({"prompt": words})
+            await socket.send_json({"pause": True})
+            await until(lambda: encoder.began and heard == [True])
+            encoder.goes_on.set()
+            await until(lambda: len(heard) == 3)
+            encoder.goes_on.clear()
+            await socket.send_json({"prompt": "fourth"})
+            await until(lambda: len(encoder.began) == 3)
+            await socket.send_json({"cue": 1})
+            await until(lambda: len(heard) == 4)
+            await socket.send_json({"prompt": "the fifth"})
+            encoder.goes_on.set()
+            await until(lambda: len(heard) == 5)
+
+    ask(served, speak)
+    assert encoder.began == ["one", "three", "fourth", "the fifth"]
+    assert heard == [True, ("one", 3), ("three", 5), ("cue", 1), ("the fifth", 9)]
+
+
+def test_the_end_does_not_wait_for_a_prompt():
+    encoder = Encoder()
+    served = Served(speak=encoder)
+
+    async def speak(client):
+        async with talk(served, client) as socket:
+            await socket.send_json({"prompt": "a dog"})
+            await until(lambda: encoder.began)
+            closing.start()
+            await until(lambda: not closing.is_alive())
+
+    closing = threading.Thread(target=served.page.close, daemon=True)
+    try:
+        ask(served, speak)
+    finally:
+        encoder.goes_on.set()
+    closing.join()
+    assert not served.session.heard
+
+
+def test_pictures_that_wait_for_room_hold_nothing_up(served):
+    """Of the policy that leaves none out."""
+    served.source._feed = feed = Feed(Intake(1, ALL), Clock())
+
+    async def send(client):
+        async with talk(served, client) as socket:
+            for index in range(9):
+                served.clock.now = float(index)
+                await socket.send_bytes(jpeg(8, 8))
+            await socket.send_json({"stop": True})
+            await until(lambda: served.session.heard == ["stop"])
+
+    try:
+        ask(served, send)
+    finally:
+        feed.end("the test is over", drop=True)
 
 
 def test_what_a_session_refuses_is_said_without_a_path(served):
