@@ -41,17 +41,22 @@ CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), 
 
 
 class Thinner:
-    """Which pictures of a source are taken that may give more than `fps` in a second: one for each of their times."""
+    """Which pictures of a source are taken that may give more than `fps` in a second.
+
+    Of a source of that rate all, also where its clock trembles.
+    """
 
     def __init__(self, fps: float):
-        self._fps = fps
-        self._place: int | None = None
+        self._interval = 1 / fps
+        self._due: float | None = None
 
     def takes(self, time: float) -> bool:
         """Whether a picture of that time is taken."""
-        place, before = int(time * self._fps + 0.5), self._place
-        self._place = place
-        return place != before
+        due, half = self._due, self._interval / 2
+        if due is not None and time < due - half:
+            return False
+        self._due = time + self._interval if due is None else max(due + self._interval, time + half)
+        return True
 
 
 class Address(NamedTuple):
@@ -188,7 +193,7 @@ class Opened:
             _wait_until(clock() + AGAIN, feed, clock)
 
     def _pass_on(self, container: Any, feed: Feed, clock: Clock, thinner: Thinner) -> None:
-        """Give pictures until there are none; of those that come faster than `fps`, one for each of its times."""
+        """Give pictures until there are none; of those that come faster than `fps`, as many as `fps` says."""
         for frame in container.decode(video_stream(container, self.name)):
             now = clock()
             if not thinner.takes(now):

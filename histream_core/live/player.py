@@ -118,9 +118,11 @@ class Recorder:
         self._writer, self._fps, self.name = writer, fps, name
         self._start, self._count = 0.0, 0
         self._last: np.ndarray | None = None
+        self.left = name
+        """The file that holds what was written where an error ends the recording."""
 
     def add(self, frames: np.ndarray, captured: Sequence[float]) -> None:
-        """Write frames [F, H, W, 3]; waits where the disk is behind."""
+        """Write frames [F, H, W, 3]; waits where the disk is behind. An error closes the file as it is."""
         written: list[np.ndarray] = []
         for frame, time in zip(frames, captured, strict=True):
             if self._last is None:
@@ -130,7 +132,13 @@ class Recorder:
             written.append(frame)
             self._last = frame
         self._count += len(written)
-        self._writer.write(np.stack(written))
+        left = self._writer.leave_unfinished()
+        self.left = left.name if left else self.name
+        try:
+            self._writer.write(np.stack(written))
+        except BaseException:
+            self._writer.discard()
+            raise
 
     @property
     def seconds(self) -> float:

@@ -136,6 +136,8 @@ class LiveSession:
         """Opens a recording in a new file, each call in the next one; None: the stream cannot be recorded."""
         self.recordings: list[str] = []
         """The names of the files that were recorded, without folders."""
+        self.recording_error = ""
+        """The first reason why a recording could not be written to its end."""
 
     @property
     def chunks(self) -> int:
@@ -167,15 +169,41 @@ class LiveSession:
             self._asked = Controls(strength_of(plan), asked.steps if steps is None else steps)
 
     def record(self, on: bool) -> None:
-        """Begin a recording in a new file, or end it. Raises ValueError or OSError where that cannot be."""
+        """Begin a recording in a new file, or end it. Raises ValueError or OSError where none can begin."""
         with self._recording:
             if on == (self.recorder is not None):
                 return
             ended, self._own_recorder = self._own_recorder, None
             self.recorder = self._own_recorder = self._next_recorder() if on else None
         if ended:
-            ended.close()
-            self._note(f"has recorded {ended.name}")
+            self._finish(ended)
+
+    def _finish(self, recorder: Recorder) -> None:
+        try:
+            recorder.close()
+        except Exception as error:  # the stream goes on without it, as in `_keep`
+            self._break_off(recorder, error)
+        else:
+            self._note(f"has recorded {recorder.name}")
+
+    def _keep(self, frames: np.ndarray, captured: Sequence[float]) -> None:
+        """Record frames. Where they cannot be written the recording is over, and the stream goes on."""
+        with self._recording:
+            recorder = self.recorder
+            if recorder is None:
+                return
+            try:
+                recorder.add(frames, captured)
+            except Exception as error:
+                self.recorder = self._own_recorder = None
+                self._break_off(recorder, error)
+
+    def _break_off(self, recorder: Recorder, error: Exception) -> None:
+        """Say why a recording ended early, and where it is."""
+        self.recordings = [recorder.left if name == recorder.name else name for name in self.recordings]
+        why = f"the recording ended early, {recorder.left} holds what was written: {error}"
+        self.recording_error = self.recording_error or why
+        self._note(why)
 
     def _next_recorder(self) -> Recorder:
         if self.open_recorder is None:
@@ -201,7 +229,8 @@ class LiveSession:
         """Make the stream until its source ends or it is stopped.
 
         Without `threads` a chunk is decoded before the next one is sampled, and the caller's clock shows the frames.
-        Raises what went wrong in decoding, showing or recording.
+        Raises what went wrong in decoding or showing. A recording that cannot be written ends alone, and
+        `recording_error` says why.
         """
         made: queue.Queue[_Made | None] = queue.Queue(maxsize=1)
         work = (partial(self._decode_all, made), self._player.run) if threads else ()
@@ -257,6 +286,7 @@ class LiveSession:
             "recording": recorder.name if recorder else None,
             "recorded_seconds": round(recorder.seconds, 3) if recorder else None,
             "recordings": list(self.recordings),
+            "recording_error": self.recording_error,
             "log": list(self.log),
         }
 
@@ -370,9 +400,7 @@ class LiveSession:
                 pixels = to_frames(self._engine.decoder.decode(latent.to(self._engine.decode_device)))[0]
             frames = self._cropped(pixels[: len(chunk.captured) - shown])
             captured = chunk.captured[shown : shown + len(frames)]
-            with self._recording:
-                if self.recorder:
-                    self.recorder.add(frames, captured)
+            self._keep(frames, captured)
             seconds += self._clock() - began  # waiting for a slow disk is work too: the next chunk is as late by it
             if not shown:
                 self._player.chunk_ready(chunk.index, chunk.captured, chunk.complete)

@@ -38,6 +38,9 @@ PAGE_SIZE = 512, 512
 LONGEST_MEASURED = 301
 """Latent frames of a plan whose memory stands for that of one without an end."""
 
+LAST_WAIT = 2.0
+"""Longest wait for the source's thread at the end, in seconds: a camera that hangs does not give it back."""
+
 BUDGET = 1.0
 """Seconds from the last picture of a chunk until the chunk must be made, where nothing else is chosen."""
 
@@ -117,7 +120,7 @@ class Stage:
                 session.record(True)
             source.start()
             session.run()
-        source.join()
+        source.join(LAST_WAIT)
 
     def _open_recorder(self, recordings: Recordings) -> Recorder:
         path, writer = recordings.open_next()

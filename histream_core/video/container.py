@@ -42,7 +42,7 @@ class Output:
         self.path, self.format, self.overwrite = path, format, overwrite
         self._sound: SoundCopy | None = None
         self.container: Any = None
-        self._closed = False
+        self._closed = self.stays = False
         with disk_errors(path):
             self._file = claim(path, overwrite=overwrite)
         with self.or_drop():
@@ -123,7 +123,7 @@ class Output:
         rename_whole(self.partial, path, overwrite=self.overwrite)
 
     def drop(self) -> None:
-        """Remove the file, unless it is closed."""
+        """Remove the file, unless it is closed; where it `stays` it is closed as it is, and plays up to there."""
         if self._closed:
             return
         import av.error
@@ -134,7 +134,7 @@ class Output:
                 self.container.close()
         in_place = self._file.is_in_place()
         self._release()
-        if in_place:
+        if in_place and not self.stays:
             self.partial.unlink(missing_ok=True)
 
     def _release(self) -> None:

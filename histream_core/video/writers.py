@@ -76,6 +76,13 @@ class Writer(ABC):
     def discard(self) -> None:
         """Remove unfinished files; complete ones stay."""
 
+    def leave_unfinished(self) -> Path | None:
+        """Let `discard` and errors leave the unfinished file, which plays up to there.
+
+        Returns its path; None where there is none to leave.
+        """
+        return None
+
     def __enter__(self):
         return self
 
@@ -196,6 +203,10 @@ class VideoFile(Writer):
     def discard(self) -> None:
         self._out.drop()
         self._stream = None
+
+    def leave_unfinished(self) -> Path:
+        self._out.stays = True
+        return self.partial
 
 
 def _frame(planes: list[np.ndarray], format: Format, size: tuple[int, int]) -> Any:

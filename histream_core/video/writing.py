@@ -149,3 +149,6 @@ class BackgroundWriter(Writer):
         self._thread.shutdown(cancel_futures=True)
         self._pending.clear()
         self._writer.discard()
+
+    def leave_unfinished(self) -> Path | None:
+        return self._writer.leave_unfinished()

@@ -70,7 +70,7 @@ def summary_of_live(preset: str, settings: LiveSettings, played: Played, files: 
         f"{report['misses']} of {report['chunks']} chunks late, {report['dropped']} of {report['arrived']} frames left "
         f"out",
         f"preset {preset}, {strength}{report['steps']} steps, seed {settings.seed}, policy {settings.policy}",
-        f"recorded in {recorded}" if recorded else "not recorded",
+        f"recorded in {recorded}" if recorded else report["recording_error"] or "not recorded",
         f"its page was {played.address}",
         *report["log"],
     ])  # fmt: skip

@@ -101,7 +101,11 @@ class Live(io.ComfyNode):
         played = host_live.Live(backend, settings, speak, files, record).play()
         summary = host_summary.summary_of_live(preset.name, settings, played, files)
         saved = files.saved[:1]
-        video = kept_video.video_socket(saved[0].path, saved[0].format) if saved else blocked(_none(record))
+        video = (
+            kept_video.video_socket(saved[0].path, saved[0].format)
+            if saved
+            else blocked(played.report["recording_error"] or _none(record))
+        )
         return io.NodeOutput(video, summary, ui=kept_video.player(saved))
 
 

@@ -16,6 +16,7 @@ from histream_core.cli.verbs.live import recordings
 from histream_core.live.page import Newest
 from histream_core.live.player import Player
 from histream_core.video.formats import find_format
+from histream_core.video.writers import VideoFile
 
 DEMO = ["--model", "demo", "--prompt", RED]
 PEM = Path(__file__).parents[1] / "live" / "loopback.pem"
@@ -65,6 +66,23 @@ def test_what_goes_wrong_keeps_the_recording(here, say, monkeypatch):
     status, line = say("live", "--source", clip(here, 60), *DEMO, "--out", "out.mp4", "--policy", "all")
     assert status == 2 and "the screen is gone" in line
     assert probe("out.mp4").num_frames >= 9
+
+
+def test_a_recording_that_cannot_be_written_is_the_last_sentence(here, say, monkeypatch, capsys):
+    """After the whole stream. Seen to fail where the command ends as if it were recorded."""
+    write, calls = VideoFile.write, []
+
+    def fill(self, frames):
+        calls.append(1)
+        if len(calls) == 12:
+            raise OSError("no space left")
+        write(self, frames)
+
+    monkeypatch.setattr(VideoFile, "write", fill)
+    assert main(["live", "--source", str(clip(here, 60)), *DEMO, "--out", "out.mp4", "--policy", "all"]) == 2
+    said = capsys.readouterr().err
+    assert "60 frames in" in said and "no space left" in said.splitlines()[-1] and len(calls) == 12
+    assert probe("out.partial.mp4").num_frames > 0
 
 
 @pytest.mark.parametrize(("out", "names"), [("out.mp4", ["out.mp4", "out-2.mp4", "out-3.mp4"]), (None, [None, None])])

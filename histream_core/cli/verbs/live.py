@@ -143,6 +143,9 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
         "memory_grown_mb": memory.grown,
         **stage.session.report(),
     }
+    if result["recording_error"]:
+        print_notes([sentence(result)])
+        raise OSError(result["recording_error"])
     return result, sentence(result)
 
 
