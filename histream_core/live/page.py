@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import io
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
@@ -69,6 +70,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+_log = logging.getLogger(__name__)
 
 Speak = Callable[[str], Tensor]
 """Function that encodes a prompt."""
@@ -224,11 +227,13 @@ class Page:
 
     def close(self) -> None:
         """Stop serving."""
-        if self._runner is not None:
-            self._await(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            if self._runner is not None:
+                self._await(self._end())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def __call__(self, frame: np.ndarray, captured: float) -> None:
         """Show a frame: viewers take the newest when they can."""
@@ -258,11 +263,13 @@ class Page:
         """Tell every page how the stream has ended, and let it go. Nothing waits for a prompt that is encoded."""
         for answer in self._answers:
             answer.cancel()
-        for socket in list(self._sockets):
-            with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._report(socket), 1)
-                await asyncio.wait_for(socket.close(message=b"the stream is over"), 1)
-        await self._runner.cleanup()
+        try:
+            for socket in list(self._sockets):
+                with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self._report(socket), 1)
+                    await asyncio.wait_for(socket.close(message=b"the stream is over"), 1)
+        finally:
+            await self._runner.cleanup()
 
     async def _guard(self, request: Any, handler: Any) -> Any:
         """Refuse what is not from the stream's own page, before anything is done."""
@@ -317,11 +324,11 @@ class Page:
         await socket.prepare(request)
         self._sockets.add(socket)
         pictures: asyncio.Queue[bytes] = asyncio.Queue()
-        works = [self._send_reports(socket), self._send_pictures(socket, RESTYLED, self._restyled)]
-        works.append(self._publish(socket, pictures))
+        works = [self._send_reports(socket), self._publish(socket, pictures)]
+        works.append(self._send_pictures(socket, RESTYLED, self._restyled))
         if self._source is None:
             works.append(self._send_pictures(socket, SOURCE, self.given))
-        tasks = [asyncio.create_task(work) for work in works]
+        tasks = [asyncio.create_task(self._keep(socket, work)) for work in works]
         try:
             async for message in socket:
                 self._hear(socket, message, pictures)
@@ -358,6 +365,9 @@ class Page:
             said = str(error)
         except OSError as error:
             said = f"that did not work: {error.strerror or error}"
+        except Exception as error:
+            _log.exception("a page's message went wrong")
+            said = f"that did not work ({type(error).__name__}): the log says more"
         with contextlib.suppress(ConnectionError):  # the page was closed
             if said:
                 await socket.send_str(json.dumps({"said": said}))
@@ -410,6 +420,16 @@ class Page:
         """Do work that takes its time beside the answers to others."""
         return await self._loop.run_in_executor(None, work, *given)
 
+    async def _keep(self, socket: Any, work: Awaitable[None]) -> None:
+        """Do the work of a page for as long as it is open; where it goes wrong the page is let go, and comes again."""
+        try:
+            await work
+        except ConnectionError:
+            pass  # the page was closed
+        except Exception:
+            _log.exception("a page is let go")
+            await socket.close(code=1011)
+
     async def _send_pictures(self, socket: Any, which: int, newest: Newest) -> None:
         """Send each picture that is the newest when the one before is gone; the source's less often, and smaller."""
         seen, most = 0, SOURCE_SIDE if which == SOURCE else None
@@ -428,7 +448,10 @@ class Page:
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _report(self, socket: Any) -> None:
-        page = {"publishes": self._source is not None, "mute": self._speak if isinstance(self._speak, str) else ""}
+        page: dict[str, Any] = {"mute": self._speak if isinstance(self._speak, str) else "", "publishes": False}
+        if self._source:
+            width, height = self._source.size
+            page |= {"publishes": True, "sends": {"width": width, "height": height, "fps": self._source.fps}}
         await socket.send_str(json.dumps({"report": {**self._session.report(), **page}}))
 
 

@@ -29,7 +29,9 @@ function check(name, fine, seen = '') {
 
 // In the page: keep the reports that come, and count the pictures by their first byte.
 function watch() {
-  window.seen = { reports: [], pictures: [0, 0] }
+  window.seen = { reports: [], pictures: [0, 0], awake: 0 }
+  const lock = navigator.wakeLock.request.bind(navigator.wakeLock)
+  navigator.wakeLock.request = (kind) => ++window.seen.awake && lock(kind)
   const Socket = window.WebSocket
   window.WebSocket = class extends Socket {
     constructor(...given) {
@@ -85,6 +87,7 @@ async function begins(page) {
   await page.waitForTimeout(300)
   const seen = await colour(page)
   check('the picture is not black', Math.max(...seen) > 20, seen)
+  check('the screen stays awake', await page.evaluate(() => window.seen.awake > 0))
   check('the source is shown beside it', await page.$eval('#own', (video) => !video.hidden && video.videoWidth > 0))
 }
 
@@ -208,6 +211,28 @@ async function screens(page) {
   await page.setViewportSize(WIDE)
 }
 
+// The picture alone: F on the page, and a page at the address with &clean, also after it was loaded again.
+async function alone(page) {
+  await page.keyboard.press('f')
+  await page.waitForFunction(() => document.fullscreenElement?.id === 'shown', null, { timeout: SLOW })
+  check('F fills the screen with the picture', true)
+  await page.keyboard.press('f')
+  await page.waitForFunction(() => !document.fullscreenElement, null, { timeout: SLOW })
+  const clean = await page.context().browser().newPage({ viewport: { width: 640, height: 360 } })
+  await clean.addInitScript(watch)
+  await clean.goto(`${address}&clean`)
+  for (const name of ['at its address', 'loaded again']) {
+    await clean.waitForFunction(() => document.documentElement.classList.contains('begun'), null, { timeout: SLOW })
+    const seen = await clean.evaluate(() => [
+      document.body.innerText.trim(),
+      ...Object.values(document.getElementById('shown').getBoundingClientRect().toJSON()).slice(0, 4),
+    ])
+    check(`a clean page ${name} shows the picture alone`, seen.join() === ',0,0,640,360', seen)
+    await clean.reload()
+  }
+  await clean.close()
+}
+
 async function stops(page) {
   await page.click('#stop')
   await page.waitForTimeout(300)
@@ -240,6 +265,7 @@ async function main() {
   await pauses(page)
   await records(page)
   await screens(page)
+  await alone(page)
   await comesBack(page)
   await stops(page)
   check('no error in the console', !errors.length, errors.join('; '))

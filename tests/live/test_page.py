@@ -253,6 +253,7 @@ def test_pictures_that_come_too_fast_are_left_out(served):
 def test_pictures_and_numbers_come_out(served):
     report, pictures = ask(served, looks(served, 1))
     assert report["prompt"] == "a cat" and report["publishes"] is True and report["mute"] == ""
+    assert report["sends"] == {"width": 32, "height": 24, "fps": 16}
     assert pictures[0].format == "JPEG" and pictures[0].size == (32, 24)
 
 
@@ -278,7 +279,7 @@ def looks(served, count):
 def test_the_source_is_shown_smaller_to_a_page_that_is_not_the_source():
     with serving(source=False) as served:
         report, pictures = ask(served, looks(served, 2))
-    assert report["publishes"] is False and sorted(pictures) == [0, 1]
+    assert report["publishes"] is False and "sends" not in report and sorted(pictures) == [0, 1]
     assert pictures[0].size == (32, 24) and pictures[1].size == (SOURCE_SIDE, SOURCE_SIDE * 3 // 4)
 
 
@@ -431,6 +432,58 @@ def test_what_a_session_refuses_is_said_without_a_path(served):
             return first, await said(socket)
 
     assert ask(served, speak) == ("there is no cue 7: there are 2", "that did not work: No space left on device")
+
+
+def test_an_error_of_any_kind_is_said_and_the_page_goes_on(caplog):
+    def speak(words):
+        if words == "a dog":
+            raise RuntimeError("no room in /secret/model")
+        return len(words)
+
+    async def ask_twice(client):
+        async with talk(served, client) as socket:
+            await socket.send_json({"prompt": "a dog"})
+            found = await said(socket)
+            await socket.send_json({"prompt": "a cat"})
+            await until(lambda: served.session.heard == [("a cat", 5)])
+            return found
+
+    with serving(speak=speak) as served:
+        assert ask(served, ask_twice) == "that did not work (RuntimeError): the log says more"
+    assert [record.exc_text and "no room" in record.exc_text for record in caplog.records] == [True]
+
+
+def test_a_page_that_can_be_shown_nothing_is_let_go_to_come_again(served, monkeypatch, caplog):
+    """It would stand still for ever. Seen to fail where the error is kept."""
+    monkeypatch.setattr("histream_core.live.page.jpeg_of", lambda *_: 1 / 0)
+
+    async def look(client):
+        async with talk(served, client) as socket:
+            served.page(np.zeros((8, 8, 3), np.uint8), 0.0)
+            async for _ in socket:
+                pass
+            return socket.close_code
+
+    assert ask(served, look) == 1011
+    assert [record.message for record in caplog.records] == ["a page is let go"]
+
+
+def test_the_end_gives_the_port_back_whatever_goes_wrong(served):
+    other = Served()
+
+    async def end(client):
+        async with talk(other, client) as socket:
+            await socket.receive()
+            other.session.report = lambda: 1 / 0
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.get_running_loop().run_in_executor(None, other.page.close)
+
+    ask(other, end)
+    assert not other.page._thread.is_alive() and other.page._loop.is_closed()
+    port = other.page._port
+    again = Page(served.session, len, None)
+    assert again.start(port).startswith(f"http://127.0.0.1:{port}/")
+    again.close()
 
 
 def test_a_page_that_comes_back_needs_no_token(served):
