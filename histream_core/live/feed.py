@@ -80,6 +80,7 @@ class Feed:
                 self._end(f"{self._seconds:g} s are over")
             while not self._ended and not self._paused and not self._intake.put(frame, time):
                 self._clock.wait(self._changed, LOOK_SECONDS)
+                self._heard = self._clock()  # it waits, and is not away
             self._heard = self._clock()
             self._changed.notify_all()
             goes_on, shown = not self._ended, not self._ended and not self._paused

@@ -136,6 +136,8 @@ class LiveSession:
         """Opens a recording in a new file, each call in the next one; None: the stream cannot be recorded."""
         self.recordings: list[str] = []
         """The names of the files that were recorded, without folders."""
+        self.ended = ""
+        """Why the stream has ended."""
         self.recording_error = ""
         """The first reason why a recording could not be written to its end."""
 
@@ -145,8 +147,13 @@ class LiveSession:
         return self._chunk
 
     def say(self, words: str, text: Tensor, change: Change = BLEND) -> None:
-        """Let the stream go over to another prompt at its next chunk; of several until then the newest counts."""
+        """Let the stream go over to another prompt at its next chunk; of several until then the newest counts.
+
+        With a scene nothing that came before is seen any more: pictures that wait are left out, where some may be.
+        """
         self._mailbox.append((words, text, change))
+        if change.kind == "scene":
+            self._feed.cut()
 
     def cue(self, index: int) -> None:
         """Say the cue of that number, counted from 0. Raises ValueError where there is none."""
@@ -183,8 +190,12 @@ class LiveSession:
             recorder.close()
         except Exception as error:  # the stream goes on without it, as in `_keep`
             self._break_off(recorder, error)
-        else:
+            return
+        if recorder.seconds:
             self._note(f"has recorded {recorder.name}")
+        else:
+            self.recordings.remove(recorder.name)
+            self._note(f"no picture came, so there is no {recorder.name}")
 
     def _keep(self, frames: np.ndarray, captured: Sequence[float]) -> None:
         """Record frames. Where they cannot be written the recording is over, and the stream goes on."""
@@ -238,7 +249,7 @@ class LiveSession:
             self._run(made, work)
 
     def _run(self, made: queue.Queue[_Made | None], work: Sequence[Callable[[], None]]) -> None:
-        workers = [threading.Thread(target=self._guarded, args=(one,), daemon=True) for one in work]
+        workers = [threading.Thread(target=self.guarded, args=(one,), daemon=True) for one in work]
         for worker in workers:
             worker.start()
         try:
@@ -248,7 +259,8 @@ class LiveSession:
                 elif not self._hand_over(made, chunk):
                     break
         except (EndedError, StoppedError) as ended:
-            self._note(str(ended))
+            self.ended = str(ended)
+            self._note(self.ended)
         except BaseException:
             self._stopped.set()
             raise
@@ -287,6 +299,7 @@ class LiveSession:
             "recorded_seconds": round(recorder.seconds, 3) if recorder else None,
             "recordings": list(self.recordings),
             "recording_error": self.recording_error,
+            "ended": self.ended,
             "log": list(self.log),
         }
 
@@ -332,7 +345,7 @@ class LiveSession:
         """Let the stream begin again with the next chunk, under the prompt that it has, or was going over to."""
         self._scene = self._chunk
         stream.begin_again([replace(stream.prompts[-1], first_chunk=0, recache=False, share=1.0)])
-        self._note(f"the source shows something else: a scene begins at chunk {self._chunk}")
+        self._note(f"a scene begins at chunk {self._chunk}")
 
     def _change_plan(self, stream: Stream) -> None:
         """Let the next chunk be computed as the controls and the budget say."""
@@ -422,7 +435,7 @@ class LiveSession:
                 return True
         return False
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def guarded(self, work: Callable[[], None]) -> None:
         """Do the work of a thread; an exception in it ends the stream."""
         try:
             work()

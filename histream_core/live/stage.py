@@ -114,7 +114,8 @@ class Stage:
         session, device = self.session, self.settings.device
         if recordings:
             session.open_recorder = partial(self._open_recorder, recordings)
-        source = threading.Thread(target=device.play, args=(self.feed, self.clock), daemon=True)
+        play = partial(device.play, self.feed, self.clock)
+        source = threading.Thread(target=session.guarded, args=(play,), daemon=True)
         with self._served(served):
             if recordings and recordings.at_once:
                 session.record(True)

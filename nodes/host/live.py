@@ -28,6 +28,7 @@ from ...histream_core.stream.inputs import Inputs
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Denoise, Stream
+from ...histream_core.stream.timeline import NEW_ANCHOR
 from ...histream_core.video.formats import find_format
 from ...histream_core.video.writers import Writer, frame_rate, open_writer
 from . import log as host_log
@@ -57,6 +58,12 @@ def prompt_and_cues(positive: Sequence, width: int, words: str) -> tuple[Prompt,
     if timeline is None:
         [text] = Timeline((), (positive,)).texts(1, width)
         return Prompt(Text(text), words=words), ()
+    for cue in timeline.cues:
+        if cue.change.new_anchor:
+            raise ValueError(
+                f'"{cue.prompt[:60]}" asks for a new anchor, which a live stream has with a new scene alone: '
+                f"write scene in its line, or leave {NEW_ANCHOR} out"
+            )
     texts = timeline.texts(1, width)
     cues = tuple(Cue(cue.prompt, text, cue.change) for cue, text in zip(timeline.cues, texts, strict=True))
     return Prompt(Text(texts[0]), words=cues[0].words), cues
@@ -207,7 +214,7 @@ class Watch:
 
     def __init__(self, stage: Stage):
         self._stage, self.address = stage, ""
-        self._over, self._cancelled = threading.Event(), False
+        self._over, self._cancelled, self._mute = threading.Event(), False, False
         self._frame: np.ndarray | None = None
         self._bar = comfy.utils.ProgressBar(round(stage.settings.seconds or 1))
         stage.player.viewers.append(self._look)
@@ -243,13 +250,22 @@ class Watch:
             waited += LOOK_SECONDS
             try:
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                if waited >= SHOW_SECONDS:
-                    waited = 0.0
-                    self._show()
             except comfy.model_management.InterruptProcessingException:
                 self._cancelled = True
                 self._stage.session.stop()
                 return
+            if waited >= SHOW_SECONDS:
+                waited = 0.0
+                self._try_to_show()
+
+    def _try_to_show(self) -> None:
+        """Show the stream in the node; Cancel works on where that fails."""
+        try:
+            self._show()
+        except Exception as error:
+            if not self._mute:
+                host_log.say(f"the node cannot show the live stream, which goes on: {error}")
+            self._mute = True
 
     def _show(self) -> None:
         report = self._stage.session.report()

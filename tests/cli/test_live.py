@@ -1,6 +1,7 @@
 """`histream live`: a file as a camera, its recording and its numbers. Tiny random weights are the bundled ones."""
 
 import argparse
+import json
 import re
 import socket
 from pathlib import Path
@@ -13,6 +14,7 @@ from tiny_cli import RED, files_in
 
 from histream_core.cli import main
 from histream_core.cli.verbs.live import recordings
+from histream_core.live.devices import PlayedFile
 from histream_core.live.page import Newest
 from histream_core.live.player import Player
 from histream_core.video.formats import find_format
@@ -33,7 +35,7 @@ def test_a_file_is_restyled_while_it_plays(here, say):
 
 def test_a_stream_ends_after_its_seconds(here, say):
     _, result = say("live", "--source", clip(here, 5), *DEMO, "--seconds", "1", "--fps", "12", "--policy", "all")
-    assert result["frames"] == 12 and any("1 s are over" in line for line in result["log"])
+    assert result["frames"] == 12 and result["ended"] == "1 s are over"
 
 
 def test_another_size(here, say):
@@ -85,6 +87,15 @@ def test_a_recording_that_cannot_be_written_is_the_last_sentence(here, say, monk
     assert probe("out.partial.mp4").num_frames > 0
 
 
+def test_a_recording_without_a_picture_is_not_named(here, capsys, monkeypatch):
+    """Its file is not there. Seen to fail where the name is said all the same."""
+    monkeypatch.setattr(PlayedFile, "play", lambda self, feed, clock: feed.end("the camera is gone"))
+    assert main(["live", "--source", str(clip(here, 9)), *DEMO, "--out", "out.mp4", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["ended"], result["file"], result["recordings"]) == ("the camera is gone", None, [])
+    assert "out.mp4" not in files_in(".")
+
+
 @pytest.mark.parametrize(("out", "names"), [("out.mp4", ["out.mp4", "out-2.mp4", "out-3.mp4"]), (None, [None, None])])
 def test_each_recording_is_a_new_file(here, out, names):
     """Of --out, or by date and time. Seen to fail where the second one takes the name of the first."""
@@ -105,7 +116,7 @@ def test_the_page_says_where_it_is(here, capsys):
     assert main(["live", "--source", str(clip(here, 9)), *DEMO]) == 0
     said = capsys.readouterr()
     assert re.search(r"^note: open http://127\.0\.0\.1:\d+/#[\w-]{22}$", said.err, re.MULTILINE)
-    assert said.out.startswith("9 frames in ")
+    assert said.out.startswith("9 frames in ") and "clip.mp4 has ended" in said.out
 
 
 def test_other_computers_reach_the_page_by_tls_alone(here, say, capsys):

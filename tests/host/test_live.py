@@ -329,3 +329,34 @@ def test_lines_of_a_timeline_are_cues_and_the_first_is_the_prompt(pack, host_liv
     assert torch.equal(prompt.text.context, positive[0][0]) and torch.equal(cues[1].text, other[0][0])
     prompt, cues = host_live.prompt_and_cues(positive, 32, "a cat")
     assert (prompt.words, cues) == ("a cat", ())
+
+
+def test_a_new_anchor_is_refused(pack, host_live, positive):
+    """Seen to fail where it is ignored."""
+    timeline = pack.part("nodes.host.timeline")
+    of = pack.part("histream_core.stream.timeline")
+    lines = of.Cue(0.0, "one"), of.Cue(2.0, "two", of.Change("cut", new_anchor=True))
+    with pytest.raises(ValueError, match='"two" asks for a new anchor'):
+        host_live.prompt_and_cues(timeline.with_timeline(timeline.Timeline(lines, (positive, positive))), 32, "")
+
+
+def test_cancel_works_where_the_node_cannot_show_the_stream(host_live, comfyui, monkeypatch):
+    """Seen to fail where an error in what is shown ends the thread."""
+    import comfy.model_management as mm
+
+    stopped, shown = threading.Event(), []
+
+    def fail():
+        shown.append(1)
+        if len(shown) == 2:
+            mm.interrupt_current_processing()
+        raise OSError("the browser is gone")
+
+    session = SimpleNamespace(report=fail, stop=stopped.set)
+    stage = SimpleNamespace(session=session, settings=SimpleNamespace(seconds=1), player=SimpleNamespace(viewers=[]))
+    monkeypatch.setattr(host_live, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(host_live, "SHOW_SECONDS", 0.001)
+    with host_live.Watch(stage) as watch:
+        assert stopped.wait(WAIT_SECONDS)
+    with pytest.raises(mm.InterruptProcessingException):
+        watch.check()

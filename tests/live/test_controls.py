@@ -102,7 +102,7 @@ def test_nothing_is_left_of_a_recording_without_a_frame(tmp_path):
     recorders(living, tmp_path)
     living.session.record(True)
     living.session.record(False)
-    assert not [*tmp_path.iterdir()]
+    assert not [*tmp_path.iterdir()] and living.session.report()["recordings"] == []
 
 
 def test_a_stream_without_a_place_for_recordings_or_that_is_over_refuses_one(tmp_path):

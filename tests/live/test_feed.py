@@ -60,6 +60,17 @@ def test_a_source_that_gives_nothing_is_away_and_then_gone():
     assert seen[0] == "on" and seen[-1] == "away"
 
 
+def test_a_source_that_waits_for_room_is_not_away():
+    """A computer that is slow, where no picture may be left out."""
+    clock = FakeClock()
+    a_feed, seen = feed(ALL, 4, clock), set()
+    fill(a_feed, 4)
+    clock.events.append(lambda: seen.add(a_feed.report()["state"]))
+    clock.events.append(lambda: clock() > 40 and a_feed.end())
+    fill(a_feed, 1)
+    assert clock() > 40 and seen == {"on"}
+
+
 def test_a_paused_source_is_not_away_and_its_frames_are_left_out():
     clock = FakeClock()
     a_feed = feed(clock=clock)

@@ -94,6 +94,18 @@ def test_prompts_leave_the_chunks_before_them_as_they_were_and_are_whole_after_t
         )
 
 
+def test_a_cue_that_is_a_scene_begins_one():
+    """Its first chunk is that of a fresh stream under the new prompt. Seen to fail where it is a cut."""
+    living = Living(9 + 12 * 6)
+    said = After(living, 3, lambda: living.session.say("a dog", DOG, Change("scene")))
+    report = living.run(said)
+    [line] = [line for line in report["log"] if "a scene begins at chunk" in line]
+    chunk = int(line.rsplit(" ", 1)[1])
+    assert any(f'"a dog" begins at chunk {chunk}, at once' in line for line in report["log"])
+    assert all(text.context.equal(DOG) for text in living.texts[chunk])
+    assert not any(text.context.equal(DOG) for text in living.texts[chunk - 1])
+
+
 def test_a_cut_is_whole_in_its_first_chunk():
     living = Living(9 + 12 * 3)
     living.run(After(living, 2, lambda: living.session.say("a dog", DOG, Change("cut"))))

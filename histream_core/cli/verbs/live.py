@@ -128,9 +128,10 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
     sends = sending(outputs, stage.player.viewers, stage.clock, lambda line: print_notes([line]))
     with sends as senders, contextlib.suppress(KeyboardInterrupt):  # the usual end of a stream
         stage.play(served=served(args, lan), recordings=recordings(args, format, device))
+    report = stage.session.report()
     result = {
         "source": args.source,
-        "file": str(args.out.resolve()) if args.out else None,
+        "file": str(args.out.resolve()) if args.out and args.out.name in report["recordings"] else None,
         "preset": source.preset.name,
         "mode": args.mode,
         "policy": args.policy,
@@ -141,7 +142,7 @@ def run_live(args: argparse.Namespace) -> tuple[dict, str]:
         "budget": args.budget,
         "outputs": [sender.report() for sender in senders],
         "memory_grown_mb": memory.grown,
-        **stage.session.report(),
+        **report,
     }
     if result["recording_error"]:
         print_notes([sentence(result)])
@@ -158,6 +159,7 @@ def sentence(result: dict) -> str:
         f"{result['source_fps']:g}; delay {result['p50']:.2f} s, at most {result['p95']:.2f} s for 95%; "
         f"{result['misses']} of {result['chunks']} chunks late, {result['dropped']} of "
         f"{result['arrived']} frames left out"
+        + (f"; {result['ended']}" if result["ended"] else "")
         + (f"; recorded in {', '.join(recorded)}" if recorded else "")
         + "".join(sent)
     )
