@@ -45,8 +45,12 @@ KINDS = {
     "h264-bt601-full": Kind("libx264", "yuv420p", matrix="ITU601", code=6, full=True, options=SLIM),
     "h264-untagged": Kind("libx264", "yuv420p", code=2, options=SLIM),
     "h264-10": Kind("libx264", "yuv420p10le", options=SLIM),
-    "h265": Kind("libx265", "yuv420p", options=(("crf", "12"), ("x265-params", "log-level=none"))),
-    "h265-10": Kind("libx265", "yuv420p10le", options=(("crf", "12"), ("x265-params", "log-level=none"))),
+    "h265": Kind(
+        "libx265", "yuv420p", options=(("crf", "12"), ("x265-params", "log-level=none:bframes=0:frame-threads=1"))
+    ),
+    "h265-10": Kind(
+        "libx265", "yuv420p10le", options=(("crf", "12"), ("x265-params", "log-level=none:bframes=0:frame-threads=1"))
+    ),
     "prores": Kind("prores_ks", "yuv422p10le", ".mov", options=(("profile", "hq"),)),
     "mjpeg": Kind("mjpeg", "yuvj420p", ".mov", matrix="ITU601", code=5, full=True, options=(("qmin", "1"), ("q", "1"))),
 }
