@@ -306,7 +306,7 @@ class Page:
 
     @property
     def _cookie_name(self) -> str:
-        """Of this stream alone: a browser sends the cookies of a host to each of its ports."""
+        """The name of this stream's cookie: a browser sends the cookies of a host to each of its ports."""
         return f"histream-{self._port}"
 
     def _knows(self, request: Any) -> bool:

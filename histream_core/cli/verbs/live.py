@@ -236,7 +236,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 
 def text_encoder(args: argparse.Namespace) -> Speak | str:
-    """What encodes prompts while a stream runs, on the CPU, loaded when it is needed; a text says why nothing does."""
+    """An encoder of prompts on the CPU, loaded when it is needed; or a text that says why there is none."""
     if args.model == DEMO:
         return demo.load_text_encoder().encode
     if args.text_encoder is None:

@@ -82,7 +82,7 @@ def chance(combinations: Sequence[Combination]) -> dict[str, float]:
 
 
 def chance_of(clips: Sequence[Combination | Scene], words: Sequence[str]) -> dict[str, float]:
-    """The same of clips of any world, for its `words`."""
+    """Score of the best constant answer to clips of any world, for its `words`: the share of the most frequent one."""
     counts = {word: Counter(getattr(clip, word) for clip in clips) for word in words}
     return {word: max(count.values()) / len(clips) for word, count in counts.items()}
 

@@ -91,7 +91,7 @@ class Poses:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What one frame shows."""
+    """The thing, its place and its size that one frame shows."""
 
     place: str | None
     thing: str | None
@@ -156,7 +156,7 @@ class SceneJudge:
 
     @torch.inference_mode()
     def look(self, frames: np.ndarray, asked: Scene) -> list[Glance]:
-        """What each frame shows."""
+        """Return a glance at each frame."""
         poses = self._poses(asked.motion)
         return [self._look(_small(frame[None])[0], poses, list(THINGS).index(asked.thing)) for frame in frames]
 

@@ -40,7 +40,7 @@ FARTHEST_STEP = 4 * SPEED
 
 
 class Shown(Protocol):
-    """What a second of a clip of any world shows."""
+    """The words that a second of a clip of any world shows."""
 
     def holds(self, asked: Any) -> dict[str, bool]:
         """Which words hold, and PRESENCE."""
