@@ -65,16 +65,21 @@ class Cost:
 
     def chunk_seconds(self, choice: Choice) -> float:
         """Seconds from one chunk to the next."""
-        decode = choice.chunk_frames * self.decode
-        return max(self._before_decoding(choice), decode) if self.apart else self.delay_seconds(choice)
+        computing = self._steps(choice) + choice.chunk_frames * (self.encode + self.passes)
+        decoding = choice.chunk_frames * self.decode
+        return max(computing, decoding) if self.apart else computing + decoding
 
     def delay_seconds(self, choice: Choice) -> float:
-        """Seconds from a chunk's last frame until the chunk is decoded."""
-        return self._before_decoding(choice) + choice.chunk_frames * self.decode
+        """Seconds from a chunk's last frame until its first frames can be shown.
 
-    def _before_decoding(self, choice: Choice) -> float:
+        What came before that frame is encoded by then, and the clean passes are made afterwards.
+        """
+        return self.encode + self._steps(choice) + self.decode
+
+    def _steps(self, choice: Choice) -> float:
+        """Seconds of the steps of a chunk."""
         calls = 1 if choice.order == BATCHED else choice.steps
-        return calls * self.fixed + choice.chunk_frames * (self.encode + self.passes + choice.steps * self.row)
+        return calls * self.fixed + choice.chunk_frames * choice.steps * self.row
 
     @property
     def fixed_share(self) -> float:

@@ -107,28 +107,27 @@ class LiveSource:
         self.complete = 0.0
         """When the last frame of the chunk was captured; of one that was cut short, when it would have been."""
         self.seconds = 0.0
-        """Seconds that the last chunk took to encode."""
+        """Seconds that the chunk took to encode so far."""
 
     def __call__(self, chunk: Chunk) -> tuple[Entry, Tensor]:
         """Encode the frames that `wait` took."""
-        with self._turn:
-            began = self._clock()
-            self._frames.extend(unit(self._taken))
+        with self._timed(self._taken):
             found = self._encoded(chunk)
+            finish(found[1].device)
         self._encoded.entries.clear()  # a stream without an end would have a curve without an end
-        finish(found[1].device)
-        self.seconds = self._clock() - began
         return found
 
     def wait(self, chunk: Chunk, first: Chunk) -> bool:
         """Wait for the frames of a chunk, or of a `first` one; returns whether a scene begins with them.
 
-        Raises EndedError when there are none any more.
+        The first ones are encoded while the others are still to come. Raises EndedError when there are none any more.
         """
         count, anew = (pixel_frames(one.frames.stop) - one.first_pixel_frame for one in (chunk, first))
-        self._taken = self._feed.take(count, anew)
-        self.captured = tuple(stamped.time for stamped in self._taken)
-        missing = (anew if self._feed.begins_scene else count) - len(self._taken)
+        ahead = self._encode_ahead(chunk, count)
+        taken = self._feed.take(count, anew)
+        self._taken = taken if self._feed.begins_scene else taken[ahead:]
+        self.captured = tuple(stamped.time for stamped in taken)
+        missing = (anew if self._feed.begins_scene else count) - len(taken)
         self.complete = self.captured[-1] + missing * _last_interval(self.captured)
         if self._feed.begins_scene:
             self._encoded.begin_again(iter(self._next, None))
@@ -137,6 +136,28 @@ class LiveSource:
     def change_plan(self, plan: Plan) -> None:
         """Encode for another plan from the next chunk on."""
         self._encoded.change_plan(plan)
+
+    def _encode_ahead(self, chunk: Chunk, whole: int) -> int:
+        """Encode all latent frames of a chunk of `whole` frames but the last as they come; returns their frames."""
+        self.seconds, ahead = 0.0, 0
+        for stop in chunk.frames[1:]:
+            count = pixel_frames(stop) - chunk.first_pixel_frame
+            reserved = self._feed.reserve(count, whole)
+            if reserved is None:
+                break
+            with self._timed(reserved[ahead:]):
+                finish(self._encoded.encode_ahead(count - ahead))
+            ahead = count
+        return ahead
+
+    @contextlib.contextmanager
+    def _timed(self, frames: Sequence[Stamped[Tensor]]) -> Iterator[None]:
+        """Have the VAE, and frames for it; its seconds are added to those of the chunk."""
+        with self._turn:
+            began = self._clock()
+            self._frames.extend(unit(frames))
+            yield
+            self.seconds += self._clock() - began
 
     def _next(self) -> Tensor | None:
         return self._frames.popleft() if self._frames else None

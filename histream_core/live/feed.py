@@ -105,13 +105,27 @@ class Feed:
                     self._end(f"the source has given no picture for {self._away:g} s")
                 if self._ended and not waiting:
                     raise EndedError(self._why)
-                last = self._ended or (waiting and not self._paused and self._silent())
-                taken = self._intake.take(min(count, waiting) if last else count)
+                taken = self._intake.take(min(count, waiting) if self._breaks_off() else count)
                 if taken is not None:
                     self.begins_scene, self._scene = self._scene, False
                     self._changed.notify_all()
                     return taken
                 self._clock.wait(self._changed, LOOK_SECONDS)
+
+    def reserve(self, count: int, whole: int) -> Sequence[Stamped[Tensor]] | None:
+        """The first `count` of the next chunk's `whole` frames, as soon as they are there; `take` begins with them.
+
+        None where that chunk waits for nothing more, a scene begins, or the source is away.
+        """
+        with self._changed:
+            while len(self._intake) < whole and not self._scene and not self._breaks_off():
+                reserved = self._intake.reserve(count)
+                if reserved is not None:
+                    return reserved
+                if self._seconds_away() > self._away:
+                    break
+                self._clock.wait(self._changed, LOOK_SECONDS)
+        return None
 
     @property
     def over(self) -> bool:
@@ -156,9 +170,13 @@ class Feed:
 
     def _cut(self) -> None:
         """Begin a scene; what still waits of the one before is left out, unless none may be."""
+        self._scene = self._intake.taken + self._intake.reserved > 0
         if self._intake.policy != ALL:
             self._intake.clear()
-        self._scene = self._intake.taken > 0
+
+    def _breaks_off(self) -> bool:
+        """Whether nothing is added to what waits."""
+        return self._ended or (len(self._intake) > 0 and not self._paused and self._silent())
 
     def _silent(self) -> bool:
         """Whether the source has given no frame for longer than within a scene."""

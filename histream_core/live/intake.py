@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 Frame = TypeVar("Frame")
@@ -38,6 +39,8 @@ class Intake(Generic[Frame]):
         self.capacity, self.policy = capacity, policy
         self._waiting: deque[Stamped[Frame]] = deque()
         self._every, self._skip = 1, 0
+        self.reserved = 0
+        """How many of the oldest frames are in the next chunk whatever comes."""
         self.arrived = self.taken = self.dropped = 0
 
     def __len__(self) -> int:
@@ -69,7 +72,7 @@ class Intake(Generic[Frame]):
             self.dropped += 1
             return True
         if full:
-            self._waiting.popleft()
+            del self._waiting[self.reserved]
             self.dropped += 1
         self._waiting.append(Stamped(frame, time))
         return True
@@ -78,6 +81,16 @@ class Intake(Generic[Frame]):
         """Drop the frames that wait."""
         self.dropped += len(self._waiting)
         self._waiting.clear()
+        self.reserved = 0
+
+    def reserve(self, count: int) -> tuple[Stamped[Frame], ...] | None:
+        """The oldest `count` frames, which the next chunk begins with whatever comes; None while fewer have come."""
+        if not 1 <= count < self.capacity:
+            raise ValueError(f"an intake of {self.capacity} frames cannot reserve {count}: use 1 or more, and fewer")
+        if len(self._waiting) < count:
+            return None
+        self.reserved = max(self.reserved, count)
+        return tuple(islice(self._waiting, count))
 
     def take(self, count: int) -> tuple[Stamped[Frame], ...] | None:
         """Take the `count` frames of the next chunk; None while fewer have come."""
@@ -86,11 +99,13 @@ class Intake(Generic[Frame]):
         if len(self._waiting) < count:
             return None
         self.taken += count
+        reserved, self.reserved = self.reserved, 0
         if self.policy == ALL:
             return tuple(self._waiting.popleft() for _ in range(count))
-        there = tuple(self._waiting)
+        first, there = tuple(self._waiting)[:reserved], tuple(self._waiting)[reserved:]
         self._waiting.clear()
+        count -= len(first)
         self.dropped += len(there) - count
         if self.policy == NEWEST:
-            return there[-count:]
-        return tuple(there[(pick + 1) * len(there) // count - 1] for pick in range(count))
+            return first + there[len(there) - count :]
+        return first + tuple(there[(pick + 1) * len(there) // count - 1] for pick in range(count))

@@ -85,7 +85,6 @@ class Pacer:
         self._latency, self._clock = latency, clock
         self.set_rate(fps)
         self._due: float | None = None
-        self._hold = 0.0
         self._delays: deque[float] = deque(maxlen=REMEMBERED)
         self._waiting: deque[tuple[float, int]] = deque()
         self._waits: deque[float] = deque(maxlen=SURE)
@@ -117,10 +116,10 @@ class Pacer:
         """Time at which the next frame is shown; ask when the frame is there and the one before it was shown."""
         now = self._clock()
         if self._due is None:
-            self._due, self._hold = now, self._buffer()
+            self._due = now
         elif now > self._due + self._interval:
             self.late += 1
-            self._due, self._hold = now, self._buffer() - self._interval
+            self._due = now
         return max(self._due, now)
 
     def shown(self, captured: float) -> None:
@@ -130,16 +129,16 @@ class Pacer:
             ready, self._left = self._waiting.popleft()
             self._waits.append(now - ready)
         self._left = max(0, self._left - 1)
+        hold = 0.0
         if self.frames:
             self._gaps.add(abs(now - self._last - self._interval))
         else:
-            self._first_capture, self._first = captured, now
+            self._first_capture, self._first, hold = captured, now, self._interval
         self._delay = now - captured
         self._seen.add(self._delay)
         self._last = now
         self.frames += 1
-        self._due = (now if self._due is None else self._due) + self._interval + self._hold
-        self._hold = 0.0
+        self._due = (now if self._due is None else self._due) + self._interval + hold
 
     def surplus(self) -> int:
         """1 where the last chunks all waited for a frame longer than the buffer asks: the source may skip a frame.
@@ -148,7 +147,7 @@ class Pacer:
         """
         if len(self._waits) < SURE or min(self._waits) < self._buffer() + self._interval:
             return 0
-        self._waits.clear()
+        self._waits = deque((wait - self._interval for wait in self._waits), maxlen=SURE)
         return 1
 
     def report(self) -> Report:

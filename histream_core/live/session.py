@@ -326,13 +326,15 @@ class LiveSession:
             self._change_prompt(stream)
             self._change_plan(stream)
             latent = next(chunks)
-            now = watched.settle()
-            steps, passes = (seconds - earlier for seconds, earlier in zip(now, before, strict=True))
-            before = now
+            watched.settle()
             captured = self._source.captured
             rate = shown_rate(self._budget.frame_rate(self._measured.cost), (*last, *captured))
             last = captured[-1:]
             yield _Made(self._chunk, latent, captured, self._source.complete, rate, begins)
+            stream.remember()  # while the chunk is decoded, and the frames of the next one come
+            now = watched.settle()
+            steps, passes = (seconds - earlier for seconds, earlier in zip(now, before, strict=True))
+            before = now
             self._choose(stream.plan.chunks[self._index], steps, passes)
             self._chunk += 1
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,14 @@ def reopen(backend: Backend, manifest: Manifest, video: SourceVideo | None) -> S
     return video and backend.open_source(video.frames(), whole_chunks(manifest.plan))
 
 
+class _Encoded(NamedTuple):
+    """The first frames of a chunk that is not whole yet."""
+
+    pixels: Tensor
+    """[1, 3, F, H, W] in [-1, 1]."""
+    latents: dict[Scale, Tensor]
+
+
 class EncodedSource:
     """A `Source` over the frames of a video. The last frame is repeated where a chunk reaches past the end.
 
@@ -145,6 +154,7 @@ class EncodedSource:
         self._new_encoder = partial(StreamingEncoder, vae, normalised=normalised)
         self._encoders = {scale: self._new_encoder() for scale in plan.restyle.scales(plan.schedule)}
         self._motion = Motion(plan.restyle)
+        self._ahead: list[_Encoded] = []
         self._next = 0
         self._last: Tensor | None = None
         self.entries: list[Entry] = []
@@ -161,11 +171,21 @@ class EncodedSource:
 
     def begin_again(self, frames: Iterator[Tensor]) -> None:
         """Go on with other frames from chunk 0 on, as a fresh source over them would."""
-        self._frames, self._next, self._last = frames, 0, None
+        self._frames, self._next, self._last, self._ahead = frames, 0, None, []
         self._motion = Motion(self.restyle)
         for encoder in self._encoders.values():
             encoder.reset()
         self.entries.clear()
+
+    def encode_ahead(self, count: int) -> torch.device:
+        """Encode the next `count` frames of the next chunk, whole latent frames, before its others are there.
+
+        Returns the device that does it.
+        """
+        pixels = self._pixels(count)
+        latents = {scale: encoder.encode(self._shrink(pixels, scale)) for scale, encoder in self._encoders.items()}
+        self._ahead.append(_Encoded(pixels, latents))
+        return pixels.device
 
     def change_plan(self, plan: Plan) -> None:
         """Go on with a plan of another strength. A resolution that no chunk began with so far is encoded from now on.
@@ -180,16 +200,24 @@ class EncodedSource:
 
     def _encode(self, chunk: Chunk) -> tuple[Entry, dict[Scale, Tensor]]:
         self._next = chunk.index + 1
-        pixels = to_pixels(torch.stack([self._frame() for _ in _pixel_range(chunk)])).to(self._weight.device)
+        ahead, self._ahead = self._ahead, []
+        there = [one.pixels for one in ahead]
+        rest = self._pixels(len(_pixel_range(chunk)) - sum(one.shape[2] for one in there))
+        pixels = torch.cat([*there, rest], dim=2)
         begins = pixels[:, :, -pixel_frames(len(chunk.frames)) :]
-        latents = {
-            scale: encoder.encode(self._shrink(pixels if encoder.begun else begins, scale))
-            for scale, encoder in self._encoders.items()
-        }
+        latents = {}
+        for scale, encoder in self._encoders.items():
+            done = [one.latents[scale] for one in ahead if scale in one.latents]
+            missing = rest if done else pixels if encoder.begun else begins
+            latents[scale] = torch.cat([*done, encoder.encode(self._shrink(missing, scale))], dim=2)
         rule = self.restyle.motion
         seen = pixels if rule is None or rule.metric == "pixels" else next(iter(latents.values()))
         self.entries.append(self._motion.next(seen[0].transpose(0, 1)))
         return self.entries[-1], latents
+
+    def _pixels(self, count: int) -> Tensor:
+        """The next frames as pixels [1, 3, F, H, W] in [-1, 1]."""
+        return to_pixels(torch.stack([self._frame() for _ in range(count)])).to(self._weight.device)
 
     def _frame(self) -> Tensor:
         """The next frame, with its edges drawn out to the plan's size."""

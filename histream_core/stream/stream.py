@@ -105,6 +105,7 @@ class Stream:
         """The frames of the anchor that the next chunk sees, where they can give way; None where they stay."""
         self._window: dict[int, Tensor] = {}
         self._anchor: tuple[int, Statistics] | None = None
+        self._finished: tuple[Chunk, Tensor] | None = None
 
     def chunks(self, first: int = 0) -> Iterator[Tensor]:
         """Yield the clean latent [B, C, T, H, W] of each chunk of the plan, given ones too, as soon as it is ready.
@@ -117,11 +118,10 @@ class Stream:
                 raise ValueError(f"a stream in the order {self.plan.order} begins at chunk 0, not at {first}")
             yield from self._diagonal()
             return
-        finished: tuple[Chunk, Tensor] | None = None
+        self._finished = None
         for index in range(first, self.plan.num_chunks):
             chunk = self.plan.chunks[index]
-            if finished:
-                self._remember(*finished)
+            self.remember()
             if self.sinks:
                 chunk = replace(chunk, context=self.context(chunk))
             prompt = self._prompt(chunk)
@@ -132,8 +132,17 @@ class Stream:
             clean = self._generate(chunk, prompt.text) if chunk.steps else self._take(chunk, prompt.text)
             if self.plan.anchor_match:
                 clean = self._match(chunk, prompt, clean)
+            self._finished = chunk, clean
             yield clean[:, :, : self.plan.num_latent_frames - chunk.frames.start]
-            finished = chunk, clean
+
+    def remember(self) -> None:
+        """Write the chunk that was just yielded into the caches now, where there is time: the next one begins sooner.
+
+        Changes nothing else, and does nothing where that was done. `snapshot` is for chunks that were not written yet.
+        """
+        finished, self._finished = self._finished, None
+        if finished:
+            self._remember(*finished)
 
     def change_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Let prompts take over from the chunk that the first of them begins at, in the place of those from there on.
@@ -156,7 +165,7 @@ class Stream:
         """
         self.prompts = _from_the_first(prompts)
         self.sinks = () if self.plan.sinks else None
-        self.noisy, self._anchor = None, None
+        self.noisy, self._anchor, self._finished = None, None, None
         self._window = {}
 
     def change_plan(self, plan: Plan) -> None:

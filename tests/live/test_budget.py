@@ -153,7 +153,6 @@ def test_a_delay_that_nothing_can_keep_costs_no_frames():
 def test_decoding_apart_costs_the_longer_of_both():
     choice, cost = Choice(CHUNKS, 2, chunk_frames=3), Cost(0.01, 0.0, 0.02, 0.1, apart=True)
     assert cost.chunk_seconds(choice) == pytest.approx(0.3)
-    assert cost.delay_seconds(choice) == pytest.approx(0.45)
     assert replace(cost, apart=False).chunk_seconds(choice) == pytest.approx(0.45)
 
 
@@ -197,3 +196,9 @@ def test_clean_passes_stay_where_steps_are_fewer():
     measured.add(Spent(0.05, ((3, 0.09), (3, 0.09)), 0.09, passes=0.06))
     two, one = (measured.cost.chunk_seconds(Choice(CHUNKS, steps, chunk_frames=3)) for steps in (2, 1))
     assert two == pytest.approx(3 * (0.05 + 0.06 + 0.06 + 0.09)) and two - one == pytest.approx(0.09)
+
+
+def test_the_delay_counts_what_is_left_to_do_once_a_chunk_is_there():
+    """Its last latent frame is encoded, its steps are made, its first one is decoded; clean passes come afterwards."""
+    choice, cost = Choice(CHUNKS, 2, chunk_frames=3), Cost(0.01, 0.005, 0.02, 0.1, passes=0.5)
+    assert cost.delay_seconds(choice) == pytest.approx(0.01 + 2 * (0.005 + 3 * 0.02) + 0.1)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from tiny_live import FakeClock
+from tiny_live import FakeClock, picture
 
 from histream_core.live.clock import Clock
 from histream_core.live.feed import EndedError, Feed, unit
@@ -197,3 +197,45 @@ def test_nothing_begins_before_the_first_chunk():
     filled_again(a_feed, clock, 10)
     a_feed.take(4, 3)
     assert not a_feed.begins_scene
+
+
+def test_the_first_frames_of_a_chunk_are_reserved_while_the_others_are_still_to_come():
+    clock = FakeClock()
+    a_feed = feed(clock=clock)
+    clock.events.append(lambda: a_feed.put(picture(0), clock()) if clock() * 16 % 1 == 0 else None)
+    reserved = a_feed.reserve(2, 4)
+    assert len(reserved) == 2
+    assert a_feed.take(4)[:2] == reserved and a_feed.report()["dropped"] == 0
+
+
+def test_nothing_is_reserved_of_a_chunk_that_is_whole_ends_or_begins_a_scene():
+    whole, ended, moved = (feed() for _ in range(3))
+    fill(whole, 4)
+    fill(ended, 2)
+    ended.end()
+    fill(moved, 4)
+    moved.take(4)
+    moved.cut()
+    fill(moved, 2)
+    assert [one.reserve(2, 4) for one in (whole, ended, moved)] == [None] * 3
+
+
+@pytest.mark.parametrize("policy", ["even", "all"])
+def test_a_scene_that_begins_behind_reserved_frames_is_told(policy):
+    """Also before the first chunk. Seen to fail where the frames that were taken alone count."""
+    a_feed = feed(policy)
+    fill(a_feed, 2)
+    a_feed.reserve(1, 4)
+    a_feed.cut()
+    fill(a_feed, 4)
+    a_feed.take(4, 3)
+    assert a_feed.begins_scene
+
+
+def test_a_source_that_goes_away_behind_reserved_frames_gives_them_alone():
+    clock = FakeClock()
+    a_feed = feed(clock=clock)
+    fill(a_feed, 2)
+    assert len(a_feed.reserve(1, 4)) == 1
+    assert a_feed.reserve(3, 4) is None
+    assert clock() > 2 and len(a_feed.take(4)) == 2

@@ -112,3 +112,25 @@ def test_frames_that_are_skipped_are_the_next_ones():
 def test_what_cannot_be_is_refused_in_a_sentence(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         wrong()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_frames_that_are_reserved_begin_the_next_chunk(policy):
+    """However many come after them. Seen to fail with picks from all that wait."""
+    intake = Intake(8, policy)
+    for frame in range(12):
+        assert intake.put(frame, frame) or policy == ALL
+        if frame == 2:
+            assert intake.reserve(4) is None
+        if frame == 3:
+            assert [item.frame for item in intake.reserve(2)] == [0, 1]
+    assert [item.frame for item in intake.take(4)][:2] == [0, 1]
+    assert intake.arrived == intake.taken + intake.dropped + len(intake)
+    assert intake.reserved == 0
+    intake.clear()
+    assert intake.put("next", 12.0) and [item.frame for item in intake.take(1)] == ["next"]
+
+
+def test_a_whole_intake_cannot_be_reserved():
+    with pytest.raises(ValueError, match="an intake of 4 frames cannot reserve 4: use 1 or more, and fewer"):
+        Intake(4, EVEN).reserve(4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tiny_live import FPS, MODEL, SIDE, VAE, FakeClock, Living, picture
+from tiny_live import FPS, MODEL, SIDE, STEP, VAE, FakeClock, Living, picture
 
 from histream_core.live.clock import Clock
 from histream_core.live.intake import ALL, EVEN
@@ -112,11 +112,11 @@ def test_stop_ends_before_the_next_call():
     living = Living(16 * 60)
 
     def stop():
-        if len(living.calls) == 10:
+        if len(living.calls) == 9:  # in the midst of a chunk
             living.session.stop()
 
     report = living.run(stop)
-    assert len(living.calls) == 10
+    assert len(living.calls) == 9
     assert "the stream was stopped" in report["log"][-1]
 
 
@@ -225,3 +225,18 @@ def test_a_source_slower_than_it_says_is_shown_evenly():
     living.run()
     gaps = np.diff([time for time, _, _ in living.shown])[12:]
     assert gaps.max() <= 1.5 * 2 / FPS and gaps.min() >= 0.5 * 2 / FPS
+
+
+def test_a_chunk_waits_for_nothing_that_can_be_done_while_its_frames_come():
+    """The clean passes of the chunk before, and its own first latent frames. Seen to fail without either."""
+    living = Living(9 + 12 * 3, costs=(0.03125, 0.0))
+    encoded, late = [], []
+    encode = living.session._source._encoded.encode_ahead
+    living.session._source._encoded.encode_ahead = lambda count: encoded.append(living.clock()) or encode(count)
+    living.player.chunk_ready = lambda index, captured, complete: late.append(living.clock() - complete)
+    living.run()
+    assert len(living.calls) > sum(len(sigmas) for sigmas in living.sigmas.values())  # there are clean passes
+    steps = [len(living.sigmas[index]) * 0.03125 for index in range(4)]
+    assert late == pytest.approx(steps, abs=STEP)
+    frames = [0, 4, 12, 16, 24, 28, 36, 40]
+    assert encoded == pytest.approx([frame / FPS for frame in frames], abs=STEP)

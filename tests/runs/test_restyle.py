@@ -96,3 +96,42 @@ def test_the_strength_is_part_of_every_recipe():
     rule = MotionRule(span=0.05)
     runs = [tiny_runs.manifest(plan(6, restyle=Restyle(0.8, motion=motion))) for motion in (None, rule)]
     assert all(one != other for one, other in zip(*map(recipes, runs), strict=True))
+
+
+@pytest.mark.parametrize("motion", [None, MotionRule(), MotionRule(metric="latents", full=100.0)])
+def test_what_is_encoded_ahead_changes_nothing(vae, motion):
+    """A chunk's first latent frames, while its other frames are still to come."""
+    shown, a_plan = frames(33), plan(9, restyle=Restyle(0.8, motion=motion))
+    whole, source = opened(a_plan, shown, vae), opened(a_plan, shown, vae)
+    for chunk in a_plan.chunks:
+        first = 4 if chunk.index else 1
+        source.encode_ahead(first)
+        if chunk.index != 1:
+            source.encode_ahead(4)
+        (entry, latent), (expected, of_whole) = source(chunk), whole(chunk)
+        assert entry == expected and torch.equal(latent, of_whole)
+
+
+def test_what_was_encoded_ahead_is_forgotten_where_a_scene_begins(vae):
+    """Seen to fail where the frames of before are kept."""
+    a_plan = plan(6, restyle=Restyle(0.8))
+    source, fresh = opened(a_plan, frames(10), vae), opened(a_plan, frames(21)[10:], vae)
+    source(a_plan.chunks[0])
+    source.encode_ahead(1)
+    source.begin_again(iter(frames(21)[10:]))
+    assert torch.equal(source(a_plan.chunks[0])[1], fresh(a_plan.chunks[0])[1])
+
+
+def test_a_resolution_that_comes_in_with_another_plan_is_encoded_whole(vae):
+    """As if nothing had been encoded ahead at the other one."""
+    low, high = plan(9, restyle=Restyle(0.9)), plan(9, restyle=Restyle(0.3))
+    shown, found = frames(33), []
+    for ahead in (0, 4):
+        source = opened(low, shown, vae)
+        source(low.chunks[0])
+        if ahead:
+            source.encode_ahead(ahead)
+        source.change_plan(high)
+        found.append(source(high.chunks[1])[1])
+    assert low.chunks[1].steps[0].scale is not high.chunks[1].steps[0].scale
+    assert torch.equal(*found)

@@ -1,4 +1,4 @@
-"""A stream that begins again over the same caches: from there on nothing of before is seen, bit for bit."""
+"""A stream that begins again over the same caches sees nothing of before; one that remembers at once is the same."""
 
 from itertools import islice
 
@@ -55,3 +55,16 @@ def test_prompts_that_leave_the_first_chunk_out_are_refused():
     stream = tiny.stream(tiny.plan())
     with pytest.raises(ValueError, match="no prompt covers the first chunk"):
         stream.begin_again([Prompt(tiny.text(5), first_chunk=1)])
+
+
+@pytest.mark.parametrize("settings", [{}, {**FRAMES, **SINKS}, {"anchor_match": 0.5}, {"levers": ("last-step",)}])
+def test_a_chunk_that_is_remembered_at_once_changes_nothing(settings):
+    """Seen to fail where it is written into the caches a second time."""
+    a_plan = tiny.plan(num_frames=18, width=32, height=32, **settings)
+    prompts = [Prompt(tiny.text(5)), Prompt(tiny.text(0), first_chunk=3)]
+    stream, at_once = tiny.stream(a_plan, prompts=prompts), []
+    for chunk in stream.chunks():
+        stream.remember()
+        stream.remember()
+        at_once.append(chunk)
+    assert all(torch.equal(*pair) for pair in zip(at_once, tiny.stream(a_plan, prompts=prompts).chunks(), strict=True))

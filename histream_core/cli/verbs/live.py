@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -40,8 +41,8 @@ from ..progress import print_notes
 from .restyle import add_restyle_options, restyled_preset
 from .videos import check_output, parse_size
 
-SETTLED = 4
-"""Chunks after which the memory of a stream does not grow any more."""
+SETTLED, LOOKED_AT = 8, 16
+"""Chunks after which the memory of a stream does not grow any more, and those whose largest memory is looked at."""
 
 MEASURED_SPEED = ("attention", "linears", "elementwise", "vae_layout")
 """Fields of `Speed` that a stream may choose."""
@@ -246,23 +247,34 @@ def text_encoder(args: argparse.Namespace) -> Speak | str:
 
 
 class Memory:
-    """A viewer that looks at the memory of the process."""
+    """A viewer that looks at the memory of the process, and keeps the largest of each chunk.
+
+    A chunk's memory goes up and down while it is made, by more than a stream may grow.
+    """
 
     def __init__(self, session: LiveSession):
         self._session = session
+        self._chunk = 0
+        self._newest: deque[float] = deque(maxlen=LOOKED_AT)
         self._settled: float | None = None
-        self._newest: float | None = None
 
     def __call__(self, *_: object) -> None:
-        if self._session.chunks < SETTLED or not STATM.exists():
+        chunk = self._session.chunks
+        if chunk < SETTLED or not STATM.exists():
             return
-        self._newest = resident_mb()
-        if self._settled is None:
-            self._settled = self._newest
+        if chunk > self._chunk:
+            self._chunk = chunk
+            self._newest.append(0.0)
+        self._newest[-1] = max(resident_mb(), self._newest[-1])
+        if chunk < SETTLED + LOOKED_AT:
+            self._settled = max(self._newest)
 
     @property
     def grown(self) -> float | None:
-        """Megabytes since the stream had settled; None where that is not known."""
-        if self._settled is None or self._newest is None:
+        """Megabytes between the largest memory of the first chunks after the stream had settled, and of the newest.
+
+        None where the stream was too short, or that is not known.
+        """
+        if self._settled is None or self._chunk < SETTLED + LOOKED_AT:
             return None
-        return round(self._newest - self._settled, 1)
+        return round(max(self._newest) - self._settled, 1)
