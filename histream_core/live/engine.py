@@ -21,7 +21,7 @@ from ..stream.inputs import Inputs
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt
 from ..stream.stream import Stream
-from ..vae.decoders import Decoder
+from ..vae.decode import Decoder, StreamingDecoder
 from ..video.writing import Times
 from .clock import Clock
 from .feed import Feed, unit
@@ -92,7 +92,10 @@ class Engine:
 
         where = weights.decode_device
         apart = where.type == "cpu" or where != weights.device
-        return cls(open_stream, weights.open_source, weights.open_decoder(), where, apart)
+        decoder = weights.open_decoder()
+        if isinstance(decoder, StreamingDecoder):
+            decoder.use_threads(decoding_threads(where))
+        return cls(open_stream, weights.open_source, decoder, where, apart)
 
 
 class LiveSource:
@@ -178,6 +181,15 @@ def cores_for(workers: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(cores)
+
+
+def decoding_threads(device: torch.device) -> int:
+    """The threads to decode in.
+
+    Two where `cores_for` leaves a single core for decoding: the other core is free now and then. Several cores share
+    each layer already.
+    """
+    return 2 if device.type == "cpu" and 2 <= torch.get_num_threads() < 4 else 1
 
 
 def _last_interval(times: Sequence[float]) -> float:

@@ -12,8 +12,10 @@ one pixel frame, each later one four; pixels are 8x the latent grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -160,6 +162,7 @@ class StreamingDecoder:
         channels_last: bool = False,
     ) -> None:
         self.vae = vae
+        self._beside: Callable = map
         self.dtype = weight_dtype(vae, dtype)
         self.normalised = normalised
         self.rollback = rollback
@@ -174,6 +177,13 @@ class StreamingDecoder:
         self._history = History(memoryless=self._memoryless)
         self._shape: tuple[int, ...] | None = None
         self._failed = False
+
+    def use_threads(self, count: int) -> None:
+        """Pass so many frames at a time through the last layers, where no frame depends on another, each in a thread.
+
+        For cores that other work leaves free now and then.
+        """
+        self._beside = ThreadPoolExecutor(count).map if count > 1 else map
 
     def warm_up(self, latents: Tensor, *, start: int) -> None:
         """Enter a stream in the middle, behind its frames `latents` [B, C, T, H, W], of which `start` is the first.
@@ -294,10 +304,16 @@ class StreamingDecoder:
                 x = rearrange(history.convolve(layer.time_conv, x), "b (n c) t h w -> b c (t n) h w", n=2)
             x = run_spatial(layer, x)
             rest = layers[i + 1 :]
-            parts = x.split(1, dim=2) if self._all_memoryless(rest) else slices(x)
+            alone = self._all_memoryless(rest)
+            parts = x.split(1, dim=2) if alone else slices(x)
             if len(parts) > 1:
-                return torch.cat([self._run_layers(part, rest, history, first=first) for part in parts], dim=2)
+                run = partial(self._run_part, rest, history, first)
+                return torch.cat([*(self._beside if alone else map)(run, parts)], dim=2)
         return x
+
+    @torch.no_grad()  # for each thread
+    def _run_part(self, layers: list[Module], history: History, first: bool, x: Tensor) -> Tensor:
+        return self._run_layers(x, layers, history, first=first)
 
     def _all_memoryless(self, layers: list[Module]) -> bool:
         return all(conv in self._memoryless for layer in layers for conv in causal_kernels(layer))

@@ -740,6 +740,7 @@ BREAKS = [
      "live/test_intake.py", "are_reserved"),
     ("live/intake.py", "del self._waiting[self.reserved]", "del self._waiting[0]", "live/test_intake.py", "are_reserved"),
     ("live/feed.py", " + self._intake.reserved > 0", " > 0", "live/test_feed.py", "behind_reserved"),
+    ("vae/decode.py", "(self._beside if alone else map)", "map", "vae/test_decode.py", "threads_of_their_own"),
     ("live/engine.py", "for stop in chunk.frames[1:]:", "for stop in ():", "live/test_session.py", "waits_for_nothing"),
     ("live/session.py", "            stream.remember()  #", "            #", "live/test_session.py", "waits_for_nothing"),
     ("stream/stream.py", "finished, self._finished = self._finished, None", "finished = self._finished",

@@ -9,6 +9,7 @@ import torch
 from tiny_live import FPS, MODEL, SIDE, STEP, VAE, FakeClock, Living, picture
 
 from histream_core.live.clock import Clock
+from histream_core.live.engine import decoding_threads
 from histream_core.live.intake import ALL, EVEN
 from histream_core.plan.chunks import ENDLESS
 from histream_core.plan.entry import Restyle
@@ -240,3 +241,9 @@ def test_a_chunk_waits_for_nothing_that_can_be_done_while_its_frames_come():
     assert late == pytest.approx(steps, abs=STEP)
     frames = [0, 4, 12, 16, 24, 28, 36, 40]
     assert encoded == pytest.approx([frame / FPS for frame in frames], abs=STEP)
+
+
+@pytest.mark.parametrize("cores, device, threads", [(1, "cpu", 1), (2, "cpu", 2), (8, "cpu", 1), (2, "cuda", 1)])
+def test_a_single_core_for_decoding_is_helped_by_the_other(monkeypatch, cores, device, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    assert decoding_threads(torch.device(device)) == threads

@@ -5,6 +5,7 @@ Seen to fail: a history of one frame and an upsampled first frame (the cut tests
 """
 
 import random
+from threading import get_ident
 
 import pytest
 import torch
@@ -283,3 +284,18 @@ def test_a_snapshot_of_the_memory_brings_a_stream_back(vae, latents):
     assert torch.equal(second.decode(latents[:, :, 4:]), first.decode(latents[:, :, 4:]))
     with pytest.raises(KeyError, match=r"head\.9"):
         second.restore({"head.9": latents}, latents)
+
+
+def test_frames_in_threads_of_their_own_are_the_same(latents, monkeypatch):
+    """Behind the last upsampling no frame depends on another here. Seen to fail where one thread makes them all."""
+    vae, seen, run = make_vae(), set(), StreamingDecoder._run_part
+    last = [*vae.decoder.upsamples[12:], vae.decoder.head]
+    for kernel in (kernel for part in last for kernel in causal_kernels(part)):
+        kernel.weight[:, :, :-1] = 0
+    monkeypatch.setattr(StreamingDecoder, "_run_part", lambda *given: seen.add(get_ident()) or run(*given))
+    one = StreamingDecoder(vae).decode(latents)
+    assert seen == {get_ident()}
+    decoder = StreamingDecoder(vae)
+    decoder.use_threads(2)
+    assert torch.equal(decoder.decode(latents), one)
+    assert len(seen - {get_ident()}) == 2

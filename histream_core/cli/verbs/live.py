@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cache, partial
 from itertools import chain, count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ... import demo
@@ -267,14 +268,14 @@ class Memory:
             self._newest.append(0.0)
         self._newest[-1] = max(resident_mb(), self._newest[-1])
         if chunk < SETTLED + LOOKED_AT:
-            self._settled = max(self._newest)
+            self._settled = median(self._newest)
 
     @property
     def grown(self) -> float | None:
-        """Megabytes between the largest memory of the first chunks after the stream had settled, and of the newest.
+        """Megabytes from the first chunks after the stream had settled to the newest: half of them used so much more.
 
         None where the stream was too short, or that is not known.
         """
         if self._settled is None or self._chunk < SETTLED + LOOKED_AT:
             return None
-        return round(max(self._newest) - self._settled, 1)
+        return round(median(self._newest) - self._settled, 1)
