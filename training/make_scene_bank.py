@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,18 @@ from torch import Tensor
 
 from histream_core.demo import painter
 from histream_core.demo.painter import Combination
-from histream_core.demo.scenes import ROUND, Pictures, Scene, Staging, View, all_scenes, cut_out, paint_scene
+from histream_core.demo.scenes import (
+    PLACES,
+    ROUND,
+    THINGS,
+    Pictures,
+    Scene,
+    Staging,
+    View,
+    all_scenes,
+    cut_out,
+    paint_scene,
+)
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, pixel_frames
 from histream_core.vae.model import WanVAE
@@ -37,23 +49,27 @@ class Painting:
     opacity: Tensor
 
 
-def clips(every: int = 1) -> list[Clip]:
-    """All clips that may be trained on, in an order in which any part has all kinds."""
-    found = [*(scene for scene in all_scenes() if not scene.held_out), *painter.training_combinations()]
-    return random.Random(0).sample(found, len(found))[::every]
+def clips(
+    every: int = 1, things: Sequence[str] = tuple(THINGS), places: Sequence[str] = PLACES, flat_every: int = 1
+) -> list[Clip]:
+    """The clips of these things and places that may be trained on, in an order in which any part has all kinds."""
+    scenes = [scene for scene in all_scenes() if scene.thing in things and scene.place in places]
+    flats = random.Random(1).sample(found := painter.training_combinations(), len(found))[::flat_every]
+    both = [*(scene for scene in scenes if not scene.held_out), *flats]
+    return random.Random(0).sample(both, len(both))[::every]
 
 
 def paint_round(clip: Clip, staging: int, pictures: Pictures, size: int) -> Painting:
-    """Paint a clip in its staging of that number, which is the same whenever it is asked for."""
+    """Paint a clip in its staging of that number, the same whenever it is asked for; the first begins in the middle."""
     rng, times = random.Random(f"{clip} {staging}"), range(ROUND)
     if isinstance(clip, Combination):
-        start = rng.random(), rng.random()
+        start = (rng.random(), rng.random()) if staging else (0.5, 0.5)
         pixels, cover = (
             painter.paint(clip, times, size=size, start=start, training=True, colours=colours)
             for colours in (None, ((1, 1, 1), (0, 0, 0)))
         )
         return Painting(pixels, torch.from_numpy(cover[..., :1]).permute(0, 3, 1, 2))
-    where, view = Staging.draw(clip, rng), View(size)
+    where, view = Staging.draw(clip, rng) if staging else Staging(), View(size)
     pixels = paint_scene(clip, times, pictures, staging=where, view=view, training=True)
     return Painting(pixels, cut_out(clip, times, pictures[clip.thing], where, view)[:, 3:])
 
@@ -88,7 +104,8 @@ def fill(args: argparse.Namespace) -> None:
     if args.stagings < 1:
         raise SystemExit(f"--stagings {args.stagings}: use 1 or more")
     pictures, vae = read_pictures(args.pictures), load_vae(args.vae).requires_grad_(False)
-    chosen = [(clip, staging) for staging in range(args.stagings) for clip in clips(args.every)]
+    kept = clips(args.every, args.things, args.places, args.flat_every)
+    chosen = [(clip, staging) for staging in range(args.stagings) for clip in kept]
     about = {
         "combinations": rows([clip for clip, _ in chosen]),
         "size": args.size,

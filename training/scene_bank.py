@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from histream_core.demo import painter, scenes
@@ -72,16 +73,37 @@ class SceneBank:
         return cls(about, latents, geometry, device)
 
     def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing, low: int) -> Clips:
-        """Draw `count` clips of these latent frames; those with a first frame begin at one of STARTS moments."""
-        if drawing.noise_coupled or drawing.shape_groups:
-            raise ValueError("scenes have no groups, and the seed has no place in them: leave both options out")
+        """Draw `count` clips of these latent frames; those with a first frame begin at one of STARTS moments.
+
+        With one place that is the first; where noise is coupled, the one that fits the noise of the first chunk best.
+        """
+        if drawing.shape_groups:
+            raise ValueError("scenes have no groups: leave the option out")
         chosen = [self._choose(rng.choices) for _ in range(count)]
         called = [self.template(index, rng.choices, drawing.dropout, drawing.partial) for index in chosen]
         index = torch.tensor(chosen, device=self.device)
-        step = CYCLE // STARTS if min(frames) < HEAD else 1
-        moments = step * rng.below(CYCLE // step, count, 1)
+        begins, noise = min(frames) < HEAD, None
+        step = CYCLE // STARTS if begins else 1
+        if begins and drawing.noise_coupled:
+            noise = rng.normal(count, CHANNELS, HEAD, low, low)
+            moments = step * self._fitting(index, noise)
+        elif begins and drawing.places == 1:
+            moments = torch.zeros(count, 1, dtype=torch.long, device=self.device)
+        else:
+            moments = step * rng.below(CYCLE // step, count, 1)
         latents, geometry = self.gather(index, frames, moments)
-        return Clips(self.captions(chosen, called), latents, geometry, index=index, roll=moments)
+        return Clips(self.captions(chosen, called), latents, geometry, noise=noise, index=index, roll=moments)
+
+    def _fitting(self, index: Tensor, noise: Tensor) -> Tensor:
+        """Which [B, 1] of the STARTS moments of clips [B] has a first chunk most like `noise` [B, C, T, g, g].
+
+        A moment is as likely as the others, but for how much its chunk differs from theirs.
+        """
+        ahead = [torch.full((len(index), 1), CYCLE // STARTS * start, device=self.device) for start in range(STARTS)]
+        chunks = [resize(self.gather(index, range(HEAD), moment)[0], noise.shape[-2:]) for moment in ahead]
+        clips = torch.stack(chunks, dim=1).flatten(2)
+        clips = F.normalize(clips - clips.mean(1, keepdim=True), dim=2)
+        return (clips * noise.flatten(1)[:, None]).sum(2).argmax(1, keepdim=True)
 
     def at(self, clips: Clips, frames: Sequence[int]) -> Clips:
         """Other latent frames of the same clips."""
