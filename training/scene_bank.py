@@ -77,10 +77,7 @@ class SceneBank:
 
         With one place that is the first; where noise is coupled, the one that fits the noise of the first chunk best.
         """
-        if drawing.shape_groups:
-            raise ValueError("scenes have no groups: leave the option out")
-        chosen = [self._choose(rng.choices) for _ in range(count)]
-        called = [self.template(index, rng.choices, drawing.dropout, drawing.partial) for index in chosen]
+        chosen, called, _ = self.choose(rng.choices, count, drawing)
         index = torch.tensor(chosen, device=self.device)
         begins, noise = min(frames) < HEAD, None
         step = CYCLE // STARTS if begins else 1
@@ -93,6 +90,14 @@ class SceneBank:
             moments = step * rng.below(CYCLE // step, count, 1)
         latents, geometry = self.gather(index, frames, moments)
         return Clips(self.captions(chosen, called), latents, geometry, noise=noise, index=index, roll=moments)
+
+    def choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
+        """Draw clips, caption templates, and for each clip the one whose noise it shares: itself."""
+        if drawing.shape_groups:
+            raise ValueError("scenes have no groups: leave the option out")
+        chosen = [self._choose(choices) for _ in range(count)]
+        called = [self.template(index, choices, drawing.dropout, drawing.partial) for index in chosen]
+        return chosen, called, list(range(count))
 
     def _fitting(self, index: Tensor, noise: Tensor) -> Tensor:
         """Which [B, 1] of the STARTS moments of clips [B] has a first chunk most like `noise` [B, C, T, g, g].
