@@ -15,6 +15,10 @@ TITLE = 30
 ANY = "*"
 """The type of a socket that takes everything."""
 FILES = {"model_name", "lora_name", "clip_name", "vae_name"}
+OWN = {"my_wan2.1_1.3b_lora.safetensors"}
+"""Names that stand for a file of the user."""
+FOLDERS = {"model_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
+"""The folder in ComfyUI/models of the file that an input names."""
 each_workflow = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -119,6 +123,26 @@ def test_it_explains_itself_in_a_note(path):
             if name in FILES:
                 assert f"**{value}**" in notes[0], "the note must name every file that is needed"
     assert "`" not in notes[0], "Vue nodes write code in blue on brown, which nobody can read: make it bold"
+
+
+@each_workflow
+def test_every_file_it_needs_can_be_downloaded(path):
+    """ComfyUI reads `properties.models` to offer missing files; the note and the README link the same address.
+
+    Seen to fail without the property, with another directory, and with an address that is in no README.
+    """
+    graph, readme = load(path), (ROOT / "README.md").read_text(encoding="utf-8")
+    note = next(node["widgets_values"][0] for node in graph["nodes"] if node["type"] in NOTES)
+    for node in graph["nodes"]:
+        needed = {} if node["type"] in NOTES else {k: v for k, (_, v) in widgets(node).items() if k in FILES}
+        wanted = [(name, FOLDERS[key]) for key, name in needed.items() if name not in OWN]
+        models = node["properties"].get("models", [])
+        assert [(model["name"], model["directory"]) for model in models] == wanted
+        for model in models:
+            assert model["url"].startswith("https://huggingface.co/") and "/resolve/main/" in model["url"]
+            assert model["url"].endswith(f"/{model['name']}")
+            assert f"[**{model['name']}**]({model['url']})" in note
+            assert f"[`{model['name']}`]({model['url']})" in readme
 
 
 def test_the_folder_holds_workflows_and_their_pictures_alone():
