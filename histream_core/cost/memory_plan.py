@@ -143,6 +143,28 @@ def choices(found: Sequence[Way], card: float) -> tuple[Way, ...]:
     return (first, *easier[:1])
 
 
+def verdict(cost: Cost, found: Sequence[Way], card: float) -> str:
+    """One line: whether the video fits a card of that many GB as it is set, else what to change."""
+    as_set = [way for way in found if (way.cost.kv, way.cost.vae_strips) == (cost.kv, cost.vae_strips)]
+    as_set = [way for way in as_set if way.decoder not in LIGHTER_FILES] or [Way(cost, "wan")]
+    fitting = choices(as_set, card)
+    if fitting:
+        first = fitting[0]
+        later = ", decoding afterwards" if first.apart else ""
+        costs = "" if first.prices == "nothing" else f"; costs: {first.prices}"
+        return f"Fits as it is set{later}: {gb(first.bytes_needed)} of {card:g} GB{costs}"
+    needed = gb(min(way.bytes_needed for way in as_set))
+    found_here = choices(found, card)
+    if found_here:
+        first = found_here[0]
+        return (
+            f"Does not fit as it is set: {needed}, and {card:g} GB are here. It fits with {first.settings}: "
+            f"{gb(first.bytes_needed)}; costs: {first.prices}"
+        )
+    least = gb(min(way.bytes_needed for way in found))
+    return f"Does not fit: the least at this size is {least}, and {card:g} GB are here. Choose a smaller size"
+
+
 def describe(cost: Cost, found: Sequence[Way]) -> Iterator[str]:
     """The plan in lines: what the video takes as it is set, and what runs on each card."""
     yield "on the GPU, as it is set:"

@@ -33,7 +33,7 @@ from . import log as host_log
 from . import vae as host_vae
 from .checks import check_finite
 from .images import empty_images
-from .preview import PREVIEW_PIXELS
+from .preview import as_preview
 from .run_folders import new_file
 
 STRIP_FRAMES = 3
@@ -128,7 +128,7 @@ def _write_frames(made: Iterator[Tensor], writer, pace: DecodePace, progress, im
                 writer.write(frames)
             pace.add(len(frames))
             picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
-            progress.update_absolute(pace.latents, preview=("JPEG", picture, PREVIEW_PIXELS))
+            progress.update_absolute(pace.latents, preview=as_preview(picture))
             host_log.tell(pace.describe())
 
 

@@ -9,9 +9,10 @@ from itertools import cycle
 import comfy.utils
 from torch import Tensor
 
+from ...histream_core.plan.sizes import PIXELS_PER_CELL
 from ...histream_core.runs.progress import Progress
 from . import log as host_log
-from .preview import PREVIEW_PIXELS, Previewer
+from .preview import Previewer, as_preview
 
 
 class Display:
@@ -23,6 +24,7 @@ class Display:
         self._open_previewer, self._previewer = open_previewer, None
         self._bar = comfy.utils.ProgressBar(num_parts)
         self._pictures: Iterator = iter(())
+        self._video_size: int | None = None
         self._calls = self._steps = 0
 
     def __call__(self, progress: Progress) -> None:
@@ -45,6 +47,7 @@ class Display:
         """Show a finished chunk [B, C, T, H, W]."""
         if self._previewer is None:
             self._previewer = self._open_previewer() or (lambda _: [])
+        self._video_size = PIXELS_PER_CELL * max(clean.shape[-2:])
         self.show_pictures(self._previewer(clean), progress)
 
     def show_pictures(self, pictures: Sequence, progress: Progress) -> None:
@@ -54,5 +57,5 @@ class Display:
         self._update(pictures[-1] if pictures else None)
 
     def _update(self, picture) -> None:
-        preview = ("JPEG", picture, PREVIEW_PIXELS) if picture else None
+        preview = as_preview(picture, self._video_size) if picture else None
         self._bar.update_absolute(self.num_done, self.num_parts, preview)

@@ -35,7 +35,7 @@ from . import log as host_log
 from .backend import HostBackend
 from .checks import check_conditioning
 from .decode import SavedVideo, decode_bytes, output_names
-from .preview import PREVIEW_PIXELS
+from .preview import as_preview
 from .run import HostRun
 from .run_folders import name_of
 from .sampler import PlannedSampler, guide
@@ -274,7 +274,7 @@ class Watch:
         preview = None
         if frame is not None:
             picture = latent_preview.preview_to_image(torch.from_numpy(frame).float().div_(255), do_scale=False)
-            preview = ("JPEG", picture, PREVIEW_PIXELS)
+            preview = as_preview(picture)
         self._bar.update_absolute(round(min(report["seconds"], length)) if length else 0, preview=preview)
 
 

@@ -1,16 +1,17 @@
 """Memory and disk space that a video would take on this computer, with the loaded weights."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import comfy.model_management
 import folder_paths
 import torch
 
 from ...histream_core.cost.cost import GB, Cost, gb
-from ...histream_core.cost.memory_plan import card_line, describe, ways
+from ...histream_core.cost.memory_plan import Way, card_line, describe, verdict, ways
 from ...histream_core.files.disk import nearest_existing
 from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
@@ -54,12 +55,20 @@ def device_memory(device: torch.device) -> float:
 
 
 def plan_text(model, cost: Cost, settings: Settings | None) -> str:
-    """A plan in lines: what it takes, what runs here and on which card, and what goes to the disk.
+    """A plan in lines: the verdict, what the video takes, what runs here and on which card, and what goes to the disk.
 
     `settings` are those of a run that is kept; None: nothing is.
     """
-    kept = settings is not None
-    return "\n".join([*_video(cost, settings), *_memory(model, cost, kept=kept), *_disk(cost, settings)])
+    device = model.load_device
+    on_cpu = comfy.model_management.is_device_cpu(device)
+    cost = replace(cost, offloaded=False, stored_bytes=model.model_size())
+    found = ways(cost, device=device, files=_lighter_files(), offload=not on_cpu, apart=settings is None)
+    disk = _disk(cost, settings)
+    first = verdict(cost, found, device_memory(device))
+    if disk.needed > disk.free:
+        first += f". The disk is too small: {gb(disk.needed)} are needed, and {gb(disk.free)} are free"
+    memory = _memory(device, cost, found, kept=settings is not None)
+    return "\n".join([first, *_video(cost, settings), *memory, disk.line])
 
 
 def _video(cost: Cost, settings: Settings | None) -> Iterator[str]:
@@ -72,11 +81,7 @@ def _video(cost: Cost, settings: Settings | None) -> Iterator[str]:
     )
 
 
-def _memory(model, cost: Cost, *, kept: bool) -> Iterator[str]:
-    device = model.load_device
-    on_cpu = comfy.model_management.is_device_cpu(device)
-    cost = replace(cost, offloaded=False, stored_bytes=model.model_size())
-    found = ways(cost, device=device, files=_lighter_files(), offload=not on_cpu, apart=not kept)
+def _memory(device: torch.device, cost: Cost, found: Sequence[Way], *, kept: bool) -> Iterator[str]:
     yield from describe(cost, found)
     yield f"what runs here, on {comfy.model_management.get_torch_device_name(device)} with"
     yield from card_line(found, device_memory(device))
@@ -89,12 +94,21 @@ def _lighter_files() -> tuple[str, ...]:
     return ("taehv",) if any(name.startswith(SMALL_DECODERS) for name in names) else ()
 
 
-def _disk(cost: Cost, settings: Settings | None) -> Iterator[str]:
+class Disk(NamedTuple):
+    """Disk space of a plan, in bytes."""
+
+    needed: int
+    free: int
+    line: str
+
+
+def _disk(cost: Cost, settings: Settings | None) -> Disk:
     folder = nearest_existing(Path(folder_paths.get_output_directory()))
     free = shutil.disk_usage(folder).free
     if settings is None:
-        yield f"on the disk: nothing before it is decoded, as no Video Output is connected; {gb(free)} are free"
-        return
+        line = f"on the disk: nothing before it is decoded, as no Video Output is connected; {gb(free)} are free"
+        return Disk(0, free, line)
     parts = {name: size for name, size in run_bytes(cost.plan, settings).items() if size}
     listed = ", ".join(f"{name} {gb(size)}" for name, size in parts.items())
-    yield f"on the disk, about: {listed}, together {gb(sum(parts.values()))}; {gb(free)} are free"
+    needed = sum(parts.values())
+    return Disk(needed, free, f"on the disk, about: {listed}, together {gb(needed)}; {gb(free)} are free")

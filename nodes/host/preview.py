@@ -18,12 +18,21 @@ from . import log as host_log
 from . import vae as host_vae
 
 PREVIEW_PIXELS = 512
+"""Longest side of a preview."""
 PREVIEW_CELLS = PREVIEW_PIXELS // PIXELS_PER_CELL
 SMALL_DECODERS = ("taew2_1", "lighttaew2_1")
 """Prefixes of the names of TAEHV files for Wan 2.1."""
 
 Previewer = Callable[[Tensor], list[Image]]
 """Makes pictures of the first video of a finished chunk [B, C, T, H, W], as sampled: one for each latent frame."""
+
+
+def as_preview(picture: Image, video_size: int | None = None) -> tuple[str, Image, int]:
+    """A picture as the host's progress bar takes it, which scales its longer side to the number.
+
+    That is the longer side of the video, where `video_size` says it, else that of the picture, at most PREVIEW_PIXELS.
+    """
+    return "JPEG", picture, min(PREVIEW_PIXELS, video_size or max(picture.size))
 
 
 def stills(decoder: Decoder, latents: Tensor) -> list[Image]:

@@ -16,7 +16,16 @@ class LoadModel(io.ComfyNode):
             description="Loads causal Wan weights as they are published (.safetensors, .pt; Self-Forcing, "
             "Causal-Forcing, CausVid, LongLive, plain Wan) and finds out how they want to be sampled. Nothing in a "
             "file is ever executed.",
-            search_aliases=["HiStream", "Wan", "Self-Forcing", "CausVid", "LongLive", "checkpoint", "unet"],
+            search_aliases=[
+                "HiStream",
+                "Wan model",
+                "load Wan",
+                "Self-Forcing",
+                "CausVid",
+                "LongLive",
+                "checkpoint",
+                "unet",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",

@@ -46,7 +46,11 @@ class MemoryPlan(io.ComfyNode):
                 ),
                 *window_inputs()[:NUM_WINDOW_INPUTS],
             ],
-            outputs=[io.String.Output(display_name="text", tooltip="The plan, as it stands in the node.")],
+            outputs=[
+                io.String.Output(
+                    display_name="text", tooltip="The plan, as it stands in the node: the verdict in its first line."
+                )
+            ],
         )
 
     @classmethod
@@ -71,5 +75,5 @@ class MemoryPlan(io.ComfyNode):
         cost = host_memory.cost_of(model, vae, plan, batch=samples.shape[0], speed=speed or DEFAULTS)
         settings = output and host_runs.run_settings(output, plan, preset="", mode="")
         text = host_memory.plan_text(model, cost, settings)
-        host_log.tell(text)
+        host_log.tell(text.splitlines()[0])
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -17,7 +17,7 @@ class ExtendRun(io.ComfyNode):
             description="Makes a run longer, with a new prompt from its end on if there is one. The longer run has a "
             "folder of its own and shares what is finished, so nothing is made twice and the first run stays as it "
             "is. Chain several for a story.",
-            search_aliases=["HiStream", "longer", "continue", "next prompt"],
+            search_aliases=["HiStream", "longer", "long video", "continue", "next prompt"],
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[

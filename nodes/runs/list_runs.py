@@ -4,6 +4,8 @@ from ..host import log as host_log
 from ..host import run_folders
 from ..host.api import CATEGORY, io
 
+MORE_RUNS = ("run_2", "run_3", "run_4")
+
 
 class ListRuns(io.ComfyNode):
     @classmethod
@@ -25,6 +27,12 @@ class ListRuns(io.ComfyNode):
                     force_input=True,
                     tooltip="Connect the run of another node to make the list after it.",
                 ),
+                *(
+                    io.String.Input(
+                        name, optional=True, force_input=True, tooltip="As run: the list is made after this node too."
+                    )
+                    for name in MORE_RUNS
+                ),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="A line for each run, for Preview as Text.")],
         )
@@ -34,7 +42,8 @@ class ListRuns(io.ComfyNode):
         return float("nan")  # runs come and go while the graph stays the same
 
     @classmethod
-    def execute(cls, folder, run=None):
+    def execute(cls, folder, **_):
         text = run_folders.list_text(folder)
-        host_log.tell(text)
+        runs = text.splitlines()
+        host_log.tell(runs[0] if len(runs) < 2 else f"{len(runs)} runs, the last: {runs[-1]}")
         return io.NodeOutput(text)

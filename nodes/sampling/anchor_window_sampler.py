@@ -102,7 +102,10 @@ class AnchorWindowSampler(io.ComfyNode):
             description="Makes a video of any length, chunk by chunk, with a causal Wan model. Each chunk sees the "
             "first frame and its neighbours, so memory does not grow with length. Every finished chunk shows as a "
             "preview.",
-            search_aliases=["HiStream", "KSampler", "Wan", "text to video", "AGSW", "Self-Forcing", "long video"],
+            search_aliases=[
+                *("HiStream", "KSampler", "Wan sampler", "Wan text to video", "video sampler", "AGSW", "Self-Forcing"),
+                *("long video", "1080p video"),
+            ],
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[
@@ -191,7 +194,7 @@ class AnchorWindowSamplerSelect(io.ComfyNode):
             category=CATEGORY,
             description="The Anchor-Window Sampler as a SAMPLER for SamplerCustomAdvanced. Of NOISE only the seed is "
             "used, and SIGMAS must come from Step Schedule.",
-            search_aliases=["HiStream", "custom sampler", "KSamplerSelect"],
+            search_aliases=["HiStream", "Wan custom sampler", "KSamplerSelect", "long video"],
             inputs=[
                 io.Model.Input(
                     "model",

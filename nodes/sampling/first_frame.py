@@ -17,7 +17,7 @@ class FirstFrameNode(io.ComfyNode):
             "text-to-video weights, which take the picture as if they had made it; image-to-video weights are not "
             "needed and do not work here. Several pictures are a video that goes on. Connect it to the "
             "Anchor-Window Sampler.",
-            search_aliases=["HiStream", "image to video", "I2V", "start image"],
+            search_aliases=["HiStream", "Wan image to video", "I2V", "start image"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. A TAEHV cannot encode a first frame."),
                 io.Image.Input(

@@ -55,7 +55,15 @@ class PromptTimeline(io.ComfyNode):
             description="Several prompts, each from a time on: a line for each, [00:04-00:08] and what the video then "
             "shows. A prompt changes where a chunk begins (every 0.75 s with most weights); the node says which frame "
             "that is. Connect it as the positive prompt of the Anchor-Window Sampler.",
-            search_aliases=["HiStream", "prompt schedule", "prompt travel", "storyboard", "scene", "multi prompt"],
+            search_aliases=[
+                "HiStream",
+                "prompt schedule",
+                "prompt travel",
+                "storyboard",
+                "long video",
+                "scene",
+                "multi prompt",
+            ],
             is_output_node=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder of the MODEL (umt5_xxl, type wan)."),

@@ -23,7 +23,7 @@ class StreamingVAEDecode(io.ComfyNode):
             category=CATEGORY,
             description="Decodes a Wan video a few frames at a time and writes each to disk at once: memory does not "
             "grow with length, there are no seams, and a run that is stopped leaves a file that plays.",
-            search_aliases=["HiStream", "save video", "VAE decode", "long video"],
+            search_aliases=["HiStream", "save video", "Wan VAE decode", "long video"],
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[

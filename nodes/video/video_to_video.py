@@ -72,7 +72,15 @@ class VideoToVideo(io.ComfyNode):
             description="Restyles a video: every chunk begins from the source mixed with noise, so layout and motion "
             "stay and the prompt decides the look. Every frame, the rate, the size and the sound are the source's. "
             "Any length; the video is written while it is made, and a run that was stopped goes on where it was.",
-            search_aliases=["HiStream", "v2v", "restyle", "StreamDiffusionV2", "vid2vid", "style transfer"],
+            search_aliases=[
+                "HiStream",
+                "Wan video to video",
+                "v2v",
+                "restyle",
+                "StreamDiffusionV2",
+                "vid2vid",
+                "style transfer",
+            ],
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[

@@ -5,7 +5,7 @@
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of templates, workflows, demo, restyle, live, cancel, error, language; without one, all of them in turn.
+// PART is one of templates, workflows, plan, awake, demo, restyle, live, cancel, error, language; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -20,6 +20,8 @@ const NAMES = FILES.map((file) => path.basename(file, '.json'))
 const DEMO = 'histream_1_try_it_now'
 const RESTYLE = 'histream_7_restyle_a_video'
 const LIVE = 'histream_8_live'
+const EXTEND = 'histream_6_extend_retry_branch'
+const LEAST_SCALE = 0.75 // at which a workflow opens; the classic canvas writes no words below 0.57
 const ANSWERS = 1000 // ms; a quiet computer takes a few, and the line says how many
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
@@ -93,14 +95,16 @@ function watch() {
   api.addEventListener('execution_success', () => window.seen.done++)
 }
 
+// Open a workflow as a click on its template does, at the scale that the host fits it to.
 async function load(page, name, change = (graph) => graph) {
   const graph = change(JSON.parse(fs.readFileSync(path.join(WORKFLOWS, `${name}.json`))))
-  const file = { name: `${name}.json`, mimeType: 'application/json', buffer: Buffer.from(JSON.stringify(graph)) }
-  await page.setInputFiles('#comfy-file-input', file)
+  await page.evaluate(
+    ([graph, name]) => window.app.loadGraphData(graph, true, true, name, { openSource: 'template' }),
+    [graph, name]
+  )
   await page.waitForFunction((count) => window.app.graph._nodes.length === count, graph.nodes.length)
   await page.waitForTimeout(1500)
   await page.keyboard.press('Escape')
-  await fit(page)
 }
 
 // Every node in view, whatever the canvas draws with.
@@ -166,8 +170,78 @@ async function everyWorkflow(page, errors) {
     const wanted = kind === 'vue' ? nodes : 0
     check(`${name} is drawn by this kind of canvas`, inPage === wanted, `${inPage} of ${nodes} in the page`)
     check(`${name} has no node on another`, pairs.length === 0, pairs.join(', '))
+    const scale = await page.evaluate(() => window.app.canvas.ds.scale)
+    check(`${name} opens large enough to read`, scale >= LEAST_SCALE, `${(100 * scale).toFixed(1)}%`)
     await shoot(page, name)
   }
+}
+
+// In the page: what Preview as Text shows, and where Memory Plan's plan is in its node.
+const previewed = () => {
+  const node = window.app.graph._nodes.find((one) => one.type === 'PreviewAny')
+  return node.widgets.map((one) => String(one.value)).join('\n')
+}
+
+async function awake(page) {
+  const types = ['HiStreamExtendRun', 'HiStreamBranchRun', 'HiStreamResumeRun']
+  const ended = (count) =>
+    page.waitForFunction((n) => window.seen.done === n || window.seen.errors.length, count, { timeout: SLOW })
+  await load(page, EXTEND, again)
+  await run(page)
+  await ended(1)
+  await page.evaluate((types) => {
+    for (const node of window.app.graph._nodes) if (types.includes(node.type)) node.mode = 0
+  }, types)
+  await run(page)
+  await ended(2)
+  const wrong = await page.evaluate(() => window.seen.errors.join())
+  check('extend, branch and resume run to their end', wrong === '', wrong)
+  const players = () => [...document.querySelectorAll('video')].filter((video) => video.readyState >= 1).length >= 4
+  await page.waitForFunction(players, null, { timeout: 60000 }).catch(() => {})
+  await page.waitForTimeout(3000)
+  const { pairs } = await page.evaluate(lyingOnOthers)
+  check('awake, no node grows over another', pairs.length === 0, pairs.join(', '))
+  const listed = await page.evaluate(previewed)
+  const runs = new Set(listed.match(/take_\d+/g))
+  check('the list has the runs of this very run', runs.size >= 3, [...runs].join())
+  await shoot(page, 'extended_and_branched')
+}
+
+// Memory Plan in a graph of the demo, as an artist adds it.
+async function plan(page) {
+  await load(page, DEMO, (graph) => {
+    widget(graph, 'EmptyHunyuanLatentVideo', 2, kind === 'vue' ? 41 : 57) // or the server shows no line: it is made
+    graph.nodes = graph.nodes.filter((node) => ['HiStreamDemoModel', 'EmptyHunyuanLatentVideo'].includes(node.type))
+    graph.links = []
+    for (const node of graph.nodes) for (const output of node.outputs) output.links = []
+    return graph
+  })
+  await page.evaluate(() => {
+    const { graph } = window.app
+    const [demo, latent] = ['HiStreamDemoModel', 'EmptyHunyuanLatentVideo'].map((type) =>
+      graph._nodes.find((node) => node.type === type)
+    )
+    const node = window.LiteGraph.createNode('HiStreamMemoryPlan')
+    node.pos = [latent.pos[0] + 420, 0]
+    graph.add(node)
+    demo.connect(0, node, node.inputs.findIndex((input) => input.name === 'model'))
+    latent.connect(0, node, node.inputs.findIndex((input) => input.name === 'latent'))
+  })
+  await page.waitForTimeout(1000)
+  await run(page)
+  await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
+  await page.waitForTimeout(1500)
+  const seen = await page.evaluate(() => {
+    const words = [...document.querySelectorAll('textarea')].find((area) => /as it is set/.test(area.value))
+    const box = words?.getBoundingClientRect()
+    return { text: words?.value ?? '', height: box ? box.height / window.app.canvas.ds.scale : 0, top: words?.scrollTop }
+  })
+  const [first, ...table] = seen.text.split('\n')
+  check('the verdict is the first line of the plan', /^(Fits|Does not fit)/.test(first), first)
+  check('the plan stands in the node', seen.height > 150 && seen.top === 0 && table.length > 15, `${Math.round(seen.height)} high`)
+  const told = await page.evaluate(() => window.seen.texts[window.seen.texts.length - 1])
+  check('the line under the node is the verdict', told === first, told)
+  await shoot(page, 'memory_plan', GRAPH)
 }
 
 async function templates(page) {
@@ -388,7 +462,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { templates, workflows: everyWorkflow, demo, restyle, live, cancel, error, language }
+    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, live, cancel, error, language }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)

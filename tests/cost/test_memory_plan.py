@@ -11,7 +11,7 @@ from slow import slow
 from histream_core.cli import main
 from histream_core.cost.cost import GB, RESERVE, Cost
 from histream_core.cost.fitting import does_not_fit
-from histream_core.cost.memory_plan import CARDS, choices, describe, running_tiers, ways
+from histream_core.cost.memory_plan import CARDS, choices, describe, running_tiers, verdict, ways
 from histream_core.network.cache.tiers import EXACT
 from histream_core.network.model import WAN_1_3B, WAN_14B
 
@@ -108,3 +108,22 @@ def test_the_command_line_says_what_runs_on_which_card(capsys):
     assert cards["24"][0] == {"settings": "", "bytes": cards["24"][0]["bytes"], "costs": "nothing"}
     assert main(["plan", "--size", "832x480"]) == 0
     assert "what runs on a card of" in capsys.readouterr().out
+
+
+def test_the_verdict_is_one_line_that_says_what_to_change():
+    """Seen to fail with one that takes the settings that fit for those that are set."""
+    found = ways(COST, **EVERYTHING)
+    needed = (COST.peak_bytes + RESERVE) / GB
+    assert verdict(COST, found, 1000) == f"Fits as it is set: {needed:.1f} GB of 1000 GB"
+    waiting = verdict(COST, ways(COST, offload=True), needed - 0.5)
+    assert waiting.startswith("Fits as it is set: ")
+    assert verdict(COST, found, needed - 0.5).startswith("Fits as it is set, decoding afterwards: ")
+    assert "costs: weights wait in main memory" in waiting
+    bare = ways(COST)
+    changed = verdict(COST, bare, needed - 0.5)
+    assert changed.startswith(f"Does not fit as it is set: {needed:.1f} GB, and {needed - 0.5:g} GB are here. ")
+    assert f"It fits with {choices(bare, needed - 0.5)[0].settings}: " in changed
+    assert verdict(COST, bare, 1).endswith(" GB, and 1 GB are here. Choose a smaller size")
+    strange = replace(COST, vae_strips=3)
+    assert verdict(strange, ways(strange), 1000).startswith("Fits as it is set: ")
+    assert "\n" not in waiting + changed

@@ -1,6 +1,7 @@
 """Memory Plan and Drift Meter inside a real ComfyUI, and the anchor match through its nodes."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,7 +53,9 @@ def of_card(text: str, card: str) -> str:
 
 def test_the_plan_names_size_parts_cards_this_computer_and_disk(plan_text):
     text = plan_text()
-    assert text.startswith("64x64, 33 frames (2.1 s at 16 fps) in 3 chunks; 16 network calls, ")
+    verdict, video, *_ = text.splitlines()
+    assert re.fullmatch(r"Fits as it is set: \d+\.\d GB of [\d.]+ GB", verdict)
+    assert video.startswith("64x64, 33 frames (2.1 s at 16 fps) in 3 chunks; 16 network calls, ")
     for word in ("weights: ", "keys and values, kv_memory full: ", "memory of the VAE: ", "on the disk: nothing"):
         assert word in text
     assert of_card(text, "24").startswith("  24 GB: the defaults, ")
@@ -122,6 +125,33 @@ def test_with_a_video_output_the_disk_counts_and_chunks_are_decoded_at_once(pack
     assert re.search(r"on the disk, about: latents \d.*, segments \d.*, video \d.*, together .* are free", text)
     plan_text(large)
     assert asked == [False, True]
+
+
+def test_the_verdict_is_of_this_computer_and_its_disk(pack, plan_text, latent, monkeypatch):
+    """Seen to fail without the disk."""
+    import comfy.model_management as mm
+
+    memory = pack.part("nodes.host.memory")
+    monkeypatch.setattr(mm, "get_total_memory", lambda device: 2 * GB)
+    [choice] = pack.part("nodes.video.video_output").VideoOutputNode.execute("shots/run", "prores-422hq").result
+    small, large = latent(9), latent(9, 1920, 1088)
+    monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    first = plan_text(large, output=choice).splitlines()[0]
+    assert first.startswith("Does not fit: the least at this size is ")
+    assert re.search(r"The disk is too small: \d+\.\d GB are needed, and 0\.0 GB are free$", first)
+    assert "disk" not in plan_text(small).splitlines()[0]
+
+
+SIZES = [((32, 32), 256, 256), ((64, 48), None, 64), ((960, 544), None, 512), ((8, 8), 960, 512)]
+
+
+def test_a_preview_is_as_large_as_the_video_and_at_most_512(pack):
+    """The host scales it to the number. Seen to fail with 512 for a video of 256."""
+    from PIL import Image
+
+    as_preview = pack.part("nodes.host.preview").as_preview
+    for size, video_size, shown in SIZES:
+        assert as_preview(Image.new("RGB", size), video_size)[2] == shown
 
 
 def test_a_plan_of_what_cannot_be_is_refused_as_by_the_sampler(plan_text, latent):

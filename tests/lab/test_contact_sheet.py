@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from histream_core.lab.charts import pick
-from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT, PAPER, contact_sheet, text_width, wrap
+from histream_core.lab.charts.contact_sheet import (
+    GAP,
+    LINE_HEIGHT,
+    PAPER,
+    contact_sheet,
+    drawable,
+    font,
+    text_width,
+    wrap,
+)
 
 
 def plain(value, height=16, width=24):
@@ -68,3 +77,11 @@ def test_a_sheet_of_nothing_is_refused():
         contact_sheet([])
     with pytest.raises(ValueError, match='"one" has no frame'):
         contact_sheet([("one", [])])
+
+
+def test_a_sign_that_the_font_lacks_is_drawn_as_its_nearest_one():
+    """Seen to fail with the text as it is, whose accents are boxes."""
+    assert drawable("film d\u2019\xe9t\xe9; 1920\xd71080 \u2013 \xbd.mp4") == "film d'ete; 1920x1080 - 1?2.mp4"
+    assert drawable("a;b: 100% [x] ~ 電影") == "a;b: 100% [x] ~ ??"
+    boxes = bytes(font().getmask("\uffff"))
+    assert all(bytes(font().getmask(c)) != boxes for c in map(chr, range(33, 127)))

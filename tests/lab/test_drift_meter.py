@@ -102,3 +102,13 @@ def test_the_command_line_reads_a_file_and_draws(tmp_path, capsys):
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main(["drift", str(video), "--plot", str(tmp_path / "a.jpg")]) == 2
     assert "use a.png" in capsys.readouterr().err
+
+
+def test_a_new_scene_is_called_so_and_not_drift():
+    """Seen to fail with a sentence that calls the other picture of a new scene "off"."""
+    cut = meter_of(lambda picture, part: picture if part < 0.34 else 1 - picture)
+    said = describe_drift(cut)
+    assert said.startswith("the picture changes at once in second 1: a new scene, which is no drift; within a scene")
+    assert "moves by 0.0% at most" in said
+    creeping = meter_of(lambda picture, part: picture + 0.15 * part * torch.tensor([1.0, 0, 0]))
+    assert "scene" not in describe_drift(creeping)

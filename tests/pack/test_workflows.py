@@ -12,6 +12,24 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("MarkdownNote",)
 TITLE = 30
 """Pixels that the title of a node takes above it."""
+SCREEN = (1600, 1000)
+FILLED = 0.75
+"""Share of the window that the host fills when it opens a template."""
+EDGE = 10
+"""Pixels that the host leaves around the nodes, in their scale."""
+LEAST_SCALE = 0.75
+"""At which words are read; the classic canvas writes none below 0.57."""
+PLAYERS = {
+    "HiStreamExtendRun": 240,
+    "HiStreamBranchRun": 288,
+    "HiStreamResumeRun": 226,
+    "HiStreamStreamingVAEDecode": 272,
+    "HiStreamVideoToVideo": 452,
+    "HiStreamLive": 620,
+    "HiStreamDemoVideo": 164,
+    "HiStreamAnchorWindowSampler": 376,
+}
+"""Height of a node of that type without its player, which is as wide as the node: sockets, widgets, and a line."""
 ANY = "*"
 """The type of a socket that takes everything."""
 FILES = {"model_name", "lora_name", "clip_name", "vae_name"}
@@ -157,6 +175,30 @@ def test_every_node_of_ours_stands_in_a_workflow():
     """Where an artist meets it. Seen to fail with the Drift Meter taken out of workflow 4."""
     used = {node["type"] for path in PATHS for node in load(path)["nodes"]}
     assert {name for name in OBJECT_INFO if name.startswith("HiStream")} <= used
+
+
+@each_workflow
+def test_it_opens_large_enough_to_read(path):
+    """As the host fits a template into a window of SCREEN. Seen to fail at 51% with a note of 520 pixels."""
+    graph = load(path)
+    right, bottom = (max(node["pos"][axis] + node["size"][axis] for node in graph["nodes"]) for axis in (0, 1))
+    left, top = (min(node["pos"][axis] for node in graph["nodes"]) for axis in (0, 1))
+    width, height = right - left + 2 * EDGE, bottom - top + TITLE + 2 * EDGE
+    scale = min(FILLED * SCREEN[0] / width, FILLED * SCREEN[1] / height)
+    assert scale >= LEAST_SCALE
+    assert graph["extra"]["ds"]["scale"] == pytest.approx(min(scale, 1), abs=0.011), "opened as a file"
+
+
+@each_workflow
+def test_a_node_has_room_for_its_player(path):
+    """Or it grows over another one when it is run, also one that sleeps yet. Seen to fail in workflow 6 of before."""
+    graph = load(path)
+    square = any(node["type"] == "HiStreamDemoModel" for node in graph["nodes"])
+    for node in graph["nodes"]:
+        if node["type"] in PLAYERS:
+            width, height = node["size"]
+            assert height >= PLAYERS[node["type"]] + (width if square else width * 9 // 16), node["type"]
+            assert "asleep" not in node.get("title", ""), "it is said by its colour, and untrue when it is awake"
 
 
 @each_workflow

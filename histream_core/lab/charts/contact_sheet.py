@@ -5,6 +5,7 @@ Frames and sheets are [H, W, 3], uint8.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -16,6 +17,18 @@ INK = (232, 232, 232)
 GAP = 4
 FONT_SIZE = 14
 LINE_HEIGHT = 20
+IN_ASCII = {
+    0xD7: "x",
+    0x2013: "-",
+    0x2014: "-",
+    0x2018: "'",
+    0x2019: "'",
+    0x201C: '"',
+    0x201D: '"',
+    0xDF: "ss",
+    0xF8: "o",
+}
+"""Signs that Unicode takes for no variant of an ASCII one: times, dashes, quotes, sharp s, o with a stroke."""
 
 
 @cache
@@ -24,9 +37,15 @@ def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(FONT_SIZE)
 
 
+def drawable(text: str) -> str:
+    """The text in characters that `font` has: letters without their accents, "?" for those of other scripts."""
+    plain = unicodedata.normalize("NFKD", text.translate(IN_ASCII))
+    return "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
+
+
 def text_width(text: str) -> int:
     """Pixels that a line of text takes, with a margin at both ends."""
-    return GAP + int(font().getlength(text)) + GAP
+    return GAP + int(font().getlength(drawable(text))) + GAP
 
 
 def contact_sheet(
@@ -85,4 +104,4 @@ def _shrink(frame: np.ndarray, width: int) -> Image.Image:
 
 
 def _write(picture: Image.Image, text: str, top: int) -> None:
-    ImageDraw.Draw(picture).text((GAP, top + LINE_HEIGHT / 2), text, fill=INK, font=font(), anchor="lm")
+    ImageDraw.Draw(picture).text((GAP, top + LINE_HEIGHT / 2), drawable(text), fill=INK, font=font(), anchor="lm")

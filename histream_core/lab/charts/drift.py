@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..judge.drift_meter import Second
-from .contact_sheet import GAP, INK, LINE_HEIGHT, PAPER, font
+from .contact_sheet import GAP, INK, LINE_HEIGHT, PAPER, drawable, font
 
 WIDTH, HEIGHT = 720, 130
 """Of one curve, without its text."""
@@ -67,4 +67,4 @@ def _curve(
 def _label(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, *, fill: tuple[int, int, int] = INK, anchor="lt"
 ) -> None:
-    draw.text(place, text, fill=fill, font=font(), anchor=anchor)
+    draw.text(place, drawable(text), fill=fill, font=font(), anchor=anchor)

@@ -1,13 +1,14 @@
 """Change of a video over time against its first second: colour, brightness, sharpness.
 
-Frames are [H, W, 3] float in [0, 1]. Changes that belong to the scene count too; scenes are not recognised.
+Frames are [H, W, 3] float in [0, 1]. Changes that belong to the scene count too; only the sentence of
+`describe_drift` tells new scenes from drift.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from .detail import sharpness
 
 LOOKS_PER_SECOND = 4
 """Frames that are measured in each second; drift is slower."""
+AT_ONCE = 0.1
+"""Change of colour or brightness from one second to the next that is taken for a new scene; drift is slower."""
 
 
 class FrameLook(NamedTuple):
@@ -74,9 +77,34 @@ def _against(first: Sequence[FrameLook], now: Sequence[FrameLook]) -> Second:
 
 
 def describe_drift(seconds: Sequence[Second]) -> str:
-    """The last second and the one with the largest change of colour, in a sentence."""
+    """The last second and the one with the largest change of colour, in a sentence; or the scenes, where there are."""
+    scenes = split_scenes(seconds)
+    if len(scenes) > 1:
+        return _describe_scenes(scenes)
     worst, last = max(seconds, key=lambda second: second.colour), seconds[-1]
     return (
         f"in second {last.start}: colour off by {last.colour:.1%}, brightness by {last.brightness:+.1%}, sharpness "
         f"{last.sharpness:.0%} of the first second's; colour is off most in second {worst.start}, by {worst.colour:.1%}"
+    )
+
+
+def split_scenes(seconds: Sequence[Second]) -> list[list[Second]]:
+    """The seconds in groups: a new one begins where colour or brightness change AT_ONCE."""
+    scenes = [[seconds[0]]]
+    for before, now in pairwise(seconds):
+        if max(abs(now.colour - before.colour), abs(now.brightness - before.brightness)) > AT_ONCE:
+            scenes.append([])
+        scenes[-1].append(now)
+    return scenes
+
+
+def _describe_scenes(scenes: Sequence[Sequence[Second]]) -> str:
+    starts = ", ".join(str(scene[0].start) for scene in scenes[1:])
+    colour, brightness = (
+        max(abs(getattr(scene[-1], name) - getattr(scene[0], name)) for scene in scenes)
+        for name in ("colour", "brightness")
+    )
+    return (
+        f"the picture changes at once in second {starts}: a new scene, which is no drift; within a scene colour moves "
+        f"by {colour:.1%} at most, brightness by {brightness:.1%}"
     )
