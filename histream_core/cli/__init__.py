@@ -7,6 +7,7 @@ Ctrl-C. With --json the last line on standard output is one JSON object; progres
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console without emojis shows their numbers
     try:
         return _run(argv)
     except KeyboardInterrupt as stop:
@@ -123,7 +127,10 @@ def _guarded(args: argparse.Namespace) -> tuple[dict, str]:
     import torch
 
     from ..runs.describe import NotEnoughMemoryError
+    from .options.common import check_inputs
 
+    if getattr(args, "overwrite", False):
+        check_inputs(args)
     try:
         return args.run(args)
     except NotEnoughMemoryError as error:

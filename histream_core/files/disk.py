@@ -7,6 +7,7 @@ last. So a file under its final name is complete, whatever ended the process. No
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove an open file
+    fcntl = None
+
 Made = TypeVar("Made")
+
+MAX_NAME = 255
+"""Longest name in a folder in bytes, on nearly every file system."""
+
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of a file system that cannot be asked to wait for its disk: all that was written is there."""
 
 
 class File:
@@ -22,15 +34,18 @@ class File:
 
     The file is made in its folder by descriptor and exclusively: another file, or a link, that has its name is removed
     and never followed. With `exclusive` it is refused instead, with FileExistsError. With `dropping` set the file
-    discards what is written: a muxer goes on writing the end of the file after a failure.
+    discards what is written: a muxer goes on writing the end of the file after a failure. A file that another process
+    is writing is not removed: raises TakenError.
     """
 
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self.path, self.dropping = path, False
         with _folder_of(path) as folder:
             if not exclusive:
+                check_unused(path)
                 _remove(path, folder)
             handle = os.open(path if folder is None else path.name, _CREATE, 0o666, dir_fd=folder)
+        _take(handle)
         self._raw = os.fdopen(handle, "w+b", buffering=0)
         self.fileno, self.close = self._raw.fileno, self._raw.close
         self.read, self.seek, self.tell = self._raw.read, self._raw.seek, self._raw.tell
@@ -44,7 +59,7 @@ class File:
 
     def sync(self) -> None:
         """Wait until everything written is on the disk."""
-        os.fsync(self.fileno())
+        _sync(self.fileno())
 
     def is_in_place(self) -> bool:
         """Whether the name still is this file's: another process may have replaced the file. Ask before closing it."""
@@ -76,6 +91,43 @@ def _folder_of(path: Path) -> Iterator[int | None]:
         yield folder
     finally:
         os.close(folder)
+
+
+def _take(handle: int) -> bool:
+    """Lock an open file for this process; False where another one has. Where there are no locks, every file is free."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def check_unused(path: Path) -> None:
+    """Refuse a file that another process is writing now. Raises TakenError."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        handle = os.open(path, flags)
+    except OSError:  # none, a link, or not ours to read
+        return
+    try:
+        free = _take(handle)
+    finally:
+        os.close(handle)
+    if not free:
+        raise TakenError(f"another process is writing {path}: wait for it, or choose another name")
+
+
+def _sync(handle: int) -> None:
+    """Wait until an open file is on the disk; does nothing on file systems that cannot be asked."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _remove(path: Path, folder: int | None) -> None:
@@ -130,6 +182,27 @@ def check_new(path: Path, *, overwrite: bool = False) -> None:
                 raise _taken(name)
     elif os.path.lexists(path) and not path.is_file():
         raise TakenError(f"{path} exists and is no file: choose another name")
+    else:
+        check_unused(partial_name(path))
+
+
+def check_not_read(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse a name whose file is one of `inputs`, by whatever name or link, or lies in one that is a folder.
+
+    The half-written file of that name would be replaced too. Raises ValueError.
+    """
+    for one in inputs:
+        for name in (path, partial_name(path)):
+            if _is_in(name, one):
+                raise ValueError(f"{name} is read to make {path}: choose another name for the new one")
+
+
+def _is_in(path: Path, other: Path) -> bool:
+    """Whether `path` is the file `other`, or lies in the folder `other`; False where one of them does not exist."""
+    try:
+        return path.samefile(other) or (other.is_dir() and path.resolve().is_relative_to(other.resolve()))
+    except (OSError, ValueError):
+        return False
 
 
 def check_empty(folder: Path) -> None:
@@ -176,7 +249,7 @@ def append_line(path: Path, text: str) -> None:
     with _opened(path, os.O_APPEND) as file:
         file.write(f"{text}\n")
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno())
 
 
 def write_in_place(path: Path, text: str) -> None:
@@ -208,7 +281,7 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _sync(handle)
     finally:
         os.close(handle)
 
@@ -272,8 +345,17 @@ def disk_errors(path: Path, *clear: type[OSError]) -> Iterator[None]:
         raise told from error
 
 
+def check_length(path: Path, *, partial: bool = True) -> None:
+    """Refuse a name that is too long for a file system, with `partial` while it is written. Raises ValueError."""
+    over = len(os.fsencode(partial_name(path).name if partial else path.name)) - MAX_NAME
+    if over > 0:
+        most = len(os.fsencode(path.name)) - over
+        raise ValueError(f'"{path.name[:20]}..." is too long for the name of a file: use {most} bytes or fewer')
+
+
 def check_folder(path: Path) -> None:
-    """Refuse a file in a folder that does not exist. Raises FileNotFoundError."""
+    """Refuse a file in a folder that does not exist, or with too long a name. Raises FileNotFoundError, ValueError."""
+    check_length(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: create it or choose another one")
 

@@ -6,6 +6,7 @@ looked at, not its name.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -17,6 +18,15 @@ MEGABYTE = 2**20
 
 MAX_TEXT = MEGABYTE
 """Largest size in bytes of a text that a person writes, such as a timeline."""
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""The marks that editors begin a text with, and how the text behind them is encoded."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -34,6 +44,10 @@ def open_file(path: str | Path) -> BinaryIO:
         handle = os.open(path, flags)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist: check the name") from error
+    except OSError as error:
+        told = type(error)(f"{str(path)[:200]} cannot be read: {error.strerror or error}")
+        told.errno = error.errno
+        raise told from error
     try:
         kind = stat.S_IFMT(os.fstat(handle).st_mode)
         if kind != stat.S_IFREG:
@@ -61,11 +75,23 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = MAX_TEXT) -> str:
-    """The text of an ordinary file in UTF-8, of at most `limit` bytes. Raises OSError, or ValueError for bytes."""
+    """The text of an ordinary file of at most `limit` bytes, in UTF-8, or in UTF-16 as some editors save it.
+
+    Raises OSError, or ValueError for bytes.
+    """
+    data = read_bytes(path, limit)
+    mark, encoding = next(((mark, name) for mark, name in MARKS.items() if data.startswith(mark)), (b"", ""))
     try:
-        return read_bytes(path, limit).decode("utf-8")
+        return data.removeprefix(mark).decode(encoding or _unmarked(data))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8: save it as UTF-8") from error
+
+
+def _unmarked(data: bytes) -> str:
+    """The encoding of a text without a mark: UTF-8, or UTF-16 by its zeros, where the brackets and digits are."""
+    if 0 not in data:
+        return "utf-8"
+    return "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
 
 
 def parse_json(text: str | bytes, *, unique: bool = False) -> Any:

@@ -53,9 +53,7 @@ def make_plan(
 
     Raises ValueError for impossible sizes, lengths and settings; the message has values that would work.
     """
-    if mode not in MODES:
-        raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')
-    schedule = options.schedule or preset.schedule(mode)
+    schedule = _schedule(preset, mode, options)
     levers = check_levers(options.levers)
     grids = _grids(size, schedule, options.low_scale)
     if POOLED_LOW in levers and Scale.LOW not in grids:
@@ -82,6 +80,22 @@ def make_plan(
     )
 
 
+def size_to_generate(
+    preset: Preset, mode: str, size: tuple[int, int], options: PlanOptions = DEFAULT_OPTIONS
+) -> tuple[int, int]:
+    """The smallest size that can be generated and holds a picture of `size` (width and height in pixels)."""
+    if all(side % 32 == 0 for side in size):
+        return size
+    multiple = _multiple(_schedule(preset, mode, options), options.low_scale)
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
+
+def _schedule(preset: Preset, mode: str, options: PlanOptions) -> Schedule:
+    if mode not in MODES:
+        raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')
+    return options.schedule or preset.schedule(mode)
+
+
 def window_of(preset: Preset, mode: str, window: Window | None = None) -> Window:
     """The window of a plan: `window`, else that of the preset; without an end in the mode that sees the history."""
     window = window or Window(preset.chunk_frames, preset.anchor_frames, preset.local_frames)
@@ -89,9 +103,17 @@ def window_of(preset: Preset, mode: str, window: Window | None = None) -> Window
 
 
 def _grids(size: tuple[int, int], schedule: Schedule, low_scale: float) -> dict[Scale, Grid]:
-    has_low = any(step.scale is Scale.LOW for steps in schedule for step in steps)
-    high = grid_for(*size, multiple=32 if has_low and low_scale != 1 else 16)
-    return {Scale.HIGH: high} | ({Scale.LOW: low_grid(high, low_scale)} if has_low else {})
+    high = grid_for(*size, multiple=_multiple(schedule, low_scale))
+    return {Scale.HIGH: high} | ({Scale.LOW: low_grid(high, low_scale)} if _has_low(schedule) else {})
+
+
+def _has_low(schedule: Schedule) -> bool:
+    return any(step.scale is Scale.LOW for steps in schedule for step in steps)
+
+
+def _multiple(schedule: Schedule, low_scale: float) -> int:
+    """Number of pixels of which a side must be a multiple."""
+    return 32 if _has_low(schedule) and low_scale != 1 else 16
 
 
 def _ntk(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, generated_size, pixel_frames
+from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from ..plan.window import Window
 from ..video.pictures import CROP, FITS, extend_picture, fit_picture
 from ..video.reading import frames_of
@@ -31,9 +31,8 @@ class LastFrames:
 
     @classmethod
     def of(cls, video: SourceVideo, window: Window, size: tuple[int, int], fit: str = CROP) -> LastFrames:
-        """The last frames, as many as a window holds; a `size` like that of the video itself is rounded up."""
-        generated = size_for(*size) if size == video.size else generated_size(*size)
-        return cls(video, window.latents_of(video.index.num_frames), generated, fit)
+        """The last frames, as many as a window holds, for a video that is generated in `size`."""
+        return cls(video, window.latents_of(video.index.num_frames), size, fit)
 
     @property
     def num_frames(self) -> int:

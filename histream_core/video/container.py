@@ -158,9 +158,9 @@ def check_name(path: Path, format: Format) -> None:
     """Check that `path` can be a file of `format`. Raises ValueError or OSError."""
     if path.suffix.lower() != format.suffix:
         raise ValueError(f'"{path.name}" is not a name for {format.name}: use {path.stem or "video"}{format.suffix}')
+    check_folder(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it")
-    check_folder(path)
 
 
 def tag(owner: Any, format: Format) -> None:

@@ -82,17 +82,19 @@ def _read(path: str | Path, layout: str) -> Tensor:
     return torch.from_numpy(upright(picture, frame)).float().div_(255)
 
 
-def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tensor:
+def fit_picture(
+    picture: Tensor, size: tuple[int, int], fit: str = CROP, shown: tuple[int, int] | None = None
+) -> Tensor:
     """Fit a picture to a video of `size` in one of the ways of FITS.
 
-    A picture of the right size is returned as it is, and one of 1080 rows is extended to 1088 by repeating its edges,
-    which are cropped when the video is written. Raises ValueError for an unknown way, and where the picture must be
-    scaled and kornia is not installed.
+    A picture of the right size is returned as it is. One of the size that is `shown` of the video, or of 1080 rows for
+    1088, is extended by repeating its edges, which are cropped when the video is written. Raises ValueError for an
+    unknown way, and where the picture must be scaled and kornia is not installed.
     """
     if fit not in FITS:
         raise ValueError(f'a picture cannot be fitted by "{fit}": use {", ".join(FITS)}')
     rows, columns = picture.shape[:2]
-    if generated_size(columns, rows) == tuple(size):
+    if _fits(picture, size, shown):
         return extend_picture(picture, size)
     width, height = size
     if fit == CROP:
@@ -104,10 +106,16 @@ def fit_picture(picture: Tensor, size: tuple[int, int], fit: str = CROP) -> Tens
     return _scale(picture, size)
 
 
-def describe_fit(picture: Tensor, size: tuple[int, int], fit: str) -> list[str]:
+def _fits(picture: Tensor, size: tuple[int, int], shown: tuple[int, int] | None) -> bool:
+    """Whether a picture needs no scaling."""
+    rows, columns = picture.shape[:2]
+    return generated_size(columns, rows) == tuple(size) or (columns, rows) == shown
+
+
+def describe_fit(picture: Tensor, size: tuple[int, int], fit: str, shown: tuple[int, int] | None = None) -> list[str]:
     """Describe in a line what `fit_picture` changes; no line for a picture of the right size."""
     rows, columns = picture.shape[:2]
-    if generated_size(columns, rows) == tuple(size):
+    if _fits(picture, size, shown):
         return []
     return [f"the first frame of {columns}x{rows} is fitted to {size[0]}x{size[1]} ({fit}): {FITS[fit]}"]
 

@@ -25,6 +25,8 @@ from ..files.disk import (
     TakenError,
     check_empty,
     check_folder,
+    check_length,
+    check_not_read,
     make_folder,
     partial_name,
     path_of,
@@ -157,6 +159,8 @@ class VideoFile(Writer):
         self.finished: tuple[Path, ...] = ()
         self._rate = frame_rate(fps, format)
         format.check_size(size)
+        if isinstance(sound, (str, Path)):
+            check_not_read(self.path, [Path(sound)])
         self._out = Output(self.path, format, metadata, overwrite=not isinstance(path, NewName))
         with self._out.or_drop():
             self._stream: Any = self._out.add_pictures(size, self._rate)
@@ -248,6 +252,7 @@ class PictureFolder(Writer):
         self._rate = frame_rate(fps, format)
         self._metadata = dict(metadata or {})
         format.check_size(size)
+        check_length(self._name(0))
         check_folder(self.folder)
         self._made = not self.folder.is_dir()
         make_folder(self.folder)
@@ -272,7 +277,7 @@ class PictureFolder(Writer):
         return tuple(self._name(index) for index in range(self.num_frames))
 
     def _name(self, index: int) -> Path:
-        return self.folder / f"{self.folder.name}.{self.first_frame + index:05d}{self.format.suffix}"
+        return picture_name(self.folder, self.format, self.first_frame + index)
 
     def write(self, frames: Tensor | np.ndarray) -> None:
         pictures = pictures_of(frames, self.size)
@@ -308,6 +313,11 @@ class PictureFolder(Writer):
         if self._new and self._made:
             with contextlib.suppress(OSError):  # it holds pictures
                 self.folder.rmdir()
+
+
+def picture_name(folder: Path, format: Format, index: int) -> Path:
+    """The path of picture `index` in a folder of pictures."""
+    return folder / f"{folder.name}.{index:05d}{format.suffix}"
 
 
 class Segments(Writer):

@@ -1,6 +1,9 @@
 """Arguments that nothing can be made of: one sentence, before anything is loaded; and nobody's codes on a terminal."""
 
+import io
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from tiny_cli import refusal_of, result_of
@@ -21,7 +24,26 @@ HUGE = "9" * 400
     [
         ([*RENDER, "--fps", "0.001"], "0.001 frames per second: use 16, or 1 to 1000"),
         ([*RENDER, "--fps", "1e300"], "use 16, or 1 to 1000"),
+        *((([*RENDER, "--fps", fps], "frames per second: use 16, or 1 to 1000")) for fps in ("0", "-1", "0.4", "1001")),
+        *(
+            (([*RENDER, "--fps", fps, "--run-dir", "run"], "frames per second: use 16, or 1 to 1000"))
+            for fps in ("0", "-1", "0.4", "0.999", "1001")
+        ),
         ([*RENDER, "--fps", "nan"], '"nan" is no number'),
+        (["demo", ""], "argument PROMPT: it is empty: write words"),
+        (["demo", " \t\n"], "argument PROMPT: it is empty"),
+        (["demo", "--timeline", ""], "argument --timeline: it is empty"),
+        ([*RENDER, "--prompt", ""], "argument --prompt: it is empty"),
+        (["v2v", "a.mp4", "--model", "demo", "--prompt", " "], "argument --prompt: it is empty"),
+        (["extend", "run", "--seconds", "1", "--prompt", ""], "argument --prompt: it is empty"),
+        (["branch", "run", "new", "--prompt", ""], "argument --prompt: it is empty"),
+        (["live", "--model", "demo", "--source", "a.mp4", "--prompt", ""], "argument --prompt: it is empty"),
+        (["demo", "--out", "a" * 252 + ".mp4"], "is too long for the name of a file: use 247 bytes or fewer"),
+        (["demo", "--out", "a" * 300 + ".mp4"], "is too long for the name of a file: use 247 bytes or fewer"),
+        (["demo", "--run-dir", "a" * 256], "is too long for the name of a file: use 255 bytes or fewer"),
+        (["demo", "--format", "png8", "--out", "a" * 250], "is too long for the name of a file"),
+        (["demo", "--sound", "a" * 300], "cannot be read: File name too long"),
+        (["demo", "--timeline", "a" * 300], "cannot be read: File name too long"),
         ([*RENDER, "--fps", "1000", "--format", "av1-mkv"], "1 to 240"),
         ([*RENDER, "--anchor-match", "inf"], '"inf" is no number'),
         ([*RENDER, "--frames", HUGE], "more than 20 digits"),
@@ -84,3 +106,28 @@ def test_no_code_of_a_stranger_reaches_the_terminal(here, capsys):
     result = result_of(["demo", CODE, "--seconds", "0.1", "--out", "a.mp4"], capsys)
     assert result["prompt"] == CODE
     assert CODE not in json.dumps(result)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "cp932"])
+def test_a_console_without_the_letters_of_a_name_shows_the_success(here, monkeypatch, encoding):
+    """Seen to fail with the console's own errors, after the video was made."""
+    shown = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", shown[0])
+    monkeypatch.setattr(sys, "stderr", shown[1])
+    assert main(["demo", "a \N{FOX FACE} moves", "--seconds", "0.1", "--out", "\N{FOX FACE}é猫.mp4"]) == 0
+    assert (here / "\N{FOX FACE}é猫.mp4").is_file()
+    shown[0].flush()
+    assert rb"\U0001f98a" in shown[0].buffer.getvalue()
+
+
+COLONS = ["run:1", "S01:E02.mp4", "file:a.mp4", "http:b.mp4", "concat:a|b.mp4", "pipe:1.mp4", "a%03d.mp4", "c:.mp4"]
+
+
+@pytest.mark.parametrize("name", COLONS)
+def test_a_name_is_a_name_and_no_address(here, capsys, name):
+    """Of a file that is written, kept, and read again. Seen to fail where a library is given the name itself."""
+    keep = ["--run-dir"] if name == "run:1" else ["--out"]
+    file = Path(result_of(["demo", "--seconds", "0.1", *keep, name], capsys)["file"])
+    assert file.relative_to(here.resolve()).parts[0] == name
+    made = result_of(["v2v", file.relative_to(here.resolve()), f"new {name}.mp4", "--model", "demo"], capsys)
+    assert (Path(made["file"]).name, made["frames"]) == (f"new {name}.mp4", 5)

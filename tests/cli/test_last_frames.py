@@ -211,7 +211,7 @@ def test_the_video_that_goes_on_is_never_replaced(here, say):
     source = lossless(here, 9)
     before = source.read_bytes()
     status, line = say(*DEMO, source, "--seconds", "1", "--out", source, "--overwrite")
-    assert (status, "is the video that is extended: choose another name" in line) == (2, True), line
+    assert (status, "choose another name for the new one" in line) == (2, True), line
     assert source.read_bytes() == before
 
 

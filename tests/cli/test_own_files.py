@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from histream_core.files.disk import (
     MeanwhileError,
     NewName,
     TakenError,
+    check_new,
     claim,
     partial_name,
     under_new_name,
@@ -229,11 +229,45 @@ def test_a_finished_file_leaves_the_half_alone_that_the_next_one_begins(tmp_path
 def test_two_that_overwrite_one_file_never_mix(tmp_path):
     """Seen to fail where the first one renames whatever has the partial name."""
     path = tmp_path / "a.txt"
-    with pytest.raises(MeanwhileError, match="another process writes"), whole_file(path) as first:
+    with whole_file(path) as first:
         first.write(b"first")
+        for refused in (lambda: claim(path, overwrite=True), lambda: check_new(path, overwrite=True)):
+            with pytest.raises(TakenError, match=r"another process is writing .*a\.partial\.txt"):
+                refused()
+    assert path.read_bytes() == b"first"
+    with pytest.raises(MeanwhileError, match="another process writes"), whole_file(path):
+        partial_name(path).unlink()  # by a program that asks nobody
         second = claim(path, overwrite=True)
-        second.write(b"half of the second")
     second.close()
-    assert os.listdir(tmp_path) == ["a.partial.txt"]
+    assert (sorted(os.listdir(tmp_path)), path.read_bytes()) == (["a.partial.txt", "a.txt"], b"first")
     write_whole(path, b"whole")
-    assert Path(path).read_bytes() == b"whole"
+    assert path.read_bytes() == b"whole"
+
+
+CLIP = ["--seconds", "1", "--overwrite"]
+READ = {
+    "a sound": ["demo", *CLIP, "--sound", "film.mp4", "--out"],
+    "a first frame": ["render", "--model", "demo", "--overwrite", "--first-frame", "film.mp4", "--out"],
+    "a video that is extended": ["demo", *CLIP, "--extend-video", "film.mp4", "--out"],
+    "a timeline": ["demo", *CLIP, "--timeline", "film.mp4", "--out"],
+    "weights": ["render", "--model", "film.mp4", "--overwrite", "--out"],
+    "a vae": ["render", "--model", "demo", "--vae", "film.mp4", "--overwrite", "--out"],
+    "embeddings": ["render", "--model", "demo", "--embeds", "film.mp4", "--overwrite", "--out"],
+    "a live source": ["live", "--model", "demo", "--source", "film.mp4", "--overwrite", "--out"],
+    "a video that is restyled": ["v2v", "--model", "demo", "--overwrite", "film.mp4"],
+    "a video that is measured": ["drift", "film.mp4", "--overwrite", "--plot"],
+    "weights that are converted": ["convert", "--overwrite", "film.mp4"],
+    "prompts of a sheet": ["sheet", "--model", "demo", "--prompts", "film.mp4", "--overwrite", "--out"],
+}
+
+
+@pytest.mark.parametrize("way", ["itself", "hard link", "symbolic link"])
+@pytest.mark.parametrize("words", READ.values(), ids=READ)
+def test_a_file_that_is_read_is_never_replaced(here, capsys, words, way, nothing_is_loaded):
+    """Whatever the option that reads it, and the name that it is written by. Seen to fail without `check_inputs`."""
+    film, out = here / "film.mp4", here / "film.mp4" if way == "itself" else here / "other.mp4"
+    film.write_bytes(b"dear")
+    if way != "itself":
+        out.hardlink_to(film) if way == "hard link" else out.symlink_to(film)
+    assert "choose another name for the new one" in refusal_of([*words, out.name], capsys)
+    assert film.read_bytes() == out.read_bytes() == b"dear"

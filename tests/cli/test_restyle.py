@@ -259,7 +259,7 @@ def test_a_source_is_never_replaced_by_its_result(here, say):
     for out in (source, link):
         status, found = say("v2v", source, out, *DEMO, "--overwrite")
         assert status == 2
-        assert "is the video that is restyled: choose another name" in found
+        assert "choose another name for the new one" in found
     assert source.read_bytes() == before
 
 

@@ -1,10 +1,21 @@
 """Files are created without following a link, replaced whole, and never taken from somebody else."""
 
+import errno
 import os
 
 import pytest
 
-from histream_core.files.disk import File, append_line, check_new, partial_name, write_whole
+from histream_core.files.disk import (
+    NO_SYNC,
+    File,
+    append_line,
+    check_folder,
+    check_new,
+    check_not_read,
+    partial_name,
+    sync_folder,
+    write_whole,
+)
 
 
 @pytest.fixture(params=["symlink", "hard link", "dangling link"])
@@ -79,3 +90,48 @@ def test_lines_are_appended_to_no_link(tmp_path, trap):
     trap(tmp_path / "link")
     with pytest.raises(OSError):
         append_line(tmp_path / "link", "three")
+
+
+@pytest.mark.parametrize("code", NO_SYNC, ids=errno.errorcode.get)
+def test_a_file_system_that_cannot_wait_for_its_disk_takes_a_whole_file(tmp_path, monkeypatch, code):
+    """Seen to fail with every error of fsync raised; a full disk still is one."""
+
+    def fsync(handle):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(tmp_path / "a.txt", b"whole")
+    append_line(tmp_path / "lines", "one")
+    sync_folder(tmp_path)
+    assert (tmp_path / "a.txt").read_bytes() == b"whole"
+    code = errno.EIO
+    with pytest.raises(OSError, match="cannot write"):
+        write_whole(tmp_path / "a.txt", b"more")
+    assert (tmp_path / "a.txt").read_bytes() == b"whole"
+
+
+WAYS = {
+    "another name": os.link,
+    "a symbolic link": lambda source, out: out.symlink_to(source),
+    "a link to a link": lambda source, out: (out.with_name("l").symlink_to(source), out.symlink_to(out.with_name("l"))),
+    "its half-written name": lambda source, out: os.link(source, partial_name(out)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_is_read_is_not_written(tmp_path, way):
+    source, out = tmp_path / "source.mp4", tmp_path / "out.mp4"
+    source.write_bytes(b"dear")
+    check_not_read(out, [source, tmp_path / "missing", tmp_path / ("a" * 300)])
+    WAYS[way](source, out)
+    for inputs in ([source], [tmp_path / "missing", source], [tmp_path]):
+        with pytest.raises(ValueError, match=r"out.* is read to make .*out\.mp4: choose another name"):
+            check_not_read(out, inputs)
+
+
+@pytest.mark.parametrize(("letter", "fits"), [("a", 243), ("é", 121), ("\U0001f600", 60)])
+def test_a_name_that_is_too_long_is_refused_with_the_length_that_fits(tmp_path, letter, fits):
+    """It is longer while it is written: NAME.partial.mp4. Seen to fail with the system's own words."""
+    write_whole(tmp_path / f"{letter * fits}.mp4", b"whole")
+    with pytest.raises(ValueError, match=r"too long for the name of a file: use 24[0-9] bytes or fewer"):
+        check_folder(tmp_path / f"{letter * (fits + 1)}.mp4")

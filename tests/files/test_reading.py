@@ -52,9 +52,29 @@ def test_what_is_no_file_is_named(tmp_path):
 
 def test_bytes_are_no_text(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="is not text in UTF-8"):
-        read_text(path)
+    for data in (b"\xff\xff", "für".encode("cp1252"), b"\xff\xfea", b"\xef\xbb\xbf\xff"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="is not text in UTF-8"):
+            read_text(path)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", *(("mark", code) for code in ("le", "be"))],
+    ids=str,
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=repr)
+def test_a_text_is_read_as_editors_save_it(tmp_path, encoding, end):
+    """Seen to fail where the bytes are taken for UTF-8."""
+    path, text = tmp_path / "a.txt", f"[0:00] a cat{end}[0:04] 雪, ein Fuß{end}"
+    marked = isinstance(encoding, tuple)
+    path.write_bytes(f"\ufeff{text}".encode(f"utf-16-{encoding[1]}") if marked else text.encode(encoding))
+    assert read_text(path) == text
+
+
+def test_a_name_that_no_file_can_have_is_a_sentence(tmp_path):
+    with pytest.raises(OSError, match=r"^a{200} cannot be read: File name too long$"):
+        open_file("a" * 300)
 
 
 def test_deep_json_is_refused():

@@ -34,6 +34,7 @@ DOORS = {
         "File.__init__": {"os.open", "os.fdopen"},
         "_folder_of": {"os.open"},
         "_opened": {"os.open", "os.fdopen"},
+        "check_unused": {"os.open"},
         "sync_folder": {"os.open"},
     },
     "histream_core/files/tensors.py": {"read_safetensors": {"safe_open"}},

@@ -53,6 +53,37 @@ def test_time_codes_count_frames(frame, fps, expected):
 
 
 @pytest.mark.parametrize(
+    ("frame", "fps", "expected"),
+    [
+        (0, 29.97, "00:00:00;00"),
+        (1799, 29.97, "00:00:59;29"),
+        (1800, 29.97, "00:01:00;02"),
+        (3597, 29.97, "00:01:59;29"),
+        (3598, 29.97, "00:02:00;02"),
+        (17981, 29.97, "00:09:59;29"),
+        (17982, 29.97, "00:10:00;00"),
+        (107892, 29.97, "01:00:00;00"),
+        (3599, 59.94, "00:00:59;59"),
+        (3600, 59.94, "00:01:00;04"),
+        (35964, 59.94, "00:10:00;00"),
+    ],
+)
+def test_drop_frame_time_codes_show_the_time_of_a_clock(frame, fps, expected):
+    assert timecode(frame, fps, drop=True) == expected
+
+
+@pytest.mark.parametrize(("fps", "drop"), [(29.97, True), (59.94, True), (23.976, False), (30, False), (25, False)])
+def test_a_cut_list_says_which_time_codes_it_has_and_offers_both(fps, drop):
+    """Seen to fail with non-drop alone."""
+    sections = [Section("a", 1, 0, 3600)]
+    text = edl(sections, file_name="a.mp4", fps=fps)
+    assert "FCM: NON-DROP FRAME\n" in text
+    assert ("* COMMENT: DROP FRAME 00:00:00;00 00:0" in text) == drop
+    got = json.loads(cut_list(sections, file_name="a.mp4", fps=fps))
+    assert (got["timecode"], "stop_timecode_drop_frame" in got["sections"][0]) == ("non-drop", drop)
+
+
+@pytest.mark.parametrize(
     ("sections", "message"),
     [
         ([], "there is no section"),

@@ -123,6 +123,14 @@ def test_each_way_to_fit_shows_what_it_says():
     ]
 
 
+def test_a_picture_of_the_size_that_is_shown_is_not_scaled():
+    """Its edges are drawn out to the size that is generated, and cropped again."""
+    picture = torch.rand(72, 128, 3)
+    fitted = fit_picture(picture, (128, 96), "crop", (128, 72))
+    assert torch.equal(fitted[12:-12], picture) and torch.equal(fitted[0], picture[0])
+    assert describe_fit(picture, (128, 96), "crop", (128, 72)) == []
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3000), (3000, 5), (48, 64), (720, 1280), (33, 17)], ids=str)
 @pytest.mark.parametrize("fit", FITS)
 def test_any_picture_comes_out_at_the_size_of_the_video(shape, fit):

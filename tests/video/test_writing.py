@@ -69,6 +69,14 @@ def until(condition):
         time.sleep(0.001)
 
 
+def test_a_video_never_replaces_its_own_sound(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"dear")
+    with pytest.raises(ValueError, match="choose another name for the new one"):
+        open_writer(path, find_format("h264-mp4"), size=(16, 16), sound=path)
+    assert path.read_bytes() == b"dear"
+
+
 def test_the_same_file_is_written_beside_the_sampling(tmp_path):
     known = find_format("ffv1")
     parts = chunks(5)

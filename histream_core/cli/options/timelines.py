@@ -14,6 +14,7 @@ from ...runs.restyle import SourceVideo
 from ...runs.store.manifest import Manifest
 from ...stream.timeline import Cue, Placed, parse_timeline, place
 from ...video.pictures import CROP, FITS, describe_fit, fit_picture, read_picture
+from .common import prompt_text
 
 
 def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -21,6 +22,7 @@ def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
     verb.add_argument(
         "--timeline",
         metavar="T",
+        type=prompt_text,
         help='several prompts and when they begin, a line each, like "[0:00-0:04] a cat", "[0:04, blend 3] a dog" or '
         '"[0:08, scene] a cow": a file, or the text itself',
     )
@@ -82,8 +84,6 @@ def video_to_extend(args: argparse.Namespace) -> SourceVideo | None:
         raise ValueError("a video begins with --first-frame or with the end of --extend-video: leave one of them out")
     if not args.extend_video:
         return None
-    if args.out and args.out.exists() and args.out.samefile(args.extend_video):
-        raise ValueError(f"{args.out} is the video that is extended: choose another name for the new one")
     return SourceVideo.at(args.extend_video)
 
 
@@ -102,12 +102,14 @@ def place_continuation(args: argparse.Namespace, manifest: Manifest, plan: Plan,
     return place(cues_of(args, args.prompt), plan, manifest.settings.fps, first_chunk)
 
 
-def read_first_frame(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Tensor | None, list[str]]:
+def read_first_frame(
+    args: argparse.Namespace, size: tuple[int, int], shown: tuple[int, int]
+) -> tuple[Tensor | None, list[str]]:
     """The picture [H, W, 3] of --first-frame fitted to `size`, and notes on how; None if it is not given.
 
-    Raises ValueError or OSError.
+    `shown` is the size of the video, which is cropped from `size`. Raises ValueError or OSError.
     """
     if not args.first_frame:
         return None, []
     picture, fit = read_picture(args.first_frame), args.fit or CROP
-    return fit_picture(picture, size, fit), list(describe_fit(picture, size, fit))
+    return fit_picture(picture, size, fit, shown), list(describe_fit(picture, size, fit, shown))

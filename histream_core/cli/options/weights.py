@@ -19,6 +19,7 @@ from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, guess_preset
 from ...weights.loading import DTYPES, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
+from .common import prompt_text
 
 DEMO = "demo"
 
@@ -48,7 +49,7 @@ def add_weight_options(verb: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--embeds", metavar="F", type=Path, help="text embeddings made earlier, instead of --text-encoder"
     )
-    verb.add_argument("--prompt", metavar="P", help="what the video shows")
+    verb.add_argument("--prompt", metavar="P", type=prompt_text, help="what the video shows")
     verb.add_argument("--preset", metavar="NAME", help=f"how the weights are sampled: {', '.join(PRESETS)}")
     add_device_options(verb)
     verb.add_argument("--vae-device", metavar="D", help="where to decode (default: where the rest is)")

@@ -11,7 +11,7 @@ from ...lab.judge.bootstrap import estimate
 from ...lab.judge.clip_score import ClipFeatures
 from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of, index_video
-from ..options.common import whole
+from ..options.common import prompt_text, whole
 from ..progress import follow
 from . import evaluate_demo, evaluate_long, evaluate_restyle, evaluate_scenes, evaluate_seeds, evaluate_tables
 
@@ -42,7 +42,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         "--motion-every", metavar="N", type=whole, default=1, help="read motion at every Nth frame only (default: 1)"
     )
     verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
-    verb.add_argument("--prompt", metavar="P", help="what the videos should show, for --clip")
+    verb.add_argument("--prompt", metavar="P", type=prompt_text, help="what the videos should show, for --clip")
     verb.set_defaults(run=run_evaluation)
     yield verb
     for option, (words, module, description) in FORMS.items():

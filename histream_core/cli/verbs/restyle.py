@@ -75,8 +75,6 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     if args.sound and args.no_sound:
         raise ValueError("there is a --sound, and --no-sound leaves it out: leave one of the two out")
     video = SourceVideo.at(args.video)
-    if args.out and args.out.exists() and args.out.samefile(args.video):
-        raise ValueError(f"{args.out} is the video that is restyled: choose another name for the new one")
     cues = cues_of(args, args.prompt)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt], encodes=True)
     plan = plan_source(args, source.preset, video)

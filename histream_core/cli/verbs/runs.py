@@ -44,7 +44,7 @@ from ...stream.prompts import Prompt
 from ...stream.timeline import Placed
 from ...video.formats import NAMES, find_format
 from ...video.sound import check_sound
-from ..options.common import decimal, whole
+from ..options.common import decimal, prompt_text, whole
 from ..options.keeping import (
     add_section_files,
     add_snapshots,
@@ -120,7 +120,9 @@ def _add_places(verb: argparse.ArgumentParser) -> None:
 
 def _add_prompt(verb: argparse.ArgumentParser) -> None:
     text = verb.add_mutually_exclusive_group()
-    text.add_argument("--prompt", metavar="P", help="what the video shows from there on (default: as it was)")
+    text.add_argument(
+        "--prompt", metavar="P", type=prompt_text, help="what the video shows from there on (default: as it was)"
+    )
     add_timeline(text)
     verb.add_argument("--text-encoder", metavar="F", help="where the text encoder is now")
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ... import demo
 from ...demo.text import BUNDLED_WORDS
-from ...files.disk import check_empty, check_new, under_new_name
+from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
-from ...plan.make import DEFAULT_OPTIONS, window_of
+from ...plan.make import DEFAULT_OPTIONS, size_to_generate, window_of
 from ...plan.order import CHUNKS, ORDERS
 from ...plan.sinks import SinkRule
-from ...plan.sizes import FPS, frames_in, generated_size, latent_frames, whole_length
+from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
 from ...runs.last_frames import LastFrames
@@ -38,8 +38,8 @@ from ...video.formats import FORMATS, NAMES, Format, find_format
 from ...video.pictures import CROP
 from ...video.sound import check_sound, has_sound
 from ...video.space import check_space
-from ...video.writers import frame_rate
-from ..options.common import add_overwrite, decimal, whole
+from ...video.writers import frame_rate, picture_name
+from ..options.common import add_overwrite, decimal, prompt_text, whole
 from ..options.keeping import (
     add_section_files,
     add_snapshots,
@@ -77,7 +77,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         description=f"Make a {demo.WIDTH}x{demo.HEIGHT} video with the bundled model.",
         epilog=f"Words it knows: {', '.join(BUNDLED_WORDS)}.",
     )
-    verb.add_argument("prompt", metavar="PROMPT", nargs="?", help=f'default: "{demo.PROMPT}"')
+    verb.add_argument("prompt", metavar="PROMPT", nargs="?", type=prompt_text, help=f'default: "{demo.PROMPT}"')
     verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")
     add_run_options(verb)
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
@@ -221,7 +221,7 @@ def _make(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wante
     frame_rate(wanted.fps)
     plan, last, notes = _plan(args, source.preset, wanted)
     placed = place(cues, plan, wanted.fps)
-    picture, fitted = read_first_frame(args, plan.size)
+    picture, fitted = read_first_frame(args, plan.size, wanted.size)
     sound = take_sound(args, last.video.path) if last and args.whole else ()
     notes = [*source.notes, *notes, *notes_of(args, placed), *fitted, *sound]
     shown = Shown(placed, picture, notes, last=last, whole=args.whole)
@@ -233,8 +233,9 @@ def _plan(args: argparse.Namespace, preset: Preset, wanted: Wanted) -> tuple[Pla
     given, size, last = given_frames(args, preset.chunk_frames), wanted.size, None
     options = replace(plan_options(args), given_frames=given, first_frame=given > 0)
     if wanted.extended:
-        window = window_of(preset, args.mode)
-        last = LastFrames.of(wanted.extended, window, size, args.fit or CROP)
+        window, video = window_of(preset, args.mode), wanted.extended
+        size = video.generated_size if size == video.size else size_to_generate(preset, args.mode, size, options)
+        last = LastFrames.of(video, window, size, args.fit or CROP)
         last.check_shorter(wanted.num_frames)
         options, size = replace(options, given_frames=last.latents, first_frame=last.latents == 1), last.size
     plan, notes = plan_video(preset, args.mode, size=size, num_frames=wanted.num_frames, options=options)
@@ -427,6 +428,7 @@ def check_output(
     `path` None: a new name in the current folder.
     """
     if path and format.is_sequence:
+        check_length(picture_name(path, format, 0))
         check_empty(path)
     elif path:
         check_name(path, format)
@@ -449,7 +451,7 @@ def plan_video(
     Raises ValueError if that is impossible.
     """
     length = whole_length(num_frames)
-    width, height = generated_size(*size)
+    width, height = size_to_generate(preset, mode, size, options)
     plan = make_plan(preset, mode, size=(width, height), num_latent_frames=latent_frames(length), options=options)
     notes = []
     if length != num_frames:

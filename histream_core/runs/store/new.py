@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...files.disk import disk_errors, partial_name, sync_folder, write_whole
+from ...files.disk import check_length, disk_errors, partial_name, sync_folder, write_whole
 from .folder import CHUNKS, FOLDERS, LOCK, MANIFEST, SNAPSHOTS, SOUND, TEXTS, inside, own_folder
 from .journal import TEXT, Journal, write_manifest, write_texts
 from .listing import remove_run
@@ -70,6 +70,7 @@ def new_folder(folder: Path) -> Iterator[Lock]:
 
 def check_free(folder: Path) -> None:
     """Raise FileExistsError for a folder that holds anything but what a start that was killed has left."""
+    check_length(folder, partial=False)
     if not os.path.lexists(folder):
         return
     if os.path.lexists(folder / MANIFEST):

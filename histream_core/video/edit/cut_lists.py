@@ -41,28 +41,42 @@ def check_sections(sections: Sequence[Section]) -> None:
         expected = section.stop
 
 
-def timecode(frame: int, fps: float, *, hour: int = 0) -> str:
-    """HH:MM:SS:FF, non-drop; 23.976 counts 24 frames in a second, as in editors."""
+def has_drop_frame(fps: float) -> bool:
+    """Whether editors know drop-frame time codes of a rate: 29.97 and 59.94."""
+    rate = frame_rate(fps)
+    return rate.denominator == 1001 and round(rate) % 30 == 0
+
+
+def timecode(frame: int, fps: float, *, hour: int = 0, drop: bool = False) -> str:
+    """HH:MM:SS:FF, non-drop; 23.976 counts 24 frames in a second, as in editors.
+
+    With `drop` HH:MM:SS;FF: two numbers (of 59.94 four) are left out in each minute but every tenth, so that the clock
+    shows real time.
+    """
     base = round(frame_rate(fps))
+    if drop:
+        left_out = base // 15
+        tens, rest = divmod(frame, base * 600 - 9 * left_out)
+        frame += 9 * left_out * tens + left_out * max(0, (rest - left_out) // (base * 60 - left_out))
     seconds, frames = divmod(frame, base)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{(hour + hours) % 24:02d}:{minutes:02d}:{seconds:02d}:{frames:02d}"
+    return f"{(hour + hours) % 24:02d}:{minutes:02d}:{seconds:02d}{';' if drop else ':'}{frames:02d}"
 
 
 def edl(sections: Sequence[Section], *, file_name: str, fps: float, title: str = "HiStream") -> str:
     """The cut list as CMX 3600, with one event per section. Raises the error of `check_sections`.
 
     The second time code of each pair is that of the frame after the event, as the format defines it. Prompt, seed and
-    the separate file of a section are comments. So is the frame rate, for which CMX 3600 has no field.
+    the separate file of a section are comments. So is the frame rate, for which CMX 3600 has no field, and at 29.97 and
+    59.94 the drop-frame time codes.
     """
     check_sections(sections)
     lines = [f"TITLE: {_plain(title)}", "FCM: NON-DROP FRAME", f"* FRAME RATE: {float(frame_rate(fps)):g}", ""]
     for number, section in enumerate(sections, 1):
-        source = [timecode(frame, fps) for frame in (section.start, section.stop)]
-        record = [timecode(frame, fps, hour=RECORD_HOUR) for frame in (section.start, section.stop)]
         lines += [
-            f"{number:03d}  {'AX':<8} {'V':<5} {'C':<8} {' '.join(source + record)}",
+            f"{number:03d}  {'AX':<8} {'V':<5} {'C':<8} {_four(section, fps)}",
+            *([f"* COMMENT: DROP FRAME {_four(section, fps, drop=True)}"] if has_drop_frame(fps) else []),
             f"* FROM CLIP NAME: {_plain(file_name)}",
             f"* COMMENT: SEED {section.seed}",
             f"* COMMENT: PROMPT {_plain(section.prompt)}",
@@ -70,6 +84,12 @@ def edl(sections: Sequence[Section], *, file_name: str, fps: float, title: str =
             "",
         ]
     return "\n".join(lines)
+
+
+def _four(section: Section, fps: float, *, drop: bool = False) -> str:
+    """The time codes of an event: begin and end in the file, then in the editor's timeline."""
+    frames = (section.start, section.stop)
+    return " ".join(timecode(frame, fps, hour=hour, drop=drop) for hour in (0, RECORD_HOUR) for frame in frames)
 
 
 def _plain(text: str) -> str:
@@ -81,7 +101,7 @@ def cut_list(sections: Sequence[Section], *, file_name: str, fps: float) -> str:
     """The cut list as JSON. Raises the error of `check_sections`.
 
     It names the file and the rate (also as an exact fraction), and for each section its first frame, the frame after
-    its last one, prompt, seed, time codes, and its separate file.
+    its last one, prompt, seed, time codes (non-drop, and at 29.97 and 59.94 drop-frame too), and its separate file.
     """
     check_sections(sections)
     rate: Fraction = frame_rate(fps)
@@ -91,8 +111,17 @@ def cut_list(sections: Sequence[Section], *, file_name: str, fps: float) -> str:
             **{name: value for name, value in asdict(section).items() if value is not None},
             "start_timecode": timecode(section.start, fps),
             "stop_timecode": timecode(section.stop, fps),
+            **(_drop_frame(section, fps) if has_drop_frame(fps) else {}),
         }
         for index, section in enumerate(sections)
     ]
     head = {"file": file_name, "fps": float(rate), "rate": str(rate), "num_frames": sections[-1].stop}
+    head["timecode"] = "non-drop"
     return json.dumps({**head, "sections": rows}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _drop_frame(section: Section, fps: float) -> dict[str, str]:
+    return {
+        "start_timecode_drop_frame": timecode(section.start, fps, drop=True),
+        "stop_timecode_drop_frame": timecode(section.stop, fps, drop=True),
+    }
