@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from histream_core.video.formats import find_format
+from histream_core.video.frames import unit_frame
 from histream_core.video.pixels import to_uint8
-from histream_core.video.reading import open_video, unit_frame
+from histream_core.video.reading import open_video
 from histream_core.video.writers import open_writer
 
 EDGE = 6.0  # pixels from one colour to the next

@@ -43,7 +43,7 @@ KINDS = {
     "h264-bt470bg": Kind("libx264", "yuv420p", matrix="ITU601", code=5, options=SLIM),
     "h264-full": Kind("libx264", "yuv420p", full=True, options=SLIM),
     "h264-bt601-full": Kind("libx264", "yuv420p", matrix="ITU601", code=6, full=True, options=SLIM),
-    "h264-untagged": Kind("libx264", "yuv420p", code=2, options=SLIM),
+    "h264-untagged": Kind("libx264", "yuv420p", matrix="ITU601", code=2, options=SLIM),
     "h264-10": Kind("libx264", "yuv420p10le", options=SLIM),
     "h265": Kind(
         "libx265", "yuv420p", options=(("crf", "12"), ("x265-params", "log-level=none:bframes=0:frame-threads=1"))

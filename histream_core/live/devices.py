@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..runs.restyle import SourceVideo
+from ..video.frames import aspect_of, unit_frame
 from ..video.media import check_picture, open_device, video_stream
 from ..video.pixels import to_uint8
-from ..video.reading import unit_frame
 from .clock import Clock
 from .feed import LOOK_SECONDS, Feed
 
@@ -181,7 +181,7 @@ class Opened:
             if frame is None:
                 raise ValueError(f"{name} has no picture in it that can be read")
             check_picture(frame, name)
-            height, width = unit_frame(frame).shape[:2]
+            height, width = unit_frame(frame, aspect_of(stream)).shape[:2]
         return cls(name, address, fps or (found if 1 <= found <= 240 else USUAL_FPS), size or (width, height))
 
     def play(self, feed: Feed, clock: Clock) -> None:
@@ -194,12 +194,13 @@ class Opened:
 
     def _pass_on(self, container: Any, feed: Feed, clock: Clock, thinner: Thinner) -> None:
         """Give pictures until there are none; of those that come faster than `fps`, as many as `fps` says."""
-        for frame in container.decode(video_stream(container, self.name)):
+        stream = video_stream(container, self.name)
+        for frame in container.decode(stream):
             now = clock()
             if not thinner.takes(now):
                 continue
             check_picture(frame, self.name)
-            if not feed.put(fitted(unit_frame(frame), self.size), now):
+            if not feed.put(fitted(unit_frame(frame, aspect_of(stream)), self.size), now):
                 return
 
 

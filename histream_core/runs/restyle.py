@@ -23,7 +23,7 @@ from ..stream.motion import Motion
 from ..vae.encode import StreamingEncoder, check_encoder, float_vae, to_pixels
 from ..video.formats import Format
 from ..video.pictures import extend_picture
-from ..video.reading import VideoIndex, check_sdr, frames_of, index_video
+from ..video.reading import VideoIndex, frames_of, index_video
 from ..video.sound import has_sound
 from .backend import Backend
 from .store.manifest import Manifest, whole_chunks
@@ -58,7 +58,6 @@ class SourceVideo:
     @classmethod
     def at(cls, path: Path) -> SourceVideo:
         """Look at a file. Raises ValueError or OSError for one that is no video of an even rate in SDR."""
-        check_sdr(path)
         height, width = next(frames_of(path, 0, 1)).shape[:2]
         return cls(path, index_video(path), (width, height))
 

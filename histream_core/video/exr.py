@@ -17,6 +17,18 @@ EXR_ROWS = 16
 """Rows in a compressed block, by the definition of ZIP in OpenEXR."""
 
 
+SRGB = "srgb_rec709_display"
+"""The name of sRGB's values in an OpenEXR file, as `colorInteropID`; others hold linear light."""
+
+
+def to_display(picture: np.ndarray) -> np.ndarray:
+    """sRGB values of linear light in [0, 1] (IEC 61966-2-1)."""
+    low = picture <= np.float32(0.0031308)
+    return np.where(
+        low, picture * np.float32(12.92), np.float32(1.055) * picture ** np.float32(1 / 2.4) - np.float32(0.055)
+    )
+
+
 def to_linear(picture: np.ndarray) -> np.ndarray:
     """Linear light of sRGB values (IEC 61966-2-1)."""
     low = picture <= np.float32(0.04045)
@@ -54,7 +66,7 @@ def _exr_header(width: int, height: int, linear: bool, rate: tuple[int, int], me
     attributes = [
         ("channels", "chlist", channels),
         ("chromaticities", "chromaticities", struct.pack("<8f", 0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329)),
-        ("colorInteropID", "string", b"lin_rec709_scene" if linear else b"srgb_rec709_display"),
+        ("colorInteropID", "string", b"lin_rec709_scene" if linear else SRGB.encode()),
         ("compression", "compression", b"\3"),
         ("dataWindow", "box2i", window),
         ("displayWindow", "box2i", window),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ..files.reading import open_file
+from .colour import check_colours
 
 Source = str | Path | BinaryIO
 """A file, or a seekable file object."""
@@ -88,8 +89,6 @@ def open_media(source: Source, said: str) -> Iterator[Any]:
 
     Errors of FFmpeg in the block become those of `damaged`.
     """
-    import av
-
     with contextlib.ExitStack() as stack:
         if isinstance(source, (str, Path)):
             file, name = stack.enter_context(open_file(source)), source
@@ -97,10 +96,25 @@ def open_media(source: Source, said: str) -> Iterator[Any]:
             file, name = source, getattr(source, "name", None)
             file.seek(0)
         with media_errors(said):
-            media: Any = _Unnamed(file, name)
-            container = stack.enter_context(av.open(media, options=_OPTIONS, metadata_errors="replace"))
+            container = stack.enter_context(_opened(file, name))
         with damaged(source):
             yield container
+
+
+def _opened(file: BinaryIO, name: object) -> Any:
+    """The container in an open file, found by its content and its ending, else by its content alone.
+
+    FFmpeg would open a file named as a picture as one of a numbered sequence, which is not allowed here.
+    """
+    import av
+    import av.error
+
+    named, unnamed = _Unnamed(file, name), _Unnamed(file, None)
+    try:
+        return av.open(cast("Any", named), options=_OPTIONS, metadata_errors="replace")
+    except av.error.FFmpegError:
+        file.seek(0)
+        return av.open(cast("Any", unnamed), options=_OPTIONS, metadata_errors="replace")
 
 
 @contextlib.contextmanager
@@ -164,8 +178,13 @@ def check_stream(stream: Any, source: Source) -> None:
 
 
 def check_picture(picture: Any, source: Source) -> None:
-    """Check the size of a decoder's pictures or of a decoded frame. Raises ValueError for one that is too large."""
-    width, height = picture.width, picture.height
+    """Check size and colours of a decoder's pictures or of a decoded frame. Raises ValueError for what is not read."""
+    check_size(picture.width, picture.height, source)
+    check_colours(picture, name_of(source))
+
+
+def check_size(width: int, height: int, source: Source) -> None:
+    """Check the size of a picture. Raises ValueError for one that is too large."""
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ValueError(
             f"{name_of(source)} has pictures of {width}x{height}: make them smaller, at most {MAX_SIDE} pixels wide "

@@ -6,22 +6,24 @@ where they are used.
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..files.disk import write_whole
-from ..files.reading import read_bytes
+from ..files.reading import open_file, read_bytes
 from ..plan.sizes import generated_size
-from .media import MAX_PIXELS, check_picture, check_stream, media_errors, open_media
+from .exif import orientation_in
+from .frames import aspect_of, check_aspect, colours, unit_frame
+from .heif import LONGEST_HEAD, Still, find_still, is_heif
+from .media import MAX_PIXELS, check_picture, check_size, check_stream, media_errors, open_media
 from .pixels import Metadata
-from .reading import upright
 
 FITS = {
     "crop": "scaled to cover the video, and cut off at both ends",
@@ -32,11 +34,8 @@ FITS = {
 
 CROP, PAD, STRETCH = FITS
 
-_MIRRORED = re.compile(
-    rb"\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02\x04\x05\x07]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02\x04\x05\x07]\x00"
-)
-"""The EXIF entry of a mirrored orientation, big or little endian; PyAV reports the rotation of a frame only."""
-
+STILLS = ("webp", "apng", "mjpeg")
+"""Containers of stills (FFmpeg's names) besides those that end in _pipe; JPEGs in a row are one of the last."""
 
 PNG_OPTIONS = {"threads": "1", "pred": "mixed", "compression_level": "5"}
 PNG_COLOUR = ((b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"))
@@ -51,7 +50,7 @@ PNG_START = 33
 
 def read_picture(path: str | Path) -> Tensor:
     """Read a picture, or the first frame of a video: upright, without alpha. Raises ValueError or OSError."""
-    return _read(path, "rgb24")
+    return _read(path)[..., :3]
 
 
 def read_cutout(path: str | Path) -> Tensor:
@@ -59,27 +58,87 @@ def read_cutout(path: str | Path) -> Tensor:
 
     Raises ValueError or OSError.
     """
-    return _read(path, "rgba")
+    return _read(path)
 
 
-def _read(path: str | Path, layout: str) -> Tensor:
+def _read(path: str | Path) -> Tensor:
+    """Read a picture with its opacity."""
     said = f"{path} is no picture: give a PNG or JPEG file"
+    still = _heif_still(path)
     with open_media(path, said) as container:
         if not container.streams.video:
             raise ValueError(said)
-        check_stream(container.streams.video[0], path)
-        if not container.streams.video[0].codec_context.width:
-            raise ValueError(f"{path} is no picture that can be read, or has more than {MAX_PIXELS} pixels")
-        with media_errors(said):
-            frame = next(container.decode(video=0), None)
-        if frame is None:
-            raise ValueError(said)
-        check_picture(frame, path)
-        still = container.format.name.endswith("_pipe")
-        picture = frame.to_ndarray(format=layout)
-    if still and _MIRRORED.search(read_bytes(path, MAX_BYTES)):
-        picture = picture[::-1]
-    return torch.from_numpy(upright(picture, frame)).float().div_(255)
+        if still is not None:
+            picture, orientations = _assemble(_decode_items(container, still, path), still), still.orientations
+        else:
+            name = container.format.name
+            frame = _first_frame(container, path, said)
+            if not (name.endswith("_pipe") or name in STILLS):
+                picture = unit_frame(frame, aspect_of(container.streams.video[0])).numpy()
+                return torch.from_numpy(np.pad(picture, ((0, 0), (0, 0), (0, 1)), constant_values=1))
+            picture, orientations = _with_opacity(frame), (orientation_in(read_bytes(path, MAX_BYTES)),)
+    for orientation in orientations:
+        picture = orientation.apply(picture)
+    return torch.from_numpy(np.ascontiguousarray(picture))
+
+
+def _first_frame(container: Any, path: str | Path, said: str) -> Any:
+    """The first frame of a container, checked. Raises ValueError for what cannot be read."""
+    check_stream(container.streams.video[0], path)
+    if not container.streams.video[0].codec_context.width:
+        raise ValueError(f"{path} is no picture that can be read, or has more than {MAX_PIXELS} pixels")
+    with media_errors(said):
+        frame = next(container.decode(video=0), None)
+    if frame is None:
+        raise ValueError(said)
+    check_picture(frame, path)
+    check_aspect(frame, aspect_of(container.streams.video[0]), path)
+    return frame
+
+
+def _with_opacity(frame: Any) -> np.ndarray:
+    """The decoded frame of a still [H, W, 4], as it is stored."""
+    opacity = frame.to_ndarray(format="rgba")[..., 3:] / np.float32(255)
+    return np.concatenate([colours(frame, still=True), opacity], axis=-1)
+
+
+def _heif_still(path: str | Path) -> Still | None:
+    """The layout of the picture in a HEIF file; None for any other file. Raises ValueError for one that is not read."""
+    with open_file(path) as file:
+        if not is_heif(file.read(LONGEST_HEAD)):
+            return None
+    try:
+        return find_still(read_bytes(path, MAX_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read, {error}: convert it to PNG or JPEG") from error
+
+
+def _decode_items(container: Any, still: Still, path: str | Path) -> dict[int, np.ndarray]:
+    """The tiles of a still by their ids. Raises ValueError where one is missing, or they are too large."""
+    if still.size is not None:
+        check_size(*still.size, path)
+    streams = [stream for stream in container.streams.video if stream.id in still.tiles]
+    found: dict[int, np.ndarray] = {}
+    for stream in streams:
+        check_stream(stream, path)
+    for packet in container.demux(streams) if streams else ():
+        for frame in packet.decode():
+            check_picture(frame, path)
+            found.setdefault(packet.stream.id, _with_opacity(frame))
+    shapes = {picture.shape for picture in found.values()}
+    if len(found) < len(set(still.tiles)) or len(shapes) != 1:
+        raise ValueError(f"{path} is damaged or incomplete: convert it to PNG or JPEG")
+    height, width = next(iter(found.values())).shape[:2]
+    check_size(width * still.columns, height * (len(still.tiles) // still.columns), path)
+    return found
+
+
+def _assemble(tiles: dict[int, np.ndarray], still: Still) -> np.ndarray:
+    """The picture made of tiles, as it is stored."""
+    rows = [still.tiles[start : start + still.columns] for start in range(0, len(still.tiles), still.columns)]
+    whole = np.concatenate([np.concatenate([tiles[item] for item in row], axis=1) for row in rows])
+    width, height = still.size or (whole.shape[1], whole.shape[0])
+    return whole[:height, :width]
 
 
 def fit_picture(

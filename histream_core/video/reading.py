@@ -14,28 +14,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from .formats import MOST_FPS
+from .frames import aspect_of, check_aspect, unit_frame
 from .media import LATEST, Source, check_picture, name_of, open_media, video_stream
-from .pixels import BLUE, CHROMA_STEPS, RED, picture_of
-
-FULL_RANGE = 2
-"""FFmpeg's code of full range."""
-
-BT601 = 0.299, 0.114
-"""Luma coefficients of red and blue in ITU-R BT.601."""
-
-BT2020 = 0.2627, 0.0593
-"""Luma coefficients of red and blue in ITU-R BT.2020, of non-constant luminance."""
-
-WEIGHTS = {5: BT601, 6: BT601, 9: BT2020}
-"""Luma coefficients by FFmpeg's codes of colour spaces; of all others those of BT.709."""
-
-HDR = {16: "PQ", 18: "HLG"}
-"""Names of HDR's transfer characteristics, by FFmpeg's codes."""
 
 BACK_SECONDS = 0.5
 """First distance to seek before a frame: containers find key frames by decoding time, which is earlier."""
@@ -46,8 +29,14 @@ MAX_FRAMES = 1_000_001
 RATES = 1, MOST_FPS
 """Least and most frames per second of a video that is read."""
 
-_DEPTHS = ("", "10le", "12le", "16le")
-"""Suffixes of the pixel formats that are converted here; the library converts all others."""
+COUNTED = ("avi", "mpeg", "mpegvideo", "m4v")
+"""Containers (FFmpeg's names) that do not hold the time of each frame: frames are counted from the beginning."""
+
+NTSC = Fraction(1000, 1001)
+"""Rates of television and film are whole numbers of frames in 1.001 seconds."""
+
+RATE_ERROR = 8e-7
+"""Largest relative error of a rate of NTSC; Matroska rounds the length of a frame to a nanosecond."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +69,7 @@ def index_video(source: Source) -> VideoIndex:
     times, digest = [], hashlib.blake2b(digest_size=8)
     with open_video(source) as container:
         stream = video_stream(container, source)
-        rate, unit = _rate(stream, source), stream.time_base
+        rate, unit, is_timed = _rate(stream, source), stream.time_base, _is_timed(stream)
         for packet in container.demux(stream):
             if not packet.size or packet.is_discard:
                 continue
@@ -88,7 +77,7 @@ def index_video(source: Source) -> VideoIndex:
                 raise _untimed(source)
             if len(times) == MAX_FRAMES:
                 raise ValueError(f"{name_of(source)} has more than {MAX_FRAMES} frames: cut it into shorter ones")
-            times.append(packet.pts)
+            times.append(packet.pts if is_timed else _counted(packet, len(times), rate))
             digest.update(packet)
     if not times:
         raise ValueError(f"{name_of(source)} has no frame in it: choose another file")
@@ -98,14 +87,6 @@ def index_video(source: Source) -> VideoIndex:
         if round((time - times[0]) * frames_per_unit) != index:
             raise _uneven(source, index)
     return VideoIndex(tuple(times), unit, rate, digest.hexdigest())
-
-
-def check_sdr(source: Source) -> None:
-    """Raise ValueError for a video in HDR: frames in [0, 1] would have other colours. Raises as `open_video` does."""
-    with open_video(source) as container:
-        found = HDR.get(video_stream(container, source).codec_context.color_trc)
-        if found:
-            raise ValueError(f"{name_of(source)} is HDR ({found}): convert it to SDR, BT.709")
 
 
 def frames_of(source: Source, start: int = 0, count: int | None = None, *, overlap: int = 0) -> Iterator[Tensor]:
@@ -120,23 +101,69 @@ def frames_of(source: Source, start: int = 0, count: int | None = None, *, overl
     index = begin - 1
     if begin > MAX_FRAMES:
         raise ValueError(f"{start} is no frame of {name_of(source)}: at most {MAX_FRAMES} frames of a video are read")
-    with open_video(source) as container:
-        stream = video_stream(container, source)
-        rate, zero = _rate(stream, source), stream.start_time or 0
-        for frame in _checked(_decode_from(container, stream, zero + int(begin / rate / stream.time_base)), source):
-            shown = round((frame.pts - zero) * frame.time_base * rate)
-            if shown < begin:
-                continue
-            if shown != index + 1:
-                raise _uneven(source, index + 1)
-            index = shown
-            yield unit_frame(frame)
-            if index + 1 == end:
-                return
+    last = -1
+    for last, frame, aspect in _numbered(source, begin):
+        if last < begin:
+            continue
+        if last != index + 1:
+            raise _uneven(source, index + 1)
+        index = last
+        yield unit_frame(frame, aspect)
+        if index + 1 == end:
+            return
     if index < begin or (end is not None and index < end - 1):
-        raise ValueError(
-            f"{name_of(source)} has {max(index + 1, 0)} frames: ask for fewer than {count} from {start} on"
-        )
+        raise ValueError(f"{name_of(source)} has {last + 1} frames: ask for fewer than {count} from {start} on")
+
+
+def _numbered(source: Source, begin: int) -> Iterator[tuple[int, Any, Fraction]]:
+    """Yield the number of each decoded frame, the frame and the aspect of its pixels, from `begin` or before it on."""
+    seeks = True
+    back = BACK_SECONDS
+    while True:
+        with open_video(source) as container:
+            stream = video_stream(container, source)
+            rate, zero, is_timed = _rate(stream, source), stream.start_time or 0, _is_timed(stream)
+            time, step = zero + int(begin / rate / stream.time_base), max(1, int(back / stream.time_base))
+            far = seeks and is_timed and time - step > zero
+            if far and not _seek(container, stream, time - step):
+                seeks = False
+                continue
+            frames = container.decode(stream)
+            first = next(frames, None)
+            if far and (first is None or (first.pts or 0) > time):
+                back *= 4
+                continue
+            frames = _checked(itertools.chain([] if first is None else [first], frames), source)
+            aspect = aspect_of(stream)
+            for count, frame in enumerate(frames):
+                check_aspect(frame, aspect, source)
+                number = round((frame.pts - zero) * frame.time_base * rate) if is_timed else count
+                yield number, frame, aspect
+            return
+
+
+def _seek(container: Any, stream: Any, time: int) -> bool:
+    """Go to a key frame at `time` or before it; False where the file cannot, and must be opened again."""
+    import av.error
+
+    try:
+        container.seek(time, stream=stream)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def _is_timed(stream: Any) -> bool:
+    """Whether packets and frames of a stream hold the time at which they are shown."""
+    name = stream.container.format.name
+    return name not in COUNTED or (name == "avi" and stream.codec_context.codec.intra_only)
+
+
+def _counted(packet: Any, count: int, rate: Fraction) -> int:
+    """The time of a packet that does not hold one, behind `count` others; AVI numbers them, empty ones too."""
+    if packet.stream.container.format.name == "avi" and packet.dts is not None:
+        return packet.dts
+    return round(count / rate / packet.time_base)
 
 
 def _checked(frames: Iterator[Any], source: Source) -> Iterator[Any]:
@@ -155,26 +182,14 @@ def _checked(frames: Iterator[Any], source: Source) -> Iterator[Any]:
         yield frame
 
 
-def _decode_from(container: Any, stream: Any, time: int) -> Iterator[Any]:
-    """Decode from a frame at or before `time` on; seeks further back until that holds, as seeking is not exact."""
-    zero, back = stream.start_time or 0, max(1, int(BACK_SECONDS / stream.time_base))
-    while True:
-        if time > zero:
-            container.seek(time - back, stream=stream)
-        frames = container.decode(stream)
-        first = next(frames, None)
-        if time - back < zero or (first is not None and (first.pts or 0) <= time):
-            break
-        back *= 4
-    yield from itertools.chain([] if first is None else [first], frames)
-
-
 def _rate(stream: Any, source: Source) -> Fraction:
+    """Frames per second of a stream, exactly. Raises ValueError for a rate that no video has."""
     rate = stream.guessed_rate  # the average rate is wrong where Matroska rounded the times
     if not rate or not RATES[0] <= rate <= RATES[1]:
         shown = f"shows {float(rate):g} frames" if rate else "does not say how many frames it shows"
         raise ValueError(f"{name_of(source)} {shown} in a second: convert it to MP4 with {RATES[0]} to {RATES[1]}")
-    return Fraction(rate)
+    whole = round(rate / NTSC) * NTSC
+    return whole if abs(rate / whole - 1) < RATE_ERROR else Fraction(rate)
 
 
 def _uneven(source: Source, index: int) -> ValueError:
@@ -186,41 +201,6 @@ def _uneven(source: Source, index: int) -> ValueError:
 
 def _untimed(source: Source) -> ValueError:
     return ValueError(f"{name_of(source)} does not say when its frames are shown: convert it to MP4")
-
-
-def unit_frame(frame: Any) -> Tensor:
-    """Convert a decoded frame to RGB [H, W, 3] in [0, 1], at the bit depth of the file.
-
-    The matrix is the file's; primaries are taken as those of BT.709, so that colours of BT.2020 come out paler.
-    """
-    depth = frame.format.components[0].bits
-    kind = frame.format.name
-    if kind[:7] in CHROMA_STEPS and kind[7:] in _DEPTHS:
-        picture = picture_of(
-            [_values(plane, depth) for plane in frame.planes],
-            depth,
-            limited=frame.color_range != FULL_RANGE,
-            weights=WEIGHTS.get(frame.colorspace, (RED, BLUE)),
-        ).clip(0, 1)
-    elif kind.startswith("gbrp") and kind[4:] in _DEPTHS:
-        green, blue, red = (_values(plane, depth) for plane in frame.planes)
-        picture = np.stack([red, green, blue], axis=-1) / np.float32((1 << depth) - 1)
-    elif depth == 8:
-        picture = frame.to_ndarray(format="rgb24") / np.float32(255)
-    else:
-        picture = frame.to_ndarray(format="rgb48le") / np.float32(65535)
-    return torch.from_numpy(upright(picture, frame).astype(np.float32, copy=False))
-
-
-def upright(picture: np.ndarray, frame: Any) -> np.ndarray:
-    """Rotate the `picture` [H, W, 3] of a decoded frame as its file says (phones store upright video lying down)."""
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
-
-
-def _values(plane: Any, depth: int) -> np.ndarray:
-    """The values of one plane [rows, columns], without the padding of its lines."""
-    kind = np.uint8 if depth == 8 else np.dtype("<u2")
-    return np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width]
 
 
 @contextlib.contextmanager

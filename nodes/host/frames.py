@@ -41,8 +41,6 @@ def clip_of(video) -> Clip:
         return _clip_in_memory(video.get_components())
     source = video.get_stream_source()
     index = _index(source)
-    if video.get_color_space().startswith("HDR"):
-        raise ValueError("the video is HDR, which pictures between nodes cannot tell: make it SDR (BT.709) first")
     window = index.within(*video.get_active_trim_window())
     if not window:
         raise ValueError("the trim of the video leaves no frame: move its start or its end")

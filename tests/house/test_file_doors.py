@@ -44,7 +44,7 @@ DOORS = {
     "histream_core/runs/store/whole_latent.py": {"map_latent": {"np.memmap"}},
     "histream_core/video/media.py": {
         "open_device": {"av.open"},
-        "open_media": {"av.open"},
+        "_opened": {"av.open"},
         "open_muxer": {"av.open"},
         "open_output": {"av.open"},
     },

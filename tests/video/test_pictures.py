@@ -1,11 +1,13 @@
 """Single pictures: read upright, fitted to the size of a video, written as PNG."""
 
+import io
 import os
 import struct
 import sys
 import zlib
 
 import av
+import heic
 import numpy as np
 import pytest
 import torch
@@ -22,17 +24,21 @@ from histream_core.video.pictures import (
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 
-STORED = {
-    1: UPRIGHT,
-    2: np.fliplr(UPRIGHT),
-    3: np.rot90(UPRIGHT, 2),
-    4: np.flipud(UPRIGHT),
-    5: UPRIGHT.swapaxes(0, 1),
-    6: np.rot90(UPRIGHT, 1),
-    7: np.rot90(UPRIGHT, 2).swapaxes(0, 1),
-    8: np.rot90(UPRIGHT, -1),
+FIELDS = np.full((48, 32, 3), (0, 0, 160), np.uint8)
+"""An upright picture of four fields, that lossy stills keep."""
+FIELDS[:24, :16], FIELDS[:24, 16:], FIELDS[24:, :16] = (200, 40, 40), (40, 180, 40), (240, 240, 240)
+
+TURNED = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
 }
-"""How a camera stores the picture, by the number of the orientation in EXIF."""
+"""How a camera stores a picture, by the number of the orientation in EXIF."""
 
 
 def other_png(path, values, pixels="rgb24"):
@@ -47,11 +53,10 @@ def other_png(path, values, pixels="rgb24"):
 
 def tag_orientation(path, orientation, order):
     """Put the EXIF of a camera into a PNG; `order` is that of the bytes, < or >."""
-    mark = b"II" if order == "<" else b"MM"
-    exif = mark + struct.pack(f"{order}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-    chunk = b"eXIf" + exif
+    block = exif(orientation, order)
+    chunk = b"eXIf" + block
     data, header = path.read_bytes(), 33  # the signature and the first chunk
-    framed = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    framed = struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     path.write_bytes(data[:header] + framed + data[header:])
 
 
@@ -63,12 +68,157 @@ def ramp(rows, columns):
 
 
 @pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", TURNED)
 def test_a_picture_is_read_upright_however_the_camera_was_held(tmp_path, orientation, order):
     """Seen to fail without the turn, and without the mirror."""
-    path = other_png(tmp_path / "a.png", STORED[orientation])
+    path = other_png(tmp_path / "a.png", TURNED[orientation](UPRIGHT))
     tag_orientation(path, orientation, order)
     assert np.array_equal((read_picture(path) * 255).numpy(), UPRIGHT)
+
+
+def exif(orientation, order=">", *, more=b""):
+    """A block of EXIF, behind whose directory there is `more`."""
+    mark = b"II" if order == "<" else b"MM"
+    return mark + struct.pack(f"{order}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0) + more
+
+
+def jpeg(values, orientation=None, **options):
+    """The bytes of a JPEG, with the EXIF of a camera behind its header."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.height, encoder.width = values.shape[:2]
+    encoder.pix_fmt, encoder.time_base, encoder.color_range = "yuvj444p", 1, 2
+    encoder.options = {"qmin": "1", "qmax": "1"}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format="rgb24")
+    data = b"".join(map(bytes, [*encoder.encode(frame), *encoder.encode(None)]))
+    if orientation is None:
+        return data
+    block = b"Exif\0\0" + exif(orientation, **options)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+
+
+def mpo(values, orientation):
+    """Two pictures in one file, as cameras of stereo pictures and telephones write them; the second lies otherwise."""
+    return jpeg(values, orientation) + jpeg(np.zeros_like(values), 2)
+
+
+def with_thumbnail(values, orientation):
+    """The EXIF has a small picture too, of another orientation, and pixels that look like one."""
+    return jpeg(values, orientation, more=exif(7)[8:] + exif(5, "<")[8:])
+
+
+def long_jpeg(values, orientation):
+    """Longer than what FFmpeg looks at to know a file. Seen to fail by its ending, for that of numbered pictures."""
+    comment = b"\xff\xfe" + struct.pack(">H", 60_002) + bytes(60_000)
+    data = jpeg(values, orientation)
+    return data[:2] + comment + data[2:]
+
+
+def webp(values, orientation):
+    file = io.BytesIO()
+    with av.open(file, "w", format="webp") as container:
+        stream = container.add_stream("libwebp", options={"lossless": "1"})
+        stream.height, stream.width, stream.pix_fmt = *values.shape[:2], "bgra"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format="rgb24")))
+        container.mux(stream.encode(None))
+    height, width = values.shape[:2]
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    block = exif(orientation)
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x08\0\0\0" + sides + file.getvalue()[12:]
+    body += b"EXIF" + struct.pack("<I", len(block)) + block
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tiff(values, orientation):
+    """Pixels that are not packed, with the tag among those of the picture."""
+    rows = np.ascontiguousarray(values).tobytes()
+    short = [
+        (256, values.shape[1]),
+        (257, values.shape[0]),
+        (259, 1),
+        (262, 2),
+        (274, orientation),
+        (277, 3),
+        (278, values.shape[0]),
+    ]
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in short]
+    where = 8 + 2 + 12 * 10 + 4
+    longs = ((273, 1, where + 6), (279, 1, len(rows)))
+    entries += [struct.pack("<HHII", tag, 4, count, value) for tag, count, value in longs]
+    entries.append(struct.pack("<HHII", 258, 3, 3, where))
+    directory = struct.pack("<H", len(entries)) + b"".join(sorted(entries, key=lambda e: e[1::-1])) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<3H", 8, 8, 8) + rows
+
+
+STILLS = {
+    "a.jpg": jpeg,
+    "a.JPEG": long_jpeg,
+    "a.mpo": mpo,
+    "thumbnail.jpg": with_thumbnail,
+    "a.webp": webp,
+    "a.tiff": tiff,
+    "named otherwise.png": jpeg,
+    "no ending": long_jpeg,
+}
+"""Kinds of stills that say how they are upright; PNG is below."""
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("name", STILLS)
+def test_a_still_is_read_upright_whatever_its_kind(tmp_path, name, orientation):
+    """Seen to fail with JPEG files, which were no pictures by their ending."""
+    (tmp_path / name).write_bytes(STILLS[name](TURNED[orientation](FIELDS), orientation))
+    found = read_picture(tmp_path / name).numpy()
+    assert found.shape == FIELDS.shape
+    assert np.abs(found - FIELDS / 255).max() < 0.03
+
+
+@pytest.mark.parametrize("block", [b"", b"MM", exif(6)[:12], exif(6)[:4] + b"\xff" * 8, b"MM\0*" + bytes(40)], ids=len)
+def test_a_damaged_exif_says_nothing(tmp_path, block):
+    data = jpeg(FIELDS)
+    block = b"Exif\0\0" + block
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:])
+    assert np.abs(read_picture(tmp_path / "a.jpg").numpy() - FIELDS / 255).max() < 0.03
+
+
+TILED = {
+    "as it is": ((), lambda stored: stored),
+    "turned": ((heic.TURN,), np.rot90),
+    "upside down, mirrored": ((heic.MIRROR_ROWS,), np.flipud),
+    "mirrored": ((heic.MIRROR_COLUMNS,), np.fliplr),
+    "turned, then mirrored": ((heic.TURN, heic.MIRROR_ROWS), lambda stored: np.flipud(np.rot90(stored))),
+}
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_a_picture_of_tiles_is_put_together_and_upright(tmp_path, name):
+    """As telephones write them. Seen to fail with the first tile for the picture."""
+    y, x = np.mgrid[0:100, 0:150]
+    picture = np.stack([x * 255 // 150, y * 255 // 100, np.full_like(x, 60)], axis=-1).astype(np.uint8)
+    properties, seen = TILED[name]
+    (tmp_path / "a.heic").write_bytes(heic.heic(picture, 64, properties))
+    found = read_picture(tmp_path / "a.heic").numpy()
+    wanted = seen(picture) / 255
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 0.01
+
+
+def test_a_picture_of_tiles_that_is_damaged_is_refused_in_a_sentence(tmp_path):
+    data = heic.heic(FIELDS, 32)
+    path = tmp_path / "a.heic"
+    assert heic.heic(FIELDS, 32, drop=1) != data
+    path.write_bytes(heic.heic(FIELDS, 32, drop=1))
+    with pytest.raises(ValueError, match=r"a\.heic cannot be read, 1 tiles are listed for 1x2: convert it to PNG"):
+        read_picture(path)
+    for stop in range(20, len(data), 97):
+        path.write_bytes(data[:stop])
+        with pytest.raises(ValueError, match=r"a\.heic (cannot be read|is no picture|is damaged)"):
+            read_picture(path)
+
+
+def test_sixteen_bits_of_a_png_are_read(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 4, 3), np.uint16)
+    (tmp_path / "a.png").write_bytes(encode_png(values))
+    assert np.abs(read_picture(tmp_path / "a.png").numpy() * 65535 - values).max() < 0.01
 
 
 def test_grey_pictures_are_read_and_alpha_is_left_out(tmp_path):

@@ -15,8 +15,10 @@ import pytest
 import torch
 from slow import slow
 
+from histream_core.video import media
 from histream_core.video.formats import find_format
-from histream_core.video.reading import frames_of, index_video, unit_frame
+from histream_core.video.pictures import read_picture
+from histream_core.video.reading import frames_of, index_video
 from histream_core.video.writers import open_writer
 
 NUM_FRAMES = 60
@@ -101,8 +103,25 @@ def test_the_rate_of_film_is_a_fraction(tmp_path):
         assert index_video(tmp_path / f"clip{known.suffix}").rate == Fraction(24000, 1001)
 
 
-def test_a_picture_that_was_filmed_upright_stands_upright(tmp_path):
-    """A quarter turn is written into the header, as telephones do."""
+ONE = 1 << 16
+MATRICES = {
+    # a, b, c, d of the matrix in the header, and what is seen
+    "as it is": ((ONE, 0, 0, ONE), lambda stored: stored),
+    "quarter turn": ((0, ONE, -ONE, 0), lambda stored: stored.rot90(-1, (0, 1))),  # clockwise: the left side is up
+    "half turn": ((-ONE, 0, 0, -ONE), lambda stored: stored.rot90(2, (0, 1))),
+    "three quarters": ((0, -ONE, ONE, 0), lambda stored: stored.rot90(1, (0, 1))),
+    "mirrored": ((-ONE, 0, 0, ONE), lambda stored: stored.flip(1)),
+    "upside down, mirrored": ((ONE, 0, 0, -ONE), lambda stored: stored.flip(0)),
+    "exchanged": ((0, ONE, ONE, 0), lambda stored: stored.transpose(0, 1)),
+    "exchanged the other way": ((0, -ONE, -ONE, 0), lambda stored: stored.transpose(0, 1).flip(0, 1)),
+    "scaled": ((2 * ONE, 0, 0, 2 * ONE), lambda stored: stored),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_video_is_shown_as_the_matrix_in_its_header_says(tmp_path, name):
+    """Turned as telephones do, mirrored as front cameras do; also as a first picture. Seen to fail with mirrors."""
+    (a, b, c, d), seen = MATRICES[name]
     path = tmp_path / "clip.mp4"
     frames = torch.rand(2, 48, 64, 3, generator=torch.Generator().manual_seed(0))
     with open_writer(path, find_format("h264-mp4"), size=(64, 48)) as writer:
@@ -111,32 +130,76 @@ def test_a_picture_that_was_filmed_upright_stands_upright(tmp_path):
     data = bytearray(path.read_bytes())
     matrix = data.rindex(b"tkhd") + 4 + 40
     assert struct.unpack(">9i", data[matrix : matrix + 36])[::4] == (1 << 16, 1 << 16, 1 << 30)
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
-    upright = list(frames_of(path))
-    assert upright[0].shape == (64, 48, 3)
-    for turned, before in itertools.zip_longest(upright, lying):
-        assert torch.equal(turned, before.rot90(-1, (0, 1)))  # clockwise: what lay on its left side is up
+    for shown, before in itertools.zip_longest(frames_of(path), lying):
+        assert torch.equal(shown, seen(before))
+    assert torch.equal(read_picture(path), seen(lying[0]))
 
 
-@pytest.mark.parametrize(("code", "red", "blue"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (9, 0.2627, 0.0593)])
-@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "nv12"])
-def test_colours_are_those_of_the_matrix_that_the_file_names(code, red, blue, pixels):
-    """BT.709, BT.601 and BT.2020. Seen to fail where BT.2020 is read as BT.709: by 0.06 in green."""
+ASPECTS = [
+    # width of a pixel by its height, and the size at which 64x48 is shown
+    ((1, 1), (64, 48)),
+    ((4, 3), (86, 48)),  # HDV
+    ((16, 11), (94, 48)),  # PAL, widescreen
+    ((32, 27), (76, 48)),  # NTSC, widescreen
+    ((12, 11), (70, 48)),
+    ((8, 9), (64, 54)),  # NTSC
+    ((10, 11), (64, 52)),
+    ((2, 1), (128, 48)),
+    ((1, 2), (64, 96)),
+    ((44, 45), (64, 48)),  # what an encoder's scaling rounds
+    ((0, 1), (64, 48)),  # not known
+]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("aspect", "size"), ASPECTS, ids=str)
+def test_pixels_that_are_not_square_are_made_so(tmp_path, aspect, size, suffix):
+    """Also of a first picture. Seen to fail where ranges went out squeezed and came back so, without the aspect."""
+    path = clip_of(tmp_path / f"clip{suffix}", Fraction(*aspect))
+    width, height = size
+    for frame in (*frames_of(path, 1, 2), read_picture(path)):
+        assert frame.shape == (height, width, 3)
+        assert frame.min() >= 0 and frame.max() <= 1
+        assert (frame[height // 2, 2 : width // 2 - 4, 0].max() - frame[height // 2, 2, 0]).abs() < 0.03
+        assert frame[height // 2, width // 2 + 4, 0] - frame[height // 2, width // 2 - 4, 0] > 0.5
+
+
+def clip_of(path, aspect):
+    """Four frames of 64x48, dark left of the middle and light right of it, with pixels of that aspect."""
     import av
 
-    colour = np.array([0.9, 0.25, 0.1])
-    luma = red * colour[0] + (1 - red - blue) * colour[1] + blue * colour[2]
-    chroma = (colour[[2, 0]] - luma) / (2 - 2 * np.array([blue, red]))
-    values = [16 + 219 * luma, *(128 + 224 * chroma)]
-    frame = av.VideoFrame(32, 32, pixels)
-    frame.colorspace, frame.color_range = code, 1
-    for plane, value in zip(frame.planes, [values[:1], values[1:]] if pixels == "nv12" else values, strict=True):
-        kind, scale = ("<u2", 4) if "10" in pixels else ("u1", 1)
-        row = np.resize(np.round(np.atleast_1d(value) * scale).astype(kind), plane.line_size // np.dtype(kind).itemsize)
-        plane.update(np.tile(row, plane.height).tobytes())
-    found = unit_frame(frame)
-    assert (found - torch.from_numpy(colour).float()).abs().max() < 0.015
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        picture = np.full((48, 64, 3), 20, np.uint8)
+        picture[:, 32:] = 220
+        for index in range(4):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_an_aspect_that_makes_pictures_too_large_is_refused(tmp_path, monkeypatch):
+    path = clip_of(tmp_path / "clip.mp4", Fraction(2, 1))
+    monkeypatch.setattr(media, "MAX_SIDE", 100)
+    for read in (read_picture, lambda source: list(frames_of(source))):
+        with pytest.raises(ValueError, match=r"clip\.mp4 has pictures of 128x48: make them smaller"):
+            read(path)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("h264-mp4", 8), ("h264-mp4", 10), ("h265-mkv", 10), ("ffv1", 16)])
+def test_a_first_picture_is_the_first_frame_of_its_video(tmp_path, name, depth):
+    """Seen to fail with ten bits as a picture, which were off by two of 255."""
+    known = find_format(name, depth)
+    path = tmp_path / f"clip{known.suffix}"
+    with open_writer(path, known, size=(64, 48)) as writer:
+        writer.write(torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(read_picture(path), next(frames_of(path)))
 
 
 def test_frames_that_a_cut_without_encoding_hides_are_not_counted(tmp_path):
