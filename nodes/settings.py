@@ -40,6 +40,8 @@ class ModelSettings:
     resize: str = "bilinear"
     kv: str = "full"
     """The memory tier of keys and values, one of TIERS."""
+    demo: bool = False
+    """Whether it is the bundled demo model."""
 
     def temporal_policy(self, preset: Preset) -> TemporalPolicy:
         policy = preset.temporal()

@@ -37,7 +37,7 @@ from .preview import chunk_previewer
 from .run import HostRun, wan_config
 from .sampler import ChunkSampler, PlannedSampler, attach, given_latent, guide, model_settings, shown
 from .speed import kernels_for
-from .timeline import Audience, prompts_in, timeline_of, with_scenes
+from .timeline import Audience, prompts_in, say_limits, timeline_of, with_scenes
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     audience = Audience(backend.text_width, backend.batch)
     placed, prompts = prompts_in(positive, sampler.plan(samples.shape), audience)
     plan, base = placed.plan, model.model
+    say_limits(sampler.settings, plan, positive)
     display = Display(plan.num_steps(), lambda: chunk_previewer(backend.model, vae))
     progress = replace(backend.new_progress(plan), report=display)
     given = sampler.first_frame and given_latent(base, sampler.first_frame, backend.batch)

@@ -15,6 +15,7 @@ import comfy.taesd.taehv
 import comfy.utils
 import folder_paths
 import latent_preview
+import torch
 from torch import Tensor
 
 from ...histream_core.cost.pace import DecodePace
@@ -69,6 +70,8 @@ def check_decode(vae, latents: Tensor) -> None:
     if latents.is_nested or latents.ndim != 5 or latents.shape[1] != 16 or 0 in latents.shape:
         raise ValueError(f"the LATENT has shape {list(latents.shape)}, not [batch, 16, frames, height, width]")
     check_finite(latents, "the LATENT")
+    if not any(torch.count_nonzero(frame) for frame in latents.unbind(2)):
+        raise ValueError("the LATENT is empty, as before a sampler: connect the one that the sampler puts out")
 
 
 def video_size(shape: Sequence[int], *, crop: bool) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Weights into the host: a checkpoint file or the bundled demo model become MODEL, CLIP and VAE."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import comfy.model_management
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ...histream_core import demo
-from ...histream_core.demo.text import BUNDLED_WORDS, DemoTextEncoder, token_table
+from ...histream_core.demo.text import token_table
+from ...histream_core.demo.trained import untrained
 from ...histream_core.plan.presets import PRESETS
 from ...histream_core.weights.checkpoint import check, read_checkpoint
 from ...histream_core.weights.inspection import guess_preset
 from ..settings import ModelSettings
 from . import log as host_log
 from . import sampler as host
+from .timeline import NOTES
 
 WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 DEMO_TOKENS = "histream_demo"
@@ -58,6 +61,7 @@ def to_model(weights: dict[str, Tensor], metadata: dict[str, str], options: dict
 def load_demo_model():
     """The bundled demo model as MODEL, CLIP and VAE; raises CheckpointError where its files are damaged."""
     model = load_model(str(demo.TRANSFORMER_PATH), preset=demo.PRESET)
+    model = host.attach(model, replace(host.model_settings(model), demo=True))
     vae = comfy.sd.VAE(sd=dict(check(read_checkpoint(demo.VAE_PATH), "wan-vae").state_dict))
     return model, comfy.sd.CLIP(target=DemoTarget), vae
 
@@ -68,11 +72,8 @@ class DemoTokenizer:
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         pass
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, Tensor]:
-        unknown = DemoTextEncoder.unknown(text)
-        if unknown:
-            host_log.warn(f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(BUNDLED_WORDS)}")
-        return {DEMO_TOKENS: token_table([text])}
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
+        return {DEMO_TOKENS: token_table([text]), NOTES: untrained([text])}
 
     def state_dict(self) -> dict:
         return {}
@@ -87,11 +88,11 @@ class DemoTextModel(nn.Module):
         super().__init__()
         self.encoder = demo.load_text_encoder().to(device)
 
-    def encode_token_weights(self, tokens: dict[str, Tensor]) -> tuple[Tensor, None]:
-        """Embeddings [B, tokens, channels], on the CPU as the host keeps CONDITIONING; no pooled vector."""
+    def encode_token_weights(self, tokens: dict) -> tuple[Tensor, None, dict]:
+        """Embeddings [B, tokens, channels], on the CPU as the host keeps CONDITIONING; no pooled vector; notes."""
         device = next(self.encoder.parameters()).device
         embedded = self.encoder(tokens[DEMO_TOKENS].to(device))
-        return embedded.to(comfy.model_management.intermediate_device()), None
+        return embedded.to(comfy.model_management.intermediate_device()), None, {NOTES: tuple(tokens.get(NOTES, ()))}
 
     def set_clip_options(self, options: dict) -> None:
         """There are none: layer and projection do not exist here."""

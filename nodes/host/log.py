@@ -1,6 +1,7 @@
 """Lines for whoever runs it: in the host's log, and under the node that is running."""
 
 import logging
+from collections.abc import Iterable
 
 import server
 from comfy_execution.utils import get_executing_context
@@ -19,9 +20,26 @@ def warn(message: str) -> None:
     tell(message)
 
 
+def keep(messages: Iterable[str]) -> None:
+    """Warn of each, and show them above every later line under this node, as long as it runs."""
+    global _kept
+    context, lines = get_executing_context(), tuple(messages)
+    for line in lines:
+        logging.getLogger("histream").warning(printable(line))
+    _kept = context, lines
+    if lines:
+        tell("")
+
+
 def tell(message: str) -> None:
     """Show a line under the node that is running, to whoever runs it."""
     context = get_executing_context()
     instance = getattr(server.PromptServer, "instance", None)
     if context and instance:
-        instance.send_progress_text(printable(message), context.node_id, instance.client_id)
+        lines = _kept[1] if _kept[0] == context else ()
+        shown = "\n".join(line for line in (*lines, message) if line)
+        instance.send_progress_text(printable(shown), context.node_id, instance.client_id)
+
+
+_kept: tuple[object, tuple[str, ...]] = (None, ())
+"""The node that ran last with lines to keep, and these lines; the host runs one node after the other."""

@@ -34,9 +34,9 @@ from .backend import HostBackend
 from .checks import check_latent, check_model
 from .decode import check_vae, video_size
 from .run_folders import find_run, name_of, next_run, numbered_runs
-from .sampler import ChunkSampler, given_latent
+from .sampler import ChunkSampler, given_latent, model_settings
 from .source import source_of_run
-from .timeline import Audience, prompts_in
+from .timeline import Audience, prompts_in, say_limits
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def new_run(backend: HostBackend, sampler: ChunkSampler, plan: Plan, choice: Vid
     """The run of a plan with the artist's prompts and choices."""
     audience = Audience(backend.text_width, fps=choice.fps)
     placed, prompts = prompts_in(inputs.positive or [], plan, audience, words=inputs.words)
+    say_limits(sampler.settings, placed.plan, inputs.positive)
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
     settings = run_settings(choice, placed.plan, preset=preset.name, mode=mode)
@@ -185,6 +186,7 @@ def new_branch(
 ) -> Branch:
     """The inputs of a branch of the run in `source` at `chunk`, with the artist's seed, prompt and sound."""
     sound = choice.sound if choice else None
+    say_limits(model_settings(backend.model), manifest.plan, inputs.positive)
     if not inputs.positive:
         return Branch(source, chunk, branch_manifest(manifest, chunk, seed=inputs.seed), sound=sound)
     with Journal(source, first_chunks=chunk or None) as old:

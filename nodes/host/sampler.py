@@ -27,7 +27,7 @@ from .first_frame import FirstFrame, check_fits
 from .preview import chunk_previewer
 from .run import WRAPPER_KEY, HostRun, wan_config
 from .speed import say_kernels
-from .timeline import Audience, Timeline, prompts_in, timeline_of
+from .timeline import Audience, Timeline, prompts_in, say_limits, timeline_of
 
 
 class SamplerFunction:
@@ -102,6 +102,7 @@ class ChunkSampler(SamplerFunction):
             _, prompts = prompts_in(positive, plan, Audience(run.base.diffusion_model.text_dim, run.batch))
         display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
         progress = new_progress(plan, wan_config(run.base.diffusion_model), batch=run.batch, report=display)
+        say_limits(self.settings, plan, positive)
         given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
         stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, inputs=Inputs(given))
         return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
@@ -162,10 +163,11 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     """Wrapper of the guider's outer sampling: hand the host one chunk to look at instead of the whole video.
 
     The host would otherwise move the whole LATENT to the device and make room for the whole clip at once.
-    Samplers of others pass through.
+    Samplers of others pass through; raises ValueError for one on the demo model.
     """
     function = getattr(sampler, "sampler_function", None)
     if not isinstance(function, ChunkSampler | PlannedSampler):
+        check_other_sampler(model_settings(executor.class_obj.model_patcher))
         return executor(noise, latent_image, sampler, *args, **kwargs)
     guider = executor.class_obj
     check_latent({"samples": latent_image})
@@ -181,6 +183,15 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, prepare, guider.model_options, is_model_options=True)
     sampler = comfy.samplers.KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
     return executor(noise[:, :, :frames], latent_image[:, :, :frames], sampler, *args, **kwargs)
+
+
+def check_other_sampler(settings: ModelSettings) -> None:
+    """Refuse a sampler of others on the demo model: whole videos at once come out of it empty. Raises ValueError."""
+    if settings.demo:
+        raise ValueError(
+            "the Demo Model makes videos chunk by chunk, and with this sampler they come out empty: connect it to the "
+            "Anchor-Window Sampler instead"
+        )
 
 
 def guide(model, positive: list, sampler: PlannedSampler, *, vae=None) -> None:

@@ -12,17 +12,22 @@ import comfy.sampler_helpers
 import comfy.utils
 from torch import Tensor
 
+from ...histream_core.demo.trained import other_size
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.make import make_plan
 from ...histream_core.plan.presets import Preset
 from ...histream_core.plan.sizes import FPS
 from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.timeline import Cue, Placed, check_cues, place
+from ..settings import ModelSettings
 from . import log as host_log
 from .checks import check_conditioning
 
 KEY = "histream_timeline"
 """Where a `Timeline` lies among the options of a CONDITIONING."""
+
+NOTES = "histream_notes"
+"""Where a text encoder says, among the options of a CONDITIONING, what its model was not trained on."""
 
 SCENES = "histream_scenes"
 """Where a LATENT says how many frames it has and which of them begin scenes."""
@@ -89,6 +94,19 @@ def scenes_of(latent: Mapping) -> tuple[int, ...]:
     """The frames of a LATENT that begin scenes; none where frames were taken out or added since it was made."""
     num_frames, scenes = latent.get(SCENES, (0, ()))
     return scenes if latent["samples"].shape[2] == num_frames else ()
+
+
+def notes_of(positive: Sequence | None) -> list[str]:
+    """The notes of the text encoders of all prompts on a CONDITIONING, each once."""
+    timeline = timeline_of(positive)
+    parts = timeline.positives if timeline else (positive or (),)
+    options = [item if isinstance(item, Mapping) else item[1] for part in parts for item in part]
+    return list(dict.fromkeys(note for found in options for note in found.get(NOTES, ())))
+
+
+def say_limits(settings: ModelSettings, plan: Plan, positive: Sequence | None) -> None:
+    """Say, before the first step and as long as the node runs, what weights were not trained on."""
+    host_log.keep([*notes_of(positive), *(other_size(plan.size) if settings.demo else ())])
 
 
 def prompts_in(

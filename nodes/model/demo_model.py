@@ -1,6 +1,7 @@
 """Node: the bundled demo model; works with no download, on any computer."""
 
 from ...histream_core import demo
+from ...histream_core.demo.trained import world
 from ..host import load as host_load
 from ..host.api import CATEGORY, io
 
@@ -19,7 +20,7 @@ class DemoModel(io.ComfyNode):
             inputs=[],
             outputs=[
                 io.Model.Output(tooltip="For the Anchor-Window Sampler."),
-                io.Clip.Output(tooltip="For CLIP Text Encode. Knows colours, shapes and directions, no other words."),
+                io.Clip.Output(tooltip=f"For CLIP Text Encode. Trained on {world()}."),
                 io.Vae.Output(tooltip="For Streaming VAE Decode; only for videos of this demo model."),
             ],
         )

@@ -98,8 +98,9 @@ class PromptTimeline(io.ComfyNode):
         positives = tuple(clip.encode_from_tokens_scheduled(clip.tokenize(cue.prompt)) for cue in cues)
         told = Timeline(cues, positives)
         preset, _ = StepChoice().resolve(host.model_settings(model) if model else ModelSettings())
-        lines = "\n".join(host_timeline.look(told, preset))
-        return io.NodeOutput(host_timeline.with_timeline(told), lines, ui=ui.PreviewText(lines))
+        positive, lines = host_timeline.with_timeline(told), host_timeline.look(told, preset)
+        shown = ui.PreviewText("\n".join([*lines, *host_timeline.notes_of(positive)]))
+        return io.NodeOutput(positive, "\n".join(lines), ui=shown)
 
 
 class TimelineSection(io.ComfyNode):

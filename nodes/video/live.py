@@ -13,6 +13,7 @@ from ..host import graph as host_graph
 from ..host import live as host_live
 from ..host import runs as host_runs
 from ..host import summary as host_summary
+from ..host import timeline as host_timeline
 from ..host.api import CATEGORY, Schedule, blocked, io
 from ..host.source import live_source
 from ..sampling.anchor_window_sampler import FROM_PRESET, chunk_sampler, window_inputs
@@ -82,9 +83,7 @@ class Live(io.ComfyNode):
         policy=EVEN,
         speed=None,
     ):
-        if bool(width) != bool(height):
-            raise ValueError("width and height go together: set both, or both to 0 for those of the source")
-        size = (width, height) if width else None
+        size = _size_of(width, height)
         device = live_source(source, video, fps=fps or None, size=size, again=seconds > 0)
         sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
         preset, _ = sampler.steps.resolve(sampler.settings)
@@ -93,6 +92,7 @@ class Live(io.ComfyNode):
         check_encoder(vae.first_stage_model)
         columns, rows = (side // PIXELS_PER_CELL for side in size_for(*device.size))
         plan = sampler.plan((1, 16, ENDLESS, rows, columns))
+        host_timeline.say_limits(sampler.settings, plan, positive)
         words = host_graph.words_of(cls.hidden, "positive")
         prompt, cues = host_live.prompt_and_cues(positive, backend.text_width, words)
         settings = LiveSettings(plan, device, prompt, seed, budget, policy, seconds or None, cues)
@@ -107,6 +107,13 @@ class Live(io.ComfyNode):
             else blocked(played.report["recording_error"] or _none(record))
         )
         return io.NodeOutput(video, summary, ui=kept_video.player(saved))
+
+
+def _size_of(width: int, height: int) -> tuple[int, int] | None:
+    """The size that was chosen; None for that of the source. Raises ValueError for one side alone."""
+    if bool(width) != bool(height):
+        raise ValueError("width and height go together: set both, or both to 0 for those of the source")
+    return (width, height) if width else None
 
 
 def _none(record: bool) -> str | None:

@@ -59,6 +59,21 @@ def test_demo_hints_at_words_that_it_does_not_know(here, capsys):
     assert len(json.loads(said.out)["notes"]) == 1
 
 
+def test_demo_says_before_the_run_what_it_was_not_trained_on(here, capsys):
+    assert main(["demo", "a yellow square moves left on a purple background", "--seconds", "0.1"]) == 0
+    said = capsys.readouterr().err
+    note, bar = said.index("not trained on a purple background; backgrounds are blue, green"), said.index("chunk 1/1")
+    assert note < bar
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    assert "backgrounds: blue, green, white, black" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_demo_model_at_another_size_is_said(here, capsys):
+    result = result_of(["render", "--model", "demo", "--size", "64x32", "--frames", "1"], capsys)
+    assert f"trained at {SIDE}x{SIDE} alone, and at 64x32" in result["notes"][0]
+
+
 @pytest.mark.parametrize("mode", few(MODES, 2))
 def test_every_mode_runs_and_counts_its_network_calls(here, capsys, mode):
     calls = {  # of 3 chunks, high and low; the last chunk is never cached

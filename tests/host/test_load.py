@@ -155,4 +155,88 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
 def test_words_that_the_demo_does_not_know_are_named(pack, caplog):
     clip = pack.part("nodes.model.demo_model").DemoModel.execute().result[1]
     clip.tokenize("a red dragon moves right")
-    assert "does not know dragon" in caplog.text
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize("a red dragon moves right"))
+    assert "does not know dragon" in pack.part("nodes.host.timeline").notes_of(positive)[0]
+
+
+ASKED = {
+    "a yellow square moves left on a purple background": "not trained on a purple background; backgrounds are blue",
+    "a black circle moves up on a white background": "not trained on a black shape",
+    "a red circle moves right on a blue background": "",
+}
+
+
+@pytest.mark.parametrize(("prompt", "said"), ASKED.items())
+def test_what_the_demo_was_not_trained_on_is_said_before_the_first_step(pack, caplog, monkeypatch, prompt, said):
+    """By the sampler, which has the words on its CONDITIONING, also from a timeline."""
+    model, clip, _ = pack.part("nodes.model.demo_model").DemoModel.execute().result
+    run = pack.part("nodes.host.run").HostRun
+    monkeypatch.setattr(run, "forward", lambda *_, **__: pytest.fail("a step came first") if not told else stop())
+    told = []
+
+    def stop():
+        raise InterruptedError
+
+    log = pack.part("nodes.host.log")
+    monkeypatch.setattr(log, "keep", lambda lines: told.append("\n".join(lines)))
+    timeline = pack.part("nodes.sampling.prompt_timeline").PromptTimeline.execute(clip, f"[0] {prompt}")
+    assert said in timeline.ui.as_dict()["text"][0]
+    for positive in (clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), timeline.result[0]):
+        told.clear()
+        with pytest.raises(InterruptedError):
+            pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler.execute(
+                model, positive, {"samples": torch.zeros(1, 16, 1, 32, 32)}, 0
+            )
+        assert len(told) == 1 and said in told[0] and bool(told[0]) == bool(said)
+
+
+def test_the_demo_model_at_another_size_is_said(pack, caplog):
+    model, clip, _ = pack.part("nodes.model.demo_model").DemoModel.execute().result
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle moves right on a blue background"))
+    sampler = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
+    sampler.execute(model, positive, {"samples": torch.zeros(1, 16, 1, 8, 8)}, 0)
+    assert "trained at 256x256 alone, and at 64x64" in caplog.text
+
+
+def test_a_sampler_of_the_host_is_refused_on_the_demo_model_alone(pack, load_wan):
+    """It would make an empty picture. Seen to make one, in 4 and in 20 steps."""
+    from comfy_extras.nodes_hunyuan import EmptyHunyuanLatentVideo
+
+    import nodes
+
+    model, clip, _ = pack.part("nodes.model.demo_model").DemoModel.execute().result
+    empty = EmptyHunyuanLatentVideo.execute(32, 32, 1, 1).result[0]
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))
+    with pytest.raises(ValueError, match=r"Demo Model .* connect it to the Anchor-Window Sampler"):
+        nodes.common_ksampler(model, 0, 1, 1.0, "euler", "simple", positive, positive, empty)
+    other, text = load_wan(), [[torch.zeros(1, 4, 32), {}]]
+    assert torch.isfinite(
+        nodes.common_ksampler(other, 0, 1, 1.0, "euler", "simple", text, text, empty)[0]["samples"]
+    ).all()
+
+
+def test_an_empty_latent_is_not_decoded(pack, output):
+    """Seen to fail with a file of one colour."""
+    vae = pack.part("nodes.model.demo_model").DemoModel.execute().result[2]
+    with pytest.raises(ValueError, match="the LATENT is empty, as before a sampler: connect"):
+        pack.part("nodes.video.streaming_vae_decode").StreamingVAEDecode.execute(
+            {"samples": torch.zeros(1, 16, 3, 8, 8)}, vae, "x"
+        )
+    assert not list(output.rglob("*.mp4"))
+
+
+def test_lines_that_are_kept_stand_above_every_later_one_of_their_node_alone(pack, monkeypatch):
+    """Seen to fail where the next line takes the place of a warning."""
+    from types import SimpleNamespace
+
+    log, shown, running = pack.part("nodes.host.log"), [], ["1"]
+    instance = SimpleNamespace(client_id="me", send_progress_text=lambda text, node, _: shown.append((node, text)))
+    monkeypatch.setattr(log.server.PromptServer, "instance", instance, raising=False)
+    monkeypatch.setattr(log, "get_executing_context", lambda: SimpleNamespace(node_id=running[0]))
+    log.keep(["not trained"])
+    log.tell("chunk 1")
+    running[0] = "2"
+    log.tell("chunk 1")
+    log.keep([])
+    log.tell("chunk 2")
+    assert shown == [("1", "not trained"), ("1", "not trained\nchunk 1"), ("2", "chunk 1"), ("2", "chunk 2")]

@@ -1,9 +1,13 @@
 """Every shipped workflow fits the nodes, as docs/object_info.json describes them (the host tests keep that true)."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+
+from histream_core.demo.text import SHAPE_WORDS, DemoTextEncoder, words
+from histream_core.demo.trained import KINDS, told, trained, untrained
 
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding="utf-8"))
@@ -161,6 +165,39 @@ def test_every_file_it_needs_can_be_downloaded(path):
             assert model["url"].endswith(f"/{model['name']}")
             assert f"[**{model['name']}**]({model['url']})" in note
             assert f"[`{model['name']}`]({model['url']})" in readme
+
+
+@each_workflow
+def test_what_it_asks_of_the_demo_model_was_trained(path):
+    """Prompts and the sentences in its note. Seen to fail with a yellow square on a purple background."""
+    nodes = load(path)["nodes"]
+    if not any(node["type"] == "HiStreamDemoModel" for node in nodes):
+        return
+    prompts = [
+        line.split("]")[-1]
+        for node in nodes
+        for name, (_, value) in (widgets(node) if node["type"] in OBJECT_INFO else {}).items()
+        if name in ("text", "timeline")
+        for line in value.splitlines()
+    ]
+    notes = " ".join(node["widgets_values"][0] for node in nodes if node["type"] in NOTES)
+    sentences = [text for text in re.findall(r"\*([^*\n]+)\*", notes) if any(told(text).values())]
+    assert prompts
+    assert untrained([*prompts, *(text for text in sentences if not DemoTextEncoder.unknown(text))]) == []
+
+
+def test_lists_of_the_demo_models_words_are_those_of_training():
+    """In the note of the first workflow, on the help page and in the node, in all languages."""
+    note = next(node for node in load(PATHS[0].with_stem("histream_1_try_it_now"))["nodes"] if node["type"] in NOTES)
+    lines = re.findall(r"\n- (.*)", note["widgets_values"][0])
+    listed = [{*words(line)} & {*SHAPE_WORDS} - {"on", "background"} for line in lines]
+    assert all({*trained(kind)} in listed for kind in KINDS)
+    shown = [(ROOT / "web" / "docs" / "HiStreamDemoModel.md").read_text(encoding="utf-8")]
+    for path in sorted((ROOT / "locales").glob("*/nodeDefs.json")):
+        shown.append(json.loads(path.read_text(encoding="utf-8"))["HiStreamDemoModel"]["outputs"]["1"]["tooltip"])
+    assert len(shown) == 8
+    for text in shown:
+        assert all(", ".join(trained(kind)) in text for kind in KINDS), text
 
 
 def test_the_folder_holds_workflows_and_their_pictures_alone():

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ... import demo
-from ...demo.text import BUNDLED_WORDS
+from ...demo.trained import other_size, untrained
+from ...plan import Plan
 from ...plan.presets import PRESETS, Preset, find_preset
 from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
@@ -33,6 +34,12 @@ class Source:
     """Function that loads the weights, and encodes the prompts as embeddings [1, tokens, channels] each."""
     notes: tuple[str, ...] = ()
     """Notes for the user before the run."""
+    demo: bool = False
+    """Whether they are those of the bundled model."""
+
+    def notes_on(self, plan: Plan) -> tuple[str, ...]:
+        """Its notes, also on a video of that plan."""
+        return (*self.notes, *(other_size(plan.size) if self.demo else ()))
 
 
 def add_weight_options(verb: argparse.ArgumentParser) -> None:
@@ -118,17 +125,15 @@ def _devices() -> list[str]:
 
 
 def demo_source(prompts: Sequence[str], device: torch.device, *, preset: str | None = None) -> Source:
-    """The bundled model, always in float32; its notes name the words of the prompts that it does not know."""
+    """The bundled model, always in float32; its notes name what the prompts ask for and it was not trained on."""
     chosen = find_preset(preset or demo.PRESET)
-    unknown = dict.fromkeys(word for prompt in prompts for word in demo.DemoTextEncoder.unknown(prompt))
-    hint = f"the demo model does not know {', '.join(unknown)}; it knows {', '.join(BUNDLED_WORDS)}"
 
     def load() -> tuple[Weights, list[Tensor]]:
         encoder = demo.load_text_encoder()
         weights = load_demo(device, preset=chosen.name)
         return weights, [encoder.encode(prompt) for prompt in prompts]
 
-    return Source(chosen, load, (hint,) if unknown else ())
+    return Source(chosen, load, tuple(untrained(prompts)), demo=True)
 
 
 def _check_text_options(args: argparse.Namespace, prompts: Sequence[str]) -> None:

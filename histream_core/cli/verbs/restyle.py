@@ -82,7 +82,8 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     unheard = []
     if not (args.sound or args.no_sound):
         args.sound, unheard = video.sound(find_format(args.format, args.depth))
-    shown = Shown(placed, None, [*source.notes, *notes_of(args, placed), *unheard], video)
+    noted = [*source.notes_on(plan), *notes_of(args, placed), *unheard]
+    shown = Shown(placed, None, noted, video)
     return make_shown(args, source, shown, size=video.size, fps=video.fps)
 
 

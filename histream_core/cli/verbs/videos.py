@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ... import demo
-from ...demo.text import BUNDLED_WORDS
+from ...demo.trained import world
 from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
@@ -75,7 +75,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb = verbs.add_parser(
         "demo",
         description=f"Make a {demo.WIDTH}x{demo.HEIGHT} video with the bundled model.",
-        epilog=f"Words it knows: {', '.join(BUNDLED_WORDS)}.",
+        epilog=f"It was trained on {world()}. A note says what a prompt asks beyond that.",
     )
     verb.add_argument("prompt", metavar="PROMPT", nargs="?", type=prompt_text, help=f'default: "{demo.PROMPT}"')
     verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")
@@ -223,7 +223,7 @@ def _make(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wante
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size, wanted.size)
     sound = take_sound(args, last.video.path) if last and args.whole else ()
-    notes = [*source.notes, *notes, *notes_of(args, placed), *fitted, *sound]
+    notes = [*source.notes_on(plan), *notes, *notes_of(args, placed), *fitted, *sound]
     shown = Shown(placed, picture, notes, last=last, whole=args.whole)
     return make_shown(args, source, shown, size=wanted.size, fps=wanted.fps)
 
