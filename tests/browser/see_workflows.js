@@ -447,6 +447,15 @@ async function language(_page, _errors, browser) {
   }, name)
   const wanted = [words.display_name, words.inputs.positive.name]
   check('names are in the language of the pages', shown.join() === wanted.join(), shown.join())
+  await load(page, EXTEND)
+  const [note, menu] = await page.evaluate(() => {
+    const node = window.app.graph._nodes.find((one) => one.type === 'MarkdownNote')
+    const types = ['HiStreamExtendRun', 'HiStreamDemoModel'].map((type) => window.LiteGraph.registered_node_types[type])
+    return [`${node.title}\n${node.widgets[0].value}`, types.map((type) => type.title)]
+  })
+  const french = note.includes('Les nœuds violets dorment') && menu.every((title) => note.includes(`*${title}*`))
+  check('the note is too, and calls nodes as the menu does', french && !note.includes('{'), note.split('\n')[0])
+  await shoot(page, 'a_note_in_french')
   const told = errors()
   check('another language brings no console error of ours', told.length === 0, told.join(' | '))
   await shoot(page, 'in_french', GRAPH)

@@ -125,7 +125,7 @@ def test_the_demo_workflow_runs_and_writes_a_file_that_plays(server, convert):
     told = [(value, total) for node, value, total in run.progress if node == sampler]
     assert told[-1] == (12, 12)
     assert len(run.previews) == 3 + 8 + 9  # each chunk, then one with every step; each latent frame that is decoded
-    assert Image.open(io.BytesIO(run.previews[0])).size == (512, 512)
+    assert Image.open(io.BytesIO(run.previews[0])).size == (256, 256), "that of the video"
     [saved] = [file for output in run.outputs.values() for file in output["images"]]
     info = probe(server.folder / "output" / saved["subfolder"] / saved["filename"])
     assert (info.num_frames, info.width, info.height, info.fps) == (33, 256, 256, 16)

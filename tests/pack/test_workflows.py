@@ -24,7 +24,7 @@ EDGE = 10
 LEAST_SCALE = 0.75
 """At which words are read; the classic canvas writes none below 0.57."""
 PLAYERS = {
-    "HiStreamExtendRun": 240,
+    "HiStreamExtendRun": 290,
     "HiStreamBranchRun": 288,
     "HiStreamResumeRun": 226,
     "HiStreamStreamingVAEDecode": 272,
