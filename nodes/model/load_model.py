@@ -18,8 +18,7 @@ class LoadModel(io.ComfyNode):
             "file is ever executed.",
             search_aliases=[
                 "HiStream",
-                "Wan model",
-                "load Wan",
+                "load Wan model",
                 "Self-Forcing",
                 "CausVid",
                 "LongLive",

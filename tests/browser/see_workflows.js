@@ -17,10 +17,10 @@ const [url, pictures, kind, ...parts] = process.argv.slice(2)
 const WORKFLOWS = path.join(__dirname, '..', '..', 'workflows')
 const FILES = fs.readdirSync(WORKFLOWS).filter((file) => file.endsWith('.json'))
 const NAMES = FILES.map((file) => path.basename(file, '.json'))
-const DEMO = 'histream_1_try_it_now'
-const RESTYLE = 'histream_7_restyle_a_video'
-const LIVE = 'histream_8_live'
-const EXTEND = 'histream_6_extend_retry_branch'
+const DEMO = 'HiStream 01 Try it now, no download'
+const RESTYLE = 'HiStream 07 Restyle a video'
+const LIVE = 'HiStream 08 Live camera'
+const EXTEND = 'HiStream 06 Extend, retry, branch, resume'
 const LEAST_SCALE = 0.75 // at which a workflow opens; the classic canvas writes no words below 0.57
 const ANSWERS = 1000 // ms; a quiet computer takes a few, and the line says how many
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'

@@ -23,22 +23,22 @@ SIZE = (600, 400)
 SHARP = 2  # drawn larger and shrunk
 DARK, PALE, DIM = (24, 26, 32), (240, 240, 245), (165, 170, 185)
 LOW, HIGH, FAINT = (86, 140, 220), (240, 170, 70), (52, 56, 68)
-EXTEND = "histream_6_extend_retry_branch"
-RESTYLE = "histream_7_restyle_a_video"
-LIVE = "histream_8_live"
-RANGES = "histream_9_to_an_upscaler"
+EXTEND = "HiStream 06 Extend, retry, branch, resume"
+RESTYLE = "HiStream 07 Restyle a video"
+LIVE = "HiStream 08 Live camera"
+RANGES = "HiStream 09 Video to an upscaler"
 VIDEOS = {
-    "histream_1_try_it_now": (
+    "HiStream 01 Try it now, no download": (
         "Try it now",
         "the demo model: no download, any computer",
         [('"a red circle moves right on a blue background"', FAINT, 0, 1)],
     ),
-    "histream_4_long_video_to_disk": (
+    "HiStream 04 Long video to disk, prompt timeline": (
         "Long video to disk",
         "a prompt timeline, written while it is made",
         [("one scene", LOW, 0, 0.31), ("the next", HIGH, 0.31, 0.66), ("and a third", PALE, 0.66, 1)],
     ),
-    "histream_5_image_to_video": (
+    "HiStream 05 Image to video": (
         "Image to video",
         "begins with a picture, and goes on from it",
         [('"a red circle moves down on a blue background"', FAINT, 0, 1)],
@@ -49,7 +49,7 @@ VIDEOS = {
         [("a run", LOW, 0, 0.4), ("extended with another prompt", HIGH, 0.4, 1)],
         [("shared", LOW, 0, 0.12), ("another seed", FAINT, 0.12, 0.4)],
     ),
-    "histream_10_to_an_editor": (
+    "HiStream 10 Video to an editor": (
         "Out to an editor",
         "ProRes 422 HQ, written while it is made",
         [("video.mov, cuts.edl", PALE, 0, 1)],
@@ -57,8 +57,12 @@ VIDEOS = {
     ),
 }
 DIAGRAMS = {
-    "histream_2_text_to_1080p": ("Text to 1080p", "HiStream: 2 + 2 steps in every chunk", [(2, 2)] * 4),
-    "histream_3_text_to_1080p_faster": (
+    "HiStream 02 Text to 1080p video, Wan sampler": (
+        "Text to 1080p",
+        "HiStream: 2 + 2 steps in every chunk",
+        [(2, 2)] * 4,
+    ),
+    "HiStream 03 Text to 1080p video, faster": (
         "Text to 1080p, faster",
         "HiStream+: 2 + 2 steps first, then 1 + 1",
         [(2, 2), *[(1, 1)] * 5],
@@ -134,7 +138,7 @@ def draw_lora() -> None:
         left += width + 58
         if left < 500:
             card.text((left - 29, 218), ">", 24, PALE, middle=True)
-    card.save("histream_11_lora")
+    card.save("HiStream 11 Wan LoRA")
 
 
 def draw_custom_sampler() -> None:
@@ -147,7 +151,7 @@ def draw_custom_sampler() -> None:
         card.text((303, top + 21), ">", 24, PALE, middle=True)
     card.box(324, 122, 568, 354, FAINT)
     card.text((446, 238), "SamplerCustomAdvanced", 17, PALE, middle=True)
-    card.save("histream_12_custom_sampler")
+    card.save("HiStream 12 Wan sampler in a custom graph")
 
 
 def draw_video(name: str, title: str, subtitle: str, *bars: list[tuple], frames: list, fps: int = 16) -> None:

@@ -320,7 +320,7 @@ def test_cancel_leaves_nothing_of_the_range(pack, read, put, clip, output, progr
 def test_on_a_server_a_queue_of_runs_walks_through_a_video(server):
     """The shipped workflow with Save Video behind it, as often as there are ranges, then once too often."""
     to_api = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed").convert_ui_to_api
-    workflow = json.loads((ROOT / "workflows" / "histream_9_to_an_upscaler.json").read_text(encoding="utf-8"))
+    workflow = json.loads((ROOT / "workflows" / "HiStream 09 Video to an upscaler.json").read_text(encoding="utf-8"))
     (server.folder / "input").mkdir(exist_ok=True)
     write(server.folder / "input" / "video.mp4", find_format("h264-mp4"), greys(23))
     prompt = to_api(workflow, server.get("/object_info"))

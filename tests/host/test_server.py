@@ -11,14 +11,14 @@ from clips import probe, read_frames
 
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = ROOT / "docs" / "object_info.json"
-DEMO = "histream_1_try_it_now"
-LONG = "histream_4_long_video_to_disk"
-PICTURE = "histream_5_image_to_video"
-EXTEND = "histream_6_extend_retry_branch"
-RESTYLE = "histream_7_restyle_a_video"
-LIVE = "histream_8_live"
-EDITOR = "histream_10_to_an_editor"
-CUSTOM = "histream_12_custom_sampler"
+DEMO = "HiStream 01 Try it now, no download"
+LONG = "HiStream 04 Long video to disk, prompt timeline"
+PICTURE = "HiStream 05 Image to video"
+EXTEND = "HiStream 06 Extend, retry, branch, resume"
+RESTYLE = "HiStream 07 Restyle a video"
+LIVE = "HiStream 08 Live camera"
+EDITOR = "HiStream 10 Video to an editor"
+CUSTOM = "HiStream 12 Wan sampler in a custom graph"
 AWAKE = 0
 """The `mode` of a node that is neither muted nor bypassed."""
 
@@ -298,7 +298,10 @@ def test_what_cannot_work_is_one_clear_line_and_the_server_lives(server, convert
     assert server.get("/system_stats")
 
 
-@pytest.mark.parametrize("name", ["histream_2_text_to_1080p", "histream_3_text_to_1080p_faster", "histream_11_lora"])
+@pytest.mark.parametrize(
+    "name",
+    ["HiStream 02 Text to 1080p video, Wan sampler", "HiStream 03 Text to 1080p video, faster", "HiStream 11 Wan LoRA"],
+)
 def test_the_other_workflows_lack_nothing_but_their_model_files(server, convert, name):
     """The server checks every input of every node; only the files are not in its folders."""
     prompt = convert(name)
@@ -306,7 +309,7 @@ def test_the_other_workflows_lack_nothing_but_their_model_files(server, convert,
     missing = {
         (node["class_type"], error["details"].split(":")[0]) for node in refused.values() for error in node["errors"]
     }
-    lora = {("LoraLoaderModelOnly", "lora_name")} if name.endswith("lora") else set()
+    lora = {("LoraLoaderModelOnly", "lora_name")} if name.endswith("LoRA") else set()
     files = {("HiStreamLoadModel", "model_name"), ("CLIPLoader", "clip_name"), ("VAELoader", "vae_name")}
     assert missing == files | lora
 

@@ -1,4 +1,4 @@
-"""Notes and titles of the shipped workflows in every language: web/words.js puts them in the place of the English ones."""
+"""Notes and titles of the workflows in every language; web/words.js puts them in the place of the English ones."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_the_english_words_are_those_of_the_workflows():
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_every_note_and_title_is_translated(language):
-    """With the same nodes, files and numbers. Seen to fail with a note left in English, and with 249 that became 294."""
+    """With the same nodes, files and numbers. Seen to fail with a note left in English, and 249 that became 294."""
     english, own = words("en"), words(language)
     assert set(own["titles"]) == set(english["titles"]) and all(own["titles"].values())
     assert set(own["notes"]) == set(english["notes"])

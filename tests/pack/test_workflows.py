@@ -188,7 +188,7 @@ def test_what_it_asks_of_the_demo_model_was_trained(path):
 
 def test_lists_of_the_demo_models_words_are_those_of_training():
     """In the note of the first workflow, on the help page and in the node, in all languages."""
-    note = next(node for node in load(PATHS[0].with_stem("histream_1_try_it_now"))["nodes"] if node["type"] in NOTES)
+    note = next(node for node in load(PATHS[0])["nodes"] if node["type"] in NOTES)
     lines = re.findall(r"\n- (.*)", note["widgets_values"][0])
     listed = [{*words(line)} & {*SHAPE_WORDS} - {"on", "background"} for line in lines]
     assert all({*trained(kind)} in listed for kind in KINDS)
@@ -206,6 +206,19 @@ def test_the_folder_holds_workflows_and_their_pictures_alone():
     assert names <= {f"{path.stem}{ending}" for path in PATHS for ending in (".json", ".jpg")}
     others = ("example_workflows", "example", "examples", "workflow")
     assert not [name for name in others if (ROOT / name).exists()]
+
+
+def test_names_are_titles_that_a_search_finds():
+    """ComfyUI's template browser shows and searches the names of files. Seen to fail with underscores."""
+    names = [path.stem for path in PATHS]
+    assert [name[:12] for name in names] == [f"HiStream {number:02} " for number in range(1, len(names) + 1)]
+    assert all(re.fullmatch(r"[\w ,-]+", name) and "_" not in name for name in names)
+    found = " ".join(names).lower()
+    for wanted in ("wan sampler", "long video", "image to video", "upscaler", "lora", "live", "1080p"):
+        assert wanted in found
+    nodes = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "nodes").rglob("*.py"))
+    for wanted in ("Wan sampler", "video sampler", "long video", "load Wan model"):
+        assert f'"{wanted}"' in nodes, "an alias of a node"
 
 
 def test_every_node_of_ours_stands_in_a_workflow():
