@@ -28,7 +28,7 @@ from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Stream
 from ...histream_core.vae.decoders import Decoder
 from . import vae as host_vae
-from .caches import kv_bytes
+from .caches import dtype_of, kv_bytes
 from .checks import check_latent, check_model
 from .display import Display
 from .fingerprint import fingerprints
@@ -62,7 +62,7 @@ class HostBackend:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.model.get_dtype_inference()
+        return dtype_of(self.model)
 
     @property
     def kv(self) -> str:

@@ -13,6 +13,11 @@ from ...histream_core.network.model import WanModel
 from ...histream_core.plan.chunks import Plan
 
 
+def dtype_of(model) -> torch.dtype:
+    """The dtype that a MODEL computes in, also where another node chose it and the host has not loaded it yet."""
+    return model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
+
+
 def kv_bytes(plan: Plan, model: WanModel, options: CacheOptions) -> int:
     """Bytes of a run's caches on the device, counted without allocating them."""
     caches = make_caches(plan, model, replace(options, device="meta"))
@@ -22,7 +27,7 @@ def kv_bytes(plan: Plan, model: WanModel, options: CacheOptions) -> int:
 def chunk_shape(model, plan: Plan, noise_shape: Sequence[int], *, kv: str, extra_bytes: int = 0) -> list[int]:
     """The latent shape that takes as much memory as one chunk, the key-value caches and `extra_bytes` together."""
     batch, channels, _, *grid = noise_shape
-    options = CacheOptions(batch=batch, dtype=model.model.get_dtype_inference(), kv=kv)
+    options = CacheOptions(batch=batch, dtype=dtype_of(model), kv=kv)
     frame_bytes = model.model.memory_required([2 * batch, channels, 1, *grid])
     num_bytes = kv_bytes(plan, model.model.diffusion_model, options) + extra_bytes
     extra = math.ceil(num_bytes / max(1, frame_bytes))

@@ -3,7 +3,6 @@
 B batch, C channels, T latent frames, H W latent grid.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import comfy.ldm.wan.ar_model
@@ -12,13 +11,10 @@ import comfy.sample
 import torch
 from torch import Tensor
 
+from .additions import check_additions, check_transformer_options
+
 WAN_CLASSES = (comfy.ldm.wan.model.WanModel, comfy.ldm.wan.ar_model.CausalWanModel)
 
-# Replacing one of these would change nothing here: the engine calls what lies below them.
-UNUSED_FORWARDS = re.compile(
-    r"diffusion_model\.(_?forward|forward_orig|rope_embedder|rope_encode|unpatchify"
-    r"|blocks\.\d+(\.(self_attn|cross_attn))?(\.forward)?)$"
-)
 UNUSED_CONDITIONS = {
     "area": "an area",
     "clip_vision_output": "a CLIP vision image",
@@ -66,7 +62,12 @@ def check_finite(latent: Tensor, name: str) -> None:
 
 
 def check_model(model) -> None:
-    """Refuse a MODEL whose weights or patches the causal forward would not honour."""
+    """Refuse a MODEL whose weights, or what other nodes put on it, the causal forward would not honour."""
+    if "diffusion_model" in model.object_patches:
+        raise ValueError(
+            "another node replaced the MODEL's whole network (diffusion_model), as some that compile it do: use "
+            "TorchCompileModel, or compile in HiStream Speed"
+        )
     module = model.get_model_object("diffusion_model")
     name = type(module).__name__
     if type(module) not in WAN_CLASSES:
@@ -76,9 +77,7 @@ def check_model(model) -> None:
             f"the MODEL takes {module.in_dim} latent channels (an image-to-video or other variant), not 16: load the "
             "text-to-video weights, causal video is made from those"
         )
-    unused = [key for key in model.object_patches if UNUSED_FORWARDS.match(key)]
-    if unused:
-        raise ValueError(f"another node replaced {unused[0]}, which HiStream does not call: remove that node")
+    check_additions(model)
 
 
 def check_guider(guider, extra_args: Mapping) -> None:
@@ -93,16 +92,9 @@ def check_options(transformer_options: Mapping, clip_fea, time_dim_concat, kwarg
     """Refuse, on every call, options of other nodes that the causal forward would silently ignore."""
     if len(transformer_options.get("cond_or_uncond", [0])) > 1:
         raise ValueError("the guider asks for a negative prompt too: set CFG to 1, or use BasicGuider")
-    wanted = {
-        "block patches": transformer_options.get("patches_replace", {}).get("dit"),
-        "attention patches": transformer_options.get("patches"),
-        "position (RoPE) options": transformer_options.get("rope_options"),
-    }
-    asked = [name for name, value in wanted.items() if value]
-    asked += [
-        name for name, value in {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat}.items() if value is not None
-    ]
-    asked += [name for name, value in kwargs.items() if value is not None]
+    check_transformer_options(transformer_options)
+    inputs = {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat} | dict(kwargs)
+    asked = [name for name, value in inputs.items() if value is not None]
     if asked:
         raise ValueError(f"another node on this MODEL uses {asked[0]}, which HiStream cannot follow: remove that node")
 

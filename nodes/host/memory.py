@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import folder_paths
@@ -20,6 +20,7 @@ from ...histream_core.runs import Settings
 from ...histream_core.runs.store.video import run_bytes
 from ...histream_core.vae.taehv import is_taehv
 from . import sampler as host
+from .caches import dtype_of
 from .preview import SMALL_DECODERS
 
 
@@ -29,9 +30,9 @@ def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, spe
     `vae` None: that of Wan 2.1, in the type that the MODEL computes in.
     """
     device, management = model.load_device, comfy.model_management
-    dtype = model.model.get_dtype_inference()
+    dtype = dtype_of(model)
     module = vae and vae.first_stage_model
-    decoding = {"vae_dtype": dtype}
+    decoding: dict[str, Any] = {"vae_dtype": dtype}
     if vae:
         width = {"taehv": True} if is_taehv(module) else {"vae_width": module.dim}
         decoding = {"vae_dtype": vae.vae_dtype, **width}

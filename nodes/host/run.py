@@ -29,11 +29,14 @@ from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Stream
 from . import log as host_log
+from .additions import AGAIN, WRAPPER_KEY, between_calls, blamed_for
 from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
+from .naming import names_of
 from .speed import attend_by_host, kernels_for
 
-WRAPPER_KEY = "histream"
+RAW_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors out of another node's function that an artist could make nothing of."""
 
 
 class HostRun:
@@ -70,6 +73,7 @@ class HostRun:
         }
         # The host's compile node would compile the whole model in dozens of graphs; the layers are compiled instead.
         transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)
+        options.pop("disable_cfg1_optimization", None)  # there is no negative prompt to be computed at CFG 1
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
 
     def open_stream(
@@ -97,13 +101,31 @@ class HostRun:
         self._call = step, cache, text
         joined = isinstance(step, JoinedStep)
         sigma = sigmas_of(step, latent).flatten() if joined else latent.new_full((self.batch,), step.sigma)
-        clean = self.model(latent, sigma, **self.extra_args)
+        clean = self._ask(latent, sigma)
         if self._call is not None:
             raise ValueError(
-                "another node on this MODEL skipped a step (EasyCache, TeaCache and the like do): remove it, few-step "
-                "sampling needs every step"
+                f"{self._between()} on this MODEL skipped a step, as EasyCache and the like do: remove that node, "
+                "few-step sampling needs every step"
             )
         return latent if step.sigma == 0 else clean
+
+    def _ask(self, latent: Tensor, sigma: Tensor) -> Tensor:
+        """Call the network through the guider; raises ValueError with the node whose function on the MODEL fails."""
+        try:
+            return self.model(latent, sigma, **self.extra_args)
+        except RAW_ERRORS as error:
+            node = "" if comfy.model_management.is_oom(error) else blamed_for(error, self.guider.model_patcher)
+            if not node:
+                raise
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ValueError(
+                f"{node} on this MODEL failed ({said}): HiStream calls the network for chunks at two resolutions, "
+                "which it may not expect; remove that node"
+            ) from error
+
+    def _between(self) -> str:
+        """The nodes that can change what a call of the network is asked or answers."""
+        return names_of(between_calls(self.guider.model_patcher))
 
     def forward(
         self,
@@ -119,10 +141,7 @@ class HostRun:
         """Compute the flow [B, C, T, H, W] of a chunk in place of the Wan module's forward; zeros for a cache pass."""
         transformer_options = {} if transformer_options is None else transformer_options
         check_options(transformer_options, clip_fea, time_dim_concat, kwargs)
-        if self._call is None:
-            raise ValueError("the guider asks for more than one prompt: set CFG to 1, or use BasicGuider")
-        step, cache, text = self._call
-        self._call = None
+        step, cache, text = self._take_call(transformer_options)
         self._check_context(context)
 
         def on_block(index: int) -> None:
@@ -150,6 +169,21 @@ class HostRun:
         context = check_conditioning(self.guider.conds.get("positive"), self.batch, width)
         return Text(comfy.utils.repeat_to_batch_size(context, self.batch))
 
+    def _take_call(self, transformer_options: dict) -> tuple[Step, KVCache, Text]:
+        """The current call, once; raises ValueError where it was taken before, or where another node set CFG."""
+        cfg = getattr(self.guider, "cfg", 1.0)
+        if cfg != 1:
+            raise ValueError(
+                f"{self._between()} on this MODEL sets CFG to {cfg:g} while sampling, but few-step causal weights work "
+                "without guidance: remove that node"
+            )
+        if self._call is not None:
+            taken, self._call = self._call, None
+            return taken
+        if transformer_options.get("cond_or_uncond", [0]) == [0] and between_calls(self.guider.model_patcher):
+            raise ValueError(f"{self._between()} on this MODEL {AGAIN}: remove that node")
+        raise ValueError("the guider asks for more than one prompt: set CFG to 1, or use BasicGuider")
+
     def _check_context(self, context: Tensor) -> None:
         """Raise ValueError if another node changed the prompt: its keys are computed only once."""
         if self._context_checked:
@@ -157,7 +191,8 @@ class HostRun:
         given = self.prompt.text.context
         if context.shape != given.shape or not torch.equal(context, given.to(context)):
             raise ValueError(
-                "another node changes the CONDITIONING while sampling, which HiStream would not see: remove it"
+                f"{self._between()} on this MODEL changes the CONDITIONING while sampling, which HiStream would not "
+                "see: remove that node"
             )
         self._context_checked = True
 

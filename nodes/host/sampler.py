@@ -20,12 +20,13 @@ from ...histream_core.stream.inputs import Inputs
 from ...histream_core.stream.noise import SeededNoise
 from ...histream_core.stream.stream import Stream
 from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
+from .additions import WRAPPER_KEY, say_what_does_nothing
 from .caches import chunk_shape
 from .checks import check_empty, check_finite, check_guider, check_latent, check_model, check_sigmas
 from .display import Display
 from .first_frame import FirstFrame, check_fits
 from .preview import chunk_previewer
-from .run import WRAPPER_KEY, HostRun, wan_config
+from .run import HostRun, wan_config
 from .speed import say_kernels
 from .timeline import Audience, Timeline, prompts_in, say_limits, timeline_of
 
@@ -65,6 +66,7 @@ class SamplerFunction:
         check_empty(model.latent_image)
         run = HostRun(model, plan, extra_args, batch=shape[0], kv=self.kv, speed=self.speed)
         say_kernels(run.kernels)
+        say_what_does_nothing(guider.model_patcher)
         return self.sampled(run, x, extra_args.get("seed") or 0)
 
 

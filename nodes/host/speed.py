@@ -14,6 +14,7 @@ from ...histream_core.network.kernels import Kernels, choose_kernels
 from ...histream_core.network.ops.attention import Attention, is_hopper
 from ...histream_core.plan.speed import Speed
 from . import log as host_log
+from .caches import dtype_of
 
 
 def attend_by_host(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
@@ -38,7 +39,7 @@ def kernels_for(speed: Speed, model, own: Attention = attend_by_host) -> Kernels
     plain = chosen is host_attention.attention_pytorch and not override
     if speed.attention == "auto" and plain and is_hopper(model.load_device):
         host = None  # the host would use the same kernels, in another order
-    kernels = choose_kernels(speed, model.load_device, model.model.get_dtype_inference(), host=host)
+    kernels = choose_kernels(speed, model.load_device, dtype_of(model), host=host)
     if override and kernels.graphs:
         in_use = {**kernels.in_use, "graphs": "off, since another node's attention may be another one in each step"}
         kernels = replace(kernels, graphs=False, in_use=in_use)
