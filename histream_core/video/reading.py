@@ -69,7 +69,8 @@ def index_video(source: Source) -> VideoIndex:
     times, digest = [], hashlib.blake2b(digest_size=8)
     with open_video(source) as container:
         stream = video_stream(container, source)
-        rate, unit, is_timed = _rate(stream, source), stream.time_base, _is_timed(stream)
+        rate, unit = _rate(stream, source), stream.time_base
+        is_timed, is_avi = _is_timed(stream), _is_avi(stream)
         for packet in container.demux(stream):
             if not packet.size or packet.is_discard:
                 continue
@@ -82,6 +83,8 @@ def index_video(source: Source) -> VideoIndex:
     if not times:
         raise ValueError(f"{name_of(source)} has no frame in it: choose another file")
     times.sort()
+    if is_avi and times[-1] - times[0] < MAX_FRAMES:
+        times = list(range(times[0], times[-1] + 1))
     frames_per_unit = float(unit * rate)
     for index, time in enumerate(times):
         if round((time - times[0]) * frames_per_unit) != index:
@@ -122,23 +125,26 @@ def _numbered(source: Source, begin: int) -> Iterator[tuple[int, Any, Fraction]]
     while True:
         with open_video(source) as container:
             stream = video_stream(container, source)
-            rate, zero, is_timed = _rate(stream, source), stream.start_time or 0, _is_timed(stream)
+            rate, is_timed = _rate(stream, source), _is_timed(stream)
+            zero = (stream.start_time or 0) if is_timed else 0
             time, step = zero + int(begin / rate / stream.time_base), max(1, int(back / stream.time_base))
             far = seeks and is_timed and time - step > zero
             if far and not _seek(container, stream, time - step):
                 seeks = False
                 continue
-            frames = container.decode(stream)
+            frames = container.decode(stream) if is_timed else _decode_counted(container, stream, rate)
             first = next(frames, None)
             if far and (first is None or (first.pts or 0) > time):
                 back *= 4
                 continue
-            frames = _checked(itertools.chain([] if first is None else [first], frames), source)
-            aspect = aspect_of(stream)
-            for count, frame in enumerate(frames):
+            before, aspect = None, aspect_of(stream)
+            for frame in _checked(itertools.chain([] if first is None else [first], frames), source):
                 check_aspect(frame, aspect, source)
-                number = round((frame.pts - zero) * frame.time_base * rate) if is_timed else count
+                number = round((frame.pts - zero) * frame.time_base * rate)
+                if before is not None and _is_avi(stream):
+                    yield from ((missing, before[1], aspect) for missing in range(before[0] + 1, number))
                 yield number, frame, aspect
+                before = number, frame
             return
 
 
@@ -156,14 +162,32 @@ def _seek(container: Any, stream: Any, time: int) -> bool:
 def _is_timed(stream: Any) -> bool:
     """Whether packets and frames of a stream hold the time at which they are shown."""
     name = stream.container.format.name
-    return name not in COUNTED or (name == "avi" and stream.codec_context.codec.intra_only)
+    return name not in COUNTED or (_is_avi(stream) and stream.codec_context.codec.intra_only)
+
+
+def _is_avi(stream: Any) -> bool:
+    """Whether frames are numbered, and one that is missing is the one before it, shown again."""
+    return stream.container.format.name == "avi"
 
 
 def _counted(packet: Any, count: int, rate: Fraction) -> int:
-    """The time of a packet that does not hold one, behind `count` others; AVI numbers them, empty ones too."""
-    if packet.stream.container.format.name == "avi" and packet.dts is not None:
+    """The time of a packet that does not hold one, behind `count` others."""
+    if _is_avi(packet.stream) and packet.dts is not None:
         return packet.dts
     return round(count / rate / packet.time_base)
+
+
+def _decode_counted(container: Any, stream: Any, rate: Fraction) -> Iterator[Any]:
+    """Decode all frames, each with its number for a time: the next one, in AVI the next that a packet has."""
+    numbers: list[int] = []
+    count = 0
+    for packet in container.demux(stream):
+        if packet.size:
+            numbers.append(packet.dts if _is_avi(stream) and packet.dts is not None else len(numbers))
+        for frame in packet.decode():
+            frame.pts, frame.time_base = numbers[min(count, len(numbers) - 1)] - numbers[0], 1 / rate
+            yield frame
+            count += 1
 
 
 def _checked(frames: Iterator[Any], source: Source) -> Iterator[Any]:

@@ -10,10 +10,12 @@ import latent_preview
 from PIL.Image import Image
 from torch import Tensor
 
+from ...histream_core import demo
 from ...histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
 from ...histream_core.stream.stream import resize
 from ...histream_core.vae import Decoder, open_decoder, to_frames
 from ...histream_core.weights.loading import load_vae
+from ..settings import PRESET_KEY
 from . import log as host_log
 from . import vae as host_vae
 
@@ -60,6 +62,14 @@ def thumbnails(frames: Tensor) -> list[Image]:
     return pictures
 
 
+def demo_decoder(model) -> Decoder | None:
+    """The decoder of the bundled demo VAE, for the demo model; None for another one."""
+    settings = model.get_attachment(PRESET_KEY)
+    if settings is None or settings.preset != demo.PRESET:
+        return None
+    return open_decoder(load_vae(demo.VAE_PATH, device=model.load_device))
+
+
 def small_decoder(device) -> Decoder | None:
     """The decoder of a TAEHV in the host's folder vae_approx; None where there is none.
 
@@ -88,12 +98,15 @@ def host_previewer(model) -> Previewer | None:
 
 
 def chunk_previewer(model, vae=None) -> Previewer | None:
-    """The previewer of a run: decodes with `vae`, or a TAEHV in the host's folder vae_approx, else approximates."""
+    """The previewer of a run: decodes with `vae`, or a TAEHV in the host's folder vae_approx, else approximates.
+
+    The demo model's latents are those of its own VAE, which any other way would show in false colours.
+    """
     if vae is not None:
         decoder = host_vae.open_host_decoder(vae, normalised=False)
         return lambda clean: stills(decoder, model.model.process_latent_out(clean[:1].float()).to(vae.device))
     try:
-        small = small_decoder(model.load_device)
+        small = demo_decoder(model) or small_decoder(model.load_device)
     except ValueError as error:
         host_log.warn(f"previews are a guess: {error}")
         small = None
