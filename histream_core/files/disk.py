@@ -25,6 +25,15 @@ Made = TypeVar("Made")
 MAX_NAME = 255
 """Longest name in a folder in bytes, on nearly every file system."""
 
+MAX_PART = 200
+"""Longest part of a name that gets a number and an ending behind it, in bytes."""
+
+FORBIDDEN = '<>:"|?*\\'
+"""Letters that Windows has in no name."""
+
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+"""Names that Windows keeps for devices, whatever stands behind a dot."""
+
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of a file system that cannot be asked to wait for its disk: all that was written is there."""
 
@@ -351,6 +360,20 @@ def check_length(path: Path, *, partial: bool = True) -> None:
     if over > 0:
         most = len(os.fsencode(path.name)) - over
         raise ValueError(f'"{path.name[:20]}..." is too long for the name of a file: use {most} bytes or fewer')
+
+
+def check_portable(name: str) -> None:
+    """Refuse a name, with folders in it such as video/shot, that not every system can have. Raises ValueError."""
+    for part in name.replace(os.sep, "/").split("/"):
+        bad = next((letter for letter in part if letter in FORBIDDEN or not letter.isprintable()), None)
+        if bad is not None:
+            raise ValueError(f"the name {name[:80]!r} has {bad!r} in it, which not every system takes: leave it out")
+        if part.split(".")[0].strip().lower() in DEVICES:
+            raise ValueError(f"the name {name[:80]!r} has the name of a device in it, {part}: write another one")
+        if part not in (".", "..") and part != part.rstrip(". "):
+            raise ValueError(f"the name {name[:80]!r} has a part that ends with a dot or a space: leave that out")
+        if len(os.fsencode(part)) > MAX_PART:
+            raise ValueError(f'"{part[:20]}..." is too long for a name: use {MAX_PART} bytes or fewer')
 
 
 def check_folder(path: Path) -> None:

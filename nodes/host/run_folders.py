@@ -6,6 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ...histream_core.files.disk import check_portable
 from ...histream_core.runs import list_runs
 from ...histream_core.runs.store.folder import CHUNKS, MANIFEST
 from ..settings import VideoChoice
@@ -34,6 +35,7 @@ def run_path(name: str) -> Path:
 def next_run(choice: VideoChoice, size: tuple[int, int]) -> tuple[Path, str]:
     """The folder of the next run of that name, and the name with what the host puts for %year% and the like."""
     run_path(choice.folder)
+    check_portable(choice.folder)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(choice.folder, str(output_folder()), *size)
     return Path(folder, f"{name}_{counter:05}"), name_of(Path(folder, name))
 
@@ -54,12 +56,21 @@ def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
     root = Path(folder_paths.get_output_directory()).resolve()
     if not (root / prefix).resolve().is_relative_to(root):
         raise ValueError(f"the name {prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
+    check_portable(prefix)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
     return Path(folder), name, counter, subfolder
 
 
+def as_shown(name: str) -> str:
+    """The name of a run, also where the output folder is in it, as the host shows paths: output/histream/run_00001."""
+    shown = name.strip().replace(os.sep, "/").removeprefix("./")
+    inner = shown.removeprefix(f"{output_folder().name}/")
+    return name if inner == shown or os.path.lexists(run_path(name)) else inner
+
+
 def find_run(name: str) -> Path:
     """The run of that name, or the newest one with a number behind it. Raises ValueError or FileNotFoundError."""
+    name = as_shown(name)
     numbered = numbered_runs(name)
     if numbered and not os.path.lexists(run_path(name) / MANIFEST):
         return numbered[-1]
@@ -68,7 +79,7 @@ def find_run(name: str) -> Path:
 
 def exact_run(name: str) -> Path:
     """The run of exactly that name. Raises ValueError or FileNotFoundError that names some there are."""
-    folder = run_path(name)
+    folder = run_path(as_shown(name))
     if not os.path.lexists(folder / MANIFEST):
         known = sorted(name_of(path.parent) for path in output_folder().glob(f"*/*/{MANIFEST}"))
         there = f"there are {', '.join(known[-5:])}" if known else "there is none yet, make one with Video Output"
@@ -78,7 +89,7 @@ def exact_run(name: str) -> Path:
 
 def list_text(name: str) -> str:
     """A line for each run in a folder. Raises ValueError for one outside the output folder."""
-    folder = run_path(name)
+    folder = run_path(as_shown(name))
     lines = [info.line(name_of(info.folder)) for info in list_runs(folder)] if folder.is_dir() else []
     return "\n".join(lines) or f"no run is in {name}"
 

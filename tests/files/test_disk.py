@@ -12,6 +12,7 @@ from histream_core.files.disk import (
     check_folder,
     check_new,
     check_not_read,
+    check_portable,
     partial_name,
     sync_folder,
     write_whole,
@@ -135,3 +136,38 @@ def test_a_name_that_is_too_long_is_refused_with_the_length_that_fits(tmp_path, 
     write_whole(tmp_path / f"{letter * fits}.mp4", b"whole")
     with pytest.raises(ValueError, match=r"too long for the name of a file: use 24[0-9] bytes or fewer"):
         check_folder(tmp_path / f"{letter * (fits + 1)}.mp4")
+
+
+NAMES = [
+    "a:b",
+    "S01:E02",
+    "what?",
+    "a*",
+    "a|b",
+    "<a>",
+    'a"b',
+    "a\nb",
+    "a\tb",
+    "a\x00",
+    "a\u202eb",
+    "x\\y",
+    "CON",
+    "nul.txt",
+]
+NAMES += ["x/Com1/y", "lpt9.", "aux ", "x./y", "x /y", "end.", "end ", "a" * 201, "é" * 101]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_name_that_not_every_system_takes_is_refused(name):
+    """Seen to fail on Linux, which takes them all, for who copies the folder to Windows."""
+    with pytest.raises(ValueError, match=r"the name|too long"):
+        check_portable(name)
+    with pytest.raises(ValueError, match=r"the name|too long"):
+        check_portable(f"histream/{name}")
+
+
+@pytest.mark.parametrize(
+    "name", ["histream/run", "%year%/x_%width%", "a.b/c d", "雪/é", "./a", "console", "com10", ".hidden"]
+)
+def test_other_names_are_taken(name):
+    check_portable(name)

@@ -228,6 +228,8 @@ BREAKS = [
     ("pyproject.toml", 'path = "histream_core/__init__.py"', 'path = ""', "test_install.py", "registry"),
     ("nodes/sampling/step_schedule.py", "        if mode == CUSTOM and not steps.strip():\n", "        if False:\n",
      "test_refusals.py", "steps_that_are_none"),
+    ("nodes/host/run_folders.py", "    check_portable(prefix)\n", "", "test_refusals.py", "another_system"),
+    ("nodes/host/run_folders.py", "    name = as_shown(name)\n", "", "test_refusals.py", "that_is_shown"),
     ("nodes/host/run_folders.py", "if not (root / prefix).resolve().is_relative_to(root):", "if False:",
      "test_refusals.py", "in_one_line"),
     ("nodes/host/backend.py", "        guide(self.model, [[prompts[0]", "        del prompts[1:]\n        guide(self.model, [[prompts[0]",

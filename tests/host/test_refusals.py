@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,6 +211,28 @@ def test_a_file_outside_the_output_folder_is_refused_in_one_line(pack, output, p
     assert "\n" not in str(error.value)
     folder, name, counter, subfolder = new_file("a/%width%/x", (64, 48))
     assert (folder.relative_to(output).as_posix(), name, counter, subfolder) == ("a/64", "x", 1, "a/64")
+
+
+@pytest.mark.parametrize("name", ["a:b", "shots/what?", "run\n1", "CON/run", "shots /run", "a" * 300])
+def test_a_name_that_another_system_does_not_take_is_refused_before_a_folder_is_made(pack, output, name):
+    """Seen to fail on Linux, where all but the last are names, and with the system's own words for the last."""
+    folders, settings = pack.part("nodes.host.run_folders"), pack.part("nodes.settings")
+    for make in (folders.new_file, lambda name, size: folders.next_run(settings.VideoChoice(folder=name), size)):
+        with pytest.raises(ValueError, match=r"^the name|too long for a name: use 200 bytes"):
+            make(name, (64, 64))
+        assert not (output / name[:100]).parent.joinpath(name[:100]).exists()
+
+
+@pytest.mark.parametrize("shown", ["kr/run_00001", "output/kr/run_00001", "./output/kr/run_00001", "output/kr/run"])
+def test_a_run_is_found_by_the_path_that_is_shown(pack, output, shown):
+    """Seen to fail with "there is no run" for all but the first."""
+    folder = output / "kr" / "run_00001"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text("{}")
+    name = shown.replace("output", output.name)
+    folders = pack.part("nodes.host.run_folders")
+    assert folders.find_run(name) == folder
+    assert "kr/run_00001" in folders.list_text(str(Path(name).parent))
 
 
 @pytest.fixture(scope="module")

@@ -269,6 +269,9 @@ BREAKS = [
      "cli/test_verbs.py", "any_size"),
     ("video/pictures.py", " or (columns, rows) == shown", "", "video/test_pictures.py", "size_that_is_shown"),
     ("video/edit/cut_lists.py", "(rest - left_out) //", "rest //", "video/test_cut_lists.py", "drop_frame"),
+    ("runs/store/lock.py", "return error.errno in NO_LOCKS", "return False", "runs/test_safety.py", "without_locks"),
+    ("files/disk.py", "if letter in FORBIDDEN or not letter.isprintable()", "if not letter.isprintable()", "files/test_disk.py",
+     "not_every_system"),
     ("cli/options/common.py", "    if not text.strip():\n", "    if False:\n", "cli/test_arguments.py", "cannot_be"),
     (
         "video/writers.py",

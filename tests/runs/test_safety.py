@@ -1,6 +1,8 @@
 """A run's folder that a stranger made, and a user's folder that is no run: nothing outside is written, nothing lost."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -20,7 +22,7 @@ from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run
 from histream_core.runs.store import branching, new
 from histream_core.runs.store.folder import LOCK
 from histream_core.runs.store.journal import _hash_all
-from histream_core.runs.store.lock import is_locked, take
+from histream_core.runs.store.lock import NO_LOCKS, is_locked, take
 from histream_core.runs.store.values import digest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
@@ -191,6 +193,29 @@ def test_a_start_in_a_folder_that_another_has_locked_says_who_holds_it(tmp_path)
     with pytest.raises(RunInUseError, match=rf"run is in use by process {os.getpid()}: wait for it, or stop it$"):
         create_run(place, manifest())
     held.release()
+
+
+@pytest.mark.parametrize("code", NO_LOCKS, ids=errno.errorcode.get)
+def test_a_file_system_without_locks_keeps_a_run_for_one_process(tmp_path, monkeypatch, code):
+    """Seen to fail with "in use by another process" for a folder that nobody has."""
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = tmp_path / "lock"
+    held = take(path)
+    assert is_locked(path)
+    with pytest.raises(RunInUseError, match=f"in use by process {os.getpid()}: wait for it"):
+        take(path)
+    held.release()
+    assert not is_locked(path)
+    dead = Child(lambda _: None)
+    assert dead.wait() == 0
+    path.write_text(f"{dead.pid}\n")  # of a process that was killed
+    again = take(path)
+    again.remove()
+    assert not path.exists()
 
 
 def test_four_starts_at_once_give_one_run_that_can_be_resumed(tmp_path):
