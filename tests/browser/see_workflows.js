@@ -5,7 +5,7 @@
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of templates, workflows, plan, awake, demo, restyle, live, cancel, error, language; without one, all of them in turn.
+// PART is one of templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -435,6 +435,31 @@ async function error(page) {
   await nextRun(page)
 }
 
+// A warning about a prompt goes away with it.
+async function messages(page) {
+  const shown = () => {
+    const sampler = window.app.graph._nodes.find((node) => node.type === 'HiStreamAnchorWindowSampler')
+    return String(sampler.widgets.find((one) => one.name === '$$node-text-preview')?.value ?? '')
+  }
+  const ended = (count) =>
+    page.waitForFunction((n) => window.seen.done === n || window.seen.errors.length, count, { timeout: SLOW })
+  await load(page, DEMO, (graph) =>
+    widget(short(1)(graph), 'CLIPTextEncode', 0, 'a yellow square moves left on a purple background')
+  )
+  await run(page)
+  await ended(1)
+  const before = await page.evaluate(shown)
+  check('what the demo model was not trained on is said', /trained/.test(before), before)
+  await page.evaluate(() => {
+    const prompt = window.app.graph._nodes.find((node) => node.type === 'CLIPTextEncode')
+    prompt.widgets[0].value = 'a yellow square moves left on a green background'
+  })
+  await run(page)
+  await ended(2)
+  const after = await page.evaluate(shown)
+  check('and no more when the prompt is another', after !== '' && !/trained/.test(after), after)
+}
+
 async function language(_page, _errors, browser) {
   await set('Comfy.Locale', 'fr')
   const { page, errors } = await open(browser)
@@ -471,7 +496,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, live, cancel, error, language }
+    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, live, cancel, error, messages, language }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)
