@@ -20,10 +20,10 @@ from ..vae.model import WanVAE
 from ..vae.taehv import SIZE_KEYS, TAEHV, decoder_weights
 from .containers import Tensors, open_weights
 from .errors import CheckpointError, first_five
-from .key_names import bare_names, rename_diffusers
+from .parts import ADVICE, KINDS, find_part
 
 SCALE_KEY = re.compile(
-    r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant|pre_quant_scale|weight_s_\w+)$"
+    r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2|_inv)?|input_scale|comfy_quant|pre_quant_scale|weight_s_\w+)$"
 )
 """Keys that ComfyUI stores beside quantised weights."""
 
@@ -50,7 +50,12 @@ class Checkpoint:
     """Weights are fp8 or int8 with scales beside them, as ComfyUI stores them."""
     missing: tuple[str, ...] = field(default=(), repr=False)
     left_over: tuple[str, ...] = field(default=(), repr=False)
+    """Keys that the model has no place for and that are no part of it: they are not in `state_dict`."""
+    foreign: tuple[str, ...] = field(default=(), repr=False)
+    """Keys of weights that belong to a part which the model does not have, so that it is another model."""
     wrong_size: tuple[str, ...] = field(default=(), repr=False)
+    beside: tuple[str, ...] = ()
+    """What else the file holds: beginnings of key names with a number of tensors each, and useless metadata."""
 
     @property
     def num_params(self) -> int:
@@ -63,82 +68,61 @@ class Checkpoint:
         return sum(x.numel() * x.element_size() for x in self.state_dict.values())
 
 
-def read_checkpoint(path: str | Path, *, kind: str | None = None) -> Checkpoint:
-    """Open a weight file of any known format; with `kind`, require a complete model of that kind.
+def read_checkpoint(path: str | Path, *, kind: str | tuple[str, ...] = ()) -> Checkpoint:
+    """Open a weight file of any known format; with `kind`, require a complete model of that kind, or of one of them.
 
-    Raises CheckpointError for a file that is missing, damaged, no weights, contains code, or is no complete `kind`.
+    Of several models in a file, that of the kind is taken. Raises CheckpointError for a file that is missing, damaged,
+    no weights, contains code, or is no complete `kind`.
     """
-    path = Path(path)
-    tensors, metadata, container = open_weights(path)
-    tensors, prefix = bare_names(tensors)
-    if any(key.startswith("condition_embedder.") for key in tensors):
-        tensors = {rename_diffusers(key): x for key, x in tensors.items()}
-        container += ", diffusers names"
+    path, kinds = Path(path), (kind,) if isinstance(kind, str) else kind
+    tensors, stored, container = open_weights(path)
+    try:
+        part = find_part(tensors, kinds)
+    except ValueError as error:
+        raise CheckpointError(f"{path} {error}") from error
+    metadata = {key: text for key, text in stored.items() if key not in PARSED or _is_read(key, text)}
     checkpoint = Checkpoint(
         path=path,
-        kind=_kind(tensors),
-        container=container,
-        prefix=prefix,
-        state_dict=tensors,
+        kind=part.kind,
+        container=container + ", diffusers names" if part.renamed else container,
+        prefix=part.prefix,
+        state_dict=part.tensors,
         metadata=metadata,
-        dtype=_main_dtype(tensors),
-        quantised=any(is_scale(key) for key in tensors),
+        dtype=_main_dtype(part.tensors),
+        quantised=any(is_scale(key) for key in part.tensors),
+        beside=(*part.beside, *(f'metadata "{key}" (no JSON of ComfyUI)' for key in stored if key not in metadata)),
     )
     checkpoint = _compare(checkpoint)
-    return check(checkpoint, kind) if kind else checkpoint
+    if not kinds:
+        return checkpoint
+    return check(checkpoint, checkpoint.kind if checkpoint.kind in kinds else kinds[0])
 
 
 def check(checkpoint: Checkpoint, kind: str) -> Checkpoint:
     """Check that a checkpoint is a complete model of that kind. Raises CheckpointError that names five odd keys."""
     if checkpoint.kind != kind:
-        raise CheckpointError(f"{checkpoint.path} holds {KINDS[checkpoint.kind]}, not {KINDS[kind]}: give another file")
+        advice = ADVICE.get(checkpoint.kind, "give another file")
+        raise CheckpointError(f"{checkpoint.path} holds {KINDS[checkpoint.kind]}, not {KINDS[kind]}: {advice}")
     faults = {
         "missing": checkpoint.missing,
-        "left over": checkpoint.left_over,
         "of the wrong size": checkpoint.wrong_size,
+        "left over": checkpoint.foreign,
     }
-    said = [f"{len(keys)} {fault} ({first_five(keys)})" for fault, keys in faults.items() if keys]
-    if said:
-        shard = " this is one part of several, which must be merged first;" if _is_shard(checkpoint.path) else ""
-        raise CheckpointError(
-            f"{checkpoint.path} is not {KINDS[kind]} as we know it:{shard} of its tensors {'; '.join(said)}"
-        )
+    if any(faults.values()):
+        faults["left over"] = (*checkpoint.foreign, *checkpoint.left_over)
+        said = [f"{len(keys)} {fault} ({first_five(keys)})" for fault, keys in faults.items() if keys]
+        raise CheckpointError(f"{checkpoint.path} is not {KINDS[kind]} as we know it: of its tensors {'; '.join(said)}")
     return checkpoint
 
 
-KINDS = {
-    "wan": "a Wan text-to-video model",
-    "wan-i2v": "a Wan image-to-video model, whose extra inputs are not supported",
-    "wan-vae": "a Wan VAE",
-    "taehv": "a TAEHV for Wan 2.1",
-    "umt5": "a umt5 text encoder",
-    "umt5-original": "a umt5 text encoder under Wan's own names (take ComfyUI's umt5_xxl file)",
-    "diffusers-vae": "a VAE under diffusers names (take wan_2.1_vae.safetensors)",
-    "lora": "a LoRA (it needs the model that it changes)",
-    "unknown": "tensors of a model that is not known",
-}
-
-_SIGNS = (
-    ("wan-i2v", "img_emb.proj.0.weight"),
-    ("wan", "head.modulation"),
-    ("wan-vae", "decoder.middle.0.residual.0.gamma"),
-    ("taehv", "decoder.3.conv.0.weight"),
-    ("diffusers-vae", "decoder.mid_block.resnets.0.conv1.weight"),
-    ("umt5", "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"),
-    ("umt5-original", "blocks.0.pos_embedding.embedding.weight"),
-)
-_LORA = re.compile(r"\.(lora_(down|up|A|B)(\.\w+)?|hada_w\d_\w|lokr_w\d|diff_b?)(\.weight)?$")
+PARSED = ("config", "_quantization_metadata")
+"""Metadata that ComfyUI reads as JSON objects."""
 
 
-def _kind(tensors: Tensors) -> str:
-    if any(_LORA.search(key) for key in tensors):
-        return "lora"
-    for kind, sign in _SIGNS:
-        if sign in tensors:
-            return kind
-    if any(re.match(r"blocks\.\d+\.(self_attn|cross_attn|ffn|modulation)\b", key) for key in tensors):
-        return "wan"
-    return "unknown"
+def _is_read(key: str, text: str) -> bool:
+    """Whether metadata of `PARSED` are what they have to be, so that they can be handed on."""
+    found = parse_object(text)
+    return found is not None and (key != "config" or isinstance(found.get("transformer", {}), dict))
 
 
 _SIZES = {
@@ -175,13 +159,37 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
         for key, shape in expected.items()
         if key in found and found[key].shape != shape and not _packed(checkpoint, found[key])
     ]
+    wrong += [
+        f"{key} as {dtype_name(found[key].dtype)}"
+        for key in expected
+        if key in found and not found[key].is_floating_point() and not _packed(checkpoint, found[key])
+    ]
+    extra = [key for key in found if key not in expected]
+    foreign = [key for key in extra if _computes(key, found[key], config)]
+    left_over = {key for key in extra if key not in foreign}
     return replace(
         checkpoint,
+        state_dict={key: x for key, x in checkpoint.state_dict.items() if key not in left_over},
         config=config,
         missing=tuple(key for key in expected if key not in found),
-        left_over=tuple(key for key in found if key not in expected),
+        left_over=tuple(key for key in extra if key in left_over),
+        foreign=tuple(foreign),
         wrong_size=tuple(wrong),
     )
+
+
+_BUFFER = re.compile(r"(^|\.)(freqs\w*|inv_freq|rope\w*|num_batches_tracked|_extra_state)(\.|$)")
+"""Keys of what is computed anew from sizes, or counted in training."""
+
+_LAYER = re.compile(r"blocks\.\d+\.|(en|de)coder\.")
+"""Beginnings of keys of the layers of a model."""
+
+
+def _computes(key: str, x: Tensor, config: WanConfig | None) -> bool:
+    """Whether a tensor that the model has no place for looks like a weight that its results depend on."""
+    if _BUFFER.search(key) or not (x.is_floating_point() or x.dtype in (torch.uint8, torch.int8)):
+        return False
+    return bool(_LAYER.match(key)) or (config is not None and x.ndim > 1 and config.dim in x.shape)
 
 
 def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict[str, torch.Size]]:
@@ -227,10 +235,6 @@ def _main_dtype(tensors: Tensors) -> torch.dtype | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _is_shard(path: Path) -> bool:
-    return bool(re.search(r"-\d{5}-of-\d{5}\.", path.name))
-
-
 def is_scale(key: str) -> bool:
     """Whether a key belongs to a scale of quantised weights, not to a weight."""
     return bool(SCALE_KEY.search(key))
@@ -243,7 +247,12 @@ def dtype_name(dtype: torch.dtype | None) -> str:
 
 def json_object(text: object) -> dict:
     """A JSON object in metadata, as text or parsed; empty for anything else."""
+    return parse_object(text) or {}
+
+
+def parse_object(text: object) -> dict | None:
+    """A JSON object in metadata, as text or parsed; None for anything else."""
     if isinstance(text, str):
         with suppress(ValueError):
             text = parse_json(text)
-    return text if isinstance(text, dict) else {}
+    return text if isinstance(text, dict) else None

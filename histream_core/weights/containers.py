@@ -26,14 +26,22 @@ from ..files.tensors import (
     tensor_bytes,
 )  # fmt: skip
 from .errors import CheckpointError, first_five
+from .shards import files_of
 from .torch_files import PICKLE, ZIP, load_torch
 
 Tensors = dict[str, Tensor]
 
-CONTAINERS = ("generator_ema", "generator", "model", "state_dict")
+CONTAINERS = (
+    "generator_ema", "ema", "ema_model", "model_ema", "generator", "model", "state_dict", "module", "transformer",
+    "dit", "net", "student", "generator_lora", "lora",
+)  # fmt: skip
 """Names of the dictionary of weights in a training checkpoint, the preferred one first: averaged weights are better."""
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+BUFFERS = (torch.complex64, torch.complex128)
+"""Dtypes of buffers that some models are saved with; no weight has one."""
+
+UNMERGED = "a model with a LoRA beside its weights that is not merged into them"
+MERGE = "merge it (peft: merge_and_unload), save the model again and give that file"
 
 _LONGEST_NAME, _DEEPEST, _MOST_SHARED = 512, 8, 4
 
@@ -42,7 +50,23 @@ _PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|\{\s*\"(error|message)\")
 
 
 def open_weights(path: Path) -> tuple[Tensors, dict[str, str], str]:
-    """The tensors of a file by key name, its safetensors metadata, and its container. Raises CheckpointError."""
+    """The tensors by key name, metadata of safetensors, and the container, of a file or of the shards it belongs to.
+
+    Raises CheckpointError.
+    """
+    files = files_of(path)
+    tensors, metadata, container = _open_file(files[0])
+    for file in files[1:]:
+        more, its, _ = _open_file(file)
+        if twice := tensors.keys() & more.keys():
+            raise CheckpointError(f"{file} holds {first_five(sorted(twice))}, as a file before it: get the files again")
+        tensors |= more
+        metadata |= its
+    return tensors, metadata, container if len(files) == 1 else f"{container}, {len(files)} files"
+
+
+def _open_file(path: Path) -> tuple[Tensors, dict[str, str], str]:
+    """`open_weights` of one file."""
     start, size = _read_start(path)
     if start.startswith(_LFS):
         raise CheckpointError(
@@ -68,10 +92,6 @@ def open_weights(path: Path) -> tuple[Tensors, dict[str, str], str]:
 
 def _read_start(path: Path) -> tuple[bytes, int]:
     try:
-        if path.is_dir():
-            inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)[:3]
-            hint = f"the file in it ({', '.join(inside)})" if inside else "a .safetensors or .pt file"
-            raise CheckpointError(f"{path} is a folder: give {hint}")
         with open_file(path) as file:
             start, size = file.read(512), os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
@@ -99,7 +119,7 @@ def _check_tensors(path: Path, size: int, tensors: Tensors) -> None:
     for name, x in tensors.items():
         if len(name) > _LONGEST_NAME:
             raise CheckpointError(f"{path} has a name of {len(name)} letters ({first_five([name])}): it is no model")
-        if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu" or x.dtype not in DTYPES:
+        if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu" or x.dtype not in (*DTYPES, *BUFFERS):
             kind = str(x.dtype if x.layout == torch.strided else x.layout).removeprefix("torch.")
             raise CheckpointError(f"{path} holds {first_five([name])} as {kind}: give a file with plain tensors")
     claimed = sum(x.numel() * x.element_size() for x in tensors.values())
@@ -116,6 +136,8 @@ def _unwrap(path: Path, content: object) -> tuple[Tensors, str]:
         items = dict(dict.items(content))  # whatever attributes the object has
         inner = {key: value for key, value in items.items() if isinstance(value, dict) and value}
         key = next((name for name in CONTAINERS if name in inner), next(iter(inner)) if len(inner) == 1 else None)
+        if key is not None and key != "generator_lora" and f"{key}_lora" in inner:
+            raise CheckpointError(f"{path} holds {UNMERGED}: {MERGE}")
         tensors = {str(name): x for name, x in items.items() if isinstance(x, Tensor)}
         if tensors and (key is None or len(tensors) > len(inner)):
             return tensors, container

@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 
 from ..files.disk import check_new
-from .checkpoint import KINDS, Checkpoint, check, json_object, read_checkpoint
+from .checkpoint import Checkpoint, check, json_object, read_checkpoint
 from .containers import write_safetensors
 from .errors import CheckpointError
 from .inspection import guess_preset
 from .loading import cast_tensor, check_dtype, dtype_for, plain_keys
+from .parts import KINDS
+from .shards import files_of
 
 
 def convert(
@@ -76,7 +78,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise CheckpointError(f"the folder {target.parent} does not exist: make it first")
     if target.is_dir():
         raise CheckpointError(f"{target} is a folder: give a file name")
-    if target.exists() and target.samefile(source):
+    if target.exists() and any(target.samefile(file) for file in (source, *files_of(source))):
         raise CheckpointError(f"{target} is the file to convert: give another name")
     try:
         check_new(target, overwrite=overwrite)

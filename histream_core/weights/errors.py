@@ -22,5 +22,10 @@ def damaged(path: Path, size: int, why: object = "") -> CheckpointError:
 
 def first_five(names: Iterable[object]) -> str:
     """The first five names of a file's tensors, as they can be printed."""
-    names = [printable(str(name)[:_LONGEST_NAME]) for name in names]
+    names = [printable_name(name) for name in names]
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def printable_name(name: object) -> str:
+    """The name of a tensor as it can be printed, cut where it is long."""
+    return printable(str(name)[:_LONGEST_NAME])

@@ -9,6 +9,7 @@ import torch
 from ..network.model import WAN_14B
 from ..plan.presets import PRESETS
 from .checkpoint import Checkpoint, dtype_name, json_object, read_checkpoint
+from .errors import first_five
 
 _NAMES = (
     (r"stream.?diffusion.?v?2|causal_dmd_v2v", ((r"", "streamdiffusionv2"),)),
@@ -30,6 +31,9 @@ _LARGER = {"streamdiffusionv2": "streamdiffusionv2-14b"}
 _SMALLEST_PUBLISHED = 1024
 """Channels; a narrower Wan model is a toy such as the bundled demo."""
 
+
+_EXPERT = re.compile(r"(high|low)[ _-]?noise")
+"""Names of Wan2.2's pairs of models."""
 
 RAW_LATENTS_KEY = "histream_raw_latents"
 """Metadata key of a TAEHV: "true" where it takes raw latents, "false" for normalised ones."""
@@ -68,6 +72,18 @@ def describe_vae(checkpoint: Checkpoint) -> list[str]:
         f"{checkpoint.path.name} does not say which latents it takes; it is {dtype_name(checkpoint.dtype)}, so it is "
         f"given {kind}: where colours are wrong, call it {'taew2_1' if raw else 'lighttaew2_1'}.safetensors"
     ]
+
+
+def describe_wan(checkpoint: Checkpoint) -> list[str]:
+    """Lines about what a file holds besides the model, and about a model that is half of a pair."""
+    name, ignored = checkpoint.path.name, [*checkpoint.left_over, *checkpoint.beside]
+    notes = [f"{name}: ignored, as the model has no place for it: {first_five(ignored)}"] if ignored else []
+    if match := _EXPERT.search(name.lower()):
+        notes.append(
+            f"{name} is by its name one of the two models of Wan2.2, made for {match[1]} noise alone: take weights of "
+            "Wan2.1, which are made for all of it"
+        )
+    return notes
 
 
 def guess_preset(checkpoint: Checkpoint) -> str:
@@ -130,5 +146,7 @@ def inspect(path: str | Path) -> dict:
         "missing": list(checkpoint.missing[:5]),
         "num_left_over": len(checkpoint.left_over),
         "left_over": list(checkpoint.left_over[:5]),
+        "foreign": list(checkpoint.foreign[:5]),
+        "beside": list(checkpoint.beside[:5]),
         "wrong_size": list(checkpoint.wrong_size[:5]),
     }

@@ -19,6 +19,9 @@ MAX_PICKLE = 64 * 2**20
 MAX_INSTRUCTIONS = 1_000_000
 """A tensor takes about 40."""
 
+_NEWEST = 3
+"""Version of pickles whose instructions are all known; torch writes 2."""
+
 _LONGEST_LINE, _MOST_AXES, _MOST_VALUES = 200, 16, 2**48
 
 _REBUILD = {f"torch._utils._rebuild_tensor{version}": count for version, count in (("", 4), ("_v2", 6), ("_v3", 7))}
@@ -115,7 +118,8 @@ class _Machine:
         return struct.unpack(layout, self._read(struct.calcsize(layout)))[0]
 
     def _version(self) -> None:
-        self._read(1)
+        if (version := self._read(1)[0]) > _NEWEST:
+            raise ObjectsError(f"a pickle of protocol {version}, and torch writes and reads 2")
 
     def _long(self) -> None:
         self.stack.append(int.from_bytes(self._read(self._number("<B")), "little", signed=True))

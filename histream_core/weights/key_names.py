@@ -1,13 +1,13 @@
 """Key names of weights: without prefixes, and renamed to those of Wan2.1's published checkpoints."""
 
 import re
+from collections.abc import Iterable
 
-from .containers import CONTAINERS, Tensors
-
-WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_orig_mod\.|_checkpoint_wrapped_module\.")
+WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_orig_mod\.|_checkpoint_wrapped_module\.|_forward_module\.")
 """Parts of key names that sharding, compilation and activation checkpointing add, at any depth."""
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "module.")
+"""Prefixes that are removed from names of no known model."""
 
 _DIFFUSERS = (
     (r"^condition_embedder\.(text|time)_embedder\.linear_1\.", r"\1_embedding.0."),
@@ -36,17 +36,16 @@ def rename_diffusers(key: str) -> str:
     return key
 
 
-def bare_names(tensors: Tensors) -> tuple[Tensors, str]:
-    """The tensors without wrappers in their key names and without a common prefix; and what was removed."""
-    stripped = {WRAPPERS.sub("", key): x for key, x in tensors.items()}
-    taken = ""
-    for container in CONTAINERS[:2]:
-        inner = {key.removeprefix(f"{container}."): x for key, x in stripped.items() if key.startswith(f"{container}.")}
-        if inner:
-            stripped, taken = inner, f"{container}."
-            break
-    while prefix := next((p for p in PREFIXES if stripped and all(key.startswith(p) for key in stripped)), None):
-        stripped = {key.removeprefix(prefix): x for key, x in stripped.items()}
-        taken += prefix
-    wrappers = dict.fromkeys(name for key in tensors for name in WRAPPERS.findall(key))
-    return stripped, taken + "".join(wrappers)
+def is_diffusers(keys: Iterable[str]) -> bool:
+    """Whether these are names of a diffusers WanTransformer3DModel."""
+    return any(key.startswith("condition_embedder.") or ".attn1." in key for key in keys)
+
+
+def unwrapped(key: str) -> str:
+    """A key name without wrappers."""
+    return WRAPPERS.sub("", key)
+
+
+def wrappers_in(keys: Iterable[str]) -> str:
+    """The wrappers in these key names, each once."""
+    return "".join(dict.fromkeys(name for key in keys for name in WRAPPERS.findall(key)))

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..network.model import WanModel
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
-from .checkpoint import Checkpoint, check, dtype_name, is_scale, read_checkpoint
+from .checkpoint import Checkpoint, dtype_name, is_scale, read_checkpoint
 from .containers import Tensors
 from .errors import CheckpointError
 from .inspection import takes_raw_latents
@@ -21,6 +21,9 @@ FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 SCALES = ("scale_weight", "weight_scale")
 """ComfyUI's names of the factor of an fp8 weight."""
+
+OTHER_SCALES = ("weight_scale_2", "weight_scale_inv", "pre_quant_scale")
+"""Names of factors that stand for a block of a weight, or are applied to what it is multiplied with."""
 
 FLOAT32_KEYS = ("patch_embedding.", "modulation")
 """Parts of the keys of a Wan model that are kept in float32 in any dtype.
@@ -50,8 +53,7 @@ def load_wan(
 
 def read_vae(path: str | Path) -> Checkpoint:
     """Open the file of a Wan VAE or a TAEHV without loading it. Raises CheckpointError for anything else."""
-    checkpoint = read_checkpoint(path)
-    return check(checkpoint, "taehv" if checkpoint.kind == "taehv" else "wan-vae")
+    return read_checkpoint(path, kind=("wan-vae", "taehv"))
 
 
 def load_vae(
@@ -126,9 +128,10 @@ def _scale_of(checkpoint: Checkpoint, key: str) -> Tensor | None:
     """The factor of one quantised weight, in a shape to multiply it with; None where the weight has none."""
     x, layer = checkpoint.state_dict[key], key.removesuffix("weight")
     scale = next((s for name in SCALES if (s := checkpoint.state_dict.get(layer + name)) is not None), None)
-    if x.dtype in FLOAT8 and (scale is None or scale.numel() in (1, x.shape[0])):
+    others = [name for name in OTHER_SCALES if layer + name in checkpoint.state_dict]
+    if x.dtype in FLOAT8 and not others and (scale is None or scale.numel() in (1, x.shape[0])):
         return None if scale is None else scale.float().reshape(-1, *(1,) * (x.ndim - 1))
-    if scale is None and x.is_floating_point():
+    if scale is None and not others and x.is_floating_point():
         return None
     raise CheckpointError(
         f"{checkpoint.path} is quantised in a way that only ComfyUI can run ({key} is {dtype_name(x.dtype)}): "

@@ -7,6 +7,7 @@ tensors of an archive; those of the older form it reads.
 import os
 import re
 import struct
+import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -53,7 +54,9 @@ def load_torch(path: Path) -> object:
                     check_instructions(file, size)
             file.seek(0)
             by_name = mapped and path.suffix != ".safetensors"  # which torch.load would not read as an archive
-            return torch.load(path if by_name else file, map_location="cpu", weights_only=True, mmap=by_name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch says of tensors that are refused, or left out
+                return torch.load(path if by_name else file, map_location="cpu", weights_only=True, mmap=by_name)
         except CheckpointError:
             raise
         except ObjectsError as error:

@@ -13,8 +13,8 @@ from ...histream_core import demo
 from ...histream_core.demo.text import token_table
 from ...histream_core.demo.trained import untrained
 from ...histream_core.plan.presets import PRESETS
-from ...histream_core.weights.checkpoint import check, read_checkpoint
-from ...histream_core.weights.inspection import guess_preset
+from ...histream_core.weights.checkpoint import read_checkpoint
+from ...histream_core.weights.inspection import describe_wan, guess_preset
 from ..settings import ModelSettings
 from . import log as host_log
 from . import sampler as host
@@ -40,11 +40,13 @@ def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "def
 
     Raises CheckpointError, a ValueError of one sentence, for a file that is no complete Wan text-to-video model.
     """
-    checkpoint = check(read_checkpoint(path), "wan")
+    checkpoint = read_checkpoint(path, kind="wan")
     dtype = WEIGHT_DTYPES[weight_dtype]
     options = {} if dtype is None else {"dtype": dtype}
     preset = preset or guess_preset(checkpoint)
     model = to_model(dict(checkpoint.state_dict), dict(checkpoint.metadata), options)
+    for note in describe_wan(checkpoint):
+        host_log.warn(note)
     if PRESETS[preset].note:
         host_log.warn(f"preset {preset} ({PRESETS[preset].label}): {PRESETS[preset].note}")
     return host.attach(model, ModelSettings(preset=preset))
@@ -62,7 +64,7 @@ def load_demo_model():
     """The bundled demo model as MODEL, CLIP and VAE; raises CheckpointError where its files are damaged."""
     model = load_model(str(demo.TRANSFORMER_PATH), preset=demo.PRESET)
     model = host.attach(model, replace(host.model_settings(model), demo=True))
-    vae = comfy.sd.VAE(sd=dict(check(read_checkpoint(demo.VAE_PATH), "wan-vae").state_dict))
+    vae = comfy.sd.VAE(sd=dict(read_checkpoint(demo.VAE_PATH, kind="wan-vae").state_dict))
     return model, comfy.sd.CLIP(target=DemoTarget), vae
 
 

@@ -35,7 +35,7 @@ from . import mutate, mutate_media
 from .case import VERBS, Case, Judge, calls, line_of, says
 from .child import Outcome, Place, Tree, Work, tree
 from .links import copy_media, plant
-from .seeds import Seeds, Words, same_video
+from .seeds import INDEX, Seeds, Words, same_video
 
 # Checkpoints
 
@@ -50,6 +50,9 @@ def checkpoints(chance: Random, seeds: Seeds, place: Place) -> Case:
             chance, data
         )
     path = place.scratch / f"evil{chance.choice((Path(name).suffix, '.safetensors', '.pt'))}"
+    if name == INDEX:
+        path = place.scratch / name
+        (place.scratch / "wan.safetensors").write_bytes(seeds.checkpoints["wan.safetensors"])
     path.write_bytes(data)
     words = _use_of_weights(chance, seeds, name, path)
     return Case(f"{name} spoilt: {line_of(words)}", says(words, stop=4))

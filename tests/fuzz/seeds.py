@@ -31,6 +31,9 @@ STOP = 13
 """The network call at which the stopped runs were stopped: two of their three chunks are there."""
 TWO = f"[0:00] {RED}\n[0:00.6, cut] {BLUE}"
 
+INDEX = "wan.safetensors.index.json"
+"""The name of an index of shards, of which all are one file."""
+
 Words = Sequence[str | Path]
 Files = dict[str, bytes]
 
@@ -132,6 +135,7 @@ class Seeds:
         for name, tensors in (("taehv.safetensors", make_taehv().state_dict()), ("diffusers.safetensors", diffusers())):
             save_file(tensors, self.root / name)
             found[name] = (self.root / name).read_bytes()
+        found[INDEX] = json.dumps({"weight_map": dict.fromkeys(WEIGHTS, "wan.safetensors")}).encode()
         return found
 
     @cached_property

@@ -144,7 +144,7 @@ BREAKS = [
     ("nodes/host/cleaning.py", "if node is None or is_link(", "if is_link(", "test_runs.py", "by_hand"),
     ("nodes/host/cleaning.py", 'or is_link(node.get("inputs", {}).get(name))', "", "test_runs.py", "by_hand"),
     ("nodes/host/images.py", "    if needed > limit_gib:\n", "    if False:\n", "test_decode.py", "above_the_limit"),
-    ("nodes/host/load.py", 'checkpoint = check(read_checkpoint(path), "wan")', "checkpoint = read_checkpoint(path)",
+    ("nodes/host/load.py", 'checkpoint = read_checkpoint(path, kind="wan")', "checkpoint = read_checkpoint(path)",
      "test_load.py", "no_wan_model and incomplete"),
     ("nodes/host/load.py", "ModelSettings(preset=preset)", "ModelSettings()", "test_load.py", "travels"),
     ("nodes/host/load.py", "DEMO_TOKENS: token_table([text]),", "DEMO_TOKENS: token_table([text])[:, :8],",

@@ -47,6 +47,19 @@ def test_a_training_checkpoint_of_two_dictionaries_loads(load, folder, comfyui):
     assert torch.equal(got.float(), weights["blocks.0.self_attn.q.weight"])
 
 
+def test_a_file_with_everything_and_metadata_of_a_trainer_loads_and_names_what_is_ignored(load, folder, caplog):
+    """The host parses metadata itself, and fails on what is no JSON. Seen to fail with all of them handed on."""
+    from histream_core.network.model import WanConfig, WanModel
+
+    weights = WanModel(WanConfig(dim=128, ffn_dim=64, num_heads=1, num_layers=1)).state_dict()
+    whole = {f"model.diffusion_model.{key}": x for key, x in weights.items()}
+    beside = {"vae.decoder.middle.0.residual.0.gamma": torch.ones(2), "model.diffusion_model.model_type": torch.ones(1)}
+    save_file(whole | beside, folder / "all.safetensors", metadata={"config": "mine", "_quantization_metadata": "{"})
+    got = load("all.safetensors").model.diffusion_model.blocks[0].self_attn.q.weight
+    assert torch.equal(got.float(), weights["blocks.0.self_attn.q.weight"])
+    assert all(word in caplog.text for word in ("ignored", "model_type", "vae (1 tensors)", "config"))
+
+
 def test_the_preset_that_was_found_travels_with_the_model_and_can_be_overridden(pack, load, folder, wan_weights):
     settings = pack.part("nodes.host.sampler").model_settings
     save_file(wan_weights, folder / "x.safetensors", metadata=METADATA | {"histream_preset": "longlive"})

@@ -171,8 +171,8 @@ def test_a_layer_that_is_not_there_a_wrong_size_and_a_stray_name_are_named(tmp_p
     refused(tmp_path / "gap.safetensors", "27 missing (blocks.1.", "27 left over (blocks.2.", kind="wan")
     save_file(WEIGHTS | {"blocks.0.ffn.2.bias": torch.ones(3)}, tmp_path / "size.safetensors")
     refused(tmp_path / "size.safetensors", "blocks.0.ffn.2.bias [3] instead of [48]", kind="wan")
-    save_file(WEIGHTS | {"blocks.x.bias": torch.ones(3)}, tmp_path / "name.safetensors")
-    refused(tmp_path / "name.safetensors", "1 left over (blocks.x.bias)", kind="wan")
+    save_file(WEIGHTS | {"blocks.1.x.bias": torch.ones(3)}, tmp_path / "name.safetensors")
+    refused(tmp_path / "name.safetensors", "1 left over (blocks.1.x.bias)", kind="wan")
     headless = {key: x for key, x in WEIGHTS.items() if key != "head.modulation"}
     save_file(headless, tmp_path / "headless.safetensors")
     refused(tmp_path / "headless.safetensors", "1 missing (head.modulation)", kind="wan")
@@ -181,7 +181,9 @@ def test_a_layer_that_is_not_there_a_wrong_size_and_a_stray_name_are_named(tmp_p
 def test_one_shard_of_several_is_told_as_such(tmp_path):
     half = {key: x for key, x in WEIGHTS.items() if "blocks.1" not in key and "head" not in key}
     save_file(half, tmp_path / "model-00001-of-00002.safetensors")
-    refused(tmp_path / "model-00001-of-00002.safetensors", "one part of several", "merged", kind="wan")
+    refused(
+        tmp_path / "model-00001-of-00002.safetensors", "one part of a model in 2 files", "00002-of-00002", kind="wan"
+    )
 
 
 def test_sizes_that_cannot_be_are_refused(tmp_path):

@@ -14,8 +14,8 @@ from ...runs.store.video import format_of
 from ...video.formats import Format
 from ...video.sound import check_sound, pack_sound
 from ...weights.checkpoint import dtype_name
-from ...weights.containers import SUFFIXES
 from ...weights.loading import DTYPES
+from ...weights.shards import INDEX, SUFFIXES
 from ..progress import print_notes
 from .common import whole
 from .weights import DEMO
@@ -75,10 +75,13 @@ def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".mxf", ".flv", ".ogv")
 
 
-def check_taken_over(option: str, path: str, what: str = "weights", suffixes: Sequence[str] = SUFFIXES) -> None:
+WEIGHT_SUFFIXES = (*SUFFIXES, INDEX)
+
+
+def check_taken_over(option: str, path: str, what: str = "weights", suffixes: Sequence[str] = WEIGHT_SUFFIXES) -> None:
     """Raise ValueError for a path in a manifest that is not that of an ordinary file of its kind on this computer."""
     local = Path(path).is_absolute() and not path.startswith(("\\\\", "//"))
-    if not local or Path(path).suffix.lower() not in suffixes or (os.path.lexists(path) and not Path(path).is_file()):
+    if not local or not path.lower().endswith(tuple(suffixes)) or (os.path.lexists(path) and not Path(path).is_file()):
         raise ValueError(
             f"the run names {path!r}, and only ordinary files of {what} are opened for it "
             f"({', '.join(suffixes)}): give {option}"

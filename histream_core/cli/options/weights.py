@@ -17,7 +17,7 @@ from ...plan.presets import PRESETS, Preset, find_preset
 from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
 from ...weights.checkpoint import read_checkpoint
-from ...weights.inspection import describe_vae, guess_preset
+from ...weights.inspection import describe_vae, describe_wan, guess_preset
 from ...weights.loading import DTYPES, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
 from .common import prompt_text
@@ -93,7 +93,7 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None, *, enco
     vae = read_vae(args.vae)
     if encodes and vae.kind != "wan-vae":
         raise no_encoder(vae.kind.upper())
-    vae_notes = describe_vae(vae)
+    file_notes = [*describe_wan(checkpoint), *describe_vae(vae)]
     vae_device = pick_device(args.vae_device) if getattr(args, "vae_device", None) else device
     preset = find_preset(args.preset or guess_preset(checkpoint))
 
@@ -103,7 +103,7 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None, *, enco
         return load_weights(args.model, args.vae, preset=preset.name, dtype=dtype, **where), texts
 
     notes = [f"preset {preset.name}: {preset.note}"] if preset.note else []
-    return Source(preset, load, (*notes, *vae_notes))
+    return Source(preset, load, (*notes, *file_notes))
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...weights.convert import convert
-from ...weights.inspection import inspect
+from ...weights.inspection import describe_wan, inspect
 from ...weights.loading import DTYPES
 
 
@@ -51,4 +51,5 @@ def run_convert(args: argparse.Namespace) -> tuple[dict, str]:
         "tensors": len(source.state_dict),
         "bytes": args.target.stat().st_size,
     }
-    return result, f"{result['file']}: {source.kind}, {result['tensors']} tensors, {result['bytes']} bytes"
+    lines = [f"{result['file']}: {source.kind}, {result['tensors']} tensors, {result['bytes']} bytes"]
+    return result, "\n".join([*lines, *describe_wan(source)])
