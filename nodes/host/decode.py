@@ -143,8 +143,12 @@ def crop_rows(frames: Tensor, rows: int) -> Tensor:
 
 def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tensor:
     """Memory for the pictures of latents [B, C, T, H, W]. Raises ValueError above the limit, with the number."""
-    shape = (latents.shape[0], pixel_frames(latents.shape[2]), size[1], size[0], 3)
-    return empty_images(shape, limit_gib, "turn images off and use the VIDEO")
+    return empty_images(images_shape(latents.shape, size), limit_gib, "turn images off and use the VIDEO")
+
+
+def images_shape(shape: Sequence[int], size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of all pictures of `size` of latents of `shape`."""
+    return (shape[0], pixel_frames(shape[2]), size[1], size[0], 3)
 
 
 def decode_latent(vae, latents: Tensor, speed: Speed = DEFAULTS, scenes: Collection[int] = ()) -> Iterator[Tensor]:

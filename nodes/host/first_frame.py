@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -36,14 +37,31 @@ class FirstFrame:
         """Number of latent frames that are given."""
         return self.latent.shape[2]
 
+
+@dataclass(frozen=True)
+class FirstPicture:
+    """A picture that is encoded once it is known that it can be held for so long."""
+
+    vae: Any
+    fitted: Tensor
+    """[H, W, 3], of the size of the video."""
+    hold: int
+
     def within(self, window: Window) -> FirstFrame:
-        """The first frame itself. Raises ValueError for one that is not held for one latent frame or a chunk."""
-        if self.frames not in (1, window.chunk_frames):
+        """The first frame. Raises ValueError for one that is not held for one latent frame or a chunk."""
+        if self.hold not in (1, window.chunk_frames):
             raise ValueError(
-                f"the first frame is held for {self.frames} latent frames and a chunk has {window.chunk_frames}: "
+                f"the first frame is held for {self.hold} latent frames and a chunk has {window.chunk_frames}: "
                 f"set hold to 1 or {window.chunk_frames}"
             )
-        return self
+        return self.encoded
+
+    @cached_property
+    def encoded(self) -> FirstFrame:
+        height, width = self.fitted.shape[:2]
+        load(self.vae, (width, height))
+        picture = self.fitted.to(self.vae.device)
+        return FirstFrame(encode_picture(self.vae.first_stage_model, picture, hold=self.hold, normalised=False))
 
 
 @dataclass(frozen=True)
@@ -71,8 +89,8 @@ class FirstFrames:
         return self.encoded[latents]
 
 
-def encode(vae, image: Tensor, hold: int, fit: str, latent: Mapping | None = None) -> FirstFrame | FirstFrames:
-    """The first frame in an IMAGE [1, H, W, 3], held for `hold` latent frames; or several, encoded for their window.
+def encode(vae, image: Tensor, hold: int, fit: str, latent: Mapping | None = None) -> FirstPicture | FirstFrames:
+    """The first frame in an IMAGE [1, H, W, 3], held for `hold` latent frames; or several. A window encodes them.
 
     They are fitted in the way `fit` to the size of `latent`; without one they keep their own size. Raises ValueError
     for no picture, for several that are to be held, and for sizes that no video has.
@@ -86,11 +104,8 @@ def encode(vae, image: Tensor, hold: int, fit: str, latent: Mapping | None = Non
     fitted = fit_picture(picture, size, fit)
     for note in describe_fit(picture, size, fit):
         host_log.tell(note)
-    if len(image) > 1:
-        check_encoder(vae.first_stage_model)
-        return FirstFrames(vae, image, size, fit)
-    load(vae, size)
-    return FirstFrame(encode_picture(vae.first_stage_model, fitted.to(vae.device), hold=hold, normalised=False))
+    check_encoder(vae.first_stage_model)
+    return FirstFrames(vae, image, size, fit) if len(image) > 1 else FirstPicture(vae, fitted, hold)
 
 
 def load(vae, size: tuple[int, int]) -> None:

@@ -12,13 +12,13 @@ import comfy.utils
 from torch import Tensor
 
 from ...histream_core.video.edit.ranges import VideoRange, join_ranges, longest_range, range_at, write_range
-from ...histream_core.video.formats import Format
+from ...histream_core.video.formats import Format, find_format
 from ...histream_core.video.media import Source
 from ...histream_core.video.reading import VideoIndex, frames_of, index_video
 from .api import InputImpl
 from .decode import SavedVideo
 from .images import empty_images, image_gib
-from .run_folders import new_file
+from .run_folders import check_inside, new_file
 
 WRITTEN_AT_ONCE = 4
 DIGEST_STEP = 16
@@ -135,14 +135,20 @@ def _with_progress(images: Tensor) -> Iterator[Tensor]:
         progress.update(len(some))
 
 
-def _place(name: str, format: Format) -> tuple[Path, str]:
-    """The video of that name in the host's output folder, and its subfolder there."""
+def check_name(name: str, format: str) -> str:
+    """The name of a video without its suffix. Raises ValueError for one that is none, or is outside."""
     if "%" in name:
         raise ValueError(f'the name "{name}" changes from run to run, and the ranges of a video need one: leave % out')
-    name = name.removesuffix(format.suffix)
+    name = name.removesuffix(find_format(format).suffix)
     if not name or name[-1] in "/\\.":
         raise ValueError(f'"{name}" has no name for the video in it: write one, such as video/upscaled')
-    folder, stem, _, subfolder = new_file(name, (0, 0))
+    check_inside(name)
+    return name
+
+
+def _place(name: str, format: Format) -> tuple[Path, str]:
+    """The video of that name in the host's output folder, and its subfolder there."""
+    folder, stem, _, subfolder = new_file(check_name(name, format.name), (0, 0))
     return folder / f"{stem}{format.suffix}", subfolder
 
 

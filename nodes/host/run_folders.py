@@ -53,12 +53,18 @@ def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
     Under the host's output folder, with the host's marks for date and `size` replaced. Raises ValueError for a place
     outside.
     """
+    root = check_inside(prefix)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
+    return Path(folder), name, counter, subfolder
+
+
+def check_inside(prefix: str) -> Path:
+    """The host's output folder. Raises ValueError where a file that the artist calls `prefix` would be outside."""
     root = Path(folder_paths.get_output_directory()).resolve()
     if not (root / prefix).resolve().is_relative_to(root):
         raise ValueError(f"the name {prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
     check_portable(prefix)
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
-    return Path(folder), name, counter, subfolder
+    return root
 
 
 def as_shown(name: str) -> str:

@@ -6,6 +6,7 @@ from ...histream_core.plan.make import window_of
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.stream.noise import SeededNoise
 from .. import kept_video
+from ..host import ahead as host_ahead
 from ..host import graph as host_graph
 from ..host import runs as host_runs
 from ..host import sampler as host
@@ -170,6 +171,7 @@ class AnchorWindowSampler(io.ComfyNode):
         speed=None,
         first_frame=None,
     ):
+        host_ahead.check_sampler(cls.hidden, latent, output, vae)
         window = chunk_frames, anchor_frames, local_frames
         sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
         if output is None:

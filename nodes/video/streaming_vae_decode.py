@@ -3,6 +3,7 @@
 from ...histream_core.cost.pace import DecodePace
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from .. import kept_video
+from ..host import ahead as host_ahead
 from ..host import decode as host_decode
 from ..host import graph as host_graph
 from ..host import summary as host_summary
@@ -27,7 +28,9 @@ class StreamingVAEDecode(io.ComfyNode):
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[
-                io.Latent.Input("samples", tooltip="From the Anchor-Window Sampler, or any Wan 2.1 video latent."),
+                io.Latent.Input(
+                    "samples", lazy=True, tooltip="From the Anchor-Window Sampler, or any Wan 2.1 video latent."
+                ),
                 io.Vae.Input(
                     "vae",
                     tooltip="The Wan 2.1 VAE (wan_2.1_vae.safetensors), or for less memory and time a lighter one of "
@@ -82,6 +85,12 @@ class StreamingVAEDecode(io.ComfyNode):
         )
 
     @classmethod
+    def check_lazy_status(cls, vae=None, **_):
+        """Check the VAE, which is often there before the LATENT is sampled, and then ask for the LATENT."""
+        host_decode.check_vae(vae)
+        return ["samples"]
+
+    @classmethod
     def execute(
         cls,
         samples,
@@ -96,6 +105,7 @@ class StreamingVAEDecode(io.ComfyNode):
     ):
         latents = samples["samples"]
         host_decode.check_decode(vae, latents)
+        host_ahead.check_ahead(cls.hidden, {} if images else {1: host_ahead.NO_IMAGES})
         choice = output or VideoChoice(folder=filename_prefix, fps=fps, crop=crop_1088)
         size = host_decode.video_size(latents.shape, crop=choice.crop)
         pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None

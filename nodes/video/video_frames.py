@@ -3,6 +3,7 @@
 from .. import kept_video
 from ..host import frames as host_frames
 from ..host import log as host_log
+from ..host.ahead import ComingRange, check_ahead
 from ..host.api import CATEGORY, Range, io
 
 
@@ -17,6 +18,7 @@ class VideoFrames(io.ComfyNode):
             "long video in parts that fit into memory. Only that range is in memory. Each run takes the next range; "
             "Ranges to Video puts them together again. The sound stays in the video that it is in.",
             search_aliases=["HiStream", "upscale video", "load frames", "split video", "batch"],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Video.Input("video", tooltip="From Load Video or another node. A trim is honoured."),
                 io.Int.Input(
@@ -64,6 +66,7 @@ class VideoFrames(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, range_index, range_frames=81, overlap=0, image_limit_gib=8.0):
+        check_ahead(cls.hidden, {1: ComingRange()})
         images, part = host_frames.read_range(
             video, range_index, size=range_frames, overlap=overlap, limit_gib=image_limit_gib
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from wrong_values import KEPT, WRONG, WRONG_FOR_THE_HOST, graph
+from wrong_values import AHEAD, KEPT, WRONG, WRONG_FOR_THE_HOST, graph
 
 
 @pytest.fixture
@@ -266,5 +266,16 @@ def test_the_host_refuses_what_no_widget_holds_before_anything_runs(with_run, nu
     assert runs_again(with_run, 100 + number)
 
 
+@pytest.mark.parametrize(("number", "change", "said"), [(n, *row[1:]) for n, row in enumerate(AHEAD)],
+                         ids=[row[0] for row in AHEAD])  # fmt: skip
+def test_what_a_node_behind_would_refuse_is_told_before_the_first_step(with_run, number, change, said):
+    """Seen to fail without `nodes/host/ahead.py`: all is sampled first. The next run works."""
+    run = with_run.run(graph(change, seed=200 + number))
+    assert re.search(said, run.error), run.error
+    assert "\n" not in run.error
+    assert [node for node, *_ in run.progress if node in ("sampler", "extra")] == []
+    assert runs_again(with_run, 200 + number)
+
+
 def test_the_table_is_as_long_as_was_promised():
-    assert len(WRONG) >= 25
+    assert len(WRONG) >= 25 and len(AHEAD) >= 20

@@ -222,7 +222,7 @@ def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae
     )
     wanted = engine(pack, load_wan, 10, [prompt], given=given)
     torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
-    torch.testing.assert_close(made[:, :, :1], first.latent, atol=1e-5, rtol=0)
+    torch.testing.assert_close(made[:, :, :1], first.encoded.latent, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("count", "window", "used"), [(24, (), 21), (12, (), 9), (8, (), 1), (12, (1, 1, 1), 9)])
@@ -255,11 +255,13 @@ def test_a_picture_is_fitted_to_the_latent_that_is_connected(pack, load_wan, tex
     picture, first = torch.rand(1, 96, 150, 3), pack.part("nodes.sampling.first_frame").FirstFrameNode.execute
     fitted = fit_picture(picture[0], (96, 64), fit)[None]
     made = first(vae, picture, 1, fit, latent(10, 96)).result[0]
-    assert torch.equal(made.latent, first(vae, fitted).result[0].latent)
-    assert (fit == "crop") == torch.equal(made.latent, first(vae, picture, latent=latent(10, 96)).result[0].latent)
+    assert torch.equal(made.encoded.latent, first(vae, fitted).result[0].encoded.latent)
+    assert (fit == "crop") == torch.equal(
+        made.encoded.latent, first(vae, picture, latent=latent(10, 96)).result[0].encoded.latent
+    )
     node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     video = node.execute(load_wan(), text(3), latent(10, 96), 3, first_frame=made).result[0]["samples"]
-    torch.testing.assert_close(video[:, :, :1], made.latent, atol=1e-5, rtol=0)
+    torch.testing.assert_close(video[:, :, :1], made.encoded.latent, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("pictures", "hold"), [(1, 1), (1, 3), (22, 1)])

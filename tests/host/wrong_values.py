@@ -142,3 +142,56 @@ WRONG_FOR_THE_HOST = [
     ("a VAE as MODEL", {"sampler": {"model": ["demo", 2]}}, r"model.*VAE|VAE.*MODEL"),
     ("no latent", {"sampler": {"latent": None}}, r"latent"),
 ]  # fmt: skip
+
+SAVED = {"class_type": "SaveVideo", "inputs": {
+    "filename_prefix": "video/x", "format": "auto", "codec": "auto", "video": ["sampler", 1]}}  # fmt: skip
+PICTURES = {"show": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 1]}}}
+OTHERS = {"class_type": "KSampler", "inputs": {
+    "model": ["demo", 0], "positive": ["words", 0], "negative": ["words", 0], "latent_image": ["empty", 0],
+    "seed": 0, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}}  # fmt: skip
+PIXELS = {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}}
+BLANK = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
+LONG = {"empty": {"length": 33}}
+
+
+def first_frame(**inputs) -> dict:
+    first = node("FirstFrame", vae=["demo", 2], image=["blank", 0], **inputs)
+    return {"blank": BLANK, "first": first, "sampler": {"first_frame": ["first", 0]}}
+
+
+def upscaled(name: str, **inputs) -> dict:
+    """The video goes out in ranges, and comes back under a name."""
+    wanted = {"range_index": 0, "range_frames": 5, "overlap": 0} | inputs
+    back = node("RangesToVideo", images=["extra", 0], range=["extra", 1], name=name, format="h264-mp4")
+    return {**extra("VideoFrames", video=VIDEO, **wanted), "back": back}
+
+
+AHEAD = [
+    ("a prefix outside", {"decode": {"filename_prefix": "../x"}}, r"^Streaming VAE Decode: the name '../x' is outside"),
+    ("a prefix at the root", {"decode": {"filename_prefix": "/tmp/x"}}, r"Decode: the name '/tmp/x' is outside"),
+    ("images that are off", PICTURES, r"^Preview Image takes the images of .*: turn images on"),
+    ("images above the limit", {**PICTURES, "decode": {"images": True, "image_limit_gib": 0.1},
+     "empty": {"length": 2401}},
+     r"Decode: the pictures would take 0\.1 GiB .* limit is 0\.1 GiB"),
+    ("a VAE of pixels", {"pixels": PIXELS, "decode": {"vae": ["pixels", 0]}}, r"Decode: pixel_space is not a Wan 2"),
+    ("a VAE of pixels at the sampler", {"pixels": PIXELS, "sampler": {"vae": ["pixels", 0]}}, r"not a Wan 2\.1 VAE"),
+    ("a VIDEO of no run", {"save": SAVED}, r"^Save Video takes the VIDEO .* connect one to its output"),
+    ("a run of no run", extra("ResumeRun", **WEIGHTS, run=["sampler", 2]), r"takes the run of the Anchor-Window"),
+    ("a VIDEO of pictures", {"save": SAVED, **output(format="png16")}, r"png16 is a folder of pictures: choose"),
+    ("a first frame that is held too long", first_frame(hold=32), r"held for 32 latent frames .* set hold to 1 or 3"),
+    ("a first frame held for two", first_frame(hold=2), r"held for 2 latent frames .* set hold to 1 or 3"),
+    ("a range past the end", ranges(range_index=2, range_frames=5, overlap=0), r"of a Video: there is no range 2"),
+    ("an overlap", ranges(range_index=0, range_frames=1, overlap=4), r"Frames of a Video: an overlap of 4 frames"),
+    ("a drift of one frame", extra("DriftMeter", video=VIDEO, filename_prefix="x"), r"Drift Meter: a video of less"),
+    ("a drift of a run", {**extra("DriftMeter", video=["sampler", 1], filename_prefix="x"), **output()},
+     r"Drift Meter: a video of less than two seconds"),
+    ("a plot outside", {**extra("DriftMeter", video=VIDEO, filename_prefix="../x"), **LONG}, r"Drift Meter: the name"),
+    ("a name that changes", upscaled("video/%date%"), r"Ranges to Video: the name .* leave % out"),
+    ("a name of nothing", upscaled("video/"), r"Ranges to Video: \"video/\" has no name for the video in it"),
+    ("ranges outside", upscaled("../x"), r"Ranges to Video: the name '../x' is outside"),
+    ("a range of a drift outside", upscaled("/tmp/x", range_frames=1), r"Ranges to Video: the name '/tmp/x' is"),
+    ("another sampler on the demo", {"sampler": OTHERS}, r"Demo Model makes videos chunk by chunk"),
+    ("an empty latent", {"sampler": {"class_type": "EmptyHunyuanLatentVideo", "inputs": {
+        "width": 64, "height": 64, "length": 1, "batch_size": 1}}}, r"the LATENT is empty, as before a sampler"),
+]  # fmt: skip
+"""Mistakes that a node behind the sampler, or another one, would tell only when all is sampled."""

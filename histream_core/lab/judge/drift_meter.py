@@ -33,6 +33,9 @@ class FrameLook(NamedTuple):
     sharpness: float
 
 
+TOO_SHORT = "a video of less than two seconds has no second to compare with its first: give a longer one"
+
+
 @dataclass(frozen=True)
 class Second:
     """Difference of one second of a video from the first."""
@@ -47,13 +50,19 @@ class Second:
     """Relative to the first second; 1 is equal."""
 
 
+def check_length(num_frames: int, fps: float) -> None:
+    """Raise ValueError for a video whose last frame is in its first second."""
+    if (num_frames - 1) / fps < 1:
+        raise ValueError(TOO_SHORT)
+
+
 def meter(frames: Iterable[Tensor], fps: float) -> tuple[Second, ...]:
     """Drift of every second of a video. Raises ValueError for less than two seconds, and a rate of 0 or less."""
     if not fps > 0:
         raise ValueError(f"{fps:g} frames per second is no rate: use 16")
     by_second = [list(found) for _, found in groupby(_looks(frames, fps), key=lambda look: int(look.time))]
     if len(by_second) < 2:
-        raise ValueError("a video of less than two seconds has no second to compare with its first: give a longer one")
+        raise ValueError(TOO_SHORT)
     return tuple(_against(by_second[0], later) for later in by_second)
 
 
