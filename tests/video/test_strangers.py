@@ -263,6 +263,26 @@ def test_a_slow_clock_does_not_make_seeking_endless(monkeypatch):
     assert seeks == sorted(seeks, reverse=True) and 0 < seeks[-1] < 10**6 / 2
 
 
+def test_a_file_that_cannot_seek_is_opened_again_and_read_from_its_beginning(monkeypatch):
+    opened = []
+
+    class Container:
+        def seek(self, time, stream):
+            raise av.error.PermissionError(1, "Operation not permitted")
+
+        def decode(self, _):
+            return iter(())
+
+    def open_video(source):
+        opened.append(source)
+        return contextlib.nullcontext(Container())
+
+    monkeypatch.setattr(reading, "open_video", open_video)
+    monkeypatch.setattr(reading, "video_stream", lambda container, source: Stream())
+    assert list(reading._numbered("clip.flv", 1000)) == []
+    assert opened == ["clip.flv"] * 2
+
+
 def forged(track, pts, duration=1):
     """Packets at these times, as the demuxer gives them."""
     for time in pts:
