@@ -129,7 +129,7 @@ REFUSED = {
     "another input": (WEIGHTS | {"new_embedding.weight": torch.ones(DIM, 6)}, ["1 left over (new_embedding"]),
     "no numbers": (WEIGHTS | {"blocks.1.norm3.weight": torch.ones(DIM, dtype=torch.int64)}, ["norm3.weight as int64"]),
     "two models": (prefixed("high_noise_model.") | prefixed("low_noise_model.", OTHER), ["2 models", "low_noise"]),
-    "17 models": ({f"{number}.head.modulation": torch.ones(1) for number in range(17)}, ["holds 17 models"]),
+    "17 models": ({f"{number}.head.modulation": torch.ones(1) for number in range(17)}, ["holds 17 models: save"]),
     "a LoRA": (prefixed("diffusion_model.", LORA), ["a LoRA", "LoRA node"]),
     "a LoRA of peft": (prefixed("base_model.model.", LORA), ["a LoRA", "LoRA node"]),
     "a LoRA of a pipe": (prefixed("pipe.dit.", LORA), ["a LoRA", "LoRA node"]),
