@@ -9,6 +9,7 @@ import torch
 from forks import Child
 
 from histream_core import runs as session
+from histream_core.cost.cost import Cost
 from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
@@ -104,7 +105,7 @@ class Backend:
         return self.run.session.decoder
 
     def new_progress(self, a_plan):
-        return new_progress(a_plan, MODEL.config)
+        return new_progress(Cost(MODEL.config, a_plan))
 
     def sample(self, a_plan, prompts, progress, work):
         def open_stream(*what):

@@ -10,7 +10,7 @@ from typing import TextIO, TypeVar
 from ..files.reading import printable
 from ..runs.progress import Progress, Report
 
-BAR = "{desc}[{bar:24}] {percentage:3.0f}%{postfix}, {elapsed}<{remaining}"
+BAR = "{desc}[{bar:24}] {percentage:3.0f}%{postfix}, {elapsed}"
 
 Item = TypeVar("Item")
 
@@ -25,10 +25,12 @@ def progress_bar(label: str = "", stream: TextIO | None = None) -> Iterator[Repo
         yield _line_per_chunk(label, out)
         return
     bar: tqdm | None = None
+    last = ""
 
     def draw(progress: Progress) -> None:
-        nonlocal bar
-        where = _describe(progress)
+        nonlocal bar, last
+        last = _describe(progress)
+        where = ", ".join(filter(None, (last, progress.describe_left())))
         if bar is None:  # at the first report, so that an error before it stands alone
             look = {"bar_format": BAR, "dynamic_ncols": True, "smoothing": 0, "miniters": 0}
             bar = tqdm(desc=label, total=progress.num_calls, postfix=where, file=out, **look)
@@ -39,6 +41,7 @@ def progress_bar(label: str = "", stream: TextIO | None = None) -> Iterator[Repo
         yield draw
     finally:
         if bar is not None:
+            bar.set_postfix_str(last, refresh=False)  # nothing is left, or it was stopped
             bar.close()
 
 
@@ -50,7 +53,8 @@ def _line_per_chunk(label: str, out: TextIO) -> Report:
         if progress.chunks > written:
             written = progress.chunks
             share = min(1.0, sum(progress.calls.values()) / progress.num_calls) if progress.num_calls else 1.0
-            out.write(f"{label}{share:4.0%}, {_describe(progress)}, {progress.seconds:.0f} s\n")
+            parts = f"{share:4.0%}", _describe(progress), f"{progress.seconds:.0f} s", progress.describe_left()
+            out.write(f"{label}{', '.join(filter(None, parts))}\n")
             out.flush()
 
     return write

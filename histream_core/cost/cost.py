@@ -47,6 +47,13 @@ TAEHV_WORKING = 402
 CHUNK_PIXELS = 3 * 12
 """Values of a chunk's picture for each pixel."""
 
+DECODE_FLOPS, ENCODE_FLOPS = 77, 12
+"""Operations for each pixel of a frame that the VAE decodes or encodes, at a width of one channel; both grow with the
+square of the width. The attention between its halves, less than a thirtieth at any published size, is left out."""
+
+TAEHV_FLOPS = 340_640
+"""Operations for each pixel of a frame that a TAEHV decodes."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -88,13 +95,31 @@ class Cost:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the transformer for the whole video."""
-        steps = sum(self._flops(chunk, step) for chunk in self.plan.chunks for step in chunk.steps)
-        cached = sum(
-            self._flops(replace(chunk, frames=chunk.cached), step)
-            for chunk in self.plan.chunks
-            for step in chunk.cache_steps
+        calls = sum(self.call_flops(chunk, s) for chunk in self.plan.chunks for s in (*chunk.steps, *chunk.cache_steps))
+        return calls + self.batch * self.num_prompts * prompt_flops(self.config, self.text_tokens)
+
+    def call_flops(self, chunk: Chunk, step: Step) -> int:
+        """Operations of one network call: a step of a chunk, or a cache pass over the part of it that is cached."""
+        cache_pass = step.sigma == 0
+        chunk = replace(chunk, frames=chunk.cached) if cache_pass else chunk
+        tokens = self.plan.tokens_per_frame(step.scale)
+        size = PassSize(
+            frames=len(chunk.frames),
+            tokens=len(chunk.frames) * tokens,
+            visible=self._visible_frames(chunk) * tokens,
+            cache_pass=cache_pass,
+            blocks=self.plan.blocks(step.scale) if chunk.context else None,
+            text_tokens=self.text_tokens,
         )
-        return self.batch * (steps + cached + self.num_prompts * prompt_flops(self.config, self.text_tokens))
+        return self.batch * pass_flops(self.config, size)
+
+    @property
+    def frame_flops(self) -> int:
+        """Operations of the VAE for one frame of the video: decoding it, and encoding it where it is a source's."""
+        width, height = self.plan.size
+        decoding = TAEHV_FLOPS if self.taehv else DECODE_FLOPS * self.vae_width**2
+        encoded = sum(rows * columns for rows, columns in self._encoded_sizes)
+        return self.batch * (width * height * decoding + encoded * ENCODE_FLOPS * self.vae_width**2)
 
     @property
     def tflops_per_frame(self) -> float:
@@ -302,18 +327,6 @@ class Cost:
     def _held(self, num_bytes: int) -> int:
         """Bytes that lie on the device all the time, of weights that take `num_bytes`."""
         return 0 if self.offloaded else num_bytes
-
-    def _flops(self, chunk: Chunk, step: Step) -> int:
-        tokens = self.plan.tokens_per_frame(step.scale)
-        size = PassSize(
-            frames=len(chunk.frames),
-            tokens=len(chunk.frames) * tokens,
-            visible=self._visible_frames(chunk) * tokens,
-            cache_pass=step.sigma == 0,
-            blocks=self.plan.blocks(step.scale) if chunk.context else None,
-            text_tokens=self.text_tokens,
-        )
-        return pass_flops(self.config, size)
 
     def _visible_frames(self, chunk: Chunk) -> int:
         return len(chunk.frames) + len(chunk.context)

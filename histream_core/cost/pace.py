@@ -3,86 +3,152 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from ..network.model import WanConfig
 from ..plan.chunks import Chunk, Plan
-from ..plan.order import CHUNKS, Call, calls
+from ..plan.order import CHUNKS, calls
 from ..plan.schedule import JoinedStep, Step, join_steps
 from ..plan.sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from ..video.writing import Times
-from .cost import PassSize, pass_flops
+from .cost import Cost
+from .rates import FRAMES, Kind, Rates, kind_of
 
 
 @dataclass(frozen=True)
-class Stop:
-    """One denoising step of a run."""
+class PlannedCall:
+    """One network call of a run."""
 
-    chunk: int
     number: int
-    """Counted from 1 within its chunk, of `count`."""
+    """The denoising step of its chunk, counted from 1 to `count`; 0 for a call that only fills the caches."""
     count: int
     step: Step
-    work: int
-    """Floating-point operations, by which the seconds of different steps are compared."""
+    rows: tuple[tuple[Chunk, Step], ...]
+    """The steps that it computes, the oldest chunk's last."""
+    cost: Cost
+
+    @property
+    def chunk(self) -> int:
+        """The oldest of its chunks, which it may finish."""
+        return self.rows[-1][0].index
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.step)
+
+    @cached_property
+    def work(self) -> int:
+        """Floating-point operations, by which the seconds of different calls are compared."""
+        return sum(self.cost.call_flops(chunk, step) for chunk, step in self.rows)
 
 
 class Pace:
-    """The progress of a run, from its network calls.
+    """The progress of a run, and a prediction of the time that it still takes.
 
-    Only denoising steps count; cache passes, decoding and writing are part of the seconds that a step takes. The first
-    chunk also loads and compiles, so later only what came after it is extrapolated.
+    The prediction is the plan's operations that are not done, by kind of call and for the frames of a chunk, times the
+    seconds that an operation of that kind took so far (`Rates`). Decoding and all else between calls belong to the
+    frames, and are measured whenever a chunk is finished; the file is written beside it, and counts where it is slower
+    or behind. The first call also loads and compiles, and is not measured.
     """
 
     def __init__(
-        self, plan: Plan, config: WanConfig, *, batch: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        cost: Cost,
+        *,
+        times: Times | None = None,
+        decodes: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.plan, self.batch = plan, batch
-        self.stops = stops_of(plan, config)
-        self._clock = clock
-        self._position = 0
-        self._missing = [chunk.index for chunk in plan.chunks if chunk.steps]
-        self._marks: list[tuple[float, int]] = []
-        """Seconds and position when the first step began, and when its chunk was finished."""
+        """`times` are those of the run's writer; `decodes` tells whether chunks are decoded as they are made."""
+        self.plan, self.batch = cost.plan, cost.batch
+        self.times, self.decodes = times or Times(), decodes
+        self.calls = list(planned_calls(cost))
+        self._clock, self._cost = clock, cost
+        self._next = self._steps_done = 0
+        self._matched: PlannedCall | None = None
+        self._running: deque[PlannedCall | None] = deque()
+        """The calls that have begun and whose seconds are not known; None for one that is not planned."""
+        self._num_measured = 0
+        self._pending: Counter[Kind] | None = None
+        """Operations of the calls whose seconds are not known; None before the first of them is made."""
+        self._missing = [chunk.index for chunk in self.plan.chunks if chunk.steps]
+        self._unfinished = list(range(len(self.plan.chunks)))
+        self._pending_frames, self._pending_latents = self.plan.num_pixel_frames, self.plan.num_latent_frames
+        self._start: float | None = None
+        self._mark: float | None = None
+        """When the last chunk was finished, or the first one was begun."""
+        self._counted = self._waited = 0.0
+        """Seconds of network calls since the mark, and of waiting for the writer at the mark."""
+
+    def skip(self, num_chunks: int) -> None:
+        """Note that the frames of the first chunks are there already, so that these will not be finished."""
+        for _ in range(num_chunks):
+            self._take_unfinished()
 
     def split(self, step: Step) -> int:
         """Expect the rows of a joint call one by one, where `step` is the first of them alone; so many calls more."""
-        stop = self.stops[self._position] if self._position < len(self.stops) else None
-        if stop is None or not isinstance(stop.step, JoinedStep) or not self._alike(step, stop.step.rows[0]):
+        call = self.calls[self._next] if self._next < len(self.calls) else None
+        if call is None or not isinstance(call.step, JoinedStep) or not self._alike(step, call.step.rows[0]):
             return 0
-        rows, ahead = stop.step.rows, len(stop.step.rows) - 1
-        work = stop.work // len(rows)  # full rows see as much
-        alone = [
-            replace(stop, chunk=stop.chunk + ahead - i, number=stop.number - ahead + i, step=row, work=work)
-            for i, row in enumerate(rows)
+        ahead = len(call.rows) - 1
+        self.calls[self._next : self._next + 1] = [
+            replace(call, number=call.number - ahead + i, step=row[1], rows=(row,)) for i, row in enumerate(call.rows)
         ]
-        self.stops = (*self.stops[: self._position], *alone, *self.stops[self._position + 1 :])
         return ahead
+
+    def start(self) -> None:
+        """The first chunk is about to be made: what it takes before its first call, such as a source, counts from now.
+
+        Without it all counts from the first call.
+        """
+        if self._mark is None:
+            self._mark, self._waited = self._clock(), self.times.wait
 
     def begin(self, step: Step) -> None:
         """A network call is about to be made."""
-        if not self._marks and self._expects(step):
-            self._marks.append((self._clock(), 0))
+        self.start()
+        self._matched = self._match(step)
+        self._running.append(self._matched)
+        if self._start is None and self._matched and self._matched.number:
+            self._start = self._clock()
 
-    def end(self, step: Step) -> None:
+    def measure(self, seconds: float) -> None:
+        """The oldest call of which they are not known took so many seconds."""
+        self._weigh()
+        call = self._running.popleft()
+        self._counted += seconds
+        self._num_measured += 1
+        if call is None:
+            return
+        self._drop(call)
+        if self._num_measured > 1:
+            self._rates.measure(call.kind, call.work, seconds)
+
+    def end(self, step: Step) -> None:  # noqa: ARG002 - it is the call that has begun
         """A network call was made; one that is no denoising step of this run changes nothing."""
-        if self._marks and self._expects(step):
-            self._position += 1
+        self._weigh()
+        if self._matched:
+            self._next += 1
+            self._steps_done += bool(self._matched.number)
 
     def finish(self) -> None:
-        """The frames of a chunk are finished; before the first step those are of an earlier attempt."""
-        if not self._marks or not self._missing:
+        """The frames of the next chunk are finished."""
+        if not self._unfinished:
             return
-        chunk = self._missing.pop(0)
-        self._position = 1 + max(index for index, stop in enumerate(self.stops) if stop.chunk == chunk)
-        if len(self._marks) == 1:
-            self._marks.append((self._clock(), self._position))
+        now, chunk = self._clock(), self._take_unfinished()
+        self._missing = [index for index in self._missing if index > chunk]
+        self._leave_behind(chunk)
+        if self._mark is not None:
+            between = now - self._mark - self._counted - (self.times.wait - self._waited)
+            self._rates.measure(FRAMES, latents_of(self.plan, chunk) * self._latent_work, between)
+        self._mark, self._counted, self._waited = now, 0.0, self.times.wait
 
     @property
     def position(self) -> int:
         """Denoising steps that are done."""
-        return self._position
+        return self._steps_done
 
     @property
     def frames(self) -> int:
@@ -92,47 +158,134 @@ class Pace:
     @property
     def seconds(self) -> float:
         """Since the first step began; 0 before."""
-        return self._clock() - self._marks[0][0] if self._marks else 0.0
+        return self._clock() - self._start if self._start is not None else 0.0
 
     @property
     def seconds_per_frame(self) -> float | None:
         """Mean over the frames that were made, in all videos of a batch; None before there are any."""
-        made = {stop.chunk for stop in self.stops} - set(self._missing)
+        made = {call.chunk for call in self.calls if call.number} - set(self._missing)
         frames = sum(frames_of(self.plan, chunk) for chunk in made)
         return self.seconds / (frames * self.batch) if frames else None
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate; None until a step is done."""
-        if not self._position:
+        """A prediction; None until the second call is made, as the first one also loads and compiles."""
+        left = self._predict(self._pending) if self._pending is not None else None
+        if left is None:
             return None
-        since, first = [mark for mark in self._marks if mark[1] < self._position][-1]
-        done = sum(stop.work for stop in self.stops[first : self._position])
-        left = sum(stop.work for stop in self.stops[self._position :])
-        return (self._clock() - since) * left / done
+        left += self._pending_latents * self._latent_work * (self._rates.of(FRAMES) or 0.0)
+        return self._with_writing(max(0.0, left - self._spent()))
+
+    def describe_left(self) -> str:
+        """The time left in words; empty where it is not known, and at the end."""
+        left = self.seconds_left
+        if not left or (left < 0.5 and not self._unfinished):
+            return ""
+        return f"about {duration(left)}{'' if self.decodes else ' of sampling'} left"
 
     def describe(self, bottleneck: str = "") -> str:
         """All of it in a line; `bottleneck` is what is slowest, where that is known."""
-        parts = [self._where(), f"{self.frames} of {self.plan.num_pixel_frames} frames"]
+        parts = [self.where(), self.describe_left(), f"slowest: {bottleneck}" if bottleneck else ""]
+        return ", ".join(part for part in parts if part)
+
+    def where(self) -> str:
+        """Chunk, step, frames and seconds for each, as they are when the run is stopped."""
+        parts = [self._place(), f"{self.frames} of {self.plan.num_pixel_frames} frames"]
         if self.seconds_per_frame is not None:
             parts.append(f"{self.seconds_per_frame:.2f} s for each")
-        if self.seconds_left:
-            parts.append(f"about {duration(self.seconds_left)} left")
-        if bottleneck:
-            parts.append(f"slowest: {bottleneck}")
         return ", ".join(parts)
 
-    def _where(self) -> str:
-        if not self._marks:
+    def _place(self) -> str:
+        if self._start is None:
             given = len(self.plan.chunks) - len(self._missing)
             return f"taking up {given} finished chunks" if given else "starting"
-        if self._position == len(self.stops):
+        call = next((call for call in self.calls[self._next :] if call.number), None)
+        if call is None:
             return "all chunks sampled"
-        stop = self.stops[self._position]
-        return f"chunk {stop.chunk + 1} of {len(self.plan.chunks)}, step {stop.number} of {stop.count}"
+        return f"chunk {call.chunk + 1} of {len(self.plan.chunks)}, step {call.number} of {call.count}"
 
-    def _expects(self, step: Step) -> bool:
-        return self._position < len(self.stops) and self._alike(step, self.stops[self._position].step)
+    @cached_property
+    def _rates(self) -> Rates:
+        return Rates()
+
+    @cached_property
+    def _latent_work(self) -> int:
+        """Operations between calls for each latent frame.
+
+        All count alike: the first one becomes a single frame, but while it is decoded all is set up.
+        """
+        return self._cost.frame_flops * PIXEL_FRAMES_PER_LATENT if self.decodes else 1
+
+    def _take_unfinished(self) -> int:
+        """The next chunk whose frames are finished; they are not waited for any more."""
+        chunk = self._unfinished.pop(0)
+        self._pending_frames -= frames_of(self.plan, chunk)
+        self._pending_latents -= latents_of(self.plan, chunk)
+        return chunk
+
+    def _weigh(self) -> None:
+        """Count the operations of all calls, when the first one is made: until then nobody waits for it."""
+        if self._pending is None:
+            self._pending = Counter()
+            for call in self.calls[self._next :]:
+                self._pending[call.kind] += call.work
+
+    def _drop(self, call: PlannedCall) -> None:
+        """Wait no more for a call: it is measured, or never comes."""
+        if self._pending is not None:
+            self._pending[call.kind] -= call.work
+
+    def _predict(self, work: Counter[Kind]) -> float | None:
+        """Seconds that calls take; None where nothing is known."""
+        parts = [(amount, self._rates.of(kind)) for kind, amount in work.items() if amount]
+        known = [amount * rate for amount, rate in parts if rate is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+    def _spent(self) -> float:
+        """Seconds since the mark that went into what is still pending: at most what is under way now."""
+        if self._mark is None or not self._unfinished:
+            return 0.0
+        spent = self._clock() - self._mark - self._counted - (self.times.wait - self._waited)
+        under_way: Counter[Kind] = Counter()
+        for call in self._running:
+            if call:
+                under_way[call.kind] += call.work
+        latents = latents_of(self.plan, self._unfinished[0])
+        frames = latents * self._latent_work * (self._rates.of(FRAMES) or 0.0)
+        return max(0.0, min(spent, frames + (self._predict(under_way) or 0.0)))
+
+    def _with_writing(self, left: float) -> float:
+        """The time left of all, from that of calls and frames: the writer works beside them, and ends after them."""
+        times, writing = self.times, self.times.writing
+        waiting = times.handed_frames - times.written_frames
+        if not waiting and not times.written_frames:
+            return left
+        each = times.write / times.written_frames if times.written_frames else writing / waiting
+        last = each * frames_of(self.plan, len(self.plan.chunks) - 1) if self._unfinished else 0.0
+        return max(left + last, each * (waiting + self._pending_frames) - min(writing, each * waiting))
+
+    def _leave_behind(self, chunk: int) -> None:
+        """Expect no step any more of a chunk that is finished."""
+        while self._next < len(self.calls):
+            call = self.calls[self._next]
+            if call.chunk > chunk or (call.chunk == chunk and not call.number):
+                return
+            self._next += 1
+            self._steps_done += bool(call.number)
+            self._drop(call)
+
+    def _match(self, step: Step) -> PlannedCall | None:
+        """The planned call that is made now; calls that only fill caches may be left out before it."""
+        for index in range(self._next, len(self.calls)):
+            call = self.calls[index]
+            if self._alike(step, call.step):
+                for skipped in self.calls[self._next : index]:
+                    self._drop(skipped)
+                self._next = index
+                return call
+            if call.number:
+                return None
+        return None
 
     def _alike(self, step: Step, planned: Step) -> bool:
         """Whether a step is the planned one, which is told another level where noise follows motion."""
@@ -197,14 +350,17 @@ class DecodePace:
     def describe(self) -> str:
         """All of it in a line."""
         if not self.frames:
+            return self.where()
+        left = f"about {duration(self.seconds_left)} left" if self.seconds_left else ""
+        parts = [self.where(), left, f"slowest: {self.times.bottleneck}"]
+        return ", ".join(part for part in parts if part)
+
+    def where(self) -> str:
+        """Latent frame, frames and seconds for each, as they are when it is stopped."""
+        if not self.frames:
             return f"loading the VAE, 0 of {self.num_frames} frames"
-        parts = [
-            f"{self._where()}{self.frames} of {self.num_frames} frames",
-            f"{self.seconds_per_frame:.2f} s for each",
-        ]
-        if self.seconds_left:
-            parts.append(f"about {duration(self.seconds_left)} left")
-        return ", ".join([*parts, f"slowest: {self.times.bottleneck}"])
+        done = f"{self._where()}{self.frames} of {self.num_frames} frames"
+        return f"{done}, {self.seconds_per_frame:.2f} s for each"
 
     def _where(self) -> str:
         if self.frames == self.num_frames:
@@ -214,29 +370,21 @@ class DecodePace:
         return f"{which}latent frame {latents + 1} of {self.num_latents}, "
 
 
-def stops_of(plan: Plan, config: WanConfig) -> tuple[Stop, ...]:
-    """The denoising steps of a plan, in order; chunks that are given have none."""
-
-    def work(chunk, step: Step) -> int:
-        frames, tokens = len(chunk.frames), plan.tokens_per_frame(step.scale)
-        visible = (frames + len(chunk.context)) * tokens
-        return pass_flops(config, PassSize(frames, tokens=frames * tokens, visible=visible))
-
+def planned_calls(cost: Cost) -> Iterator[PlannedCall]:
+    """The network calls of a plan, in order; a chunk enters the caches before the steps of the next one."""
+    plan = cost.plan
     if plan.order != CHUNKS:
-        return tuple(_stop_of(plan, call, work) for call in calls(plan))
-    return tuple(
-        Stop(chunk.index, number, len(chunk.steps), step, work(chunk, step))
-        for chunk in plan.chunks
-        for number, step in enumerate(chunk.steps, start=1)
-    )
-
-
-def _stop_of(plan: Plan, call: Call, work: Callable[[Chunk, Step], int]) -> Stop:
-    """The stop of a call of several rows: the step of its oldest chunk, which it may finish."""
-    rows = [(plan.chunks[row.chunk], plan.chunks[row.chunk].steps[row.step]) for row in call]
-    (oldest, _), step = rows[-1], join_steps(tuple(step for _, step in rows))
-    done = sum(work(chunk, step) for chunk, step in rows)
-    return Stop(oldest.index, call[-1].step + 1, len(oldest.steps), step, done)
+        for call in calls(plan):
+            rows = tuple((chunk, chunk.steps[row.step]) for row in call for chunk in [plan.chunks[row.chunk]])
+            step = join_steps(tuple(step for _, step in rows))
+            yield PlannedCall(call[-1].step + 1, len(rows[-1][0].steps), step, rows, cost)
+        return
+    for chunk in plan.chunks:
+        again = (chunk.kept,) if chunk.kept and not chunk.steps else ()
+        for number, step in enumerate(chunk.steps, start=1):
+            yield PlannedCall(number, len(chunk.steps), step, ((chunk, step),), cost)
+        for step in (*again, *chunk.cache_steps):
+            yield PlannedCall(0, len(chunk.steps), step, ((chunk, step),), cost)
 
 
 def frames_of(plan: Plan, chunk: int) -> int:
@@ -244,6 +392,12 @@ def frames_of(plan: Plan, chunk: int) -> int:
     frames = plan.chunks[chunk].frames
     stop = min(frames.stop, plan.num_latent_frames)
     return pixel_frames(stop) - (pixel_frames(frames.start) if frames.start else 0)
+
+
+def latents_of(plan: Plan, chunk: int) -> int:
+    """Latent frames of the video in a chunk, what is cropped at the end left out."""
+    frames = plan.chunks[chunk].frames
+    return min(frames.stop, plan.num_latent_frames) - frames.start
 
 
 def duration(seconds: float) -> str:

@@ -49,6 +49,9 @@ class Watched:
             raise StoppedError("the stream was stopped")
         self.times = self._steps if step.sigma else self._passes
 
+    def measure_call(self, seconds: float) -> None:
+        """Note nothing: the seconds are in `times`."""
+
     def end_call(self, step: Step) -> None:
         """Note nothing: the seconds are in `times`."""
 

@@ -100,6 +100,7 @@ def _write_chunks(
         device=backend.decode_device,
     )
     with closing(session.run(first)) as chunks, writer or nullcontext():
+        progress.pace.start()
         for finished in timed_decode(chunks, progress.times):
             if finished.frames is not None and writer:
                 writer.write(finished.frames[0])
@@ -119,6 +120,7 @@ def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
     progress.num_calls = rest.num_calls() + recached
     progress.chunks = done
+    progress.pace.skip(done)
     progress.frames = progress.skipped_frames = frames_before(manifest, done)
     return progress
 

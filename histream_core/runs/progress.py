@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..cost.cost import Cost
 from ..cost.pace import Pace
-from ..network.model import WanConfig
-from ..plan import Plan, Scale, Step
+from ..plan import Scale, Step
 from ..stream.stream import Denoise
 from ..video.writing import Times
 
@@ -32,6 +32,10 @@ class Watch(Protocol):
 
     def begin_call(self, step: Step) -> None:
         """Note that a network call is about to be made."""
+        ...
+
+    def measure_call(self, seconds: float) -> None:
+        """Note the seconds of the oldest call of which they are not known; a device tells them later."""
         ...
 
     def end_call(self, step: Step) -> None:
@@ -76,6 +80,10 @@ class Progress:
         self.pace.begin(step)
         self.report(self)
 
+    def measure_call(self, seconds: float) -> None:
+        """Note the seconds of the oldest call of which they are not known; a device tells them later."""
+        self.pace.measure(seconds)
+
     def end_call(self, step: Step) -> None:
         """Note that a network call was made."""
         self.calls[step.scale] += 1
@@ -83,7 +91,8 @@ class Progress:
         self.report(self)
 
     def count_chunk(self, num_frames: int) -> None:
-        """Note that a chunk of `num_frames` pixel frames is finished."""
+        """Note that a chunk of `num_frames` pixel frames is finished; waits for the device that made it."""
+        self.times.settle()
         self.chunks += 1
         self.frames += num_frames
         self.pace.finish()
@@ -97,12 +106,16 @@ class Progress:
         """One line with chunk, step, frames, seconds and the time left."""
         return self.pace.describe(self.times.bottleneck if self.first_frames is not None else "")
 
+    def describe_left(self) -> str:
+        """The time left in words; empty where it is not known, and at the end."""
+        return self.pace.describe_left()
 
-def new_progress(plan: Plan, config: WanConfig, *, batch: int = 1, report: Report = silent) -> Progress:
-    """The progress of a run that has not begun; `config` has the sizes of the model."""
-    return Progress(
-        Pace(plan, config, batch=batch), plan.num_calls(), plan.num_chunks, plan.num_pixel_frames, report=report
-    )
+
+def new_progress(cost: Cost, *, decodes: bool = True, report: Report = silent) -> Progress:
+    """The progress of a run that has not begun; `decodes` tells whether its chunks are decoded as they are made."""
+    plan, times = cost.plan, Times()
+    pace = Pace(cost, times=times, decodes=decodes)
+    return Progress(pace, plan.num_calls(), plan.num_chunks, plan.num_pixel_frames, report=report, times=times)
 
 
 def counted(denoise: Denoise, progress: Watch) -> Denoise:
@@ -110,7 +123,7 @@ def counted(denoise: Denoise, progress: Watch) -> Denoise:
 
     def call(latent, step, cache, text):
         progress.begin_call(step)
-        with progress.times.count("denoise", device=latent.device):
+        with progress.times.count("denoise", device=latent.device, note=progress.measure_call):
             clean = denoise(latent, step, cache, text)
         progress.end_call(step)
         return clean

@@ -68,11 +68,12 @@ def stream_frames(weights: Weights, order: Order, progress: Progress | None = No
         order.plan, order.noise, order.prompts, progress=progress, inputs=Inputs(order.given, source=order.source)
     )
     frames = timed_decode(decode_frames(weights, run.chunks(), order.plan.scenes), progress.times)
-    return _cropped(frames, order.plan.num_pixel_frames)
+    return _cropped(frames, order.plan.num_pixel_frames, progress)
 
 
-def _cropped(chunks: Iterator[Tensor], num_frames: int) -> Iterator[Tensor]:
-    """The first `num_frames` of the frames [F, H, W, 3]."""
+def _cropped(chunks: Iterator[Tensor], num_frames: int, progress: Progress) -> Iterator[Tensor]:
+    """The first `num_frames` of the frames [F, H, W, 3]; `progress` is told when the first chunk is begun."""
+    progress.pace.start()
     for frames in chunks:
         yield frames[:num_frames]
         num_frames -= len(frames)

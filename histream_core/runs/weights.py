@@ -104,7 +104,7 @@ class Weights:
         return problems
 
     def new_progress(self, plan: Plan) -> Progress:
-        return new_progress(plan, self.model.config)
+        return new_progress(self.cost(plan))
 
     def sample(
         self,

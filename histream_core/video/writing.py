@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from .writers import Writer
+
+Note = Callable[[float], None]
+"""Function that is passed the seconds of a block."""
 
 
 @dataclass
@@ -27,7 +30,13 @@ class Times:
     """Work of the writer thread."""
     wait: float = 0.0
     """Time that the other two stages waited for the writer."""
-    _unsettled: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
+    handed_frames: int = 0
+    """Frames that the writer was given."""
+    written_frames: int = 0
+    """Frames among them that it has written."""
+    write_began: float | None = None
+    """When the writer began what it writes now, on the clock of `time.perf_counter`; None where it waits."""
+    _unsettled: list[tuple[Note, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
 
     @property
     def bottleneck(self) -> str:
@@ -36,40 +45,49 @@ class Times:
             return "write"
         return "denoise" if self.denoise >= self.decode else "decode"
 
+    @property
+    def writing(self) -> float:
+        """Seconds that the frames which are written now took so far; they are not in `write` yet."""
+        began = self.write_began
+        return 0.0 if began is None else time.perf_counter() - began
+
     @contextlib.contextmanager
-    def count(self, work: str, *, device: torch.device | None = None) -> Iterator[None]:
-        """Add the seconds that a block takes to `work`, the name of a field.
+    def count(self, work: str, *, device: torch.device | None = None, note: Note | None = None) -> Iterator[None]:
+        """Add the seconds that a block takes to `work`, the name of a field, and pass them to `note`.
 
         A CUDA `device` finishes after the block, so its seconds are measured by events and added by `settle`.
         """
+
+        def add(seconds: float) -> None:
+            setattr(self, work, getattr(self, work) + seconds)
+            if note:
+                note(seconds)
+
         if device is not None and device.type == "cuda":
-            with self._count_on(device, work):
+            with self._count_on(device, add):
                 yield
             return
         start = time.perf_counter()
         try:
             yield
         finally:
-            self._add(work, time.perf_counter() - start)
+            add(time.perf_counter() - start)
 
     def settle(self) -> None:
         """Wait for the devices to finish the counted blocks, and add their seconds."""
-        for work, start, end in self._unsettled:
+        for add, start, end in self._unsettled:
             end.synchronize()
-            self._add(work, start.elapsed_time(end) / 1000)
+            add(start.elapsed_time(end) / 1000)
         self._unsettled.clear()
 
     @contextlib.contextmanager
-    def _count_on(self, device: torch.device, work: str) -> Iterator[None]:
+    def _count_on(self, device: torch.device, add: Note) -> Iterator[None]:
         stream = torch.cuda.current_stream(device)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record(stream)
         yield
         end.record(stream)
-        self._unsettled.append((work, start, end))
-
-    def _add(self, work: str, seconds: float) -> None:
-        setattr(self, work, getattr(self, work) + seconds)
+        self._unsettled.append((add, start, end))
 
 
 class BackgroundWriter(Writer):
@@ -102,6 +120,7 @@ class BackgroundWriter(Writer):
         with self.times.count("wait"):
             self._check(wait_for=len(self._pending) - self._depth + 1)
         frames = frames if isinstance(frames, np.ndarray) else frames.detach().cpu()
+        self.times.handed_frames += len(frames)
         self._pending.append(self._thread.submit(self._work, frames))
 
     def _check(self, *, wait_for: int) -> None:
@@ -118,8 +137,11 @@ class BackgroundWriter(Writer):
         if self._broken:  # an earlier call failed: frames after a gap must not be written
             return
         self._broken = True
+        self.times.write_began = time.perf_counter()
         with self.times.count("write"):
             self._writer.write(frames)
+        self.times.write_began = None
+        self.times.written_frames += len(frames)
         self._broken = False
 
     def _drain(self) -> None:

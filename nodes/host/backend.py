@@ -4,7 +4,7 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -30,12 +30,21 @@ from ...histream_core.vae.decoders import Decoder
 from . import vae as host_vae
 from .caches import dtype_of, kv_bytes
 from .checks import check_latent, check_model
-from .display import Display
+from .display import Display, told
 from .fingerprint import fingerprints
-from .memory import cost_of, device_memory
+from .memory import cost_of, decoder_sizes, device_memory
 from .preview import chunk_previewer
 from .run import HostRun, wan_config
-from .sampler import ChunkSampler, PlannedSampler, attach, given_latent, guide, model_settings, shown
+from .sampler import (
+    ChunkSampler,
+    PlannedSampler,
+    attach,
+    given_latent,
+    guide,
+    latent_progress,
+    model_settings,
+    shown,
+)
 from .speed import kernels_for
 from .timeline import Audience, prompts_in, say_limits, timeline_of, with_scenes
 
@@ -109,7 +118,10 @@ class HostBackend:
         return kv_bytes(plan, self.model.model.diffusion_model, options)
 
     def new_progress(self, plan: Plan) -> Progress:
-        return new_progress(plan, wan_config(self.model.model.diffusion_model), batch=self.batch)
+        """As the interface has it; of a MODEL only the sizes are read, so that it may hold its weights in any form."""
+        config = wan_config(self.model.model.diffusion_model)
+        sizes = decoder_sizes(self.vae) if self.vae else {}
+        return new_progress(Cost(config, plan, batch=self.batch, **sizes))
 
     def sample(
         self, plan: Plan, prompts: Sequence[Prompt], progress: Progress, work: Callable[[OpenStream], Result]
@@ -154,14 +166,15 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     plan, base = placed.plan, model.model
     say_limits(sampler.settings, plan, positive)
     display = Display(plan.num_steps(), lambda: chunk_previewer(backend.model, vae))
-    progress = replace(backend.new_progress(plan), report=display)
+    progress = latent_progress(base, plan, backend.batch, display)
     given = sampler.first_frame and given_latent(base, sampler.first_frame, backend.batch)
 
     def work(open_stream: OpenStream) -> list[Tensor]:
         stream = open_stream(plan, noise, Inputs(given))
         return [base.process_latent_out(chunk.float()).cpu() for chunk in shown(stream, progress, display)]
 
-    chunks = backend.sample(plan, prompts, progress, work)
+    with told(display.where):
+        chunks = backend.sample(plan, prompts, progress, work)
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     made = torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())
     lines = placed.lines if timeline_of(positive) else ()

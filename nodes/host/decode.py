@@ -33,6 +33,7 @@ from ..settings import VideoChoice
 from . import log as host_log
 from . import vae as host_vae
 from .checks import check_finite
+from .display import told
 from .images import empty_images
 from .preview import as_preview
 from .run_folders import new_file
@@ -115,7 +116,8 @@ def decode_to_disk(
         pictures = None if images is None else images[item]
         host_log.tell(pace.describe())
         frames = timed_decode(decode_latent(vae, latents[item : item + 1], speed, scenes), pace.times)
-        _write_frames(frames, writer, pace, progress, pictures)
+        with told(pace.where):
+            _write_frames(frames, writer, pace, progress, pictures)
         videos.append(SavedVideo(path, subfolder, format))
     return tuple(videos)
 

@@ -4,6 +4,7 @@ B batch, C channels, T latent frames, H W latent grid.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 
 import comfy.utils
@@ -13,6 +14,20 @@ from ...histream_core.plan.sizes import PIXELS_PER_CELL
 from ...histream_core.runs.progress import Progress
 from . import log as host_log
 from .preview import Previewer, as_preview
+
+
+@contextmanager
+def told(where: Callable[[], str]) -> Iterator[None]:
+    """Where the block does not come to its end, let the line under the node say where that was, and no time left.
+
+    `where` returns nothing where no line is there.
+    """
+    try:
+        yield
+    except BaseException:
+        if line := where():
+            host_log.tell(f"stopped: {line}")
+        raise
 
 
 class Display:
@@ -26,6 +41,7 @@ class Display:
         self._pictures: Iterator = iter(())
         self._video_size: int | None = None
         self._calls = self._steps = 0
+        self._told: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Before a network call say how far the run is; after a denoising step move the bar on."""
@@ -33,7 +49,7 @@ class Display:
         ended = calls > self._calls
         self._calls = calls
         if not ended:
-            host_log.tell(progress.describe())
+            self._tell(progress)
         elif steps > self._steps:
             self.count()
         self._steps = steps
@@ -52,9 +68,17 @@ class Display:
 
     def show_pictures(self, pictures: Sequence, progress: Progress) -> None:
         """Show the last picture of a finished chunk now, and all of them in turn while the next one is made."""
-        host_log.tell(progress.describe())
+        self._tell(progress)
         self._pictures = cycle(pictures)
         self._update(pictures[-1] if pictures else None)
+
+    def where(self) -> str:
+        """How far the run is, without the time left; empty before anything was told."""
+        return self._told.pace.where() if self._told else ""
+
+    def _tell(self, progress: Progress) -> None:
+        self._told = progress
+        host_log.tell(progress.describe())
 
     def _update(self, picture) -> None:
         preview = as_preview(picture, self._video_size) if picture else None

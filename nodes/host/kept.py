@@ -20,7 +20,7 @@ from ...histream_core.video.formats import Format
 from ..settings import VideoChoice
 from . import log as host_log
 from .decode import decode_bytes
-from .display import Display
+from .display import Display, told
 from .preview import thumbnails
 from .run_folders import name_of
 from .runs import OpenRun
@@ -95,7 +95,8 @@ def _make(run: OpenRun, choice: VideoChoice, tags: Mapping[str, str]) -> Progres
 
     snapshots = Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS)
     source = reopen(backend, manifest, run.video)
-    return make(backend, journal, Making(snapshots, tags, report, show, source))
+    with told(display.where):
+        return make(backend, journal, Making(snapshots, tags, report, show, source))
 
 
 def _say_stopped(journal: Journal) -> None:

@@ -31,11 +31,7 @@ def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, spe
     """
     device, management = model.load_device, comfy.model_management
     dtype = dtype_of(model)
-    module = vae and vae.first_stage_model
-    decoding: dict[str, Any] = {"vae_dtype": dtype}
-    if vae:
-        width = {"taehv": True} if is_taehv(module) else {"vae_width": module.dim}
-        decoding = {"vae_dtype": vae.vae_dtype, **width}
+    decoding: dict[str, Any] = {"vae_dtype": vae.vae_dtype, **decoder_sizes(vae)} if vae else {"vae_dtype": dtype}
     return Cost(
         WanConfig.from_state_dict(model.model.diffusion_model.state_dict()),
         plan,
@@ -48,6 +44,12 @@ def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, spe
         unified=management.is_device_cpu(device) or management.is_device_mps(device),
         **decoding,
     )
+
+
+def decoder_sizes(vae) -> dict:
+    """The fields of a `Cost` that tell the size of a VAE of the host."""
+    module = vae.first_stage_model
+    return {"taehv": True} if is_taehv(module) else {"vae_width": module.dim}
 
 
 def device_memory(device: torch.device) -> float:

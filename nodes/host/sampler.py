@@ -11,6 +11,7 @@ import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ...histream_core.cost.cost import Cost
 from ...histream_core.cost.pace import frames_of
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Steps
@@ -23,7 +24,7 @@ from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan
 from .additions import WRAPPER_KEY, say_what_does_nothing
 from .caches import chunk_shape
 from .checks import check_empty, check_finite, check_guider, check_latent, check_model, check_sigmas
-from .display import Display
+from .display import Display, told
 from .first_frame import FirstFrame, check_fits
 from .preview import chunk_previewer
 from .run import HostRun, wan_config
@@ -103,11 +104,12 @@ class ChunkSampler(SamplerFunction):
         else:
             _, prompts = prompts_in(positive, plan, Audience(run.base.diffusion_model.text_dim, run.batch))
         display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
-        progress = new_progress(plan, wan_config(run.base.diffusion_model), batch=run.batch, report=display)
+        progress = latent_progress(run.base, plan, run.batch, display)
         say_limits(self.settings, plan, positive)
         given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
         stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, inputs=Inputs(given))
-        return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
+        with told(display.where):
+            return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,19 @@ def as_sampler(function: SamplerFunction) -> comfy.samplers.KSAMPLER:
     return comfy.samplers.KSAMPLER(function)
 
 
+def latent_progress(base, plan: Plan, batch: int, display: Display) -> Progress:
+    """The progress of a run that makes a LATENT, which another node may decode."""
+    cost = Cost(wan_config(base.diffusion_model), plan, batch=batch)
+    return new_progress(cost, decodes=False, report=display)
+
+
 def shown(stream: Stream, progress: Progress, display: Display) -> Iterator[Tensor]:
     """Yield the chunks [B, C, T, H, W] of a stream as they are finished, each shown to the artist.
 
     Raises ValueError for one that is not finite.
     """
     num_chunks = stream.plan.num_chunks
+    progress.pace.start()
     for index, chunk in enumerate(stream.chunks(), start=1):
         check_finite(chunk, f"chunk {index} of {num_chunks}")
         progress.count_chunk(frames_of(stream.plan, index - 1))

@@ -386,3 +386,31 @@ def test_the_summary_is_plain_values():
     assert json.loads(json.dumps(found)) == found
     assert found["passes"][0] == {"low": 3, "high": 3} and found["chunks"] == 7 and found["frames"] == 81
     assert all(isinstance(value, int) for key, value in found.items() if key.endswith("_bytes"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [8, 16])
+def test_the_operations_of_the_vae_are_those_that_are_counted(width):
+    """For each frame that is decoded, and of a restyled video encoded; its attention is left out."""
+    vae = WanVAE(dim=width).requires_grad_(False).eval()
+    decoder, encoder = StreamingDecoder(vae, normalised=False), StreamingEncoder(vae, normalised=False)
+    latents, frames = torch.zeros(1, 16, 1, 8, 8), torch.zeros(1, 3, 4, 64, 64)
+    decoder.decode(latents), decoder.decode(latents), encoder.encode(frames[:, :, :1])
+    with FlopCounterMode(display=False) as decoding:
+        decoder.decode(latents)
+    with FlopCounterMode(display=False) as encoding:
+        encoder.encode(frames)
+    cost = Cost(CONFIG, plan("full"), vae_width=width)
+    assert cost.frame_flops == pytest.approx(decoding.get_total_flops() / 4, rel=0.03)
+    restyled = replace(cost, plan=plan("full", restyle=Restyle(0.8)))
+    assert restyled.frame_flops - cost.frame_flops == pytest.approx(encoding.get_total_flops() / 4, rel=0.03)
+
+
+@torch.no_grad()
+def test_the_operations_of_a_taehv_are_those_that_are_counted():
+    decoder = open_decoder(TAEHV().requires_grad_(False).eval(), normalised=False)
+    latents = torch.zeros(1, 16, 1, 8, 8)
+    decoder.decode(latents), decoder.decode(latents)
+    with FlopCounterMode(display=False) as counter:
+        decoder.decode(latents)
+    assert Cost(CONFIG, plan("full"), taehv=True).frame_flops == counter.get_total_flops() / 4

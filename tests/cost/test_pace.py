@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from histream_core.cost.cost import Cost
 from histream_core.cost.pace import DecodePace, Pace, duration
 from histream_core.plan.chunks import replay
 from histream_core.plan.entry import Entry, MotionRule, Restyle
@@ -19,16 +20,21 @@ class Clock:
         return self.now
 
 
-def walk(plan, *, first_call=0.0, decode=0.0, **inputs):
-    """Run the engine with steps that take time by the size of their latent; the pace, the clock, every event."""
+def walk(plan, *, first_call=0.0, decode=0.0, passes=0.0, **inputs):
+    """Run the engine with calls that take time by the size of their latent, `passes` times that those without noise.
+
+    The pace, the clock, every event.
+    """
     clock, seen = Clock(), []
-    pace = Pace(plan, tiny.CONFIG, clock=clock)
+    pace = Pace(Cost(tiny.CONFIG, plan), decodes=False, clock=clock)
 
     def denoise(latent, step, cache, text):
         pace.begin(step)
         seen.append(("call", pace.describe(), None))
-        if step.sigma:
-            clock.now += latent.numel() * SECONDS_FOR_VALUE + (0 if seen[1:] else first_call)
+        before = clock.now
+        share = 1 if step.sigma else passes
+        clock.now += latent.numel() * SECONDS_FOR_VALUE * share + (0 if seen[1:] else first_call)
+        pace.measure(clock.now - before)
         pace.end(step)
         seen.append(("called", pace.describe(), (clock.now, pace.seconds_left)))
         return torch.zeros_like(latent)
@@ -45,7 +51,8 @@ def test_it_says_chunk_step_frames_and_time():
     pace, _, seen = walk(tiny.plan(num_frames=7), decode=1.0)
     lines = [line for what, line, _ in seen if what == "call"]
     assert lines[0] == "chunk 1 of 3, step 1 of 4, 0 of 25 frames"
-    assert lines[1].startswith("chunk 1 of 3, step 2 of 4, 0 of 25 frames, about ")
+    assert lines[1] == "chunk 1 of 3, step 2 of 4, 0 of 25 frames", "the first call loads"
+    assert lines[2].startswith("chunk 1 of 3, step 3 of 4, 0 of 25 frames, about ")
     assert lines[4].startswith("chunk 2 of 3, step 1 of 4, 9 of 25 frames, 0.13 s for each, about ")
     assert pace.frames == 25
     assert pace.describe("decode").startswith("all chunks sampled, 25 of 25 frames, ")
@@ -68,8 +75,8 @@ def test_steps_are_counted_where_the_noise_follows_the_motion_of_a_source():
 
 
 def test_the_time_left_knows_that_low_steps_are_cheaper():
-    """From the first of them on. Seen to fail where every step counts as one."""
-    _, clock, seen = walk(tiny.plan(num_frames=9))
+    """From the second of them on. Seen to fail where every step counts as one."""
+    _, clock, seen = walk(tiny.plan(num_frames=9), passes=1.0)
     told = [now for _, _, now in seen if now and now[1] is not None]
     assert all(now + left == pytest.approx(clock.now, rel=0.15) for now, left in told)
 
@@ -101,10 +108,11 @@ def test_a_prompt_that_changes_with_recache_moves_nothing():
 def test_a_batch_divides_the_seconds():
     plan = tiny.plan(num_frames=3)
     clock = Clock()
-    pace = Pace(plan, tiny.CONFIG, batch=2, clock=clock)
+    pace = Pace(Cost(tiny.CONFIG, plan, batch=2), clock=clock)
     for step in plan.chunks[0].steps:
         pace.begin(step)
         clock.now += 1
+        pace.measure(1.0)
         pace.end(step)
     pace.finish()
     assert pace.seconds_per_frame == pytest.approx(4 / 18)

@@ -112,10 +112,13 @@ def test_it_says_how_far_it_is_and_in_the_end_what_it_took(pack, decode, vae, fi
     assert re.fullmatch(r"decode [\d.]+ s, encode and write [\d.]+ s; slowest: (decode|write)", third)
 
 
-def test_cancel_leaves_a_file_that_plays(decode, vae, filled, output, progress):
-    """Seen to fail when InterruptProcessingException is not in keep_on."""
+def test_cancel_leaves_a_file_that_plays(pack, decode, vae, filled, output, progress, monkeypatch):
+    """And no time is left. Seen to fail when InterruptProcessingException is not in keep_on."""
     import comfy.model_management as mm
     import comfy.utils
+
+    told = []
+    monkeypatch.setattr(pack.part("nodes.host.log"), "tell", told.append)
 
     def cancel(value, total, preview, node_id=None):
         if value == 3:
@@ -126,6 +129,7 @@ def test_cancel_leaves_a_file_that_plays(decode, vae, filled, output, progress):
         decode(filled, vae, "a/b")
     [file] = output.glob("a/*")
     assert probe(file).num_frames == 9
+    assert re.fullmatch(r"stopped: video 1 of 2, latent frame 4 of 5, 9 of 34 frames, \d\.\d\d s for each", told[-1])
 
 
 def test_images_above_the_limit_are_refused_with_the_number(pack, decode, vae, output, monkeypatch):

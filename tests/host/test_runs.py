@@ -185,9 +185,14 @@ def test_a_run_named_by_the_date_goes_on_too(pack, nodes, keep, stop, monkeypatc
 
 
 def test_cancel_can_discard(pack, nodes, keep, stop, monkeypatch):
+    """And no time is left in the line under the node. Seen to fail where the last line stays."""
+    told = []
+    monkeypatch.setattr(pack.part("nodes.host.log"), "tell", told.append)
     with monkeypatch.context(), pytest.raises(stop(pack, 9)):
         keep(discard_on_cancel=True)
     monkeypatch.undo()
+    assert " left, slowest" in told[-2] and told[-1].startswith("stopped: chunk 2 of 5, step ")
+    assert "left" not in told[-1]
     assert not [path for path in nodes.output.rglob("*") if path.is_file()]
 
 

@@ -367,7 +367,7 @@ def test_the_line_under_the_node_says_chunk_step_frames_seconds_and_what_is_left
     node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     summary = node.execute(load_wan(), positive, latent(frames=7, batch=2), seed=3).result[3]
     assert told[0] == "chunk 1 of 3, step 1 of 4, 0 of 25 frames"
-    assert told[1].startswith("chunk 1 of 3, step 2 of 4, 0 of 25 frames, about ")
+    assert re.fullmatch(r"chunk 1 of 3, step 3 of 4, 0 of 25 frames, about \d+ s of sampling left", told[2])
     assert any(re.match(r"chunk 2 of 3, step 1 of 4, 9 of 25 frames, \d+\.\d\d s for each, about", x) for x in told)
     assert re.fullmatch(r"all chunks sampled, 25 of 25 frames, \d+\.\d\d s for each", told[-1])
     first, how, took, kernels, memory = summary.splitlines()
@@ -376,6 +376,30 @@ def test_the_line_under_the_node_says_chunk_step_frames_seconds_and_what_is_left
     assert re.fullmatch(r"\d+ s, \d+\.\d\d s for each frame, decoding not counted", took)
     assert kernels.startswith("attention host (")
     assert re.fullmatch(r"keys and values 0\.00 GB \(full\)", memory)
+
+
+def test_behind_a_run_that_was_cancelled_no_time_is_left(pack, sample, load_wan, positive, latent, told, monkeypatch):
+    """Nor is there a line where nothing was told yet. Seen to fail where the last line stays."""
+    import comfy.model_management as mm
+
+    host_run = pack.part("nodes.host.run").HostRun
+    denoise, calls = host_run.denoise, []
+
+    def stop(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            mm.interrupt_current_processing()
+        return denoise(self, *args)
+
+    monkeypatch.setattr(host_run, "denoise", stop)
+    with pytest.raises(mm.InterruptProcessingException):
+        sample(load_wan(), positive, latent(frames=7))
+    assert told[-2].endswith(" of sampling left")
+    assert told[-1] == "stopped: chunk 1 of 3, step 4 of 4, 0 of 25 frames"
+    told.clear()
+    with pytest.raises(ValueError, match="multiple"):
+        sample(load_wan(), positive, {"samples": torch.zeros(1, 16, 7, 7, 7)})
+    assert not told
 
 
 def test_cancel_stops_within_a_step_and_the_next_run_works(pack, sample, load_wan, positive, latent):

@@ -70,21 +70,21 @@ def test_the_pace_of_every_order_ends_with_the_run(order):
     """Seen to fail with steps that are expected chunk by chunk."""
     schedule = (make_steps((1000, 700, 400), 0),)
     plan = tiny.plan("full", num_frames=18, schedule=schedule, histories=EACH_STEP, order=order)
-    progress = new_progress(plan, tiny.CONFIG)
+    progress = new_progress(Cost(tiny.CONFIG, plan))
     stream = tiny.stream(plan, denoise=counted(Denoiser(tiny.wan()), progress))
     for chunk, _ in zip(plan.chunks, stream.chunks(), strict=True):
         before = progress.pace.position
         progress.count_chunk(len(chunk.frames))
         assert progress.pace.position == before
-    assert progress.pace.position == len(progress.pace.stops) == progress.num_calls == sum(progress.calls.values())
+    assert progress.pace.position == len(progress.pace.calls) == progress.num_calls == sum(progress.calls.values())
 
 
 def test_rows_whose_texts_are_not_of_one_length_count_as_the_calls_that_they_are():
     """They are computed one by one until the other prompt has left. Seen to fail where a joint call is expected."""
     schedule = (make_steps((1000, 700, 400), 0),)
     plan = tiny.plan("full", num_frames=24, schedule=schedule, histories=EACH_STEP, order="batched")
-    progress = new_progress(plan, tiny.CONFIG)
-    planned, work = progress.num_calls, sum(stop.work for stop in progress.pace.stops)
+    progress = new_progress(Cost(tiny.CONFIG, plan))
+    planned, work = progress.num_calls, sum(call.work for call in progress.pace.calls)
     longer = Text(torch.randn(1, 9, tiny.CONFIG.text_dim, generator=torch.Generator().manual_seed(5)))
     prompts = [Prompt(tiny.text()), Prompt(longer, 5)]
     stream = tiny.stream(plan, denoise=counted(Denoiser(tiny.wan()), progress), prompts=prompts)
@@ -93,8 +93,8 @@ def test_rows_whose_texts_are_not_of_one_length_count_as_the_calls_that_they_are
         progress.count_chunk(len(chunk.frames))
         assert progress.pace.position == before
     assert progress.num_calls == planned + 2 * 2, "two calls of three rows"
-    assert progress.pace.position == len(progress.pace.stops) == progress.num_calls == sum(progress.calls.values())
-    assert sum(stop.work for stop in progress.pace.stops) == work
+    assert progress.pace.position == len(progress.pace.calls) == progress.num_calls == sum(progress.calls.values())
+    assert sum(call.work for call in progress.pace.calls) == work
 
 
 def test_no_chunk_has_a_pass_without_noise_and_the_last_keeps_nothing():

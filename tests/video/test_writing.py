@@ -20,6 +20,7 @@ from clips import shapes
 from forks import Child
 
 import histream_core.files.disk
+from histream_core.cost.cost import Cost
 from histream_core.plan.schedule import Scale, Step
 from histream_core.runs.progress import counted, new_progress, timed_decode
 from histream_core.video.container import join
@@ -341,8 +342,9 @@ class DeviceClock:
 
 def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
     """Seen to fail when every call waits for its device, and when what was added is added again."""
-    clock, progress = DeviceClock(monkeypatch), new_progress(tiny.plan(), tiny.CONFIG)
-    latent = SimpleNamespace(device=torch.device("cuda"))
+    clock, progress = DeviceClock(monkeypatch), new_progress(Cost(tiny.CONFIG, tiny.plan()))
+    latent, seconds = SimpleNamespace(device=torch.device("cuda")), []
+    monkeypatch.setattr(progress, "measure_call", seconds.append)
     call = counted(lambda latent, step, cache, text: latent, progress)
 
     def chunk(number):
@@ -355,10 +357,11 @@ def test_what_a_device_takes_is_asked_for_at_the_end_of_a_chunk(monkeypatch):
     for number in timed_decode(map(chunk, range(2)), times):
         assert (clock.waits, times.denoise) == (4 * (number + 1), 12.0 * (number + 1))
     assert times.denoise == 24.0 and progress.calls[Scale.HIGH] == 8
+    assert seconds == [3.0] * 8, "each call is told its own"
 
 
 def test_what_the_cpu_takes_is_added_at_once():
-    progress = new_progress(tiny.plan(), tiny.CONFIG)
+    progress = new_progress(Cost(tiny.CONFIG, tiny.plan()))
     call = counted(lambda latent, step, cache, text: latent, progress)
     call(torch.zeros(1), Step(1.0, Scale.LOW), None, None)
     assert progress.times.denoise > 0
