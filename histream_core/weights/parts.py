@@ -58,6 +58,15 @@ SIGNS = {
 }
 """Keys that only one kind of model has, the models in the order in which one of several is taken."""
 
+_NEEDED = ("patch_embedding.weight",), ("blocks.0.modulation", "blocks.0.scale_shift_table")
+"""Of each line a whole Wan model has one; training leaves the sign alone beside it, under other prefixes."""
+
+_PIECE = "piece"
+"""In place of a kind: what has the sign of a model beside a whole one of its kind, and is none."""
+
+_INSIDE = re.compile(r"(^|\.)(blocks\.\d+|head)\.")
+"""What is in no prefix of a model, as it is in the model."""
+
 _PART_OF_WAN = re.compile(r"(?P<prefix>.*?\.|)blocks\.\d+\.(self_attn|cross_attn|attn1|attn2|ffn|modulation)\b")
 """A key of a Wan model of which the sign is missing."""
 
@@ -65,9 +74,9 @@ _LORA = re.compile(r"\.(lora_(down|up|A|B)(\.\w+)?|hada_w\d_\w|lokr_w\d|diff_b?)
 _UNMERGED = ".base_layer."
 
 _VARIANTS = (
-    ("wan-vace", re.compile(r"vace_")),
+    ("wan-vace", re.compile(r"vace_(blocks\.\d+|patch_embedding)\.")),
     ("wan-camera", re.compile(r"control_adapter\.|blocks\.\d+\.cam_encoder\.")),
-    ("wan-audio", re.compile(r"casual_audio_encoder\.|audio_|cond_encoder\.")),
+    ("wan-audio", re.compile(r"(casual_)?audio_(encoder|injector|proj|embedding)\.|cond_encoder\.")),
     ("wan-animate", re.compile(r"face_adapter\.|motion_encoder\.|pose_patch_embedding\.")),
     ("wan-fun", re.compile(r"ref_conv\.")),
     ("wan-i2v", re.compile(r"img_emb\.|blocks\.\d+\.cross_attn\.(k|v|norm_k)_img\.")),
@@ -109,26 +118,31 @@ def find_part(tensors: Mapping[str, Tensor], kinds: Iterable[str] = ()) -> Part:
     found = {unwrapped(key): x for key, x in tensors.items()}
     prefixes = _prefixes(found)
     if len(prefixes) > _MOST_MODELS:
-        raise ValueError(f"holds {len(prefixes)} models: save the one that is meant by itself")
+        raise ValueError(f"holds {len(prefixes)} models or pieces of models: save the one that is meant by itself")
     base, prefix = _choose(prefixes, set(kinds))
     own = {key.removeprefix(prefix): x for key, x in found.items() if _owner(key, prefixes) == prefix}
     if base == "umt5" and (tokenizer := found.get(prefix.removesuffix("transformer.") + _TOKENIZER)) is not None:
         own[_TOKENIZER] = tokenizer
     beside = Counter(_beginning(key, prefixes) for key in found if _owner(key, prefixes) != prefix)
+    lora = _lora(found, base, prefix, own)
     renamed = base == "wan" and is_diffusers(own)
     if renamed:
         own = {rename_diffusers(key): x for key, x in own.items()}
-    kind = _lora(found, base) or _variant(base, own)
+    kind = lora or _variant(base, own)
     return Part(kind, prefix + wrappers_in(tensors), own, renamed, tuple(map(_counted, beside.items())))
 
 
 def _prefixes(found: Mapping[str, Tensor]) -> dict[str, str]:
-    """The prefix of each model, and its kind."""
+    """The prefix of each model, and its kind or `_PIECE`."""
     prefixes = {}
     for sign, kind in SIGNS.items():
         for key in found:
-            if key == sign or key.endswith("." + sign):
-                prefixes.setdefault(key.removesuffix(sign), kind)
+            if (key == sign or key.endswith("." + sign)) and not _INSIDE.search(prefix := key.removesuffix(sign)):
+                prefixes.setdefault(prefix, kind)
+    wans = [prefix for prefix, kind in prefixes.items() if kind == "wan"]
+    whole = [x for x in wans if all(any(x + key in found for key in keys) for keys in _NEEDED)]
+    if whole:
+        prefixes |= dict.fromkeys(wans, _PIECE) | dict.fromkeys(whole, "wan")
     if not prefixes:
         parts = dict.fromkeys(match["prefix"] for key in found if (match := _PART_OF_WAN.match(key)))
         prefixes = dict.fromkeys(parts, "wan")
@@ -145,7 +159,8 @@ def _common(found: Mapping[str, Tensor]) -> str:
 
 def _choose(prefixes: Mapping[str, str], kinds: set[str]) -> tuple[str, str]:
     """The kind and the prefix of the model to take."""
-    kind = next((kind for kind in prefixes.values() if kind in kinds), next(iter(prefixes.values())))
+    there = [kind for kind in prefixes.values() if kind != _PIECE]
+    kind = next((kind for kind in there if kind in kinds), there[0])
     same = sorted((_rank(prefix), prefix) for prefix, other in prefixes.items() if other == kind)
     if len(same) > 1 and same[0][0] == same[1][0]:
         names = ", ".join(printable_name(prefix) or "no prefix" for _, prefix in same[:5])
@@ -172,12 +187,13 @@ def _counted(item: tuple[str, int]) -> str:
     return f"{printable_name(item[0])} ({item[1]} tensors)"
 
 
-def _lora(found: Mapping[str, Tensor], base: str) -> str | None:
-    """The kind of tensors among which there are those of a LoRA."""
-    if not any(_LORA.search(key) for key in found):
+def _lora(found: Mapping[str, Tensor], base: str, prefix: str, own: Mapping[str, Tensor]) -> str | None:
+    """The kind of a model among whose tensors there are those of a LoRA, or beside it under its name and "_lora"."""
+    named = tuple(f"{prefix[: dot.start()]}_lora." for dot in re.finditer(r"\.", prefix))
+    if not any(_LORA.search(key) for key in (*own, *(key for key in found if key.startswith(named)))):
         return None
-    whole = base == "wan" and any(key.endswith(("head.modulation", "time_proj.weight")) for key in found)
-    return "wan-unmerged" if whole or any(_UNMERGED in key for key in found) else "lora"
+    whole = base == "wan" and any(key.endswith(("head.modulation", "time_proj.weight")) for key in own)
+    return "wan-unmerged" if whole or any(_UNMERGED in key for key in own) else "lora"
 
 
 def _variant(base: str, own: Mapping[str, Tensor]) -> str:

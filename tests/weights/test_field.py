@@ -53,6 +53,15 @@ def shards(folder, *, start="diffusion_pytorch_model", index=True, save=save_fil
     return folder / names[0]
 
 
+STRAY_LORA = {"lora.blocks.0.lora_A.weight": torch.ones(2, DIM)}
+TIME = "condition_embedder.time_proj.weight"
+
+
+def stray(prefix, key="head.modulation"):
+    """One tensor by the name that tells a Wan model, of what is none."""
+    return {prefix + key: torch.ones(1, 2, DIM)}
+
+
 LOADS = {
     "pipe.dit.": (save_safe(prefixed("pipe.dit.")), []),
     "a trainer's own prefix": (save_safe(prefixed("student.net.transformer.")), []),
@@ -70,6 +79,12 @@ LOADS = {
     "a stray key": (save_safe(WEIGHTS | {"a.stray.key": torch.ones(DIM)}), ["a.stray.key"]),
     "a stray key behind a prefix": (save_safe(prefixed("model.") | {"step": torch.ones(1)}), ["step"]),
     "a stray key beside": (save_safe(prefixed("diffusion_model.") | {"scale": torch.ones(1)}), ["scale"]),
+    "a stray key of sound": (save_safe(WEIGHTS | {"audio_stats": torch.ones(2)}), ["audio_stats"]),
+    "a stray key of VACE": (save_safe(WEIGHTS | {"vace_version": torch.tensor(2.0)}), ["vace_version"]),
+    "a key of a LoRA beside": (save_safe(prefixed("model.diffusion_model.") | STRAY_LORA), ["lora (1 tensors)"]),
+    "a key of an optimizer": (save_safe(WEIGHTS | stray("optimizer.")), ["optimizer (1 tensors)"]),
+    "keys of an optimizer": (save_safe(prefixed("model.") | stray("exp_avg.") | stray("stats.")), ["exp_avg", "stats"]),
+    "an optimizer of diffusers": (save_safe(diffusers() | stray("exp_avg.", TIME)), ["exp_avg (1 tensors)"]),
     "generator and critic": (save_safe(prefixed("critic.", OTHER) | prefixed("generator.")), ["critic ("]),
     "ema beside": (save_safe(prefixed("ema.") | prefixed("model.", OTHER)), ["model ("]),
     "student and teacher": (save_safe(prefixed("student.") | prefixed("teacher.", OTHER)), ["teacher ("]),
@@ -126,10 +141,11 @@ REFUSED = {
     "HuMo": (sized(16, 16, audio_proj__norm__weight=DIM), ["follows sound", T2V]),
     "Animate": (sized(36, 16, face_adapter__fuser_blocks__0__k_norm__weight=24), ["Wan Animate model", T2V]),
     "another adapter": (WEIGHTS | {"blocks.1.adapter.weight": torch.ones(3)}, ["1 left over (blocks.1.adapter"]),
+    "a head in a layer": (WEIGHTS | stray("blocks.1."), ["1 left over (blocks.1.head.modulation)"]),
     "another input": (WEIGHTS | {"new_embedding.weight": torch.ones(DIM, 6)}, ["1 left over (new_embedding"]),
     "no numbers": (WEIGHTS | {"blocks.1.norm3.weight": torch.ones(DIM, dtype=torch.int64)}, ["norm3.weight as int64"]),
     "two models": (prefixed("high_noise_model.") | prefixed("low_noise_model.", OTHER), ["2 models", "low_noise"]),
-    "17 models": ({f"{number}.head.modulation": torch.ones(1) for number in range(17)}, ["holds 17 models: save"]),
+    "17 models": ({f"{number}.head.modulation": torch.ones(1) for number in range(17)}, ["holds 17 models or pieces"]),
     "a LoRA": (prefixed("diffusion_model.", LORA), ["a LoRA", "LoRA node"]),
     "a LoRA of peft": (prefixed("base_model.model.", LORA), ["a LoRA", "LoRA node"]),
     "a LoRA of a pipe": (prefixed("pipe.dit.", LORA), ["a LoRA", "LoRA node"]),
