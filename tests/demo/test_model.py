@@ -22,6 +22,7 @@ from histream_core.demo.text import (
     DemoTextEncoder,
     tokenize,
 )
+from histream_core.demo.trained import untrained
 from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
 from histream_core.network.forward import PassOptions, Text, forward_chunk
 from histream_core.network.model import ModelSizes
@@ -66,6 +67,7 @@ def test_captions_only_use_words_that_the_encoder_knows():
     rng = random.Random(0)
     captions = [c.caption(template(rng)) for c in painter.all_combinations()]
     assert [word for text in captions for word in DemoTextEncoder.unknown(text)] == []
+    assert untrained(captions) == []
     assert 0.02 < captions.count("") / len(captions) < 0.2
 
 

@@ -671,7 +671,7 @@ BREAKS = [
     ("runs/session.py", "elif self._decoded != chunk.index:\n", "elif False:\n",
      "runs/test_same_frames.py", "every_way_gives"),
     ("demo/sentence.py", "parts[place - 1], parts[2 if place == 1 else 0]", "parts[0], parts[2]", "demo/test_sentence.py", "every_caption"),
-    ("demo/trained.py", "            if other not in fitting:", "            if False:", "demo/test_trained.py", "pair_of_colours"),
+    ("demo/trained.py", "            if other not in fitting:", "            if False:", "demo/test_trained.py", "by_what_was"),
     ("demo/trained.py", "if word not in trained(kind)]", "if False]", "demo/test_trained.py", "pair_of_colours or by_what_was"),
     ("cli/options/weights.py", "tuple(untrained(prompts))", "()", "cli/test_verbs.py", "was_not_trained_on"),
     ("demo/sentence.py", "if things and not coloured else", "if things else", "demo/test_sentence.py", "ball_is_a_thing"),
