@@ -65,7 +65,7 @@ def other_size(size: tuple[int, int]) -> list[str]:
         return []
     return [
         f"the demo model was trained at {width}x{height} alone, and at {size[0]}x{size[1]} its shapes break or are not "
-        f"there: set the width to {width} and the height to {height}"
+        f"there: make it {width}x{height}"
     ]
 
 

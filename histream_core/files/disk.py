@@ -203,7 +203,8 @@ def check_not_read(path: Path, inputs: Iterable[Path]) -> None:
     for one in inputs:
         for name in (path, partial_name(path)):
             if _is_in(name, one):
-                raise ValueError(f"{name} is read to make {path}: choose another name for the new one")
+                as_given = "" if name == one else f" (as {one})"
+                raise ValueError(f"{name} is read{as_given} to make {path}: choose another name for the new one")
 
 
 def _is_in(path: Path, other: Path) -> bool:

@@ -170,7 +170,7 @@ class Feed:
 
     def _cut(self) -> None:
         """Begin a scene; what still waits of the one before is left out, unless none may be."""
-        self._scene = self._intake.taken + self._intake.reserved > 0
+        self._scene = self._scene or self._intake.taken + self._intake.reserved > 0
         if self._intake.policy != ALL:
             self._intake.clear()
 

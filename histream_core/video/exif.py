@@ -18,12 +18,19 @@ ORIENTATIONS = {
 }
 """How a picture is put upright, by the value of the tag; every other value means that it is upright."""
 
-TAG = 0x0112
-SHORT = 3
+TAG, COMPRESSION = 0x0112, 0x0103
+"""The tags of the orientation, and of how the pixels of a TIFF are compressed."""
+
+SHORT, LONG = 3, 4
+"""The types of a number of two bytes and of four; some programs write the longer."""
+
 ENTRY = 12
-"""The tag, its type, and the length of an entry in bytes."""
+"""Length of an entry in bytes."""
 
 MOST_ENTRIES = 1000
+
+TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+"""The first bytes of a TIFF, and of a block of EXIF: the order of its bytes."""
 
 _HEAD = b"Exif\0\0"
 
@@ -31,10 +38,15 @@ _HEAD = b"Exif\0\0"
 def orientation_in(data: bytes) -> Orientation:
     """How the still in the file `data` is put upright; as it is stored where the file does not say."""
     for block in _blocks(data):
-        found = _tag_in(block.removeprefix(_HEAD))
+        found = _value_in(block.removeprefix(_HEAD), TAG)
         if found is not None:
             return ORIENTATIONS.get(found, Orientation())
     return Orientation()
+
+
+def is_jpeg_in_tiff(data: bytes) -> bool:
+    """Whether the file `data` is a TIFF whose pixels are compressed as JPEG."""
+    return data[:4] in TIFF and _value_in(data, COMPRESSION) in (6, 7)
 
 
 def _blocks(data: bytes) -> Iterator[bytes]:
@@ -46,7 +58,7 @@ def _blocks(data: bytes) -> Iterator[bytes]:
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         chunks = ((kind, start, stop) for kind, start, stop in _chunks(data, 12, "<4sI", 8))
         yield from (data[start + 8 : stop] for kind, start, stop in chunks if kind == b"EXIF")
-    elif data[:4] in (b"II*\0", b"MM\0*"):
+    elif data[:4] in TIFF:
         yield data
 
 
@@ -73,9 +85,9 @@ def _in_jpeg(data: bytes) -> Iterator[bytes]:
         start += 2 + max(2, length)
 
 
-def _tag_in(block: bytes) -> int | None:
-    """The value of the tag in the first directory of a block of EXIF; None where it is not there, or damaged."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+def _value_in(block: bytes, wanted: int) -> int | None:
+    """The value of a tag in the first directory of a block of EXIF; None where it is not there, or damaged."""
+    order = TIFF.get(block[:4])
     if order is None or len(block) < 8:
         return None
     (start,) = struct.unpack_from(f"{order}I", block, 4)
@@ -86,6 +98,8 @@ def _tag_in(block: bytes) -> int | None:
         if place + ENTRY > len(block):
             return None
         tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, place)
-        if (tag, kind) == (TAG, SHORT):
+        if (tag, kind) == (wanted, SHORT):
             return value
+        if (tag, kind) == (wanted, LONG):
+            return struct.unpack_from(f"{order}I", block, place + 8)[0]
     return None

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..files.disk import write_whole
 from ..files.reading import open_file, read_bytes
 from ..plan.sizes import generated_size
-from .exif import orientation_in
+from .exif import is_jpeg_in_tiff, orientation_in
 from .frames import aspect_of, check_aspect, colours, unit_frame
 from .heif import LONGEST_HEAD, Still, find_still, is_heif
 from .media import MAX_PIXELS, check_picture, check_size, check_stream, media_errors, open_media
@@ -76,7 +76,10 @@ def _read(path: str | Path) -> Tensor:
             if not (name.endswith("_pipe") or name in STILLS):
                 picture = unit_frame(frame, aspect_of(container.streams.video[0])).numpy()
                 return torch.from_numpy(np.pad(picture, ((0, 0), (0, 0), (0, 1)), constant_values=1))
-            picture, orientations = _with_opacity(frame), (orientation_in(read_bytes(path, MAX_BYTES)),)
+            data = read_bytes(path, MAX_BYTES)
+            if is_jpeg_in_tiff(data):  # the library would give a black picture
+                raise ValueError(f"{path} is a TIFF with JPEG in it, which is not read: convert it to PNG or JPEG")
+            picture, orientations = _with_opacity(frame), (orientation_in(data),)
     for orientation in orientations:
         picture = orientation.apply(picture)
     return torch.from_numpy(np.ascontiguousarray(picture))
@@ -84,9 +87,13 @@ def _read(path: str | Path) -> Tensor:
 
 def _first_frame(container: Any, path: str | Path, said: str) -> Any:
     """The first frame of a container, checked. Raises ValueError for what cannot be read."""
+    decoder = container.streams.video[0].codec_context
     check_stream(container.streams.video[0], path)
-    if not container.streams.video[0].codec_context.width:
-        raise ValueError(f"{path} is no picture that can be read, or has more than {MAX_PIXELS} pixels")
+    if not decoder.width:
+        raise ValueError(
+            f"{path} is no picture that can be read, such as an animated WebP, or has more than {MAX_PIXELS} pixels: "
+            "convert it to PNG or JPEG"
+        )
     with media_errors(said):
         frame = next(container.decode(video=0), None)
     if frame is None:

@@ -227,6 +227,7 @@ def test_a_scene_that_begins_behind_reserved_frames_is_told(policy):
     fill(a_feed, 2)
     a_feed.reserve(1, 4)
     a_feed.cut()
+    a_feed.cut()
     fill(a_feed, 4)
     a_feed.take(4, 3)
     assert a_feed.begins_scene

@@ -11,7 +11,9 @@ import heic
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from histream_core.video.exif import ORIENTATIONS, orientation_in
 from histream_core.video.pictures import (
     FITS,
     describe_fit,
@@ -74,6 +76,23 @@ def test_a_picture_is_read_upright_however_the_camera_was_held(tmp_path, orienta
     path = other_png(tmp_path / "a.png", TURNED[orientation](UPRIGHT))
     tag_orientation(path, orientation, order)
     assert np.array_equal((read_picture(path) * 255).numpy(), UPRIGHT)
+
+
+def test_an_orientation_of_four_bytes_counts_too(tmp_path):
+    """As some programs write it. Seen to fail where the type must be SHORT."""
+    block = exif(6).replace(struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHII", 0x0112, 4, 1, 6))
+    assert orientation_in(block) == ORIENTATIONS[6] == orientation_in(exif(6))
+
+
+@pytest.mark.parametrize("compression, read", [(None, True), ("tiff_lzw", True), ("jpeg", False)])
+def test_a_tiff_whose_strips_are_not_decoded_is_refused(tmp_path, compression, read):
+    """Seen to fail as a black picture."""
+    Image.new("RGB", (48, 32), (200, 30, 30)).save(tmp_path / "a.tif", compression=compression)
+    if read:
+        assert read_picture(tmp_path / "a.tif").mean((0, 1)).tolist() == pytest.approx([200 / 255, 30 / 255, 30 / 255])
+    else:
+        with pytest.raises(ValueError, match=r"a\.tif is a TIFF with JPEG in it"):
+            read_picture(tmp_path / "a.tif")
 
 
 def exif(orientation, order=">", *, more=b""):
