@@ -100,9 +100,11 @@ def test_a_run_that_goes_on_counts_what_it_makes_itself():
 def test_a_prompt_that_changes_with_recache_moves_nothing():
     """Its passes are on no plan. Seen to fail where any call moves the position."""
     prompts = [Prompt(tiny.text()), Prompt(tiny.text(1), 1, recache=True)]
-    _, _, seen = walk(tiny.plan(num_frames=6), prompts=prompts)
+    pace, _, seen = walk(tiny.plan(num_frames=9), prompts=prompts)
     steps = [line.split(",")[:2] for what, line, _ in seen if what == "call"]
-    assert steps[-4:] == [["chunk 2 of 2", f" step {number} of 4"] for number in (1, 2, 3, 4)]
+    for chunk, last in ((2, -6), (3, None)):
+        assert steps[:last][-4:] == [[f"chunk {chunk} of 3", f" step {number} of 4"] for number in (1, 2, 3, 4)]
+    assert pace.seconds_left == 0, "all planned calls were made"
 
 
 def test_a_batch_divides_the_seconds():

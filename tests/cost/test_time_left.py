@@ -226,7 +226,7 @@ def test_a_call_that_compiles_again_does_not_count():
 
 def test_a_computer_that_is_busier_counts_as_it_is_now():
     rates = Rates()
-    for seconds in (2.0,) * 20 + (3.0,) * 20:
+    for seconds in (2.0,) * 20 + (3.0,) * 8:
         rates.measure("low step", 10, seconds)
     assert rates.of("low step") == pytest.approx(0.3)
     assert rates.of("low pass") == rates.of("high step") == rates.of("low step"), "nothing else is known of them"

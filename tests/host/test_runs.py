@@ -191,7 +191,7 @@ def test_cancel_can_discard(pack, nodes, keep, stop, monkeypatch):
     with monkeypatch.context(), pytest.raises(stop(pack, 9)):
         keep(discard_on_cancel=True)
     monkeypatch.undo()
-    assert " left, slowest" in told[-2] and told[-1].startswith("stopped: chunk 2 of 5, step ")
+    assert " left" in told[-2] and told[-1].startswith("stopped: chunk 2 of 5, step ")
     assert "left" not in told[-1]
     assert not [path for path in nodes.output.rglob("*") if path.is_file()]
 
