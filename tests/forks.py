@@ -1,5 +1,6 @@
 """Child processes of the tests, forked: what this process has imported need not be imported again."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ class Child:
 
     def __init__(self, work: Callable[[TextIO], int | None]) -> None:
         read, write = os.pipe()
+        gc.collect()  # a decoder that the child frees would wait for threads that it does not have
         self.pid = os.fork()
         if not self.pid:
             os.close(read)
