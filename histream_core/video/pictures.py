@@ -91,8 +91,8 @@ def _first_frame(container: Any, path: str | Path, said: str) -> Any:
     check_stream(container.streams.video[0], path)
     if not decoder.width:
         raise ValueError(
-            f"{path} is no picture that can be read, such as an animated WebP, or has more than {MAX_PIXELS} pixels: "
-            "convert it to PNG or JPEG"
+            f"{path} is no picture that can be read, or has more than {MAX_PIXELS} pixels: convert it to PNG or JPEG "
+            "of fewer (an animated WebP is not read)"
         )
     with media_errors(said):
         frame = next(container.decode(video=0), None)
