@@ -46,7 +46,7 @@ class InCpuSeconds(Weights):
 
 
 def record(frames: int, mode: str) -> tuple[list[dict], float]:
-    """What a run told at every report, and the seconds that it took until its file was there."""
+    """Render a video; returns what it told at every report, and its seconds until the file was there."""
     weights = InCpuSeconds(**vars(load_demo()))
     text = Text(load_text_encoder().encode(PROMPT))
     plan = make_plan(weights.preset, mode, size=(SIZE, SIZE), num_latent_frames=latent_frames(frames))

@@ -61,7 +61,7 @@ class Kind:
 
 
 def _option(name: str) -> Callable[[Any], list]:
-    """What is at that name of a MODEL's options, as a list."""
+    """A function that lists the values at that name of a MODEL's options."""
     return lambda model: _listed(model.model_options.get(name))
 
 
@@ -203,7 +203,7 @@ def _check_sampling(model) -> None:
 
 
 def _answers(sampling) -> Iterator[torch.Tensor]:
-    """What a model_sampling makes of a few noise levels, inputs and outputs."""
+    """Yield the results of a model_sampling for a few noise levels, inputs and outputs."""
     x, out = torch.full((1, 1, 1, 1, 1), 0.7), torch.full((1, 1, 1, 1, 1), -0.4)
     for level in (1.0, 0.625, 0.1):
         sigma = torch.tensor([level])

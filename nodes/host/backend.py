@@ -97,7 +97,7 @@ class HostBackend:
         return self.encoded(frames, plan)
 
     def encoded(self, frames: Iterator[Tensor], plan: Plan) -> EncodedSource:
-        """As `open_source`, where the VAE is loaded already."""
+        """The source of `open_source`, where the VAE is loaded already."""
         return EncodedSource(frames, plan, host_vae.vae_module(self.vae), normalised=True)
 
     def encode_bytes(self, plan: Plan) -> int:
@@ -118,7 +118,7 @@ class HostBackend:
         return kv_bytes(plan, self.model.model.diffusion_model, options)
 
     def new_progress(self, plan: Plan) -> Progress:
-        """As the interface has it; of a MODEL only the sizes are read, so that it may hold its weights in any form."""
+        """The progress of a run; of a MODEL only the sizes are read, so that it may hold its weights in any form."""
         config = wan_config(self.model.model.diffusion_model)
         sizes = decoder_sizes(self.vae) if self.vae else {}
         return new_progress(Cost(config, plan, batch=self.batch, **sizes))

@@ -117,7 +117,7 @@ def _size_of(width: int, height: int) -> tuple[int, int] | None:
 
 
 def _none(record: bool) -> str | None:
-    """What a node that wants the recording is told where there is none; None: nothing, since none was asked for."""
+    """The sentence for a node that wants a recording that is not there; None where none was asked for."""
     return "the stream ended before its first picture, so there is no recording" if record else None
 
 
