@@ -4,7 +4,7 @@ from ..host import log as host_log
 from ..host import run_folders
 from ..host.api import CATEGORY, io
 
-MORE_RUNS = ("run_2", "run_3", "run_4")
+MORE_RUNS = ("run_2", "run_3", "run_4", "run_5")
 
 
 class ListRuns(io.ComfyNode):

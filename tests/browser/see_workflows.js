@@ -26,7 +26,7 @@ const ANSWERS = 1000 // ms; a quiet computer takes a few, and the line says how 
 const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required']
 const VIEW = { width: 1600, height: 1000 }
-const GRAPH = { x: 60, y: 40, width: 1540, height: 720 } // where the demo is
+const GRAPH = { x: 60, y: 40, width: 1540, height: 900 } // where a workflow is
 const DIALOG = { x: 840, y: 40, width: 760, height: 615 } // where an error is told; below it are paths
 const SLOW = 600000 // ms, for what waits for sampling on a shared CPU
 const OURS = /histream/i
@@ -138,8 +138,9 @@ function widget(graph, type, index, value) {
 const again = (graph) => widget(graph, 'HiStreamAnchorWindowSampler', 0, Date.now())
 const short = (length) => (graph) => again(widget(graph, 'EmptyHunyuanLatentVideo', 2, length))
 
-// In the page: nodes that lie on others, by what is drawn, buttons below them too; and how many are page elements.
+// In the page: nodes that touch or lie on others, by what is drawn, buttons below them too; and how many are page elements.
 function lyingOnOthers() {
+  const gap = 4 // pixels between two at least
   const boxes = window.app.graph._nodes.map((node) => {
     const drawn = document.querySelector(`[data-node-id="${node.id}"]`)
     if (drawn) {
@@ -151,9 +152,16 @@ function lyingOnOthers() {
     const [left, top, width, height] = node.getBounding()
     return { name: node.title, left, top, right: left + width, bottom: top + height }
   })
-  const on = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+  const on = (a, b) =>
+    a.left < b.right + gap && b.left < a.right + gap && a.top < b.bottom + gap && b.top < a.bottom + gap
   const pairs = boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => on(a, b)).map((b) => `${a.name} on ${b.name}`))
   return { pairs, inPage: boxes.filter((box) => box.drawn).length, nodes: boxes.length }
+}
+
+// In the page: how many notes are drawn, and how much of each must be scrolled to.
+function notes() {
+  const texts = [...document.querySelectorAll('.comfy-markdown .tiptap, .comfy-markdown-content')]
+  return texts.filter((text) => text.clientHeight).map((text) => text.scrollHeight - text.clientHeight)
 }
 
 async function everyWorkflow(page, errors) {
@@ -170,6 +178,8 @@ async function everyWorkflow(page, errors) {
     const wanted = kind === 'vue' ? nodes : 0
     check(`${name} is drawn by this kind of canvas`, inPage === wanted, `${inPage} of ${nodes} in the page`)
     check(`${name} has no node on another`, pairs.length === 0, pairs.join(', '))
+    const hidden = await page.evaluate(notes)
+    check(`${name} shows its whole note`, hidden.length === 1 && hidden[0] <= 1, `${hidden.join()} to scroll`)
     const scale = await page.evaluate(() => window.app.canvas.ds.scale)
     check(`${name} opens large enough to read`, scale >= LEAST_SCALE, `${(100 * scale).toFixed(1)}%`)
     await shoot(page, name)
@@ -202,8 +212,12 @@ async function awake(page) {
   const { pairs } = await page.evaluate(lyingOnOthers)
   check('awake, no node grows over another', pairs.length === 0, pairs.join(', '))
   const listed = await page.evaluate(previewed)
-  const runs = new Set(listed.match(/take_\d+/g))
-  check('the list has the runs of this very run', runs.size >= 3, [...runs].join())
+  const runs = new Set(listed.match(/take_\d+ +\w+ \d+\/\d+ chunks/g))
+  const finished = [...runs].filter((line) => / finished /.test(line))
+  const seen = [...runs].join(', ')
+  check('the list has the runs of this very run, finished', runs.size >= 3 && finished.length === runs.size, seen)
+  const titles = await page.evaluate(() => window.app.graph._nodes.map((node) => node.title))
+  check('no title says that a node sleeps', !titles.some((title) => /asleep|sleeps/i.test(title)), titles.join())
   await shoot(page, 'extended_and_branched')
 }
 
@@ -241,6 +255,7 @@ async function plan(page) {
   check('the plan stands in the node', seen.height > 150 && seen.top === 0 && table.length > 15, `${Math.round(seen.height)} high`)
   const told = await page.evaluate(() => window.seen.texts[window.seen.texts.length - 1])
   check('the line under the node is the verdict', told === first, told)
+  await fit(page)
   await shoot(page, 'memory_plan', GRAPH)
 }
 
@@ -340,7 +355,7 @@ async function restyle(page) {
   const { pairs } = await page.evaluate(lyingOnOthers)
   check('the players let no node grow over another', pairs.length === 0, pairs.join(', '))
   await fit(page)
-  await shoot(page, 'a_video_is_restyled', { ...GRAPH, height: 800 })
+  await shoot(page, 'a_video_is_restyled', GRAPH)
 }
 
 // In the page: how long the host's socket takes to greet a new client, in ms, the slowest of some.
@@ -379,7 +394,7 @@ async function live(page) {
   await opened.close()
   const waits = await page.evaluate(greetings, 20)
   check('the host answers while it runs', waits[19] < ANSWERS, `median ${waits[10]} ms, slowest ${waits[19]} ms`)
-  await shoot(page, 'a_live_stream', { ...GRAPH, height: 900 })
+  await shoot(page, 'a_live_stream', GRAPH)
   await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
   const wrong = await page.evaluate(() => window.seen.errors.join())
   check('a live stream runs to its end without an error', wrong === '', wrong)
@@ -387,7 +402,7 @@ async function live(page) {
   const { pairs } = await page.evaluate(lyingOnOthers)
   check('the players let no node grow over another', pairs.length === 0, pairs.join(', '))
   await fit(page)
-  await shoot(page, 'a_live_stream_is_over', { ...GRAPH, height: 900 })
+  await shoot(page, 'a_live_stream_is_over', GRAPH)
   await page.evaluate(watch)
   await load(page, LIVE, (graph) => widget(graph, 'HiStreamLive', 7, 0))
   await run(page)
@@ -450,6 +465,7 @@ async function messages(page) {
   await ended(1)
   const before = await page.evaluate(shown)
   check('what the demo model was not trained on is said', /trained/.test(before), before)
+  await shoot(page, 'a_warning', GRAPH)
   await page.evaluate(() => {
     const prompt = window.app.graph._nodes.find((node) => node.type === 'CLIPTextEncode')
     prompt.widgets[0].value = 'a yellow square moves left on a green background'
@@ -458,6 +474,7 @@ async function messages(page) {
   await ended(2)
   const after = await page.evaluate(shown)
   check('and no more when the prompt is another', after !== '' && !/trained/.test(after), after)
+  await shoot(page, 'the_warning_is_gone', GRAPH)
 }
 
 async function language(_page, _errors, browser) {

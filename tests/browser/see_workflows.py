@@ -28,7 +28,9 @@ def look(server: Server, kind: str, pictures: Path, parts: list[str]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "parts", nargs="*", help="templates, workflows, plan, awake, demo, restyle, live, cancel, error, language"
+        "parts",
+        nargs="*",
+        help="templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language",
     )
     parser.add_argument("--kind", choices=KINDS, action="append", help="of canvas (default: both)")
     parser.add_argument("--pictures", type=Path, help="keep the screenshots in this folder")

@@ -34,7 +34,7 @@ def fill(text: str, graph: dict) -> str:
             every = OBJECT_INFO[kind]["input"]
             assert wanted in every.get("required", {}) | every.get("optional", {}), found[1]
             return wanted
-        return HOSTS.get(kind) or OBJECT_INFO[kind]["display_name"]
+        return HOSTS.get(kind) or OBJECT_INFO[kind]["display_name"] or kind
 
     return PLACE.sub(name, text)
 
@@ -44,7 +44,10 @@ def numbers(text: str) -> set[str]:
 
 
 def test_the_english_words_are_those_of_the_workflows():
-    """So they name nodes as the menu does. Seen to fail with Memory Plan called Memory Planner in a note."""
+    """So they name nodes as the menu does. Seen to fail with Memory Plan called Memory Planner in a note.
+
+    A node that has no other name is called by its class.
+    """
     english = words("en")
     assert set(english["notes"]) == set(GRAPHS)
     for number, graph in GRAPHS.items():

@@ -228,6 +228,21 @@ def test_every_node_of_ours_stands_in_a_workflow():
 
 
 @each_workflow
+def test_a_list_of_runs_is_made_after_all_that_changes_them(path):
+    """Or it shows how they were before. Seen to fail with a Resume Run that it did not wait for."""
+    graph = load(path)
+    kinds = {node["id"]: node["type"] for node in graph["nodes"]}
+    listers = {number for number, kind in kinds.items() if kind == "HiStreamListRuns"}
+    changing = {
+        number
+        for number, kind in kinds.items()
+        if kind == "HiStreamCleanRun" or "run" in OBJECT_INFO.get(kind, {}).get("output_name", [])
+    }
+    for lister in listers:
+        assert {source for _, source, _, target, *_ in graph["links"] if target == lister} == changing
+
+
+@each_workflow
 def test_it_opens_large_enough_to_read(path):
     """As the host fits a template into a window of SCREEN. Seen to fail at 51% with a note of 520 pixels."""
     graph = load(path)
