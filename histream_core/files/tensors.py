@@ -36,6 +36,9 @@ DTYPES = {
 if hasattr(torch, "float8_e8m0fnu"):
     DTYPES[torch.float8_e8m0fnu] = "F8_E8M0"
 
+BUFFERS = {torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.complex64: "C64"}
+"""Names of further dtypes of buffers that some models are saved with; no weight has one."""
+
 MAX_HEADER = 10_000_000
 """Largest header in bytes that is read; that of a model with 14 billion parameters has 0.2 million."""
 
@@ -43,6 +46,7 @@ MAX_TENSORS = 20_000
 
 _MAX_AXES, _MAX_VALUES = 16, 2**48
 _SIZES = {name: dtype.itemsize for dtype, name in DTYPES.items()}
+_BUFFER_SIZES = {name: dtype.itemsize for dtype, name in BUFFERS.items()}
 
 
 class TensorFileError(ValueError):
@@ -87,8 +91,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return b"".join([header(layout, metadata), *(tensor_bytes(tensors[name]) for name in layout)])
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, mapped and not read, and its metadata.
+def read_safetensors(path: str | Path, *, buffers: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, mapped and not read, and its metadata. `buffers`: those of BUFFERS too.
 
     Raises OSError for what is no ordinary file, and TensorFileError before a tensor is made: the header, the number
     and the sizes of tensors are bounded by what the file holds.
@@ -99,7 +103,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             length = int.from_bytes(file.read(8), "little")
             if length > min(MAX_HEADER, size - 8):
                 raise ValueError(f"its header would have {length} bytes, at most {MAX_HEADER} are read")
-            _check_header(parse_json(file.read(length).decode(), unique=True), size - 8 - length)
+            sizes = _SIZES | _BUFFER_SIZES if buffers else _SIZES
+            _check_header(parse_json(file.read(length).decode(), unique=True), size - 8 - length, sizes)
         except ValueError as error:
             raise _damaged(path, size, error) from error
     try:
@@ -116,8 +121,11 @@ def _damaged(path: str | Path, size: int, why: Exception) -> TensorFileError:
     return TensorFileError(f"{path} is truncated or damaged at {size} bytes ({said}): get it again")
 
 
-def _check_header(header: object, room: int) -> None:
-    """Check a header against the bytes that follow it. Raises ValueError that says what is wrong."""
+def _check_header(header: object, room: int, sizes: Mapping[str, int]) -> None:
+    """Check a header against the bytes that follow it. Raises ValueError that says what is wrong.
+
+    `sizes`: bytes of a value by the name of its dtype.
+    """
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     entries = dict(header)
@@ -127,25 +135,25 @@ def _check_header(header: object, room: int) -> None:
     if len(entries) > MAX_TENSORS:
         raise TensorFileError(f"holds {len(entries)} tensors, and at most {MAX_TENSORS} are read: it is no model")
     end = 0
-    for start, stop in sorted(_span(name, entry, room) for name, entry in entries.items()):
+    for start, stop in sorted(_span(name, entry, room, sizes) for name, entry in entries.items()):
         if start < end:
             raise ValueError("its tensors overlap")
         end = stop
 
 
-def _span(name: str, entry: object, room: int) -> tuple[int, int]:
+def _span(name: str, entry: object, room: int, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Start and end of the data of a tensor in a header, checked against its shape."""
     told = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = (told.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not (isinstance(dtype, str) and _whole(shape) and len(shape) <= _MAX_AXES and _whole(offsets)):
         raise ValueError(f"its entry of {name[:80]!r} is none of a tensor")
-    if dtype not in _SIZES:
-        raise TensorFileError(f"holds {name[:80]!r} as {dtype[:20]}: give a file with {', '.join(_SIZES)} alone")
+    if dtype not in sizes:
+        raise TensorFileError(f"holds {name[:80]!r} as {dtype[:20]}: give a file with {', '.join(sizes)} alone")
     if math.prod(max(length, 1) for length in shape) > _MAX_VALUES:
         raise ValueError(f"its {name[:80]!r} would have the shape {str(shape)[:200]}")
     if len(offsets) != 2 or not offsets[0] <= offsets[1] <= room:
         raise ValueError(f"its {name[:80]!r} lies beyond its end")
-    if offsets[1] - offsets[0] != math.prod(shape) * _SIZES[dtype]:
+    if offsets[1] - offsets[0] != math.prod(shape) * sizes[dtype]:
         raise ValueError(f"its {name[:80]!r} has another size than its shape {shape}")
     return offsets[0], offsets[1]
 

@@ -18,6 +18,7 @@ from .store.opening import (
     environment_notes,
     lengthen_run,
     longer,
+    longer_by,
     resume,
     start_or_resume,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "lengthen_run",
     "list_runs",
     "longer",
+    "longer_by",
     "resume",
     "retry",
     "start_or_resume",

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..files.disk import whole_file
 from ..files.reading import open_file
 from ..files.tensors import (
+    BUFFERS,
     DTYPES,
     MAX_TENSORS,
     Layout,
@@ -36,9 +37,6 @@ CONTAINERS = (
     "dit", "net", "student", "generator_lora", "lora",
 )  # fmt: skip
 """Names of the dictionary of weights in a training checkpoint, the preferred one first: averaged weights are better."""
-
-BUFFERS = (torch.complex64, torch.complex128)
-"""Dtypes of buffers that some models are saved with; no weight has one."""
 
 UNMERGED = "a model with a LoRA beside its weights that is not merged into them"
 MERGE = "merge it (peft: merge_and_unload), save the model again and give that file"
@@ -105,7 +103,7 @@ def _read_start(path: Path) -> tuple[bytes, int]:
 
 def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
-        return read_safetensors(path)
+        return read_safetensors(path, buffers=True)
     except (TensorFileError, OSError) as error:
         raise CheckpointError(str(error)) from error
 
@@ -116,10 +114,11 @@ def _check_tensors(path: Path, size: int, tensors: Tensors) -> None:
         raise CheckpointError(
             f"{path} holds {len(tensors)} tensors, and at most {MAX_TENSORS} are read: it is no model"
         )
+    known = (*DTYPES, *BUFFERS, torch.complex128)
     for name, x in tensors.items():
         if len(name) > _LONGEST_NAME:
             raise CheckpointError(f"{path} has a name of {len(name)} letters ({first_five([name])}): it is no model")
-        if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu" or x.dtype not in (*DTYPES, *BUFFERS):
+        if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu" or x.dtype not in known:
             kind = str(x.dtype if x.layout == torch.strided else x.layout).removeprefix("torch.")
             raise CheckpointError(f"{path} holds {first_five([name])} as {kind}: give a file with plain tensors")
     claimed = sum(x.numel() * x.element_size() for x in tensors.values())

@@ -1,7 +1,7 @@
 """Looks ahead, before the first step, at nodes that take what a node will make, and tells what they would refuse."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import server
@@ -10,10 +10,12 @@ from comfy_execution.utils import get_executing_context
 import nodes
 
 from ...histream_core.lab.judge.drift_meter import check_length
+from ...histream_core.plan.chunks import Plan
+from ...histream_core.plan.schedule import Scale
 from ...histream_core.plan.sizes import pixel_frames
+from ...histream_core.runs import Settings, longer_by
 from ...histream_core.video.edit.ranges import range_at
-from ...histream_core.video.formats import find_format
-from ..settings import VideoChoice
+from ...histream_core.video.formats import NAMES, find_format
 from .decode import check_vae, images_shape, video_size
 from .frames import check_name
 from .graph import is_link
@@ -22,6 +24,9 @@ from .run_folders import check_inside
 
 OTHER_VAES = ("pixel_space", "taesd", "taef")
 """Beginnings of the names that the host's VAELoader has for VAEs of other models without a file of their own."""
+
+HOST_SAMPLERS = ("SamplerCustom", "SamplerCustomAdvanced")
+"""Classes of the host's nodes that take a SAMPLER and put out two LATENTs of the size of theirs."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,24 @@ class ComingLatent:
 class ComingVideo:
     """A VIDEO that will be made."""
 
-    num_frames: int
+    num_frames: int | None
+    """None: nobody knows yet."""
     fps: float
+
+
+@dataclass(frozen=True)
+class ComingImages:
+    """Pictures that will be made."""
+
+
+@dataclass(frozen=True)
+class ComingRun:
+    """A kept run that will be made."""
+
+    plan: Plan
+    fps: float
+    format: str
+    """A name of a format; "" where nobody knows yet."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +78,38 @@ Outputs = Mapping[int, Any]
 """By number of an output: one of the classes above, or nothing for one that is not looked at."""
 
 
-def check_sampler(hidden, latent: Mapping, choice: VideoChoice | None, vae) -> None:
-    """Check the nodes behind the Anchor-Window Sampler. Raises ValueError that names the node."""
+def check_sampler(hidden, latent: Mapping, vae, *, kept: bool) -> None:
+    """Check the VAE at the Anchor-Window Sampler and, unless the run is kept, the nodes behind it.
+
+    Raises ValueError that names the node.
+    """
     shape = latent["samples"].shape
     if latent["samples"].is_nested or len(shape) != 5 or 0 in shape:
         return  # refused in the sampler's own words
     if vae is not None:
         check_vae(vae)
+    if kept:
+        return  # its plan comes first: check_run
     where = "the Anchor-Window Sampler, which makes it with a Video Output alone: connect one to its output"
-    outputs = {1: Missing(f"the VIDEO of {where}"), 2: Missing(f"the run of {where}")}
-    if choice:
-        outputs = {1: coming_video(choice, pixel_frames(shape[2]), choice.fps)}
-    check_ahead(hidden, {0: ComingLatent(tuple(shape)), **outputs})
+    lacks = {1: Missing(f"the VIDEO of {where}"), 2: Missing(f"the run of {where}")}
+    check_ahead(hidden, {0: ComingLatent(tuple(shape)), **lacks})
 
 
-def coming_video(choice: VideoChoice, num_frames: int, fps: float) -> ComingVideo | Missing:
-    """The VIDEO of a run; missing where its format is a folder of pictures."""
-    if find_format(choice.format, choice.depth).is_sequence:
-        return Missing(f"a VIDEO, and {choice.format} is a folder of pictures: choose a video format at Video Output")
-    return ComingVideo(num_frames, fps)
+def check_run(hidden, plan: Plan, settings: Settings) -> None:
+    """Check the nodes behind the running one, which will make that run. Raises ValueError that names the node."""
+    check_ahead(hidden, _outputs_of(ComingRun(plan, settings.fps, settings.format)))
+
+
+def check_host_sampler(shape: Sequence[int]) -> None:
+    """Check the nodes behind the host's sampler that is running, which will put out LATENTs of `shape`.
+
+    Raises ValueError that names the node.
+    """
+    context, item = get_executing_context(), _current()
+    graph, node = (item[2], context.node_id) if context and item else ({}, "")
+    if graph.get(node, {}).get("class_type") in HOST_SAMPLERS:
+        latent = ComingLatent(tuple(shape))
+        _check(graph, _running(graph), node, {0: latent, 1: latent})
 
 
 def check_ahead(hidden, outputs: Outputs) -> None:
@@ -90,10 +124,11 @@ def _check(graph: Mapping, running: set[str], source: str, outputs: Outputs) -> 
         coming, kind = outputs.get(number), graph[taker].get("class_type", "")
         if isinstance(coming, Missing):
             raise ValueError(f"{_title(graph, taker)} takes {coming.words}")
-        if coming is None or kind not in CHECKS:
+        takes, check = CHECKS.get(kind, ((), _save))
+        if not isinstance(coming, takes):
             continue
         try:
-            made = CHECKS[kind](_with_loader(graph, _inputs(graph, taker)), coming)
+            made = check(_with_sources(graph, _inputs(graph, taker)), coming)
         except ValueError as error:
             raise ValueError(f"{_title(graph, taker)}: {error}") from error
         _check(graph, running, taker, made)
@@ -111,12 +146,26 @@ def _inputs(graph: Mapping, node: str) -> Mapping[str, Any]:
     return graph.get(node, {}).get("inputs", {})
 
 
-def _with_loader(graph: Mapping, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The inputs of a node, and vae_name of the host's loader where its VAE comes from that."""
-    link = inputs.get("vae")
-    loader = graph.get(link[0], {}) if link and is_link(link) else {}
-    name = loader.get("inputs", {}).get("vae_name") if loader.get("class_type") == "VAELoader" else None
-    return {**inputs, "vae_name": name if isinstance(name, str) else ""}
+def _with_sources(graph: Mapping, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs of a node, and what is chosen at the nodes of its VAE and of its Video Output.
+
+    `vae_name`: that of the host's loader; `chosen`: the inputs of the Video Output. Both are empty where they are not
+    known.
+    """
+    loader, output = _source(graph, inputs.get("vae")), _source(graph, inputs.get("output"))
+    name = _inputs_of(loader, "VAELoader").get("vae_name")
+    video = _inputs_of(output, "HiStreamVideoOutput")
+    return {**inputs, "vae_name": name if isinstance(name, str) else "", "chosen": video}
+
+
+def _source(graph: Mapping, link: object) -> Mapping:
+    """The node that a link comes from."""
+    return graph.get(link[0], {}) if isinstance(link, list) and is_link(link) else {}
+
+
+def _inputs_of(node: Mapping, kind: str) -> Mapping[str, Any]:
+    """The inputs of a node of that class; none of any other."""
+    return node.get("inputs", {}) if node.get("class_type") == kind else {}
 
 
 def _title(graph: Mapping, node: str) -> str:
@@ -127,9 +176,8 @@ def _title(graph: Mapping, node: str) -> str:
 
 def _running(graph: Mapping) -> set[str]:
     """The nodes that run in this prompt: all, or those alone that its outputs need."""
-    context, instance = get_executing_context(), getattr(server.PromptServer, "instance", None)
-    items = instance.prompt_queue.get_current_queue()[0] if context and instance else []
-    waiting = next((list(item[4]) for item in items if item[1] == context.prompt_id), list(graph))
+    item = _current()
+    waiting = list(item[4] if item else graph)
     found: set[str] = set()
     while waiting:
         node = waiting.pop()
@@ -139,30 +187,85 @@ def _running(graph: Mapping) -> set[str]:
     return found
 
 
+def _current() -> tuple | None:
+    """The running prompt, as the host's queue has it; None outside of a server."""
+    context, instance = get_executing_context(), getattr(server.PromptServer, "instance", None)
+    items = instance.prompt_queue.get_current_queue()[0] if context and instance else []
+    return next((item for item in items if item[1] == context.prompt_id), None)
+
+
 def _number(inputs: Mapping[str, Any], name: str, usual: float) -> Any:
     """The number at a widget; `usual` for one that is linked or left out."""
     value = inputs.get(name, usual)
     return value if isinstance(value, int | float) else usual
 
 
+def _outputs_of(run: ComingRun) -> Outputs:
+    """What a node that makes a run puts out; no VIDEO where its format is a folder of pictures."""
+    plan = run.plan
+    shape = (1, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH])
+    return {0: ComingLatent(shape), 1: _video(run.format, plan.num_pixel_frames, run.fps), 2: run}
+
+
+def _video(format: str, num_frames: int, fps: float) -> ComingVideo | Missing | None:
+    """A VIDEO in that format; None where the format is not known."""
+    if format not in NAMES:
+        return None
+    if find_format(format).is_sequence:
+        return Missing(
+            f"a VIDEO, and {format} is a folder of pictures: choose a video format at Video Output (Branch or "
+            "Retry Run takes one too)"
+        )
+    return ComingVideo(num_frames, fps)
+
+
 def _decode(inputs: Mapping[str, Any], latent: ComingLatent) -> Outputs:
     if inputs.get("vae_name", "").startswith(OTHER_VAES):
         raise ValueError(f"{inputs['vae_name']} is not a Wan 2.1 VAE: load wan_2.1_vae.safetensors, or taew2_1")
-    size = video_size(latent.shape, crop=inputs.get("crop_1088") is not False)
-    if inputs.get("images") is True:
+    kept, num_frames = is_link(inputs.get("output")), pixel_frames(latent.shape[2])
+    size = video_size(latent.shape, crop=(inputs["chosen"] if kept else inputs).get("crop_1088") is not False)
+    images = inputs.get("images", False)
+    if images is True:
         check_images(images_shape(latent.shape, size), _number(inputs, "image_limit_gib", 8.0))
-    found = {1: NO_IMAGES} if inputs.get("images", False) is False else {}
-    if is_link(inputs.get("output")):
-        return found
-    if isinstance(prefix := inputs.get("filename_prefix"), str):
-        check_inside(prefix)
-    return {0: ComingVideo(pixel_frames(latent.shape[2]), _number(inputs, "fps", 16)), **found}
+    found = {1: ComingImages() if images else NO_IMAGES}
+    if kept:
+        return {
+            0: _video(inputs["chosen"].get("format", ""), num_frames, _number(inputs["chosen"], "fps", 16)),
+            **found,
+        }
+    _check_prefix(inputs)
+    return {0: ComingVideo(num_frames, _number(inputs, "fps", 16)), **found}
+
+
+def _resume(_: Mapping[str, Any], run: ComingRun) -> Outputs:
+    return _outputs_of(run)
+
+
+def _extend(inputs: Mapping[str, Any], run: ComingRun) -> Outputs:
+    seconds = inputs.get("seconds")
+    if not isinstance(seconds, int | float):
+        return {}
+    return _outputs_of(_chosen(inputs, replace(run, plan=longer_by(run.plan, seconds, run.fps))))
+
+
+def _branch(inputs: Mapping[str, Any], run: ComingRun) -> Outputs:
+    chunk, last = _number(inputs, "from_chunk", 0), run.plan.num_chunks
+    if chunk > last:
+        raise ValueError(f"the run will have {last} chunks: branch from 0 to {last}")
+    return _outputs_of(_chosen(inputs, run))
+
+
+def _chosen(inputs: Mapping[str, Any], run: ComingRun) -> ComingRun:
+    """The run in the format of the Video Output at a node, if there is one."""
+    if not is_link(inputs.get("output")):
+        return run
+    return replace(run, fps=_number(inputs["chosen"], "fps", run.fps), format=inputs["chosen"].get("format", ""))
 
 
 def _drift(inputs: Mapping[str, Any], video: ComingVideo) -> Outputs:
-    check_length(video.num_frames, video.fps)
-    if isinstance(prefix := inputs.get("filename_prefix"), str):
-        check_inside(prefix)
+    if video.num_frames is not None:
+        check_length(video.num_frames, video.fps)
+    _check_prefix(inputs)
     return {}
 
 
@@ -170,8 +273,9 @@ def _frames(inputs: Mapping[str, Any], video: ComingVideo) -> Outputs:
     index, size, overlap = (
         _number(inputs, name, usual) for name, usual in (("range_index", 0), ("range_frames", 81), ("overlap", 0))
     )
-    range_at(index, num_frames=video.num_frames, size=size, overlap=overlap, fps=video.fps, source="")
-    return {1: ComingRange()}
+    if video.num_frames is not None:
+        range_at(index, num_frames=video.num_frames, size=size, overlap=overlap, fps=video.fps, source="")
+    return {0: ComingImages(), 1: ComingRange()}
 
 
 def _ranges(inputs: Mapping[str, Any], _: ComingRange) -> Outputs:
@@ -180,10 +284,34 @@ def _ranges(inputs: Mapping[str, Any], _: ComingRange) -> Outputs:
     return {}
 
 
-CHECKS: dict[str, Callable[[Mapping[str, Any], Any], Outputs]] = {
-    "HiStreamStreamingVAEDecode": _decode,
-    "HiStreamDriftMeter": _drift,
-    "HiStreamVideoFrames": _frames,
-    "HiStreamRangesToVideo": _ranges,
+def _create(inputs: Mapping[str, Any], _: ComingImages) -> Outputs:
+    return {0: ComingVideo(None, _number(inputs, "fps", 30))}
+
+
+def _save(inputs: Mapping[str, Any], _: ComingVideo | ComingImages) -> Outputs:
+    _check_prefix(inputs, portable=False)
+    return {}
+
+
+def _check_prefix(inputs: Mapping[str, Any], *, portable: bool = True) -> None:
+    """Check the name of a file that a node will write. `portable`: as our own nodes have it."""
+    if isinstance(prefix := inputs.get("filename_prefix"), str):
+        check_inside(prefix, portable=portable)
+
+
+CHECKS: dict[str, tuple[type | tuple[type, ...], Callable[[Mapping[str, Any], Any], Outputs]]] = {
+    "HiStreamStreamingVAEDecode": (ComingLatent, _decode),
+    "HiStreamDriftMeter": (ComingVideo, _drift),
+    "HiStreamVideoFrames": (ComingVideo, _frames),
+    "HiStreamRangesToVideo": (ComingRange, _ranges),
+    "HiStreamResumeRun": (ComingRun, _resume),
+    "HiStreamExtendRun": (ComingRun, _extend),
+    "HiStreamBranchRun": (ComingRun, _branch),
+    "CreateVideo": (ComingImages, _create),
+    **dict.fromkeys(("SaveVideo", "SaveWEBM"), ((ComingVideo, ComingImages), _save)),
+    **dict.fromkeys(("SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG"), (ComingImages, _save)),
 }
-"""By class of a node: refuses, by its inputs, what it could not take; returns what it will put out."""
+"""By class of a node: what it is given, and a function that refuses, by its inputs, what it could not take.
+
+The function returns what the node will put out.
+"""

@@ -14,8 +14,10 @@ from ...histream_core.runs import fingerprint_weights, hash_tensor
 from ...histream_core.runs.store.values import digest
 from .additions import between_calls
 
-ADAPTERS = "adapters"
-"""The attribute with the LoRAs of what computes them beside the weights."""
+BESIDE = ("adapters", "hooks")
+"""Attributes of what computes LoRAs beside the weights (the host's bypass): LoRAs by layer, and hooks of the layers."""
+ROUNDED = (torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes of layers to which their hooks round a LoRA."""
 PLAIN = (int, float, str, type(None))
 DEPTH = 6
 """How far the values of a function are followed: the objects that it holds, and theirs."""
@@ -87,10 +89,7 @@ def _content(value: object) -> object:
 
 
 def _settings(value: object, depth: int = DEPTH) -> object:
-    """Something on a MODEL as plain values: functions by their names and what they hold, objects by their settings.
-
-    Of adapters only the shapes are told: the host rounds their tensors where they are.
-    """
+    """Something on a MODEL as plain values: functions by their names and what they hold, objects by their settings."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, (torch.dtype, torch.device)):
@@ -103,9 +102,25 @@ def _settings(value: object, depth: int = DEPTH) -> object:
         return {str(key): _settings(item, depth - 1) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_settings(item, depth - 1) for item in value]
-    if adapter := getattr(value, "weights", None):
-        return [_name(value), [list(item.shape) for item in adapter if isinstance(item, Tensor)]]
+    if hasattr(value, "adapter") and hasattr(value, "module"):
+        return [_name(value), _settings(getattr(value, "multiplier", None)), _beside(value)]
+    if hasattr(value, "weights"):
+        return _name(value)  # an adapter, of which the layer's hook tells the rest
     return [_name(value), {name: _settings(item, depth - 1) for name, item in _held(value)}]
+
+
+def _beside(hook: Any) -> object:
+    """The LoRA of a layer's hook, rounded as the hook does it when it is put in: the same before and after."""
+    adapter, weight = hook.adapter, getattr(hook.module, "weight", None)
+    if isinstance(adapter, torch.nn.Module):
+        return _content(list(adapter.state_dict().values()))
+    weights = getattr(adapter, "weights", ())
+    held = weights if isinstance(weights, tuple | list) else [weights]
+    dtype = weight.dtype if weight is not None and weight.dtype in ROUNDED else None
+    return [
+        type(adapter).__qualname__,
+        _content([x.to(dtype or x.dtype) if isinstance(x, Tensor) else x for x in held]),
+    ]
 
 
 def _name(value: object) -> str:
@@ -126,7 +141,7 @@ def _held(value: Any) -> Iterator[tuple[str, object]]:
         return
     held, maker = getattr(value, "__dict__", {}), getattr(type(value).__init__, "__code__", None)
     made_with = maker.co_varnames[: maker.co_argcount + maker.co_kwonlyargcount] if maker else ()
-    yield from ((name, held[name]) for name in sorted({*made_with, ADAPTERS} & held.keys()))
+    yield from ((name, held[name]) for name in sorted({*made_with, *BESIDE} & held.keys()))
 
 
 def _in_cell(cell: CellType) -> object:

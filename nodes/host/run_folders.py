@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from pathlib import Path
 
 import folder_paths
@@ -10,6 +11,9 @@ from ...histream_core.files.disk import check_portable
 from ...histream_core.runs import list_runs
 from ...histream_core.runs.store.folder import CHUNKS, MANIFEST
 from ..settings import VideoChoice
+
+MARKS = re.compile(r"%(date(:[^%/]*)?|[^%/]+\.[^%/]+)%")
+"""Marks in a name that the host's page replaces before it sends a workflow, and its server does not."""
 
 
 def output_folder() -> Path:
@@ -35,7 +39,7 @@ def run_path(name: str) -> Path:
 def next_run(choice: VideoChoice, size: tuple[int, int]) -> tuple[Path, str]:
     """The folder of the next run of that name, and the name with what the host puts for %year% and the like."""
     run_path(choice.folder)
-    check_portable(choice.folder)
+    check_written(choice.folder)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(choice.folder, str(output_folder()), *size)
     return Path(folder, f"{name}_{counter:05}"), name_of(Path(folder, name))
 
@@ -58,13 +62,30 @@ def new_file(prefix: str, size: tuple[int, int]) -> tuple[Path, str, int, str]:
     return Path(folder), name, counter, subfolder
 
 
-def check_inside(prefix: str) -> Path:
-    """The host's output folder. Raises ValueError where a file that the artist calls `prefix` would be outside."""
+def check_inside(prefix: str, *, portable: bool = True) -> Path:
+    """The host's output folder. Raises ValueError where a file that the artist calls `prefix` would be outside.
+
+    `portable`: refuse names too that not every system can have.
+    """
     root = Path(folder_paths.get_output_directory()).resolve()
     if not (root / prefix).resolve().is_relative_to(root):
         raise ValueError(f"the name {prefix!r} is outside ComfyUI's output folder: write a name like video/HiStream")
-    check_portable(prefix)
+    if portable:
+        check_written(prefix)
     return root
+
+
+def check_written(name: str) -> None:
+    """Refuse a name of a new file or folder that not every system can have, and marks that nobody replaces.
+
+    Raises ValueError.
+    """
+    if found := MARKS.search(name):
+        raise ValueError(
+            f"the name {name[:80]!r} has {found[0][:40]} in it, which ComfyUI's page replaces and its server does not: "
+            "use %year%, %month%, %day%, %hour%, %minute%, %second%, %width% or %height%, or write it out"
+        )
+    check_portable(name)
 
 
 def as_shown(name: str) -> str:

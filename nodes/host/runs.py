@@ -30,6 +30,7 @@ from ...histream_core.vae.encode import check_encoder
 from ...histream_core.video.formats import find_format
 from ..settings import VideoChoice
 from . import log as host_log
+from .ahead import check_run
 from .backend import HostBackend
 from .checks import check_latent, check_model
 from .decode import check_vae, video_size
@@ -51,6 +52,8 @@ class RunInputs:
     """The prompt as the artist wrote it."""
     source: Any = None
     """The VIDEO that the run restyles; None: from where it was."""
+    hidden: Any = None
+    """The hidden inputs of the node, with the graph: nodes behind it are checked before anything is made."""
 
 
 def open_backend(model, vae, speed: Speed) -> HostBackend:
@@ -84,7 +87,7 @@ def begin_run(
         )
     run = new_run(backend, sampler, sampler.plan(samples.shape), choice, inputs)
     given = sampler.first_frame and given_latent(backend.model.model, sampler.first_frame, 1).contiguous()
-    return open_new(backend, replace(run, given=given), choice)
+    return open_new(backend, replace(run, given=given), choice, inputs)
 
 
 def begin_restyled(
@@ -98,7 +101,7 @@ def begin_restyled(
     width, height = (side // PIXELS_PER_CELL for side in video.generated_size)
     plan = video.cropped(sampler.plan((1, 16, video.num_latent_frames, height, width)))
     run = new_run(backend, sampler, plan, replace(choice, fps=video.fps), inputs)
-    return open_new(backend, replace(run, settings=replace(run.settings, size=video.size), video=video), choice)
+    return open_new(backend, replace(run, settings=replace(run.settings, size=video.size), video=video), choice, inputs)
 
 
 def new_run(backend: HostBackend, sampler: ChunkSampler, plan: Plan, choice: VideoChoice, inputs: RunInputs) -> NewRun:
@@ -112,19 +115,23 @@ def new_run(backend: HostBackend, sampler: ChunkSampler, plan: Plan, choice: Vid
     return NewRun(placed.plan, prompts, inputs.seed or 0, settings, sound=choice.sound)
 
 
-def open_new(backend: HostBackend, run: NewRun, choice: VideoChoice) -> OpenRun:
+def open_new(backend: HostBackend, run: NewRun, choice: VideoChoice, inputs: RunInputs) -> OpenRun:
     """A new run in the next folder of its name, or an equal one that is there."""
+    check_run(inputs.hidden, run.plan, run.settings)
     folder, name = next_run(choice, run.settings.size)
     return OpenRun(backend, begin(backend, folder, run, find_same=same_run(choice, name)), run.video)
 
 
-def resume_run(model, vae, name: str, speed: Speed | None = None, *, source=None) -> OpenRun:
+def resume_run(model, vae, name: str, speed: Speed | None = None, *, source=None, hidden=None) -> OpenRun:
     """A run that was stopped. Raises ValueError that names what is not as it was, and OSError.
 
-    `speed` None: as the run is. `source`: the VIDEO that it restyles; None: from where it was.
+    `speed` None: as the run is. `source`: the VIDEO that it restyles; None: from where it was. `hidden`: as in
+    `RunInputs`.
     """
     folder = find_run(name)
-    video = source_of_run(read_manifest(folder), source)
+    manifest = read_manifest(folder)
+    check_run(hidden, manifest.plan, manifest.settings)
+    video = source_of_run(manifest, source)
     journal = resume(folder)
     try:
         backend = open_backend(model, vae, speed or journal.manifest.settings.speed)
@@ -151,7 +158,7 @@ def extend_run(
     for note in run.video.notes(longer_run.plan) if run.video else ():
         host_log.warn(note)
     new = new_branch(run.backend, folder, longer_run, manifest.num_chunks, choice, inputs)
-    return replace(run, journal=open_branch(run.backend, replace(new, chunk=done), choice))
+    return replace(run, journal=open_branch(run.backend, replace(new, chunk=done), choice, inputs))
 
 
 def branch_run(
@@ -178,7 +185,7 @@ def branch_run(
             chunk = old.finished
     backend = open_backend(model, vae, speed or manifest.settings.speed)
     new = new_branch(backend, folder, manifest, chunk, choice, inputs)
-    return OpenRun(backend, open_branch(backend, new, choice), video)
+    return OpenRun(backend, open_branch(backend, new, choice, inputs), video)
 
 
 def new_branch(
@@ -199,7 +206,7 @@ def new_branch(
     return Branch(source, chunk, new, prompts, sound)
 
 
-def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -> Journal:
+def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None, inputs: RunInputs) -> Journal:
     """The journal of a branch; `choice` None: in the same folder and format as the other run."""
     if choice is None:
         choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(new.source)))
@@ -209,6 +216,7 @@ def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None) -
         if new.manifest.plan.restyle:
             settings = replace(settings, size=old.size, fps=old.fps)
         new = replace(new, manifest=replace(new.manifest, settings=settings))
+    check_run(inputs.hidden, new.manifest.plan, new.manifest.settings)
     shared = num_shared(new.manifest.plan, new.chunk)
     base = (new.source.resolve().name, shared) if shared else None
     folder, name = next_run(choice, new.manifest.settings.size)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...histream_core.cost.cost import Cost
 from ...histream_core.cost.pace import frames_of
 from ...histream_core.plan.chunks import Plan
-from ...histream_core.plan.schedule import Steps
+from ...histream_core.plan.schedule import Scale, Steps
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.progress import Progress, new_progress
 from ...histream_core.stream.inputs import Inputs
@@ -22,6 +22,7 @@ from ...histream_core.stream.noise import SeededNoise
 from ...histream_core.stream.stream import Stream
 from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 from .additions import WRAPPER_KEY, say_what_does_nothing
+from .ahead import check_host_sampler
 from .caches import chunk_shape
 from .checks import check_empty, check_finite, check_guider, check_latent, check_model, check_sigmas
 from .display import Display, told
@@ -99,6 +100,7 @@ class ChunkSampler(SamplerFunction):
 
     def sampled(self, run: HostRun, x: Tensor, seed: int) -> Tensor:
         plan, positive = run.plan, run.guider.conds["positive"]
+        check_host_sampler((run.batch, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH]))
         if timeline_of(positive) is None:
             prompts = (run.prompt,)
         else:

@@ -76,6 +76,7 @@ class BranchRun(io.ComfyNode):
             positive=positive,
             words=host_graph.words_of(cls.hidden, "positive"),
             source=source,
+            hidden=cls.hidden,
         )
         chunk = None if from_chunk == AS_IT_WAS else from_chunk
         opened = host_runs.branch_run(model, vae, run, output, inputs, chunk=chunk, speed=speed)

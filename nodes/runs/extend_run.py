@@ -50,6 +50,6 @@ class ExtendRun(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, run, seconds, positive=None, output=None, speed=None, source=None):
         words = host_graph.words_of(cls.hidden, "positive")
-        inputs = host_runs.RunInputs(positive=positive, words=words, source=source)
+        inputs = host_runs.RunInputs(positive=positive, words=words, source=source, hidden=cls.hidden)
         opened = host_runs.extend_run(model, vae, run, output, inputs, seconds=seconds, speed=speed)
         return kept_video.finish_and_show(cls, opened, output)

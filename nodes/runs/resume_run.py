@@ -39,5 +39,5 @@ class ResumeRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, run, snapshots=0, speed=None, source=None):
-        opened = host_runs.resume_run(model, vae, run, speed, source=source)
+        opened = host_runs.resume_run(model, vae, run, speed, source=source, hidden=cls.hidden)
         return kept_video.finish_and_show(cls, opened, VideoChoice(snapshots=snapshots))

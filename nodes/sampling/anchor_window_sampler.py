@@ -171,7 +171,7 @@ class AnchorWindowSampler(io.ComfyNode):
         speed=None,
         first_frame=None,
     ):
-        host_ahead.check_sampler(cls.hidden, latent, output, vae)
+        host_ahead.check_sampler(cls.hidden, latent, vae, kept=output is not None)
         window = chunk_frames, anchor_frames, local_frames
         sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
         if output is None:
@@ -181,7 +181,8 @@ class AnchorWindowSampler(io.ComfyNode):
             return io.NodeOutput(made.latent, missing, missing, summary)
         if vae is None:
             raise ValueError("a Video Output is connected but no VAE: connect the VAE to the Anchor-Window Sampler too")
-        inputs = host_runs.RunInputs(seed, positive, host_graph.words_of(cls.hidden, "positive"))
+        words = host_graph.words_of(cls.hidden, "positive")
+        inputs = host_runs.RunInputs(seed, positive, words, hidden=cls.hidden)
         backend = host_runs.open_backend(model, vae, sampler.speed)
         run = host_runs.begin_run(backend, latent, sampler, output, inputs)
         return kept_video.finish_and_show(cls, run, output)

@@ -14,6 +14,7 @@ from ..host import live as host_live
 from ..host import runs as host_runs
 from ..host import summary as host_summary
 from ..host import timeline as host_timeline
+from ..host.ahead import ComingVideo, check_ahead
 from ..host.api import CATEGORY, Schedule, blocked, io
 from ..host.source import live_source
 from ..sampling.anchor_window_sampler import FROM_PRESET, chunk_sampler, window_inputs
@@ -83,6 +84,7 @@ class Live(io.ComfyNode):
         policy=EVEN,
         speed=None,
     ):
+        check_ahead(cls.hidden, {0: ComingVideo(None, fps)})
         size = _size_of(width, height)
         device = live_source(source, video, fps=fps or None, size=size, again=seconds > 0)
         sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)

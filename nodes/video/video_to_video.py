@@ -8,7 +8,6 @@ from ...histream_core.video.formats import find_format
 from .. import kept_video
 from ..host import graph as host_graph
 from ..host import runs as host_runs
-from ..host.ahead import check_ahead, coming_video
 from ..host.api import CATEGORY, Schedule, VideoOutput, io
 from ..host.source import sound_of_source, source_video
 from ..sampling.anchor_window_sampler import FROM_PRESET, chunk_sampler, window_inputs
@@ -142,14 +141,14 @@ class VideoToVideo(io.ComfyNode):
     ):
         source = source_video(video)
         choice = output or VideoChoice(folder=FOLDER)
-        check_ahead(cls.hidden, {1: coming_video(choice, source.index.num_frames, source.fps)})
         if sound and choice.sound is None:
             choice = replace(choice, sound=sound_of_source(source, find_format(choice.format, choice.depth)))
         sampler = chunk_sampler(model, schedule, (chunk_frames, anchor_frames, local_frames), anchor_match, speed)
         preset, _ = sampler.steps.resolve(sampler.settings)
         steps = replace(sampler.steps, restyle=restyle_of(preset, strength, told, motion))
         sampler = replace(sampler, steps=steps)
-        inputs = host_runs.RunInputs(seed, positive, host_graph.words_of(cls.hidden, "positive"))
+        words = host_graph.words_of(cls.hidden, "positive")
+        inputs = host_runs.RunInputs(seed, positive, words, hidden=cls.hidden)
         backend = host_runs.open_backend(model, vae, sampler.speed)
         run = host_runs.begin_restyled(backend, source, sampler, choice, inputs)
         return kept_video.finish_and_show(cls, run, choice)

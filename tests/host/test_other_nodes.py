@@ -195,21 +195,39 @@ def test_settings_of_a_function_on_the_model_are_known_too(fingerprint, load_wan
     assert fingerprint(put[0.9]) != fingerprint(put[0.8])
 
 
-def test_a_lora_beside_the_weights_is_the_lora_in_them(sample, load_wan, lora, fingerprint, positive, latent):
-    """The host's bypass: layers add the LoRA while they compute. Seen to fail with a fingerprint that misses it."""
+def beside_weights(model, merged, *, factor=1.0, scale=1.0):
+    """The LoRA that is merged into one MODEL beside the weights of another, by the host's bypass."""
     import comfy.weight_adapter
 
+    model, manager = model.clone(), comfy.weight_adapter.BypassInjectionManager()
+    for key, [(strength, adapter, *_)] in merged.patches.items():
+        weights = tuple(x * scale if isinstance(x, torch.Tensor) else x for x in adapter.weights)
+        manager.add_adapter(key, type(adapter)(adapter.loaded_keys, weights), strength=strength * factor)
+    model.set_injections("bypass_lora", manager.create_injections(model.model))
+    return model
+
+
+def test_a_lora_beside_the_weights_is_the_lora_in_them(sample, load_wan, lora, fingerprint, positive, latent):
+    """The host's bypass: layers add the LoRA while they compute. Seen to fail with a fingerprint that misses it."""
     plain, merged = load_wan(), lora(load_wan())
-    beside = plain.clone()
-    manager = comfy.weight_adapter.BypassInjectionManager()
-    for key, entries in merged.patches.items():
-        manager.add_adapter(key, entries[0][1], strength=entries[0][0])
-    beside.set_injections("bypass_lora", manager.create_injections(beside.model))
+    beside = beside_weights(plain, merged)
     before = fingerprint(beside)
     assert before != fingerprint(plain)
     wanted = sample(merged, positive, latent(4))
     assert (sample(beside, positive, latent(4)) - wanted).abs().max() < 1e-3
     assert fingerprint(beside) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_values_of_a_lora_beside_the_weights_count(sample, load_wan, lora, fingerprint, positive, latent, dtype):
+    """The host rounds them to the layer's dtype when they are put in. Seen to fail with their shapes alone."""
+    plain, merged = load_wan(dtype=dtype), lora(load_wan(dtype=dtype))
+    beside, again = beside_weights(plain, merged), beside_weights(plain, merged)
+    before = fingerprint(beside)
+    sample(beside, positive, latent(4))
+    assert fingerprint(beside) == before == fingerprint(again)
+    others = [beside_weights(plain, merged, scale=1.5), beside_weights(plain, merged, factor=0.5)]
+    assert len({before, *map(fingerprint, others)}) == 3
 
 
 def test_weights_of_another_loader_are_kept_extended_and_branched(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,20 @@ def test_a_name_that_another_system_does_not_take_is_refused_before_a_folder_is_
         with pytest.raises(ValueError, match=r"^the name|too long for a name: use 200 bytes"):
             make(name, (64, 64))
         assert not (output / name[:100]).parent.joinpath(name[:100]).exists()
+
+
+@pytest.mark.parametrize("mark", ["%date:yyyy-MM-dd%", "%date%", "%Empty Latent Image.width%", "%KSampler.seed%"])
+def test_marks_that_only_the_page_replaces_are_refused_and_those_of_the_server_are_replaced(pack, output, mark):
+    """As a program sends them. Seen to fail with a word on the colon, or with the mark as a name."""
+    folders, settings = pack.part("nodes.host.run_folders"), pack.part("nodes.settings")
+    for make in (folders.new_file, lambda name, size: folders.next_run(settings.VideoChoice(folder=name), size)):
+        with pytest.raises(ValueError, match=r"has %.*% in it, which ComfyUI's page replaces and its server .*%year%"):
+            make(f"marks/{mark}", (64, 64))
+        assert not (output / "marks").exists()
+    day = time.strftime("%Y-%m-%d")
+    name = "%year%-%month%-%day%/%width%x%height% 100% 50%"
+    assert folders.new_file(name, (64, 48))[1:] == ("64x48 100% 50%", 1, day)
+    assert folders.next_run(settings.VideoChoice(folder=name), (64, 48))[1] == f"{day}/64x48 100% 50%"
 
 
 @pytest.mark.parametrize("shown", ["kr/run_00001", "output/kr/run_00001", "./output/kr/run_00001", "output/kr/run"])

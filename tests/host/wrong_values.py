@@ -35,10 +35,13 @@ def node(kind: str, **inputs) -> dict:
 
 
 def graph(change: dict | None = None, *, seed: int) -> dict:
-    """GOOD with other inputs at its nodes and with more nodes; an input that is None is left out."""
+    """GOOD with other inputs at its nodes and with more nodes; a node or an input that is None is left out."""
     prompt = copy.deepcopy(GOOD)
     prompt["sampler"]["inputs"]["seed"] = seed
     for name, changed in (change or {}).items():
+        if changed is None:
+            del prompt[name]
+            continue
         if "class_type" in changed:
             prompt[name] = changed
             continue
@@ -166,6 +169,46 @@ def upscaled(name: str, **inputs) -> dict:
     return {**extra("VideoFrames", video=VIDEO, **wanted), "back": back}
 
 
+ALONE = {"sampler": None, "decode": None}
+"""Nodes that make something of a run that is there, or by a sampler of the host."""
+
+
+def decoded(**inputs) -> dict:
+    """What the node "extra" makes is decoded."""
+    wanted = {"samples": ["extra", 0], "vae": ["demo", 2], "filename_prefix": "video/more", "fps": 16} | inputs
+    return {"more": node("StreamingVAEDecode", **wanted)}
+
+
+def saved(kind: str, **inputs) -> dict:
+    """A node of the host that saves, outside of its output folder."""
+    return {"save": {"class_type": kind, "inputs": inputs | {"filename_prefix": "../x"}}}
+
+
+def of_run(kind: str, run="kept/run_00001", **inputs) -> dict:
+    """A node that goes on with a run, alone."""
+    return ALONE | extra(kind, **WEIGHTS, run=run, **inputs)
+
+
+HOST_SAMPLER = {
+    **ALONE,
+    "steps": node("StepSchedule", mode="histream", model=["demo", 0]),
+    "twin": node("AnchorWindowSamplerSelect", model=["demo", 0], schedule=["steps", 0]),
+    "noise": {"class_type": "RandomNoise", "inputs": {"noise_seed": 0}},
+    "guider": {"class_type": "BasicGuider", "inputs": {"model": ["demo", 0], "conditioning": ["words", 0]}},
+    "extra": {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["twin", 0], "sigmas": ["steps", 1],
+        "latent_image": ["empty", 0]}},
+}  # fmt: skip
+"""The SAMPLER twin, in a sampler of the host."""
+
+LIVE = ALONE | extra("Live", **WEIGHTS, positive=["words", 0], source="page", seed=0, strength=0.8, fps=0, width=0,
+                     height=0, seconds=1, record=True)  # fmt: skip
+TO_PICTURES = {"other": node("VideoOutput", folder="a/run", format="png16", fps=16)}
+MORE_IMAGES = {"show": {"class_type": "PreviewImage", "inputs": {"images": ["more", 1]}}}
+MORE_SAVED = {"save": {"class_type": "SaveVideo", "inputs": SAVED["inputs"] | {"video": ["extra", 1]}}}
+MORE_PIXELS = {"pixels": PIXELS, **decoded(vae=["pixels", 0])}
+OUTSIDE = decoded(filename_prefix="../x")
+
 AHEAD = [
     ("a prefix outside", {"decode": {"filename_prefix": "../x"}}, r"^Streaming VAE Decode: the name '../x' is outside"),
     ("a prefix at the root", {"decode": {"filename_prefix": "/tmp/x"}}, r"Decode: the name '/tmp/x' is outside"),
@@ -193,5 +236,36 @@ AHEAD = [
     ("another sampler on the demo", {"sampler": OTHERS}, r"Demo Model makes videos chunk by chunk"),
     ("an empty latent", {"sampler": {"class_type": "EmptyHunyuanLatentVideo", "inputs": {
         "width": 64, "height": 64, "length": 1, "batch_size": 1}}}, r"the LATENT is empty, as before a sampler"),
+    ("behind Resume, a prefix outside", {**of_run("ResumeRun"), **OUTSIDE}, r"Decode: the name '../x' is outside"),
+    ("behind Resume, images that are off", {**of_run("ResumeRun"), **decoded(), **MORE_IMAGES}, r"turn images on"),
+    ("behind Extend, a prefix outside", {**of_run("ExtendRun", seconds=1), **OUTSIDE}, r"Decode: the name '../x' is"),
+    ("behind Extend, images above the limit", {**of_run("ExtendRun", seconds=600), **MORE_IMAGES,
+     **decoded(images=True, image_limit_gib=0.1)}, r"Decode: the pictures would take 0\.4 GiB"),
+    ("behind Extend, a VAE of pixels", {**of_run("ExtendRun", seconds=1), **MORE_PIXELS}, r"pixel_space is not a Wan"),
+    ("behind Branch, a prefix outside", {**of_run("BranchRun", from_chunk=0, seed=7), **OUTSIDE}, r"'../x' is outside"),
+    ("behind Branch, a drift of one frame", {**of_run("BranchRun", from_chunk=0, seed=7),
+     "drift": node("DriftMeter", video=["extra", 1], filename_prefix="x")}, r"Drift Meter: a video of less"),
+    ("behind Branch, a VIDEO of pictures", {**of_run("BranchRun", from_chunk=0, seed=7, output=["other", 0]),
+     **TO_PICTURES, **MORE_SAVED}, r"^Save Video takes a VIDEO, and png16 is a folder"),
+    ("two nodes behind, a prefix outside", {**KEPT, **extra("ExtendRun", **WEIGHTS, run=["sampler", 2], seconds=1),
+     **OUTSIDE}, r"Decode: the name '../x' is outside"),
+    ("two nodes behind, a VIDEO of pictures", {**KEPT, **extra("ExtendRun", **WEIGHTS, run=["sampler", 2], seconds=1,
+     output=["other", 0]), **TO_PICTURES, **MORE_SAVED}, r"^Save Video takes a VIDEO, and png16"),
+    ("a chunk that will not be there", {**KEPT, **extra("BranchRun", **WEIGHTS, run=["sampler", 2], from_chunk=9,
+     seed=7)}, r"Branch or Retry Run: the run will have 1 chunks: branch from 0 to 1"),
+    ("behind the host's sampler, a prefix outside", {**HOST_SAMPLER, **OUTSIDE}, r"Decode: the name '../x' is outside"),
+    ("behind the host's sampler, images off", {**HOST_SAMPLER, **decoded(), **MORE_IMAGES}, r"turn images on"),
+    ("behind the host's sampler, images above the limit", {**HOST_SAMPLER, **MORE_IMAGES, "empty": {"length": 2401},
+     **decoded(samples=["extra", 1], images=True, image_limit_gib=0.1)}, r"Decode: the pictures would take 0\.1 GiB"),
+    ("behind the host's sampler, a VAE of pixels", {**HOST_SAMPLER, **MORE_PIXELS}, r"pixel_space is not a Wan"),
+    ("behind Live, a plot outside", {**LIVE, "drift": node("DriftMeter", video=["extra", 0], filename_prefix="../x")},
+     r"Drift Meter: the name '../x' is outside"),
+    ("a file of the host outside", {**output(),
+     **saved("SaveVideo", video=["sampler", 1], format="auto", codec="auto")}, r"^Save Video: the name '../x' is out"),
+    ("pictures of the host outside", {**saved("SaveImage", images=["decode", 1]), "decode": {"images": True}},
+     r"^Save Image: the name '../x' is outside"),
+    ("a VIDEO of pictures behind a decode", {**TO_PICTURES, "decode": {"output": ["other", 0]},
+     "save": {"class_type": "SaveVideo", "inputs": SAVED["inputs"] | {"video": ["decode", 0]}}},
+     r"^Save Video takes a VIDEO, and png16 is a folder"),
 ]  # fmt: skip
 """Mistakes that a node behind the sampler, or another one, would tell only when all is sampled."""

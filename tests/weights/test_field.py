@@ -53,6 +53,13 @@ def shards(folder, *, start="diffusion_pytorch_model", index=True, save=save_fil
     return folder / names[0]
 
 
+BUFFERS = {
+    "position_ids": torch.ones(8, dtype=torch.uint16),
+    "freqs_cis": torch.ones(8, 12, dtype=torch.complex64),
+    "step_count": torch.ones(1, dtype=torch.uint32),
+    "seed": torch.ones(1, dtype=torch.uint64),
+    "blocks.0.self_attn.ids": torch.ones(DIM, dtype=torch.uint16),
+}
 STRAY_LORA = {"lora.blocks.0.lora_A.weight": torch.ones(2, DIM)}
 TIME = "condition_embedder.time_proj.weight"
 
@@ -76,6 +83,8 @@ LOADS = {
     "model_type as text": (save_torch(WEIGHTS | {"model_type": "t2v", "step": 7}), []),
     "freqs": (save_safe(WEIGHTS | FLOWS), ["freqs", "rope.inv_freq"]),
     "complex freqs": (save_torch(WEIGHTS | {"freqs": torch.ones(8, 12, dtype=torch.complex128)}), ["freqs"]),
+    "stray keys that no weight has": (save_safe(WEIGHTS | BUFFERS), [*BUFFERS]),
+    "stray buffers of torch": (save_torch(WEIGHTS | BUFFERS), [*BUFFERS]),
     "a stray key": (save_safe(WEIGHTS | {"a.stray.key": torch.ones(DIM)}), ["a.stray.key"]),
     "a stray key behind a prefix": (save_safe(prefixed("model.") | {"step": torch.ones(1)}), ["step"]),
     "a stray key beside": (save_safe(prefixed("diffusion_model.") | {"scale": torch.ones(1)}), ["scale"]),
@@ -144,6 +153,8 @@ REFUSED = {
     "a head in a layer": (WEIGHTS | stray("blocks.1."), ["1 left over (blocks.1.head.modulation)"]),
     "another input": (WEIGHTS | {"new_embedding.weight": torch.ones(DIM, 6)}, ["1 left over (new_embedding"]),
     "no numbers": (WEIGHTS | {"blocks.1.norm3.weight": torch.ones(DIM, dtype=torch.int64)}, ["norm3.weight as int64"]),
+    "whole numbers": (WEIGHTS | {"blocks.1.norm3.weight": torch.ones(DIM, dtype=torch.uint16)}, ["weight as uint16"]),
+    "pairs": (WEIGHTS | {"blocks.1.norm3.weight": torch.ones(DIM, dtype=torch.complex64)}, ["as complex64"]),
     "two models": (prefixed("high_noise_model.") | prefixed("low_noise_model.", OTHER), ["2 models", "low_noise"]),
     "17 models": ({f"{number}.head.modulation": torch.ones(1) for number in range(17)}, ["holds 17 models or pieces"]),
     "a LoRA": (prefixed("diffusion_model.", LORA), ["a LoRA", "LoRA node"]),

@@ -89,8 +89,12 @@ def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (),
 
 def longer(manifest: Manifest, seconds: float) -> Plan:
     """The run's plan, `seconds` longer, rounded up to a length that the VAE can decode to. Raises ValueError."""
-    num_frames = whole_length(manifest.plan.num_pixel_frames + frames_in(seconds, manifest.settings.fps))
-    return lengthen(manifest.plan, latent_frames(num_frames))
+    return longer_by(manifest.plan, seconds, manifest.settings.fps)
+
+
+def longer_by(plan: Plan, seconds: float, fps: float) -> Plan:
+    """A plan `seconds` longer at `fps` frames per second, as `longer` does. Raises ValueError."""
+    return lengthen(plan, latent_frames(whole_length(plan.num_pixel_frames + frames_in(seconds, fps))))
 
 
 def branched(
