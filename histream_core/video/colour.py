@@ -4,7 +4,9 @@
 - Range: the one that the file names. Where it names none: limited for YUV, full for RGB and grey.
 - Transfer: values are display values (sRGB, BT.709, BT.601 and BT.2020 alike); linear light gets sRGB's curve. HDR (PQ,
   HLG) and logarithmic values are refused.
-- Primaries: taken as those of BT.709, so wider ones (BT.2020, P3) come out paler. ICC profiles are not read.
+- Primaries: taken as those of BT.709, so wider ones (BT.2020, P3) come out paler. Stills with an ICC profile of curves
+  and a matrix, and HEIF stills of Display P3, are converted (`profiles`); profiles of tables are refused, those of CMYK
+  left out.
 
 Everything that is written is BT.709. Numbers are FFmpeg's codes, which are those of ITU-T H.273.
 """

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
 
 from .frames import Orientation
 
@@ -36,6 +38,12 @@ class Still:
     """Width and height; None: those of the only item."""
     orientations: tuple[Orientation, ...]
     """How it is put upright, one after the other."""
+    crop: tuple[Fraction, ...] | None = None
+    """Width and height of the part that is shown, and how far its centre is right of and below that of the whole."""
+    profile: bytes = field(default=b"", repr=False)
+    """Its colour profile (ICC)."""
+    primaries: int = 2
+    """FFmpeg's code of its primaries; 2: not said."""
 
 
 class _Boxes:
@@ -80,10 +88,11 @@ def find_still(data: bytes) -> Still | None:
 def _still_in(meta: _Boxes, data: bytes) -> Still:
     primary = struct.unpack_from(">I" if meta[b"pitm"][0] else ">H", meta[b"pitm"], 4)[0]
     kinds = dict(_kinds(meta[b"iinf"]))
-    orientations = tuple(_orientations(_Boxes(meta[b"iprp"]), primary))
+    properties = list(_properties(_Boxes(meta[b"iprp"]), primary))
+    shown = _shown(properties)
     kind = kinds.get(primary)
     if kind in (b"hvc1", b"av01"):
-        return Still((primary,), 1, None, orientations)
+        return Still((primary,), 1, None, **shown)
     if kind != b"grid":
         raise ValueError(f"its picture is of the kind {(kind or b'').decode('latin-1')!r}, which is not read")
     tiles = _tiles(meta[b"iref"], primary)
@@ -92,7 +101,7 @@ def _still_in(meta: _Boxes, data: bytes) -> Still:
     size = struct.unpack_from(">II" if grid[1] & 1 else ">HH", grid, 4)
     if len(tiles) != rows * columns:
         raise ValueError(f"{len(tiles)} tiles are listed for {columns}x{rows}")
-    return Still(tiles, columns, (size[0], size[1]), orientations)
+    return Still(tiles, columns, (size[0], size[1]), **shown)
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -129,15 +138,30 @@ def _tiles(box: bytes, item: int) -> tuple[int, ...]:
     return ()
 
 
-def _orientations(properties: _Boxes, item: int) -> Iterator[Orientation]:
-    """Yield how an item is turned and mirrored, in order (`iprp`)."""
+def _properties(properties: _Boxes, item: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and body of an item's properties, in order (`iprp`)."""
     known = list(_boxes(properties[b"ipco"]))
     for index in _associations(properties[b"ipma"], item):
-        kind, body = known[index - 1] if index else (b"", b"")
+        if index:
+            yield known[index - 1]
+
+
+def _shown(properties: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """How a picture is shown, by its properties, as fields of a `Still`."""
+    turns, more = [], {}
+    for kind, body in properties:
         if kind == b"irot":
-            yield Orientation.turned(body[0] & 3)
+            turns.append(Orientation.turned(body[0] & 3))
         elif kind == b"imir":
-            yield MIRRORS[body[0] & 1]
+            turns.append(MIRRORS[body[0] & 1])
+        elif kind == b"clap":
+            numbers = struct.unpack_from(">4I", body) + struct.unpack_from(">iIiI", body, 16)
+            more["crop"] = tuple(Fraction(numbers[at], numbers[at + 1] or 1) for at in range(0, 8, 2))
+        elif kind == b"colr" and body[:4] in (b"prof", b"rICC"):
+            more["profile"] = body[4:]
+        elif kind == b"colr" and body[:4] == b"nclx":
+            (more["primaries"],) = struct.unpack_from(">H", body, 4)
+    return {"orientations": tuple(turns), **more}
 
 
 def _associations(box: bytes, item: int) -> Iterator[int]:

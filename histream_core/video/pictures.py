@@ -19,11 +19,12 @@ from torch import Tensor
 from ..files.disk import write_whole
 from ..files.reading import open_file, read_bytes
 from ..plan.sizes import generated_size
-from .exif import is_jpeg_in_tiff, orientation_in
+from .exif import is_cmyk_in_jp2, is_jpeg_in_tiff, orientation_in, profile_in
 from .frames import aspect_of, check_aspect, colours, unit_frame
 from .heif import LONGEST_HEAD, Still, find_still, is_heif
 from .media import MAX_PIXELS, check_picture, check_size, check_stream, media_errors, open_media
 from .pixels import Metadata
+from .profiles import DISPLAY_P3, read_profile, to_srgb
 
 FITS = {
     "crop": "scaled to cover the video, and cut off at both ends",
@@ -36,6 +37,9 @@ CROP, PAD, STRETCH = FITS
 
 STILLS = ("webp", "apng", "mjpeg")
 """Containers of stills (FFmpeg's names) besides those that end in _pipe; JPEGs in a row are one of the last."""
+
+P3 = 12
+"""FFmpeg's code of the primaries of Display P3."""
 
 PNG_OPTIONS = {"threads": "1", "pred": "mixed", "compression_level": "5"}
 PNG_COLOUR = ((b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"))
@@ -70,6 +74,7 @@ def _read(path: str | Path) -> Tensor:
             raise ValueError(said)
         if still is not None:
             picture, orientations = _assemble(_decode_items(container, still, path), still), still.orientations
+            picture = _in_srgb(picture, still.profile, path, p3=still.primaries == P3)
         else:
             name = container.format.name
             frame = _first_frame(container, path, said)
@@ -79,10 +84,22 @@ def _read(path: str | Path) -> Tensor:
             data = read_bytes(path, MAX_BYTES)
             if is_jpeg_in_tiff(data):  # the library would give a black picture
                 raise ValueError(f"{path} is a TIFF with JPEG in it, which is not read: convert it to PNG or JPEG")
-            picture, orientations = _with_opacity(frame), (orientation_in(data),)
+            if is_cmyk_in_jp2(data):  # the library would give its negative
+                raise ValueError(f"{path} is a JPEG 2000 in CMYK, which is not read: convert it to RGB")
+            picture = _in_srgb(_with_opacity(frame), profile_in(data), path)
+            orientations = (orientation_in(data),)
     for orientation in orientations:
         picture = orientation.apply(picture)
     return torch.from_numpy(np.ascontiguousarray(picture))
+
+
+def _in_srgb(picture: np.ndarray, profile: bytes, path: str | Path, *, p3: bool = False) -> np.ndarray:
+    """The picture [H, W, 4] in sRGB by its colour profile; `p3`: without one it is Display P3. Raises ValueError."""
+    try:
+        known = read_profile(profile) if profile else DISPLAY_P3 if p3 else None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read, {error}: convert it to sRGB") from error
+    return picture if known is None else np.concatenate([to_srgb(picture[..., :3], known), picture[..., 3:]], axis=-1)
 
 
 def _first_frame(container: Any, path: str | Path, said: str) -> Any:
@@ -145,7 +162,14 @@ def _assemble(tiles: dict[int, np.ndarray], still: Still) -> np.ndarray:
     rows = [still.tiles[start : start + still.columns] for start in range(0, len(still.tiles), still.columns)]
     whole = np.concatenate([np.concatenate([tiles[item] for item in row], axis=1) for row in rows])
     width, height = still.size or (whole.shape[1], whole.shape[0])
-    return whole[:height, :width]
+    whole = whole[:height, :width]
+    if still.crop is None:
+        return whole
+    width, height, right, below = still.crop
+    left = max(0, round((whole.shape[1] - width) / 2 + right))
+    top = max(0, round((len(whole) - height) / 2 + below))
+    part = whole[top : top + round(height), left : left + round(width)]
+    return part if part.size else whole
 
 
 def fit_picture(

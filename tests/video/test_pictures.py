@@ -11,7 +11,8 @@ import heic
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from histream_core.video.exif import ORIENTATIONS, orientation_in
 from histream_core.video.pictures import (
@@ -219,6 +220,46 @@ def test_a_picture_of_tiles_is_put_together_and_upright(tmp_path, name):
     wanted = seen(picture) / 255
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).mean() < 0.01
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_part_that_is_shown_is_cut_out_before_it_is_turned(tmp_path, turned):
+    """The property `clap`. Seen to fail with all that is stored."""
+    y, x = np.mgrid[0:96, 0:128]
+    picture = np.stack([x * 2, y * 2, np.full_like(x, 60)], axis=-1).astype(np.uint8)
+    part = (b"clap", struct.pack(">4IiIiI", 81, 1, 40, 1, -3, 2, 5, 1))
+    (tmp_path / "a.heic").write_bytes(heic.heic(picture, 64, (part, heic.TURN) if turned else (part,)))
+    found = read_picture(tmp_path / "a.heic").numpy()
+    wanted = picture[33:73, 22:103] / 255
+    wanted = np.rot90(wanted) if turned else wanted
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 0.01
+
+
+SAID = {"as an attribute": b'tiff:Orientation="%d"', "as an element": b"<tiff:Orientation>%d</tiff:Orientation>"}
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_where_exif_says_nothing_xmp_says_how_a_still_lies(tmp_path, name, said):
+    """As Pillow reads it, and so Load Image. Seen to fail without the turn."""
+    text = b"<x:xmpmeta>" + SAID[said] % 6 + b"</x:xmpmeta>"
+    stored, more = Image.fromarray(np.ascontiguousarray(np.rot90(FIELDS, 1))), {"xmp": text}
+    if name == "a.png":
+        more = {"pnginfo": PngInfo()}
+        more["pnginfo"].add_itxt("XML:com.adobe.xmp", text.decode())
+    stored.save(tmp_path / name, quality=95, **more)
+    assert np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name))).shape == FIELDS.shape
+    assert np.abs(read_picture(tmp_path / name).numpy() - FIELDS / 255).mean() < 0.02
+
+
+def test_a_jpeg_2000_of_a_printer_is_refused(tmp_path):
+    """Seen to fail as its negative."""
+    Image.fromarray(FIELDS).save(tmp_path / "a.jp2")
+    assert np.abs(read_picture(tmp_path / "a.jp2").numpy() - FIELDS / 255).mean() < 0.02
+    Image.fromarray(FIELDS).convert("CMYK").save(tmp_path / "a.jp2")
+    with pytest.raises(ValueError, match=r"a\.jp2 is a JPEG 2000 in CMYK, which is not read: convert it to RGB"):
+        read_picture(tmp_path / "a.jp2")
 
 
 def test_a_picture_of_tiles_that_is_damaged_is_refused_in_a_sentence(tmp_path):
