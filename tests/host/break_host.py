@@ -235,7 +235,7 @@ BREAKS = [
     ("nodes/host/run_folders.py", "    check_portable(name)\n", "", "test_refusals.py", "another_system"),
     ("nodes/host/run_folders.py", "    if found := MARKS.search(name):\n", "    if False and (found := MARKS.search(name)):\n",
      "test_refusals.py", "only_the_page_replaces"),
-    ("nodes/host/sampler.py", "        check_host_sampler((", "        str((", "test_refusals.py", "behind_would_refuse and hosts"),
+    ("nodes/host/sampler.py", "        check_host_sampler((", "        str((", "test_refusals.py", "behind_would_refuse and sampler and outside"),
     ("nodes/host/runs.py", "    check_run(inputs.hidden, new.manifest.plan, new.manifest.settings)\n", "",
      "test_refusals.py", "behind_would_refuse and Branch"),
     ("nodes/host/runs.py", "    check_run(hidden, manifest.plan, manifest.settings)\n", "",

@@ -284,7 +284,10 @@ def test_the_host_refuses_what_no_widget_holds_before_anything_runs(with_run, nu
 @pytest.mark.parametrize(("number", "change", "said"), [(n, *row[1:]) for n, row in enumerate(AHEAD)],
                          ids=[row[0] for row in AHEAD])  # fmt: skip
 def test_what_a_node_behind_would_refuse_is_told_before_the_first_step(with_run, number, change, said):
-    """Seen to fail without `nodes/host/ahead.py`: all is sampled first. The next run works."""
+    """Seen to fail without `nodes/host/ahead.py`: all is sampled first, behind Resume, Extend and Branch too.
+
+    The next run works.
+    """
     run = with_run.run(graph(change, seed=200 + number))
     assert re.search(said, run.error), run.error
     assert "\n" not in run.error

@@ -93,7 +93,7 @@ def test_colours_of_a_profile_are_those_of_another_reader(tmp_path, name, kind):
     found = read_picture(tmp_path / name).numpy()
     known = wanted((tmp_path / name).read_bytes())
     assert np.abs(found - known)[INSIDE].max() < 2.5 / 255
-    assert np.abs(known - COLOURS / 255)[INSIDE].max() > 10 / 255
+    assert np.abs(known - COLOURS / 255)[INSIDE].max() > 7 / 255
 
 
 def test_a_large_profile_lies_in_more_than_one_part_of_a_jpeg(tmp_path):
