@@ -39,6 +39,10 @@ RATE_ERROR = 8e-7
 """Largest relative error of a rate of NTSC; Matroska rounds the length of a frame to a nanosecond."""
 
 
+GUESSED = {"mpegts": (120, 240), "flv": (120, 240)}
+"""Whole rates by container (FFmpeg's names) that FFmpeg gives for those of NTSC beside them too; H.264 tells."""
+
+
 @dataclass(frozen=True)
 class VideoIndex:
     """The frames of a video, listed from its packets without decoding."""
@@ -212,6 +216,9 @@ def _rate(stream: Any, source: Source) -> Fraction:
     if not rate or not RATES[0] <= rate <= RATES[1]:
         shown = f"shows {float(rate):g} frames" if rate else "does not say how many frames it shows"
         raise ValueError(f"{name_of(source)} {shown} in a second: convert it to MP4 with {RATES[0]} to {RATES[1]}")
+    told = stream.codec_context.framerate
+    if told and rate in GUESSED.get(stream.container.format.name, ()) and told == rate * NTSC:
+        return Fraction(told)
     whole = round(rate / NTSC) * NTSC
     return whole if abs(rate / whole - 1) < RATE_ERROR else Fraction(rate)
 

@@ -84,6 +84,15 @@ def test_a_rate_is_exact_where_times_are_milliseconds(tmp_path, rate):
     assert len(list(frames_of(path))) == 30
 
 
+@pytest.mark.parametrize("rate", [Fraction(120000, 1001), Fraction(240000, 1001), Fraction(120)], ids=str)
+@pytest.mark.parametrize("name", ["clip.ts", "clip.flv", "clip.mp4"])
+def test_a_rate_of_many_frames_is_the_one_that_was_written(tmp_path, name, rate):
+    """Seen to fail with 120 for 119.88, by which a longer clip was refused: its rate is not constant."""
+    path = written(tmp_path / name, "libx264", rate, count=30, b_frames=0, preset="ultrafast")
+    assert index_video(path).rate == rate
+    assert len(list(frames_of(path))) == 30
+
+
 @pytest.mark.parametrize("rate", [Fraction(2997, 50), Fraction(5994, 100), Fraction(2398, 100), Fraction(17)], ids=str)
 def test_a_rate_near_one_of_television_that_is_exact_stays(tmp_path, rate):
     assert index_video(written(tmp_path / "clip.mp4", "mpeg4", rate, b_frames=0)).rate == rate
