@@ -77,9 +77,11 @@ def read_profile(data: bytes) -> Profile | None:
     except (struct.error, IndexError):
         return None
     values = np.stack(np.meshgrid(*[np.linspace(0, 1, 6)] * 3), axis=-1).reshape(36, 6, 3)
-    if found is None or np.abs(to_srgb(values, found) - values).max() < NO_CHANGE:
+    if found is None:
         return None
-    return found
+    with np.errstate(all="ignore"):
+        change = np.abs(to_srgb(values, found) - values).max()
+    return found if change >= NO_CHANGE else None  # one that is no number is of a damaged curve
 
 
 def to_srgb(picture: np.ndarray, profile: Profile) -> np.ndarray:

@@ -819,7 +819,7 @@ BREAKS = [
     ("video/pictures.py", "known = read_profile(profile) if profile else", "known = None if profile else",
      "video/test_profiles.py", "another_reader"),
     ("video/pictures.py", "DISPLAY_P3 if p3 else None", "None", "video/test_profiles.py", "telephone"),
-    ("video/profiles.py", "< NO_CHANGE:", "< 0:", "video/test_profiles.py", "keeps_its_bits"),
+    ("video/profiles.py", "if change >= NO_CHANGE else None", "if not change < 0 else None", "video/test_profiles.py", "keeps_its_bits"),
     ("video/pictures.py", "    if still.crop is None:\n", "    if True:\n", "video/test_pictures.py", "part_that_is_shown"),
     ("video/exif.py", " if said else Orientation()\n", " if False else Orientation()\n", "video/test_pictures.py", "xmp_says"),
     ("video/pictures.py", "if is_cmyk_in_jp2(data):", "if False:", "video/test_pictures.py", "jpeg_2000"),

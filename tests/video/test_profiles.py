@@ -117,6 +117,8 @@ UNCHANGED = {
     "of a printer": profile(b"", space=b"CMYK", tables=True),
     "cut off": PROFILES["Display P3"][:200],
     "words": b"no profile",
+    "a power beyond numbers": profile(para(0, -9), SRGB_TO_D50),
+    "a slope beyond numbers": profile(para(1, 30000, 30000, 0), SRGB_TO_D50),
 }
 
 
