@@ -5,7 +5,7 @@
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language; without one, all of them in turn.
+// PART is one of templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language, languages; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -16,6 +16,7 @@ const { chromium } = require('playwright-core')
 const [url, pictures, kind, ...parts] = process.argv.slice(2)
 const WORKFLOWS = path.join(__dirname, '..', '..', 'workflows')
 const FILES = fs.readdirSync(WORKFLOWS).filter((file) => file.endsWith('.json'))
+const LANGUAGES = fs.readdirSync(path.join(WORKFLOWS, '..', 'locales')).filter((name) => name !== 'en')
 const NAMES = FILES.map((file) => path.basename(file, '.json'))
 const DEMO = 'HiStream 01 Try it now, no download'
 const RESTYLE = 'HiStream 07 Restyle a video'
@@ -433,6 +434,10 @@ async function nextRun(page) {
   await page.waitForFunction(() => window.seen.done || window.seen.errors.length, null, { timeout: SLOW })
   const [done, told] = await page.evaluate(() => [window.seen.done, window.seen.errors.join()])
   check('the next correct run works', done === 1, told)
+  // A player that comes when its node is gone would stand in the next picture.
+  await page.waitForFunction(() => [...document.querySelectorAll('video')].some((video) => video.readyState >= 2), null, {
+    timeout: SLOW
+  })
 }
 
 async function error(page) {
@@ -479,6 +484,7 @@ async function messages(page) {
 
 async function language(_page, _errors, browser) {
   await set('Comfy.Locale', 'fr')
+  await set('Comfy.RightSidePanel.IsOpen', false)
   const { page, errors } = await open(browser)
   await load(page, DEMO)
   const name = 'HiStreamAnchorWindowSampler'
@@ -505,6 +511,24 @@ async function language(_page, _errors, browser) {
   await set('Comfy.Locale', 'en')
 }
 
+// In every language: a node is as wide as its words need, and a note as long.
+async function languages(_page, _errors, browser) {
+  for (const name of LANGUAGES) {
+    await set('Comfy.Locale', name)
+    const { page } = await open(browser)
+    const wrong = []
+    for (const workflow of NAMES) {
+      await load(page, workflow)
+      const { pairs } = await page.evaluate(lyingOnOthers)
+      const hidden = (await page.evaluate(notes)).filter((pixels) => pixels > 1)
+      wrong.push(...[...pairs, ...hidden.map((pixels) => `${pixels} to scroll`)].map((what) => `${workflow}: ${what}`))
+    }
+    check(`in ${name} no node is on another, and all notes are whole`, wrong.length === 0, wrong.join('; '))
+    await page.close()
+  }
+  await set('Comfy.Locale', 'en')
+}
+
 async function main() {
   await set('Comfy.TutorialCompleted', true)
   await set('Comfy.VueNodes.Enabled', kind === 'vue')
@@ -513,7 +537,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, live, cancel, error, messages, language }
+    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, live, cancel, error, messages, language, languages }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument(
         "parts",
         nargs="*",
-        help="templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language",
+        help="templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language, languages",
     )
     parser.add_argument("--kind", choices=KINDS, action="append", help="of canvas (default: both)")
     parser.add_argument("--pictures", type=Path, help="keep the screenshots in this folder")

@@ -25,11 +25,11 @@ LEAST_SCALE = 0.75
 """At which words are read; the classic canvas writes none below 0.57."""
 PLAYERS = {
     "HiStreamExtendRun": 290,
-    "HiStreamBranchRun": 288,
+    "HiStreamBranchRun": 330,
     "HiStreamResumeRun": 226,
     "HiStreamStreamingVAEDecode": 272,
     "HiStreamVideoToVideo": 452,
-    "HiStreamLive": 620,
+    "HiStreamLive": 652,
     "HiStreamDemoVideo": 164,
     "HiStreamAnchorWindowSampler": 376,
 }
