@@ -55,11 +55,13 @@ function wire([kind, gives, takes, anyTaker, files, many]) {
   const { app, LiteGraph } = window
   const { graph, canvas } = app
   graph.clear()
+  graph.last_node_id = window.drawn = (window.drawn ?? 0) + 100 // the page keeps what was set at a node of that number
   const put = (type, column) => {
     const node = LiteGraph.createNode(type)
     graph.add(node)
     columns[column].push(node)
     for (const widget of node.widgets ?? []) if (files[widget.name]) widget.value = files[widget.name]
+    node.setSize([Math.max(node.size[0], 70 + 8 * node.title.length), node.size[1]]) // or titles are cut off
     if (column !== 1 && node.widgets?.length > many) node.collapse()
     return node
   }
