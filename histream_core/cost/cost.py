@@ -4,6 +4,8 @@ Pure arithmetic over sizes. Operations are counted as torch's FlopCounterMode co
 addition are two; attention is its two matrix products), bytes as torch allocates them.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -47,7 +49,7 @@ TAEHV_WORKING = 402
 CHUNK_PIXELS = 3 * 12
 """Values of a chunk's picture for each pixel."""
 
-DECODE_FLOPS, ENCODE_FLOPS = 77, 12
+DECODE_FLOPS, ENCODE_FLOPS = 917, 543
 """Operations for each pixel of a frame that the VAE decodes or encodes, at a width of one channel; both grow with the
 square of the width. The attention between its halves, less than a thirtieth at any published size, is left out."""
 
@@ -100,10 +102,14 @@ class Cost:
 
     def call_flops(self, chunk: Chunk, step: Step) -> int:
         """Operations of one network call: a step of a chunk, or a cache pass over the part of it that is cached."""
+        return self.batch * pass_flops(self.config, self.pass_size(chunk, step))
+
+    def pass_size(self, chunk: Chunk, step: Step) -> PassSize:
+        """The sizes of one network call, of one batch item."""
         cache_pass = step.sigma == 0
         chunk = replace(chunk, frames=chunk.cached) if cache_pass else chunk
         tokens = self.plan.tokens_per_frame(step.scale)
-        size = PassSize(
+        return PassSize(
             frames=len(chunk.frames),
             tokens=len(chunk.frames) * tokens,
             visible=self._visible_frames(chunk) * tokens,
@@ -111,15 +117,23 @@ class Cost:
             blocks=self.plan.blocks(step.scale) if chunk.context else None,
             text_tokens=self.text_tokens,
         )
-        return self.batch * pass_flops(self.config, size)
 
     @property
     def frame_flops(self) -> int:
         """Operations of the VAE for one frame of the video: decoding it, and encoding it where it is a source's."""
+        return self.decode_flops + self.encode_flops
+
+    @property
+    def decode_flops(self) -> int:
+        """Operations of decoding one frame of the video."""
         width, height = self.plan.size
-        decoding = TAEHV_FLOPS if self.taehv else DECODE_FLOPS * self.vae_width**2
+        return self.batch * width * height * (TAEHV_FLOPS if self.taehv else DECODE_FLOPS * self.vae_width**2)
+
+    @property
+    def encode_flops(self) -> int:
+        """Operations of encoding one frame of the source of a restyled video, at each scale; 0 for another video."""
         encoded = sum(rows * columns for rows, columns in self._encoded_sizes)
-        return self.batch * (width * height * decoding + encoded * ENCODE_FLOPS * self.vae_width**2)
+        return self.batch * encoded * ENCODE_FLOPS * self.vae_width**2
 
     @property
     def tflops_per_frame(self) -> float:

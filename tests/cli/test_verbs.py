@@ -179,6 +179,9 @@ REFUSED = {
     "no frames": (["plan", "--frames", "0"], "0 frames is empty"),
     "a memory tier that is none": (["plan", "--kv", "tiny"], "choose from 'full', 'lean', 'cpu', 'fp8'"),
     "no card": (["plan", "--vram", "0"], "give --vram 24"),
+    "no GPUs": (["plan", "--gpus", "0"], "use 1 to 64"),
+    "a GPU without rates": (["plan", "--gpus", "2", "--device", "abacus"], "use one of A100, H100, H200, 4090"),
+    "a link of nothing": (["plan", "--link", "pcie"], "give --gpus 4 too"),
     "a picture for a sheet": (["sheet", "--model", "demo", "--out", "sheet.jpg"], "use sheet.png"),
     "no moment": (["sheet", "--model", "demo", "--moments", "0"], "--moments 4"),
 }
@@ -315,6 +318,17 @@ def test_plan_names_the_memory_tiers_and_costs_the_one_that_is_asked_for(here, c
     assert main(["plan"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name}: " in said or f"\n{name}" in said for name in TIERS)
+
+
+def test_plan_predicts_rates_on_several_gpus(here, capsys):
+    words = ["plan", "--mode", "histream-plus", "--gpus", "3"]
+    found = result_of([*words, "--link", "pcie", "--device", "4090"], capsys)["several_gpus"]
+    assert found["predicted"] and (found["device"], found["link"]) == ("4090", "pcie")
+    assert [row["gpus"] for row in found["rows"]] == [1, 2, 3]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "predicted frames a second on H100, link nvlink" in said
+    assert "auto on 3: sequence, 2 ranks and the VAE on one more: the fastest" in said
 
 
 def test_plan_reads_the_sizes_of_the_demo_model_and_of_a_file(here, weights, capsys):

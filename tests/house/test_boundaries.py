@@ -23,9 +23,24 @@ ARROWS = {
     "demo": {"files", "network", "vae"},
     "weights": {"files", "network", "plan", "vae"},
     "cost": {"network", "plan", "vae", "video"},
+    "parallel": {"cost", "files", "network", "plan"},
     "runs": {"cost", "demo", "files", "network", "plan", "stream", "vae", "video", "weights"},
     "lab": {"cost", "demo", "files", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
-    "cli": {"cost", "demo", "files", "lab", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
+    "cli": {
+        "cost",
+        "demo",
+        "files",
+        "lab",
+        "live",
+        "network",
+        "parallel",
+        "plan",
+        "runs",
+        "stream",
+        "vae",
+        "video",
+        "weights",
+    },
 }
 """Each room of the core, and the rooms below it that it may import. `__init__` of the core may import any."""
 

@@ -15,6 +15,9 @@ from ...cost.fitting import check_strips, decoders, does_not_fit, tiers
 from ...cost.memory_plan import CARDS, card_lines, choices, ways
 from ...network.cache.tiers import TIERS
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
+from ...parallel.devices import DEVICES, LINKS, Machine, find_device, find_link
+from ...parallel.predict import MAX_GPUS, check_gpus
+from ...parallel.table import lines, predictions
 from ...plan.histories import HISTORIES
 from ...plan.make import PlanOptions
 from ...plan.order import ORDERS
@@ -23,7 +26,7 @@ from ...vae.model import WanVAE
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
-from ..options.common import decimal
+from ..options.common import decimal, whole
 from ..options.memory import add_kv_option
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
@@ -46,6 +49,11 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_kv_option(verb)
     add_speed_options(verb, [*LEVERS, "vae_strips"])
     verb.add_argument("--vram", metavar="GB", type=decimal, help="say what would not fit into a card of that size")
+    verb.add_argument(
+        "--gpus", metavar="N", type=whole, help=f"predict the frames a second on 1 to N GPUs, at most {MAX_GPUS}"
+    )
+    verb.add_argument("--link", choices=list(LINKS), help="how these GPUs are connected (default: nvlink)")
+    verb.add_argument("--device", metavar="NAME", help=f"what they are: {', '.join(DEVICES)} (default: H100)")
     verb.set_defaults(run=run_plan)
     yield verb
 
@@ -54,6 +62,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     """Chunks, network calls, operations and bytes of a plan."""
     if args.vram is not None and not args.vram > 0:
         raise ValueError(f"a card of {args.vram:g} GB holds nothing: give --vram 24")
+    machine = _machine(args)
     config, guessed = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
@@ -90,9 +99,23 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     }
     if args.vram is not None:
         result |= {"vram_gb": args.vram, "fits": not problems, "does_not_fit": problems}
+    shared = []
+    if machine is not None:
+        result["several_gpus"] = predictions(cost, args.gpus, machine)
+        shared = list(lines(result["several_gpus"]))
     result["notes"] = notes
     print_notes(notes)
-    return result, "\n".join([*_lines(result), *card_lines(runs), *problems])
+    return result, "\n".join([*_lines(result), *card_lines(runs), *problems, *shared])
+
+
+def _machine(args: argparse.Namespace) -> Machine | None:
+    """The GPUs that rates are predicted for; None where none are asked for."""
+    if args.gpus is None:
+        if args.link or args.device:
+            raise ValueError("--link and --device are for predictions on several GPUs: give --gpus 4 too")
+        return None
+    check_gpus(args.gpus)
+    return Machine(find_device(args.device or "H100"), find_link(args.link or "nvlink"))
 
 
 def find_model(name: str) -> tuple[WanConfig, str]:
