@@ -167,11 +167,11 @@ def draw(folder: Path) -> None:
             by_split(restyled(2)),
         ),
         "farm": (
-            "Predicted hours of a farm for 1,000 videos of 241 frames, by number of workers",
+            "Predicted minutes of a farm for 1,000 videos of 241 frames, by number of workers",
             WORKERS[3:],
             {
-                "all of them": [nights[workers][0].seconds / 3600 for workers in WORKERS[3:]],
-                "half of them": [nights[workers][0].half / 3600 for workers in WORKERS[3:]],
+                "all of them": [nights[workers][0].seconds / 60 for workers in WORKERS[3:]],
+                "half of them": [nights[workers][0].half / 60 for workers in WORKERS[3:]],
             },
         ),
         "farm-busy": (
