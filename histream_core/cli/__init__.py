@@ -1,7 +1,8 @@
 """The command line: `histream VERB ...`.
 
-Exit status: 0; 1 if a measurement misses its bar; 2 with one line on standard error that says what to change; 130 after
-Ctrl-C. With --json the last line on standard output is one JSON object; progress and notes go to standard error.
+Exit status: 0; 1 if a measurement misses its bar or a shot is missing; 2 with one line on standard error that says what
+to change; 130 after Ctrl-C. With --json the last line on standard output is one JSON object; progress and notes go to
+standard error.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +33,7 @@ VERBS = {
         "runs",
         "a new run that shares the first chunks of another and goes its own way from there on",
     ),
+    "farm": ("farm", "a list of shots, over the GPUs of a computer or of a cluster"),
     "runs": ("runs", "list the runs in a folder"),
     "clean": ("runs", "remove what a run left, but not the video"),
     "plan": ("costs", "what a video would take: network calls, operations, memory"),
@@ -49,6 +52,7 @@ EXTRAS = {
     "text": ("transformers", "sentencepiece"),
     "lab": ("matplotlib", "PIL"),
     "live": ("aiohttp",),
+    "scale": ("ray",),
 }
 """Optional dependencies of the package, with the modules that each of them installs."""
 
@@ -124,15 +128,23 @@ def _parser(verb: str) -> Parser:
 
 
 def _guarded(args: argparse.Namespace) -> tuple[dict, str]:
-    import torch
-
-    from ..runs.describe import NotEnoughMemoryError
     from .options.common import check_inputs
 
     if getattr(args, "overwrite", False):
         check_inputs(args)
-    try:
+    with memory_errors():
         return args.run(args)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Say in a sentence what to do where memory does not suffice. Raises ValueError and MemoryError."""
+    import torch
+
+    from ..runs.describe import NotEnoughMemoryError
+
+    try:
+        yield
     except NotEnoughMemoryError as error:
         raise ValueError(f"{error}; or try with --ignore-memory") from error
     except torch.OutOfMemoryError as error:

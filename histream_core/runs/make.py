@@ -6,7 +6,7 @@ F pixel frames; H W in pixels here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,6 +22,14 @@ from .session import Session, Snapshots
 from .store.journal import Journal
 from .store.manifest import Manifest
 from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video_writer, write_cuts
+
+Watch = Callable[[Journal], AbstractContextManager[Report]]
+"""Function that watches a run while it is finished; its report is called as that of `make` is."""
+
+
+def unwatched(_: Journal) -> AbstractContextManager[Report]:
+    """Watch nothing."""
+    return nullcontext(silent)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,11 @@ ARROWS = {
     "parallel": {"cost", "files", "network", "plan"},
     "runs": {"cost", "demo", "files", "network", "plan", "stream", "vae", "video", "weights"},
     "lab": {"cost", "demo", "files", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
+    "farm": {"cost", "files", "runs"},
     "cli": {
         "cost",
         "demo",
+        "farm",
         "files",
         "lab",
         "live",

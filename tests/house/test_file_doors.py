@@ -48,7 +48,7 @@ DOORS = {
         "open_muxer": {"av.open"},
         "open_output": {"av.open"},
     },
-    "histream_core/video/space.py": {"check_space": {"tempfile.TemporaryFile"}},
+    "histream_core/video/space.py": {"check_bytes": {"tempfile.TemporaryFile"}},
     "histream_core/weights/torch_files.py": {"load_torch": {"torch.load"}, "_pickle_in": {"zipfile.ZipFile"}},
 }
 """The functions that open files themselves, with what they call."""

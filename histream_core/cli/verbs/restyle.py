@@ -16,7 +16,7 @@ from ...video.formats import find_format
 from ..options.common import decimal, whole
 from ..options.timelines import cues_of, notes_of
 from ..options.weights import add_weight_options, find_source
-from .videos import Shown, add_run_options, add_sinks, make_shown, plan_options, sink_rule
+from .videos import Checked, Shown, add_run_options, add_sinks, make_checked, plan_options, sink_rule
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -28,7 +28,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_run_options(verb, restyles=True)
     add_sinks(verb)
     verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
-    verb.set_defaults(run=run_v2v)
+    verb.set_defaults(run=run_v2v, check=check_v2v)
     verb.late = "out"
     yield verb
 
@@ -72,6 +72,11 @@ def restyled_preset(args: argparse.Namespace, preset: Preset) -> tuple[Preset, R
 
 def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
     """Restyle a video."""
+    return make_checked(args, check_v2v(args))
+
+
+def check_v2v(args: argparse.Namespace) -> Checked:
+    """Check the options of a restyled video. Raises ValueError and OSError."""
     if args.sound and args.no_sound:
         raise ValueError("there is a --sound, and --no-sound leaves it out: leave one of the two out")
     video = SourceVideo.at(args.video)
@@ -84,7 +89,7 @@ def run_v2v(args: argparse.Namespace) -> tuple[dict, str]:
         args.sound, unheard = video.sound(find_format(args.format, args.depth))
     noted = [*source.notes_on(plan), *notes_of(args, placed), *unheard]
     shown = Shown(placed, None, noted, video)
-    return make_shown(args, source, shown, size=video.size, fps=video.fps)
+    return Checked(source, shown, video.size, video.fps)
 
 
 def plan_source(args: argparse.Namespace, preset: Preset, video: SourceVideo) -> Plan:

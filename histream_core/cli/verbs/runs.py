@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from ...runs import (
     resume,
 )
 from ...runs.describe import check_memory, text_before
-from ...runs.make import Making, make
+from ...runs.make import Making, Watch, make, unwatched
+from ...runs.progress import Progress
 from ...runs.restyle import reopen, video_of_run
 from ...runs.store.folder import check_run
 from ...runs.store.journal import read_manifest, sound_path
@@ -129,6 +130,11 @@ def _add_prompt(verb: argparse.ArgumentParser) -> None:
 
 def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
     """Resume a run and finish it."""
+    return resume_run(args)
+
+
+def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict, str]:
+    """Resume a run and finish it, under the eyes of `watch`."""
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         manifest = journal.manifest
@@ -140,7 +146,7 @@ def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
         weights = _as_chosen(source.load()[0], args, manifest.settings)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         begun = reopen(weights, manifest, video)
-        return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, watch))
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
@@ -162,7 +168,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
         begun = reopen(weights, journal.manifest, video)
-        return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun))
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
@@ -199,23 +205,33 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
         begun = reopen(weights, journal.manifest, video)
-        return finish_run(weights, journal, snapshots=snapshots, notes=notes, source=begun)
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun))
 
 
-def finish_run(
-    weights: Weights,
-    journal: Journal,
-    *,
-    snapshots: Snapshots,
-    notes: Sequence[str],
-    source: Begun | None = None,
-) -> tuple[dict, str]:
-    """Finish an open run, and return its result; `source` is that of the video that it restyles."""
+@dataclass(frozen=True)
+class Finishing:
+    """Options of `finish_run`: snapshots, notes for the user, and who else watches."""
+
+    snapshots: Snapshots
+    notes: Sequence[str]
+    source: Begun | None = None
+    """The source of the video that the run restyles."""
+    watch: Watch = unwatched
+
+
+def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict, str]:
+    """Finish an open run, and return its result."""
     manifest, folder, kept = journal.manifest, journal.folder, journal.finished
+    notes, source = how.notes, how.source
     print_notes(notes)
     try:
-        with progress_bar() as report:
-            progress = make(weights, journal, Making(snapshots=snapshots, report=report, source=source))
+        with progress_bar() as show, how.watch(journal) as note:
+
+            def report(progress: Progress) -> None:
+                show(progress)
+                note(progress)
+
+            progress = make(weights, journal, Making(snapshots=how.snapshots, report=report, source=source))
     except KeyboardInterrupt as stop:
         done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
         unfinished = unfinished_path(folder, manifest)

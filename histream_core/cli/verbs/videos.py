@@ -24,6 +24,7 @@ from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
 from ...runs.last_frames import LastFrames
+from ...runs.make import Watch, unwatched
 from ...runs.progress import Progress
 from ...runs.render import Order, Target, render
 from ...runs.restyle import EncodedSource, SourceVideo
@@ -62,7 +63,7 @@ from ..options.timelines import (
 from ..options.weights import Source, add_weight_options, demo_source, find_source, pick_device
 from ..progress import print_notes, progress_bar
 from ..results import describe_entries, describe_progress, describe_video, sentence
-from .runs import finish_run
+from .runs import Finishing, finish_run
 
 DEMO_SECONDS = 5.0
 
@@ -81,7 +82,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")
     add_run_options(verb)
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
-    verb.set_defaults(run=run_demo)
+    verb.set_defaults(run=run_demo, check=check_demo)
     yield verb
     verb = verbs.add_parser("render")
     add_weight_options(verb)
@@ -90,7 +91,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         "--fps", metavar="N", type=decimal, help=f"frames per second (default: {FPS}, or as --extend-video)"
     )
     add_run_options(verb)
-    verb.set_defaults(run=run_render)
+    verb.set_defaults(run=run_render, check=check_render)
     yield verb
 
 
@@ -185,21 +186,31 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run_demo(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the demo video."""
-    cues, video = _cues(args, demo.PROMPT), video_to_extend(args)
-    fps = video.fps if video else demo.FPS
-    num_frames = whole_length(frames_in(args.seconds, fps))
-    source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
-    return _make(args, source, cues, Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video))
+    return make_checked(args, check_demo(args))
 
 
 def run_render(args: argparse.Namespace) -> tuple[dict, str]:
     """Make a video from the user's weights."""
+    return make_checked(args, check_render(args))
+
+
+def check_demo(args: argparse.Namespace) -> Checked:
+    """Check the options of a demo video. Raises ValueError and OSError."""
+    cues, video = _cues(args, demo.PROMPT), video_to_extend(args)
+    fps = video.fps if video else demo.FPS
+    num_frames = whole_length(frames_in(args.seconds, fps))
+    source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
+    return _check(args, source, cues, Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video))
+
+
+def check_render(args: argparse.Namespace) -> Checked:
+    """Check the options of a video from the user's weights. Raises ValueError and OSError."""
     cues, video = _cues(args), video_to_extend(args)
     encodes = bool(video or args.first_frame)
     source = find_source(args, [cue.prompt for cue in cues if cue.prompt], encodes=encodes)
     size, fps = (video.size, video.fps) if video else (SIZE, FPS)
     wanted = Wanted(args.size or size, args.frames, fps if args.fps is None else args.fps, video)
-    return _make(args, source, cues, wanted)
+    return _check(args, source, cues, wanted)
 
 
 def _cues(args: argparse.Namespace, default: str | None = None) -> tuple[Cue, ...]:
@@ -216,8 +227,8 @@ class Wanted:
     extended: SourceVideo | None = None
 
 
-def _make(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wanted: Wanted) -> tuple[dict, str]:
-    """Check the options, load the weights, then sample, decode and write in one loop."""
+def _check(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wanted: Wanted) -> Checked:
+    """Check the options of a video with those weights."""
     frame_rate(wanted.fps)
     plan, last, notes = _plan(args, source.preset, wanted)
     placed = place(cues, plan, wanted.fps)
@@ -225,7 +236,7 @@ def _make(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], wante
     sound = take_sound(args, last.video.path) if last and args.whole else ()
     notes = [*source.notes_on(plan), *notes, *notes_of(args, placed), *fitted, *sound]
     shown = Shown(placed, picture, notes, last=last, whole=args.whole)
-    return make_shown(args, source, shown, size=wanted.size, fps=wanted.fps)
+    return Checked(source, shown, wanted.size, wanted.fps)
 
 
 def _plan(args: argparse.Namespace, preset: Preset, wanted: Wanted) -> tuple[Plan, LastFrames | None, list[str]]:
@@ -254,19 +265,16 @@ def take_sound(args: argparse.Namespace, video: Path) -> Iterator[str]:
         args.sound = video
 
 
-def make_shown(
-    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
-) -> tuple[dict, str]:
-    """Make a video, with a run folder or without, and return its result."""
-    SeededNoise(args.seed)  # refuses a seed that is none
-    out = "OUT" if shown.video else "--out"
+def make_checked(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:
+    """Load the weights of a video, then sample, decode and write it, with a run folder or without; its result."""
+    out = "OUT" if checked.shown.video else "--out"
     if args.run_dir:
         if args.out:
             raise ValueError(f"--run-dir keeps the video in its folder: leave {out} out, or leave --run-dir out")
         if args.overwrite:
             raise ValueError(f"--overwrite is for {out}: leave it out, a run's folder is never replaced")
-        return _keep(args, source, shown, size=size, fps=fps)
-    return _render(args, source, shown, size=size, fps=fps)
+        return keep(args, checked)
+    return _render(args, checked)
 
 
 @dataclass(frozen=True)
@@ -299,10 +307,20 @@ class Shown:
         return self.video and weights.open_source(self.video.frames(), self.plan)
 
 
-def _render(
-    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
-) -> tuple[dict, str]:
+@dataclass(frozen=True)
+class Checked:
+    """A video whose options were checked: its weights, which are not loaded yet, its content, size and rate."""
+
+    source: Source
+    shown: Shown
+    size: tuple[int, int]
+    fps: float
+
+
+def _render(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:
     """Make a video without a run folder."""
+    source, shown, size, fps = checked.source, checked.shown, checked.size, checked.fps
+    noise = SeededNoise(args.seed)  # refuses a seed that is none
     if args.section_files:
         raise ValueError("sections are those of a run that is kept: give --run-dir too, or leave --section-files out")
     if args.overwrite and not args.out:
@@ -319,8 +337,7 @@ def _render(
     check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
     print_notes(shown.notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
-    prompts, noise = shown.placed.prompts(texts), SeededNoise(args.seed)
-    order = Order(plan, prompts, noise, shown.given(weights), shown.source(weights))
+    order = Order(plan, shown.placed.prompts(texts), noise, shown.given(weights), shown.source(weights))
 
     def write(path: Path) -> tuple[Path, Progress]:
         target = Target(
@@ -354,18 +371,23 @@ def _render(
     return result, sentence(result)
 
 
-def _keep(
-    args: argparse.Namespace, source: Source, shown: Shown, *, size: tuple[int, int], fps: float
-) -> tuple[dict, str]:
-    """Begin a run in --run-dir and finish it."""
-    folder: Path = args.run_dir
-    check_free(folder)
-    settings, sound = _settings(args, source, size=size, fps=fps)
-    check_room(folder, shown.plan, settings, sound=sound)  # once more with the weights, but loading them takes minutes
-    snapshots = snapshots_of(args)
+def check_kept(args: argparse.Namespace, checked: Checked) -> tuple[Settings, bytes | None]:
+    """Check that a run can be begun in --run-dir, and return its settings and its sound. Raises ValueError, OSError."""
+    SeededNoise(args.seed)  # refuses a seed that is none
+    check_free(args.run_dir)
+    settings, sound = _settings(args, checked.source, size=checked.size, fps=checked.fps)
+    check_room(args.run_dir, checked.shown.plan, settings, sound=sound)  # once more with the weights, which take long
+    snapshots_of(args)
     if speed_of(args).decode == "ahead":
         raise ValueError("--decode ahead is not for runs that are kept: leave it out, or leave out --run-dir")
-    weights, texts = _load(args, source)
+    return settings, sound
+
+
+def keep(args: argparse.Namespace, checked: Checked, watch: Watch = unwatched) -> tuple[dict, str]:
+    """Begin a run in --run-dir and finish it."""
+    folder, shown = args.run_dir, checked.shown
+    settings, sound = check_kept(args, checked)
+    weights, texts = _load(args, checked.source)
     run = NewRun(
         plan=shown.plan,
         prompts=shown.placed.prompts(texts),
@@ -379,7 +401,8 @@ def _keep(
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:
             begun = shown.source(weights)
-            return finish_run(weights, journal, snapshots=snapshots, notes=shown.notes, source=begun)
+            made = Finishing(snapshots_of(args), shown.notes, begun, watch)
+            return finish_run(weights, journal, made)
         except KeyboardInterrupt as stop:
             if not args.discard:
                 raise

@@ -1,0 +1,75 @@
+"""Copies the finished videos of a farm into one folder, under the names of their shots."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files.disk import check_new, make_folder, whole_file
+from ..files.reading import MEGABYTE, open_file
+from ..runs import RunInUseError
+from ..runs.store.fingerprint import hash_file
+from ..runs.store.journal import read_manifest
+from ..runs.store.video import format_of, picture_files, video_path
+from .store import Farm
+
+BLOCK = 4 * MEGABYTE
+"""Bytes that are copied at a time."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The shots of a farm, after their videos were copied."""
+
+    files: dict[str, Path]
+    """The copies, by the names of the shots; folders for single pictures."""
+    missing: dict[str, str]
+    """Why there is none, by the names of the others."""
+
+
+def collect(farm: Farm, folder: Path, *, overwrite: bool = False) -> Collected:
+    """Copy the video of each finished shot to `folder`, after all of its run was checked.
+
+    A copy that is there already stays. Raises OSError for another file of its name, unless `overwrite`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    files, missing = {}, {}
+    for shot in farm.shots:
+        try:
+            whole, why = (
+                farm.is_finished(shot.name),
+                "not finished, or its video was changed since: submit the list again",
+            )
+        except RunInUseError:
+            whole, why = False, "not finished, a worker is at it"
+        except (ValueError, OSError) as error:
+            whole, why = False, str(error)
+        if whole:
+            files[shot.name] = _copy(farm, shot.name, folder, overwrite=overwrite)
+        else:
+            missing[shot.name] = why
+    return Collected(files, missing)
+
+
+def _copy(farm: Farm, name: str, folder: Path, *, overwrite: bool) -> Path:
+    """Copy the video of a finished shot; return the copy."""
+    run = farm.run_of(name)
+    manifest = read_manifest(run)
+    video = video_path(run, manifest)
+    target = folder / f"{name}{'' if format_of(manifest.settings).is_sequence else video.suffix}"
+    if format_of(manifest.settings).is_sequence:
+        make_folder(target)
+        pictures = (picture for picture in picture_files(run, manifest) if ".partial" not in picture.name)
+        pairs = [(picture, target / picture.name) for picture in pictures]
+    else:
+        pairs = [(video, target)]
+    for old, new in pairs:
+        if os.path.lexists(new) and new.is_file() and hash_file(old) == hash_file(new):
+            continue
+        check_new(new, overwrite=overwrite)
+        with open_file(old) as source, whole_file(new, overwrite=overwrite) as file:
+            while data := source.read(BLOCK):
+                file.write(data)
+    return target

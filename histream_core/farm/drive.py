@@ -1,0 +1,137 @@
+"""The driver: hands out the shots of a list in their order, and again those whose worker died."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from .lease import lease_of
+from .store import CHUNK, DIED, Farm
+from .work import FAILED, GONE, HELD, LOST, STOPPED, Make, Outcome, work
+
+POLL = 0.5
+"""Seconds between two looks at the workers."""
+
+MOST_DEATHS = 3
+"""A shot is given up when so many workers have died in it without a new chunk."""
+
+LAST_WAIT = 20.0
+"""Seconds that running shots get to stop by themselves after Ctrl-C."""
+
+Tell = Callable[[str, Outcome], None]
+"""Function that is told of each shot that ends, or whose worker died."""
+
+
+class Workers(Protocol):
+    """Places where shots are made."""
+
+    size: int
+    """Number of shots at a time."""
+
+    def start(self, name: str) -> None:
+        """Begin with a shot."""
+        ...
+
+    def ended(self, seconds: float) -> list[tuple[str, Outcome]]:
+        """The shots that have ended; waits for `seconds` at most."""
+        ...
+
+
+class InProcess:
+    """This process, one shot at a time."""
+
+    size = 1
+
+    def __init__(self, folder: Path, make: Make) -> None:
+        self._folder, self._make = folder, make
+        self._ended: list[tuple[str, Outcome]] = []
+
+    def start(self, name: str) -> None:
+        self._ended.append((name, work(self._folder, name, self._make)))
+
+    def ended(self, seconds: float) -> list[tuple[str, Outcome]]:
+        if not self._ended:
+            time.sleep(seconds)
+        ended, self._ended = self._ended, []
+        return ended
+
+
+@dataclass
+class Drive:
+    """The shots of a list that are not finished, and the workers that they are handed to."""
+
+    farm: Farm
+    workers: Workers
+    tell: Tell
+    poll: float = POLL
+    _waiting: deque[str] = field(default_factory=deque)
+    _running: set[str] = field(default_factory=set)
+    _later: dict[str, float] = field(default_factory=dict)
+    """When a shot that was held is tried again."""
+    _deaths: Counter[str] = field(default_factory=Counter)
+    _made: dict[str, int] = field(default_factory=dict)
+    """Chunks that a shot had when its last worker died."""
+
+    def run(self, names: Sequence[str]) -> dict[str, Outcome]:
+        """Make shots in their order until all have ended, or the farm is cancelled; how each of them ended.
+
+        After Ctrl-C the running ones get some seconds to stop.
+        """
+        self._waiting.extend(names)
+        outcomes: dict[str, Outcome] = {}
+        try:
+            while self._waiting or self._running:
+                cancelled = self.farm.is_cancelled()
+                if cancelled and not self._running:
+                    break
+                if not cancelled:
+                    self._start()
+                for name, outcome in self.workers.ended(self.poll):
+                    self._end(name, outcome, outcomes)
+        except KeyboardInterrupt:
+            self.farm.cancel()
+            deadline = time.monotonic() + LAST_WAIT
+            while self._running and time.monotonic() < deadline:
+                self._running.difference_update(name for name, _ in self.workers.ended(self.poll))
+            raise
+        return outcomes | {name: Outcome(STOPPED) for name in self._waiting}
+
+    def _start(self) -> None:
+        """Hand out as many shots as there are free workers."""
+        while len(self._running) < self.workers.size and (name := self._next()) is not None:
+            self._waiting.remove(name)
+            self._running.add(name)
+            self.workers.start(name)
+
+    def _next(self) -> str | None:
+        """The first shot that waits and that nobody holds; None if there is none."""
+        now, farm = time.monotonic(), self.farm
+        free = (name for name in self._waiting if self._later.get(name, now) <= now)
+        return next((name for name in free if not lease_of(farm.leases, name, farm.lease_seconds).is_live), None)
+
+    def _end(self, name: str, outcome: Outcome, outcomes: dict[str, Outcome]) -> None:
+        self._running.discard(name)
+        if outcome.state == GONE:
+            self.farm.note(name, DIED, why=outcome.why)
+            outcome = self._count_death(name, outcome)
+        if outcome.state in (HELD, LOST):
+            self._later[name] = time.monotonic() + self.farm.lease_seconds / 2
+        if outcome.state in (HELD, LOST, GONE):
+            self._waiting.appendleft(name)  # it began before all that wait
+        else:
+            outcomes[name] = outcome
+        self.tell(name, outcome)
+
+    def _count_death(self, name: str, outcome: Outcome) -> Outcome:
+        """Give a shot up in which workers die again and again without a new chunk."""
+        made = sum(event["event"] == CHUNK for event in self.farm.events(name))
+        self._deaths[name] = 1 + (self._deaths[name] if made == self._made.get(name) else 0)
+        self._made[name] = made
+        if self._deaths[name] < MOST_DEATHS:
+            return outcome
+        why = f"{MOST_DEATHS} workers died in it, one after the other, without a new chunk ({outcome.why})"
+        return Outcome(FAILED, why)

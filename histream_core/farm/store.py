@@ -1,0 +1,205 @@
+"""The folder of a farm: its list, and for each shot a run, a lease and a log.
+
+    farm.json               the list: names and options of the shots
+    shots/shot-0001/        the run of a shot, as every run that is kept; its video is in it
+    leases/                 which worker holds which shot (`lease`)
+    logs/shot-0001.jsonl    what happened to a shot: a line for each start, each chunk that was made, and each end
+    cancel                  there while the farm is to stop
+    lock                    held by the process that hands out the shots
+
+The list is written whole or not at all, a log only grows. A run is finished if its own files say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files.disk import append_line, make_folder, write_whole
+from ..files.reading import MEGABYTE, parse_json, read_text
+from ..runs import DamagedRunError, Journal, RunInUseError, resume
+from ..runs.store.fingerprint import hash_file
+from ..runs.store.folder import MANIFEST
+from ..runs.store.lock import Lock, take
+from ..runs.store.video import format_of, join_video, video_path
+from ..runs.verbs import check_whole
+from .shots import MAX_LIST, Shot, check_shot_name
+
+FARM, LOCK, CANCEL, SHOTS, LEASES, LOGS = "farm.json", "lock", "cancel", "shots", "leases", "logs"
+
+FORMAT = "histream-farm-1"
+
+LEASE_SECONDS = 30.0
+"""Seconds for which a worker that is not heard of keeps its shot."""
+
+MAX_LOG = 16 * MEGABYTE
+
+BEGUN, CHUNK, ENDED, DIED = "begun", "chunk", "ended", "died"
+"""Events in the log of a shot."""
+
+
+@dataclass(frozen=True)
+class Farm:
+    """A farm's folder and its list."""
+
+    folder: Path
+    shots: tuple[Shot, ...]
+    work: tuple[tuple[int, int], ...]
+    """For each shot the number of its chunks and that of its pixels, from which the time left is predicted."""
+    lease_seconds: float = LEASE_SECONDS
+
+    def shot(self, name: str) -> Shot:
+        return next(shot for shot in self.shots if shot.name == name)
+
+    def run_of(self, name: str) -> Path:
+        """The folder of a shot's run."""
+        return self.folder / SHOTS / name
+
+    @property
+    def leases(self) -> Path:
+        return self.folder / LEASES
+
+    def is_cancelled(self) -> bool:
+        return os.path.lexists(self.folder / CANCEL)
+
+    def cancel(self) -> None:
+        """Let all workers stop at their next network call."""
+        write_whole(self.folder / CANCEL, b"")
+
+    def note(self, name: str, event: str, **about: Any) -> None:
+        """Write an event into the log of a shot."""
+        line = {"event": event, "time": round(time.time(), 3), **about}
+        append_line(self.folder / LOGS / f"{name}.jsonl", json.dumps(line))
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log of a shot; a line that a kill has cut off is left out."""
+        path = self.folder / LOGS / f"{name}.jsonl"
+        if not os.path.lexists(path):
+            return []
+        return [event for line in read_text(path, MAX_LOG).splitlines() if (event := _event(line))]
+
+    def is_begun(self, name: str) -> bool:
+        """Whether a shot has a run."""
+        return os.path.lexists(self.run_of(name) / MANIFEST)
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a shot's run is finished and its video as it was then; every file is checked.
+
+        Raises ValueError for a damaged run, and RunInUseError.
+        """
+        if not self.is_begun(name):
+            return False
+        with resume(self.run_of(name)) as journal:
+            try:
+                check_whole(journal)
+            except DamagedRunError:
+                raise
+            except ValueError:
+                return False
+            ends = [event for event in self.events(name) if event.get("video")]
+            return hash_video(journal) == (ends[-1]["video"] if ends else "")
+
+
+def hash_video(journal: Journal) -> str:
+    """The SHA-256 of a finished run's video; for a folder of pictures, which are checked here, that of their run."""
+    video = video_path(journal.folder, journal.manifest)
+    if format_of(journal.manifest.settings).is_sequence:
+        join_video(journal)
+        return journal.recipe(journal.finished - 1)
+    return hash_file(video) if video.is_file() else ""
+
+
+def lock_farm(folder: Path) -> Lock:
+    """Lock a farm for this process, which hands out its shots. Raises RunInUseError in a sentence."""
+    try:
+        return take(folder / LOCK)
+    except RunInUseError as error:
+        held = str(error).removeprefix(f"the run in {folder} ")
+        raise RunInUseError(
+            f"the farm in {folder} {held.split(':')[0]}: wait for it, or histream farm cancel {folder}"
+        ) from error
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that holds something else than a farm. Raises OSError."""
+    if os.path.lexists(folder / FARM) or not os.path.lexists(folder):
+        return
+    if (
+        folder.is_symlink()
+        or not folder.is_dir()
+        or {path.name for path in folder.iterdir()} - {LOCK, SHOTS, LEASES, LOGS}
+    ):
+        raise FileExistsError(f"{folder} is not empty and holds no farm: choose another folder")
+
+
+def open_place(folder: Path) -> None:
+    """Make the folders of a farm, unless they are there. Raises OSError."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in (folder, *(folder / name for name in (SHOTS, LEASES, LOGS))):
+        make_folder(path)
+
+
+def write_farm(farm: Farm) -> None:
+    """Write the list of a farm, and let it begin: what cancelled it before is over."""
+    shots = [
+        {"name": shot.name, "place": shot.place, "options": dict(shot.options), "chunks": chunks, "pixels": pixels}
+        for shot, (chunks, pixels) in zip(farm.shots, farm.work, strict=True)
+    ]
+    values = {"format": FORMAT, "lease_seconds": farm.lease_seconds, "shots": shots}
+    write_whole(farm.folder / FARM, json.dumps(values, indent=1).encode())
+    (farm.folder / CANCEL).unlink(missing_ok=True)
+
+
+def read_farm(folder: Path) -> Farm:
+    """The farm in a folder. Raises FileNotFoundError, and ValueError for a list that no farm wrote."""
+    path = folder / FARM
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"{folder} holds no farm: give a folder that histream farm submit was given as --out")
+    try:
+        values = parse_json(read_text(path, MAX_LIST))
+        if values["format"] != FORMAT:
+            raise ValueError(f"its format is {str(values['format'])[:20]!r}, and this version reads {FORMAT!r}")
+        shots = tuple(_shot(value) for value in values["shots"])
+        work = tuple((_count(value["chunks"]), _count(value["pixels"])) for value in values["shots"])
+        return Farm(folder, shots, work, float(values["lease_seconds"]))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not as a farm writes it ({error}): submit the list again into a new folder"
+        ) from error
+
+
+def unchanged(old: Sequence[Shot], new: Sequence[Shot], begun: Sequence[str]) -> None:
+    """Refuse a list in which a shot that has begun has other options than before. Raises ValueError that names it."""
+    before = {shot.name: shot.options for shot in old if shot.name in begun}
+    for shot in new:
+        then = before.get(shot.name, shot.options)
+        other = [name for name in {**then, **shot.options} if then.get(name) != shot.options.get(name)]
+        if other:
+            raise ValueError(
+                f'{shot.place}: the shot "{shot.name}" was begun with another {" and another ".join(other)}: '
+                "give it another name, or put it back"
+            )
+
+
+def _shot(value: dict[str, Any]) -> Shot:
+    options = {str(name): option for name, option in value["options"].items()}
+    return Shot(check_shot_name(value["name"]), options, str(value["place"]))
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or not 0 < value < 2**63:
+        raise ValueError(f"{str(value)[:20]} is no count")
+    return value
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = parse_json(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

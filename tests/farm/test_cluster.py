@@ -1,0 +1,137 @@
+"""Twelve shots on two simulated computers: a worker, a computer and the driver are killed, and nothing is lost."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tiny_cli import files_in
+from tiny_farm import chunks_made
+
+from histream_core.farm.lease import lease_of
+from histream_core.farm.store import read_farm
+
+ROOT = Path(__file__).parents[2]
+SHOTS, FRAMES, CHUNKS = 12, 81, 7
+WORD = "HISTREAM_TEST_FARM"
+"""An environment variable that all processes of one test have."""
+
+
+def start(place, *words, **more):
+    """A process of the test."""
+    env = os.environ | {WORD: str(place), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=place, env=env, text=True, **more)
+
+
+def submit(place, out, *words):
+    call = "import sys; from histream_core.cli import main; sys.exit(main())"
+    said = (place / f"{out}.txt").open("a")
+    return start(place, "-c", call, "farm", "submit", "shots.jsonl", "--out", out, *words, stdout=said, stderr=said)
+
+
+def processes(place):
+    """Numbers of the processes of a test that are alive."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"{WORD}={place}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+    return found
+
+
+def wait_for(what, seconds=600):
+    """Wait until `what()` gives something, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, what.__name__
+        time.sleep(0.02)
+    return found
+
+
+def under_way(folder, *but):
+    """A function that finds the process of a shot in whose run there are some finished chunks, but not nearly all.
+
+    Those in `but` are dead: their leases count for some seconds more.
+    """
+
+    def look():
+        if not (folder / "farm.json").exists():
+            return None
+        farm = read_farm(folder)
+        for shot in farm.shots:
+            lease = lease_of(farm.leases, shot.name, farm.lease_seconds)
+            found = re.search(r"process (\d+)", lease.by)
+            made = sum(event["event"] == "chunk" for event in farm.events(shot.name))
+            if lease.is_live and found and int(found[1]) not in but and 0 < made < CHUNKS - 2:
+                return int(found[1])
+        return None
+
+    return look
+
+
+def check_chunks(events):
+    """Each attempt goes on at the first chunk that is not finished; a kill can come before the line of one that is."""
+    attempts = {event["term"]: (event["kept"], []) for event in events if event["event"] == "begun"}
+    for event in events:
+        if event["event"] == "chunk":
+            attempts[event["term"]][1].append(event["chunk"])
+    finished = 0
+    for kept, made in attempts.values():
+        assert kept - finished in (0, 1), events
+        assert made == [*range(kept, kept + len(made))], events
+        finished = kept + len(made)
+    assert finished == CHUNKS, events
+
+
+@pytest.mark.slow
+def test_a_night_of_twelve_shots_survives_its_deaths(tmp_path, weights):
+    pytest.importorskip("ray", reason="the extra scale is not installed")
+    for name in ("wan", "vae", "embeds"):
+        shutil.copy(weights / f"{name}.safetensors", tmp_path)
+    files = {"model": "wan.safetensors", "vae": "vae.safetensors", "embeds": "embeds.safetensors"}
+    lines = [json.dumps({**files, "seed": n, "frames": FRAMES, "size": "32x32", "device": "cpu"}) for n in range(SHOTS)]
+    (tmp_path / "shots.jsonl").write_text("\n".join(lines))
+    began = time.monotonic()
+    assert submit(tmp_path, "alone").wait() == 0
+    alone = time.monotonic() - began
+
+    nodes = start(tmp_path, Path(__file__).with_name("two_nodes.py"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        address = nodes.stdout.readline().strip()
+        words = ["--address", address, "--lease", "5"]
+        driver = submit(tmp_path, "farm", *words)
+        dead = wait_for(under_way(tmp_path / "farm"))
+        os.kill(dead, signal.SIGKILL)
+        other = wait_for(under_way(tmp_path / "farm", dead))
+        nodes.stdin.write("kill\n")
+        nodes.stdin.flush()
+        assert nodes.stdout.readline() == "killed\n"
+        wait_for(under_way(tmp_path / "farm", dead, other))
+        second = submit(tmp_path, "farm", *words)
+        assert second.wait() == 2
+        assert "is in use by process" in (tmp_path / "farm.txt").read_text()
+        driver.kill()
+        driver.wait()
+        assert submit(tmp_path, "farm", *words).wait() == 0, (tmp_path / "farm.txt").read_text()
+    finally:
+        nodes.stdin.close()
+        nodes.wait()
+    wait_for(lambda: not processes(tmp_path), seconds=120)
+
+    farm = read_farm(tmp_path / "farm")
+    attempts = {shot.name: chunks_made(farm, shot.name) for shot in farm.shots}
+    for name in attempts:
+        check_chunks(farm.events(name))
+        assert files_in(farm.run_of(name)) == files_in(tmp_path / "alone" / "shots" / name)
+    again = {name: made for name, made in attempts.items() if len(made) > 1}
+    assert len(again) >= 2, attempts
+    assert any(event["event"] == "died" for shot in farm.shots for event in farm.events(shot.name))
+    told = f"alone {alone:.0f} s, with three deaths {time.monotonic() - began - alone:.0f} s; begun again: {again}"
+    sys.stdout.write(f"{told}\n")
