@@ -10,8 +10,8 @@ import torch
 from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor
 
+from ...histream_core.files.values import digest
 from ...histream_core.runs import fingerprint_weights, hash_tensor
-from ...histream_core.runs.store.values import digest
 from .additions import between_calls
 
 BESIDE = ("adapters", "hooks")

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from histream_core.runs.store.values import digest
+from histream_core.files.values import digest
 
 EXTREMES = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 EVIL_TEXT = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\u202eder\x00"

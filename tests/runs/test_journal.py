@@ -16,11 +16,11 @@ from tiny_runs import begin, finish, manifest, plan, same, start_and_hang
 
 from histream_core import runs as session
 from histream_core.files import disk
+from histream_core.files.values import digest, parse, plain
 from histream_core.plan.chunks import Plan
 from histream_core.runs import DamagedRunError, Journal, RunInUseError, clean, create_run, list_runs, resume, retry
 from histream_core.runs.store.lock import is_locked
 from histream_core.runs.store.manifest import from_json, recipes, to_json
-from histream_core.runs.store.values import digest, parse, plain
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ from histream_core import runs as session
 from histream_core.cli import main
 from histream_core.files import disk
 from histream_core.files.tensors import pack, read_safetensors
+from histream_core.files.values import digest
 from histream_core.plan import Plan
 from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run, list_runs, resume, retry
 from histream_core.runs.store import branching, new
 from histream_core.runs.store.folder import LOCK
 from histream_core.runs.store.journal import _hash_all
 from histream_core.runs.store.lock import NO_LOCKS, is_locked, take
-from histream_core.runs.store.values import digest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...files.values import parse, plain
 from ...plan.chunks import Chunk, Plan
 from ...plan.positions import TemporalPolicy
 from ...plan.presets import MODES, PRESETS
 from ...plan.schedule import Scale, Schedule, Steps
 from ...plan.sizes import Grid
 from ...plan.window import Window
-from .values import parse, plain
 
 FORMAT = 1
 

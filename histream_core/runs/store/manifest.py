@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...files.reading import parse_json
+from ...files.values import digest, parse, plain, short
 from ...plan.chunks import Chunk, Plan
 from ...plan.histories import CLEAN
 from ...plan.order import CHUNKS
@@ -27,7 +28,6 @@ from ...stream.noise import SeededNoise
 from ...video.formats import Format, find_format
 from ...video.writers import frame_rate
 from . import format_1
-from .values import digest, parse, plain, short
 
 FORMAT = 2
 """Version of manifest.json; version 1, which listed the plan's chunks, can be read too, others are refused."""

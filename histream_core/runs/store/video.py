@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...files.disk import partial_name, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes
+from ...files.values import digest
 from ...plan.chunks import Chunk, Plan
 from ...plan.schedule import Scale
 from ...video.container import join
@@ -38,7 +39,6 @@ from .segments import (
     segment_files,
     segment_made_by,
 )
-from .values import digest
 
 CUTS = ("cuts.edl", "cuts.json")
 """The cut lists, in the order in which they are written."""
