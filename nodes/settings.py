@@ -6,6 +6,7 @@ They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..histream_core.parallel.engine import Engine
 from ..histream_core.plan.chunks import Plan
 from ..histream_core.plan.entry import Restyle
 from ..histream_core.plan.make import PlanOptions, make_plan
@@ -42,6 +43,8 @@ class ModelSettings:
     """The memory tier of keys and values, one of TIERS."""
     demo: bool = False
     """Whether it is the bundled demo model."""
+    engine: Engine | None = None
+    """The devices that compute a run together; None: one, by the host's own attention."""
 
     def temporal_policy(self, preset: Preset) -> TemporalPolicy:
         policy = preset.temporal()

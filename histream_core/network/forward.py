@@ -8,7 +8,7 @@ B batch, C channels, T latent frames, H W latent grid, L tokens.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..plan.schedule import JoinedStep, Scale, Step
 from .cache.pages import PageSource
 from .cache.window import KVCache
-from .layer import KeysValues, LayerCall, RunBlock, like, run_block, stage_block
+from .layer import KeysValues, LayerCall, RunBlock, Share, like, run_block, stage_block
 from .model import WanModel
 from .ops.attention import Attention, sdpa
 from .transfer import upload
@@ -85,6 +85,10 @@ class PassOptions:
     """Called with the index of each layer before it runs."""
     block_forward: RunBlock | None = None
     """Computes the layers in place of `run_block`."""
+    share: Share | None = None
+    """The share of this rank, where several compute the pass; all of them are given the same latent."""
+    layers: range | None = None
+    """The layers that `run_layers` computes; None: all."""
 
 
 PLAIN_PASS = PassOptions()
@@ -139,26 +143,66 @@ def forward_chunk(
     `latent` [B, C, T, H, W] sets the dtype of the computation. `timestep` [B] is a thousand times sigma, one value for
     the whole chunk. The chunk's keys and values are written into `cache` on the way.
     """
-    dtype, (frames, height, width) = latent.dtype, latent.shape[2:]
-    x = model.patch_embedding(latent.float()).to(dtype).flatten(2).transpose(1, 2)
+    x, time = embed_chunk(model, latent, timestep)
+    if options.share:
+        x = options.share.mine(x)
+    x = run_layers(model, x, time, text, cache, options)
+    return None if x is None else flow_of(model, x, time, latent.shape[2:], options.share)
+
+
+class TimeEmbedding(NamedTuple):
+    """The embedding of the timestep of each batch item."""
+
+    whole: Tensor
+    """[B, dim], for the head."""
+    modulation: Tensor
+    """[B, 6, dim], for the layers."""
+
+
+def embed_chunk(model: WanModel, latent: Tensor, timestep: Tensor) -> tuple[Tensor, TimeEmbedding]:
+    """The tokens [B, L, dim] of a latent [B, C, T, H, W], and the embedding of its timestep [B]."""
+    x = model.patch_embedding(latent.float()).to(latent.dtype).flatten(2).transpose(1, 2)
+    return x, embed_timestep(model, timestep, latent.shape[2], latent.dtype)
+
+
+def embed_timestep(model: WanModel, timestep: Tensor, frames: int, dtype: torch.dtype) -> TimeEmbedding:
+    """The embedding of the timestep [B] of a chunk of so many latent frames."""
     # One row per frame though all are equal: a matrix product of one row rounds otherwise, and hosts have a row each.
     time = model.time_embedding(embed_time(timestep.repeat_interleave(frames), model.freq_dim).to(dtype))
-    time_modulation = model.time_projection(time)[::frames].unflatten(1, (6, model.dim))
-    time = time[::frames]
+    return TimeEmbedding(time[::frames], model.time_projection(time)[::frames].unflatten(1, (6, model.dim)))
 
+
+def run_layers(
+    model: WanModel,
+    x: Tensor,
+    time: TimeEmbedding,
+    text: TextSource,
+    cache: PageSource,
+    options: PassOptions = PLAIN_PASS,
+) -> Tensor | None:
+    """The output [B, L, dim] of the layers; None where a cache pass ends. `x` is overwritten."""
     run, last = options.block_forward or run_block, len(model.blocks) - 1
-    for layer, block in enumerate(model.blocks):
+    for layer in range(len(model.blocks)) if options.layers is None else options.layers:
         if options.on_block:
             options.on_block(layer)
-        x, pages = x.contiguous(), cache.pages(layer, keep=options.cache_pass)
+        block, x, pages = model.blocks[layer], x.contiguous(), cache.pages(layer, keep=options.cache_pass)
         if options.cache_pass and layer == last:
-            stage_block(block, x, time_modulation, pages)
+            stage_block(block, x, time.modulation, pages, share=options.share)
             return None
         keys = text.keys(model, layer, x)
-        x = run(block, LayerCall(x, time_modulation, pages, keys, options.attention, options.attention_scale))
+        call = LayerCall(x, time.modulation, pages, keys, options.attention, options.attention_scale, options.share)
+        x = run(block, call)
+    return x
 
-    shift, scale = (like(model.head.modulation, x) + time.unsqueeze(1)).chunk(2, dim=1)
+
+def flow_of(
+    model: WanModel, x: Tensor, time: TimeEmbedding, shape: Sequence[int], share: Share | None = None
+) -> Tensor:
+    """The flow [B, C, T, H, W] of a latent of shape [T, H, W], from the last layer's output [B, L, dim]."""
+    frames, height, width = shape
+    shift, scale = (like(model.head.modulation, x) + time.whole.unsqueeze(1)).chunk(2, dim=1)
     x = model.head.head(torch.addcmul(shift, model.head.norm(x), 1 + scale))
+    x = share.whole(x) if share else x
     x = x.unflatten(2, (1, 2, 2, -1)).unflatten(1, (frames, height // 2, width // 2))
     return torch.einsum("bthwpqrc->bctphqwr", x).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
@@ -174,23 +218,23 @@ class Denoiser:
         attention: Attention = sdpa,
         block_forward: RunBlock | None = None,
         low_forward: Forward = forward_chunk,
+        high_forward: Forward = forward_chunk,
     ):
-        """`dtype` is that of the computation; `low_forward` computes the passes at LOW in place of `forward_chunk`."""
+        """`dtype` is that of the computation; the two forwards compute passes in place of `forward_chunk`."""
         self.model, self.dtype, self.attention, self.block_forward = model, dtype, attention, block_forward
-        self.low_forward = low_forward
+        self.forwards = {Scale.LOW: low_forward, Scale.HIGH: high_forward}
 
     @torch.inference_mode()
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W], in the latent's dtype."""
         timestep = timesteps_of(step, latent)
-        forward = self.low_forward if step.scale is Scale.LOW else forward_chunk
         options = PassOptions(
             attention=self.attention,
             attention_scale=step.attention_scale,
             cache_pass=step.sigma == 0,
             block_forward=self.block_forward,
         )
-        flow = forward(self.model, latent.to(self.dtype), timestep, text, cache, options)
+        flow = self.forwards[step.scale](self.model, latent.to(self.dtype), timestep, text, cache, options)
         if flow is None:
             return latent
         sigma = sigmas_of(step, latent) if isinstance(step, JoinedStep) else step.sigma

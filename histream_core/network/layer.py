@@ -4,7 +4,7 @@ B batch, L tokens, N heads, D head dim.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,26 @@ from .ops.sparse import sparse_attention
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, of equal shape."""
+
+
+class Share(Protocol):
+    """The share of one rank in a pass that several ranks compute: some of the tokens, and in attention some heads."""
+
+    def mine(self, x: Tensor) -> Tensor:
+        """The tokens of this rank [B, l, C], of all [B, L, C]."""
+        ...
+
+    def whole(self, x: Tensor) -> Tensor:
+        """All tokens [B, L, C], from those of each rank [B, l, C]."""
+        ...
+
+    def to_heads(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """All tokens of this rank's heads [B, L, n, D], from all heads of its tokens [B, l, N, D]."""
+        ...
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """All heads of this rank's tokens [B, l, N, D], from all tokens of its heads [B, L, n, D]."""
+        ...
 
 
 class LayerCall(NamedTuple):
@@ -38,6 +58,8 @@ class LayerCall(NamedTuple):
     attention: Attention = sdpa
     attention_scale: float = 1.0
     """A factor on the queries of self-attention."""
+    share: Share | None = None
+    """The share of this rank, where several compute the layer: `x` then has its tokens, and `pages` its heads."""
 
 
 RunBlock = Callable[[Block, LayerCall], Tensor]
@@ -54,19 +76,25 @@ def run_block(block: Block, call: LayerCall, elementwise: Elementwise = PLAIN) -
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(block, x, call.time_modulation)
     y = elementwise.modulate(block.norm1, x, shift, scale)
     q, (k, v) = _queries(block.self_attn, y), _keys(block.self_attn, y)
+    if call.share:
+        q, k, v = call.share.to_heads(q, k, v)
     q = elementwise.rotate_(q, pages.table)
     q = q if call.attention_scale == 1 else q * call.attention_scale
     y = _self_attend(pages.blocks, call.attention, q, *attend(pages, k, v, elementwise.rotate))
+    y = call.share.to_tokens(y) if call.share else y
     x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
     x.add_(_cross_attend(block.cross_attn, block.norm3(x), call.text, call.attention))
     y = block.ffn(elementwise.modulate(block.norm2, x, ffn_shift, ffn_scale))
     return x.addcmul_(y, ffn_gate)
 
 
-def stage_block(block: Block, x: Tensor, time_modulation: Tensor, pages: Pages) -> None:
+def stage_block(block: Block, x: Tensor, time_modulation: Tensor, pages: Pages, *, share: Share | None = None) -> None:
     """Compute only the keys and values of a layer and write them into `pages`."""
     shift, scale, *_ = _modulation(block, x, time_modulation)
-    attend(pages, *_keys(block.self_attn, modulate(block.norm1, x, shift, scale)))
+    k, v = _keys(block.self_attn, modulate(block.norm1, x, shift, scale))
+    if share:
+        k, v = share.to_heads(k, v)
+    attend(pages, k, v)
 
 
 def like(parameter: Tensor, x: Tensor) -> Tensor:

@@ -94,8 +94,10 @@ class ModelSizes:
     head_dim: int
 
     @classmethod
-    def of(cls, model: WanModel | WanConfig) -> ModelSizes:
+    def of(cls, model: WanModel | WanConfig | ModelSizes) -> ModelSizes:
         """Read the sizes from a config or from any Wan module, core's or a host's."""
+        if isinstance(model, ModelSizes):
+            return model
         num_layers = model.num_layers if isinstance(model, WanConfig) else len(model.blocks)
         return cls(num_layers, model.num_heads, model.dim // model.num_heads)
 

@@ -58,8 +58,8 @@ def sharings(split: str, gpus: int) -> tuple[Sharing, ...]:
     return tuple(way for way in found if way.gpus <= gpus and (way.ranks > 1 or split in (ONE, DECODE)))
 
 
-def shared_levels(plan: Plan, ranks: int, least: int = LEAST_TOKENS) -> tuple[Level, ...]:
-    """The levels of a plan whose passes sequence ranks share: those with at least `least` tokens for each rank.
+def shared_levels(plan: Plan, ranks: int) -> tuple[Level, ...]:
+    """The levels of a plan whose passes sequence ranks share: those with LEAST_TOKENS for each rank.
 
     With pooled LOW keys, which a rank has of its own heads alone, both are shared or neither, as HIGH decides.
     """
@@ -69,7 +69,7 @@ def shared_levels(plan: Plan, ranks: int, least: int = LEAST_TOKENS) -> tuple[Le
     def enough(level: Level) -> bool:
         scale = level if isinstance(level, Scale) else level[0]
         asked = Scale.HIGH if plan.pooled_low else scale
-        return plan.window.chunk_frames * plan.tokens_per_frame(asked) >= least * ranks
+        return plan.window.chunk_frames * plan.tokens_per_frame(asked) >= LEAST_TOKENS * ranks
 
     return tuple(level for level in plan.levels if enough(level))
 

@@ -59,7 +59,7 @@ VAE_STRIPS = {
 }
 DECODE = {
     "in-turn": "a chunk is decoded before the next one is sampled",
-    "ahead": "a chunk is decoded while the next one is sampled, on the command line without --run-dir; the same frames",
+    "ahead": "a chunk is decoded while the next one is sampled, on the command line; the same frames",
 }
 
 CHOICES: Mapping[str, Mapping[str, str]] = {

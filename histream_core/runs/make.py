@@ -5,12 +5,15 @@ F pixel frames; H W in pixels here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
+from ..parallel.link import LostRankError
 from ..plan import replay
 from ..stream.inputs import Inputs, Source
 from ..stream.prompts import Prompt
@@ -18,11 +21,12 @@ from ..video.writing import BackgroundWriter
 from .backend import Backend, OpenStream
 from .describe import prompts_of, video_tags
 from .progress import Progress, Report, silent, timed_decode
-from .session import Session, Snapshots
+from .session import Decoding, Session, Snapshots
 from .store.journal import Journal
 from .store.manifest import Manifest
 from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video_writer, write_cuts
 
+<<<<<<< HEAD
 Watch = Callable[[Journal], AbstractContextManager[Report]]
 """Function that watches a run while it is finished; its report is called as that of `make` is."""
 
@@ -30,6 +34,16 @@ Watch = Callable[[Journal], AbstractContextManager[Report]]
 def unwatched(_: Journal) -> AbstractContextManager[Report]:
     """Watch nothing."""
     return nullcontext(silent)
+=======
+MAX_LOST = 3
+"""Times that ranks may be lost one after the other without a finished chunk between."""
+
+_log = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+>>>>>>> bd77c9d (Make one video on several devices, bit for bit)
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Making:
     """Called with the frames [F, H, W, 3] of each chunk."""
     source: Source | None = None
     """How the chunks of a restyled video begin."""
+    begin_again: Callable[[], None] = _nothing
+    """Lets the source begin from its first frame again, where a run goes on after a rank was lost."""
 
     @property
     def stops(self) -> tuple[type[BaseException], ...]:
@@ -63,19 +79,52 @@ def make(
     manifest, folder = journal.manifest, journal.folder
     words, seeds = [s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]
     tags = video_tags(words, seeds) | dict(how.tags or {})
-    progress = resumed_progress(backend, journal)
-
-    def work(open_stream: OpenStream) -> None:
-        _write_chunks(backend, journal, open_stream, progress, how, tags)
-
+    prompts = prompts or prompts_of(manifest, journal.texts())
     try:
-        backend.sample(manifest.plan, prompts or prompts_of(manifest, journal.texts()), progress, work)
+        progress = _outlive_ranks(partial(_attempt, backend, journal, how, tags, prompts), journal, how)
     except how.stops:
         with suppress(OSError, ValueError):  # a courtesy: the segments are there in any case
             join_finished(journal, tags)
         raise
     join_video(journal, tags)
     write_cuts(folder, manifest)
+    return progress
+
+
+def _outlive_ranks(attempt: Callable[[], Progress], journal: Journal, how: Making) -> Progress:
+    """Make an attempt, and another one from the finished chunks on where a rank is lost.
+
+    Raises LostRankError where ranks are lost MAX_LOST times without a chunk between.
+    """
+    lost = 0
+    while True:
+        before = journal.finished
+        try:
+            return attempt()
+        except LostRankError as error:
+            lost = 1 if journal.finished > before else lost + 1
+            if lost == MAX_LOST:
+                raise
+            _log.warning(
+                "%s: the ranks are started again, and the run goes on with chunk %d", error, journal.finished + 1
+            )
+            how.begin_again()
+
+
+def _attempt(
+    backend: Backend,
+    journal: Journal,
+    how: Making,
+    tags: Mapping[str, str],
+    prompts: Sequence[Prompt],
+) -> Progress:
+    """Finish the chunks of a run from its current state; the counts and times of this attempt."""
+    progress = resumed_progress(backend, journal)
+
+    def work(open_stream: OpenStream) -> None:
+        _write_chunks(backend, journal, open_stream, progress, how, tags)
+
+    backend.sample(journal.manifest.plan, prompts, progress, work)
     return progress
 
 
@@ -105,7 +154,7 @@ def _write_chunks(
         backend.open_decoder(),
         inputs=Inputs(source=how.source),
         snapshots=how.snapshots,
-        device=backend.decode_device,
+        decoding=Decoding(backend.decode_device, ahead=backend.speed.decode == "ahead"),
     )
     with closing(session.run(first)) as chunks, writer or nullcontext():
         progress.pace.start()

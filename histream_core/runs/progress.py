@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ from torch import Tensor
 from ..cost.cost import Cost
 from ..cost.pace import Pace
 from ..plan import Scale, Step
-from ..stream.stream import Denoise
+from ..stream.stream import Ask
 from ..video.writing import Times
+
+Call = TypeVar("Call", bound=Ask)
 
 Report = Callable[["Progress"], None]
 """Called before and after every network call, and after every chunk."""
@@ -118,17 +120,17 @@ def new_progress(cost: Cost, *, decodes: bool = True, report: Report = silent) -
     return Progress(pace, plan.num_calls(), plan.num_chunks, plan.num_pixel_frames, report=report, times=times)
 
 
-def counted(denoise: Denoise, progress: Watch) -> Denoise:
+def counted(denoise: Call, progress: Watch) -> Call:
     """Wrap the network call so that its number and seconds are added to the progress."""
 
-    def call(latent, step, cache, text):
+    def call(latent: Tensor, step: Step, *rest: Any) -> Any:
         progress.begin_call(step)
         with progress.times.count("denoise", device=latent.device, note=progress.measure_call):
-            clean = denoise(latent, step, cache, text)
+            clean = denoise(latent, step, *rest)
         progress.end_call(step)
         return clean
 
-    return call
+    return cast(Call, call)
 
 
 def timed_decode(items: Iterator, times: Times) -> Iterator:

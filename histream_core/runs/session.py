@@ -5,8 +5,10 @@ B batch, C channels, T latent frames, F pixel frames; H W is the latent grid for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from ..plan.order import CHUNKS
 from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
 from ..stream.stream import Stream
+from ..vae.ahead import work_ahead
 from ..vae.decode import begin_scene, to_frames
 from ..vae.decoders import Decoder
 from .store.journal import Journal
@@ -40,6 +43,14 @@ class Finished:
     """Whether the chunk was made now; False if it was in the journal."""
 
 
+class Made(NamedTuple):
+    """A chunk that is in the journal, before it is decoded."""
+
+    chunk: Chunk
+    latent: Tensor
+    new: bool
+
+
 @dataclass(frozen=True)
 class Snapshots:
     """When to write the state of caches and VAE, so that resuming computes no clean passes again.
@@ -54,6 +65,19 @@ class Snapshots:
     """Exceptions by which the user stops a run."""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How chunks are decoded."""
+
+    device: torch.device | None = None
+    """The device to decode on; None: that of the VAE."""
+    ahead: bool = False
+    """Whether a chunk is decoded while the next one is sampled; snapshots then lack the VAE's memory."""
+
+
+BY_DEFAULT = Decoding()
+
+
 class Session:
     """Continues the run of a journal from its current state to its end; iterate over `run` once."""
 
@@ -65,17 +89,16 @@ class Session:
         *,
         inputs: Inputs = NOTHING_GIVEN,
         snapshots: Snapshots | None = None,
-        device: torch.device | None = None,
+        decoding: Decoding = BY_DEFAULT,
     ) -> None:
-        """`inputs` are asked for what the journal does not have yet.
-
-        `device` is the device to decode on; by default that of the VAE.
-        """
+        """`inputs` are asked for what the journal does not have yet."""
         self.journal, self.open_stream, self.decoder = journal, open_stream, decoder
         self.snapshots = snapshots or Snapshots()
-        self._inputs, self._decode_on = inputs, device
+        self._inputs, self._decode_on, self._decodes_ahead = inputs, decoding.device, decoding.ahead
         self._decoded: int | None = 0
         """Number of chunks that went through the VAE; None while one is being decoded."""
+        self._under_way: tuple[Stream, int] | None = None
+        """The stream, and its newest chunk."""
 
     def run(self, first_decoded: int = 0) -> Generator[Finished, None, None]:
         """Yield the chunks from `first_decoded` on: first the finished ones, then new ones.
@@ -85,32 +108,65 @@ class Session:
         the VAE's memory is restored from the snapshot, else by decoding the frames it remembers. Nothing is denoised
         again.
         """
-        journal, plan = self.journal, whole_chunks(self.journal.manifest.plan)
-        done, last = journal.finished, len(plan.chunks) - 1
-        snapshot = journal.newest_snapshot() if done else None
+        plan = whole_chunks(self.journal.manifest.plan)
+        snapshot = self.journal.newest_snapshot() if self.journal.finished else None
         if snapshot and self.decoder and snapshot[1] == first_decoded:
             self._restore_decoder(self.decoder, snapshot[2], first_decoded)
+        chunks = self._chunks(plan, snapshot, first_decoded)
+        del snapshot
+        try:
+            if self._decodes_ahead and self.decoder:
+                yield from self._ahead(chunks, self._device(self.decoder), first_decoded)
+                return
+            for chunk, latent, new in chunks:
+                yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new)
+        except self.snapshots.cancel:
+            if self.snapshots.on_cancel and self._under_way:
+                stream, position = self._under_way
+                self._save_whole(stream, [position + 1, position] if position else [1])
+            raise
+
+    def _ahead(self, chunks: Iterator[Made], device: torch.device, first: int) -> Iterator[Finished]:
+        """Decode each chunk in a thread while the next one is made; the first one is there at once."""
+        made: deque[Made] = deque()
+        coming: deque[Chunk] = deque()
+
+        def latents() -> Iterator[Tensor]:
+            for found in chunks:
+                made.append(found)
+                coming.append(found.chunk)
+                yield found.latent
+
+        def decode(latent: Tensor) -> Tensor:
+            frames = self._decode(coming.popleft(), latent, first)
+            return latent.new_empty(0) if frames is None else frames
+
+        for frames in work_ahead(latents(), decode, device):
+            found = made.popleft()
+            yield Finished(found.chunk, found.latent, frames if frames.numel() else None, found.new)
+
+    def _chunks(
+        self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None, first_decoded: int
+    ) -> Iterator[Made]:
+        """Yield each chunk, first the finished ones, then new ones, which are in the journal by then."""
+        journal, done, last = self.journal, self.journal.finished, len(plan.chunks) - 1
         for chunk in plan.chunks[first_decoded:done]:
-            latent = journal.read(chunk.index)
-            yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=False)
+            yield Made(chunk, journal.read(chunk.index), new=False)
         if done > last:
             return
         stream, position = self._open_stream(replay(plan, done), snapshot)
         del snapshot
         chunks = zip(plan.chunks[position:], stream.chunks(position), strict=True)
-        try:
-            for chunk, latent in chunks:
-                position = chunk.index
-                if position < done:
-                    continue
-                journal.write(position, latent, stream.noisy, stream.sinks)
-                yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new=True)
-                if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
-                    self._save_whole(stream, [position])
-        except self.snapshots.cancel:
-            if self.snapshots.on_cancel:
-                self._save_whole(stream, [position + 1, position] if position else [1])
-            raise
+        self._under_way = stream, position
+        for chunk, latent in chunks:
+            position = chunk.index
+            self._under_way = stream, position
+            if position < done:
+                continue
+            journal.write(position, latent, stream.noisy, stream.sinks)
+            yield Made(chunk, latent, new=True)
+            if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
+                self._save_whole(stream, [position])
 
     def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> tuple[Stream, int]:
         """The stream, and the index of the chunk it continues with."""
@@ -181,9 +237,10 @@ class Session:
     def _save(self, stream: Stream, position: int) -> None:
         """Write a snapshot from which the stream can continue with chunk `position`."""
         state = {CACHES + name: tensor for name, tensor in stream.snapshot().items()}
-        if self.decoder and self._decoded:
+        decoded = 0 if self._decodes_ahead else self._decoded or 0
+        if self.decoder and decoded:
             state |= {VAE + name: tensor for name, tensor in self.decoder.snapshot().items()}
-        self.journal.write_snapshot(position, self._decoded or 0, state)
+        self.journal.write_snapshot(position, decoded, state)
 
     def _save_whole(self, stream: Stream, positions: Sequence[int]) -> None:
         """Write a snapshot at the first of `positions` whose context is fully cached; do nothing if there is none.

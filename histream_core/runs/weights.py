@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +16,13 @@ from ..cost.cost import GB, VAE_WIDTH, Cost
 from ..cost.fitting import does_not_fit, vae_does_not_fit
 from ..network.cache.tiers import make_caches
 from ..network.cache.window import CacheOptions
-from ..network.forward import Denoiser
+from ..network.forward import Denoiser, forward_chunk
 from ..network.kernels import Kernels, choose_kernels
 from ..network.model import WanModel
+from ..parallel.engine import ALONE, Engine, Network, Opened, chosen, open_caches, rest_gang
+from ..parallel.workers import devices_from
 from ..plan import Plan, Preset, find_preset
+from ..plan.sharing import Sharing
 from ..plan.speed import DEFAULTS, Speed
 from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
@@ -50,6 +53,8 @@ class Weights:
     kv: str = "full"
     """The memory tier of keys and values, one of TIERS."""
     speed: Speed = DEFAULTS
+    sharing: Sharing = ALONE
+    """The devices that make a run together."""
 
     @property
     def decode_device(self) -> torch.device:
@@ -116,7 +121,11 @@ class Weights:
         def open_stream(plan: Plan, noise: Noise, inputs: Inputs) -> Stream:
             return self.open_stream(plan, noise, prompts, progress=progress, inputs=inputs)
 
-        return work(open_stream)
+        try:
+            return work(open_stream)
+        finally:
+            if self.sharing.ranks > 1:
+                rest_gang()
 
     def open_stream(
         self,
@@ -135,23 +144,43 @@ class Weights:
                     f"the text has {prompt.text.context.shape[-1]} channels but the model reads {model.text_dim}: "
                     "take the text encoder that belongs to it"
                 )
-        caches = make_caches(plan, model, CacheOptions(device=self.device, dtype=self.dtype, kv=self.kv))
-        denoise = Denoiser(
+        opened = self._open_caches(plan)
+        denoise = opened.denoiser or Denoiser(
             model,
             dtype=self.dtype,
             attention=kernels.attention,
             block_forward=kernels.block_forward(plan),
-            low_forward=kernels.low_forward(),
+            low_forward=opened.forward or kernels.low_forward(),
+            high_forward=opened.forward or forward_chunk,
         )
         return Stream(
             plan,
             counted(denoise, progress),
-            caches,
+            opened.caches,
             noise,
             prompts,
             channels=model.out_dim,
             inputs=inputs,
+            ring=opened.denoiser is not None,
         )
+
+    def on(self, engine: Engine, plan: Plan) -> Weights:
+        """The same weights on several devices, for a plan; chunks are then decoded while the next one is sampled.
+
+        Raises ValueError for devices that cannot make it together.
+        """
+        if engine.gpus == 1:
+            return self
+        sharing = chosen(engine, self.cost(plan), self.speed, self.kv, self.device)
+        vae = self.vae.to(devices_from(self.device, sharing.gpus)[-1]) if sharing.vae_apart else self.vae
+        return replace(self, vae=vae, sharing=sharing, speed=replace(self.speed, decode="ahead"))
+
+    def _open_caches(self, plan: Plan) -> Opened:
+        options = CacheOptions(device=self.device, dtype=self.dtype, kv=self.kv)
+        if self.sharing.ranks == 1:
+            return Opened(make_caches(plan, self.model, options))
+        network = Network(self.model, self.model.config, self.dtype, self.device, fingerprint_weights(self.model))
+        return open_caches(self.sharing, plan, network, options, self.speed)
 
 
 def load_weights(

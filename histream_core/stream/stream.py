@@ -18,6 +18,7 @@ from ..plan.chunks import Chunk, Plan
 from ..plan.histories import EACH_STEP, Level, level_name
 from ..plan.order import CHUNKS, calls
 from ..plan.schedule import Scale, Step, Steps, join_steps
+from ..plan.sharing import ring_rows
 from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
 from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
@@ -28,6 +29,12 @@ from .sinks import next_sinks
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
 """Network call: returns the clean estimate of a noisy chunk [B, C, T, H, W], and stages its keys and values in the
 cache."""
+
+Later = Callable[[], Tensor]
+"""Waits for a tensor that is computed elsewhere, and returns it."""
+
+Ask = Callable[[Tensor, Step, KVCache, Text], Tensor | Later]
+"""A network call that may return before the estimate is there."""
 
 Resize = Callable[[Tensor, Grid], Tensor]
 """Function that resizes a latent [B, C, T, H, W] to another grid, frame by frame."""
@@ -61,6 +68,14 @@ class UnderWay:
     latent: Tensor
     """What its next step begins with."""
     steps: Steps
+    clean: Tensor | Later | None = None
+    """The estimate of the step that was computed last."""
+
+    def estimate(self) -> Tensor:
+        """That estimate, once it is there."""
+        if self.clean is None:
+            raise ValueError(f"no step of chunk {self.chunk.index} was computed yet")
+        return arrived(self.clean)
 
 
 class Stream:
@@ -73,7 +88,7 @@ class Stream:
     def __init__(
         self,
         plan: Plan,
-        denoise: Denoise,
+        denoise: Ask,
         caches: Mapping[Level, KVCache],
         noise: Noise,
         prompts: Sequence[Prompt],
@@ -81,14 +96,17 @@ class Stream:
         channels: int = 16,
         inputs: Inputs = NOTHING_GIVEN,
         upsample: Resize | None = None,
+        ring: bool = False,
     ):
-        """`upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of latents.
+        """`ring`: rows of a diagonal order are asked for in the order of a pipeline.
+
+        `upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of latents.
 
         Raises ValueError where no prompt covers the first chunk, or an input that the plan needs is missing.
         """
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
         self.prompts = _from_the_first(prompts)
-        self.upsample = upsample or self._resize
+        self.upsample, self._ring = upsample or self._resize, ring
         if plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
             raise ValueError(NO_RECACHE)
         cache = next(iter(caches.values()))
@@ -238,7 +256,7 @@ class Stream:
             cache = self._cache(step, index - 1)
             if chunk.keeps_all or (chunk.kept and not following):
                 cache.keep()
-            clean = self.denoise(latent, step, cache, text)
+            clean = arrived(self.denoise(latent, step, cache, text))
             if following:
                 noise = self._draw(chunk, index, following.scale)
                 if following.scale is not step.scale:
@@ -249,25 +267,44 @@ class Stream:
     def _diagonal(self) -> Iterator[Tensor]:
         """Yield the chunks where the steps of successive chunks take turns; a chunk enters a cache with its step."""
         under_way: dict[int, UnderWay] = {}
-        for call in calls(self.plan):
+        last: UnderWay | None = None  # its last step was asked for, and may still be computed
+        for call in ((row,) for row in ring_rows(self.plan)) if self._ring else calls(self.plan):
             for row in call:
                 if not row.step:
                     chunk = self.plan.chunks[row.chunk]
                     under_way[row.chunk] = UnderWay(chunk, self._prompt(chunk), *self._start(chunk))
             self._forget_others(*(found.prompt for found in under_way.values()))
-            done = [(under_way[row.chunk], row.step) for row in call]
-            for (found, step), clean in zip(done, self._call_rows(done), strict=True):
-                if step + 1 < len(found.steps):
-                    following = found.steps[step + 1]
-                    noise = self._draw(found.chunk, step + 1, following.scale)
-                    found.latent = (1 - following.sigma) * clean + following.sigma * noise
-                    continue
+            rows = [(under_way[row.chunk], row.step) for row in call]
+            ends = [found for found, step in rows if step + 1 == len(found.steps)]
+            if last and ends:
+                yield self._finish(last)
+                last = None
+            for found, step in rows:
+                if step:
+                    found.latent = self._noisier(found, found.steps[step], step)
+            self._call_rows(rows)
+            for found in ends:
                 del under_way[found.chunk.index]
-                ready = self._match(found.chunk, found.prompt, clean) if self.plan.anchor_match else clean
-                yield ready[:, :, : self.plan.num_latent_frames - found.chunk.frames.start]
+                if isinstance(found.clean, Tensor):
+                    yield self._finish(found)
+                else:
+                    last = found
+        if last:
+            yield self._finish(last)
 
-    def _call_rows(self, rows: list[tuple[UnderWay, int]]) -> list[Tensor]:
-        """The clean estimates of some chunks at a step of each, in one network call where caches and texts allow it."""
+    def _noisier(self, found: UnderWay, step: Step, index: int) -> Tensor:
+        """What a step of a chunk begins with: the estimate of the step before, with noise."""
+        noise = self._draw(found.chunk, index, step.scale)
+        return (1 - step.sigma) * found.estimate() + step.sigma * noise
+
+    def _finish(self, found: UnderWay) -> Tensor:
+        """The latent of a chunk whose steps are all computed, cropped to the video."""
+        clean = found.estimate()
+        ready = self._match(found.chunk, found.prompt, clean) if self.plan.anchor_match else clean
+        return ready[:, :, : self.plan.num_latent_frames - found.chunk.frames.start]
+
+    def _call_rows(self, rows: list[tuple[UnderWay, int]]) -> None:
+        """Ask for the estimates of some chunks at a step of each, in one call where caches and texts allow it."""
         caches = [self._cache(found.steps[step], step) for found, step in rows]
         for (found, _), cache in zip(rows, caches, strict=True):
             cache.begin(found.chunk.frames, found.chunk.context)
@@ -278,14 +315,14 @@ class Stream:
         if isinstance(first, RowCache) and len(rows) > 1 and len({text.context.shape for text in texts}) == 1:
             latents = torch.cat([found.latent for found, _ in rows])
             clean = self.denoise(latents, join_steps(steps), first.whole.join(caches), RowTexts(texts))
-            cleans = list(clean.split(self.shape[0]))
+            cleans: Sequence[Tensor | Later] = clean.split(self.shape[0])
         else:
             parts = zip(rows, steps, caches, texts, strict=True)
             cleans = [self.denoise(found.latent, step, cache, text) for (found, _), step, cache, text in parts]
-        for (found, _), cache in zip(rows, caches, strict=True):
+        for (found, _), cache, clean in zip(rows, caches, cleans, strict=True):
+            found.clean = clean
             if found.chunk.keeps_all:
                 cache.commit()
-        return cleans
 
     def _cache(self, step: Step, index: int) -> KVCache:
         """The cache of a chunk's step of that index."""
@@ -437,6 +474,11 @@ class Stream:
         if not torch.isfinite(given).all():
             raise ValueError("the given latents contain NaN or infinity: the run that made them has failed")
         return given
+
+
+def arrived(estimate: Tensor | Later) -> Tensor:
+    """An estimate, once it is there."""
+    return estimate if isinstance(estimate, Tensor) else estimate()
 
 
 def _from_the_first(prompts: Sequence[Prompt]) -> list[Prompt]:

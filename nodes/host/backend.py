@@ -34,7 +34,8 @@ from .display import Display, told
 from .fingerprint import fingerprints
 from .memory import cost_of, decoder_sizes, device_memory
 from .preview import chunk_previewer
-from .run import HostRun, wan_config
+from .ranks import model_settings, wan_config
+from .run import HostRun
 from .sampler import (
     ChunkSampler,
     PlannedSampler,
@@ -42,7 +43,6 @@ from .sampler import (
     given_latent,
     guide,
     latent_progress,
-    model_settings,
     shown,
 )
 from .speed import kernels_for

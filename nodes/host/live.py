@@ -27,7 +27,7 @@ from ...histream_core.runs.describe import check_memory
 from ...histream_core.stream.inputs import Inputs
 from ...histream_core.stream.noise import Noise
 from ...histream_core.stream.prompts import Prompt
-from ...histream_core.stream.stream import Denoise, Stream
+from ...histream_core.stream.stream import Ask, Stream
 from ...histream_core.stream.timeline import NEW_ANCHOR
 from ...histream_core.video.formats import find_format
 from ...histream_core.video.writers import Writer, frame_rate, open_writer
@@ -199,7 +199,7 @@ def decodes_apart(device: torch.device) -> bool:
     return comfy.model_management.is_device_cpu(device)
 
 
-def in_turn(denoise: Denoise, turn: threading.Lock) -> Denoise:
+def in_turn(denoise: Ask, turn: threading.Lock) -> Ask:
     """A network call that is made while no other thread has its turn."""
 
     def call(*args):

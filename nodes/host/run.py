@@ -7,19 +7,19 @@ B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions, KVCache
-from ...histream_core.network.forward import PassOptions, Text, forward_chunk, sigmas_of
-from ...histream_core.network.model import WanConfig
+from ...histream_core.network.forward import Forward, PassOptions, Text, forward_chunk, sigmas_of
+from ...histream_core.parallel.engine import open_caches
+from ...histream_core.parallel.link import LostRankError
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import JoinedStep, Scale, Step
 from ...histream_core.plan.speed import Speed
@@ -33,6 +33,7 @@ from .additions import AGAIN, WRAPPER_KEY, between_calls, blamed_for
 from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
 from .naming import names_of
+from .ranks import network_of, sharing_of
 from .speed import attend_by_host, kernels_for
 
 RAW_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -54,9 +55,12 @@ class HostRun:
         self.model, self.plan, self.kv, self.batch = model, plan, kv, batch
         self.guider = model.inner_model
         self.base = self.guider.inner_model
+        self.speed = speed
         self.kernels = kernels_for(speed, self.guider.model_patcher, self._attend)
+        self.sharing = sharing_of(self.guider.model_patcher, plan, speed, kv)
         self.block_forward = self.kernels.block_forward(plan, warn=host_log.warn)
-        self.low_forward = self.kernels.low_forward(warn=host_log.warn)
+        low_forward = self.kernels.low_forward(warn=host_log.warn)
+        self.forwards: dict[Scale, Forward] = {Scale.LOW: low_forward, Scale.HIGH: forward_chunk}
         self.prompt = Prompt(self._text())
         """The prompt that the guider has."""
         self._call: tuple[Step, KVCache, Text] | None = None
@@ -91,7 +95,11 @@ class HostRun:
         dtype = self.base.get_dtype_inference()
         options = CacheOptions(batch=self.batch, device=device, dtype=dtype, kv=self.kv)
         make_room(kv_bytes(plan, module, options) + extra_bytes, self.guider, device)
-        caches = make_caches(plan, module, options)
+        if self.sharing.ranks > 1:
+            opened = open_caches(self.sharing, plan, network_of(self.guider), options, self.speed)
+            caches, self.forwards = opened.caches, dict.fromkeys(Scale, opened.forward or forward_chunk)
+        else:
+            caches = make_caches(plan, module, options)
         denoise = counted(self.denoise, progress)
         return Stream(plan, denoise, caches, noise, prompts, inputs=inputs)
 
@@ -113,6 +121,8 @@ class HostRun:
         """Call the network through the guider; raises ValueError with the node whose function on the MODEL fails."""
         try:
             return self.model(latent, sigma, **self.extra_args)
+        except LostRankError:
+            raise
         except RAW_ERRORS as error:
             node = "" if comfy.model_management.is_oom(error) else blamed_for(error, self.guider.model_patcher)
             if not node:
@@ -150,7 +160,6 @@ class HostRun:
         self._transformer_options = transformer_options
         transformer_options["total_blocks"] = len(executor.class_obj.blocks)
         transformer_options["block_type"] = "double"
-        forward = self.low_forward if step.scale is Scale.LOW else forward_chunk
         options = PassOptions(
             attention=self.kernels.attention,
             attention_scale=step.attention_scale,
@@ -158,7 +167,7 @@ class HostRun:
             on_block=on_block,
             block_forward=self.block_forward,
         )
-        flow = forward(executor.class_obj, x, timestep, text, cache, options)
+        flow = self.forwards[step.scale](executor.class_obj, x, timestep, text, cache, options)
         return torch.zeros_like(x) if flow is None else flow
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -195,8 +204,3 @@ class HostRun:
                 "see: remove that node"
             )
         self._context_checked = True
-
-
-def wan_config(module: nn.Module) -> WanConfig:
-    """Read the sizes of a Wan module of the host."""
-    return WanConfig(**{size.name: getattr(module, size.name) for size in fields(WanConfig)})

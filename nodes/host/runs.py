@@ -34,8 +34,9 @@ from .ahead import check_run
 from .backend import HostBackend
 from .checks import check_latent, check_model
 from .decode import check_vae, video_size
+from .ranks import model_settings
 from .run_folders import find_run, name_of, next_run, numbered_runs
-from .sampler import ChunkSampler, given_latent, model_settings
+from .sampler import ChunkSampler, given_latent
 from .source import source_of_run
 from .timeline import Audience, prompts_in, say_limits
 
@@ -60,7 +61,8 @@ def open_backend(model, vae, speed: Speed) -> HostBackend:
     """The backend of a kept run. Raises ValueError for a MODEL or a VAE that cannot be used."""
     check_model(model)
     check_vae(vae)
-    return HostBackend(model, vae, speed)
+    engine = model_settings(model).engine
+    return HostBackend(model, vae, replace(speed, decode="ahead") if engine and engine.gpus > 1 else speed)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...histream_core.cost.cost import Cost
 from ...histream_core.cost.pace import frames_of
+from ...histream_core.parallel.engine import rest_gang
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale, Steps
 from ...histream_core.plan.speed import DEFAULTS, Speed
@@ -28,7 +29,8 @@ from .checks import check_empty, check_finite, check_guider, check_latent, check
 from .display import Display, told
 from .first_frame import FirstFrame, check_fits
 from .preview import chunk_previewer
-from .run import HostRun, wan_config
+from .ranks import model_settings, wan_config
+from .run import HostRun
 from .speed import say_kernels
 from .timeline import Audience, Timeline, prompts_in, say_limits, timeline_of
 
@@ -69,7 +71,10 @@ class SamplerFunction:
         run = HostRun(model, plan, extra_args, batch=shape[0], kv=self.kv, speed=self.speed)
         say_kernels(run.kernels)
         say_what_does_nothing(guider.model_patcher)
-        return self.sampled(run, x, extra_args.get("seed") or 0)
+        try:
+            return self.sampled(run, x, extra_args.get("seed") or 0)
+        finally:
+            rest_gang()
 
 
 @dataclass(frozen=True)
@@ -165,11 +170,6 @@ def attach(model, settings: ModelSettings):
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, sample_by_chunks)
     return model
-
-
-def model_settings(model) -> ModelSettings:
-    """The `ModelSettings` on a MODEL; the defaults for a MODEL of another loader."""
-    return model.get_attachment(PRESET_KEY) or ModelSettings()
 
 
 def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *args, **kwargs) -> Tensor:

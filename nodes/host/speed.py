@@ -15,6 +15,7 @@ from ...histream_core.network.ops.attention import Attention, is_hopper
 from ...histream_core.plan.speed import Speed
 from . import log as host_log
 from .caches import dtype_of
+from .ranks import model_settings
 
 
 def attend_by_host(q: Tensor, k: Tensor, v: Tensor, *, transformer_options: Mapping | None = None) -> Tensor:
@@ -39,6 +40,13 @@ def kernels_for(speed: Speed, model, own: Attention = attend_by_host) -> Kernels
     plain = chosen is host_attention.attention_pytorch and not override
     if speed.attention == "auto" and plain and is_hopper(model.load_device):
         host = None  # the host would use the same kernels, in another order
+    if model_settings(model).engine:
+        host = None  # other processes have no host: on any number of devices it is then the same attention
+        if override or speed.attention == "host":
+            raise ValueError(
+                f"attention {name} is ComfyUI's own, which the processes of HiStream Engine lack: leave that node out, "
+                "or set attention to auto"
+            )
     kernels = choose_kernels(speed, model.load_device, dtype_of(model), host=host)
     if override and kernels.graphs:
         in_use = {**kernels.in_use, "graphs": "off, since another node's attention may be another one in each step"}
@@ -51,6 +59,8 @@ def compiled_as_asked(kernels: Kernels, model) -> Kernels:
     asked = model.model_options.get(TORCH_COMPILE_KWARGS)
     if not asked:
         return kernels
+    if (engine := model_settings(model).engine) and engine.gpus > 1:
+        raise ValueError("several GPUs compute without compiled layers: remove TorchCompileModel, or HiStream Engine")
     compiler = {name: asked[name] for name in ("backend", "mode", "options") if asked.get(name)}
     in_use = {**kernels.in_use, "compile": f"{asked['backend']}, as a node on the MODEL says"}
     return replace(kernels, compiler=compiler, in_use=in_use)

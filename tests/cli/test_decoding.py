@@ -82,8 +82,6 @@ def test_ahead_and_another_layout_make_the_same_video_and_strips_nearly(weights,
 
 def test_what_cannot_be_is_refused_before_anything_is_computed(weights, here, capsys, monkeypatch):
     monkeypatch.setattr(road, "stream_frames", None)
-    kept = render_words(weights, *SIZE, "--run-dir", "run", "--decode", "ahead")
-    assert "leave it out, or leave out --run-dir" in refusal_of(kept, capsys)
     narrow = render_words(weights, "--size", "64x32", "--frames", "5", "--vae-strips", "2", "--out", "a.mp4")
     assert "2 strips are too many for 64 pixels: use at most 1" in refusal_of(narrow, capsys)
     elsewhere = render_words(weights, *SIZE, "--vae-device", "cuda:7", "--out", "a.mp4")

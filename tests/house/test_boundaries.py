@@ -23,8 +23,8 @@ ARROWS = {
     "demo": {"files", "network", "vae"},
     "weights": {"files", "network", "plan", "vae"},
     "cost": {"network", "plan", "vae", "video"},
-    "parallel": {"cost", "files", "network", "plan"},
-    "runs": {"cost", "demo", "files", "network", "plan", "stream", "vae", "video", "weights"},
+    "parallel": {"cost", "files", "network", "plan", "stream"},
+    "runs": {"cost", "demo", "files", "network", "parallel", "plan", "stream", "vae", "video", "weights"},
     "lab": {"cost", "demo", "files", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
     "farm": {"cost", "files", "runs"},
     "cli": {

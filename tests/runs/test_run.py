@@ -14,6 +14,7 @@ from histream_core import runs as session
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume, retry
+from histream_core.runs.session import Decoding
 from histream_core.stream.inputs import Inputs
 
 
@@ -41,6 +42,18 @@ def test_a_resumed_run_is_the_whole_run_and_denoises_nothing_again(whole, tmp_pa
     assert [chunk.new for chunk in chunks] == [i >= cut for i in range(5)]
     assert run.steps == 4 * (5 - cut)
     assert run.passes == (8 if cut < 5 else 0)
+
+
+@pytest.mark.parametrize("cut", [0, 3])
+def test_chunks_that_are_decoded_ahead_are_the_same(whole, tmp_path, cut):
+    """Seen to fail where a chunk is decoded as another one."""
+    if cut:
+        begin(tmp_path, cut)
+    with resume(tmp_path, manifest()) if cut else create_run(tmp_path / "run", manifest()) as journal:
+        chunks = list(Run(journal, decoding=Decoding(ahead=True)).chunks())
+    assert same([chunk.latent for chunk in chunks], whole[0])
+    assert same([chunk.frames for chunk in chunks], whole[1])
+    assert [chunk.chunk.index for chunk in chunks] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("first_frames", "every"), [(1, 2), (4, 0), slow(3, 0), slow(4, 2), slow(5, 0)])

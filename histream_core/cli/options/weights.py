@@ -12,15 +12,18 @@ from torch import Tensor
 
 from ... import demo
 from ...demo.trained import other_size, untrained
+from ...parallel.engine import ALONE, Engine, describe
+from ...parallel.predict import AUTO
 from ...plan import Plan
 from ...plan.presets import PRESETS, Preset, find_preset
+from ...plan.sharing import SPLITS
 from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, describe_wan, guess_preset
 from ...weights.loading import DTYPES, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
-from .common import prompt_text
+from .common import prompt_text, whole
 
 DEMO = "demo"
 
@@ -68,6 +71,34 @@ def add_device_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16 on a GPU, else fp32)"
     )
+
+
+def add_engine_options(verb: argparse.ArgumentParser) -> None:
+    """Add --gpus and --split."""
+    verb.add_argument(
+        "--gpus",
+        metavar="N",
+        type=whole,
+        default=1,
+        help="how many GPUs of this computer make the video, from --device on; on the CPU, processes (default: 1)",
+    )
+    listed = "; ".join(f"{name}: {what}" for name, what in SPLITS.items())
+    verb.add_argument(
+        "--split",
+        choices=[AUTO, *SPLITS],
+        default=AUTO,
+        help=f"{AUTO}: the fastest, by prediction; {listed}; the same frames (default: {AUTO})",
+    )
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """The devices that the options ask for. Raises ValueError."""
+    return Engine(args.gpus, args.split)
+
+
+def engine_notes(weights: Weights, plan: Plan) -> list[str]:
+    """A line that says what each device does; none for one device."""
+    return [describe(weights.sharing, plan)] if weights.sharing != ALONE else []
 
 
 def prompt_list(args: argparse.Namespace) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...plan import Plan
 from ...runs import (
     Journal,
     Manifest,
@@ -58,7 +59,7 @@ from ..options.keeping import (
 from ..options.memory import add_kv_option, add_memory_option, with_kv
 from ..options.speed import add_speed_options, speed_of
 from ..options.timelines import add_timeline, notes_of, place_continuation
-from ..options.weights import Source, find_source
+from ..options.weights import Source, add_engine_options, engine_notes, engine_of, find_source
 from ..progress import print_notes, progress_bar
 from ..results import describe_entries, describe_progress, describe_video, sentence
 
@@ -112,6 +113,7 @@ def _add_places(verb: argparse.ArgumentParser) -> None:
     add_snapshots(verb)
     add_kv_option(verb, default=None)
     add_memory_option(verb)
+    add_engine_options(verb)
     add_speed_options(verb, kept=True)
     verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
     verb.add_argument("--vae", metavar="F", help="where the VAE is now")
@@ -143,7 +145,7 @@ def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict
         check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None, encodes=manifest.plan.restyle is not None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
-        weights = _as_chosen(source.load()[0], args, manifest.settings)
+        weights = _as_chosen(source.load()[0], args, manifest.settings, manifest.plan)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         begun = reopen(weights, manifest, video)
         return finish_run(weights, journal, Finishing(snapshots, notes, begun, watch))
@@ -161,7 +163,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         source = _source(old, args, placed)
         check_room(args.folder, plan, old.settings, chunks_on_disk(journal))
         weights, texts = source.load()
-        weights = _as_chosen(weights, args, old.settings)
+        weights = _as_chosen(weights, args, old.settings, plan)
         check_memory(weights, plan, num_prompts=len(old.sections) + len(texts), ignore=args.ignore_memory)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         notes += [*(notes_of(args, placed) if placed else ()), *(video.notes(plan) if video else ())]
@@ -190,7 +192,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         lacking = checksum_notes(journal)
         weights, texts = source.load()
         prompts = _prompts(placed, texts, journal, chunk)
-    weights = _as_chosen(weights, args, settings)
+    weights = _as_chosen(weights, args, settings, plan)
     manifest = replace(old, plan=plan, settings=settings)
     new = branch_manifest(
         manifest,
@@ -222,7 +224,7 @@ class Finishing:
 def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict, str]:
     """Finish an open run, and return its result."""
     manifest, folder, kept = journal.manifest, journal.folder, journal.finished
-    notes, source = how.notes, how.source
+    notes, source = [*how.notes, *engine_notes(weights, manifest.plan)], how.source
     print_notes(notes)
     try:
         with progress_bar() as show, how.watch(journal) as note:
@@ -253,7 +255,7 @@ def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict
         "chunks_kept": kept,
         **describe_progress(progress),
         **describe_entries(source),
-        "notes": list(notes),
+        "notes": notes,
     }
     return result, sentence(result)
 
@@ -271,9 +273,10 @@ def run_clean(args: argparse.Namespace) -> tuple[dict, str]:
     return {"run": str(args.folder.resolve()), "bytes": freed}, f"{args.folder}: {freed / 1e6:.1f} MB are free again"
 
 
-def _as_chosen(weights: Weights, args: argparse.Namespace, settings: Settings) -> Weights:
-    """The weights with the requested speed and memory tier; without a request, those that give the run's frames."""
-    return replace(with_kv(weights, args, settings), speed=speed_of(args, settings.speed))
+def _as_chosen(weights: Weights, args: argparse.Namespace, settings: Settings, plan: Plan) -> Weights:
+    """The weights with the requested speed, memory tier and devices; by default those that give the run's frames."""
+    weights = replace(with_kv(weights, args, settings), speed=speed_of(args, settings.speed))
+    return weights.on(engine_of(args), plan)
 
 
 def _prompts(placed: Placed | None, texts: Sequence[Tensor], journal: Journal, first_chunk: int) -> tuple[Prompt, ...]:

@@ -60,7 +60,16 @@ from ..options.timelines import (
     read_first_frame,
     video_to_extend,
 )
-from ..options.weights import Source, add_weight_options, demo_source, find_source, pick_device
+from ..options.weights import (
+    Source,
+    add_engine_options,
+    add_weight_options,
+    demo_source,
+    engine_notes,
+    engine_of,
+    find_source,
+    pick_device,
+)
 from ..progress import print_notes, progress_bar
 from ..results import describe_entries, describe_progress, describe_video, sentence
 from .runs import Finishing, finish_run
@@ -139,6 +148,7 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
     add_histories(verb)
     add_kv_option(verb)
     add_memory_option(verb)
+    add_engine_options(verb)
     add_speed_options(verb)
 
 
@@ -333,9 +343,10 @@ def _render(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:
     names = new_names(f"histream-{args.verb}", "" if format.is_sequence else format.suffix)
     if args.sound:
         check_sound(args.sound, format)
-    weights, texts = _load(args, source)
+    weights, texts = _load(args, source, plan)
     check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
-    print_notes(shown.notes)
+    notes = [*shown.notes, *engine_notes(weights, plan)]
+    print_notes(notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
     order = Order(plan, shown.placed.prompts(texts), noise, shown.given(weights), shown.source(weights))
 
@@ -366,7 +377,7 @@ def _render(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:
         **({"frames": num_frames, "seconds": num_frames / fps} if extended else {}),
         **describe_progress(progress),
         **describe_entries(order.source),
-        "notes": shown.notes,
+        "notes": notes,
     }
     return result, sentence(result)
 
@@ -378,8 +389,6 @@ def check_kept(args: argparse.Namespace, checked: Checked) -> tuple[Settings, by
     settings, sound = _settings(args, checked.source, size=checked.size, fps=checked.fps)
     check_room(args.run_dir, checked.shown.plan, settings, sound=sound)  # once more with the weights, which take long
     snapshots_of(args)
-    if speed_of(args).decode == "ahead":
-        raise ValueError("--decode ahead is not for runs that are kept: leave it out, or leave out --run-dir")
     return settings, sound
 
 
@@ -387,7 +396,7 @@ def keep(args: argparse.Namespace, checked: Checked, watch: Watch = unwatched) -
     """Begin a run in --run-dir and finish it."""
     folder, shown = args.run_dir, checked.shown
     settings, sound = check_kept(args, checked)
-    weights, texts = _load(args, checked.source)
+    weights, texts = _load(args, checked.source, shown.plan)
     run = NewRun(
         plan=shown.plan,
         prompts=shown.placed.prompts(texts),
@@ -431,10 +440,11 @@ def _settings(
     return replace(settings, sound=hash_bytes(sound) if sound else None), sound
 
 
-def _load(args: argparse.Namespace, source: Source) -> tuple[Weights, list[Tensor]]:
-    """Load the weights with the requested speed, and encode the prompts."""
+def _load(args: argparse.Namespace, source: Source, plan: Plan) -> tuple[Weights, list[Tensor]]:
+    """Load the weights with the requested speed and devices, and encode the prompts."""
     weights, texts = source.load()
-    return replace(weights, kv=args.kv, speed=speed_of(args)), texts
+    weights = replace(weights, kv=args.kv, speed=speed_of(args))
+    return weights.on(engine_of(args), plan), texts
 
 
 def check_output(

@@ -26,7 +26,7 @@ from ...plan.presets import find_preset
 from ...plan.schedule import Scale, Step
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
-from ...stream.stream import Stream
+from ...stream.stream import Stream, arrived
 from ...vae.decode import StreamingDecoder, causal_kernels
 from ...vae.model import WanVAE
 from .bars import Bar
@@ -148,7 +148,7 @@ def half_resolution() -> Iterator[Bar]:
         latents = {scale: torch.randn(1, 4, 3, *plan.grids[scale]) for scale in (Scale.HIGH, Scale.LOW)}
 
         def call(scale: Scale) -> Tensor:
-            return stream.denoise(latents[scale], Step(step.sigma, scale), stream.caches[scale], text)
+            return arrived(stream.denoise(latents[scale], Step(step.sigma, scale), stream.caches[scale], text))
 
         return [lambda: call(Scale.HIGH), lambda: call(Scale.LOW)]
 

@@ -26,7 +26,7 @@ from ...plan.schedule import Scale, Step
 from ...plan.speed import Speed
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
-from ...stream.stream import Denoise, Stream
+from ...stream.stream import Denoise, Stream, arrived
 from ...vae.ahead import work_ahead
 from ...vae.decode import to_frames
 from ...vae.decoders import open_decoder
@@ -159,7 +159,7 @@ def _one_call_error(setup: Setup, model: WanModel) -> float:
         shape = torch.Size((1, setup.config.in_dim, 3, *stream.plan.grids[Scale.HIGH]))
         cache.begin(range(3), ())
         noise = upload(SeededNoise(0)(0, 0, shape), setup.device)
-        predicted.append(stream.denoise(noise, step, cache, stream.prompts[0].text) - noise)
+        predicted.append(arrived(stream.denoise(noise, step, cache, stream.prompts[0].text)) - noise)
     return relative_error(*predicted)
 
 

@@ -246,15 +246,20 @@ DEFAULT_OPTIONS = CacheOptions()
 
 
 def make_caches(
-    plan: Plan, model: WanModel | WanConfig, options: CacheOptions = DEFAULT_OPTIONS
+    plan: Plan,
+    model: WanModel | WanConfig | ModelSizes,
+    options: CacheOptions = DEFAULT_OPTIONS,
+    *,
+    levels: Collection[Level] | None = None,
 ) -> dict[Level, KVCache]:
-    """Allocate one cache for every level of a plan: for every scale, or for every denoising step.
+    """Allocate one cache for every level of a plan, or for some: for every scale, or for every denoising step.
 
     `model` is any Wan module, core's or a host's, or its config: only its sizes are read. Raises ValueError for a
     memory tier that does not exist or that the device cannot store.
     """
     check_tier(options.kv, options.device)
     sizes, window, cache_class = ModelSizes.of(model), CacheWindow.of(plan), CLASSES[options.kv]
+    wanted = [level for level in plan.levels if levels is None or level in levels]
     if plan.order == BATCHED:
         if options.kv != "full":
             raise ValueError(f"rows in one network call cannot be kept in the memory {options.kv}: use full")
@@ -263,13 +268,13 @@ def make_caches(
         rows = RowsCache(rope, sizes, windows, options, blocks=plan.blocks(Scale.HIGH)).rows
         return dict(zip(plan.levels, rows, strict=True))
     made: dict[Level, KVCache] = {}
-    for level in sorted(plan.levels, key=lambda level: level is Scale.HIGH):  # it may fill the one at LOW
+    for level in sorted(wanted, key=lambda level: level is Scale.HIGH):  # it may fill the one at LOW
         scale, step = (level, 0) if isinstance(level, Scale) else level
         rope = _rope(plan, scale, sizes, options)
         pooled = made[Scale.LOW] if plan.pooled_low and scale is Scale.HIGH else None
         turned = replace(window, turn=step * plan.window.chunk_frames)
         made[level] = cache_class(rope, sizes, turned, options, pooled=pooled, blocks=plan.blocks(scale))
-    return {level: made[level] for level in plan.levels}
+    return {level: made[level] for level in wanted}
 
 
 def _rope(plan: Plan, scale: Scale, sizes: ModelSizes, options: CacheOptions) -> Rope:

@@ -1,0 +1,274 @@
+"""The first rank of a gang: it makes the video as one process would, and tells the others of every pass.
+
+A run sees two things of it: caches that tell the other ranks what they are told, and a forward that several compute.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..files.values import plain
+from ..network.cache.pages import Pages
+from ..network.cache.tiers import make_caches
+from ..network.cache.window import CacheOptions, KVCache
+from ..network.forward import PLAIN_PASS, PassOptions, Text, forward_chunk, timesteps_of
+from ..network.model import WanConfig, WanModel
+from ..plan.chunks import Plan
+from ..plan.histories import Level, level_name
+from ..plan.schedule import Scale, Step
+from ..plan.speed import Speed
+from ..stream.stream import Later
+from .link import Link, LostRankError
+from .pipeline import Ring, Row
+from .rank import Opening, Pass, share_of, shared_caches, unless_empty
+
+NO_SNAPSHOT = "the caches of several ranks have no snapshot: finished chunks go through the caches again"
+
+
+class Peer(Protocol):
+    """A rank in another thread or process."""
+
+    def tell(self, verb: str, values: Mapping[str, Any]) -> None:
+        """Ask it to call `Rank.do`, after all that it was asked before; does not wait for it."""
+        ...
+
+    def check(self) -> None:
+        """Raise what it has raised; LostRankError where it is gone."""
+        ...
+
+
+class Gang:
+    """The ranks that compute the passes of a run together; `link` is that of the first one, in this process."""
+
+    def __init__(self, link: Link, peers: Sequence[Peer], device: torch.device):
+        """`device` is that of the first rank."""
+        self.link, self.peers, self.device = link, peers, device
+        self._numbers: weakref.WeakKeyDictionary[Text, int] = weakref.WeakKeyDictionary()
+        self._num_texts = 0
+        self.lost = False
+        """Whether a rank is gone: the others then wait for nobody, and the gang is of no more use."""
+        self._weights: object = None
+        self._ring: Ring | None = None
+        self._shared: list[KVCache] = []
+        self._num_rows = 0
+
+    def give_weights(self, model: WanModel, config: WanConfig, dtype: torch.dtype, key: object = None) -> None:
+        """Send the weights to all ranks, in the dtype of the computation; the patch embedding's stay as they are.
+
+        Nothing is sent where the last ones had the same `key`. Raises LostRankError.
+        """
+        if key is not None and key == self._weights:
+            return
+        self._weights = None
+        weights = model.state_dict()
+        named = {
+            name: x if name.startswith("patch_embedding.") else x.to(dtype)
+            for name in _names(config)
+            for x in [weights[name]]
+        }
+        self.tell("load", config=plain(config), dtypes={name: dtype_name(x.dtype) for name, x in named.items()})
+        with self._asking():
+            for x in named.values():
+                self.link.broadcast(x.to(self.device).contiguous())
+        self._weights = key
+
+    def prepare(
+        self,
+        plan: Plan,
+        model: WanModel,
+        options: CacheOptions,
+        speed: Speed,
+        levels: Sequence[Level],
+        bounds: Sequence[int] = (),
+    ) -> dict[Level, KVCache]:
+        """The caches of a plan; those of `levels` are shared, and tell the other ranks what they are told.
+
+        `bounds` are the first layer of each rank of a pipeline, and the number of layers.
+        """
+        names = [level_name(level) for level in levels]
+        opening = Opening(dtype_name(options.dtype), options.kv, options.batch, speed, tuple(names), tuple(bounds))
+        self._numbers.clear()
+        self.tell("prepare", plan=plain(plan), opening=plain(opening))
+        mine = shared_caches(plan, model, options, self.link, opening)
+        self._ring = Ring(self.link, model, bounds) if bounds else None
+        self._shared = list(mine.values())
+        found: dict[Level, Any] = make_caches(
+            plan, model, options, levels=[level for level in plan.levels if level not in levels]
+        )
+        found |= {level: SharedCache(self, name, mine[name]) for level, name in zip(levels, names, strict=True)}
+        if plan.pooled_low and (high := found[Scale.HIGH]).pooled:
+            high.pooled = found[Scale.LOW]  # it is told by its own name
+        return {level: found[level] for level in plan.levels}
+
+    def forward(
+        self,
+        model: WanModel,
+        latent: Tensor,
+        timestep: Tensor,
+        text: Text,
+        cache: KVCache,
+        options: PassOptions = PLAIN_PASS,
+    ) -> Tensor | None:
+        """`forward_chunk`, computed by all ranks where the cache is shared. Raises LostRankError."""
+        if not isinstance(cache, SharedCache):
+            return forward_chunk(model, latent, timestep, text, cache, options)
+        number = self._number(text)
+        told = Pass(cache.name, tuple(latent.shape), number, options.attention_scale, options.cache_pass)
+        self.tell("forward", **plain(told))
+        share = share_of(self.link, latent, model)
+        options = replace(options, share=share, attention=unless_empty(options.attention))
+        with self._asking():
+            self.link.broadcast(latent.contiguous())
+            self.link.broadcast(timestep.float().contiguous())
+            return forward_chunk(model, latent, timestep, text, cache, options)
+
+    def submit(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        text: Text,
+        cache: KVCache,
+        options: PassOptions = PLAIN_PASS,
+    ) -> Later:
+        """Send a row through the ring; what is returned waits for its flow [B, C, T, H, W]. Raises LostRankError."""
+        if self._ring is None or not isinstance(cache, SharedCache):
+            raise ValueError("no pipeline is open")
+        self._num_rows += 1
+        told = Pass(
+            cache.name,
+            tuple(latent.shape),
+            self._number(text),
+            options.attention_scale,
+            options.cache_pass,
+            self._num_rows,
+            tuple(timestep.float().tolist()),
+        )
+        self.tell("row", **plain(told))
+        row = Row(self._num_rows, latent.shape, timestep, text, cache.part, options, latent.dtype)
+        with self._asking():
+            flow = self._ring.begin(row, latent)
+
+        def arrived() -> Tensor:
+            with self._asking():
+                return flow()
+
+        return arrived
+
+    def move(self, bounds: Sequence[int]) -> None:
+        """Give the ranks of a pipeline other layers, from the next row on. Raises LostRankError."""
+        if self._ring and list(bounds) != self._ring.bounds:
+            self.tell("move", bounds=list(bounds))
+            with self._asking():
+                self._ring.move(bounds, self._shared)
+
+    def close(self) -> None:
+        """End the run: all ranks free its caches."""
+        self.tell("close")
+
+    def tell(self, verb: str, **values: Any) -> None:
+        with self._asking():
+            for peer in self.peers:
+                peer.check()
+                peer.tell(verb, values)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Notes the loss of a rank; where another rank has failed, raises why in its place."""
+        try:
+            yield
+        except LostRankError:
+            self.lost = True
+            for peer in self.peers:
+                peer.check()
+            raise
+
+    def _number(self, text: Text) -> int:
+        """The number by which the ranks know a text; it is sent to them where they do not."""
+        if text not in self._numbers:
+            self._num_texts += 1
+            self._numbers[text] = self._num_texts
+            self.tell("text", number=self._num_texts, shape=list(text.context.shape))
+            with self._asking():
+                self.link.broadcast(text.context.float().to(self.device).contiguous())
+        return self._numbers[text]
+
+
+class PipelineDenoiser:
+    """The network call of a pipeline: clean estimates of rows, which are there some time after they are asked for."""
+
+    def __init__(self, gang: Gang, options: PassOptions, dtype: torch.dtype):
+        self._gang, self._options, self._dtype = gang, options, dtype
+
+    @torch.inference_mode()
+    def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Later:
+        """A function that waits for the clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W]."""
+        options = replace(self._options, attention_scale=step.attention_scale)
+        given = latent.to(self._dtype)
+        flow = self._gang.submit(given, timesteps_of(step, latent), text, cache, options)
+
+        def clean() -> Tensor:
+            with torch.inference_mode():
+                return latent - step.sigma * flow().to(latent.dtype)
+
+        return clean
+
+
+class SharedCache:
+    """The first rank's part of a cache; what it is told, all ranks are told.
+
+    It stands in for a `KVCache`, and has no snapshot.
+    """
+
+    def __init__(self, gang: Gang, name: str, cache: KVCache):
+        self.name, self.pooled = name, cache.pooled
+        self.batch, self.device = cache.batch, cache.device
+        self._gang, self.part = gang, cache
+
+    def begin(
+        self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None, sinks: tuple[int, ...] = ()
+    ) -> None:
+        self.part.begin(frames, context, start=start, sinks=sinks)
+        told = {"frames": [*frames], "context": [*context], "start": start, "sinks": [*sinks]}
+        self._gang.tell("begin", level=self.name, **told)
+
+    def keep(self) -> None:
+        self.part.keep()
+        self._gang.tell("keep", level=self.name)
+
+    def commit(self) -> None:
+        self.part.commit()
+        self._gang.tell("commit", level=self.name)
+
+    def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        return self.part.pages(layer, keep=keep)
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        return self.part.frames
+
+    @property
+    def nbytes(self) -> int:
+        return self.part.nbytes
+
+    def snapshot(self) -> dict[str, Tensor]:
+        raise ValueError(NO_SNAPSHOT)
+
+    def restore(self, _: Mapping[str, Tensor]) -> None:
+        raise ValueError(NO_SNAPSHOT)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _names(config: WanConfig) -> list[str]:
+    """The names of a transformer's weights, in one order for all ranks."""
+    with torch.device("meta"):
+        return list(WanModel(config).state_dict())

@@ -1,0 +1,120 @@
+"""The ranks of a gang as tensors reach them: a process group of torch.distributed that is nobody's default group.
+
+A host program may have a default group of its own, or none; this one is told to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+dist: Any = torch.distributed
+"""Its classes are public, and not all of them are declared."""
+
+Work = Any
+"""Something that is sent or received; `wait_for` waits for it."""
+
+HERE = "127.0.0.1"
+
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for a tensor. Whoever watches the processes sees a dead or hung one long before."""
+
+
+class LostRankError(RuntimeError):
+    """A rank does not answer any more: its process ended, or its connection did."""
+
+
+def open_store() -> Any:
+    """A new store on this computer, at which ranks meet; `port` says where it is."""
+    return dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+
+
+def meet(port: int) -> Any:
+    """The store of another process on this computer."""
+    return dist.TCPStore(HERE, port, is_master=False)
+
+
+class Link:
+    """The connections of one rank to all others."""
+
+    def __init__(self, group: Any, rank: int, size: int):
+        self._group, self.rank, self.size = group, rank, size
+
+    @classmethod
+    def join(cls, store: Any, rank: int, size: int, device: torch.device) -> Link:
+        """Meet the other ranks at a store: over NCCL for CUDA devices, else over gloo. Raises LostRankError."""
+        try:
+            return cls(_group(store, rank, size, device), rank, size)
+        except RuntimeError as error:
+            raise LostRankError(f"rank {rank} of {size} did not meet the others: {_first_line(error)}") from error
+
+    def broadcast(self, x: Tensor, root: int = 0) -> Tensor:
+        """Give all ranks what `root` has in `x`, which is contiguous. Raises LostRankError."""
+        options = dist.BroadcastOptions()
+        options.rootRank, options.rootTensor = root, 0
+        wait_for(self._group.broadcast([_bytes(x)], options))
+        return x
+
+    def swap(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> Sequence[Tensor]:
+        """Send a flat piece to each rank, and receive one of so many elements from each. Raises LostRankError."""
+        given = torch.cat(list(pieces))
+        taken = given.new_empty(sum(sizes))
+        counts = [*sizes], [piece.numel() for piece in pieces]
+        wait_for(self._group.alltoall_base(taken, given, *counts, dist.AllToAllOptions()))
+        return taken.split([*sizes])
+
+    def send(self, x: Tensor, to: int, tag: int = 0) -> Work:
+        """Begin to send `x`, which must stay as it is until the work is waited for. Raises LostRankError."""
+        try:
+            return self._group.send([_bytes(x)], to, tag)
+        except RuntimeError as error:
+            raise LostRankError(_first_line(error)) from error
+
+    def receive(self, x: Tensor, source: int, tag: int = 0) -> Tensor:
+        """Fill `x` with what a rank sends. Raises LostRankError."""
+        wait_for(self.expect(x, source, tag))
+        return x
+
+    def expect(self, x: Tensor, source: int, tag: int = 0) -> Work:
+        """Begin to receive into `x` what a rank sends; wait for the work with `wait_for`. Raises LostRankError."""
+        try:
+            return self._group.recv([_bytes(x)], source, tag)
+        except RuntimeError as error:
+            raise LostRankError(_first_line(error)) from error
+
+    def close(self) -> None:
+        """Leave: whoever waits for this rank is told that it is lost."""
+        self._group.shutdown()
+
+
+def wait_for(work: Work) -> None:
+    """Wait until tensors have arrived, or are on their way where a device does it. Raises LostRankError."""
+    try:
+        work.wait()
+    except RuntimeError as error:
+        raise LostRankError(_first_line(error)) from error
+
+
+def _group(store: Any, rank: int, size: int, device: torch.device) -> Any:
+    """A process group whose connections do not leave this computer."""
+    if device.type == "cuda":
+        options = dist.ProcessGroupNCCL.Options()
+        options._timeout = PATIENCE
+        return dist.ProcessGroupNCCL(store, rank, size, options)
+    options = dist.ProcessGroupGloo._Options()
+    options._timeout, options._devices = PATIENCE, [dist.ProcessGroupGloo.create_device(hostname=HERE)]
+    return dist.ProcessGroupGloo(store, rank, size, options)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    """The same memory as bytes, so that every dtype travels."""
+    return x.view(-1).view(torch.uint8)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,147 @@
+"""The pipeline of StreamDiffusionV2 (arXiv 2511.07399): every rank has some of the layers, and rows go round in a ring.
+
+In a diagonal order the rows of a diagonal do not wait for one another, so while one rank computes a row's layers, the
+rank before it computes those of the next row. The first rank embeds a row, the last one turns it into a flow.
+
+B batch, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..network.cache.pages import Pages, PageSource
+from ..network.cache.window import KVCache
+from ..network.forward import PassOptions, TextSource, TimeEmbedding, embed_chunk, embed_timestep, flow_of, run_layers
+from ..network.model import WanModel
+from .link import Link, wait_for
+
+MAX_SENT = 4
+"""Rows that a rank has sent and that may still be on their way; then it waits for the oldest."""
+
+TAGS = 2**15
+"""Rows are told apart by their numbers modulo this."""
+
+
+@dataclass(frozen=True)
+class Layers(PageSource):
+    """Some layers of a cache that holds those alone."""
+
+    cache: KVCache
+    layers: range
+
+    def pages(self, layer: int, *, keep: bool = False) -> Pages:
+        return self.cache.pages(layer - self.layers.start, keep=keep)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row on its way through the ring, as a rank has it."""
+
+    number: int
+    shape: Sequence[int]
+    """The latent's [B, C, T, H, W]."""
+    timestep: Tensor
+    """[B], on the device of the rank."""
+    text: TextSource
+    cache: KVCache
+    """The cache of the row's level, with the layers of the rank alone."""
+    options: PassOptions
+    dtype: torch.dtype
+
+    @property
+    def tag(self) -> int:
+        return self.number % TAGS
+
+    @property
+    def num_tokens(self) -> int:
+        frames, height, width = self.shape[2:]
+        return frames * (height // 2) * (width // 2)
+
+
+class Ring:
+    """The place of one rank in the ring."""
+
+    def __init__(self, link: Link, model: WanModel, bounds: Sequence[int]):
+        """`bounds` are the first layer of each rank, and the number of layers."""
+        self.link, self.model, self.bounds = link, model, list(bounds)
+        self._sent: deque[tuple[Any, Tensor]] = deque()
+
+    @property
+    def layers(self) -> range:
+        """The layers of this rank."""
+        return range(*self.bounds[self.link.rank : self.link.rank + 2])
+
+    def begin(self, row: Row, latent: Tensor) -> Callable[[], Tensor]:
+        """Compute the first layers of a row and send it on; what is returned waits for its flow [B, C, T, H, W]."""
+        x, time = embed_chunk(self.model, latent, row.timestep)
+        self._pass_on(row, x, time)
+        flow = latent.new_empty(row.shape[0], self.model.out_dim, *row.shape[2:])
+        coming = self.link.expect(flow, self.link.size - 1, row.tag)
+
+        def arrived() -> Tensor:
+            wait_for(coming)
+            return flow
+
+        return arrived
+
+    def go_on(self, row: Row) -> None:
+        """Receive a row from the rank before, compute the layers of this one, and send it on."""
+        shape = row.shape[0], row.num_tokens, self.model.dim
+        x = torch.empty(shape, dtype=row.dtype, device=row.timestep.device)
+        self.link.receive(x, self.link.rank - 1, row.tag)
+        self._pass_on(row, x, embed_timestep(self.model, row.timestep, row.shape[2], row.dtype))
+
+    def _pass_on(self, row: Row, x: Tensor, time: TimeEmbedding) -> None:
+        options = replace(row.options, layers=self.layers)
+        found = run_layers(self.model, x, time, row.text, Layers(row.cache, self.layers), options)
+        if found is None:
+            return
+        last = self.link.rank == self.link.size - 1
+        self._send(flow_of(self.model, found, time, row.shape[2:]) if last else found, row.tag)
+
+    def _send(self, x: Tensor, tag: int) -> None:
+        while len(self._sent) >= MAX_SENT:
+            wait_for(self._sent.popleft()[0])
+        x = x.contiguous()
+        self._sent.append((self.link.send(x, (self.link.rank + 1) % self.link.size, tag), x))
+
+    def settle(self) -> None:
+        """Wait until all that was sent has arrived."""
+        while self._sent:
+            wait_for(self._sent.popleft()[0])
+
+    def move(self, bounds: Sequence[int], caches: Sequence[KVCache]) -> None:
+        """Give every rank other layers, with what their caches hold; no row is under way. Raises LostRankError."""
+        self.settle()
+        old, rank = self.bounds, self.link.rank
+        before, after = self.layers, range(*bounds[rank : rank + 2])
+        for cache in caches:
+            for name in (*cache.parts, "anchor_k"):
+                held: Tensor = getattr(cache, name)
+                setattr(cache, name, self._moved(held, before, after, _owners(old), _owners(bounds)))
+        self.bounds = list(bounds)
+
+    def _moved(self, held: Tensor, before: range, after: range, owners: list[int], heirs: list[int]) -> Tensor:
+        """One tensor [layers, ...] with the layers of `after` in the place of those of `before`."""
+        rank, found = self.link.rank, held.new_empty(len(after), *held.shape[1:])
+        for layer, (owner, heir) in enumerate(zip(owners, heirs, strict=True)):
+            if owner == heir == rank:
+                found[layer - after.start] = held[layer - before.start]
+            elif owner == rank:
+                x = held[layer - before.start].contiguous()
+                wait_for(self.link.send(x, heir))
+            elif heir == rank:
+                self.link.receive(found[layer - after.start], owner)
+        return found
+
+
+def _owners(bounds: Sequence[int]) -> list[int]:
+    """The rank of each layer."""
+    return [rank for rank in range(len(bounds) - 1) for _ in range(bounds[rank], bounds[rank + 1])]

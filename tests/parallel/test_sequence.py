@@ -1,0 +1,106 @@
+"""Passes that several ranks compute together give what one computes, bit for bit."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from slow import crossed
+from tiny_ranks import SIZES, gang_of
+
+from histream_core.network.cache.window import CacheOptions
+from histream_core.network.forward import Denoiser
+from histream_core.network.model import WanConfig
+from histream_core.parallel.share import HeadShare, deal
+from histream_core.plan.entry import Entry, Restyle
+from histream_core.plan.schedule import Scale
+from histream_core.plan.speed import DEFAULTS
+from histream_core.stream.inputs import Inputs
+from histream_core.stream.noise import SeededNoise
+from histream_core.stream.prompts import Prompt
+from histream_core.stream.stream import Stream
+
+CONFIG = WanConfig(dim=72, ffn_dim=64, num_heads=12, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
+MODEL = tiny.wan(CONFIG)
+SIZE = {"width": 192, "height": 128}
+"""96 tokens in a frame: a chunk at LOW then has fewer tiles of tokens than eight ranks."""
+
+GIVEN = torch.randn(1, 4, 14, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+def case(plan, inputs=None, prompts=None):
+    return plan, inputs or Inputs(), prompts or [Prompt(tiny.text(3))]
+
+
+def source(chunk):
+    return Entry(0.8, 0.8), GIVEN[:, :, chunk.frames.start : chunk.frames.stop, ::2, ::2]
+
+
+CASES = {
+    "histream": case(tiny.plan("histream", num_frames=14, **SIZE)),
+    "histream-plus": case(tiny.plan("histream-plus", num_frames=14, **SIZE)),
+    "first-frame": case(tiny.plan("histream", num_frames=12, given_frames=3, **SIZE), Inputs(GIVEN[:, :, :3])),
+    "timeline": case(
+        tiny.plan("histream", num_frames=14, **SIZE),
+        prompts=[Prompt(tiny.text(3)), Prompt(tiny.text(4), 2), Prompt(tiny.text(5), 3, recache=True)],
+    ),
+    "restyled": case(tiny.plan("histream", num_frames=11, restyle=Restyle(0.8), **SIZE), Inputs(source=source)),
+    "pooled": case(tiny.plan("histream", num_frames=14, levers=("pooled-low",), **SIZE)),
+    "last-step": case(tiny.plan("histream", num_frames=14, levers=("last-step",), **SIZE)),
+}
+
+
+def video(name, gang, kv, levels=None):
+    """The latents of a case by a gang; by one process without one."""
+    plan, inputs, prompts = CASES[name]
+    if gang is None:
+        return tiny.video(plan, model=MODEL, kv=kv, prompts=prompts, given=inputs.given, source=inputs.source)
+    gang.give_weights(MODEL, CONFIG, torch.float32, "tiny")
+    caches = gang.prepare(plan, MODEL, CacheOptions(kv=kv), DEFAULTS, plan.levels if levels is None else levels)
+    denoise = Denoiser(MODEL, low_forward=gang.forward, high_forward=gang.forward)
+    stream = Stream(plan, denoise, caches, SeededNoise(1), prompts, channels=4, inputs=inputs)
+    return torch.cat(list(stream.chunks()), dim=2)
+
+
+@pytest.mark.parametrize(("name", "size", "kv"), crossed(CASES, SIZES, ["full", "lean", "cpu", "fp8"]))
+def test_the_same_latents(name, size, kv):
+    """Seen to fail when a rank takes the heads of another, and when tokens are dealt one by one."""
+    with gang_of(size) as gang:
+        assert torch.equal(video(name, gang, kv), video(name, None, kv))
+
+
+def test_a_gang_makes_another_run_with_the_same_weights_and_high_alone():
+    """Seen to fail when a second run finds the first one's texts or frames."""
+    with gang_of(3) as gang:
+        for name in ("timeline", "histream"):
+            assert torch.equal(video(name, gang, "full", [Scale.HIGH]), video(name, None, "full"))
+            gang.close()
+
+
+def test_what_a_rank_raises_is_told_and_not_the_loss_that_it_causes():
+    plan, _, prompts = CASES["histream"]
+    with pytest.raises(ValueError, match="before it had weights"), gang_of(2) as gang:
+        caches = gang.prepare(plan, MODEL, CacheOptions(), DEFAULTS, plan.levels)
+        denoise = Denoiser(MODEL, high_forward=gang.forward, low_forward=gang.forward)
+        list(Stream(plan, denoise, caches, SeededNoise(1), prompts, channels=4).chunks())
+
+
+@pytest.mark.parametrize(
+    ("count", "ranks", "tile"), [(12, 5, 1), (40, 8, 1), (288, 8, 16), (72, 8, 16), (24480, 7, 16), (5, 3, 16)]
+)
+def test_all_is_dealt_and_a_rank_has_a_tile_or_nothing(count, ranks, tile):
+    dealt = deal(count, ranks, tile)
+    assert sum(dealt) == count and len(dealt) == ranks
+    assert all(not part or part >= min(tile, count) for part in dealt)
+    assert max(dealt) - min(dealt) < 2 * tile
+    assert sum(part % tile > 0 for part in dealt) <= 1
+
+
+def test_shares_fit_together():
+    """Seen to fail when pieces are put together in another order."""
+    x = torch.arange(2 * 100 * 5 * 4, dtype=torch.bfloat16).view(2, 100, 5, 4)
+    with gang_of(1) as gang:
+        share = HeadShare.of(gang.link, 100, 5)
+        assert torch.equal(share.to_heads(x)[0], x) and torch.equal(share.to_tokens(x), x)
+        assert torch.equal(share.whole(share.mine(x.flatten(2))), x.flatten(2))
+        assert replace(share, tokens=[100]) == share
