@@ -8,6 +8,7 @@ standard error.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import sys
@@ -104,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     args = _parser(words[0] if words else "").parse_args(words)
-    result, text = _guarded(args)
+    several = (getattr(args, "gpus", None) or 1) > 1
+    with contextlib.redirect_stdout(sys.stderr) if several else contextlib.nullcontext():  # Ray prints what it sees
+        result, text = _guarded(args)
     if text and not args.json:
         sys.stdout.write(f"{printable(text)}\n")
     if args.json:

@@ -5,7 +5,8 @@ A host program may have a default group of its own, or none; this one is told to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +26,7 @@ PATIENCE = timedelta(minutes=30)
 """How long a rank waits for a tensor. Whoever watches the processes sees a dead or hung one long before."""
 
 
-class LostRankError(RuntimeError):
+class LostRankError(ConnectionError):
     """A rank does not answer any more: its process ended, or its connection did."""
 
 
@@ -48,16 +49,15 @@ class Link:
     @classmethod
     def join(cls, store: Any, rank: int, size: int, device: torch.device) -> Link:
         """Meet the other ranks at a store: over NCCL for CUDA devices, else over gloo. Raises LostRankError."""
-        try:
+        with told_as_loss(f"rank {rank} of {size} did not meet the others"):
             return cls(_group(store, rank, size, device), rank, size)
-        except RuntimeError as error:
-            raise LostRankError(f"rank {rank} of {size} did not meet the others: {_first_line(error)}") from error
 
     def broadcast(self, x: Tensor, root: int = 0) -> Tensor:
         """Give all ranks what `root` has in `x`, which is contiguous. Raises LostRankError."""
         options = dist.BroadcastOptions()
         options.rootRank, options.rootTensor = root, 0
-        wait_for(self._group.broadcast([_bytes(x)], options))
+        with told_as_loss():
+            self._group.broadcast([_bytes(x)], options).wait()
         return x
 
     def swap(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> Sequence[Tensor]:
@@ -65,15 +65,14 @@ class Link:
         given = torch.cat(list(pieces))
         taken = given.new_empty(sum(sizes))
         counts = [*sizes], [piece.numel() for piece in pieces]
-        wait_for(self._group.alltoall_base(taken, given, *counts, dist.AllToAllOptions()))
+        with told_as_loss():
+            self._group.alltoall_base(taken, given, *counts, dist.AllToAllOptions()).wait()
         return taken.split([*sizes])
 
     def send(self, x: Tensor, to: int, tag: int = 0) -> Work:
         """Begin to send `x`, which must stay as it is until the work is waited for. Raises LostRankError."""
-        try:
+        with told_as_loss():
             return self._group.send([_bytes(x)], to, tag)
-        except RuntimeError as error:
-            raise LostRankError(_first_line(error)) from error
 
     def receive(self, x: Tensor, source: int, tag: int = 0) -> Tensor:
         """Fill `x` with what a rank sends. Raises LostRankError."""
@@ -82,10 +81,8 @@ class Link:
 
     def expect(self, x: Tensor, source: int, tag: int = 0) -> Work:
         """Begin to receive into `x` what a rank sends; wait for the work with `wait_for`. Raises LostRankError."""
-        try:
+        with told_as_loss():
             return self._group.recv([_bytes(x)], source, tag)
-        except RuntimeError as error:
-            raise LostRankError(_first_line(error)) from error
 
     def close(self) -> None:
         """Leave: whoever waits for this rank is told that it is lost."""
@@ -94,10 +91,17 @@ class Link:
 
 def wait_for(work: Work) -> None:
     """Wait until tensors have arrived, or are on their way where a device does it. Raises LostRankError."""
-    try:
+    with told_as_loss():
         work.wait()
+
+
+@contextmanager
+def told_as_loss(what: str = "the connection to another rank broke") -> Iterator[None]:
+    """Raises LostRankError in the place of an error of a process group, which is its cause."""
+    try:
+        yield
     except RuntimeError as error:
-        raise LostRankError(_first_line(error)) from error
+        raise LostRankError(what) from error
 
 
 def _group(store: Any, rank: int, size: int, device: torch.device) -> Any:
@@ -114,7 +118,3 @@ def _group(store: Any, rank: int, size: int, device: torch.device) -> Any:
 def _bytes(x: Tensor) -> Tensor:
     """The same memory as bytes, so that every dtype travels."""
     return x.view(-1).view(torch.uint8)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

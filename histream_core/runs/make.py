@@ -26,7 +26,6 @@ from .store.journal import Journal
 from .store.manifest import Manifest
 from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video_writer, write_cuts
 
-<<<<<<< HEAD
 Watch = Callable[[Journal], AbstractContextManager[Report]]
 """Function that watches a run while it is finished; its report is called as that of `make` is."""
 
@@ -34,7 +33,8 @@ Watch = Callable[[Journal], AbstractContextManager[Report]]
 def unwatched(_: Journal) -> AbstractContextManager[Report]:
     """Watch nothing."""
     return nullcontext(silent)
-=======
+
+
 MAX_LOST = 3
 """Times that ranks may be lost one after the other without a finished chunk between."""
 
@@ -43,7 +43,6 @@ _log = logging.getLogger(__name__)
 
 def _nothing() -> None:
     """Do nothing."""
->>>>>>> bd77c9d (Make one video on several devices, bit for bit)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,9 @@ def _outlive_ranks(attempt: Callable[[], Progress], journal: Journal, how: Makin
         except LostRankError as error:
             lost = 1 if journal.finished > before else lost + 1
             if lost == MAX_LOST:
-                raise
+                raise LostRankError(
+                    f"{error}, {lost} times without a finished chunk: use fewer GPUs, or one"
+                ) from error
             _log.warning(
                 "%s: the ranks are started again, and the run goes on with chunk %d", error, journal.finished + 1
             )
