@@ -11,7 +11,13 @@ import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
-from ...histream_core.video.edit.ranges import VideoRange, join_ranges, longest_range, range_at, write_range
+from ...histream_core.video.edit.ranges import (
+    VideoRange,
+    join_ranges,
+    longest_range,
+    range_at,
+    write_range,
+)
 from ...histream_core.video.formats import Format, find_format
 from ...histream_core.video.media import Source
 from ...histream_core.video.reading import VideoIndex, frames_of, index_video
@@ -111,17 +117,13 @@ def write_pictures(
 ) -> tuple[SavedVideo, tuple[int, ...]]:
     """Write the pictures [F, H, W, 3] of a range; when no range is missing any more, make the video of them.
 
-    Gives the video, and the ranges that it still lacks. `tags` are stored in it. Raises ValueError or OSError, and then
-    nothing of this range is kept.
+    Gives the video, and the ranges that it still lacks. `part` is what `came_back` says of the pictures; `tags` are
+    stored in the video. Raises ValueError or OSError, and then nothing of this range is kept.
     """
-    if len(images) != len(part.frames):
-        raise ValueError(
-            f"{len(images)} pictures came back for range {part.index}, which has {len(part.frames)} frames: "
-            "the nodes between must neither add nor drop frames"
-        )
     path, subfolder = _place(name, format)
     size = images.shape[2], images.shape[1]
-    missing = write_range(path, format, part, size, _with_progress(images[part.new_from :, ..., :3]))
+    new = images[part.new_pictures.start : part.new_pictures.stop, ..., :3]
+    missing = write_range(path, format, part, size, _with_progress(new))
     if not missing:
         join_ranges(path, format, part, tags)
     return SavedVideo(path, subfolder, format), missing
@@ -155,6 +157,8 @@ def _place(name: str, format: Format) -> tuple[Path, str]:
 def progress_of(part: VideoRange, video: SavedVideo, missing: tuple[int, ...]) -> str:
     """The line under the node after a range was written."""
     text = f"range {part.index + 1} of {part.num_ranges} is written"
+    if part.factor != 1:
+        text += f", with {float(part.factor):g} times as many pictures: {part.picture_rate:g} a second"
     if missing:
         return f"{text}; {len(missing)} to go, the next has range_index {missing[0]}"
-    return f"{text}; all are there: {Path(video.subfolder, video.path.name)}, {part.num_frames} frames"
+    return f"{text}; all are there: {Path(video.subfolder, video.path.name)}, {part.num_pictures} frames"

@@ -1,5 +1,6 @@
 """Node: ranges of pictures that come back from an upscaler become one video."""
 
+from ...histream_core.video.edit.ranges import came_back
 from ...histream_core.video.formats import FORMATS, find_format
 from .. import kept_video
 from ..host import frames as host_frames
@@ -19,13 +20,16 @@ class RangesToVideo(io.ComfyNode):
             category=CATEGORY,
             description="Takes the ranges of Frames of a Video back, one in each run, and makes one video of them when "
             "all are there. Each range is a file as soon as it comes, so a night of upscaling that breaks off goes on "
-            "where it was; a range that is run again replaces its file. Every frame is in the video once.",
-            search_aliases=["HiStream", "upscale video", "save video", "combine video", "join video"],
+            "where it was; a range that is run again replaces its file. Every frame is in the video once. Pictures of "
+            "a frame interpolator (RIFE, FILM, GIMM-VFI) are taken too: the rate follows, and the time stays.",
+            search_aliases=["HiStream", "upscale video", "save video", "combine video", "join video", "RIFE"],
             is_output_node=True,
             hidden=kept_video.HIDDEN,
             inputs=[
                 io.Image.Input(
-                    "images", tooltip="The frames of one range: any size, but as many as Frames of a Video gave."
+                    "images",
+                    tooltip="The frames of one range, in any size: as many as Frames of a Video gave, or 1.5, 2, 3 or "
+                    "more times as many from a frame interpolator.",
                 ),
                 Range.Input("range", tooltip="From Frames of a Video: which range this is."),
                 io.String.Input(
@@ -55,6 +59,7 @@ class RangesToVideo(io.ComfyNode):
     @classmethod
     def execute(cls, images, range, name, format=FILE_FORMATS[0]):
         tags = host_graph.tags_of(cls.hidden)
+        range = came_back(range, images)
         video, missing = host_frames.write_pictures(images, range, name, find_format(format), tags)
         text = host_frames.progress_of(range, video, missing)
         host_log.tell(text)

@@ -45,7 +45,7 @@ class VideoFrames(io.ComfyNode):
                     max=100_000,
                     tooltip="Frames that a range has in common with the one before, so that a video upscaler sees "
                     "motion across the seam. The second copies are dropped in Ranges to Video. For upscalers of single "
-                    "pictures: 0.",
+                    "pictures: 0; for frame interpolators: 1 or more.",
                 ),
                 kept_video.image_limit_input(
                     "A range that would take more memory (in GiB) than this is refused before it is read."

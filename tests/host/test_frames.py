@@ -254,8 +254,35 @@ def test_until_the_last_range_is_there_nodes_behind_are_left_out_in_silence(read
     assert put(images, part)[0].get_frame_count() == 23
 
 
+def doubled(images):
+    """An interpolator: twice as many pictures, and the last frame once."""
+    between = (images[:-1] + images[1:]) / 2
+    return torch.cat([torch.stack([images[:-1], between], 1).flatten(0, 1), images[-1:]])
+
+
+def test_an_interpolator_between_doubles_the_rate_and_the_time_stays(read, put, clip, output):
+    """Seen to fail at the seams, where a picture was there twice, and with the rate of the source."""
+    for index in range(3):
+        images, part, *_ = read(clip, index, 9, 1)
+        _, shown = put(doubled(images), part)
+        assert f"range {index + 1} of 3 is written, with 2 times as many pictures: 48 a second; " in shown["text"][0]
+    assert shown["text"][0].endswith("45 frames")
+    info = probe(output / "a" / "up.mp4")
+    assert (info.num_frames, info.fps) == (45, 48)
+    assert numbers(frames_of(output / "a" / "up.mp4"), 45) == list(range(45))
+    with pytest.raises(ValueError, match="pictures for each frame: 2, and here 1"):
+        put(read(clip, 0, 9, 1)[0], part)
+
+
+def test_an_interpolator_needs_ranges_that_share_a_frame(read, put, clip, output):
+    images, part, *_ = read(clip, 0)
+    with pytest.raises(ValueError, match=r"between frames 8 and 9 would be missing.*set overlap to 1"):
+        put(doubled(images), part)
+    assert not list(output.rglob("*"))
+
+
 def test_pictures_of_another_number_are_refused(read, put, clip, output):
-    """An interpolator, or an upscaler that drops what does not fit. Seen to fail without the check."""
+    """An upscaler that drops what does not fit, and two videos behind each other. Seen to fail without the check."""
     images, part, *_ = read(clip, 0)
     for wrong in (images[:8], images.repeat(2, 1, 1, 1)):
         with pytest.raises(ValueError, match=rf"{len(wrong)} pictures came back for range 0, which has 9 frames"):

@@ -1,7 +1,8 @@
 """A video out in ranges and back: every frame once, and never frames of two videos in one.
 
 Seen to fail: the overlap that was asked for dropped from the last range, too, a record that is not compared, a video
-joined with ranges missing, an older video replaced, a range of the wrong length taken.
+joined with ranges missing, an older video replaced, a range of the wrong length taken; of interpolated ranges: the
+pictures at a seam twice or not at all, those of a held last frame kept, the rate of the source.
 """
 
 import dataclasses
@@ -9,13 +10,14 @@ import errno
 import itertools
 import json
 import os
+from fractions import Fraction
 
 import pytest
 import torch
 
-from histream_core.video.edit.ranges import divide, join_ranges, range_at, ranges_folder, write_range
+from histream_core.video.edit.ranges import came_back, divide, join_ranges, range_at, ranges_folder, write_range
 from histream_core.video.formats import FORMATS, find_format
-from histream_core.video.reading import frames_of
+from histream_core.video.reading import frames_of, index_video
 from histream_core.video.writers import VideoFile
 
 USUAL = find_format("h264-mp4")
@@ -218,3 +220,121 @@ def test_ranges_are_whole_for_a_vae_and_cover_the_video(num_frames, size, overla
     assert found[0].start == 0 and found[-1].stop == num_frames
     assert all(after.start > before.start for before, after in itertools.pairwise(found))
     assert all(before.stop - after.start >= overlap for before, after in itertools.pairwise(found))
+
+
+LOSSLESS = find_format("ffv1")
+
+
+def interpolate(frames, factor, *, held=False):
+    """A plain interpolator: `factor` pictures for each step between frames; `held`: the last frame stays so long."""
+    factor = Fraction(factor)
+    pictures = []
+    for index in range(int((len(frames) - 1) * factor) + 1):
+        frame, rest = divmod(index * factor.denominator, factor.numerator)
+        after = frames[min(frame + 1, len(frames) - 1)]
+        pictures.append(torch.lerp(frames[frame], after, rest / factor.numerator))
+    return torch.stack(pictures + [frames[-1]] * int(factor - 1) * held)
+
+
+def write_back(video, part, pictures, known=LOSSLESS):
+    """Write what came back of a range; return it and the ranges that are missing."""
+    part = came_back(part, pictures)
+    size = pictures.shape[2], pictures.shape[1]
+    new = pictures[part.new_pictures.start : part.new_pictures.stop]
+    return part, write_range(video, known, part, size, new.split(2))
+
+
+@pytest.mark.parametrize(
+    ("factor", "held", "num_frames", "size", "overlap", "fps"),
+    [
+        (2, False, 23, 9, 1, 16),
+        (3, False, 23, 9, 4, 16),
+        (2, True, 23, 9, 1, 16),
+        (4, True, 21, 5, 2, 24000 / 1001),
+        ("3/2", False, 25, 9, 1, 16),
+        ("5/4", False, 29, 9, 1, 24),
+        ("5/2", False, 21, 5, 1, 24),
+        (8, False, 13, 81, 0, 16),
+        (2, False, 12, 9, 0, 16),  # the last of two ranges shares frames by itself
+        (1, False, 23, 9, 3, 16),
+    ],
+)
+def test_interpolated_ranges_are_the_whole_video_interpolated_at_once(
+    tmp_path, factor, held, num_frames, size, overlap, fps
+):
+    frames = torch.rand(num_frames, *SIZE[::-1], 3, generator=torch.Generator().manual_seed(1))
+    video, parts = tmp_path / "up.mkv", part_at(0, num_frames, size, overlap, fps).num_ranges
+    for index in range(parts):
+        part = part_at(index, num_frames, size, overlap, fps)
+        pictures = interpolate(frames[part.frames.start : part.frames.stop], factor, held=held)
+        part, missing = write_back(video, part, pictures)
+        assert part.factor == Fraction(factor) and len(missing) == parts - 1 - index
+    join_ranges(video, LOSSLESS, part)
+    whole = tmp_path / "whole.mkv"
+    with VideoFile(whole, LOSSLESS, size=SIZE, fps=float(fps * Fraction(factor))) as writer:
+        writer.write(interpolate(frames, factor))
+    assert torch.equal(torch.stack([*frames_of(video)]), torch.stack([*frames_of(whole)]))
+    made = index_video(str(video))
+    assert made.num_frames == part.num_pictures == (num_frames - 1) * Fraction(factor) + 1
+    assert made.rate == pytest.approx(fps * float(Fraction(factor)), rel=1e-6)
+    assert 0 <= num_frames / fps - made.num_frames / made.rate < 1 / fps  # the sound of the source fits
+
+
+ANY = torch.rand(1000, 2, 2, 3, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "said"),
+    [
+        (0, 9, "0 pictures came back for range 0, which has 9 frames: give 9 back"),
+        (8, 9, r"interpolator 13 \(1.5 times\), 17 \(2 times\), 25 \(3 times\), 33 \(4 times\) or so on"),
+        (10, 9, "10 pictures came back"),
+        (16, 9, "16 pictures came back"),
+        (18, 9, "18 pictures came back"),  # twice as many, and the last one is not held: two videos behind each other
+        (162, 81, r"has 81 frames: give 81 back, or from a frame interpolator 121 \(1.5 times\), 161 \(2 times\)"),
+        (2, 1, "give 1 back, or set range_frames to 5 or more for a frame interpolator"),
+    ],
+)
+def test_a_number_of_pictures_that_no_interpolator_gives_is_refused_with_those_that_work(count, size, said):
+    with pytest.raises(ValueError, match=said):
+        came_back(part_at(0, 100, size, 0), ANY[:count])
+
+
+def test_a_number_that_can_be_read_in_two_ways_is_refused():
+    """25 of 5: six times as many, or five times and the last one held."""
+    part = part_at(0, 9, 5, 1)
+    assert came_back(part, ANY[:25]).factor == 6
+    with pytest.raises(ValueError, match="which has 5 frames, which can be 5 or 6 for each: give 5 back"):
+        came_back(part, interpolate(ANY[:5], 5, held=True))
+
+
+@pytest.mark.parametrize(
+    ("factor", "num_frames", "overlap", "said"),
+    [
+        (2, 23, 0, r"the pictures between frames 8 and 9 would be missing.* set overlap to 1 at Frames of a Video"),
+        ("3/2", 25, 2, r"with 1.5 times .* at frame 7, .* set overlap to 1, and trim the video to 25 frames"),
+        ("3/2", 24, 1, r"with 1.5 times .* at frame 15, .* trim the video to 21 frames"),
+        ("5/4", 27, 1, r"with 1.25 times .* at frame 18, .* trim the video to 25 frames"),
+    ],
+)
+def test_seams_without_their_pictures_are_refused_at_the_first_range(factor, num_frames, overlap, said):
+    with pytest.raises(ValueError, match=said):
+        came_back(part_at(0, num_frames, 9, overlap), interpolate(ANY[:9], factor))
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [(2, 3, "2, and here 3"), (2, 1, "2, and here 1"), (1, 2, "1, and here 2"), (2, "3/2", "2, and here 3/2")],
+)
+def test_a_range_with_another_factor_is_refused_and_the_first_stays(tmp_path, first, then, said):
+    frames = torch.rand(9, *SIZE[::-1], 3)
+    write_back(tmp_path / "up.mkv", part_at(0, 25, 9, 1), interpolate(frames, first))
+    with pytest.raises(ValueError, match=rf"\(pictures for each frame: {said}\): choose another name"):
+        write_back(tmp_path / "up.mkv", part_at(1, 25, 9, 1), interpolate(frames, then))
+    assert sorted(os.listdir(tmp_path / "up.ranges")) == ["ranges.json", "seg-00000.mkv"]
+
+
+def test_ranges_that_came_back_as_they_went_out_are_recorded_as_before(tmp_path):
+    """Seen to fail where a video that an earlier version began cannot be gone on with."""
+    write(tmp_path / "up.mp4", part_at(0))
+    assert "pictures for each frame" not in json.loads((tmp_path / "up.ranges" / "ranges.json").read_text())
