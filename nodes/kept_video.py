@@ -59,8 +59,8 @@ def crop_input():
         default=True,
         optional=True,
         advanced=True,
-        tooltip="1080 is no multiple of 32, so 1088 rows are generated: cut 4 off at the top and bottom. "
-        "Other sizes are left alone.",
+        tooltip="1080 is no multiple of 32, so 1088 rows or columns are generated: cut 4 off on both sides. "
+        "Other sizes are left as they were asked for.",
     )
 
 

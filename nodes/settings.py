@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from ..histream_core.parallel.engine import Engine
 from ..histream_core.plan.chunks import Plan
 from ..histream_core.plan.entry import Restyle
-from ..histream_core.plan.make import PlanOptions, make_plan
+from ..histream_core.plan.make import PlanOptions, make_plan, size_to_generate
 from ..histream_core.plan.positions import TemporalPolicy
 from ..histream_core.plan.presets import Preset, find_preset
 from ..histream_core.plan.schedule import Schedule, parse_schedule
@@ -104,7 +104,7 @@ class VideoChoice:
     depth: int | None = None
     fps: float = 16.0
     crop: bool = True
-    """Whether 1088 rows are cropped to 1080."""
+    """Whether 1088 rows or columns are cropped to 1080."""
     section_files: bool = False
     snapshots: int = 0
     """Chunks between two snapshots of the caches; 0: none."""
@@ -116,6 +116,13 @@ class VideoChoice:
     """Sound that is copied into the file, packed by `pack_sound`."""
 
 
+def generated_size(settings: ModelSettings, steps: StepChoice, size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest size that can be generated and holds a picture of `size`; raises ValueError as `plan_for`."""
+    preset, schedule = steps.resolve(settings)
+    options = PlanOptions(schedule=schedule, low_scale=settings.low_scale)
+    return size_to_generate(preset, steps.mode, size, options)
+
+
 def plan_for(
     settings: ModelSettings,
     steps: StepChoice,
@@ -124,7 +131,10 @@ def plan_for(
     *,
     levers: Collection[str] = (),
 ) -> Plan:
-    """The plan of a LATENT of `shape` [B, 16, T, H, W]; raises ValueError with sizes or numbers that would work."""
+    """The plan of a LATENT of `shape` [B, 16, T, H, W], which may be larger, to be cropped to the size of the LATENT.
+
+    Raises ValueError with sizes or numbers that would work.
+    """
     if len(shape) != 5 or shape[1] != 16:
         raise ValueError(
             f"the LATENT has shape {list(shape)}, not [batch, 16, frames, height, width]: "
@@ -134,7 +144,7 @@ def plan_for(
     return make_plan(
         preset,
         steps.mode,
-        size=(shape[4] * PIXELS_PER_CELL, shape[3] * PIXELS_PER_CELL),
+        size=generated_size(settings, steps, (shape[4] * PIXELS_PER_CELL, shape[3] * PIXELS_PER_CELL)),
         num_latent_frames=shape[2],
         options=PlanOptions(
             schedule=schedule,

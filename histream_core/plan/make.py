@@ -90,6 +90,13 @@ def size_to_generate(
     return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
 
 
+def describe_crop(generated: tuple[int, int], size: tuple[int, int]) -> list[str]:
+    """Describe in a line what is generated for a picture of `size`; no line where it is that size."""
+    if generated == tuple(size):
+        return []
+    return [f"{generated[0]}x{generated[1]} is generated and cropped to {size[0]}x{size[1]} at the centre"]
+
+
 def _schedule(preset: Preset, mode: str, options: PlanOptions) -> Schedule:
     if mode not in MODES:
         raise ValueError(f'mode "{mode}" does not exist: use one of {", ".join(MODES)}')

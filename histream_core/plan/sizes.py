@@ -76,6 +76,12 @@ def generated_size(width: int, height: int) -> tuple[int, int]:
     return GENERATED_SIDES.get(width, width), GENERATED_SIDES.get(height, height)
 
 
+def shown_size(width: int, height: int) -> tuple[int, int]:
+    """The size of the picture that is shown of a generated one: 1920x1080 of 1920x1088; most sizes are unchanged."""
+    shown = {generated: side for side, generated in GENERATED_SIDES.items()}
+    return shown.get(width, width), shown.get(height, height)
+
+
 def grid_for(width: int, height: int, *, multiple: int = 32) -> Grid:
     """The latent grid of a size in pixels; raises ValueError that names the nearest sizes that would work.
 

@@ -10,7 +10,7 @@ import struct
 import zlib
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from .heif import LONGEST_HEAD, Still, find_still, is_heif
 from .media import MAX_PIXELS, check_picture, check_size, check_stream, media_errors, open_media
 from .pixels import Metadata
 from .profiles import DISPLAY_P3, read_profile, to_srgb
+
+Pixels = TypeVar("Pixels", Tensor, np.ndarray)
 
 FITS = {
     "crop": "scaled to cover the video, and cut off at both ends",
@@ -189,7 +191,7 @@ def fit_picture(
     width, height = size
     if fit == CROP:
         part = min(columns, max(1, round(rows * width / height))), min(rows, max(1, round(columns * height / width)))
-        return _scale(_crop(picture, part), size)
+        return _scale(crop_picture(picture, part), size)
     if fit == PAD:
         inside = min(width, max(1, round(columns * height / rows))), min(height, max(1, round(rows * width / columns)))
         return extend_picture(_scale(picture, inside), size)
@@ -210,10 +212,10 @@ def describe_fit(picture: Tensor, size: tuple[int, int], fit: str, shown: tuple[
     return [f"the first frame of {columns}x{rows} is fitted to {size[0]}x{size[1]} ({fit}): {FITS[fit]}"]
 
 
-def _crop(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """The centre of a picture."""
-    left, top = (picture.shape[1] - size[0]) // 2, (picture.shape[0] - size[1]) // 2
-    return picture[top : top + size[1], left : left + size[0]]
+def crop_picture(picture: Pixels, size: tuple[int, int]) -> Pixels:
+    """The centre of a picture [H, W, 3], or of several [F, H, W, 3]."""
+    left, top = (picture.shape[-2] - size[0]) // 2, (picture.shape[-3] - size[1]) // 2
+    return picture[..., top : top + size[1], left : left + size[0], :]
 
 
 def extend_picture(picture: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,15 +12,16 @@ import nodes
 from ...histream_core.lab.judge.drift_meter import check_length
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import Scale
-from ...histream_core.plan.sizes import pixel_frames
+from ...histream_core.plan.sizes import generated_size, pixel_frames
 from ...histream_core.runs import Settings, longer_by
 from ...histream_core.video.edit.ranges import range_at
 from ...histream_core.video.formats import NAMES, find_format
-from .decode import check_vae, images_shape, video_size
+from .decode import check_vae, images_shape
 from .frames import check_name
 from .graph import is_link
 from .images import check_images
 from .run_folders import check_inside
+from .sizes import latent_size, video_size
 
 OTHER_VAES = ("pixel_space", "taesd", "taef")
 """Beginnings of the names that the host's VAELoader has for VAEs of other models without a file of their own."""
@@ -34,6 +35,8 @@ class ComingLatent:
     """A LATENT that will be made."""
 
     shape: Sequence[int]
+    size: tuple[int, int] | None = None
+    """Width and height that were asked for of its video; None: as large as the LATENT."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class ComingRun:
     fps: float
     format: str
     """A name of a format; "" where nobody knows yet."""
+    size: tuple[int, int]
+    """Width and height that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def check_sampler(hidden, latent: Mapping, vae, *, kept: bool) -> None:
 
 def check_run(hidden, plan: Plan, settings: Settings) -> None:
     """Check the nodes behind the running one, which will make that run. Raises ValueError that names the node."""
-    check_ahead(hidden, _outputs_of(ComingRun(plan, settings.fps, settings.format)))
+    check_ahead(hidden, _outputs_of(ComingRun(plan, settings.fps, settings.format, generated_size(*settings.size))))
 
 
 def check_host_sampler(shape: Sequence[int]) -> None:
@@ -204,7 +209,7 @@ def _outputs_of(run: ComingRun) -> Outputs:
     """What a node that makes a run puts out; no VIDEO where its format is a folder of pictures."""
     plan = run.plan
     shape = (1, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH])
-    return {0: ComingLatent(shape), 1: _video(run.format, plan.num_pixel_frames, run.fps), 2: run}
+    return {0: ComingLatent(shape, run.size), 1: _video(run.format, plan.num_pixel_frames, run.fps), 2: run}
 
 
 def _video(format: str, num_frames: int, fps: float) -> ComingVideo | Missing | None:
@@ -223,7 +228,8 @@ def _decode(inputs: Mapping[str, Any], latent: ComingLatent) -> Outputs:
     if inputs.get("vae_name", "").startswith(OTHER_VAES):
         raise ValueError(f"{inputs['vae_name']} is not a Wan 2.1 VAE: load wan_2.1_vae.safetensors, or taew2_1")
     kept, num_frames = is_link(inputs.get("output")), pixel_frames(latent.shape[2])
-    size = video_size(latent.shape, crop=(inputs["chosen"] if kept else inputs).get("crop_1088") is not False)
+    crop = (inputs["chosen"] if kept else inputs).get("crop_1088") is not False
+    size = video_size(latent.size or latent_size(latent.shape), crop=crop)
     images = inputs.get("images", False)
     if images is True:
         check_images(images_shape(latent.shape, size), _number(inputs, "image_limit_gib", 8.0))

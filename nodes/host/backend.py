@@ -45,6 +45,7 @@ from .sampler import (
     latent_progress,
     shown,
 )
+from .sizes import latent_size, say_crop, with_size
 from .speed import kernels_for
 from .timeline import Audience, prompts_in, say_limits, timeline_of, with_scenes
 
@@ -164,6 +165,8 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     audience = Audience(backend.text_width, backend.batch)
     placed, prompts = prompts_in(positive, sampler.plan(samples.shape), audience)
     plan, base = placed.plan, model.model
+    size = latent_size(samples.shape)
+    say_crop(plan, size)
     say_limits(sampler.settings, plan, positive)
     display = Display(plan.num_steps(), lambda: chunk_previewer(backend.model, vae))
     progress = latent_progress(base, plan, backend.batch, display)
@@ -178,4 +181,5 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     made = torch.cat(chunks, dim=2).to(comfy.model_management.intermediate_device())
     lines = placed.lines if timeline_of(positive) else ()
-    return MadeLatent(with_scenes(rest | {"samples": made}, plan), backend, progress, lines)
+    marked = with_size(with_scenes(rest | {"samples": made}, plan), plan, size)
+    return MadeLatent(marked, backend, progress, lines)

@@ -11,6 +11,7 @@ from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions
 from ...histream_core.network.model import WanModel
 from ...histream_core.plan.chunks import Plan
+from ...histream_core.plan.schedule import Scale
 
 
 def dtype_of(model) -> torch.dtype:
@@ -26,7 +27,7 @@ def kv_bytes(plan: Plan, model: WanModel, options: CacheOptions) -> int:
 
 def chunk_shape(model, plan: Plan, noise_shape: Sequence[int], *, kv: str, extra_bytes: int = 0) -> list[int]:
     """The latent shape that takes as much memory as one chunk, the key-value caches and `extra_bytes` together."""
-    batch, channels, _, *grid = noise_shape
+    (batch, channels, *_), grid = noise_shape, plan.grids[Scale.HIGH]
     options = CacheOptions(batch=batch, dtype=dtype_of(model), kv=kv)
     frame_bytes = model.model.memory_required([2 * batch, channels, 1, *grid])
     num_bytes = kv_bytes(plan, model.model.diffusion_model, options) + extra_bytes

@@ -27,6 +27,7 @@ from ...histream_core.vae.decode import begin_scene, stream_frames
 from ...histream_core.vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ...histream_core.vae.taehv import is_taehv
 from ...histream_core.video.formats import Format, find_format
+from ...histream_core.video.pictures import crop_picture
 from ...histream_core.video.space import check_space
 from ...histream_core.video.writers import open_writer
 from ..settings import VideoChoice
@@ -40,8 +41,6 @@ from .run_folders import new_file
 
 STRIP_FRAMES = 3
 """Latent frames that a strip decodes while its memory is on the device."""
-
-HD_ROWS, HD_ROWS_GENERATED = 1080, 1088
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,12 @@ def check_decode(vae, latents: Tensor) -> None:
         raise ValueError("the LATENT is empty, as before a sampler: connect the one that the sampler puts out")
 
 
-def video_size(shape: Sequence[int], *, crop: bool) -> tuple[int, int]:
-    """Width and height of the picture of latents of `shape`; with `crop`, 1088 rows become 1080."""
-    height, width = (cells * PIXELS_PER_CELL for cells in shape[-2:])
-    return width, HD_ROWS if crop and height == HD_ROWS_GENERATED else height
-
-
 def decode_to_disk(
     vae,
     latents: Tensor,
     choice: VideoChoice,
     *,
+    size: tuple[int, int],
     tags: Mapping[str, str],
     pace: DecodePace,
     images: Tensor | None = None,
@@ -94,13 +88,14 @@ def decode_to_disk(
 ) -> tuple[SavedVideo, ...]:
     """Decode every item of latents [B, C, T, H, W] (as they are between nodes) into a file of its own.
 
-    `tags` are stored in the files; `pace` counts the written frames. `images` [B, F, H, W, 3], if given, is filled
-    with the pictures too. Only the VAE's choices of `speed` are used. `scenes` are the latent frames that begin scenes.
-    Raises ValueError and OSError for inputs that cannot work, before anything is decoded.
+    The pictures are cropped to `size`. `tags` are stored in the files; `pace` counts the written frames. `images`
+    [B, F, H, W, 3], if given, is filled with the pictures too. Only the VAE's choices of `speed` are used. `scenes` are
+    the latent frames that begin scenes. Raises ValueError and OSError for inputs that cannot work, before anything is
+    decoded.
     """
     check_decode(vae, latents)
     strip_ranges(max(latents.shape[-2:]), int(speed.vae_strips))
-    format, size = find_format(choice.format, choice.depth), video_size(latents.shape, crop=choice.crop)
+    format = find_format(choice.format, choice.depth)
     format.check_size(size)
     check_space(nearest_existing(_output_folder()), format, size, pixel_frames(latents.shape[2]) * latents.shape[0])
     progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
@@ -126,7 +121,7 @@ def _write_frames(made: Iterator[Tensor], writer, pace: DecodePace, progress, im
     writer.keep_on = (comfy.model_management.InterruptProcessingException,)
     with writer:
         for frames in made:
-            frames = crop_rows(frames, writer.size[1])
+            frames = crop_picture(frames, writer.size)
             if images is not None:
                 images[writer.num_frames : writer.num_frames + len(frames)] = frames
             with pace.times.count("write"):
@@ -135,12 +130,6 @@ def _write_frames(made: Iterator[Tensor], writer, pace: DecodePace, progress, im
             picture = latent_preview.preview_to_image(frames[-1], do_scale=False)
             progress.update_absolute(pace.latents, preview=as_preview(picture))
             host_log.tell(pace.describe())
-
-
-def crop_rows(frames: Tensor, rows: int) -> Tensor:
-    """The middle `rows` of frames [F, H, W, 3]."""
-    top = (frames.shape[1] - rows) // 2
-    return frames[:, top : top + rows]
 
 
 def images_of(latents: Tensor, size: tuple[int, int], limit_gib: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...histream_core.plan.chunks import replay
 from ...histream_core.plan.schedule import Scale
+from ...histream_core.plan.sizes import generated_size
 from ...histream_core.runs import Journal, Snapshots, clean
 from ...histream_core.runs.make import Making, make
 from ...histream_core.runs.progress import Progress
@@ -24,6 +25,7 @@ from .display import Display, told
 from .preview import thumbnails
 from .run_folders import name_of
 from .runs import OpenRun
+from .sizes import with_size
 from .summary import summary_of_run
 from .timeline import with_scenes
 
@@ -71,7 +73,8 @@ def make_kept_video(run: OpenRun, choice: VideoChoice, *, tags: Mapping[str, str
     logging.getLogger("histream").info(line)
     host_log.tell(line)
     summary = summary_of_run(f"{name}/{path.name}", manifest, progress, backend)
-    latent = with_scenes({"samples": samples}, manifest.plan)
+    asked = generated_size(*manifest.settings.size)
+    latent = with_size(with_scenes({"samples": samples}, manifest.plan), manifest.plan, asked)
     return KeptVideo(name, path, format_of(manifest.settings), latent, summary)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...histream_core.plan.chunks import Plan
-from ...histream_core.plan.schedule import Scale
-from ...histream_core.plan.sizes import PIXELS_PER_CELL
+from ...histream_core.plan.sizes import PIXELS_PER_CELL, generated_size
 from ...histream_core.plan.speed import Speed
 from ...histream_core.runs import (
     DamagedRunError,
@@ -33,10 +32,11 @@ from . import log as host_log
 from .ahead import check_run
 from .backend import HostBackend
 from .checks import check_latent, check_model
-from .decode import check_vae, video_size
+from .decode import check_vae
 from .ranks import model_settings
 from .run_folders import find_run, name_of, next_run, numbered_runs
 from .sampler import ChunkSampler, given_latent
+from .sizes import latent_size, say_crop, video_size
 from .source import source_of_run
 from .timeline import Audience, prompts_in, say_limits
 
@@ -87,7 +87,9 @@ def begin_run(
         raise ValueError(
             f"the LATENT is a batch of {samples.shape[0]}: a kept run makes one video, set batch_size to 1"
         )
-    run = new_run(backend, sampler, sampler.plan(samples.shape), choice, inputs)
+    size, plan = latent_size(samples.shape), sampler.plan(samples.shape)
+    say_crop(plan, size)
+    run = new_run(backend, sampler, plan, choice, inputs, size=size)
     given = sampler.first_frame and given_latent(backend.model.model, sampler.first_frame, 1).contiguous()
     return open_new(backend, replace(run, given=given), choice, inputs)
 
@@ -102,18 +104,26 @@ def begin_restyled(
     check_encoder(backend.vae.first_stage_model)
     width, height = (side // PIXELS_PER_CELL for side in video.generated_size)
     plan = video.cropped(sampler.plan((1, 16, video.num_latent_frames, height, width)))
-    run = new_run(backend, sampler, plan, replace(choice, fps=video.fps), inputs)
+    run = new_run(backend, sampler, plan, replace(choice, fps=video.fps), inputs, size=plan.size)
     return open_new(backend, replace(run, settings=replace(run.settings, size=video.size), video=video), choice, inputs)
 
 
-def new_run(backend: HostBackend, sampler: ChunkSampler, plan: Plan, choice: VideoChoice, inputs: RunInputs) -> NewRun:
-    """The run of a plan with the artist's prompts and choices."""
+def new_run(
+    backend: HostBackend,
+    sampler: ChunkSampler,
+    plan: Plan,
+    choice: VideoChoice,
+    inputs: RunInputs,
+    *,
+    size: tuple[int, int],
+) -> NewRun:
+    """The run of a plan with the artist's prompts and choices, and of the size that was asked for."""
     audience = Audience(backend.text_width, fps=choice.fps)
     placed, prompts = prompts_in(inputs.positive or [], plan, audience, words=inputs.words)
     say_limits(sampler.settings, placed.plan, inputs.positive)
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode
-    settings = run_settings(choice, placed.plan, preset=preset.name, mode=mode)
+    settings = run_settings(choice, size, preset=preset.name, mode=mode)
     return NewRun(placed.plan, prompts, inputs.seed or 0, settings, sound=choice.sound)
 
 
@@ -214,7 +224,7 @@ def open_branch(backend: HostBackend, new: Branch, choice: VideoChoice | None, i
         choice = VideoChoice(folder=re.sub(r"_[0-9]+$", "", name_of(new.source)))
     else:
         old = new.manifest.settings
-        settings = run_settings(choice, new.manifest.plan, preset=old.preset, mode=old.mode)
+        settings = run_settings(choice, generated_size(*old.size), preset=old.preset, mode=old.mode)
         if new.manifest.plan.restyle:
             settings = replace(settings, size=old.size, fps=old.fps)
         new = replace(new, manifest=replace(new.manifest, settings=settings))
@@ -258,16 +268,15 @@ def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> b
     return not video_path(folder, there).exists() or there.made_with == manifest.made_with
 
 
-def run_settings(choice: VideoChoice, plan: Plan, *, preset: str, mode: str) -> Settings:
-    """The settings in the manifest for an artist's choice, without those that `completed_settings` adds.
+def run_settings(choice: VideoChoice, size: tuple[int, int], *, preset: str, mode: str) -> Settings:
+    """The settings in the manifest for an artist's choice and size, without those that `completed_settings` adds.
 
     Raises ValueError for a format that does not exist.
     """
-    high = plan.grids[Scale.HIGH]
     return Settings(
         preset=preset,
         mode=mode,
-        size=video_size(high, crop=choice.crop),
+        size=video_size(size, crop=choice.crop),
         fps=choice.fps,
         format=choice.format,
         output=usual_output(find_format(choice.format, choice.depth)),

@@ -31,6 +31,7 @@ from .first_frame import FirstFrame, check_fits
 from .preview import chunk_previewer
 from .ranks import model_settings, wan_config
 from .run import HostRun
+from .sizes import crop_latent, latent_size, say_crop
 from .speed import say_kernels
 from .timeline import Audience, Timeline, prompts_in, say_limits, timeline_of
 
@@ -95,11 +96,10 @@ class ChunkSampler(SamplerFunction):
         return self.settings.kv
 
     def plan(self, shape: Sequence[int], timeline: Timeline | None = None) -> Plan:
-        """The plan of a LATENT of that shape; raises ValueError for what cannot work."""
-        if self.first_frame:
-            check_fits(self.first_frame, tuple(shape))
+        """The plan of a LATENT of that shape, as `plan_for` makes it; raises ValueError for what cannot work."""
         plan = plan_for(self.settings, self.steps, self.window, shape, levers=self.speed.levers)
         if first := self.first_frame:
+            check_fits(first, plan, latent_size(shape))
             plan = replace(plan, given_frames=first.frames, first_frame=first.picture)
         return timeline.place(plan).plan if timeline else plan
 
@@ -115,8 +115,10 @@ class ChunkSampler(SamplerFunction):
         say_limits(self.settings, plan, positive)
         given = self.first_frame and given_latent(run.base, self.first_frame, run.batch)
         stream = run.open_stream(plan, SeededNoise(seed), prompts, progress, inputs=Inputs(given))
+        say_crop(plan, latent_size(x.shape))
         with told(display.where):
-            return torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
+            made = torch.cat(list(shown(stream, progress, display)), dim=2).to(x.device)
+        return crop_latent(made, x.shape)
 
 
 @dataclass(frozen=True)

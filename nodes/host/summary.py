@@ -7,6 +7,7 @@ from ...histream_core.cost.cost import GB
 from ...histream_core.cost.pace import DecodePace, duration
 from ...histream_core.live.stage import LiveSettings
 from ...histream_core.plan.chunks import Plan
+from ...histream_core.plan.sizes import generated_size
 from ...histream_core.runs import Manifest
 from ...histream_core.runs.progress import Progress
 from ...histream_core.runs.store.video import cut_sections
@@ -16,6 +17,7 @@ from .backend import HostBackend, MadeLatent
 from .live import LiveFiles, Played
 from .run_folders import name_of
 from .sampler import ChunkSampler
+from .sizes import size_in
 
 
 def summary_of_latent(sampler: ChunkSampler, made: MadeLatent, seed: int) -> str:
@@ -25,7 +27,7 @@ def summary_of_latent(sampler: ChunkSampler, made: MadeLatent, seed: int) -> str
     backend, pace = made.backend, made.progress.pace
     videos = f"{backend.batch} videos" if backend.batch > 1 else "a video"
     lines = [
-        f"a LATENT of {videos}: {size_line(pace.plan)}",
+        f"a LATENT of {videos}: {size_line(pace.plan, size_in(made.latent))}",
         f"preset {preset.name}, {mode}, seed {seed}",
         f"{duration(pace.seconds)}, {pace.seconds_per_frame:.2f} s for each frame, decoding not counted",
     ]
@@ -35,8 +37,9 @@ def summary_of_latent(sampler: ChunkSampler, made: MadeLatent, seed: int) -> str
 def summary_of_run(name: str, manifest: Manifest, made: Progress, backend: HostBackend) -> str:
     """Summary of a kept run; `made` is the progress of this attempt."""
     settings, seeds = manifest.settings, ", ".join(str(seed.seed) for seed in manifest.seeds)
+    made_of = size_line(manifest.plan, generated_size(*settings.size))
     lines = [
-        f"{name}: {size_line(manifest.plan)}, {settings.format} at {settings.fps:g} frames per second",
+        f"{name}: {made_of}, {settings.format} at {settings.fps:g} frames per second",
         f"preset {settings.preset}, mode {settings.mode}, seed {seeds}, {len(manifest.sections)} prompts",
         *restyled(manifest),
         *began(manifest),
@@ -92,9 +95,13 @@ def restyled(manifest: Manifest) -> Iterator[str]:
         yield f"restyles {name}, strength {restyle.share:g}{less}"
 
 
-def size_line(plan: Plan) -> str:
+def size_line(plan: Plan, size: tuple[int, int]) -> str:
+    """The size that was asked for, the length and the work of a plan."""
     width, height = plan.size
-    return f"{width}x{height}, {plan.num_pixel_frames} frames, {len(plan.chunks)} chunks, {plan.num_steps()} steps"
+    of = "" if size == plan.size else f" of {width}x{height}"
+    return (
+        f"{size[0]}x{size[1]}{of}, {plan.num_pixel_frames} frames, {len(plan.chunks)} chunks, {plan.num_steps()} steps"
+    )
 
 
 def taken(made: Progress) -> Iterator[str]:

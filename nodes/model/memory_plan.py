@@ -8,6 +8,7 @@ from ..host import runs as host_runs
 from ..host.api import CATEGORY, Schedule, VideoOutput, io, ui
 from ..host.api import Speed as SpeedSocket
 from ..host.checks import check_latent, check_model
+from ..host.sizes import latent_size
 from ..sampling.anchor_window_sampler import FROM_PRESET, chunk_sampler, window_inputs
 
 NUM_WINDOW_INPUTS = 3
@@ -73,7 +74,7 @@ class MemoryPlan(io.ComfyNode):
         samples = check_latent(latent, model)
         plan = sampler.plan(samples.shape)
         cost = host_memory.cost_of(model, vae, plan, batch=samples.shape[0], speed=speed or DEFAULTS)
-        settings = output and host_runs.run_settings(output, plan, preset="", mode="")
+        settings = output and host_runs.run_settings(output, latent_size(samples.shape), preset="", mode="")
         text = host_memory.plan_text(model, cost, settings)
         host_log.tell(text.splitlines()[0])
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -13,7 +13,7 @@ from ..host import sampler as host
 from ..host import summary as host_summary
 from ..host.api import CATEGORY, FirstFrame, Schedule, VideoOutput, blocked, io
 from ..host.backend import sample_latent
-from ..settings import MAX_SEED, StepChoice, WindowChoice
+from ..settings import MAX_SEED, StepChoice, WindowChoice, generated_size
 
 FROM_PRESET = -1
 
@@ -89,7 +89,8 @@ def chunk_sampler(
     settings, steps = host.model_settings(model), schedule or StepChoice()
     if first_frame is not None:
         preset, _ = steps.resolve(settings)
-        first_frame = first_frame.within(window_of(preset, steps.mode, choice.window(preset)))
+        size = generated_size(settings, steps, first_frame.size)
+        first_frame = first_frame.within(window_of(preset, steps.mode, choice.window(preset)), size)
     return host.ChunkSampler(settings, steps, choice, speed=speed or DEFAULTS, first_frame=first_frame)
 
 
@@ -121,8 +122,9 @@ class AnchorWindowSampler(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "latent",
-                    tooltip="An empty video latent; it sets size and length. Sides must be multiples of 32 pixels "
-                    "(1920x1088, 1280x704, 832x480), the length 4n + 1 frames. A batch makes several videos.",
+                    tooltip="An empty video latent; it sets size and length. Sides that are no multiples of 32 pixels "
+                    "are made at the next one (736 for 720) and cropped when the video is decoded; the length is "
+                    "4n + 1 frames. A batch makes several videos.",
                 ),
                 io.Int.Input(
                     "seed",

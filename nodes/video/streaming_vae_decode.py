@@ -6,6 +6,7 @@ from .. import kept_video
 from ..host import ahead as host_ahead
 from ..host import decode as host_decode
 from ..host import graph as host_graph
+from ..host import sizes as host_sizes
 from ..host import summary as host_summary
 from ..host import timeline as host_timeline
 from ..host.api import CATEGORY, VideoOutput, blocked, io
@@ -107,13 +108,14 @@ class StreamingVAEDecode(io.ComfyNode):
         host_decode.check_decode(vae, latents)
         host_ahead.check_ahead(cls.hidden, {} if images else {1: host_ahead.NO_IMAGES})
         choice = output or VideoChoice(folder=filename_prefix, fps=fps, crop=crop_1088)
-        size = host_decode.video_size(latents.shape, crop=choice.crop)
+        size = host_sizes.video_size(host_sizes.size_in(samples), crop=choice.crop)
         pictures = host_decode.images_of(latents, size, image_limit_gib) if images else None
         tags, pace = host_graph.tags_of(cls.hidden), DecodePace(latents.shape[0], latents.shape[2])
         saved = host_decode.decode_to_disk(
             vae,
             latents,
             choice,
+            size=size,
             tags=tags,
             pace=pace,
             images=pictures,

@@ -23,6 +23,7 @@ from histream_core import __version__, demo
 from histream_core.cli import main
 from histream_core.cli.verbs.costs import MODELS
 from histream_core.cli.verbs.sheet import Setting, plan_setting
+from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT
 from histream_core.network.cache.tiers import TIERS
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.plan.make import make_plan
@@ -393,10 +394,12 @@ def test_sheet_shows_every_setting_once(here, weights, capsys):
 
 def test_sheet_shows_a_strip_for_every_prompt_of_a_file(here, capsys):
     (here / "prompts.txt").write_text("a red circle moves right\n\na blue square moves up\n")
-    words = ["sheet", "--model", "demo", "--prompts", "prompts.txt", "--size", "64x64", "--frames", "9"]
+    words = ["sheet", "--model", "demo", "--prompts", "prompts.txt", "--size", "64x56", "--frames", "9"]
     result = result_of([*words, "--out", "prompts.png"], capsys)
     assert result["strips"] == ["a red circle moves right", "a blue square moves up"]
-    assert probe("prompts.png").width > 2 * 4 * SIDE
+    made = probe("prompts.png")
+    assert made.width > 2 * 4 * SIDE
+    assert made.height == 2 * LINE_HEIGHT + 56 + GAP, "a line above, and strips of the size that was asked for"
     (here / "prompts.txt").write_text("\n")
     assert "no prompt" in refusal_of(words, capsys)
 

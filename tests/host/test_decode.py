@@ -80,15 +80,6 @@ def test_every_video_of_a_batch_is_a_file_on_disk_that_plays(decode, vae, filled
     ]
 
 
-def test_a_video_of_1088_rows_is_cropped_to_1080(pack):
-    size = pack.part("nodes.host.decode").video_size
-    assert size((1, 16, 1, 136, 240), crop=True) == (1920, 1080)
-    assert size((1, 16, 1, 136, 240), crop=False) == (1920, 1088)
-    assert size((1, 16, 1, 88, 160), crop=True) == (1280, 704)
-    rows = torch.arange(1088.0).view(1, -1, 1, 1)
-    assert pack.part("nodes.host.decode").crop_rows(rows, 1080).flatten().tolist() == list(range(4, 1084))
-
-
 def test_every_latent_frame_is_progress_with_a_picture(decode, vae, filled, output, progress):
     decode(filled, vae, "a/b")
     assert [(value, total) for value, total, _ in progress] == [(n, 10) for n in range(1, 11)]

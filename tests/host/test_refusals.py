@@ -28,10 +28,6 @@ def refused(pack, sample, load_wan, positive, latent):
     host_run.HostRun.forward = forward
 
 
-def test_sizes_that_do_not_fit_two_resolutions_name_sizes_that_do(refused, latent):
-    refused("height 80 is not a multiple of 32: use 64 or 96", wanted=latent(3, 64, 80))
-
-
 def test_no_frames_are_refused(refused):
     refused("ask for at least 1 frame", wanted={"samples": torch.zeros(1, 16, 0, 8, 8)})
 

@@ -288,11 +288,11 @@ def test_cancel_over_the_wire_stops_the_run_and_the_next_one_works(server, conve
 @pytest.mark.parametrize(
     ("kind", "inputs", "said"),
     [
-        ("EmptyHunyuanLatentVideo", {"width": 272}, "width 272 is not a multiple of 32: use 256 or 288"),
+        ("HiStreamAnchorWindowSampler", {"chunk_frames": 0}, "use 3, or at least 1"),
         ("HiStreamStepSchedule", {"mode": "custom", "steps": "1000"}, "is not a list of steps"),
         ("HiStreamStreamingVAEDecode", {"filename_prefix": "../../outside"}, "outside"),
     ],
-    ids=["size", "steps", "folder"],
+    ids=["chunk", "steps", "folder"],
 )
 def test_what_cannot_work_is_one_clear_line_and_the_server_lives(server, convert, kind, inputs, said):
     prompt = change(change(convert(DEMO), "EmptyHunyuanLatentVideo", length=1), kind, **inputs)

@@ -222,7 +222,7 @@ def test_a_first_frame_is_what_the_network_begins_with(pack, load_wan, text, vae
     )
     wanted = engine(pack, load_wan, 10, [prompt], given=given)
     torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
-    torch.testing.assert_close(made[:, :, :1], first.encoded.latent, atol=1e-5, rtol=0)
+    torch.testing.assert_close(made[:, :, :1], first.at((64, 64)).latent, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("count", "window", "used"), [(24, (), 21), (12, (), 9), (8, (), 1), (12, (1, 1, 1), 9)])
@@ -239,8 +239,9 @@ def test_several_pictures_are_a_video_to_go_on_from(pack, load_wan, text, vae, s
     )
     made, again = made.result[0]["samples"], again.result[0]["samples"]
     assert torch.equal(made, again)
-    assert [given.shape[2]] == [*first.encoded]
-    begun = first.encoded[given.shape[2]].latent
+    key = given.shape[2], (64, 64)
+    assert [key] == [*first.encoded]
+    begun = first.encoded[key].latent
     torch.testing.assert_close(made[:, :, : given.shape[2]], begun, atol=1e-5, rtol=0)
     if not window:
         prompt = pack.part("histream_core.stream.prompts").Prompt(
@@ -255,13 +256,13 @@ def test_a_picture_is_fitted_to_the_latent_that_is_connected(pack, load_wan, tex
     picture, first = torch.rand(1, 96, 150, 3), pack.part("nodes.sampling.first_frame").FirstFrameNode.execute
     fitted = fit_picture(picture[0], (96, 64), fit)[None]
     made = first(vae, picture, 1, fit, latent(10, 96)).result[0]
-    assert torch.equal(made.encoded.latent, first(vae, fitted).result[0].encoded.latent)
+    assert torch.equal(made.at((96, 64)).latent, first(vae, fitted).result[0].at((96, 64)).latent)
     assert (fit == "crop") == torch.equal(
-        made.encoded.latent, first(vae, picture, latent=latent(10, 96)).result[0].encoded.latent
+        made.at((96, 64)).latent, first(vae, picture, latent=latent(10, 96)).result[0].at((96, 64)).latent
     )
     node = pack.part("nodes.sampling.anchor_window_sampler").AnchorWindowSampler
     video = node.execute(load_wan(), text(3), latent(10, 96), 3, first_frame=made).result[0]["samples"]
-    torch.testing.assert_close(video[:, :, :1], made.encoded.latent, atol=1e-5, rtol=0)
+    torch.testing.assert_close(video[:, :, :1], made.at((96, 64)).latent, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("pictures", "hold"), [(1, 1), (1, 3), (22, 1)])
@@ -320,8 +321,8 @@ def refusals(pack, clip, load_wan, vae, text, latent, section):
         "6 latent frames are given but only 6 asked for": lambda: sampler(
             load_wan(), text(1), latent(6), 3, first_frame=first(vae, picture.repeat(21, 1, 1, 1)).result[0]
         ),
-        "width 72 is not a multiple of 16: use 64 or 80; or connect the LATENT": lambda: first(
-            vae, torch.rand(1, 64, 72, 3)
+        "width 76 is not a multiple of 8: use 72 or 80; or connect the LATENT": lambda: first(
+            vae, torch.rand(1, 64, 76, 3)
         ),
         "the LATENT is not that of a Wan 2.1 video": lambda: first(
             vae, picture, latent={"samples": torch.zeros(1, 16, 8, 8)}

@@ -94,8 +94,6 @@ def ranges(**inputs) -> dict:
 
 
 WRONG = [
-    ("width", {"empty": {"width": 80}}, r"width 80 is not a multiple of 32: use 64 or 96"),
-    ("height", {"empty": {"height": 48}}, r"height 48 is not a multiple of 32: use 32 or 64"),
     ("chunk of nothing", {"sampler": {"chunk_frames": 0}}, r"chunk_frames 0 .*: use 3, or at least 1"),
     ("steps in words", custom("many"), r"\"many\" is not a list of steps: .*1000L 750L 500H 250H"),
     ("steps without a scale", custom("1000 500"), r"is not a list of steps: .*1000L 750L 500H 250H"),
@@ -131,8 +129,8 @@ WRONG = [
      r"overlap of 1 frames .*use 0 to 0"),
     ("a video too short to drift", extra("DriftMeter", video=VIDEO, filename_prefix="drift/x"),
      r"less than two seconds .* give a longer one"),
-    ("a plan of what cannot be", {**extra("MemoryPlan", model=["demo", 0], latent=["empty", 0]),
-     "empty": {"width": 80}}, r"width 80 is not a multiple of 32: use 64 or 96"),
+    ("a plan of what cannot be", extra("MemoryPlan", model=["demo", 0], latent=["empty", 0], chunk_frames=0),
+     r"chunk_frames 0 .*: use 3, or at least 1"),
     ("sound that is not there", {"sampler": OUTPUT["sampler"], "output": node("VideoOutput", folder="a/run",
      format="ffv1", fps=16, sound=VIDEO), "decode": {"samples": ["first", 0]}, "first": node("AnchorWindowSampler",
      model=["demo", 0], positive=["words", 0], latent=["empty", 0], seed=1)}, r"holds no sound: choose another file"),

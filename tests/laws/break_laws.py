@@ -543,7 +543,7 @@ BREAKS = [
     ("vae/encode.py", "else copy.deepcopy(vae).float()", "else vae", "vae/test_encode.py", "bfloat16_encodes"),
     ("video/pictures.py", 'mode="replicate"', 'mode="constant"', "video/test_pictures.py", "keeps_its_bits"),
     ("video/pictures.py", "(orientation_in(data),)", "()", "video/test_pictures.py", "read_upright"),
-    ("video/pictures.py", "(picture.shape[1] - size[0]) // 2", "0", "video/test_pictures.py", "nothing_is_scaled"),
+    ("video/pictures.py", "(picture.shape[-2] - size[0]) // 2", "0", "video/test_pictures.py", "nothing_is_scaled"),
     ("video/pictures.py", "antialias=True", "antialias=False", "video/test_pictures.py", "fine_pattern"),
     ("video/pictures.py", ".clamp(0, 1)", "", "video/test_pictures.py", "any_picture"),
     ("video/pictures.py", "PNG_START = 33", "PNG_START = -12", "video/test_pictures.py", "says_srgb"),

@@ -25,7 +25,7 @@ from ...runs.render import Order, collect
 from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
-from ...video.pictures import write_png
+from ...video.pictures import crop_picture, write_png
 from ..options.common import add_overwrite, check_files, whole
 from ..options.weights import add_weight_options, find_source, prompt_list
 from ..progress import print_notes, progress_bar
@@ -110,7 +110,7 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     orders = [(label, Order(plan, shown[index], noise)) for label, plan, index in strips]
     title = "  ".join([*([] if args.prompts else prompts), f"seed {args.seed}"])
     path = None
-    for done in make_strips(weights, orders, args.moments):
+    for done in make_strips(weights, orders, args.moments, size=args.size):
         sheet = contact_sheet(done, title=title, columns=COLUMNS)
         if path is None:
             path = _write_first(sheet, args)
@@ -132,15 +132,15 @@ def _write_first(sheet: np.ndarray, args: argparse.Namespace) -> Path:
 
 
 def make_strips(
-    weights: Weights, orders: Sequence[tuple[str, Order]], moments: int
+    weights: Weights, orders: Sequence[tuple[str, Order]], moments: int, *, size: tuple[int, int]
 ) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
-    """Yield the list of all strips so far, (label, frames), after each strip; equal orders are made once."""
+    """Yield the list of all strips so far, (label, frames of `size`), after each strip; equal orders are made once."""
     strips: list[tuple[str, list[np.ndarray]]] = []
     for number, (label, order) in enumerate(orders):
         same = next((i for i in range(number) if _same(orders[i][1], order)), None)
         if same is None:
             with progress_bar(f"{number + 1}/{len(orders)} ") as report:
-                frames = pick(collect(weights, order, report), moments)
+                frames = [crop_picture(frame, size) for frame in pick(collect(weights, order, report), moments)]
         else:
             label, frames = f"{label}  (= {same + 1})", strips[same][1]
         strips.append((f"{number + 1}  {label}", frames))

@@ -17,7 +17,7 @@ from ...demo.trained import world
 from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
 from ...plan.histories import CLEAN, HISTORIES
-from ...plan.make import DEFAULT_OPTIONS, size_to_generate, window_of
+from ...plan.make import DEFAULT_OPTIONS, describe_crop, size_to_generate, window_of
 from ...plan.order import CHUNKS, ORDERS
 from ...plan.sinks import SinkRule
 from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
@@ -484,14 +484,12 @@ def plan_video(
     Raises ValueError if that is impossible.
     """
     length = whole_length(num_frames)
-    width, height = size_to_generate(preset, mode, size, options)
-    plan = make_plan(preset, mode, size=(width, height), num_latent_frames=latent_frames(length), options=options)
+    generated = size_to_generate(preset, mode, size, options)
+    plan = make_plan(preset, mode, size=generated, num_latent_frames=latent_frames(length), options=options)
     notes = []
     if length != num_frames:
         notes.append(f"{num_frames} frames is not of the form 4n + 1: {length} are made")
-    if plan.size != tuple(size):
-        notes.append(f"{width}x{height} is generated and cropped to {size[0]}x{size[1]} at the centre")
-    return plan, notes
+    return plan, [*notes, *describe_crop(plan.size, size)]
 
 
 def new_names(stem: str, suffix: str) -> Iterator[Path]:
