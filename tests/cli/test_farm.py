@@ -3,13 +3,15 @@
 import json
 import os
 
+import numpy as np
 import pytest
-from tiny_cli import BLUE, RED, files_in
+from tiny_cli import BLUE, RED, SIDE, files_in
 
 from histream_core.cli.verbs import farm as verb
 from histream_core.farm.lease import Lease
 from histream_core.farm.store import lock_farm, read_farm
 from histream_core.runs.store.journal import read_manifest
+from histream_core.video.pictures import write_png
 
 SHORT = {"seconds": 0.5}
 """One chunk of nine frames."""
@@ -171,3 +173,19 @@ def test_a_folder_that_holds_no_farm_is_refused(here, say, what):
     status, said = say("farm", what, ".")
     assert status == 2
     assert "holds no farm" in said
+
+
+def test_a_shot_that_was_killed_before_its_first_frame_was_stored_begins_anew(here, say):
+    """`histream resume` refuses such a run, which needs the picture once more."""
+    write_png(here / "first.png", np.full((SIDE, SIDE, 3), 90, dtype=np.uint8))
+    listed(here / "shots.jsonl", {"name": "one", "prompt": RED, "first-frame": "first.png", **SHORT})
+    assert say("farm", "submit", "shots.jsonl", "--out", "night")[0] == 0
+    run = here / "night" / "shots" / "one"
+    whole = files_in(run)
+    made = [*(run / "chunks").iterdir(), *(run / "segments").iterdir(), *run.glob("cuts.*"), run / "video.mp4"]
+    for path in made:
+        path.unlink()
+    assert say("resume", run)[0] == 2
+    status, result = say("farm", "submit", "shots.jsonl", "--out", "night")
+    assert (status, result["shots"][0]["why"]) == (0, "")
+    assert files_in(run) == whole

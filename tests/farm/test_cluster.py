@@ -55,11 +55,15 @@ def wait_for(what, seconds=600):
     return found
 
 
-def under_way(folder, *but):
-    """A function that finds the process of a shot in whose run there are some finished chunks, but not nearly all.
+def is_alive(number):
+    """Whether a process is there and not dead; the lease of a dead one counts for some seconds more."""
+    with suppress(OSError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
-    Those in `but` are dead: their leases count for some seconds more.
-    """
+
+def under_way(folder):
+    """A function that finds the process of a shot in whose run there are some finished chunks, but not nearly all."""
 
     def look():
         if not (folder / "farm.json").exists():
@@ -69,7 +73,7 @@ def under_way(folder, *but):
             lease = lease_of(farm.leases, shot.name, farm.lease_seconds)
             found = re.search(r"process (\d+)", lease.by)
             made = sum(event["event"] == "chunk" for event in farm.events(shot.name))
-            if lease.is_live and found and int(found[1]) not in but and 0 < made < CHUNKS - 2:
+            if lease.is_live and found and is_alive(found[1]) and 0 < made < CHUNKS - 2:
                 return int(found[1])
         return None
 
@@ -103,26 +107,29 @@ def test_a_night_of_twelve_shots_survives_its_deaths(tmp_path, weights):
     alone = time.monotonic() - began
 
     nodes = start(tmp_path, Path(__file__).with_name("two_nodes.py"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    drivers = []
     try:
         address = nodes.stdout.readline().strip()
         words = ["--address", address, "--lease", "5"]
-        driver = submit(tmp_path, "farm", *words)
-        dead = wait_for(under_way(tmp_path / "farm"))
-        os.kill(dead, signal.SIGKILL)
-        other = wait_for(under_way(tmp_path / "farm", dead))
+        drivers.append(driver := submit(tmp_path, "farm", *words))
+        os.kill(wait_for(under_way(tmp_path / "farm")), signal.SIGKILL)
+        wait_for(under_way(tmp_path / "farm"))
         nodes.stdin.write("kill\n")
         nodes.stdin.flush()
         assert nodes.stdout.readline() == "killed\n"
-        wait_for(under_way(tmp_path / "farm", dead, other))
-        second = submit(tmp_path, "farm", *words)
+        wait_for(under_way(tmp_path / "farm"))
+        drivers.append(second := submit(tmp_path, "farm", *words))
         assert second.wait() == 2
         assert "is in use by process" in (tmp_path / "farm.txt").read_text()
         driver.kill()
         driver.wait()
-        assert submit(tmp_path, "farm", *words).wait() == 0, (tmp_path / "farm.txt").read_text()
+        drivers.append(last := submit(tmp_path, "farm", *words))
+        assert last.wait() == 0, (tmp_path / "farm.txt").read_text()
     finally:
         nodes.stdin.close()
         nodes.wait()
+        for process in drivers:
+            process.kill()
     wait_for(lambda: not processes(tmp_path), seconds=120)
 
     farm = read_farm(tmp_path / "farm")

@@ -1020,6 +1020,7 @@ BREAKS = [
      "farm/test_work.py", "next_call and cancelled"),
     ("farm/store.py", "            return hash_video(journal) == ", "            return bool(journal) or ", "farm/test_work.py", "was_changed"),
     ("cli/verbs/farm.py", "held = lock_farm(folder)", "held = argparse.Namespace(release=str)", "cli/test_farm.py", "two_drivers"),
+    ("cli/verbs/farm.py", "    clean(folder)\n    return False", "    return True", "cli/test_farm.py", "begins_anew"),
     ("cli/verbs/farm.py", "    unchanged(old.shots,", "    ([]).extend([old.shots]) and unchanged(old.shots,", "cli/test_farm.py", "keeps_its_options"),
 ]  # fmt: skip
 
