@@ -14,6 +14,7 @@ from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.plan.chunks import lengthen
+from histream_core.plan.speed import DEFAULTS
 from histream_core.runs.make import Making, make
 from histream_core.runs.progress import counted, new_progress
 from histream_core.stream.prompts import Prompt
@@ -97,6 +98,7 @@ class Backend:
     """The tiny models as a backend; runs of it keep no embeddings."""
 
     device = decode_device = torch.device("cpu")
+    speed = DEFAULTS
 
     def __init__(self, run):
         self.run = run
