@@ -4,6 +4,7 @@ from . import renamed
 from .host.api import ComfyExtension
 from .model.demo_model import DemoModel
 from .model.dual_resolution_cache import DualResolutionCache
+from .model.engine import EngineNode, ReleaseWorkers
 from .model.load_model import LoadModel
 from .model.memory_plan import MemoryPlan
 from .model.speed import SpeedNode
@@ -50,6 +51,8 @@ NODES = (
     VideoToVideo,
     DemoVideo,
     Live,
+    EngineNode,
+    ReleaseWorkers,
 )
 """In order of worth; the ids in them are for ever."""
 

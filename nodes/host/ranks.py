@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import comfy.model_management
 import torch
 from torch import nn
 
@@ -27,6 +28,11 @@ def model_settings(model) -> ModelSettings:
 def wan_config(module: nn.Module) -> WanConfig:
     """Read the sizes of a Wan module of the host."""
     return WanConfig(**{size.name: getattr(module, size.name) for size in fields(WanConfig)})
+
+
+def count_devices() -> int:
+    """How many GPUs this computer has; 1 where it has none."""
+    return len(comfy.model_management.get_all_torch_devices())
 
 
 def sharing_of(model, plan: Plan, speed: Speed, kv: str) -> Sharing:

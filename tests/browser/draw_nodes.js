@@ -25,7 +25,8 @@ const GIVES = {
   HISTREAM_SPEED: ['HiStreamSpeed', 'speed'],
   HISTREAM_VIDEO_OUTPUT: ['HiStreamVideoOutput', 'output'],
   HISTREAM_RANGE: ['HiStreamVideoFrames', 'range'],
-  HISTREAM_FIRST_FRAME: ['HiStreamFirstFrame', 'first_frame']
+  HISTREAM_FIRST_FRAME: ['HiStreamFirstFrame', 'first_frame'],
+  '*': ['HiStreamAnchorWindowSampler', 'LATENT']
 }
 const TAKES = {
   MODEL: ['HiStreamAnchorWindowSampler', 'model'],

@@ -68,6 +68,11 @@ class Server:
         self._process.wait(30)
         self.log.close()
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """Kill the server as a crash would, without a chance to clean up."""
         self._process.kill()

@@ -55,6 +55,12 @@ VIDEOS = {
         [("video.mov, cuts.edl", PALE, 0, 1)],
         [("video.01.mov", LOW, 0, 0.4), ("video.02.mov", HIGH, 0.4, 1)],
     ),
+    "HiStream 13 Several GPUs": (
+        "Several GPUs",
+        "one video by all of them, the same frames; without a GPU by processes",
+        [("GPU 1", LOW, 0, 1)],
+        [("GPU 2", HIGH, 0, 1)],
+    ),
 }
 DIAGRAMS = {
     "HiStream 02 Text to 1080p video, Wan sampler": (
