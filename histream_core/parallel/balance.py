@@ -42,6 +42,11 @@ def split_of(counts: Sequence[int]) -> Split:
     return tuple(range(stop - count, stop) for stop, count in zip(stops, counts, strict=True))
 
 
+def bounds_of(split: Split) -> tuple[int, ...]:
+    """The first layer of each rank, and the number of layers."""
+    return (*(layers.start for layers in split), split[-1].stop)
+
+
 def slowest(split: Split, blocks: Sequence[float], speeds: Sequence[float], extra: Sequence[float]) -> float:
     """The seconds of the slowest rank; its layers take `blocks` / its speed, and all else that it does `extra`."""
     return max(extra[rank] + sum(blocks[layer] for layer in layers) / speeds[rank] for rank, layers in enumerate(split))

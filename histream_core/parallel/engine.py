@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from ..plan.histories import Level
 from ..plan.schedule import Scale
 from ..plan.sharing import DECODE, ONE, PIPELINE, Sharing, shared_levels
 from ..plan.speed import Speed
-from .balance import even_split
+from .balance import bounds_of, even_split
 from .devices import LINKS, Machine, find_device
 from .gang import Gang, PipelineDenoiser
 from .predict import AUTO, check_gpus, choose
@@ -141,8 +140,3 @@ def rest_gang() -> None:
     """Let the ranks of a run that has ended free its caches; they are kept for the next run for a while."""
     if gang := kept_gang():
         gang.close()
-
-
-def bounds_of(split: Sequence[range]) -> tuple[int, ...]:
-    """The first layer of each rank, and the number of layers."""
-    return (*(layers.start for layers in split), split[-1].stop)

@@ -5,7 +5,7 @@ A run sees two things of it: caches that tell the other ranks what they are told
 
 from __future__ import annotations
 
-import weakref
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,9 +25,16 @@ from ..plan.histories import Level, level_name
 from ..plan.schedule import Scale, Step
 from ..plan.speed import Speed
 from ..stream.stream import Later
+from .balance import Balancer, bounds_of
 from .link import Link, LostRankError
 from .pipeline import Ring, Row
-from .rank import Opening, Pass, share_of, shared_caches, unless_empty
+from .rank import MAX_TEXTS, Opening, Pass, share_of, shared_caches, unless_empty
+
+EVERY = 2
+"""Chunks between two looks at how long the ranks of a pipeline take."""
+
+HOP = 10e9
+"""Bytes a second at which caches of layers are supposed to move."""
 
 NO_SNAPSHOT = "the caches of several ranks have no snapshot: finished chunks go through the caches again"
 
@@ -50,7 +57,8 @@ class Gang:
     def __init__(self, link: Link, peers: Sequence[Peer], device: torch.device):
         """`device` is that of the first rank."""
         self.link, self.peers, self.device = link, peers, device
-        self._numbers: weakref.WeakKeyDictionary[Text, int] = weakref.WeakKeyDictionary()
+        self._known: OrderedDict[int, Text] = OrderedDict()
+        """The texts that the ranks have, by their numbers, the one that was used least lately first."""
         self._num_texts = 0
         self.lost = False
         """Whether a rank is gone: the others then wait for nobody, and the gang is of no more use."""
@@ -58,6 +66,7 @@ class Gang:
         self._ring: Ring | None = None
         self._shared: list[KVCache] = []
         self._num_rows = 0
+        self._balancer: Balancer | None = None
 
     def give_weights(self, model: WanModel, config: WanConfig, dtype: torch.dtype, key: object = None) -> None:
         """Send the weights to all ranks, in the dtype of the computation; the patch embedding's stay as they are.
@@ -94,10 +103,13 @@ class Gang:
         """
         names = [level_name(level) for level in levels]
         opening = Opening(dtype_name(options.dtype), options.kv, options.batch, speed, tuple(names), tuple(bounds))
-        self._numbers.clear()
+        self._known.clear()
         self.tell("prepare", plan=plain(plan), opening=plain(opening))
         mine = shared_caches(plan, model, options, self.link, opening)
         self._ring = Ring(self.link, model, bounds) if bounds else None
+        if self._ring:
+            moving = sum(cache.nbytes for cache in mine.values()) / len(self._ring.layers) / HOP
+            self._balancer = Balancer(len(model.blocks), self.link.size, move_seconds=moving)
         self._shared = list(mine.values())
         found: dict[Level, Any] = make_caches(
             plan, model, options, levels=[level for level in plan.levels if level not in levels]
@@ -168,6 +180,23 @@ class Gang:
             with self._asking():
                 self._ring.move(bounds, self._shared)
 
+    def count_row(self) -> None:
+        """Note that a row is about to be asked for; where a chunk's worth of them is done, `balance`."""
+        if self._num_rows and self._num_rows % (EVERY * len(self._shared)) == 0:
+            self.balance()
+
+    def balance(self) -> None:
+        """Let the layers of a pipeline follow what the ranks measured since it was asked last. Raises LostRankError."""
+        ring = self._ring
+        if ring is None or self._balancer is None:
+            return
+        self.tell("report")
+        with self._asking():
+            taken = [ring.take_seconds(), *ring.reports()]
+        for rank, (seconds, layers) in enumerate(zip(taken, ring.split, strict=True)):
+            self._balancer.measure(rank, float(seconds), len(layers))
+        self.move(bounds_of(self._balancer.split()))
+
     def close(self) -> None:
         """End the run: all ranks free its caches."""
         self.tell("close")
@@ -191,13 +220,18 @@ class Gang:
 
     def _number(self, text: Text) -> int:
         """The number by which the ranks know a text; it is sent to them where they do not."""
-        if text not in self._numbers:
+        number = next((number for number, known in self._known.items() if known is text), 0)
+        if not number:
             self._num_texts += 1
-            self._numbers[text] = self._num_texts
-            self.tell("text", number=self._num_texts, shape=list(text.context.shape))
+            number = self._num_texts
+            self.tell("text", number=number, shape=list(text.context.shape))
             with self._asking():
                 self.link.broadcast(text.context.float().to(self.device).contiguous())
-        return self._numbers[text]
+            self._known[number] = text
+            if len(self._known) > MAX_TEXTS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(number)
+        return number
 
 
 class PipelineDenoiser:
@@ -209,6 +243,7 @@ class PipelineDenoiser:
     @torch.inference_mode()
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Later:
         """A function that waits for the clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W]."""
+        self._gang.count_row()
         options = replace(self._options, attention_scale=step.attention_scale)
         given = latent.to(self._dtype)
         flow = self._gang.submit(given, timesteps_of(step, latent), text, cache, options)

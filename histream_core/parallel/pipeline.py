@@ -8,9 +8,11 @@ B batch, L tokens.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,6 +29,9 @@ MAX_SENT = 4
 
 TAGS = 2**15
 """Rows are told apart by their numbers modulo this."""
+
+REPORTS = TAGS
+"""The tag of what ranks report."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +76,23 @@ class Ring:
     def __init__(self, link: Link, model: WanModel, bounds: Sequence[int]):
         """`bounds` are the first layer of each rank, and the number of layers."""
         self.link, self.model, self.bounds = link, model, list(bounds)
+        self._seconds = 0.0
         self._sent: deque[tuple[Any, Tensor]] = deque()
+
+    @property
+    def split(self) -> list[range]:
+        """The layers of each rank."""
+        return [range(start, stop) for start, stop in pairwise(self.bounds)]
 
     @property
     def layers(self) -> range:
         """The layers of this rank."""
-        return range(*self.bounds[self.link.rank : self.link.rank + 2])
+        return self.split[self.link.rank]
 
     def begin(self, row: Row, latent: Tensor) -> Callable[[], Tensor]:
         """Compute the first layers of a row and send it on; what is returned waits for its flow [B, C, T, H, W]."""
-        x, time = embed_chunk(self.model, latent, row.timestep)
-        self._pass_on(row, x, time)
+        x, embedded = embed_chunk(self.model, latent, row.timestep)
+        self._pass_on(row, x, embedded)
         flow = latent.new_empty(row.shape[0], self.model.out_dim, *row.shape[2:])
         coming = self.link.expect(flow, self.link.size - 1, row.tag)
 
@@ -98,13 +109,30 @@ class Ring:
         self.link.receive(x, self.link.rank - 1, row.tag)
         self._pass_on(row, x, embed_timestep(self.model, row.timestep, row.shape[2], row.dtype))
 
-    def _pass_on(self, row: Row, x: Tensor, time: TimeEmbedding) -> None:
+    def _pass_on(self, row: Row, x: Tensor, embedded: TimeEmbedding) -> None:
         options = replace(row.options, layers=self.layers)
-        found = run_layers(self.model, x, time, row.text, Layers(row.cache, self.layers), options)
+        begun = clock(x)
+        found = run_layers(self.model, x, embedded, row.text, Layers(row.cache, self.layers), options)
+        self._seconds += clock(x) - begun
         if found is None:
             return
         last = self.link.rank == self.link.size - 1
-        self._send(flow_of(self.model, found, time, row.shape[2:]) if last else found, row.tag)
+        self._send(flow_of(self.model, found, embedded, row.shape[2:]) if last else found, row.tag)
+
+    def take_seconds(self) -> Tensor:
+        """The seconds that this rank's layers took since it was asked last, [1] float64."""
+        taken, self._seconds = self._seconds, 0.0
+        return torch.tensor([taken], dtype=torch.float64, device=next(self.model.parameters()).device)
+
+    def report(self) -> None:
+        """Send them to the first rank."""
+        wait_for(self.link.send(self.take_seconds(), 0, REPORTS))
+
+    def reports(self) -> list[Tensor]:
+        """The seconds of the ranks besides the first, which are asked for them. Raises LostRankError."""
+        here = next(self.model.parameters()).device
+        found = [torch.empty(1, dtype=torch.float64, device=here) for _ in range(1, self.link.size)]
+        return [self.link.receive(x, rank, REPORTS) for rank, x in enumerate(found, start=1)]
 
     def _send(self, x: Tensor, tag: int) -> None:
         while len(self._sent) >= MAX_SENT:
@@ -130,7 +158,9 @@ class Ring:
 
     def _moved(self, held: Tensor, before: range, after: range, owners: list[int], heirs: list[int]) -> Tensor:
         """One tensor [layers, ...] with the layers of `after` in the place of those of `before`."""
-        rank, found = self.link.rank, held.new_empty(len(after), *held.shape[1:])
+        rank = self.link.rank
+        with torch.inference_mode(mode=False):  # caches are written outside of it too
+            found = torch.empty(len(after), *held.shape[1:], dtype=held.dtype, device=held.device)
         for layer, (owner, heir) in enumerate(zip(owners, heirs, strict=True)):
             if owner == heir == rank:
                 found[layer - after.start] = held[layer - before.start]
@@ -140,6 +170,13 @@ class Ring:
             elif heir == rank:
                 self.link.receive(found[layer - after.start], owner)
         return found
+
+
+def clock(x: Tensor) -> float:
+    """Seconds on a clock, once the device of a tensor has done all that it was asked for."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
 
 
 def _owners(bounds: Sequence[int]) -> list[int]:

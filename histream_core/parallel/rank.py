@@ -85,6 +85,7 @@ class Rank:
             "forward": self.forward,
             "row": self.row,
             "move": self.move,
+            "report": self.report,
             "close": self.close,
         }
 
@@ -147,6 +148,11 @@ class Rank:
         """Take over other layers, with what their caches hold."""
         if self._ring:
             self._ring.move(bounds, list(self._caches.values()))
+
+    def report(self) -> None:
+        """Tell the first rank how many seconds the layers of this one took."""
+        if self._ring:
+            self._ring.report()
 
     def _asked(self, values: Mapping[str, Any]) -> Pass:
         asked = parse(Pass, values, "the pass")
