@@ -1,6 +1,7 @@
 """Passes that several ranks compute together give what one computes, bit for bit."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -72,7 +73,7 @@ def test_the_same_latents(name, size, kv):
 def test_a_gang_makes_another_run_with_the_same_weights_and_high_alone():
     """Seen to fail when a second run finds the first one's texts or frames."""
     with gang_of(3) as gang:
-        for name in ("timeline", "histream"):
+        for name in ("timeline", "histream", "timeline"):
             assert torch.equal(video(name, gang, "full", [Scale.HIGH]), video(name, None, "full"))
             gang.close()
 
@@ -94,6 +95,12 @@ def test_all_is_dealt_and_a_rank_has_a_tile_or_nothing(count, ranks, tile):
     assert all(not part or part >= min(tile, count) for part in dealt)
     assert max(dealt) - min(dealt) < 2 * tile
     assert sum(part % tile > 0 for part in dealt) <= 1
+
+
+def test_few_tokens_are_not_shared():
+    """A matrix product of three rows rounds otherwise than one of 24."""
+    share = HeadShare.of(SimpleNamespace(size=8), 24, 8)
+    assert share.tokens == [24, 0, 0, 0, 0, 0, 0, 0] and share.heads == [1] * 8
 
 
 def test_shares_fit_together():
