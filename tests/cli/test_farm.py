@@ -81,7 +81,6 @@ def test_a_list_that_was_stopped_goes_on_where_it_was(here, say, stop_at):
         ({"prompt": RED, "seed": -1}, "line 2: seed -1 is out of range"),
         ({"prompt": RED, "seconds": 0}, "line 2: 0 seconds is no length"),
         ({"prompt": RED, "seed": [1]}, 'line 2: "seed" is a list: write text, a number, true or false'),
-        ({"prompt": RED, "decode": "ahead"}, "line 2: --decode ahead is not for runs that are kept"),
         ({"prompt": RED, "format": "gif"}, "line 2: "),
         ({"prompt": RED, "first-frame": "no.png"}, "no.png does not exist"),
         ({"timeline": "[0:09] late"}, "line 2: "),
