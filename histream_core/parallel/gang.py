@@ -5,9 +5,10 @@ A run sees two things of it: caches that tell the other ranks what they are told
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ from .rank import MAX_TEXTS, Opening, Pass, share_of, shared_caches, unless_empt
 
 EVERY = 2
 """Chunks between two looks at how long the ranks of a pipeline take."""
+
+SECONDS_TO_SAY_WHY, BETWEEN_LOOKS = 1.0, 0.05
+"""How long, and how often, is looked for the error of a rank whose connection broke."""
 
 HOP = 10e9
 """Bytes a second at which caches of layers are supposed to move."""
@@ -214,9 +218,16 @@ class Gang:
             yield
         except LostRankError:
             self.lost = True
-            for peer in self.peers:
-                peer.check()
+            self._tell_why()
             raise
+
+    def _tell_why(self) -> None:
+        """Raise what a rank raised, which the loss of its connection runs ahead of; do nothing where none says why."""
+        for _ in range(round(SECONDS_TO_SAY_WHY / BETWEEN_LOOKS)):
+            for peer in self.peers:
+                with suppress(LostRankError):
+                    peer.check()
+            time.sleep(BETWEEN_LOOKS)
 
     def _number(self, text: Text) -> int:
         """The number by which the ranks know a text; it is sent to them where they do not."""

@@ -44,7 +44,8 @@ class Link:
     """The connections of one rank to all others."""
 
     def __init__(self, group: Any, rank: int, size: int):
-        self._group, self.rank, self.size = group, rank, size
+        self._open: Any = group
+        self.rank, self.size = rank, size
 
     @classmethod
     def join(cls, store: Any, rank: int, size: int, device: torch.device) -> Link:
@@ -86,7 +87,15 @@ class Link:
 
     def close(self) -> None:
         """Leave: whoever waits for this rank is told that it is lost."""
-        self._group.shutdown()
+        group, self._open = self._open, None
+        if group is not None:
+            group.shutdown()  # its connections end with the last reference to it
+
+    @property
+    def _group(self) -> Any:
+        if self._open is None:
+            raise LostRankError("this rank has left")
+        return self._open
 
 
 def wait_for(work: Work) -> None:
