@@ -51,7 +51,11 @@ class InProcess:
         self._ended: list[tuple[str, Outcome]] = []
 
     def start(self, name: str) -> None:
-        self._ended.append((name, work(self._folder, name, self._make)))
+        try:
+            self._ended.append((name, work(self._folder, name, self._make)))
+        except KeyboardInterrupt:
+            self._ended.append((name, Outcome(STOPPED)))
+            raise
 
     def ended(self, seconds: float) -> list[tuple[str, Outcome]]:
         if not self._ended:

@@ -161,7 +161,8 @@ class TimeEmbedding(NamedTuple):
 
 def embed_chunk(model: WanModel, latent: Tensor, timestep: Tensor) -> tuple[Tensor, TimeEmbedding]:
     """The tokens [B, L, dim] of a latent [B, C, T, H, W], and the embedding of its timestep [B]."""
-    x = model.patch_embedding(latent.float()).to(latent.dtype).flatten(2).transpose(1, 2)
+    # Contiguous here: a caller that holds the tokens while the layers run then holds no second copy of them.
+    x = model.patch_embedding(latent.float()).to(latent.dtype).flatten(2).transpose(1, 2).contiguous()
     return x, embed_timestep(model, timestep, latent.shape[2], latent.dtype)
 
 

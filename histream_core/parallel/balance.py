@@ -31,7 +31,7 @@ class Move(NamedTuple):
 
 
 def even_split(num_blocks: int, num_ranks: int) -> Split:
-    """As many layers for each rank, the first ones one more where it does not come out even."""
+    """The split in which all ranks have as many layers, the first ones one more where it does not come out even."""
     each, more = divmod(num_blocks, num_ranks)
     return split_of([each + (rank < more) for rank in range(num_ranks)])
 

@@ -83,7 +83,9 @@ def _check_shared(sharing: Sharing, speed: Speed, kv: str) -> None:
 
 
 def describe(sharing: Sharing, plan: Plan) -> str:
-    """What each of several devices does, for the log."""
+    """A line that says what each of several devices does."""
+    if sharing.split == ONE:
+        return "one device makes it: by prediction the others would not make it faster"
     apart = "another one decodes a chunk while the next one is sampled" if sharing.vae_apart else ""
     if sharing.split == DECODE:
         return f"one device samples, {apart} ({DECODE})"
@@ -104,8 +106,8 @@ class Network:
     dtype: torch.dtype
     """The dtype of the computation."""
     device: torch.device
-    key: str = ""
-    """A hash of its weights."""
+    key: object = None
+    """A hash of its weights; None: they are sent for every run."""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ class Farm:
     workers: int
     videos: int
     video_seconds: float
-    """Of one video on a usual worker."""
+    """Seconds of one video on a usual worker."""
     chunks: int
-    """Of one video: what is lost with a worker is at most one of them."""
+    """Chunks of one video: what is lost with a worker is at most one of them."""
     start_seconds: float = 60.0
     """Until a worker has the weights; at most half as much again."""
     spread: float = 0.05

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..files.values import plain
 from ..network.cache.pages import Pages
 from ..network.cache.tiers import make_caches
-from ..network.cache.window import CacheOptions, KVCache
+from ..network.cache.window import CacheOptions, KVCache, NoSnapshotError
 from ..network.forward import PLAIN_PASS, PassOptions, Text, forward_chunk, timesteps_of
 from ..network.model import WanConfig, WanModel
 from ..plan.chunks import Plan
@@ -35,7 +35,7 @@ EVERY = 2
 """Chunks between two looks at how long the ranks of a pipeline take."""
 
 SECONDS_TO_SAY_WHY, BETWEEN_LOOKS = 1.0, 0.05
-"""How long, and how often, is looked for the error of a rank whose connection broke."""
+"""For how long, and at which intervals, a rank whose connection broke is asked for its error."""
 
 HOP = 10e9
 """Bytes a second at which caches of layers are supposed to move."""
@@ -77,7 +77,7 @@ class Gang:
 
         Nothing is sent where the last ones had the same `key`. Raises LostRankError.
         """
-        if key is not None and key == self._weights:
+        if key is not None and (key, dtype) == self._weights:
             return
         self._weights = None
         weights = model.state_dict()
@@ -90,7 +90,7 @@ class Gang:
         with self._asking():
             for x in named.values():
                 self.link.broadcast(x.to(self.device).contiguous())
-        self._weights = key
+        self._weights = key, dtype
 
     def prepare(
         self,
@@ -105,9 +105,9 @@ class Gang:
 
         `bounds` are the first layer of each rank of a pipeline, and the number of layers.
         """
+        self._free()
         names = [level_name(level) for level in levels]
         opening = Opening(dtype_name(options.dtype), options.kv, options.batch, speed, tuple(names), tuple(bounds))
-        self._known.clear()
         self.tell("prepare", plan=plain(plan), opening=plain(opening))
         mine = shared_caches(plan, model, options, self.link, opening)
         self._ring = Ring(self.link, model, bounds) if bounds else None
@@ -184,8 +184,13 @@ class Gang:
             with self._asking():
                 self._ring.move(bounds, self._shared)
 
+    def _free(self) -> None:
+        """Forget the caches and texts of the run before."""
+        self._known.clear()
+        self._shared, self._ring, self._balancer = [], None, None
+
     def count_row(self) -> None:
-        """Note that a row is about to be asked for; where a chunk's worth of them is done, `balance`."""
+        """Note that a row is about to be asked for; `balance` where the rows of EVERY chunks were."""
         if self._num_rows and self._num_rows % (EVERY * len(self._shared)) == 0:
             self.balance()
 
@@ -198,11 +203,12 @@ class Gang:
         with self._asking():
             taken = [ring.take_seconds(), *ring.reports()]
         for rank, (seconds, layers) in enumerate(zip(taken, ring.split, strict=True)):
-            self._balancer.measure(rank, float(seconds), len(layers))
+            self._balancer.measure(rank, float(seconds) / EVERY, len(layers))
         self.move(bounds_of(self._balancer.split()))
 
     def close(self) -> None:
         """End the run: all ranks free its caches."""
+        self._free()
         self.tell("close")
 
     def tell(self, verb: str, **values: Any) -> None:
@@ -213,12 +219,15 @@ class Gang:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Notes the loss of a rank; where another rank has failed, raises why in its place."""
+        """Lets the gang be of no more use where a pass is not finished; where a rank has failed, raises why."""
         try:
             yield
         except LostRankError:
             self.lost = True
             self._tell_why()
+            raise
+        except BaseException:
+            self.lost = True  # the other ranks wait in the middle of a pass
             raise
 
     def _tell_why(self) -> None:
@@ -304,7 +313,7 @@ class SharedCache:
         return self.part.nbytes
 
     def snapshot(self) -> dict[str, Tensor]:
-        raise ValueError(NO_SNAPSHOT)
+        raise NoSnapshotError(NO_SNAPSHOT)
 
     def restore(self, _: Mapping[str, Tensor]) -> None:
         raise ValueError(NO_SNAPSHOT)

@@ -32,12 +32,12 @@ class LostRankError(ConnectionError):
 
 def open_store() -> Any:
     """A new store on this computer, at which ranks meet; `port` says where it is."""
-    return dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+    return dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False, use_libuv=False)
 
 
 def meet(port: int) -> Any:
     """The store of another process on this computer."""
-    return dist.TCPStore(HERE, port, is_master=False)
+    return dist.TCPStore(HERE, port, is_master=False, use_libuv=False)
 
 
 class Link:
@@ -45,6 +45,7 @@ class Link:
 
     def __init__(self, group: Any, rank: int, size: int):
         self._open: Any = group
+        self._is_nccl = type(group).__name__ == "ProcessGroupNCCL"
         self.rank, self.size = rank, size
 
     @classmethod
@@ -89,7 +90,8 @@ class Link:
         """Leave: whoever waits for this rank is told that it is lost."""
         group, self._open = self._open, None
         if group is not None:
-            group.shutdown()  # its connections end with the last reference to it
+            # NCCL's shutdown waits for its kernels, which wait for ranks that are gone; gloo's connections end with it.
+            (group.abort if self._is_nccl else group.shutdown)()
 
     @property
     def _group(self) -> Any:

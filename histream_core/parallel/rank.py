@@ -34,7 +34,7 @@ MAX_TEXTS = 8
 
 @dataclass(frozen=True)
 class Pass:
-    """What a rank is told of a network call, besides its tensors."""
+    """A network call as a rank is told of it, besides its tensors."""
 
     level: str
     """The name of the level whose cache it reads and writes."""
@@ -52,7 +52,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a rank is told of a run, besides its plan."""
+    """A run as a rank is told of it, besides its plan."""
 
     dtype: str
     """The dtype of the computation, such as "float32"."""

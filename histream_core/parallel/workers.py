@@ -26,6 +26,8 @@ IDLE_SECONDS = 600.0
 """How long ranks are kept when nobody uses them."""
 HANG_SECONDS = 20.0
 """A rank that does not answer for so long is hung, and is killed."""
+STARTING_SECONDS = 300.0
+"""How long a rank may take to start, which is to import torch."""
 WATCH_SECONDS = 0.5
 """How often ranks are asked whether they are there."""
 
@@ -74,7 +76,7 @@ class WorkerGang(Gang):
 
     def __init__(self, link: Link, peers: list[WorkerPeer], device: torch.device):
         super().__init__(link, peers, device)
-        self._workers, self._timer = peers, None
+        self._workers, self._timer, self._held = peers, None, False
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="histream ranks", daemon=True).start()
 
@@ -83,13 +85,20 @@ class WorkerGang(Gang):
         """Start the ranks and wait until they have met. Raises LostRankError and ValueError."""
         devices = devices_from(device, size)
         ray = _start_ray()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         store = open_store()
         peers: list[WorkerPeer] = []
         try:
             worker = ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"watch": 1})(_worker_class())
             root = str(Path(__file__).parents[2])
-            for rank in range(1, size):
-                peers.append(WorkerPeer(rank, worker.remote(root, store.port, rank, size, str(devices[rank]))))
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            worker = worker.options(scheduling_strategy=here)
+            peers += [WorkerPeer(rank, worker.remote(root)) for rank in range(1, size)]
+            for peer in peers:
+                peer.wait(STARTING_SECONDS)
+            for peer in peers:
+                peer.join(store.port, size, str(devices[peer.rank]))
             return cls(Link.join(store, 0, size, device), peers, device)
         except BaseException:
             for peer in peers:
@@ -103,12 +112,17 @@ class WorkerGang(Gang):
 
     def hold(self) -> None:
         """Keep the ranks until `close`."""
+        self._held = True
         self._stop_timer()
 
     def close(self) -> None:
         """End a run; the ranks are kept for a while."""
-        if not self.lost:
-            super().close()
+        try:
+            if not self.lost:
+                super().close()
+        except (LostRankError, ValueError, MemoryError):
+            self.lost = True  # the run has ended already; the next one starts other ranks
+        self._held = False
         self._stop_timer()
         self._timer = threading.Timer(IDLE_SECONDS, self._end_if_kept)
         self._timer.daemon = True
@@ -124,7 +138,7 @@ class WorkerGang(Gang):
 
     def _end_if_kept(self) -> None:
         with _lock:
-            if _kept is self:
+            if _kept is self and not self._held:
                 release_gang()
 
     def _stop_timer(self) -> None:
@@ -159,6 +173,20 @@ class WorkerPeer:
         self._pid = self._pid or ray.get(self._actor.ping.remote())
         return self._pid
 
+    def wait(self, seconds: float) -> None:
+        """Wait until the process is there. Raises LostRankError."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            self._pid = ray.get(self._actor.ping.remote(), timeout=seconds)
+        except RayError as error:
+            raise LostRankError(f"rank {self.rank} does not start: {_last_line(error)}") from error
+
+    def join(self, port: int, size: int, device: str) -> None:
+        """Ask it to meet the other ranks."""
+        self._asked.append(self._actor.join.remote(port, self.rank, size, device))
+
     def tell(self, verb: str, values: Mapping[str, Any]) -> None:
         self._asked.append(self._actor.do.remote(verb, values))
 
@@ -172,7 +200,9 @@ class WorkerPeer:
         except RayTaskError as error:
             if type(error.cause).__name__ == LostRankError.__name__:
                 raise LostRankError(f"rank {self.rank} lost another rank") from error
-            raise RuntimeError(f"rank {self.rank} failed: {_last_line(error)}") from error
+            if "OutOfMemory" in type(error.cause).__name__:
+                raise MemoryError(f"the GPU of rank {self.rank} is out of memory: ask for a smaller size") from error
+            raise ValueError(f"rank {self.rank} failed: {_last_line(error)}") from error
         except RayError as error:
             raise LostRankError(f"rank {self.rank} has ended") from error
 
@@ -205,10 +235,13 @@ def _worker_class() -> type:
     """The class of the actors, made here so that it travels as it is: hosts import this package by other names."""
 
     class Worker:
-        def __init__(self, root: str, port: int, rank: int, size: int, device: str):
+        def __init__(self, root: str):
             import sys
 
             sys.path.append(root)
+            import histream_core.parallel.rank  # noqa: F401 - whoever waits for this process is told if it cannot
+
+        def join(self, port: int, rank: int, size: int, device: str) -> None:
             import torch
 
             from histream_core.parallel.link import Link, meet

@@ -21,6 +21,7 @@ from ..video.writing import BackgroundWriter
 from .backend import Backend, OpenStream
 from .describe import prompts_of, video_tags
 from .progress import Progress, Report, silent, timed_decode
+from .restyle import EncodedSource, SourceVideo
 from .session import Decoding, Session, Snapshots
 from .store.journal import Journal
 from .store.manifest import Manifest
@@ -41,10 +42,6 @@ MAX_LOST = 3
 _log = logging.getLogger(__name__)
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 @dataclass(frozen=True)
 class Making:
     """Options of `make`: snapshots, tags, and callbacks that watch the run."""
@@ -58,8 +55,8 @@ class Making:
     """Called with the frames [F, H, W, 3] of each chunk."""
     source: Source | None = None
     """How the chunks of a restyled video begin."""
-    begin_again: Callable[[], None] = _nothing
-    """Lets the source begin from its first frame again, where a run goes on after a rank was lost."""
+    video: SourceVideo | None = None
+    """The video that is restyled: its source begins again where a run goes on after a rank was lost."""
 
     @property
     def stops(self) -> tuple[type[BaseException], ...]:
@@ -109,7 +106,8 @@ def _outlive_ranks(attempt: Callable[[], Progress], journal: Journal, how: Makin
             _log.warning(
                 "%s: the ranks are started again, and the run goes on with chunk %d", error, journal.finished + 1
             )
-            how.begin_again()
+            if how.video and isinstance(how.source, EncodedSource):
+                how.source.begin_again(how.video.frames())
 
 
 def _attempt(

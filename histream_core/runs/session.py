@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..network.cache.window import NoSnapshotError
 from ..plan.chunks import Chunk, Plan, replay, scene_at
 from ..plan.order import CHUNKS
 from ..stream.inputs import NOTHING_GIVEN, Inputs
@@ -250,7 +251,10 @@ class Session:
         """
         if stream.plan.order != CHUNKS:
             return
-        held = _held(stream)
+        try:
+            held = _held(stream)
+        except NoSnapshotError:  # several ranks: resuming then takes clean passes
+            return
         for position in positions:
             chunks = self.journal.manifest.plan.chunks[position : position + 1]
             if any(held.issuperset(stream.context(chunk)) for chunk in chunks):

@@ -55,6 +55,8 @@ class Weights:
     speed: Speed = DEFAULTS
     sharing: Sharing = ALONE
     """The devices that make a run together."""
+    gpus: int = 1
+    """How many devices were asked for."""
 
     @property
     def decode_device(self) -> torch.device:
@@ -173,7 +175,7 @@ class Weights:
             return self
         sharing = chosen(engine, self.cost(plan), self.speed, self.kv, self.device)
         vae = self.vae.to(devices_from(self.device, sharing.gpus)[-1]) if sharing.vae_apart else self.vae
-        return replace(self, vae=vae, sharing=sharing, speed=replace(self.speed, decode="ahead"))
+        return replace(self, vae=vae, sharing=sharing, gpus=engine.gpus, speed=replace(self.speed, decode="ahead"))
 
     def _open_caches(self, plan: Plan) -> Opened:
         options = CacheOptions(device=self.device, dtype=self.dtype, kv=self.kv)

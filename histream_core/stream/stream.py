@@ -293,7 +293,7 @@ class Stream:
             yield self._finish(last)
 
     def _noisier(self, found: UnderWay, step: Step, index: int) -> Tensor:
-        """What a step of a chunk begins with: the estimate of the step before, with noise."""
+        """The latent that a step of a chunk begins with: the estimate of the step before, with noise."""
         noise = self._draw(found.chunk, index, step.scale)
         return (1 - step.sigma) * found.estimate() + step.sigma * noise
 

@@ -99,7 +99,7 @@ def _make(run: OpenRun, choice: VideoChoice, tags: Mapping[str, str]) -> Progres
     snapshots = Snapshots(every=choice.snapshots, on_cancel=choice.snapshots > 0, cancel=STOPS)
     source = reopen(backend, manifest, run.video)
     with told(display.where):
-        return make(backend, journal, Making(snapshots, tags, report, show, source))
+        return make(backend, journal, Making(snapshots, tags, report, show, source, run.video))
 
 
 def _say_stopped(journal: Journal) -> None:

@@ -10,7 +10,7 @@ from ...histream_core.cost.cost import Cost
 from ...histream_core.network.model import WanConfig
 from ...histream_core.parallel.engine import ALONE, Network, chosen
 from ...histream_core.plan.chunks import Plan
-from ...histream_core.plan.sharing import Sharing
+from ...histream_core.plan.sharing import SEQUENCE, Sharing, why_not
 from ...histream_core.plan.speed import Speed
 from ..settings import PRESET_KEY, ModelSettings
 from .caches import dtype_of
@@ -42,6 +42,9 @@ def sharing_of(model, plan: Plan, speed: Speed, kv: str) -> Sharing:
         return ALONE
     cost = Cost(wan_config(model.model.diffusion_model), plan)
     sharing = chosen(engine, cost, speed, kv, model.load_device)
+    if sharing.split == SEQUENCE and sharing.vae_apart:  # the VAE's device is the host's choice
+        ranks = sharing.gpus if not why_not(plan, SEQUENCE, sharing.gpus, cost.config.num_heads, 1) else sharing.ranks
+        sharing = Sharing(SEQUENCE, ranks)
     if sharing.ranks > 1:
         check_shareable(model)
     return sharing

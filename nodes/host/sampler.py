@@ -75,7 +75,8 @@ class SamplerFunction:
         try:
             return self.sampled(run, x, extra_args.get("seed") or 0)
         finally:
-            rest_gang()
+            if run.sharing.ranks > 1:
+                rest_gang()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from sounds import sound_file, sound_packets
 from tiny_cli import RED, files_in
 
 from histream_core.cli import main
-from histream_core.runs.store.journal import read_manifest, write_manifest
+from histream_core.parallel.link import LostRankError
+from histream_core.runs.store.journal import Journal, read_manifest, write_manifest
 from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of, index_video
 from histream_core.video.writers import open_writer
@@ -88,6 +89,22 @@ def test_a_kept_one_is_the_same_and_goes_on_byte_for_byte(here, say, stop_at):
     check_cut(here, say, stop_at(6), ["v2v", source, *words])
     say("v2v", source, "out.mkv", *words)
     assert all(map(torch.equal, frames_of("out.mkv"), frames_of(here / "whole" / "video.mkv")))
+
+
+def test_a_run_whose_ranks_are_lost_goes_on_from_its_source(here, say, monkeypatch):
+    """Seen to fail when the source is not opened again."""
+    source, lost, write = clip(here, 31), [], Journal.write
+
+    def written(journal, chunk, *rest):
+        if chunk and not lost:
+            lost.append(chunk)
+            raise LostRankError("the connection to another rank broke")
+        write(journal, chunk, *rest)
+
+    assert say("v2v", source, *DEMO, "--run-dir", "whole")[0] == 0
+    monkeypatch.setattr(Journal, "write", written)
+    assert say("v2v", source, *DEMO, "--run-dir", "lost")[0] == 0
+    assert lost == [1] and files_in("lost") == files_in("whole")
 
 
 def test_the_noise_of_each_chunk_is_told(here, say, stop_at):

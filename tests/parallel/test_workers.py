@@ -147,3 +147,11 @@ def test_ray_is_not_ended_where_it_is_somebody_elses_and_no_tensor_goes_through_
         bool,
         type(None),
     }
+
+
+def test_snapshots_are_left_out_and_a_choice_of_two_is_refused(run, wide, here, capsys):
+    """Caches of several ranks have no snapshot. Seen to fail when one is asked for."""
+    several, _ = run("several", "--gpus", "2", "--split", "sequence", "--snapshots", "1")
+    assert not list(several.glob("snapshots/*")) and files(several) == files(run("alone")[0])
+    words = tiny_cli.render_words(wide, *SIZE, "--run-dir", "both", "--gpus", "2", "--vae-device", "cpu")
+    assert "leave one of them out" in tiny_cli.refusal_of(words, capsys)

@@ -222,7 +222,7 @@ class Stream:
     """What a file says of its pictures."""
 
     def __init__(self, **values):
-        context = {"width": 64, "height": 48, "options": {}, "colorspace": 2, "color_trc": 2}
+        context = {"width": 64, "height": 48, "options": {}, "colorspace": 2, "color_trc": 2, "framerate": None}
         self.codec_context = type("Context", (), context)()
         self.container = type("Container", (), {"format": type("Format", (), {"name": "matroska,webm"})()})()
         self.time_base, self.start_time, self.guessed_rate = Fraction(1, 16), 0, Fraction(16)

@@ -13,7 +13,7 @@ from ...farm.shots import Shot
 from .common import READ
 from .weights import DEMO
 
-NOT_OF_A_SHOT = ("out", "run_dir", "overwrite", "discard", "help")
+NOT_OF_A_SHOT = ("out", "run_dir", "overwrite", "discard", "gpus", "split", "help")
 """Options of these verbs that the farm decides."""
 
 

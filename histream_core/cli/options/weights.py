@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import demo
 from ...demo.trained import other_size, untrained
-from ...parallel.engine import ALONE, Engine, describe
+from ...parallel.engine import Engine, describe
 from ...parallel.predict import AUTO
 from ...plan import Plan
 from ...plan.presets import PRESETS, Preset, find_preset
@@ -93,12 +93,14 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
 
 def engine_of(args: argparse.Namespace) -> Engine:
     """The devices that the options ask for. Raises ValueError."""
+    if args.gpus > 1 and getattr(args, "vae_device", None):
+        raise ValueError("--vae-device says where the VAE is, and --gpus chooses it: leave one of them out")
     return Engine(args.gpus, args.split)
 
 
 def engine_notes(weights: Weights, plan: Plan) -> list[str]:
     """A line that says what each device does; none for one device."""
-    return [describe(weights.sharing, plan)] if weights.sharing != ALONE else []
+    return [describe(weights.sharing, plan)] if weights.gpus > 1 else []
 
 
 def prompt_list(args: argparse.Namespace) -> list[str]:

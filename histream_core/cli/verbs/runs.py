@@ -26,7 +26,7 @@ from ...runs import (
 from ...runs.describe import check_memory, text_before
 from ...runs.make import Making, Watch, make, unwatched
 from ...runs.progress import Progress
-from ...runs.restyle import reopen, video_of_run
+from ...runs.restyle import SourceVideo, reopen, video_of_run
 from ...runs.store.folder import check_run
 from ...runs.store.journal import read_manifest, sound_path
 from ...runs.store.new import check_free
@@ -148,7 +148,7 @@ def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict
         weights = _as_chosen(source.load()[0], args, manifest.settings, manifest.plan)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         begun = reopen(weights, manifest, video)
-        return finish_run(weights, journal, Finishing(snapshots, notes, begun, watch))
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, watch, video))
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
@@ -170,7 +170,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
         begun = reopen(weights, journal.manifest, video)
-        return finish_run(weights, journal, Finishing(snapshots, notes, begun))
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, video=video))
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
@@ -207,7 +207,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
         begun = reopen(weights, journal.manifest, video)
-        return finish_run(weights, journal, Finishing(snapshots, notes, begun))
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, video=video))
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,8 @@ class Finishing:
     source: Begun | None = None
     """The source of the video that the run restyles."""
     watch: Watch = unwatched
+    video: SourceVideo | None = None
+    """The video that the run restyles."""
 
 
 def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict, str]:
@@ -233,7 +235,9 @@ def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict
                 show(progress)
                 note(progress)
 
-            progress = make(weights, journal, Making(snapshots=how.snapshots, report=report, source=source))
+            progress = make(
+                weights, journal, Making(snapshots=how.snapshots, report=report, source=source, video=how.video)
+            )
     except KeyboardInterrupt as stop:
         done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
         unfinished = unfinished_path(folder, manifest)

@@ -410,7 +410,7 @@ def keep(args: argparse.Namespace, checked: Checked, watch: Watch = unwatched) -
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:
             begun = shown.source(weights)
-            made = Finishing(snapshots_of(args), shown.notes, begun, watch)
+            made = Finishing(snapshots_of(args), shown.notes, begun, watch, shown.video)
             return finish_run(weights, journal, made)
         except KeyboardInterrupt as stop:
             if not args.discard:

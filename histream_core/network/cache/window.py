@@ -26,6 +26,10 @@ MAX_FRAMES = 100_000
 _MISMATCH = "it belongs to another model, size or window"
 
 
+class NoSnapshotError(ValueError):
+    """A cache has no snapshot."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
     """How caches are stored."""
