@@ -24,7 +24,7 @@ class EngineNode(io.ComfyNode):
             category=CATEGORY,
             description="Lets several GPUs of this computer make one video. The frames are the same on any number of "
             "them. Leave it out for one GPU.",
-            search_aliases=["multi GPU", "several GPUs", "Ray", "parallel", "Ulysses", "workers"],
+            search_aliases=["HiStream", "multi GPU", "several GPUs", "Ray", "parallel", "Ulysses", "workers"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan 2.1 text-to-video model (causal, few-step)."),
                 io.Int.Input(
@@ -65,7 +65,7 @@ class ReleaseWorkers(io.ComfyNode):
             category=CATEGORY,
             description="Ends the processes of HiStream Engine now, and frees the memory of their GPUs. They end by "
             "themselves after ten minutes without work, and with ComfyUI.",
-            search_aliases=["multi GPU", "Ray", "free memory", "unload"],
+            search_aliases=["HiStream", "multi GPU", "Ray", "free memory", "unload"],
             is_output_node=True,
             inputs=[
                 io.AnyType.Input(
