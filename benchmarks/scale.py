@@ -60,7 +60,7 @@ def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
 
 
 def cell(cost: Cost, gpus: int, on: Machine) -> str:
-    """What `auto` takes, by its letter, and its rate."""
+    """The letter of the split that `auto` takes, and its rate."""
     taken = choose(cost, gpus, on).sharing
     return f"{predict(cost, taken, on):.1f}{LETTERS[taken.split]}"
 

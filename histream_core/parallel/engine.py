@@ -18,7 +18,7 @@ from ..plan.sharing import DECODE, ONE, PIPELINE, Sharing, shared_levels
 from ..plan.speed import Speed
 from .balance import bounds_of, even_split
 from .devices import LINKS, Machine, find_device
-from .gang import Gang, PipelineDenoiser
+from .gang import PipelineDenoiser
 from .predict import AUTO, check_gpus, choose
 from .workers import devices_from, hold_gang, kept_gang, ray_is_there
 
@@ -119,8 +119,6 @@ class Opened:
     """In place of `forward_chunk`, where several ranks compute a pass."""
     denoiser: PipelineDenoiser | None = None
     """In place of a `Denoiser`, where rows go round and their estimates are there later."""
-    gang: Gang | None = None
-    """The ranks, if there are others."""
 
 
 def open_caches(sharing: Sharing, plan: Plan, network: Network, options: CacheOptions, speed: Speed) -> Opened:
@@ -132,10 +130,10 @@ def open_caches(sharing: Sharing, plan: Plan, network: Network, options: CacheOp
     levels = plan.levels if rows else shared_levels(plan, sharing.ranks)
     caches = gang.prepare(plan, network.model, options, speed, levels, bounds)
     if not rows:
-        return Opened(caches, gang.forward, gang=gang)
+        return Opened(caches, gang.forward)
     kernels = choose_kernels(speed, network.device, network.dtype)
     options_of_rows = PassOptions(attention=kernels.attention, block_forward=kernels.run_block)
-    return Opened(caches, None, PipelineDenoiser(gang, options_of_rows, network.dtype), gang)
+    return Opened(caches, None, PipelineDenoiser(gang, options_of_rows, network.dtype))
 
 
 def rest_gang() -> None:

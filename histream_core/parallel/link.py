@@ -127,5 +127,5 @@ def _group(store: Any, rank: int, size: int, device: torch.device) -> Any:
 
 
 def _bytes(x: Tensor) -> Tensor:
-    """The same memory as bytes, so that every dtype travels."""
+    """A tensor's memory as bytes, so that every dtype travels."""
     return x.view(-1).view(torch.uint8)

@@ -23,10 +23,11 @@ from ..network.model import ModelSizes, WanConfig, WanModel
 from ..network.ops.attention import Attention
 from ..plan.chunks import Plan
 from ..plan.histories import level_name
+from ..plan.sharing import deal
 from ..plan.speed import Speed
 from .link import Link
 from .pipeline import Ring, Row
-from .share import HeadShare, deal
+from .share import HeadShare
 
 MAX_TEXTS = 8
 """Prompts whose projected keys a rank holds: those of a blend, and of the chunks under way in a diagonal order."""

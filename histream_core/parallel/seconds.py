@@ -9,12 +9,10 @@ from ..cost.cost import Cost, PassSize, pass_flops
 from ..network.model import WanConfig
 from ..plan.chunks import Chunk
 from ..plan.schedule import Step
+from ..plan.sharing import TILE, deal
 from .devices import Device, LinkRates, Machine
 
 TERA, GIGA = 1e12, 1e9
-
-TILE = 16
-"""Tokens are dealt to the ranks in tiles of so many."""
 
 EXCHANGES, EXCHANGED = 2, 4
 """Exchanges of a shared layer, and the hidden states that travel in them: queries, keys and values there, one back."""
@@ -29,9 +27,8 @@ class Share:
 
     @classmethod
     def of(cls, ranks: int, num_tokens: int, num_heads: int) -> Share:
-        """The largest share where tokens, in tiles, and heads are dealt as evenly as they can be."""
-        tokens = min(num_tokens, -(-num_tokens // (TILE * ranks)) * TILE)
-        return cls(tokens / num_tokens, -(-num_heads // ranks) / num_heads)
+        """The largest share of the tokens and heads that are dealt to so many ranks."""
+        return cls(max(deal(num_tokens, ranks, TILE)) / num_tokens, max(deal(num_heads, ranks)) / num_heads)
 
 
 ALL = Share()

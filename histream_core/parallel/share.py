@@ -15,23 +15,8 @@ import torch
 from torch import Tensor
 
 from ..network.layer import Share
+from ..plan.sharing import TILE, deal
 from .link import Link
-
-TILE = 16
-"""Tokens are dealt in tiles of so many: a matrix product of very few rows rounds otherwise."""
-
-
-def deal(count: int, ranks: int, tile: int = 1) -> list[int]:
-    """How many of `count` things each rank has: as many tiles as the others or one more, and the last of them the rest.
-
-    >>> deal(12, 5), deal(100, 3, 16), deal(20, 3, 16)
-    ([3, 3, 2, 2, 2], [32, 32, 36], [20, 0, 0])
-    """
-    tiles = max(1, count // tile)
-    each, more = divmod(tiles, ranks)
-    dealt = [(each + (rank < more)) * tile for rank in range(ranks)]
-    dealt[min(tiles, ranks) - 1] += count - tiles * tile
-    return dealt
 
 
 @dataclass(frozen=True)

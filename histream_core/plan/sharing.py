@@ -27,6 +27,10 @@ LEAST_TOKENS = 512
 """Tokens of a pass that each rank has at least, where ranks share it; of fewer, exchanges would take what they save."""
 
 
+TILE = 16
+"""Tokens are dealt in tiles of so many: a matrix product of very few rows rounds otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sharing:
     """How so many GPUs make one video."""
@@ -56,6 +60,19 @@ def sharings(split: str, gpus: int) -> tuple[Sharing, ...]:
         PIPELINE: [Sharing(PIPELINE, gpus)],
     }[split]
     return tuple(way for way in found if way.gpus <= gpus and (way.ranks > 1 or split in (ONE, DECODE)))
+
+
+def deal(count: int, ranks: int, tile: int = 1) -> list[int]:
+    """How many of `count` things each rank has: as many tiles as the others or one more, and the last of them the rest.
+
+    >>> deal(12, 5), deal(100, 3, 16), deal(20, 3, 16)
+    ([3, 3, 2, 2, 2], [32, 32, 36], [20, 0, 0])
+    """
+    tiles = max(1, count // tile)
+    each, more = divmod(tiles, ranks)
+    dealt = [(each + (rank < more)) * tile for rank in range(ranks)]
+    dealt[min(tiles, ranks) - 1] += count - tiles * tile
+    return dealt
 
 
 def shared_levels(plan: Plan, ranks: int) -> tuple[Level, ...]:

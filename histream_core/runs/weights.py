@@ -167,7 +167,7 @@ class Weights:
         )
 
     def on(self, engine: Engine, plan: Plan) -> Weights:
-        """The same weights on several devices, for a plan; chunks are then decoded while the next one is sampled.
+        """These weights on several devices, for a plan; chunks are then decoded while the next one is sampled.
 
         Raises ValueError for devices that cannot make it together.
         """

@@ -1,4 +1,4 @@
-"""What a still of a camera says: how it lies, in EXIF or else XMP, and its colour profile.
+"""The words of a camera about its still: how it lies, in EXIF or else XMP, and its colour profile.
 
 JPEG (also MPO), PNG, WebP and TIFF.
 """

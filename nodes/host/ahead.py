@@ -206,7 +206,7 @@ def _number(inputs: Mapping[str, Any], name: str, usual: float) -> Any:
 
 
 def _outputs_of(run: ComingRun) -> Outputs:
-    """What a node that makes a run puts out; no VIDEO where its format is a folder of pictures."""
+    """The outputs of a node that makes a run; no VIDEO where its format is a folder of pictures."""
     plan = run.plan
     shape = (1, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH])
     return {0: ComingLatent(shape, run.size), 1: _video(run.format, plan.num_pixel_frames, run.fps), 2: run}

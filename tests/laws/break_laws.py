@@ -728,7 +728,7 @@ BREAKS = [
      "parallel/test_pipeline.py", "while_the_next_ones"),
     ("network/layer.py", "    y = call.share.to_tokens(y) if call.share else y\n", "    y = y[:, : call.x.shape[1]].repeat(1, 1, q.shape[2], 1)[:, :, : block.self_attn.num_heads] if call.share else y\n",
      "parallel/test_sequence.py", "same_latents"),
-    ("parallel/share.py", "TILE = 16", "TILE = 1", "parallel/test_sequence.py", "few_tokens"),
+    ("plan/sharing.py", "TILE = 16", "TILE = 1", "parallel/test_sequence.py", "few_tokens"),
     ("parallel/share.py", "torch.cat([piece.view(count, batch, -1, heads, dim) for piece in taken], dim=2)", "torch.cat([piece.view(count, batch, -1, heads, dim) for piece in taken[::-1]], dim=2)",
      "parallel/test_sequence.py", "same_latents"),
     ("parallel/gang.py", "        self._known.clear()\n", "", "parallel/test_sequence.py", "another_run"),

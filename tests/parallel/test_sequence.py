@@ -12,9 +12,10 @@ from tiny_ranks import SIZES, gang_of
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.network.model import WanConfig
-from histream_core.parallel.share import HeadShare, deal
+from histream_core.parallel.share import HeadShare
 from histream_core.plan.entry import Entry, Restyle
 from histream_core.plan.schedule import Scale
+from histream_core.plan.sharing import deal
 from histream_core.plan.speed import DEFAULTS
 from histream_core.stream.inputs import Inputs
 from histream_core.stream.noise import SeededNoise
