@@ -112,7 +112,7 @@ class Cost:
         return PassSize(
             frames=len(chunk.frames),
             tokens=len(chunk.frames) * tokens,
-            visible=self._visible_frames(chunk) * tokens,
+            visible=chunk.visible_frames * tokens,
             cache_pass=cache_pass,
             blocks=self.plan.blocks(step.scale) if chunk.context else None,
             text_tokens=self.text_tokens,
@@ -176,10 +176,10 @@ class Cost:
     @property
     def working_bytes(self) -> int:
         """Bytes that one HIGH pass holds at its peak, besides weights and caches."""
-        config, frames = self.config, max(len(chunk.frames) for chunk in self.plan.chunks)
+        config, (frames, visible) = self.config, self.plan.largest_chunk
         rows = WORKING_ROWS * config.dim + WORKING_HIDDEN * config.ffn_dim
         whole = self.plan.window.local_frames is None  # the cache is then read where it lies, without a copy
-        copied = 0 if whole else 2 * max(map(self._visible_frames, self.plan.chunks)) / frames
+        copied = 0 if whole else 2 * visible / frames
         gathered = (WORKING_ROWS + 1 + copied) * config.dim
         table = 8 * config.head_dim  # float32, two by two for every pair of channels
         tokens = frames * self.plan.tokens_per_frame(Scale.HIGH)
@@ -341,9 +341,6 @@ class Cost:
     def _held(self, num_bytes: int) -> int:
         """Bytes that lie on the device all the time, of weights that take `num_bytes`."""
         return 0 if self.offloaded else num_bytes
-
-    def _visible_frames(self, chunk: Chunk) -> int:
-        return len(chunk.frames) + len(chunk.context)
 
 
 @lru_cache(maxsize=1)

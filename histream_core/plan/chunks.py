@@ -57,6 +57,11 @@ class Chunk:
     """Whether the keys and values of every step stay, each in a cache of that step alone."""
 
     @property
+    def visible_frames(self) -> int:
+        """Number of latent frames that the chunk attends to, its own included."""
+        return len(self.context) + len(self.frames)
+
+    @property
     def first_pixel_frame(self) -> int:
         """Index in the video of the chunk's first pixel frame: latent frame 0 is one frame, every other is four."""
         return max(0, 1 + PIXEL_FRAMES_PER_LATENT * (self.frames.start - 1))
@@ -133,6 +138,11 @@ class Plan:
     def chunks(self) -> "Chunks":
         """All chunks; each is computed when it is asked for."""
         return Chunks(self)
+
+    @cached_property
+    def largest_chunk(self) -> tuple[int, int]:
+        """Most latent frames of a chunk, and most that one attends to. Not for an endless plan."""
+        return max(len(chunk.frames) for chunk in self.chunks), max(chunk.visible_frames for chunk in self.chunks)
 
     @property
     def num_chunks(self) -> int:

@@ -127,3 +127,14 @@ def test_the_verdict_is_one_line_that_says_what_to_change():
     strange = replace(COST, vae_strips=3)
     assert verdict(strange, ways(strange), 1000).startswith("Fits as it is set: ")
     assert "\n" not in waiting + changed
+
+
+def test_weighing_every_way_walks_through_the_chunks_of_a_plan_once(monkeypatch):
+    """All ways share one plan: 100,001 frames took 100 seconds when each of a hundred walked through it."""
+    plan, asked = hd("histream", num_frames=3_000), []
+    chunk_at = type(plan).chunk_at
+    monkeypatch.setattr(type(plan), "chunk_at", lambda plan, index: asked.append(index) or chunk_at(plan, index))
+    found = ways(Cost(WAN_1_3B, plan), **EVERYTHING)
+    assert len(found) > 50
+    assert all(way.cost.peak_bytes > 0 for way in found)
+    assert plan.num_chunks <= len(asked) <= 4 * plan.num_chunks
