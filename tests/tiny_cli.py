@@ -13,7 +13,7 @@ from histream_core.network.model import WanConfig, WanModel
 from histream_core.vae.model import WanVAE
 
 SIDE = 32
-"""Of the demo's video, in pixels."""
+"""Pixels of a side of the demo's video."""
 
 TOLD = {"config": json.dumps({"transformer": {"num_heads": 2}})}  # too narrow for heads of 128
 

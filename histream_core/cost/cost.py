@@ -23,7 +23,7 @@ from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
 
 GB = 2**30
-"""As graphics cards count: a card of 24 GB holds 24 * 2**30 bytes."""
+"""A gigabyte as graphics cards count it: a card of 24 GB holds 24 * 2**30 bytes."""
 
 RESERVE = GB
 """Bytes that the driver, its kernels and the gaps between allocations take besides the tensors counted here."""

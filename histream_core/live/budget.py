@@ -98,7 +98,7 @@ class Spent:
     decode: float | None
     """For a latent frame. None: no chunk was finished."""
     passes: float = 0.0
-    """Of clean passes, for a latent frame."""
+    """Seconds of clean passes, for a latent frame."""
 
 
 class Measured:

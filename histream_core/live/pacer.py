@@ -31,7 +31,7 @@ class Report:
     ttff: float
     """Time to first frame: from the first capture until the first frame is shown."""
     delay: float
-    """Of the newest frame."""
+    """Delay of the newest frame."""
     p50: float
     p95: float
     p99: float

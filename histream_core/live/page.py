@@ -48,7 +48,7 @@ REPORT_SECONDS = 0.5
 """Seconds between two reports to a viewer."""
 
 QUALITY = 85
-"""Of the JPEG pictures."""
+"""JPEG quality of the pictures."""
 
 RESTYLED, SOURCE = 0, 1
 """First byte of a picture that goes to a viewer."""

@@ -59,7 +59,7 @@ class Profile(NamedTuple):
     """The colours of a still."""
 
     curves: tuple[Curve, ...]
-    """Of red, green and blue."""
+    """A curve each for red, green and blue."""
     matrix: np.ndarray
     """Linear light as that of sRGB."""
 

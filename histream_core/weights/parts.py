@@ -59,7 +59,7 @@ SIGNS = {
 """Keys that only one kind of model has, the models in the order in which one of several is taken."""
 
 _NEEDED = ("patch_embedding.weight",), ("blocks.0.modulation", "blocks.0.scale_shift_table")
-"""Of each line a whole Wan model has one; training leaves the sign alone beside it, under other prefixes."""
+"""Keys of a whole Wan model: one of each line. Training leaves the sign alone beside it, under other prefixes."""
 
 _PIECE = "piece"
 """In place of a kind: what has the sign of a model beside a whole one of its kind, and is none."""

@@ -125,7 +125,7 @@ COLONS = ["run:1", "S01:E02.mp4", "file:a.mp4", "http:b.mp4", "concat:a|b.mp4", 
 
 @pytest.mark.parametrize("name", COLONS)
 def test_a_name_is_a_name_and_no_address(here, capsys, name):
-    """Of a file that is written, kept, and read again. Seen to fail where a library is given the name itself."""
+    """The file is written, kept, and read again. Seen to fail where a library is given the name itself."""
     keep = ["--run-dir"] if name == "run:1" else ["--out"]
     file = Path(result_of(["demo", "--seconds", "0.1", *keep, name], capsys)["file"])
     assert file.relative_to(here.resolve()).parts[0] == name

@@ -98,7 +98,7 @@ def test_a_recording_without_a_picture_is_not_named(here, capsys, monkeypatch):
 
 @pytest.mark.parametrize(("out", "names"), [("out.mp4", ["out.mp4", "out-2.mp4", "out-3.mp4"]), (None, [None, None])])
 def test_each_recording_is_a_new_file(here, out, names):
-    """Of --out, or by date and time. Seen to fail where the second one takes the name of the first."""
+    """Names follow --out, or date and time. Seen to fail where the second one takes the name of the first."""
     args = argparse.Namespace(out=out and Path(out), prompt="a cat", seed=1)
     found = recordings(args, find_format("h264-mp4"), SimpleNamespace(size=(32, 32), fps=16))
     assert found.at_once is (out is not None)

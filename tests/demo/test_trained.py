@@ -38,7 +38,7 @@ def test_nothing_is_said_of_the_captions_of_training_nor_of_clips_that_were_held
 
 
 def test_each_pair_of_colours_is_judged_by_the_clips_of_training():
-    """Of the 42 pairs of two different colours of seven the clips have 21."""
+    """Seven colours make 42 pairs of two; the clips have 21 of them."""
     colours = ("red", "green", "blue", "yellow", "purple", "white", "black")
     there = {(clip.colour, clip.background) for clip in training_combinations()}
     pairs = [(colour, ground) for colour in colours for ground in colours if colour != ground]

@@ -113,7 +113,7 @@ def test_a_video_that_was_changed_is_not_finished(tmp_path):
 
 
 def test_the_time_left_follows_from_the_seconds_of_a_pixel(tmp_path):
-    """Of three equal shots one is finished and one has begun; a chunk took 2 seconds."""
+    """There are three equal shots: one is finished and one has begun; a chunk took 2 seconds."""
     a_farm = farm(tmp_path / "farm", "one", "two", "three", lease=60)
     work(a_farm.folder, "one", make_tiny())
     log = tmp_path / "farm" / "logs" / "one.jsonl"

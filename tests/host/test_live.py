@@ -312,7 +312,7 @@ def test_cancel_ends_it_while_it_waits_for_a_picture(play, output, host_live, mo
 
 
 def test_where_work_takes_turns_the_frames_are_the_same(play, output, host_live, monkeypatch):
-    """As on a GPU. Seen to hang where a turn is not given back."""
+    """A GPU takes turns. Seen to hang where a turn is not given back."""
     play()
     monkeypatch.setattr(host_live, "decodes_apart", lambda _: False)
     play()

@@ -222,7 +222,7 @@ def test_a_name_that_another_system_does_not_take_is_refused_before_a_folder_is_
 
 @pytest.mark.parametrize("mark", ["%date:yyyy-MM-dd%", "%date%", "%Empty Latent Image.width%", "%KSampler.seed%"])
 def test_marks_that_only_the_page_replaces_are_refused_and_those_of_the_server_are_replaced(pack, output, mark):
-    """As a program sends them. Seen to fail with a word on the colon, or with the mark as a name."""
+    """Programs send them as they are. Seen to fail with a word on the colon, or with the mark as a name."""
     folders, settings = pack.part("nodes.host.run_folders"), pack.part("nodes.settings")
     for make in (folders.new_file, lambda name, size: folders.next_run(settings.VideoChoice(folder=name), size)):
         with pytest.raises(ValueError, match=r"has %.*% in it, which ComfyUI's page replaces and its server .*%year%"):

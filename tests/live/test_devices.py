@@ -197,7 +197,7 @@ def motion_jpeg(*pictures):
 
 
 LEVELS = range(50, 150, 10)
-"""Of the pictures of an answer; FFmpeg takes no stream that ends within its first 2 KiB."""
+"""Grey levels of the pictures of an answer; FFmpeg takes no stream that ends within its first 2 KiB."""
 
 
 def grey(level, size=(32, 32)):

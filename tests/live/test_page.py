@@ -405,7 +405,7 @@ def test_the_end_does_not_wait_for_a_prompt():
 
 
 def test_pictures_that_wait_for_room_hold_nothing_up(served):
-    """Of the policy that leaves none out."""
+    """The policy leaves no frame out."""
     served.source._feed = feed = Feed(Intake(1, ALL), Clock())
 
     async def send(client):

@@ -244,7 +244,7 @@ def test_a_list_of_runs_is_made_after_all_that_changes_them(path):
 
 @each_workflow
 def test_it_opens_large_enough_to_read(path):
-    """As the host fits a template into a window of SCREEN. Seen to fail at 51% with a note of 520 pixels."""
+    """The host fits a template into a window of SCREEN. Seen to fail at 51% with a note of 520 pixels."""
     graph = load(path)
     right, bottom = (max(node["pos"][axis] + node["size"][axis] for node in graph["nodes"]) for axis in (0, 1))
     left, top = (min(node["pos"][axis] for node in graph["nodes"]) for axis in (0, 1))

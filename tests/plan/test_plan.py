@@ -56,7 +56,7 @@ def test_the_last_chunk_is_whole_and_takes_no_cache_pass():
     ],
 )
 def test_whole_chunks_of_a_video_fill_the_window(window, latents):
-    """Of videos of 1, 4, 8, 9, 20, 21 and 1000 pixel frames."""
+    """Videos of 1, 4, 8, 9, 20, 21 and 1000 pixel frames."""
     assert [window.latents_of(count) for count in (1, 4, 8, 9, 20, 21, 1000)] == latents
 
 

@@ -123,7 +123,7 @@ def test_what_was_encoded_ahead_is_forgotten_where_a_scene_begins(vae):
 
 
 def test_a_resolution_that_comes_in_with_another_plan_is_encoded_whole(vae):
-    """As if nothing had been encoded ahead at the other one."""
+    """Its latents are those of a fresh encoder; frames encoded ahead at the other one are no part of them."""
     low, high = plan(9, restyle=Restyle(0.9)), plan(9, restyle=Restyle(0.3))
     shown, found = frames(33), []
     for ahead in (0, 4):

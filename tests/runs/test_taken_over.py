@@ -47,7 +47,7 @@ def test_files_of_another_run_do_not_count_and_are_made_again(alone, tmp_path, f
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("without", [0, 1, 2])
 def test_a_chunk_without_checksums_behind_others_is_made_again(alone, tmp_path, format, without):
-    """As a kill leaves it. The first ones of an older version are taken as they are."""
+    """A kill leaves it so. The first ones of an older version are taken as they are."""
     folder = shutil.copytree(alone[format, 1], tmp_path / "run")
     for path in folder.glob(f"segments/*-0000{without}.sha256"), folder.glob(f"segments/pic-0000{without}.json"):
         for found in path:

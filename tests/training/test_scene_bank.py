@@ -133,7 +133,7 @@ def test_a_bank_is_drawn_from_and_gives_clips_as_the_other_one_does(folder):
 
 
 def test_noise_that_is_coupled_decides_the_moment(folder):
-    """Of noise like the first chunk of a moment that moment; all are drawn. Seen to fail with the least fit."""
+    """Noise like the first chunk of a moment decides for it; all are drawn. Seen to fail with the least fit."""
     bank, low = load_bank(folder), 4
     drawing = Drawing(noise_coupled=True)
     clips = bank.draw(Rng(0), 60, range(3), drawing, low)
@@ -163,7 +163,7 @@ def test_the_first_staging_is_in_the_middle(pictures):
 
 
 def test_the_true_clip_goes_on_where_a_video_is(folder):
-    """Of any motion; a video that shows nothing keeps its moment. Seen to fail with the moments in reverse."""
+    """All motions are tried; a video that shows nothing keeps its moment. Seen to fail with the moments in reverse."""
     bank = load_bank(folder)
     index = torch.arange(len(bank.combinations))
     ahead = torch.full((len(index), 1), 5)

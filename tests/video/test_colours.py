@@ -78,7 +78,7 @@ def test_colours_are_those_of_the_rule(case):
 
 
 def test_stills_that_say_nothing_are_read_as_bt601():
-    """As JPEG and WebP define, at any size."""
+    """JPEG and WebP define it so, at any size."""
     found = colours(flat_frame((1280, 720), "yuv420p", 2, 0, BT601, True), still=True)
     assert abs(found[8, 8] - RED).max() * 255 < 1.6
 

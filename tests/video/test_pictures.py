@@ -80,7 +80,7 @@ def test_a_picture_is_read_upright_however_the_camera_was_held(tmp_path, orienta
 
 
 def test_an_orientation_of_four_bytes_counts_too(tmp_path):
-    """As some programs write it. Seen to fail where the type must be SHORT."""
+    """Some programs write it so. Seen to fail where the type must be SHORT."""
     block = exif(6).replace(struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHII", 0x0112, 4, 1, 6))
     assert orientation_in(block) == ORIENTATIONS[6] == orientation_in(exif(6))
 
@@ -211,7 +211,7 @@ TILED = {
 
 @pytest.mark.parametrize("name", TILED)
 def test_a_picture_of_tiles_is_put_together_and_upright(tmp_path, name):
-    """As telephones write them. Seen to fail with the first tile for the picture."""
+    """Telephones write such files. Seen to fail with the first tile for the picture."""
     y, x = np.mgrid[0:100, 0:150]
     picture = np.stack([x * 255 // 150, y * 255 // 100, np.full_like(x, 60)], axis=-1).astype(np.uint8)
     properties, seen = TILED[name]
@@ -242,7 +242,7 @@ SAID = {"as an attribute": b'tiff:Orientation="%d"', "as an element": b"<tiff:Or
 @pytest.mark.parametrize("said", SAID)
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
 def test_where_exif_says_nothing_xmp_says_how_a_still_lies(tmp_path, name, said):
-    """As Pillow reads it, and so Load Image. Seen to fail without the turn."""
+    """Pillow reads it so, and with it Load Image. Seen to fail without the turn."""
     text = b"<x:xmpmeta>" + SAID[said] % 6 + b"</x:xmpmeta>"
     stored, more = Image.fromarray(np.ascontiguousarray(np.rot90(FIELDS, 1))), {"xmp": text}
     if name == "a.png":
@@ -321,7 +321,7 @@ def test_where_nothing_is_scaled_the_middle_is_cut_out_and_edges_are_repeated(mo
 
 
 def test_each_way_to_fit_shows_what_it_says():
-    """Of 200x100, at 64x64. Seen to fail with rows and columns exchanged."""
+    """A picture of 200x100 is fitted to 64x64. Seen to fail with rows and columns exchanged."""
     picture, side = ramp(100, 200), (torch.arange(64) + 0.5) / 64
     crop, pad, stretch = (fit_picture(picture, (64, 64), fit) for fit in ("crop", "pad", "stretch"))
     for fitted, red in ((crop, 0.25 + side / 2), (pad, side), (stretch, side)):

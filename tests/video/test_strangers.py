@@ -245,7 +245,7 @@ def test_a_clock_that_does_not_go_is_refused(values):
 
 
 def test_a_slow_clock_does_not_make_seeking_endless(monkeypatch):
-    """Of which a tick is longer than the first step back."""
+    """A tick of the clock is longer than the first step back."""
     seeks = []
 
     class Container:

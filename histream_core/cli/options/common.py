@@ -17,7 +17,7 @@ WRITTEN = ("out", "plot", "plots", "csv", "sheet", "target")
 """Options with the name of a file that is written."""
 
 MAX_DIGITS = 20
-"""As many as the largest seed has."""
+"""Digits of the largest seed."""
 
 
 def whole(text: str) -> int:

@@ -14,9 +14,9 @@ from ..judge.drift_meter import Second
 from .contact_sheet import GAP, INK, LINE_HEIGHT, PAPER, drawable, font
 
 WIDTH, HEIGHT = 720, 130
-"""Of one curve, without its text."""
+"""Pixels of one curve, without its text."""
 SCALE_WIDTH = 56
-"""Of the percentages to the left of a curve."""
+"""Pixels of the percentages to the left of a curve."""
 LEAST_RANGE = 0.05
 """Smaller changes are drawn small."""
 RULE = (90, 90, 90)

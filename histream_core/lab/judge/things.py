@@ -65,7 +65,7 @@ MOTION_REACH = 0.03
 """Largest deviation of a track from that of a motion, in fractions of the frame (root of the mean square)."""
 
 TURN_REACH = 1.5
-"""Of the poses of a turn, the mean difference against that of the best pose of every frame."""
+"""Most that the poses of a turn may differ by, against the best pose of every frame; means over frames."""
 
 NEAR, STEPS, SHIFTS = 0.03, (0.03, 0.03, 0.015), ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
 """Mean difference below which a fit is left alone; how far, and which ways, a thing is moved to fit better."""
@@ -96,9 +96,9 @@ class Glance:
     place: str | None
     thing: str | None
     centre: np.ndarray
-    """Of the picture of the thing that was asked for, [2]."""
+    """Centre of the picture of the thing that was asked for, [2]."""
     width: float
-    """Of that picture, as a share of the frame; 0 where there is nothing."""
+    """Width of that picture, as a share of the frame; 0 where there is nothing."""
     apart: np.ndarray
     """Mean difference from the thing that was asked for, in each pose, [P]."""
     likeness: float

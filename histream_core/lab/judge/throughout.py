@@ -30,13 +30,13 @@ COLOUR_REACH = 0.25
 """Largest distance in RGB from the painter's colour of one that has its name; no two names are nearer than twice it."""
 
 LEAST_OVERLAP = 0.85
-"""Of object and ideal outline, which makes a shape; the painter's circle and square have 0.83 in common."""
+"""Overlap of object and ideal outline that makes a shape; the painter's circle and square have 0.83 in common."""
 
 LEAST_SIZE = 0.5
 """Area of an object that is there, relative to the painter's: half to twice as large."""
 
 FARTHEST_STEP = 4 * SPEED
-"""Of a centre from one frame to the next, besides the painter's step: farther is a jump."""
+"""Longest way of a centre from one frame to the next, besides the painter's step: farther is a jump."""
 
 
 class Shown(Protocol):
