@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from .lease import lease_of
+from .lease import State, lease_of
 from .store import CHUNK, DIED, Farm
 from .work import FAILED, GONE, HELD, LOST, STOPPED, Make, Outcome, work
 
@@ -40,6 +40,10 @@ class Workers(Protocol):
         """The shots that have ended; waits for `seconds` at most."""
         ...
 
+    def kill(self, name: str) -> None:
+        """End the worker of a shot, whatever it does; the shot ends soon."""
+        ...
+
 
 class InProcess:
     """This process, one shot at a time."""
@@ -63,6 +67,9 @@ class InProcess:
         ended, self._ended = self._ended, []
         return ended
 
+    def kill(self, name: str) -> None:
+        """Do nothing: a shot has ended before anybody can ask for it."""
+
 
 @dataclass
 class Drive:
@@ -73,7 +80,12 @@ class Drive:
     tell: Tell
     poll: float = POLL
     _waiting: deque[str] = field(default_factory=deque)
-    _running: set[str] = field(default_factory=set)
+    _running: dict[str, int] = field(default_factory=dict)
+    """The shots that are handed out, and the term of the last lease before."""
+    _hung: set[str] = field(default_factory=set)
+    """Shots whose workers are being killed."""
+    _over: dict[str, float] = field(default_factory=dict)
+    """Since when the lease of a running shot is over."""
     _later: dict[str, float] = field(default_factory=dict)
     """When a shot that was held is tried again."""
     _deaths: Counter[str] = field(default_factory=Counter)
@@ -96,11 +108,13 @@ class Drive:
                     self._start()
                 for name, outcome in self.workers.ended(self.poll):
                     self._end(name, outcome, outcomes)
+                self._kill_hung()
         except KeyboardInterrupt:
             self.farm.cancel()
             deadline = time.monotonic() + LAST_WAIT
             while self._running and time.monotonic() < deadline:
-                self._running.difference_update(name for name, _ in self.workers.ended(self.poll))
+                for name, _ in self.workers.ended(self.poll):
+                    del self._running[name]
             raise
         return outcomes | {name: Outcome(STOPPED) for name in self._waiting}
 
@@ -108,17 +122,38 @@ class Drive:
         """Hand out as many shots as there are free workers."""
         while len(self._running) < self.workers.size and (name := self._next()) is not None:
             self._waiting.remove(name)
-            self._running.add(name)
+            self._running[name] = self._lease(name).term
             self.workers.start(name)
 
     def _next(self) -> str | None:
         """The first shot that waits and that nobody holds; None if there is none."""
-        now, farm = time.monotonic(), self.farm
+        now = time.monotonic()
         free = (name for name in self._waiting if self._later.get(name, now) <= now)
-        return next((name for name in free if not lease_of(farm.leases, name, farm.lease_seconds).is_live), None)
+        return next((name for name in free if not self._lease(name).is_live), None)
+
+    def _lease(self, name: str) -> State:
+        return lease_of(self.farm.leases, name, self.farm.lease_seconds)
+
+    def _kill_hung(self) -> None:
+        """Kill the workers that run on without a lease: nobody else tells of a process that is stopped."""
+        now, seconds = time.monotonic(), self.farm.lease_seconds
+        for name, before in self._running.items():
+            lease = self._lease(name)
+            if lease.term == before or lease.is_live:  # it has not begun, or it gives signs
+                self._over.pop(name, None)
+                continue
+            since = self._over.setdefault(name, now)
+            patience = 0.0 if lease.until else seconds  # one that has let go is about to end
+            if name not in self._hung and now - since >= patience:
+                self._hung.add(name)
+                self.workers.kill(name)
 
     def _end(self, name: str, outcome: Outcome, outcomes: dict[str, Outcome]) -> None:
-        self._running.discard(name)
+        del self._running[name]
+        self._over.pop(name, None)
+        if name in self._hung and outcome.state == GONE:
+            outcome = Outcome(GONE, f"its worker gave no sign for {self.farm.lease_seconds:g} s, and was killed")
+        self._hung.discard(name)
         if outcome.state == GONE:
             self.farm.note(name, DIED, why=outcome.why)
             outcome = self._count_death(name, outcome)

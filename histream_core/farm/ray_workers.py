@@ -22,6 +22,9 @@ LOCAL = "local"
 
 NAMESPACE = "histream-farm"
 
+KILL_SECONDS = 60.0
+"""A task that was killed and has not ended by then counts as dead: Ray does not tell where a whole computer hangs."""
+
 PACKAGE = Path(__file__).parents[2]
 """The folder that the package is imported from."""
 
@@ -35,6 +38,8 @@ class RayWorkers:
         options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0, "scheduling_strategy": "SPREAD"}
         self._task = ray.remote(_work).options(**options, runtime_env={"env_vars": environment(size)})
         self._running: dict[Any, str] = {}
+        self._killed: dict[Any, float] = {}
+        """When tasks were killed."""
 
     def start(self, name: str) -> None:
         self._running[self._task.remote(str(self._folder), name, self._make)] = name
@@ -44,7 +49,18 @@ class RayWorkers:
             time.sleep(seconds)
             return []
         ready, _ = self._ray.wait([*self._running], timeout=seconds)
-        return [(self._running.pop(task), self._outcome(task)) for task in ready]
+        found = [(task, self._outcome(task)) for task in ready]
+        late = [task for task, since in self._killed.items() if time.monotonic() - since > KILL_SECONDS]
+        found += [(task, Outcome(GONE, "nobody ends its process")) for task in late if task not in ready]
+        for task, _ in found:
+            self._killed.pop(task, None)
+        return [(self._running.pop(task), outcome) for task, outcome in found]
+
+    def kill(self, name: str) -> None:
+        """End the process of a shot's task; Ray does that for a process that is stopped too, some seconds later."""
+        for task in [task for task, running in self._running.items() if running == name]:
+            self._killed[task] = time.monotonic()
+            self._ray.cancel(task, force=True)
 
     def _outcome(self, task: Any) -> Outcome:
         """The outcome of a task; a death of its process or computer is one."""

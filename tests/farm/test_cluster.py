@@ -1,4 +1,7 @@
-"""Twelve shots on two simulated computers: a worker, a computer and the driver are killed, and nothing is lost."""
+"""Twelve shots on two simulated computers: workers are killed and stopped, a computer and the driver are killed.
+
+Nothing is lost.
+"""
 
 import json
 import os
@@ -80,6 +83,26 @@ def under_way(folder):
     return look
 
 
+def two_at_work(folder):
+    """A function that finds the processes of two shots, if there are two."""
+
+    def look():
+        farm = read_farm(folder)
+        leases = [lease_of(farm.leases, shot.name, farm.lease_seconds) for shot in farm.shots]
+        held = (re.search(r"process (\d+)", lease.by) for lease in leases if lease.is_live)
+        found = {int(by[1]) for by in held if by and is_alive(by[1])}
+        return found if len(found) == 2 else None
+
+    return look
+
+
+def end_one(folder, how):
+    """Send a signal to a process that is at a shot, and wait until it is dead: the driver kills one that is stopped."""
+    number = wait_for(under_way(folder))
+    os.kill(number, how)
+    wait_for(lambda: not is_alive(number))
+
+
 def check_chunks(events):
     """Each attempt goes on at the first chunk that is not finished; a kill can come before the line of one that is."""
     attempts = {event["term"]: (event["kept"], []) for event in events if event["event"] == "begun"}
@@ -112,11 +135,14 @@ def test_a_night_of_twelve_shots_survives_its_deaths(tmp_path, weights):
         address = nodes.stdout.readline().strip()
         words = ["--address", address, "--lease", "5"]
         drivers.append(driver := submit(tmp_path, "farm", *words))
-        os.kill(wait_for(under_way(tmp_path / "farm")), signal.SIGKILL)
-        wait_for(under_way(tmp_path / "farm"))
+        end_one(tmp_path / "farm", signal.SIGKILL)
+        end_one(tmp_path / "farm", signal.SIGSTOP)
+        both = wait_for(two_at_work(tmp_path / "farm"))
         nodes.stdin.write("kill\n")
         nodes.stdin.flush()
         assert nodes.stdout.readline() == "killed\n"
+        wait_for(lambda: not all(map(is_alive, both)))
+        end_one(tmp_path / "farm", signal.SIGSTOP)  # in the only place that is left
         wait_for(under_way(tmp_path / "farm"))
         drivers.append(second := submit(tmp_path, "farm", *words))
         assert second.wait() == 2
@@ -139,6 +165,8 @@ def test_a_night_of_twelve_shots_survives_its_deaths(tmp_path, weights):
         assert files_in(farm.run_of(name)) == files_in(tmp_path / "alone" / "shots" / name)
     again = {name: made for name, made in attempts.items() if len(made) > 1}
     assert again, attempts
-    assert any(event["event"] == "died" for shot in farm.shots for event in farm.events(shot.name))
-    told = f"alone {alone:.0f} s, with three deaths {time.monotonic() - began - alone:.0f} s; begun again: {again}"
+    deaths = [event["why"] for shot in farm.shots for event in farm.events(shot.name) if event["event"] == "died"]
+    assert sum("gave no sign for 5 s, and was killed" in why for why in deaths) >= 2, deaths
+    assert len(deaths) >= 3, deaths
+    told = f"alone {alone:.0f} s, with five deaths {time.monotonic() - began - alone:.0f} s; begun again: {again}"
     sys.stdout.write(f"{told}\n")

@@ -33,6 +33,33 @@ class Script:
         outcome = end.pop(0) if len(end) > 1 else end[0]
         return [(name, outcome() if callable(outcome) else outcome)]
 
+    def kill(self, name):
+        raise AssertionError(f"{name} is not hung")
+
+
+class Hanging(Script):
+    """Workers of which those that begin a shot in `hang` for the first time take its lease, and never end."""
+
+    def __init__(self, a_farm, size, hang, ends=None):
+        super().__init__(size, ends or {})
+        self._farm, self._hang, self.hung, self.killed = a_farm, [*hang], {}, []
+
+    def start(self, name):
+        super().start(name)
+        if name in self._hang:
+            self._hang.remove(name)
+            self._running.remove(name)
+            self.hung[name] = Lease(self._farm.leases, name, self._farm.lease_seconds)
+
+    def ended(self, seconds):
+        if killed := [name for name in self.killed if name in self.hung]:
+            del self.hung[killed[0]]
+            return [(killed[0], Outcome("died", "a signal"))]
+        return super().ended(seconds)
+
+    def kill(self, name):
+        self.killed.append(name)
+
 
 def run(a_farm, workers):
     told = []
@@ -87,6 +114,86 @@ def test_a_shot_that_a_worker_still_holds_is_left_for_later(tmp_path, monkeypatc
     ends, _ = run(a_farm, workers)
     assert workers.started == [*"bca"]
     assert held.is_lost
+    assert ends["a"] == FINISHED
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clocks of this computer, which a second passes on between two looks at the workers."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def pass_on(workers, clock, monkeypatch):
+    """Let a second pass at each look."""
+    look = workers.ended
+
+    def ended(seconds):
+        clock[0] += 1
+        return look(seconds)
+
+    monkeypatch.setattr(workers, "ended", ended)
+    return workers
+
+
+def test_a_worker_that_gives_no_sign_is_killed_and_another_goes_on(tmp_path, clock, monkeypatch):
+    a_farm = farm(tmp_path, *"abc", lease=10)
+    workers = Hanging(a_farm, 2, "a")
+    ends, told = run(a_farm, pass_on(workers, clock, monkeypatch))
+    assert workers.started == [*"abca"]
+    assert workers.killed == ["a"]
+    assert {outcome.state for outcome in ends.values()} == {"finished"}
+    assert ("a", Outcome("died", "its worker gave no sign for 10 s, and was killed")) in told
+    assert [event["why"] for event in a_farm.events("a")] == ["its worker gave no sign for 10 s, and was killed"]
+
+
+def test_hung_workers_in_all_places_keep_nobody_waiting(tmp_path, clock, monkeypatch):
+    a_farm = farm(tmp_path, *"abc", lease=10)
+    workers = Hanging(a_farm, 2, "ab")
+    ends, _ = run(a_farm, pass_on(workers, clock, monkeypatch))
+    assert sorted(workers.killed) == [*"ab"]
+    assert sorted(workers.started) == [*"aabbc"]
+    assert {outcome.state for outcome in ends.values()} == {"finished"}
+
+
+def test_a_worker_that_wakes_up_before_it_is_killed_is_taken_at_its_word(tmp_path, clock, monkeypatch):
+    a_farm = farm(tmp_path, "a", lease=10)
+    workers = Hanging(a_farm, 1, "a")
+
+    def wake(name):
+        del workers.hung[name]
+        workers._running.append(name)
+
+    monkeypatch.setattr(workers, "kill", wake)
+    workers._ends = {"a": [Outcome("lost"), FINISHED]}
+    ends, told = run(a_farm, pass_on(workers, clock, monkeypatch))
+    assert [outcome.state for _, outcome in told] == ["lost", "finished"]
+    assert a_farm.events("a") == []
+    assert ends["a"] == FINISHED
+
+
+def test_a_worker_that_renews_its_lease_or_has_just_let_go_is_left_alone(tmp_path, clock, monkeypatch):
+    """Seen to fail where a lease that was let go counts as one that is over."""
+    a_farm = farm(tmp_path, "a", lease=10)
+    workers = Hanging(a_farm, 1, "a")
+    kill = []
+    monkeypatch.setattr(workers, "kill", lambda name: kill.append((name, clock[0])) or workers.killed.append(name))
+    look = pass_on(workers, clock, monkeypatch).ended
+
+    def ended(seconds):
+        lease = workers.hung.get("a")
+        if lease and clock[0] < 1030:
+            lease.renew()
+        elif lease and clock[0] == 1030:
+            with lease:
+                pass
+        return look(seconds)
+
+    monkeypatch.setattr(workers, "ended", ended)
+    ends, _ = run(a_farm, workers)
+    assert kill == [("a", 1041)]
     assert ends["a"] == FINISHED
 
 

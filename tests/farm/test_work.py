@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import pytest
 from tiny_farm import CHUNKS, chunks_made, farm, make_tiny
@@ -53,8 +54,9 @@ def test_a_shot_whose_workers_die_ends_as_if_they_had_not(tmp_path, whole):
     assert work(a_farm.folder, "one", make_tiny(lambda: 1 / 0)).made == 0
 
 
-@pytest.mark.parametrize("how", ["cancelled", "lost"])
-def test_a_shot_stops_at_the_next_call_and_keeps_what_is_finished(tmp_path, whole, how):
+@pytest.mark.parametrize("how", ["cancelled", "lost", "late"])
+def test_a_shot_stops_at_the_next_call_and_keeps_what_is_finished(tmp_path, whole, how, monkeypatch):
+    """A worker that was stopped for longer than its lease is late."""
     a_farm = farm(tmp_path / "farm", "one", lease=60)
     calls = []
 
@@ -62,6 +64,9 @@ def test_a_shot_stops_at_the_next_call_and_keeps_what_is_finished(tmp_path, whol
         calls.append(1)
         if len(calls) == 12 and how == "cancelled":
             a_farm.cancel()
+        elif len(calls) == 12 and how == "late":
+            now = time.time()
+            monkeypatch.setattr(time, "time", lambda: now + 61)
         elif len(calls) == 12:
             (a_farm.leases / "one" / "000002.json").write_bytes(b"")
 
@@ -72,6 +77,7 @@ def test_a_shot_stops_at_the_next_call_and_keeps_what_is_finished(tmp_path, whol
         assert not lease_of(a_farm.leases, "one", 60).is_live
         assert work(a_farm.folder, "one", make_tiny()).state == "stopped"
         (a_farm.folder / "cancel").unlink()
+    if how != "lost":
         assert work(a_farm.folder, "one", make_tiny()).made == CHUNKS - outcome.made
         assert files_in(a_farm.run_of("one")) == whole
 
