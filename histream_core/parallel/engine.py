@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,9 +18,12 @@ from ..plan.histories import Level
 from ..plan.schedule import Scale
 from ..plan.sharing import DECODE, ONE, PIPELINE, Sharing, shared_levels
 from ..plan.speed import Speed
+from ..vae.model import WanVAE
+from ..vae.taehv import TAEHV
 from .balance import bounds_of, even_split
 from .devices import LINKS, Machine, find_device
 from .gang import PipelineDenoiser
+from .last_rank import LastRankDecoder
 from .predict import AUTO, check_gpus, choose
 from .workers import devices_from, hold_gang, kept_gang, ray_is_there
 
@@ -90,7 +95,7 @@ def describe(sharing: Sharing, plan: Plan) -> str:
     if sharing.split == DECODE:
         return f"one device samples, {apart} ({DECODE})"
     if sharing.split == PIPELINE:
-        return f"{sharing.ranks} devices have some of the layers each, and rows go round ({PIPELINE})"
+        return f"{sharing.ranks} devices have some layers each, the last one decodes, and rows go round ({PIPELINE})"
     levels = shared_levels(plan, sharing.ranks)
     scales = {level if isinstance(level, Scale) else level[0] for level in levels}
     part = "" if len(scales) == len(plan.grids) else f" at {scales.pop().name}"
@@ -134,6 +139,13 @@ def open_caches(sharing: Sharing, plan: Plan, network: Network, options: CacheOp
     kernels = choose_kernels(speed, network.device, network.dtype)
     options_of_rows = PassOptions(attention=kernels.attention, block_forward=kernels.run_block)
     return Opened(caches, None, PipelineDenoiser(gang, options_of_rows, network.dtype))
+
+
+def open_last_rank_decoder(
+    sharing: Sharing, vae: WanVAE | TAEHV, options: Mapping[str, Any], device: torch.device, key: object
+) -> LastRankDecoder:
+    """The decoder of a pipeline whose first device is `device`. `key`: a hash of its weights. Raises LostRankError."""
+    return LastRankDecoder(hold_gang(sharing.ranks, device), vae, options, key)
 
 
 def rest_gang() -> None:

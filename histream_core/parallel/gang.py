@@ -6,9 +6,9 @@ A run sees two things of it: caches that tell the other ranks what they are told
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -21,18 +21,21 @@ from ..network.cache.tiers import make_caches
 from ..network.cache.window import CacheOptions, KVCache, NoSnapshotError
 from ..network.forward import PLAIN_PASS, PassOptions, Text, forward_chunk, timesteps_of
 from ..network.model import WanConfig, WanModel
-from ..plan.chunks import Plan
+from ..plan.chunks import Chunk, Plan
+from ..plan.entry import Entry
 from ..plan.histories import Level, level_name
 from ..plan.schedule import Scale, Step
 from ..plan.speed import Speed
+from ..stream.inputs import Source
 from ..stream.stream import Later
 from .balance import Balancer, bounds_of
-from .link import Link, LostRankError
-from .pipeline import Ring, Row
+from .link import EndedRankError, Link, LostRankError, Work, wait_for
+from .pipeline import LATENTS, MAX_SENT, PIXELS, Ring, Row, clock, tag_of
 from .rank import MAX_TEXTS, Opening, Pass, share_of, shared_caches, unless_empty
+from .rank_vae import VaeKind
 
-EVERY = 2
-"""Chunks between two looks at how long the ranks of a pipeline take."""
+LATE = 2
+"""Chunks after which the seconds of the ranks of a pipeline are looked at: by then they are there."""
 
 SECONDS_TO_SAY_WHY, BETWEEN_LOOKS = 1.0, 0.05
 """For how long, and at which intervals, a rank whose connection broke is asked for its error."""
@@ -71,6 +74,12 @@ class Gang:
         self._shared: list[KVCache] = []
         self._num_rows = 0
         self._balancer: Balancer | None = None
+        self._reports: deque[tuple[list[range], Callable[[], list[Tensor]]]] = deque()
+        """The layers that the ranks had while they measured, and what waits for the seconds; the oldest first."""
+        self._num_looks = self._num_reports = self._num_decoded = 0
+        self._sent: deque[tuple[Work, Tensor]] = deque()
+        """What was sent to the VAE of the last rank and may still be on its way; the oldest first."""
+        self._vae: object = None
 
     def give_weights(self, model: WanModel, config: WanConfig, dtype: torch.dtype, key: object = None) -> None:
         """Send the weights to all ranks, in the dtype of the computation; the patch embedding's stay as they are.
@@ -188,23 +197,82 @@ class Gang:
         """Forget the caches and texts of the run before."""
         self._known.clear()
         self._shared, self._ring, self._balancer = [], None, None
+        self._reports.clear()
+        self._num_looks = 0
 
     def count_row(self) -> None:
-        """Note that a row is about to be asked for; `balance` where the rows of EVERY chunks were."""
-        if self._num_rows and self._num_rows % (EVERY * len(self._shared)) == 0:
+        """Note that a row is about to be asked for; `balance` where those of a chunk were."""
+        if self._num_rows and self._num_rows % len(self._shared) == 0:
             self.balance()
 
     def balance(self) -> None:
-        """Let the layers of a pipeline follow what the ranks measured since it was asked last. Raises LostRankError."""
-        ring = self._ring
-        if ring is None or self._balancer is None:
+        """Ask the ranks what they measured; let the layers follow what they did LATE chunks ago. Raises LostRankError.
+
+        Nobody waits: a rank that had to answer at once would first end its rows, while the others have none.
+        """
+        ring, balancer = self._ring, self._balancer
+        if ring is None or balancer is None:
             return
-        self.tell("report")
+        self._num_reports += 1
+        self.tell("report", number=self._num_reports)
         with self._asking():
-            taken = [ring.take_seconds(), *ring.reports()]
-        for rank, (seconds, layers) in enumerate(zip(taken, ring.split, strict=True)):
-            self._balancer.measure(rank, float(seconds) / EVERY, len(layers))
-        self.move(bounds_of(self._balancer.split()))
+            self._reports.append((ring.split, ring.expect_reports(self._num_reports)))
+            if len(self._reports) <= LATE:
+                return
+            split, coming = self._reports.popleft()
+            taken = [seconds.tolist() for seconds in coming()]
+        self._num_looks += 1
+        if self._num_looks <= len(self._shared) + 1:  # the ring was filled: more was encoded than decoded
+            return
+        for rank, (layers, (seconds, besides)) in enumerate(zip(split, taken, strict=True)):
+            balancer.measure(rank, seconds, len(layers))
+            balancer.measure_extra(rank, besides)
+        self.move(bounds_of(balancer.split()))
+
+    def count_besides(self, seconds: float) -> None:
+        """Note that the first rank worked so long for a chunk besides its layers: it encoded."""
+        if self._ring:
+            self._ring.besides += seconds
+
+    def give_vae(self, kind: VaeKind, weights: Mapping[str, Tensor], key: object = None) -> None:
+        """Send a VAE to the last rank, each weight in its dtype, unless the last one had the same `key`."""
+        if key is not None and key == self._vae:
+            return
+        self._vae = None
+        dtypes = {name: dtype_name(x.dtype) for name, x in weights.items()}
+        shapes = {name: list(x.shape) for name, x in weights.items()}
+        self.tell_last("load_vae", kind=plain(kind), dtypes=dtypes, shapes=shapes)
+        for x in weights.values():
+            self._send_to_last(x)
+        self._vae = key
+
+    def ask_last(self, verb: str, x: Tensor, **values: Any) -> None:
+        """Ask the VAE of the last rank to do something with a tensor, which follows. Raises LostRankError."""
+        with self._asking():
+            self.tell_last(verb, shape=list(x.shape), dtype=dtype_name(x.dtype), **values)
+            self._send_to_last(x)
+
+    def decode(self, latents: Tensor, pixels: Tensor) -> Later:
+        """Let the last rank decode latents into `pixels`; what is returned waits for them. Raises LostRankError."""
+        self._num_decoded += 1
+        with self._asking():
+            self.ask_last("decode", latents, number=self._num_decoded)
+            coming = self.link.expect(pixels, self.link.size - 1, tag_of(PIXELS, self._num_decoded))
+
+        def arrived() -> Tensor:
+            with self._asking():
+                wait_for(coming)
+            return pixels
+
+        return arrived
+
+    def _send_to_last(self, x: Tensor) -> None:
+        """Begin to send a tensor to the VAE of the last rank, which comes to it when it has done what is before."""
+        with self._asking():
+            while len(self._sent) >= MAX_SENT:
+                wait_for(self._sent.popleft()[0])
+            x = x.to(self.device).contiguous()
+            self._sent.append((self.link.send(x, self.link.size - 1, tag_of(LATENTS)), x))
 
     def close(self) -> None:
         """End the run: all ranks free its caches."""
@@ -216,6 +284,12 @@ class Gang:
             for peer in self.peers:
                 peer.check()
                 peer.tell(verb, values)
+
+    def tell_last(self, verb: str, **values: Any) -> None:
+        """Tell the last rank alone."""
+        with self._asking():
+            self.peers[-1].check()
+            self.peers[-1].tell(verb, values)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -231,11 +305,18 @@ class Gang:
             raise
 
     def _tell_why(self) -> None:
-        """Raise what a rank raised, which the loss of its connection runs ahead of; do nothing where none says why."""
+        """Raise what a rank raised, which the loss of its connection runs ahead of, or that its process has ended.
+
+        Does nothing where none says why.
+        """
         for _ in range(round(SECONDS_TO_SAY_WHY / BETWEEN_LOOKS)):
             for peer in self.peers:
-                with suppress(LostRankError):
+                try:
                     peer.check()
+                except EndedRankError:
+                    raise
+                except LostRankError:
+                    continue
             time.sleep(BETWEEN_LOOKS)
 
     def _number(self, text: Text) -> int:
@@ -273,6 +354,17 @@ class PipelineDenoiser:
                 return latent - step.sigma * flow().to(latent.dtype)
 
         return clean
+
+    def timed(self, source: Source) -> Source:
+        """The same source; the seconds that it encodes count as those of the first rank."""
+
+        def found(chunk: Chunk) -> tuple[Entry, Tensor]:
+            begun = clock()
+            entry, latent = source(chunk)
+            self._gang.count_besides(clock(latent) - begun)
+            return entry, latent
+
+        return found
 
 
 class SharedCache:

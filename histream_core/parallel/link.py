@@ -30,6 +30,10 @@ class LostRankError(ConnectionError):
     """A rank does not answer any more: its process ended, or its connection did."""
 
 
+class EndedRankError(LostRankError):
+    """The process of a rank has ended, which is why others lose it."""
+
+
 def open_store() -> Any:
     """A new store on this computer, at which ranks meet; `port` says where it is."""
     return dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False, use_libuv=False)

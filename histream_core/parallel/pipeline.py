@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,16 +21,16 @@ from ..network.cache.pages import Pages, PageSource
 from ..network.cache.window import KVCache
 from ..network.forward import PassOptions, TextSource, TimeEmbedding, embed_chunk, embed_timestep, flow_of, run_layers
 from ..network.model import WanModel
-from .link import Link, wait_for
+from .link import Link, Work, wait_for
 
 MAX_SENT = 4
 """Rows that a rank has sent and that may still be on their way; then it waits for the oldest."""
 
 TAGS = 2**15
-"""Rows are told apart by their numbers modulo this."""
+"""Tensors of a kind are told apart by their numbers modulo this: nobody may wait any more for one of a stopped run."""
 
-REPORTS = TAGS
-"""The tag of what ranks report."""
+ROWS, REPORTS, PIXELS, LATENTS = range(4)
+"""Kinds of tensors: rows in the ring, seconds that ranks report, and what the last rank decodes and sends back."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Row:
 
     @property
     def tag(self) -> int:
-        return self.number % TAGS
+        return tag_of(ROWS, self.number)
 
     @property
     def num_tokens(self) -> int:
@@ -77,7 +76,10 @@ class Ring:
         """`bounds` are the first layer of each rank, and the number of layers."""
         self.link, self.model, self.bounds = link, model, list(bounds)
         self._seconds = 0.0
-        self._sent: deque[tuple[Any, Tensor]] = deque()
+        self.besides = 0.0
+        """Seconds that this rank encoded or decoded since it was asked last."""
+        self._sent: deque[tuple[Work, Tensor]] = deque()
+        self._reported: tuple[Work, Tensor] | None = None
 
     @property
     def split(self) -> list[range]:
@@ -120,19 +122,34 @@ class Ring:
         self._send(flow_of(self.model, found, embedded, row.shape[2:]) if last else found, row.tag)
 
     def take_seconds(self) -> Tensor:
-        """The seconds that this rank's layers took since it was asked last, [1] float64."""
-        taken, self._seconds = self._seconds, 0.0
-        return torch.tensor([taken], dtype=torch.float64, device=next(self.model.parameters()).device)
+        """The seconds of this rank's layers and those besides since it was asked last, [2] float64."""
+        taken = [self._seconds, self.besides]
+        self._seconds = self.besides = 0.0
+        return torch.tensor(taken, dtype=torch.float64, device=self._device)
 
-    def report(self) -> None:
-        """Send them to the first rank."""
-        wait_for(self.link.send(self.take_seconds(), 0, REPORTS))
+    def report(self, number: int) -> None:
+        """Send them to the first rank, once the report before has arrived."""
+        if self._reported:
+            wait_for(self._reported[0])
+        taken = self.take_seconds()
+        self._reported = self.link.send(taken, 0, tag_of(REPORTS, number)), taken
 
-    def reports(self) -> list[Tensor]:
-        """The seconds of the ranks besides the first, which are asked for them. Raises LostRankError."""
-        here = next(self.model.parameters()).device
-        found = [torch.empty(1, dtype=torch.float64, device=here) for _ in range(1, self.link.size)]
-        return [self.link.receive(x, rank, REPORTS) for rank, x in enumerate(found, start=1)]
+    def expect_reports(self, number: int) -> Callable[[], list[Tensor]]:
+        """Take the seconds of all ranks, of which the others were asked for theirs. What is returned waits for them."""
+        mine = self.take_seconds()
+        found = [torch.empty_like(mine) for _ in range(1, self.link.size)]
+        coming = [self.link.expect(x, rank, tag_of(REPORTS, number)) for rank, x in enumerate(found, start=1)]
+
+        def arrived() -> list[Tensor]:
+            for work in coming:
+                wait_for(work)
+            return [mine, *found]
+
+        return arrived
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _send(self, x: Tensor, tag: int) -> None:
         while len(self._sent) >= MAX_SENT:
@@ -172,9 +189,14 @@ class Ring:
         return found
 
 
-def clock(x: Tensor) -> float:
+def tag_of(kind: int, number: int = 0) -> int:
+    """The tag of a tensor on its way."""
+    return kind * TAGS + number % TAGS
+
+
+def clock(x: Tensor | None = None) -> float:
     """Seconds on a clock, once the device of a tensor has done all that it was asked for."""
-    if x.is_cuda:
+    if x is not None and x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter()
 

@@ -27,6 +27,7 @@ from ..plan.sharing import deal
 from ..plan.speed import Speed
 from .link import Link
 from .pipeline import Ring, Row
+from .rank_vae import RankVae, VaeKind
 from .share import HeadShare
 
 MAX_TEXTS = 8
@@ -76,6 +77,7 @@ class Rank:
         self._texts: OrderedDict[int, Text] = OrderedDict()
         self._caches: dict[str, KVCache] = {}
         self._ring: Ring | None = None
+        self._vae = RankVae(link, device)
         self._verbs: dict[str, Callable[..., None]] = {
             "load": self.load,
             "prepare": self.prepare,
@@ -87,6 +89,11 @@ class Rank:
             "row": self.row,
             "move": self.move,
             "report": self.report,
+            "load_vae": self.load_vae,
+            "begin_decoding": self._vae.begin,
+            "reset_decoder": self._vae.reset,
+            "warm_up": self._vae.warm_up,
+            "decode": self.decode,
             "close": self.close,
         }
 
@@ -109,7 +116,7 @@ class Rank:
 
     def prepare(self, plan: Mapping[str, Any], opening: Mapping[str, Any]) -> None:
         """Allocate this rank's part of the caches of a run."""
-        self.close()
+        self._free()
         found = parse(Opening, opening, "the opening")
         dtype = getattr(torch, found.dtype)
         kernels = choose_kernels(found.speed, self.device, dtype)
@@ -150,10 +157,10 @@ class Rank:
         if self._ring:
             self._ring.move(bounds, list(self._caches.values()))
 
-    def report(self) -> None:
-        """Tell the first rank how many seconds the layers of this one took."""
+    def report(self, number: int) -> None:
+        """Tell the first rank how many seconds this one took."""
         if self._ring:
-            self._ring.report()
+            self._ring.report(number)
 
     def _asked(self, values: Mapping[str, Any]) -> Pass:
         asked = parse(Pass, values, "the pass")
@@ -168,8 +175,23 @@ class Rank:
             block_forward=self._kernels.run_block,
         )
 
+    def load_vae(self, kind: Mapping[str, Any], **weights: Any) -> None:
+        """Receive the weights of a VAE."""
+        self._vae.load(parse(VaeKind, kind, "the VAE"), **weights)
+
+    def decode(self, **latents: Any) -> None:
+        """Decode latents for the first rank."""
+        seconds = self._vae.decode(**latents)
+        if self._ring:
+            self._ring.besides += seconds
+
     def close(self) -> None:
-        """Free the caches and texts of a run."""
+        """Free what a run had: its caches, its texts and its decoder."""
+        self._free()
+        self._vae.close()
+
+    def _free(self) -> None:
+        """Free the caches and texts of a run, whose decoder is open already."""
         self._caches, self._texts, self._ring = {}, OrderedDict(), None
 
     @property

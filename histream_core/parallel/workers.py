@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .gang import Gang
-from .link import Link, LostRankError, open_store
+from .link import EndedRankError, Link, LostRankError, open_store
 
 NAMESPACE = "histream"
 IDLE_SECONDS = 600.0
@@ -151,6 +151,8 @@ class WorkerGang(Gang):
         while not self._ended.wait(WATCH_SECONDS):
             for peer in self._workers:
                 if not peer.answers():
+                    if self._ended.is_set():  # it was ended while it was asked
+                        return
                     self.lost = True
                     _log.warning("rank %d does not answer: it is ended", peer.rank)
                     for other in self._workers:
@@ -204,7 +206,7 @@ class WorkerPeer:
                 raise MemoryError(f"the GPU of rank {self.rank} is out of memory: ask for a smaller size") from error
             raise ValueError(f"rank {self.rank} failed: {_last_line(error)}") from error
         except RayError as error:
-            raise LostRankError(f"rank {self.rank} has ended") from error
+            raise EndedRankError(f"rank {self.rank} has ended") from error
 
     def answers(self) -> bool:
         """Whether the process is there, and answered within HANG_SECONDS."""

@@ -18,8 +18,8 @@ from ..plan.sizes import FPS, pixel_frames
 from ..stream.inputs import Inputs, Source
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt
-from ..vae.ahead import work_ahead
-from ..vae.decode import begin_scene, to_frames
+from ..vae.ahead import decode_ahead
+from ..vae.decode import Later, ask_decoder, begin_scene, to_frames
 from ..video.formats import Format
 from ..video.media import Source as MediaSource
 from ..video.pixels import to_uint8
@@ -87,15 +87,18 @@ def decode_frames(weights: Weights, chunks: Iterator[Tensor], scenes: Collection
     decoder, device = weights.open_decoder(), weights.decode_device
     seen = 0
 
-    def decode(chunk: Tensor) -> Tensor:
+    def ask(chunk: Tensor) -> Later:
         nonlocal seen
         chunk = chunk.to(device)
         if seen and seen in scenes:
             begin_scene(decoder, chunk)
         seen += chunk.shape[2]
-        return to_frames(decoder.decode(chunk))[0]
+        pixels = ask_decoder(decoder, chunk)
+        return lambda: to_frames(pixels())[0]
 
-    return work_ahead(chunks, decode, device) if weights.speed.decode == "ahead" else map(decode, chunks)
+    if weights.speed.decode == "ahead":
+        return decode_ahead(chunks, ask, decoder, device)
+    return (ask(chunk)() for chunk in chunks)
 
 
 def render(weights: Weights, order: Order, target: Target, report: Report = silent) -> Progress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,8 @@ from ..plan.order import CHUNKS
 from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
 from ..stream.stream import Stream
-from ..vae.ahead import work_ahead
-from ..vae.decode import begin_scene, to_frames
+from ..vae.ahead import decode_ahead
+from ..vae.decode import Later, ask_decoder, begin_scene, to_frames
 from ..vae.decoders import Decoder
 from .store.journal import Journal
 from .store.manifest import ChunkSeeds, kept_frames, whole_chunks
@@ -117,7 +118,7 @@ class Session:
         del snapshot
         try:
             if self._decodes_ahead and self.decoder:
-                yield from self._ahead(chunks, self._device(self.decoder), first_decoded)
+                yield from self._ahead(chunks, self.decoder, first_decoded)
                 return
             for chunk, latent, new in chunks:
                 yield Finished(chunk, latent, self._decode(chunk, latent, first_decoded), new)
@@ -127,8 +128,9 @@ class Session:
                 self._save_whole(stream, [position + 1, position] if position else [1])
             raise
 
-    def _ahead(self, chunks: Iterator[Made], device: torch.device, first: int) -> Iterator[Finished]:
-        """Decode each chunk in a thread while the next one is made; the first one is there at once."""
+    def _ahead(self, chunks: Iterator[Made], decoder: Decoder, first: int) -> Iterator[Finished]:
+        """Decode each chunk while the next one is made; the first one is there at once."""
+        device = self._device(decoder)
         made: deque[Made] = deque()
         coming: deque[Chunk] = deque()
 
@@ -138,11 +140,11 @@ class Session:
                 coming.append(found.chunk)
                 yield found.latent
 
-        def decode(latent: Tensor) -> Tensor:
-            frames = self._decode(coming.popleft(), latent, first)
-            return latent.new_empty(0) if frames is None else frames
+        def ask(latent: Tensor) -> Later:
+            frames = self._ask_decoder(coming.popleft(), latent, first)
+            return frames or partial(latent.new_empty, 0)
 
-        for frames in work_ahead(latents(), decode, device):
+        for frames in decode_ahead(latents(), ask, decoder, device):
             found = made.popleft()
             yield Finished(found.chunk, found.latent, frames if frames.numel() else None, found.new)
 
@@ -197,6 +199,11 @@ class Session:
         return self.journal.read_noisy(chunk.index)
 
     def _decode(self, chunk: Chunk, latent: Tensor, first: int) -> Tensor | None:
+        frames = self._ask_decoder(chunk, latent, first)
+        return frames and frames()
+
+    def _ask_decoder(self, chunk: Chunk, latent: Tensor, first: int) -> Later | None:
+        """Ask for the frames of a chunk, which is behind the one before; None where nobody wants them."""
         if self.decoder is None or chunk.index < first:
             return None
         plan = self.journal.manifest.plan
@@ -206,9 +213,14 @@ class Session:
         elif self._decoded != chunk.index:
             self._warm_up(self.decoder, chunk)
         self._decoded = None
-        pixels = self.decoder.decode(kept)
-        self._decoded = chunk.index + 1
-        return to_frames(pixels)[:, : plan.num_pixel_frames - chunk.first_pixel_frame]
+        pixels = ask_decoder(self.decoder, kept)
+
+        def frames() -> Tensor:
+            found = to_frames(pixels())
+            self._decoded = chunk.index + 1
+            return found[:, : plan.num_pixel_frames - chunk.first_pixel_frame]
+
+        return frames
 
     def _warm_up(self, decoder: Decoder, chunk: Chunk) -> None:
         """Decode the frames of the scene before a chunk that the VAE would remember."""

@@ -19,10 +19,19 @@ from ..network.cache.window import CacheOptions
 from ..network.forward import Denoiser, forward_chunk
 from ..network.kernels import Kernels, choose_kernels
 from ..network.model import WanModel
-from ..parallel.engine import ALONE, Engine, Network, Opened, chosen, open_caches, rest_gang
+from ..parallel.engine import (
+    ALONE,
+    Engine,
+    Network,
+    Opened,
+    chosen,
+    open_caches,
+    open_last_rank_decoder,
+    rest_gang,
+)
 from ..parallel.workers import devices_from
 from ..plan import Plan, Preset, find_preset
-from ..plan.sharing import Sharing
+from ..plan.sharing import PIPELINE, Sharing
 from ..plan.speed import DEFAULTS, Speed
 from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
@@ -70,12 +79,15 @@ class Weights:
         return {"model": fingerprint_weights(self.model), "vae": fingerprint_weights(self.vae)}
 
     def open_decoder(self) -> decoders.Decoder:
-        return decoders.open_decoder(
-            self.vae,
-            normalised=self.preset.normalised,
-            channels_last=self.speed.vae_layout == "channels-last",
-            strips=int(self.speed.vae_strips),
-        )
+        options = {
+            "normalised": self.preset.normalised,
+            "channels_last": self.speed.vae_layout == "channels-last",
+            "strips": int(self.speed.vae_strips),
+        }
+        if self.sharing.split == PIPELINE:
+            key = fingerprint_weights(self.vae)
+            return open_last_rank_decoder(self.sharing, self.vae, options, self.device, key)
+        return decoders.open_decoder(self.vae, **options)
 
     def encode_first_frame(self, picture: Tensor, hold: int) -> Tensor:
         """The latent [1, C, hold, H, W] of a picture [8H, 8W, 3], as the network has latents."""
@@ -155,6 +167,8 @@ class Weights:
             low_forward=opened.forward or kernels.low_forward(),
             high_forward=opened.forward or forward_chunk,
         )
+        if opened.denoiser and inputs.source:
+            inputs = replace(inputs, source=opened.denoiser.timed(inputs.source))
         return Stream(
             plan,
             counted(denoise, progress),

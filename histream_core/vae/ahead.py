@@ -4,14 +4,28 @@ On one GPU that is fully used the two take turns; they overlap where one of them
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .decode import Decoder, Later, is_elsewhere
+
 Event = Any
 """A CUDA event, or None on a CPU."""
+
+
+def decode_ahead(
+    chunks: Iterable[Tensor], ask: Callable[[Tensor], Later], decoder: Decoder, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the frames of each chunk, decoded while the next one is made: in a thread, or where the decoder is.
+
+    What `ask` returns waits for them.
+    """
+    if is_elsewhere(decoder):
+        return ask_ahead(chunks, ask)
+    return work_ahead(chunks, lambda chunk: ask(chunk)(), device)
 
 
 def work_ahead(items: Iterable[Tensor], work: Callable[[Tensor], Tensor], device: torch.device) -> Iterator[Tensor]:
@@ -21,18 +35,28 @@ def work_ahead(items: Iterable[Tensor], work: Callable[[Tensor], Tensor], device
     on a stream of its own; items may lie on any device. An exception in it is raised where its result would be yielded.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    waiting: Future | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
-        for index, item in enumerate(items):
-            if waiting is not None:
-                yield _collect(*waiting.result())
+
+        def ask(item: Tensor) -> Later:
             made = torch.cuda.current_stream(item.device).record_event() if item.is_cuda else None
             waiting = thread.submit(_work, work, item, made, stream)
-            if index == 0:
-                yield _collect(*waiting.result())
-                waiting = None
+            return lambda: _collect(*waiting.result())
+
+        yield from ask_ahead(items, ask)
+
+
+def ask_ahead(items: Iterable[Tensor], ask: Callable[[Tensor], Later]) -> Iterator[Tensor]:
+    """Yield `ask(item)()` for every item, in order; each but the first is waited for when the next item is made."""
+    waiting: Later | None = None
+    for index, item in enumerate(items):
         if waiting is not None:
-            yield _collect(*waiting.result())
+            yield waiting()
+        waiting = ask(item)
+        if index == 0:
+            yield waiting()
+            waiting = None
+    if waiting is not None:
+        yield waiting()
 
 
 def _work(

@@ -38,6 +38,10 @@ Module = Any
 """A module of a Wan VAE or a TAEHV, core's or the host's, of which only attributes with published names are used."""
 
 
+Later = Callable[[], Tensor]
+"""Waits for a tensor that is computed elsewhere, and returns it."""
+
+
 class Decoder(Protocol):
     """A decoder of one stream of latents; see `StreamingDecoder`."""
 
@@ -390,6 +394,17 @@ def memory_frames(vae: Module) -> int:
 def to_frames(pixels: Tensor) -> Tensor:
     """Convert pixels [B, 3, F, H, W] in [-1, 1] to frames [B, F, H, W, 3], float32, clamped to [0, 1]."""
     return rearrange(pixels.float(), "b c f h w -> b f h w c").add(1).div(2).clamp(0, 1)
+
+
+def is_elsewhere(decoder: Decoder) -> bool:
+    """Whether another process decodes: its `decode_later` asks, and returns before the pixels are there."""
+    return hasattr(decoder, "decode_later")
+
+
+def ask_decoder(decoder: Decoder, latents: Tensor) -> Later:
+    """Ask for the pixels of the next latents; a decoder of this process computes them when they are waited for."""
+    ask = getattr(decoder, "decode_later", None)
+    return ask(latents) if ask else partial(decoder.decode, latents)
 
 
 def begin_scene(decoder: Decoder, latents: Tensor) -> None:

@@ -23,7 +23,7 @@ ARROWS = {
     "demo": {"files", "network", "vae"},
     "weights": {"files", "network", "plan", "vae"},
     "cost": {"network", "plan", "vae", "video"},
-    "parallel": {"cost", "files", "network", "plan", "stream"},
+    "parallel": {"cost", "files", "network", "plan", "stream", "vae"},
     "runs": {"cost", "demo", "files", "network", "parallel", "plan", "stream", "vae", "video", "weights"},
     "lab": {"cost", "demo", "files", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
     "farm": {"cost", "files", "runs"},

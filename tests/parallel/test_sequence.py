@@ -1,5 +1,6 @@
 """Passes that several ranks compute together give what one computes, bit for bit."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from tiny_ranks import SIZES, gang_of
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
 from histream_core.network.model import WanConfig
+from histream_core.parallel.link import EndedRankError, LostRankError
 from histream_core.parallel.share import HeadShare
 from histream_core.plan.entry import Entry, Restyle
 from histream_core.plan.schedule import Scale
@@ -85,6 +87,21 @@ def test_what_a_rank_raises_is_told_and_not_the_loss_that_it_causes():
         caches = gang.prepare(plan, MODEL, CacheOptions(), DEFAULTS, plan.levels)
         denoise = Denoiser(MODEL, high_forward=gang.forward, low_forward=gang.forward)
         list(Stream(plan, denoise, caches, SeededNoise(1), prompts, channels=4).chunks())
+
+
+def test_a_rank_whose_process_has_ended_is_named_at_once(monkeypatch):
+    """Seen to fail where the others are asked why for a second."""
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+
+    def ended():
+        raise EndedRankError("rank 2 has ended")
+
+    with gang_of(3) as gang:
+        monkeypatch.setattr(gang.peers[1], "check", ended)
+        with pytest.raises(EndedRankError, match="rank 2"), gang._asking():
+            raise LostRankError("the connection to another rank broke")
+        assert gang.lost and not waited
 
 
 @pytest.mark.parametrize(
