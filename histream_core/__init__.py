@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cli.verbs.farm import shot_verbs
     from .network.forward import Text
     from .plan import PlanOptions, find_preset, make_plan
     from .runs.render import Order, Target, render, stream_frames
@@ -32,6 +33,7 @@ _PLACES = {
     "load_weights": "runs.weights",
     "make_plan": "plan",
     "render": "runs.render",
+    "shot_verbs": "cli.verbs.farm",
     "stream_frames": "runs.render",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "load_weights",
     "make_plan",
     "render",
+    "shot_verbs",
     "stream_frames",
 ]
 

@@ -11,6 +11,7 @@ from .model.speed import SpeedNode
 from .runs.branch_run import BranchRun
 from .runs.clean_run import CleanRun
 from .runs.extend_run import ExtendRun
+from .runs.farm import FarmCollect, FarmSubmit
 from .runs.list_runs import ListRuns
 from .runs.resume_run import ResumeRun
 from .sampling.anchor_window_sampler import AnchorWindowSampler, AnchorWindowSamplerSelect
@@ -53,6 +54,8 @@ NODES = (
     Live,
     EngineNode,
     ReleaseWorkers,
+    FarmSubmit,
+    FarmCollect,
 )
 """In order of worth; the ids in them are for ever."""
 

@@ -159,3 +159,17 @@ def plan_for(
             restyle=steps.restyle,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ShotChoice:
+    """The options of all shots of a list that do not name them; a model without VAE and text encoder is the demo's."""
+
+    model: str
+    vae: str | None
+    text_encoder: str | None
+    frames: int
+    size: tuple[int, int]
+    fps: float
+    seed: int
+    """Of the first shot; each other one has the next."""

@@ -1,4 +1,4 @@
-"""Copies the finished videos of a farm into one folder, under the names of their shots."""
+"""Checks the videos of a farm, and copies them into one folder under the names of their shots."""
 
 from __future__ import annotations
 
@@ -20,21 +20,16 @@ BLOCK = 4 * MEGABYTE
 
 @dataclass(frozen=True)
 class Collected:
-    """The shots of a farm, after their videos were copied."""
+    """The shots of a farm, after their runs were checked."""
 
     files: dict[str, Path]
-    """The copies, by the names of the shots; folders for single pictures."""
+    """The videos, by the names of the shots; folders for single pictures."""
     missing: dict[str, str]
     """Why there is none, by the names of the others."""
 
 
-def collect(farm: Farm, folder: Path, *, overwrite: bool = False) -> Collected:
-    """Copy the video of each finished shot to `folder`, after all of its run was checked.
-
-    A copy that is there already stays. Raises OSError for another file of its name, unless `overwrite`.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    make_folder(folder)
+def check_videos(farm: Farm) -> Collected:
+    """Check the runs of all shots; the videos where they were made."""
     files, missing = {}, {}
     for shot in farm.shots:
         try:
@@ -47,10 +42,23 @@ def collect(farm: Farm, folder: Path, *, overwrite: bool = False) -> Collected:
         except (ValueError, OSError) as error:
             whole, why = False, str(error)
         if whole:
-            files[shot.name] = _copy(farm, shot.name, folder, overwrite=overwrite)
+            run = farm.run_of(shot.name)
+            files[shot.name] = video_path(run, read_manifest(run))
         else:
             missing[shot.name] = why
     return Collected(files, missing)
+
+
+def collect(farm: Farm, folder: Path, *, overwrite: bool = False) -> Collected:
+    """Copy the video of each finished shot to `folder`, after all of its run was checked.
+
+    A copy that is there already stays. Raises OSError for another file of its name, unless `overwrite`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    found = check_videos(farm)
+    copies = {name: _copy(farm, name, folder, overwrite=overwrite) for name in found.files}
+    return Collected(copies, found.missing)
 
 
 def _copy(farm: Farm, name: str, folder: Path, *, overwrite: bool) -> Path:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ..runs import Journal
+from ..runs.make import Watch
+from ..runs.progress import Progress, Report
 from .lease import State, lease_of
+from .shots import Shot
 from .store import CHUNK, DIED, Farm
 from .work import FAILED, GONE, HELD, LOST, STOPPED, Make, Outcome, work
 
@@ -24,6 +29,9 @@ LAST_WAIT = 20.0
 
 Tell = Callable[[str, Outcome], None]
 """Function that is told of each shot that ends, or whose worker died."""
+
+Turn = Callable[[], None]
+"""Function that is called again and again while shots are made; it may raise KeyboardInterrupt to stop them."""
 
 
 class Workers(Protocol):
@@ -50,13 +58,14 @@ class InProcess:
 
     size = 1
 
-    def __init__(self, folder: Path, make: Make) -> None:
-        self._folder, self._make = folder, make
+    def __init__(self, folder: Path, make: Make, turn: Turn = lambda: None) -> None:
+        """`turn` is called at each call of the network."""
+        self._folder, self._make, self._turn = folder, make, turn
         self._ended: list[tuple[str, Outcome]] = []
 
     def start(self, name: str) -> None:
         try:
-            self._ended.append((name, work(self._folder, name, self._make)))
+            self._ended.append((name, work(self._folder, name, self._make_in_turns)))
         except KeyboardInterrupt:
             self._ended.append((name, Outcome(STOPPED)))
             raise
@@ -70,6 +79,19 @@ class InProcess:
     def kill(self, name: str) -> None:
         """Do nothing: a shot has ended before anybody can ask for it."""
 
+    def _make_in_turns(self, shot: Shot, folder: Path, watch: Watch) -> None:
+        @contextmanager
+        def watch_in_turns(journal: Journal) -> Iterator[Report]:
+            with watch(journal) as note:
+
+                def report(progress: Progress) -> None:
+                    note(progress)
+                    self._turn()
+
+                yield report
+
+        self._make(shot, folder, watch_in_turns)
+
 
 @dataclass
 class Drive:
@@ -78,6 +100,7 @@ class Drive:
     farm: Farm
     workers: Workers
     tell: Tell
+    turn: Turn = lambda: None
     poll: float = POLL
     _waiting: deque[str] = field(default_factory=deque)
     _running: dict[str, int] = field(default_factory=dict)
@@ -101,6 +124,7 @@ class Drive:
         outcomes: dict[str, Outcome] = {}
         try:
             while self._waiting or self._running:
+                self.turn()
                 cancelled = self.farm.is_cancelled()
                 if cancelled and not self._running:
                     break

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .work import FAILED, GONE, Make, Outcome, work
+from .work import FAILED, GONE, Make, Outcome
 
 LOCAL = "local"
 
@@ -33,16 +33,16 @@ class RayWorkers:
     """Tasks of a Ray that is running, one for each shot."""
 
     def __init__(self, ray: Any, folder: Path, make: Make, size: int) -> None:
-        self._ray, self._folder, self._make, self.size = ray, folder, make, size
+        self._ray, self._folder, self._make, self.size = ray, folder, _place_of(make), size
         gpus = 1 if _gpus(ray) else 0
         options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        self._task = ray.remote(_work).options(**options, runtime_env={"env_vars": environment(size)})
+        self._task = ray.remote(_task()).options(**options, runtime_env={"env_vars": environment(size)})
         self._running: dict[Any, str] = {}
         self._killed: dict[Any, float] = {}
         """When tasks were killed."""
 
     def start(self, name: str) -> None:
-        self._running[self._task.remote(str(self._folder), name, self._make)] = name
+        self._running[self._task.remote(str(self._folder), name, *self._make)] = name
 
     def ended(self, seconds: float) -> list[tuple[str, Outcome]]:
         if not self._running:
@@ -73,9 +73,24 @@ class RayWorkers:
             return Outcome(GONE, next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
-def _work(folder: str, name: str, make: Make) -> dict[str, Any]:
-    """Work of a task, as plain values."""
-    return vars(work(Path(folder), name, make))
+def _task() -> Callable[[str, str, str, str], dict[str, Any]]:
+    """The function of a task, made here so that it travels as it is: hosts import this package by other names."""
+
+    def task(folder: str, name: str, module: str, make: str) -> dict[str, Any]:
+        from importlib import import_module
+        from pathlib import Path
+
+        from histream_core.farm.work import work
+
+        return vars(work(Path(folder), name, getattr(import_module(module), make)))
+
+    return task
+
+
+def _place_of(make: Make) -> tuple[str, str]:
+    """The module of a function of this package, as a task imports it, and its name there."""
+    host, _, _ = __name__.partition("histream_core.")
+    return make.__module__.removeprefix(host), make.__name__
 
 
 def environment(size: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Lists of shots: a file with a JSON object in each line, or a folder with a file for each shot."""
+"""Lists of shots: a file or a text with a shot in each line, or a folder with a file for each shot."""
 
 from __future__ import annotations
 
@@ -38,12 +38,26 @@ class Shot:
 
 def read_shots(path: Path) -> list[Shot]:
     """The shots of a list or of a folder, in their order, each with a name of its own. Raises ValueError, OSError."""
-    shots = list(_in_folder(path) if path.is_dir() else _in_list(path))
+    if path.is_dir():
+        return _checked(_in_folder(path), str(path), "no file ends with .json or .txt")
+    return _checked(_in_lines(read_text(path, MAX_LIST), path.parent), str(path), "no line holds anything")
+
+
+def shots_in(text: str, folder: Path) -> list[Shot]:
+    """The shots of a text, whose lines are those of a list, or prompts; files are relative to `folder`.
+
+    Raises ValueError that names the line.
+    """
+    return _checked(_in_lines(text, folder, prompts=True), "the text", "no line holds anything")
+
+
+def _checked(found: Iterator[Shot], where: str, empty: str) -> list[Shot]:
+    """Shots with names of their own. Raises ValueError, also for none and for too many."""
+    shots = list(found)
     if not shots:
-        where = "no file ends with .json or .txt" if path.is_dir() else "no line holds anything"
-        raise ValueError(f"there is no shot in {path}, {where}: write a line like {EXAMPLE} for each")
+        raise ValueError(f"there is no shot in {where}, {empty}: write a line like {EXAMPLE} for each")
     if len(shots) > MAX_SHOTS:
-        raise ValueError(f"{path} has {len(shots)} shots: split it into lists of {MAX_SHOTS} or fewer")
+        raise ValueError(f"{where} has {len(shots)} shots: split it into lists of {MAX_SHOTS} or fewer")
     places: dict[str, str] = {}
     for shot in shots:
         other = places.setdefault(shot.name.lower(), shot.place)  # some file systems know no capitals
@@ -60,10 +74,14 @@ def check_shot_name(name: object) -> str:
     return name
 
 
-def _in_list(path: Path) -> Iterator[Shot]:
-    for number, line in enumerate(read_text(path, MAX_LIST).splitlines(), start=1):
-        if line.strip():
-            yield _shot(line, f"line {number}", path.parent, f"shot-{number:04d}")
+def _in_lines(text: str, folder: Path, *, prompts: bool = False) -> Iterator[Shot]:
+    """Lines that hold JSON; with `prompts` one that does not begin with "{" is a prompt."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        place, name = f"line {number}", f"shot-{number:04d}"
+        if prompts and line.strip() and not line.lstrip().startswith("{"):
+            yield Shot(name, {"prompt": line.strip()}, place, folder)
+        elif line.strip():
+            yield _shot(line, place, folder, name)
 
 
 def _in_folder(path: Path) -> Iterator[Shot]:

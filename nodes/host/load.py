@@ -25,14 +25,14 @@ DEMO_TOKENS = "histream_demo"
 FOLDER = "diffusion_models"
 
 
-def model_names() -> list[str]:
-    """The files in the host's folder of diffusion models."""
-    return folder_paths.get_filename_list(FOLDER)
+def model_names(folder: str = FOLDER) -> list[str]:
+    """The files in the host's folder of diffusion models, or of other ones."""
+    return folder_paths.get_filename_list(folder)
 
 
-def model_path(name: str) -> str:
+def model_path(name: str, folder: str = FOLDER) -> str:
     """Where the file of that name lies."""
-    return folder_paths.get_full_path_or_raise(FOLDER, name)
+    return folder_paths.get_full_path_or_raise(folder, name)
 
 
 def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "default"):

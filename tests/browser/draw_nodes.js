@@ -46,7 +46,8 @@ const FILES = {
   clip_name: 'umt5_xxl_fp8_e4m3fn_scaled.safetensors',
   image: 'picture.png',
   file: 'video.mp4',
-  type: 'wan'
+  type: 'wan',
+  shots: 'a street in the rain\na harbour at night'
 }
 const MANY = 4 // widgets; a neighbour with more is drawn as its title alone
 const ANY_TAKER = 'HiStreamAnchorWindowSampler' // of a socket that only our nodes have

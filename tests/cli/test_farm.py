@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_cli import BLUE, RED, SIDE, files_in
 
-from histream_core.cli.verbs import farm as verb
+from histream_core.farm import submit
 from histream_core.farm.lease import Lease
 from histream_core.farm.store import lock_farm, read_farm
 from histream_core.runs.store.journal import read_manifest
@@ -121,7 +121,7 @@ def test_a_shot_that_has_begun_keeps_its_options_and_new_ones_may_come(here, say
     listed(shots, {"name": "red", "prompt": RED, "seed": 1, **SHORT})
     status, said = say("farm", "submit", shots, "--out", "night")
     assert status == 2
-    assert 'line 1: the shot "red" was begun with another seed: give it another name, or put it back' in said
+    assert 'line 1: the shot "red" was begun with another seed: give it another name, submit into' in said
     listed(shots, {"name": "red", "prompt": RED, **SHORT}, {"name": "new", "prompt": BLUE, **SHORT})
     status, result = say("farm", "submit", shots, "--out", "night")
     assert (status, [shot["name"] for shot in result["shots"]]) == (0, ["red", "new"])
@@ -160,7 +160,7 @@ def test_cancel_tells_what_it_stops(here, say, shots):
     ],
 )
 def test_workers_that_cannot_be_had_are_refused_first(here, say, shots, monkeypatch, words, said):
-    monkeypatch.setattr(verb, "find_spec", lambda name: None)
+    monkeypatch.setattr(submit, "find_spec", lambda name: None)
     status, told = say("farm", "submit", shots, "--out", "night", *words)
     assert status == 2
     assert said in told

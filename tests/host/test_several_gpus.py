@@ -58,7 +58,10 @@ def several(start_server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prompt_for(several):
-    """The prompt of the workflow for so many processes into a folder; Release Workers is bypassed unless `release`."""
+    """The prompt of the workflow for so many processes into a folder, without its list of shots.
+
+    Release Workers is bypassed unless `release`.
+    """
     convert = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed").convert_ui_to_api
     info = several.get("/object_info")
 
@@ -69,6 +72,8 @@ def prompt_for(several):
         prompt[by_kind["EmptyHunyuanLatentVideo"]]["inputs"]["length"] = FRAMES
         prompt[by_kind["HiStreamVideoOutput"]]["inputs"]["folder"] = f"histream/{folder}"
         prompt[by_kind["HiStreamEngine"]]["inputs"]["gpus"] = gpus
+        for kind in ("HiStreamFarmSubmit", "HiStreamFarmCollect"):
+            del prompt[by_kind[kind]]
         if not release:
             del prompt[by_kind["HiStreamReleaseWorkers"]]
         return prompt

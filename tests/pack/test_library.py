@@ -24,6 +24,7 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "library.mp4").stat().st_size > 1000
     assert sum(len(clip) for clip in names["clips"]) == 21
     assert (tmp_path / "my run" / "video.mp4").stat().st_size > 1000
+    assert said[-1] == "1 shots: 1 finished"
 
 
 def test_every_name_of_the_package_is_there_and_on_the_page():
@@ -31,7 +32,7 @@ def test_every_name_of_the_package_is_there_and_on_the_page():
     for name in histream_core.__all__:
         assert getattr(histream_core, name) is not None
         assert name in PAGE or name == "Weights", name
-    assert len(histream_core.__all__) <= 14
+    assert len(histream_core.__all__) <= 15
 
 
 def test_importing_the_package_loads_nothing():

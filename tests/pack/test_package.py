@@ -111,6 +111,8 @@ def test_the_ids_are_those_that_were_shipped():
         "HiStreamLive",
         "HiStreamEngine",
         "HiStreamReleaseWorkers",
+        "HiStreamFarmSubmit",
+        "HiStreamFarmCollect",
     }
     declared = set(re.findall(r'node_id="(\w+)"', "".join(path.read_text(encoding="utf-8") for path in NODE_FILES)))
     assert declared == set(OURS), "docs/object_info.json is stale: run the host tests, they rewrite it"

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...farm.shots import Shot
+from ...farm.submit import Needs
 from .common import READ
 from .weights import DEMO
 
 NOT_OF_A_SHOT = ("out", "run_dir", "overwrite", "discard", "gpus", "split", "help")
 """Options of these verbs that the farm decides."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Chunks, pixels and bytes of a video that was checked."""
-
-    chunks: int
-    pixels: int
-    num_bytes: int
 
 
 class ShotOptions:
@@ -61,9 +53,22 @@ class ShotOptions:
             options[name] = self._found(shot.folder, name, value) if isinstance(value, str) else value
         return replace(shot, options=options)
 
+    def with_usual(self, shot: Shot, usual: Mapping[str, Any]) -> Shot:
+        """The shot with those of the usual options that its verb has and that it does not name itself."""
+        named = {name.replace("-", "_") for name in shot.options}
+        known = {action.dest for action in self.parsers[_verb({**usual, **shot.options})]._actions}
+        more = {name: value for name, value in usual.items() if name in known - named}
+        return replace(shot, options={**more, **shot.options})
+
+    def files_of(self, shot: Shot) -> Iterator[tuple[str, Path]]:
+        """The files that a shot names, by its options, relative to its folder."""
+        for key, value in shot.options.items():
+            if isinstance(value, str) and self._is_file(key.replace("-", "_"), value):
+                yield key, shot.folder / value
+
     def args(self, shot: Shot, folder: Path) -> argparse.Namespace:
         """The options of the verb that makes a shot in `folder`, as the command line has them. Raises ValueError."""
-        verb = "v2v" if "video" in shot.options else "render" if "model" in shot.options else "demo"
+        verb = _verb(shot.options)
         parser = self.parsers[verb]
         known = {action.dest: action for action in parser._actions}
         for name in shot.options:
@@ -101,10 +106,16 @@ class ShotOptions:
 
     def _found(self, folder: Path, name: str, value: str) -> str:
         """The value of an option; a file by its absolute path."""
+        return str((folder / value).resolve()) if self._is_file(name, value) else value
+
+    def _is_file(self, name: str, value: str) -> bool:
         is_text = name == "timeline" and value.removeprefix("\ufeff").lstrip().startswith("[")
-        if name not in self.files or is_text or (name == "model" and value == DEMO):
-            return value
-        return str((folder / value).resolve())
+        return name in self.files and not is_text and not (name == "model" and value == DEMO)
+
+
+def _verb(options: Mapping[str, Any]) -> str:
+    """The verb that makes a shot with these options."""
+    return "v2v" if "video" in options else "render" if "model" in options else "demo"
 
 
 def _words(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> Iterator[str]:

@@ -5,40 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...farm.collect import collect
-from ...farm.drive import Drive, InProcess, Tell, Workers
 from ...farm.lease import lease_of
-from ...farm.ray_workers import LOCAL, open_workers
 from ...farm.shots import Shot, read_shots
 from ...farm.status import FarmState, look
-from ...farm.store import (
-    LEASE_SECONDS,
-    Farm,
-    check_place,
-    lock_farm,
-    open_place,
-    read_farm,
-    unchanged,
-    write_farm,
-)
+from ...farm.store import LEASE_SECONDS, Farm, read_farm
+from ...farm.submit import Front, Submission, completed, placed, submit
 from ...farm.work import FAILED, FINISHED, GONE, Outcome
-from ...files.disk import nearest_existing
 from ...files.reading import parse_json, printable, read_text
-from ...runs import RunInUseError, clean
+from ...runs import clean
 from ...runs.make import Watch
 from ...runs.store.journal import chunk_indices, read_manifest
-from ...video.space import check_bytes
 from ..options.common import add_overwrite, decimal, whole
-from ..options.shots import Needs, ShotOptions
+from ..options.shots import ShotOptions
 from ..progress import print_notes
-
-SHOT_OPTIONS = ShotOptions()
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -96,28 +80,16 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 def run_submit(args: argparse.Namespace) -> tuple[dict, str]:
     """Check every shot of a list, then make those that are not finished."""
-    _check_workers(args)
-    folder = Path(args.out).absolute()
-    check_place(folder)
-    shots = _read(args)
-    needs = [_check(shot, folder) for shot in shots]
-    check_bytes(nearest_existing(folder), sum(need.num_bytes for need in needs), f"the {len(shots)} shots")
-    farm = Farm(folder, tuple(shots), tuple((need.chunks, need.pixels) for need in needs), args.lease)
-    open_place(folder)
-    held = lock_farm(folder)
-    try:
-        left = _merge(farm)
-        write_farm(farm)
-        todo = [shot.name for shot in shots if not _is_finished(farm, shot.name)]
-        print_notes([*left, *_plans(farm, todo)])
-        if todo:
-            with _workers(args, farm) as workers:
-                Drive(farm, workers, _teller(len(todo))).run(todo)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(look(farm).summary()) from stop
-    finally:
-        held.release()
-    return _result(farm, look(farm))
+    order = Submission(
+        shots=completed(shot_verbs, read_shots(args.shots), _defaults(args.defaults)),
+        folder=args.out,
+        workers=args.workers,
+        address=args.address,
+        lease_seconds=args.lease,
+    )
+    teller = Teller()
+    front = Front(note=lambda note: print_notes([note]), tell=teller.tell, begin=teller.begin)
+    return _result(*submit(shot_verbs, order, front))
 
 
 def run_status(args: argparse.Namespace) -> tuple[dict, str]:
@@ -155,10 +127,19 @@ def make_shot(shot: Shot, folder: Path, watch: Watch) -> None:
 
     with memory_errors():
         if _can_resume(folder):
-            resume_run(SHOT_OPTIONS.resume_args(shot, folder), watch)
+            resume_run(shot_verbs.resume_args(shot, folder), watch)
         else:
-            args = SHOT_OPTIONS.args(shot, folder)
+            args = shot_verbs.args(shot, folder)
             keep(args, args.check(args), watch)
+
+
+class FarmVerbs(ShotOptions):
+    """The verbs of this command line, for shots of any program."""
+
+    make = staticmethod(make_shot)
+
+
+shot_verbs = FarmVerbs()
 
 
 def _can_resume(folder: Path) -> bool:
@@ -171,118 +152,35 @@ def _can_resume(folder: Path) -> bool:
     return False
 
 
-def _check_workers(args: argparse.Namespace) -> None:
-    """Complete --workers and --address. Raises ValueError."""
-    import torch
-
-    if args.workers is not None and args.workers < 1:
-        raise ValueError(f"{args.workers} workers make nothing: use 1 or more")
-    if args.lease < 1:
-        raise ValueError(f"a lease of {args.lease:g} seconds is too short to be renewed: use 5 or more")
-    if args.workers is None and args.address is None:
-        args.workers = max(1, torch.cuda.device_count()) if find_spec("ray") else 1
-    if args.address is None and (args.workers or 1) > 1:
-        args.address = LOCAL
-    host, _, port = (args.address or "").rpartition(":")
-    if args.address not in (None, LOCAL, "auto") and not (host and port.isdecimal()):
-        raise ValueError(
-            f"{args.address!r} is no address of a Ray: write auto, local or HOST:PORT, such as 10.0.0.1:6379"
-        )
-    if args.address and not find_spec("ray"):
-        raise ValueError(
-            "Ray is not installed, and without it there is one worker: pip install 'histream[scale]', or leave "
-            "--address and --workers out"
-        )
+def _defaults(path: Path | None) -> dict[str, Any]:
+    """The options of --defaults, with files by absolute paths. Raises ValueError and OSError."""
+    if path is None:
+        return {}
+    values = parse_json(read_text(path), unique=True)
+    if not isinstance(values, dict):
+        raise ValueError(f'{path} is no JSON object: write it like {{"seconds": 5}}')
+    with placed(str(path)):
+        return dict(shot_verbs.resolved(Shot("", values, folder=path.parent)).options)
 
 
-def _read(args: argparse.Namespace) -> list[Shot]:
-    """The shots of the list, with the defaults, and with files by absolute paths. Raises ValueError and OSError."""
-    defaults: dict[str, Any] = {}
-    if args.defaults:
-        values = parse_json(read_text(args.defaults), unique=True)
-        if not isinstance(values, dict):
-            raise ValueError(f'{args.defaults} is no JSON object: write it like {{"seconds": 5}}')
-        with _placed(str(args.defaults)):
-            defaults = dict(SHOT_OPTIONS.resolved(Shot("", values, folder=args.defaults.parent)).options)
-    shots = []
-    for shot in read_shots(args.shots):
-        with _placed(shot.place):
-            found = SHOT_OPTIONS.resolved(shot)
-            shots.append(replace(found, options=defaults | dict(found.options)))
-    return shots
+class Teller:
+    """Prints a line for each shot that ends, and for each worker that dies."""
 
+    def __init__(self) -> None:
+        self._ended = self._total = 0
 
-@contextmanager
-def _placed(place: str) -> Iterator[None]:
-    """Put the place of a shot in front of an error."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-    except OSError as error:
-        raise OSError(f"{place}: {error}") from error
+    def begin(self, farm: Farm, todo: Sequence[str]) -> None:  # noqa: ARG002 - a Front gives both
+        self._total = len(todo)
 
-
-def _check(shot: Shot, folder: Path) -> Needs:
-    run = Farm(folder, (), ()).run_of(shot.name)
-    with _placed(shot.place):
-        return SHOT_OPTIONS.check(shot, run, begun=(run / "manifest.json").exists())
-
-
-def _merge(farm: Farm) -> list[str]:
-    """Check that the list goes on with what the folder holds, and return notes. Raises ValueError."""
-    try:
-        old = read_farm(farm.folder)
-    except FileNotFoundError:
-        return []
-    unchanged(old.shots, farm.shots, [shot.name for shot in old.shots if old.is_begun(shot.name)])
-    gone = {shot.name for shot in old.shots if old.is_begun(shot.name)} - {shot.name for shot in farm.shots}
-    return [f"{', '.join(sorted(gone))}: no more in the list, and left as they are"] if gone else []
-
-
-def _is_finished(farm: Farm, name: str) -> bool:
-    """Whether nothing is left to do for a shot; one that is damaged says so when it is tried."""
-    try:
-        return farm.is_finished(name)
-    except (RunInUseError, ValueError):
-        return False
-
-
-def _plans(farm: Farm, todo: Sequence[str]) -> Iterator[str]:
-    done = len(farm.shots) - len(todo)
-    if done:
-        yield f"{done} of {len(farm.shots)} shots are finished already"
-
-
-@contextmanager
-def _workers(args: argparse.Namespace, farm: Farm) -> Iterator[Workers]:
-    """The workers that the options ask for, which are told."""
-    if args.address is None:
-        why = "" if find_spec("ray") else "; Ray is not installed, several need it: pip install 'histream[scale]'"
-        print_notes([f"one shot after the other, in this process{why}"])
-        yield InProcess(farm.folder, make_shot)
-        return
-    with open_workers(farm.folder, make_shot, address=args.address, workers=args.workers) as workers:
-        print_notes([f"{workers.size} shots at a time, by Ray ({args.address})"])
-        yield workers
-
-
-def _teller(total: int) -> Tell:
-    """A function that prints a line for each shot that ends, and for each worker that dies."""
-    ended = 0
-
-    def tell(name: str, outcome: Outcome) -> None:
-        nonlocal ended
+    def tell(self, name: str, outcome: Outcome) -> None:
         if outcome.state in (FINISHED, FAILED):
-            ended += 1
-            left = f"{ended} of {total}"
+            self._ended += 1
+            left = f"{self._ended} of {self._total}"
         else:
             left = "tried again" if outcome.state == GONE else ""
         told = ", ".join(filter(None, [f"{name}: {outcome.state}", left, outcome.why]))
         sys.stderr.write(f"{printable(' '.join(told.split()))}\n")
         sys.stderr.flush()
-
-    return tell
 
 
 def _result(farm: Farm, state: FarmState) -> tuple[dict, str]:

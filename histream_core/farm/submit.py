@@ -1,0 +1,194 @@
+"""Submits a list of shots: checks every one of them, then makes those that are not finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..files.disk import nearest_existing
+from ..runs import RunInUseError
+from ..video.space import check_bytes
+from .drive import Drive, InProcess, Tell, Turn, Workers
+from .ray_workers import LOCAL, open_workers
+from .shots import Shot
+from .status import FarmState, look
+from .store import LEASE_SECONDS, Farm, check_place, lock_farm, open_place, read_farm, unchanged, write_farm
+from .work import Make, Stopped
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Chunks, pixels and bytes of a video that was checked."""
+
+    chunks: int
+    pixels: int
+    num_bytes: int
+
+
+class ShotVerbs(Protocol):
+    """The verbs that shots are written for: read the options of a shot, check them, and make it."""
+
+    @property
+    def make(self) -> Make: ...
+
+    def resolved(self, shot: Shot) -> Shot:
+        """The shot with names as in the code, and with files by absolute paths. Raises ValueError."""
+        ...
+
+    def check(self, shot: Shot, folder: Path, *, begun: bool) -> Needs:
+        """Check a shot before its weights are loaded, with a run in `folder` that has `begun` already or not."""
+        ...
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A list of shots, the folder of its farm, and who makes it."""
+
+    shots: Sequence[Shot]
+    """Read by `completed`."""
+    folder: Path
+    workers: int | None = None
+    """Shots at a time; None: one for each GPU."""
+    address: str | None = None
+    """local, auto or HOST:PORT of a Ray; None: local for several workers."""
+    lease_seconds: float = LEASE_SECONDS
+
+
+@dataclass(frozen=True)
+class Front:
+    """Functions of the program that submits a list."""
+
+    note: Callable[[str], None]
+    """Function that is told what to know before the first shot begins."""
+    tell: Tell
+    begin: Callable[[Farm, Sequence[str]], None]
+    """Function that is called once all is checked, with the names of the shots that are made now."""
+    turn: Turn = lambda: None
+    """Function that is called again and again while shots are made, in this process at each call of the network.
+
+    It raises `Stopped` to stop them all.
+    """
+
+
+def completed(verbs: ShotVerbs, shots: Iterable[Shot], defaults: Mapping[str, Any] | None = None) -> list[Shot]:
+    """Shots with the defaults, and with files by absolute paths. Raises ValueError and OSError that name the shot."""
+    found = []
+    for shot in shots:
+        with placed(shot.place):
+            resolved = verbs.resolved(shot)
+            found.append(replace(resolved, options=dict(defaults or {}) | dict(resolved.options)))
+    return found
+
+
+def submit(verbs: ShotVerbs, order: Submission, front: Front) -> tuple[Farm, FarmState]:
+    """Check every shot of a list, then make those that are not finished; the farm and its state at the end.
+
+    Raises ValueError and OSError before anything is made, and `Stopped` after a stop.
+    """
+    workers, address = _checked_workers(order)
+    folder, shots = order.folder.absolute(), order.shots
+    check_place(folder)
+    needs = [_check(verbs, shot, folder) for shot in shots]
+    check_bytes(nearest_existing(folder), sum(need.num_bytes for need in needs), f"the {len(shots)} shots")
+    work = tuple((need.chunks, need.pixels) for need in needs)
+    farm = Farm(folder, tuple(shots), work, order.lease_seconds)
+    open_place(folder)
+    held = lock_farm(folder)
+    try:
+        left = _merge(farm)
+        write_farm(farm)
+        todo = [shot.name for shot in shots if not _is_finished(farm, shot.name)]
+        for note in (*left, *_plans(farm, todo)):
+            front.note(note)
+        if todo:
+            front.begin(farm, todo)
+            with _workers(farm, verbs.make, workers, address, front) as places:
+                Drive(farm, places, front.tell, front.turn).run(todo)
+    except KeyboardInterrupt as stop:
+        raise Stopped(look(farm).summary()) from stop
+    finally:
+        held.release()
+    return farm, look(farm)
+
+
+@contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Put the place of a shot in front of an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{place}: {error}") from error
+
+
+def _checked_workers(order: Submission) -> tuple[int | None, str | None]:
+    """How many workers, and the address of their Ray; none for this process. Raises ValueError."""
+    import torch
+
+    workers, address, ray = order.workers, order.address, find_spec("ray") is not None
+    if workers is not None and workers < 1:
+        raise ValueError(f"{workers} workers make nothing: use 1 or more")
+    if order.lease_seconds < 1:
+        raise ValueError(f"a lease of {order.lease_seconds:g} seconds is too short to be renewed: use 5 or more")
+    if workers is None and address is None:
+        workers = max(1, torch.cuda.device_count()) if ray else 1
+    if address is None and (workers or 1) > 1:
+        address = LOCAL
+    host, _, port = (address or "").rpartition(":")
+    if address not in (None, LOCAL, "auto") and not (host and port.isdecimal()):
+        raise ValueError(f"{address!r} is no address of a Ray: write auto, local or HOST:PORT, such as 10.0.0.1:6379")
+    if address and not ray:
+        raise ValueError(
+            "Ray is not installed, and without it there is one worker: pip install 'histream[scale]', or leave "
+            "--address and --workers out"
+        )
+    return workers, address
+
+
+def _check(verbs: ShotVerbs, shot: Shot, folder: Path) -> Needs:
+    run = Farm(folder, (), ()).run_of(shot.name)
+    with placed(shot.place):
+        return verbs.check(shot, run, begun=(run / "manifest.json").exists())
+
+
+def _merge(farm: Farm) -> list[str]:
+    """Check that the list goes on with what the folder holds, and return notes. Raises ValueError."""
+    try:
+        old = read_farm(farm.folder)
+    except FileNotFoundError:
+        return []
+    unchanged(old.shots, farm.shots, [shot.name for shot in old.shots if old.is_begun(shot.name)])
+    gone = {shot.name for shot in old.shots if old.is_begun(shot.name)} - {shot.name for shot in farm.shots}
+    return [f"{', '.join(sorted(gone))}: no more in the list, and left as they are"] if gone else []
+
+
+def _is_finished(farm: Farm, name: str) -> bool:
+    """Whether nothing is left to do for a shot; one that is damaged says so when it is tried."""
+    try:
+        return farm.is_finished(name)
+    except (RunInUseError, ValueError):
+        return False
+
+
+def _plans(farm: Farm, todo: Sequence[str]) -> Iterator[str]:
+    done = len(farm.shots) - len(todo)
+    if done:
+        yield f"{done} of {len(farm.shots)} shots are finished already"
+
+
+@contextmanager
+def _workers(farm: Farm, make: Make, workers: int | None, address: str | None, front: Front) -> Iterator[Workers]:
+    """The workers that were asked for, which are told."""
+    if address is None:
+        why = "" if find_spec("ray") else "; Ray is not installed, several need it: pip install 'histream[scale]'"
+        front.note(f"one shot after the other, in this process{why}")
+        yield InProcess(farm.folder, make, front.turn)
+        return
+    with open_workers(farm.folder, make, address=address, workers=workers) as places:
+        front.note(f"{places.size} shots at a time, by Ray ({address})")
+        yield places
