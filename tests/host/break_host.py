@@ -314,6 +314,15 @@ BREAKS = [
     ("nodes/host/decode.py", "    if not any(torch.count_nonzero(frame) for frame in latents.unbind(2)):", "    if False:",
      "test_load.py", "is_not_decoded"),
     ("nodes/host/first_frame.py", "if self.hold not in (1, window.chunk_frames):", "if False:", "test_timeline.py", "in_a_sentence"),
+    ("nodes/host/farm.py", "        if comfy.model_management.processing_interrupted():\n            raise Stopped\n", "",
+     "test_farm_nodes.py", "stops_at_a_step"),
+    ("nodes/host/farm.py", "    comfy.model_management.unload_all_models()\n", "", "test_farm_nodes.py", "makes_room"),
+    ("nodes/host/farm.py", "        _check_files(shot)\n", "        pass\n", "test_farm_nodes.py", "before_anything_begins"),
+    ("nodes/host/farm.py", "Submission(shots, run_path(name), workers or None)",
+     "Submission(shots, Path(folder_paths.get_output_directory(), name), workers or None)", "test_farm_nodes.py", "before_anything_begins"),
+    ("nodes/host/farm.py", "choice.seed + number)", "choice.seed)", "test_farm_nodes.py", "prompts_become"),
+    ("nodes/host/farm.py", "    if missing and not (leave_out and found.files):", "    if False:", "test_farm_nodes.py", "does_not_stop"),
+    ("nodes/host/farm.py", "    if workers > 1 and find_spec", "    if False and find_spec", "test_farm_nodes.py", "without_ray"),
 ]  # fmt: skip
 
 

@@ -1029,9 +1029,13 @@ BREAKS = [
     ("farm/work.py", "            if self._farm.is_cancelled():\n                self.stop", "            if False:\n                self.stop",
      "farm/test_work.py", "next_call and cancelled"),
     ("farm/store.py", "            return hash_video(journal) == ", "            return bool(journal) or ", "farm/test_work.py", "was_changed"),
-    ("cli/verbs/farm.py", "held = lock_farm(folder)", "held = argparse.Namespace(release=str)", "cli/test_farm.py", "two_drivers"),
+    ("farm/submit.py", "    held = lock_farm(folder)", "    from types import SimpleNamespace\n\n    held = SimpleNamespace(release=str)",
+     "cli/test_farm.py", "two_drivers"),
     ("cli/verbs/farm.py", "    clean(folder)\n    return False", "    return True", "cli/test_farm.py", "begins_anew"),
-    ("cli/verbs/farm.py", "    unchanged(old.shots,", "    ([]).extend([old.shots]) and unchanged(old.shots,", "cli/test_farm.py", "keeps_its_options"),
+    ("farm/submit.py", "    unchanged(old.shots,", "    ([]).extend([old.shots]) and unchanged(old.shots,", "cli/test_farm.py", "keeps_its_options"),
+    ("farm/drive.py", "                    self._turn()\n", "                    pass\n", "farm/test_submit.py", "call_of_the_network"),
+    ("farm/drive.py", "                self.turn()\n", "", "farm/test_submit.py", "turn_of_the_driver"),
+    ("farm/ray_workers.py", "make.__module__.removeprefix(host)", "make.__module__", "farm/test_submit.py", "as_workers_import"),
 ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ PLAYERS = {
     "HiStreamLive": 652,
     "HiStreamDemoVideo": 164,
     "HiStreamAnchorWindowSampler": 376,
+    "HiStreamFarmCollect": 152,
 }
 """Height of a node of that type without its player, which is as wide as the node: sockets, widgets, and a line."""
 ANY = "*"
