@@ -5,7 +5,7 @@
 //
 //   node see_workflows.js URL PICTURES classic|vue [PART ...]
 //
-// PART is one of templates, workflows, plan, awake, demo, restyle, live, cancel, error, messages, language, languages; without one, all of them in turn.
+// PART is one of templates, workflows, plan, awake, demo, restyle, night, live, cancel, error, messages, language, languages; without one, all of them in turn.
 // Prints a line for each check and exits with 1 where one fails. PICTURES is a folder for screenshots.
 'use strict'
 
@@ -21,6 +21,7 @@ const NAMES = FILES.map((file) => path.basename(file, '.json'))
 const DEMO = 'HiStream 01 Try it now, no download'
 const RESTYLE = 'HiStream 07 Restyle a video'
 const LIVE = 'HiStream 08 Live camera'
+const NIGHT = 'HiStream 13 Several GPUs'
 const EXTEND = 'HiStream 06 Extend, retry, branch, resume'
 const LEAST_SCALE = 0.75 // at which a workflow opens; the classic canvas writes no words below 0.57
 const ANSWERS = 1000 // ms; a quiet computer takes a few, and the line says how many
@@ -359,6 +360,37 @@ async function restyle(page) {
   await shoot(page, 'a_video_is_restyled', GRAPH)
 }
 
+// The list of shots alone, into a folder of its own for each canvas.
+async function night(page) {
+  await load(page, NIGHT, (graph) => {
+    for (const node of graph.nodes) if (/Sampler|Release/.test(node.type)) node.mode = 2
+    return widget(graph, 'HiStreamFarmSubmit', 8, `histream/night_${kind}`)
+  })
+  await run(page)
+  const under = () => window.seen.texts.some((text) => /2 shots: .*1 running.*\n.*running +[1-9] of 3 chunks/s.test(text))
+  await page.waitForFunction(under, null, { timeout: SLOW }).catch(() => null)
+  await page.waitForTimeout(500)
+  await shoot(page, 'a_night_while_it_runs', GRAPH)
+  await page.waitForFunction(() => window.seen.done === 1 || window.seen.errors.length, null, { timeout: SLOW })
+  const seen = await page.evaluate(() => window.seen)
+  check('a night of shots ends without an error', seen.done === 1, seen.errors.join())
+  const said = seen.texts.filter((text) => /running +[1-9] of 3 chunks/.test(text))
+  check('the line under the node says which shot is running', said.length > 0, said[0])
+  check('and how long all of them take', said.some((text) => /about .* left/.test(text)))
+  await page.waitForFunction(() => [...document.querySelectorAll('video')].some((v) => v.readyState >= 1), null, {
+    timeout: SLOW
+  })
+  const table = await page.evaluate(() => {
+    const node = window.app.graph._nodes.find((one) => one.type === 'HiStreamFarmSubmit')
+    return node.widgets.map((one) => String(one.value)).find((value) => value.includes('2 shots: 2 finished'))
+  })
+  check('the list stands in the node', /shot-0001 +finished +3 of 3 chunks/.test(table), table)
+  const { pairs } = await page.evaluate(lyingOnOthers)
+  check('the list and the player let no node grow over another', pairs.length === 0, pairs.join(', '))
+  await fit(page)
+  await shoot(page, 'a_night_of_shots', GRAPH)
+}
+
 // In the page: how long the host's socket takes to greet a new client, in ms, the slowest of some.
 async function greetings(count) {
   const waits = []
@@ -537,7 +569,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
   try {
     const { page, errors } = await open(browser)
-    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, live, cancel, error, messages, language, languages }
+    const all = { templates, workflows: everyWorkflow, plan, awake, demo, restyle, night, live, cancel, error, messages, language, languages }
     for (const part of parts.length ? parts : Object.keys(all)) {
       errors()
       await page.evaluate(watch)
