@@ -25,6 +25,7 @@ from ..plan.chunks import Chunk, Plan
 from ..plan.entry import Entry
 from ..plan.histories import Level, level_name
 from ..plan.schedule import Scale, Step
+from ..plan.sharing import ROWS_EACH
 from ..plan.speed import Speed
 from ..stream.inputs import Source
 from ..stream.stream import Later
@@ -35,7 +36,7 @@ from .rank import MAX_TEXTS, Opening, Pass, share_of, shared_caches, unless_empt
 from .rank_vae import VaeKind
 
 LATE = 2
-"""Chunks after which the seconds of the ranks of a pipeline are looked at: by then they are there."""
+"""Chunks after which the seconds of the ranks of a pipeline are looked at, besides those under way: they are there."""
 
 SECONDS_TO_SAY_WHY, BETWEEN_LOOKS = 1.0, 0.05
 """For how long, and at which intervals, a rank whose connection broke is asked for its error."""
@@ -206,7 +207,7 @@ class Gang:
             self.balance()
 
     def balance(self) -> None:
-        """Ask the ranks what they measured; let the layers follow what they did LATE chunks ago. Raises LostRankError.
+        """Ask the ranks what they measured; let the layers follow what they did some chunks ago. Raises LostRankError.
 
         Nobody waits: a rank that had to answer at once would first end its rows, while the others have none.
         """
@@ -217,7 +218,7 @@ class Gang:
         self.tell("report", number=self._num_reports)
         with self._asking():
             self._reports.append((ring.split, ring.expect_reports(self._num_reports)))
-            if len(self._reports) <= LATE:
+            if len(self._reports) <= LATE + ROWS_EACH * self.link.size // len(self._shared):
                 return
             split, coming = self._reports.popleft()
             taken = [seconds.tolist() for seconds in coming()]

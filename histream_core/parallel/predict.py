@@ -14,6 +14,7 @@ from ..cost.pace import PlannedCall, frames_of, planned_calls
 from ..plan.histories import Level
 from ..plan.sharing import (
     PIPELINE,
+    ROWS_EACH,
     SEQUENCE,
     SPLITS,
     Sharing,
@@ -169,7 +170,7 @@ class _Run:
     def ring(self) -> list[Job]:
         """Rows of a diagonal order through the ranks in turn, each with its layers; encode and decode on the ends.
 
-        At most two rows for each rank are under way.
+        At most ROWS_EACH rows for each rank are under way.
         """
         ranks, split, num_layers = self.sharing.ranks, self._layers(), self.cost.config.num_layers
         rows = [row for row in ring_rows(self.plan) if row.chunk < self.num_chunks]
@@ -183,7 +184,7 @@ class _Run:
         for row in rows:
             chunk = self.plan.chunks[row.chunk]
             seconds = call_seconds(self.cost, [(chunk, chunk.steps[row.step])], self.machine)
-            needs = [(ends[-2 * ranks], hop)] if len(ends) >= 2 * ranks else []
+            needs = [(ends[-ROWS_EACH * ranks], hop)] if len(ends) >= ROWS_EACH * ranks else []
             if row.step:
                 needs.append((ended[row.chunk, row.step - 1], hop))
             elif self.encoding[row.chunk]:

@@ -30,6 +30,9 @@ LEAST_TOKENS = 512
 TILE = 16
 """Tokens are dealt in tiles of so many: a matrix product of very few rows rounds otherwise."""
 
+ROWS_EACH = 2
+"""Rows under way for each rank of a pipeline: one that it computes, and one that comes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sharing:

@@ -177,7 +177,7 @@ class Weights:
             prompts,
             channels=model.out_dim,
             inputs=inputs,
-            ring=opened.denoiser is not None,
+            ring=self.sharing.ranks if opened.denoiser else 0,
         )
 
     def on(self, engine: Engine, plan: Plan) -> Weights:

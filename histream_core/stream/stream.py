@@ -3,6 +3,7 @@
 B batch, C channels, T latent frames, H W latent grid.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from ..plan.chunks import Chunk, Plan
 from ..plan.histories import EACH_STEP, Level, level_name
 from ..plan.order import CHUNKS, calls
 from ..plan.schedule import Scale, Step, Steps, join_steps
-from ..plan.sharing import ring_rows
+from ..plan.sharing import ROWS_EACH, ring_rows
 from ..plan.sizes import Grid
 from .anchor_match import Statistics, match, statistics_of
 from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
@@ -96,9 +97,9 @@ class Stream:
         channels: int = 16,
         inputs: Inputs = NOTHING_GIVEN,
         upsample: Resize | None = None,
-        ring: bool = False,
+        ring: int = 0,
     ):
-        """`ring`: rows of a diagonal order are asked for in the order of a pipeline.
+        """`ring`: the ranks of a pipeline, for which rows of a diagonal order are asked for in its order, and early.
 
         `upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of latents.
 
@@ -267,7 +268,8 @@ class Stream:
     def _diagonal(self) -> Iterator[Tensor]:
         """Yield the chunks where the steps of successive chunks take turns; a chunk enters a cache with its step."""
         under_way: dict[int, UnderWay] = {}
-        last: UnderWay | None = None  # its last step was asked for, and may still be computed
+        ending: deque[UnderWay] = deque()  # their last steps were asked for, and may still be computed
+        most = max(1, ROWS_EACH * self._ring // len(self.plan.levels))
         for call in ((row,) for row in ring_rows(self.plan)) if self._ring else calls(self.plan):
             for row in call:
                 if not row.step:
@@ -276,9 +278,8 @@ class Stream:
             self._forget_others(*(found.prompt for found in under_way.values()))
             rows = [(under_way[row.chunk], row.step) for row in call]
             ends = [found for found, step in rows if step + 1 == len(found.steps)]
-            if last and ends:
-                yield self._finish(last)
-                last = None
+            if ends and len(ending) == most:
+                yield self._finish(ending.popleft())
             for found, step in rows:
                 if step:
                     found.latent = self._noisier(found, found.steps[step], step)
@@ -288,9 +289,8 @@ class Stream:
                 if isinstance(found.clean, Tensor):
                     yield self._finish(found)
                 else:
-                    last = found
-        if last:
-            yield self._finish(last)
+                    ending.append(found)
+        yield from map(self._finish, ending)
 
     def _noisier(self, found: UnderWay, step: Step, index: int) -> Tensor:
         """The latent that a step of a chunk begins with: the estimate of the step before, with noise."""

@@ -53,7 +53,7 @@ def watched_run(num_ranks, seconds, num_chunks, *, counted):
         bounds = bounds_of(even_split(CONFIG.num_layers, num_ranks))
         caches = gang.prepare(plan, model, CacheOptions(), DEFAULTS, plan.levels, bounds)
         denoise = PipelineDenoiser(gang, PassOptions(), torch.float32)
-        stream = Stream(plan, denoise, caches, SeededNoise(1), [Prompt(tiny.text(3))], channels=4, ring=True)
+        stream = Stream(plan, denoise, caches, SeededNoise(1), [Prompt(tiny.text(3))], channels=4, ring=len(bounds) - 1)
         for chunk in stream.chunks():
             chunks.append(chunk)
             times.append(time.monotonic())
