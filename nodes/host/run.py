@@ -19,7 +19,6 @@ from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions, KVCache
 from ...histream_core.network.forward import Forward, PassOptions, Text, forward_chunk, sigmas_of
 from ...histream_core.parallel.engine import open_caches
-from ...histream_core.parallel.link import LostRankError
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.schedule import JoinedStep, Scale, Step
 from ...histream_core.plan.speed import Speed
@@ -37,7 +36,7 @@ from .ranks import network_of, sharing_of
 from .speed import attend_by_host, kernels_for
 
 RAW_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors out of another node's function that an artist could make nothing of."""
+"""Errors out of another node's function that an artist could make nothing of. A lost rank is none of them."""
 
 
 class HostRun:
@@ -121,8 +120,6 @@ class HostRun:
         """Call the network through the guider; raises ValueError with the node whose function on the MODEL fails."""
         try:
             return self.model(latent, sigma, **self.extra_args)
-        except LostRankError:
-            raise
         except RAW_ERRORS as error:
             node = "" if comfy.model_management.is_oom(error) else blamed_for(error, self.guider.model_patcher)
             if not node:

@@ -19,6 +19,7 @@ from histream_core.runs.store.journal import Journal
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="pip install histream[scale]")
+PIPELINE = ["--mode", "full", "--histories", "each-step", "--order", "diagonal"]
 SIZE = ["--size", "256x128", "--frames", "45", "--mode", "histream"]
 
 
@@ -79,7 +80,7 @@ def files(folder):
     [
         ["--gpus", "2", "--split", "sequence"],
         ["--gpus", "2", "--split", "decode"],
-        ["--gpus", "2", "--split", "pipeline", "--mode", "full", "--histories", "each-step", "--order", "diagonal"],
+        ["--gpus", "2", "--split", "pipeline", *PIPELINE],
     ],
     ids=["sequence", "decode", "pipeline"],
 )
@@ -109,12 +110,23 @@ class Blow:
         monkeypatch.setattr(Journal, "write", written)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-def test_a_rank_that_is_lost_is_replaced_and_the_run_goes_on(run, monkeypatch, caplog, number):
-    """Seen to fail when a lost rank ends the run, and when finished chunks are sampled once more."""
-    alone, _ = run("alone")
+@pytest.mark.parametrize(
+    ("number", "split", "words"),
+    [
+        (signal.SIGKILL, "sequence", []),
+        (signal.SIGSTOP, "sequence", []),
+        (signal.SIGKILL, "pipeline", PIPELINE),
+    ],
+    ids=["dies", "hangs", "dies and decoded"],
+)
+def test_a_rank_that_is_lost_is_replaced_and_the_run_goes_on(run, monkeypatch, caplog, number, split, words):
+    """Seen to fail when a lost rank ends the run, and when finished chunks are sampled once more.
+
+    `python tests/soak/kills.py` does it many times, at other moments too.
+    """
+    alone, _ = run("alone", *words)
     blow = Blow(monkeypatch, number, seed=7)
-    several, _ = run("several", "--gpus", "3", "--split", "sequence")
+    several, _ = run("several", "--gpus", "3", "--split", split, *words)
     assert files(several) == files(alone)
     assert "the ranks are started again" in caplog.text
     assert all(ended(pid) for pid in blow.pids)
