@@ -1,4 +1,7 @@
-"""The driver: hands out the shots of a list in their order, and again those whose worker died."""
+"""The driver: hands out the shots of a list in their order, and again those whose worker died.
+
+Where there are more workers than shots left, the scenes of a shot are handed out as parts.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from ..runs.make import Watch
 from ..runs.progress import Progress, Report
 from .lease import State, lease_of
 from .shots import Shot
-from .store import CHUNK, DIED, Farm
-from .work import FAILED, GONE, HELD, LOST, STOPPED, Make, Outcome, work
+from .store import CHUNK, DIED, Farm, is_part, shot_of
+from .work import FAILED, GONE, HELD, LOST, MADE, STOPPED, Make, Outcome, work
 
 POLL = 0.5
 """Seconds between two looks at the workers."""
@@ -79,7 +82,7 @@ class InProcess:
     def kill(self, name: str) -> None:
         """Do nothing: a shot has ended before anybody can ask for it."""
 
-    def _make_in_turns(self, shot: Shot, folder: Path, watch: Watch) -> None:
+    def _make_in_turns(self, shot: Shot, folder: Path, watch: Watch, part: range | None) -> None:
         @contextmanager
         def watch_in_turns(journal: Journal) -> Iterator[Report]:
             with watch(journal) as note:
@@ -90,7 +93,7 @@ class InProcess:
 
                 yield report
 
-        self._make(shot, folder, watch_in_turns)
+        self._make(shot, folder, watch_in_turns, part)
 
 
 @dataclass
@@ -140,14 +143,31 @@ class Drive:
                 for name, _ in self.workers.ended(self.poll):
                     del self._running[name]
             raise
-        return outcomes | {name: Outcome(STOPPED) for name in self._waiting}
+        return outcomes | {shot_of(name): Outcome(STOPPED) for name in self._waiting}
 
     def _start(self) -> None:
         """Hand out as many shots as there are free workers."""
         while len(self._running) < self.workers.size and (name := self._next()) is not None:
             self._waiting.remove(name)
+            if parts := self._parts(name):
+                self._waiting.extendleft(reversed(parts))
+                continue
             self._running[name] = self._lease(name).term
             self.workers.start(name)
+
+    def _parts(self, name: str) -> list[str]:
+        """The parts that a shot is handed out in: those that are left, or all where workers would have nothing to do.
+
+        A part loads the weights anew, which is lost where there are shots enough.
+        """
+        if is_part(name):
+            return []
+        if not self.farm.is_split(name):
+            left = 1 + sum(not is_part(other) for other in self._waiting)
+            if self.farm.has_run(name) or self.workers.size <= left or not self.farm.parts_of(name):
+                return []
+            self.farm.split(name)
+        return self.farm.parts_left(name)
 
     def _next(self) -> str | None:
         """The first shot that waits and that nobody holds; None if there is none."""
@@ -185,9 +205,25 @@ class Drive:
             self._later[name] = time.monotonic() + self.farm.lease_seconds / 2
         if outcome.state in (HELD, LOST, GONE):
             self._waiting.appendleft(name)  # it began before all that wait
+        elif is_part(name):
+            self._end_part(name, outcome, outcomes)
+            return
         else:
             outcomes[name] = outcome
         self.tell(name, outcome)
+
+    def _end_part(self, name: str, outcome: Outcome, outcomes: dict[str, Outcome]) -> None:
+        """Hand out a shot to be put together when the last of its parts is made; the first that fails ends the shot."""
+        shot = shot_of(name)
+        others = [other for other in (*self._waiting, *self._running) if shot_of(other) == shot]
+        if outcome.state == MADE:
+            self.tell(name, outcome)
+            if not others and shot not in outcomes:
+                self._waiting.appendleft(shot)
+        elif shot not in outcomes:
+            self._waiting = deque(other for other in self._waiting if other not in others)
+            outcomes[shot] = outcome
+            self.tell(shot, outcome)
 
     def _count_death(self, name: str, outcome: Outcome) -> Outcome:
         """Give a shot up in which workers die again and again without a new chunk."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..cost.pace import duration
 from ..files.reading import printable
+from ..plan.parts import ONE_SCENE
 from ..runs.store.listing import list_runs
 from .lease import lease_of
 from .store import BEGUN, CHUNK, ENDED, Farm
@@ -42,11 +43,24 @@ class ShotState:
     """The error of a shot that has failed."""
     left: float | None = None
     """Predicted seconds that a running shot still takes; None where that is not known."""
+    workers: int = 0
+    """How many are at it."""
+    parts: int = 1
+    """Number of parts that it is made in now."""
+    why_one: str = ""
+    """Why it cannot be made in several parts."""
+
+    @property
+    def _has_scenes(self) -> bool:
+        """Whether it has scenes that depend on one another."""
+        return self.why_one not in ("", ONE_SCENE)
 
     def line(self, width: int) -> str:
         """One line of the table, whose names are `width` wide."""
         parts = [f"{self.chunks} of {self.num_chunks} chunks"]
+        parts += [f"in {self.parts} parts"] if self.parts > 1 else []
         parts += [f"by {self.by}"] if self.by else []
+        parts += [f"by one worker, as {self.why_one}"] if self._has_scenes and self.state != FINISHED else []
         parts += [f"about {duration(self.left)} left"] if self.left else []
         told = f"{', '.join(parts)}{': ' if self.why else ''}{self.why}"
         return printable(" ".join(f"{self.name:{width}}  {self.state:8}  {told}".splitlines()))
@@ -81,7 +95,7 @@ class FarmState:
 
 def look(farm: Farm) -> FarmState:
     """The state of a farm. Raises OSError and ValueError for a log that cannot be read."""
-    logs = {shot.name: farm.events(shot.name) for shot in farm.shots}
+    logs = {shot.name: _logs_of(farm, shot.name) for shot in farm.shots}
     shots = [
         _state_of(farm, shot.name, num_chunks, logs[shot.name])
         for shot, (num_chunks, _) in zip(farm.shots, farm.work, strict=True)
@@ -89,37 +103,66 @@ def look(farm: Farm) -> FarmState:
     return FarmState(tuple(shots), _seconds_left(farm, shots, logs), farm.is_cancelled())
 
 
-def _state_of(farm: Farm, name: str, num_chunks: int, log: Sequence[dict[str, Any]]) -> ShotState:
-    lease = lease_of(farm.leases, name, farm.lease_seconds)
-    runs = list_runs(farm.run_of(name)) if farm.is_begun(name) else []
-    chunks = runs[0].chunks if runs else 0
-    ends = [event for event in log if event["event"] in (ENDED, BEGUN)]
-    failed = bool(ends) and ends[-1].get("state") == FAILED
-    state, by, why, left = WAITING, "", "", None
-    if lease.is_live:
-        state, by, left = RUNNING, lease.by, _seconds(lease.about.get("left")) or None
-    elif runs and runs[0].state == FINISHED:
+Logs = dict[str, list[dict[str, Any]]]
+"""The events of each task of a shot."""
+
+
+def _logs_of(farm: Farm, name: str) -> Logs:
+    """The events of a shot and of its parts."""
+    return {task: farm.events(task) for task in (name, *farm.parts_of(name))}
+
+
+def _state_of(farm: Farm, name: str, num_chunks: int, logs: Logs) -> ShotState:
+    leases = [lease for task in logs if (lease := lease_of(farm.leases, task, farm.lease_seconds)).is_live]
+    parts = farm.parts_of(name) if farm.is_split(name) else []
+    runs = [run for task in parts or [name] if farm.has_run(task) for run in list_runs(farm.run_of(task))[:1]]
+    chunks = sum(run.chunks for run in runs)
+    problems = [*filter(None, map(_failure, logs.values())), *(run.problem for run in runs if run.problem)]
+    state = WAITING
+    if leases:
+        state = RUNNING
+    elif runs and not parts and runs[0].state == FINISHED:
         state = FINISHED
-    elif failed or (runs and runs[0].problem):
-        state, why = FAILED, str(ends[-1].get("why", "")) if failed else runs[0].problem
+    elif problems:
+        state = FAILED
     elif chunks:
         state = BEGAN
-    attempts, made = (sum(event["event"] == kind for event in log) for kind in (BEGUN, CHUNK))
-    return ShotState(name, state, chunks, num_chunks, attempts, made, by, why, left)
+    attempts, made = (sum(event["event"] == kind for log in logs.values() for event in log) for kind in (BEGUN, CHUNK))
+    return ShotState(
+        name,
+        state,
+        chunks,
+        num_chunks,
+        attempts,
+        made,
+        by=" and ".join(lease.by for lease in leases),
+        why=problems[0] if state == FAILED else "",
+        left=max((_seconds(lease.about.get("left")) for lease in leases), default=0.0) or None,
+        workers=len(leases),
+        parts=len(parts) or 1,
+        why_one=farm.parts[name].why_one if name in farm.parts else "",
+    )
 
 
-def _seconds_left(farm: Farm, shots: Sequence[ShotState], logs: dict[str, list[dict[str, Any]]]) -> float | None:
+def _failure(log: Sequence[dict[str, Any]]) -> str:
+    """Why the last attempt at a task failed; empty if it did not."""
+    ends = [event for event in log if event["event"] in (ENDED, BEGUN)]
+    return str(ends[-1].get("why") or FAILED) if ends and ends[-1].get("state") == FAILED else ""
+
+
+def _seconds_left(farm: Farm, shots: Sequence[ShotState], logs: dict[str, Logs]) -> float | None:
     """Predict the time from the seconds that a pixel took so far, shared among the workers that are at work now.
 
     It is no less than what a running shot still takes.
     """
     seconds = pixels = left = 0.0
     for state, (num_chunks, num_pixels) in zip(shots, farm.work, strict=True):
-        times = [_seconds(event.get("seconds")) for event in logs[state.name] if event["event"] == CHUNK]
+        events = (event for log in logs[state.name].values() for event in log)
+        times = [_seconds(event.get("seconds")) for event in events if event["event"] == CHUNK]
         seconds, pixels = seconds + sum(times), pixels + num_pixels * len(times) / num_chunks
         if state.state not in (FINISHED, FAILED):
             left += num_pixels * (1 - min(state.chunks, num_chunks) / num_chunks)
-    workers = sum(state.state == RUNNING for state in shots)
+    workers = sum(state.workers for state in shots)
     if not pixels or not workers:
         return None
     return max(left * seconds / pixels / workers, *(state.left or 0.0 for state in shots))

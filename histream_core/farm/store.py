@@ -2,12 +2,16 @@
 
     farm.json               the list: names and options of the shots
     shots/shot-0001/        the run of a shot, as every run that is kept; its video is in it
-    leases/                 which worker holds which shot (`lease`)
+    parts/shot-0001/2/      the run of a part of a shot, while its scenes are made apart
+    leases/                 which worker holds which shot or part (`lease`)
     logs/shot-0001.jsonl    what happened to a shot: a line for each start, each chunk that was made, and each end
+    logs/shot-0001.2.part   what happened to a part of it
     cancel                  there while the farm is to stop
     lock                    held by the process that hands out the shots
 
 The list is written whole or not at all, a log only grows. A run is finished if its own files say so.
+
+A task is what a worker is handed: a shot, by its name, or a part of it, by name and number ("shot-0001/2").
 """
 
 from __future__ import annotations
@@ -15,22 +19,28 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..files.disk import append_line, make_folder, write_whole
 from ..files.reading import MEGABYTE, parse_json, read_text
-from ..runs import DamagedRunError, Journal, RunInUseError, resume
+from ..files.values import parse, plain
+from ..plan.parts import Parts
+from ..runs import DamagedRunError, Journal, RunInUseError, clean, resume
 from ..runs.store.fingerprint import hash_file
 from ..runs.store.folder import MANIFEST
+from ..runs.store.joining import join_parts
+from ..runs.store.journal import chunk_indices
 from ..runs.store.lock import Lock, take
 from ..runs.store.video import format_of, join_video, video_path
 from ..runs.verbs import check_whole
 from .shots import MAX_LIST, Shot, check_shot_name
 
-FARM, LOCK, CANCEL, SHOTS, LEASES, LOGS = "farm.json", "lock", "cancel", "shots", "leases", "logs"
+FARM, LOCK, CANCEL = "farm.json", "lock", "cancel"
+SHOTS, PARTS, LEASES, LOGS = "shots", "parts", "leases", "logs"
 
 FORMAT = "histream-farm-1"
 
@@ -38,6 +48,9 @@ LEASE_SECONDS = 30.0
 """Seconds for which a worker that is not heard of keeps its shot."""
 
 MAX_LOG = 16 * MEGABYTE
+
+SLASH = "/"
+"""Stands between name and number of a part; no name has it."""
 
 BEGUN, CHUNK, ENDED, DIED = "begun", "chunk", "ended", "died"
 """Events in the log of a shot."""
@@ -52,13 +65,53 @@ class Farm:
     work: tuple[tuple[int, int], ...]
     """For each shot the number of its chunks and that of its pixels, from which the time left is predicted."""
     lease_seconds: float = LEASE_SECONDS
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+    """The parts of the shots by their names, where they are known."""
 
     def shot(self, name: str) -> Shot:
         return next(shot for shot in self.shots if shot.name == name)
 
-    def run_of(self, name: str) -> Path:
-        """The folder of a shot's run."""
-        return self.folder / SHOTS / name
+    def run_of(self, task: str) -> Path:
+        """The folder of the run of a shot or a part."""
+        return self.folder / (PARTS if is_part(task) else SHOTS) / task
+
+    def chunks_of(self, task: str) -> range | None:
+        """The chunks of a part; None for a shot, which has all."""
+        name, _, number = task.partition(SLASH)
+        return self.parts[name].chunks[int(number) - 1] if number else None
+
+    def parts_of(self, name: str) -> list[str]:
+        """The parts of a shot as tasks; none where it cannot be made in several."""
+        count = len(self.parts[name].chunks) if name in self.parts else 1
+        return [f"{name}{SLASH}{number}" for number in range(1, count + 1)] if count > 1 else []
+
+    def is_split(self, name: str) -> bool:
+        """Whether the parts of a shot are made apart, and were not put together yet."""
+        return os.path.lexists(self.folder / PARTS / name) and not self.has_run(name)
+
+    def split(self, name: str) -> None:
+        """Let the parts of a shot be made apart."""
+        for place in (PARTS, LEASES):
+            make_folder(self.folder / place / name)
+
+    def parts_left(self, name: str) -> list[str]:
+        """The parts of a shot that lack chunks."""
+        return [part for part in self.parts_of(name) if self._num_chunks(part) < len(self.chunks_of(part) or ())]
+
+    def join(self, name: str) -> None:
+        """Put the parts of a shot together, if it has some; they are removed then. Raises as `join_parts` does."""
+        parts = [self.run_of(part) for part in self.parts_of(name)]
+        if self.is_split(name):
+            join_parts(parts, self.run_of(name)).close()
+        for part in parts:
+            if os.path.lexists(part / MANIFEST):
+                clean(part, video=True)
+        if os.path.lexists(self.folder / PARTS / name):
+            with suppress(OSError):  # somebody keeps something there
+                (self.folder / PARTS / name).rmdir()
+
+    def _num_chunks(self, task: str) -> int:
+        return len(chunk_indices(self.run_of(task))) if self.has_run(task) else 0
 
     @property
     def leases(self) -> Path:
@@ -71,28 +124,36 @@ class Farm:
         """Let all workers stop at their next network call."""
         write_whole(self.folder / CANCEL, b"")
 
-    def note(self, name: str, event: str, **about: Any) -> None:
-        """Write an event into the log of a shot."""
+    def note(self, task: str, event: str, **about: Any) -> None:
+        """Write an event into the log of a shot or a part."""
         line = {"event": event, "time": round(time.time(), 3), **about}
-        append_line(self.folder / LOGS / f"{name}.jsonl", json.dumps(line))
+        append_line(self._log(task), json.dumps(line))
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The log of a shot; a line that a kill has cut off is left out."""
-        path = self.folder / LOGS / f"{name}.jsonl"
+    def events(self, task: str) -> list[dict[str, Any]]:
+        """The log of a shot or a part; a line that a kill has cut off is left out."""
+        path = self._log(task)
         if not os.path.lexists(path):
             return []
         return [event for line in read_text(path, MAX_LOG).splitlines() if (event := _event(line))]
 
+    def _log(self, task: str) -> Path:
+        name, _, number = task.partition(SLASH)
+        return self.folder / LOGS / (f"{name}.{number}.part" if number else f"{name}.jsonl")
+
+    def has_run(self, task: str) -> bool:
+        """Whether a shot or a part has a run."""
+        return os.path.lexists(self.run_of(task) / MANIFEST)
+
     def is_begun(self, name: str) -> bool:
-        """Whether a shot has a run."""
-        return os.path.lexists(self.run_of(name) / MANIFEST)
+        """Whether a shot has a run, or a part of it has one."""
+        return any(map(self.has_run, (name, *self.parts_of(name))))
 
     def is_finished(self, name: str) -> bool:
         """Whether a shot's run is finished and its video as it was then; every file is checked.
 
         Raises ValueError for a damaged run, and RunInUseError.
         """
-        if not self.is_begun(name):
+        if not self.has_run(name):
             return False
         with resume(self.run_of(name)) as journal:
             try:
@@ -103,6 +164,16 @@ class Farm:
                 return False
             ends = [event for event in self.events(name) if event.get("video")]
             return hash_video(journal) == (ends[-1]["video"] if ends else "")
+
+
+def is_part(task: str) -> bool:
+    """Whether a task is a part of a shot."""
+    return SLASH in task
+
+
+def shot_of(task: str) -> str:
+    """The name of the shot that a task is, or is a part of."""
+    return task.partition(SLASH)[0]
 
 
 def hash_video(journal: Journal) -> str:
@@ -132,7 +203,7 @@ def check_place(folder: Path) -> None:
     if (
         folder.is_symlink()
         or not folder.is_dir()
-        or {path.name for path in folder.iterdir()} - {LOCK, SHOTS, LEASES, LOGS}
+        or {path.name for path in folder.iterdir()} - {LOCK, SHOTS, PARTS, LEASES, LOGS}
     ):
         raise FileExistsError(f"{folder} is not empty and holds no farm: choose another folder")
 
@@ -140,14 +211,21 @@ def check_place(folder: Path) -> None:
 def open_place(folder: Path) -> None:
     """Make the folders of a farm, unless they are there. Raises OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for path in (folder, *(folder / name for name in (SHOTS, LEASES, LOGS))):
+    for path in (folder, *(folder / name for name in (SHOTS, PARTS, LEASES, LOGS))):
         make_folder(path)
 
 
 def write_farm(farm: Farm) -> None:
     """Write the list of a farm, and let it begin: what cancelled it before is over."""
     shots = [
-        {"name": shot.name, "place": shot.place, "options": dict(shot.options), "chunks": chunks, "pixels": pixels}
+        {
+            "name": shot.name,
+            "place": shot.place,
+            "options": dict(shot.options),
+            "chunks": chunks,
+            "pixels": pixels,
+            **({"parts": plain(farm.parts[shot.name])} if shot.name in farm.parts else {}),
+        }
         for shot, (chunks, pixels) in zip(farm.shots, farm.work, strict=True)
     ]
     values = {"format": FORMAT, "lease_seconds": farm.lease_seconds, "shots": shots}
@@ -166,7 +244,8 @@ def read_farm(folder: Path) -> Farm:
             raise ValueError(f"its format is {str(values['format'])[:20]!r}, and this version reads {FORMAT!r}")
         shots = tuple(_shot(value) for value in values["shots"])
         work = tuple((_count(value["chunks"]), _count(value["pixels"])) for value in values["shots"])
-        return Farm(folder, shots, work, float(values["lease_seconds"]))
+        parts = {str(value["name"]): _parts(value) for value in values["shots"] if "parts" in value}
+        return Farm(folder, shots, work, float(values["lease_seconds"]), parts)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(
             f"{path} is not as a farm writes it ({error}): submit the list again into a new folder"
@@ -189,6 +268,15 @@ def unchanged(old: Sequence[Shot], new: Sequence[Shot], begun: Sequence[str]) ->
 def _shot(value: dict[str, Any]) -> Shot:
     options = {str(name): option for name, option in value["options"].items()}
     return Shot(check_shot_name(value["name"]), options, str(value["place"]))
+
+
+def _parts(value: dict[str, Any]) -> Parts:
+    """The parts of a shot. Raises ValueError unless each begins where the one before it ends."""
+    found = parse(Parts, value["parts"], "parts")
+    ends = [0, *(chunks.stop for chunks in found.chunks)]
+    if [chunks.start for chunks in found.chunks] != ends[:-1] or ends[-1] != _count(value["chunks"]):
+        raise ValueError(f"the parts of {str(value['name'])[:40]!r} are not all of its chunks")
+    return found
 
 
 def _count(value: Any) -> int:

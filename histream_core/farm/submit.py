@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..files.disk import nearest_existing
+from ..plan.parts import Parts
 from ..runs import RunInUseError
 from ..video.space import check_bytes
 from .drive import Drive, InProcess, Tell, Turn, Workers
@@ -27,6 +28,8 @@ class Needs:
     chunks: int
     pixels: int
     num_bytes: int
+    parts: Parts
+    """The parts of the video that can be made apart."""
 
 
 class ShotVerbs(Protocol):
@@ -95,7 +98,8 @@ def submit(verbs: ShotVerbs, order: Submission, front: Front) -> tuple[Farm, Far
     needs = [_check(verbs, shot, folder) for shot in shots]
     check_bytes(nearest_existing(folder), sum(need.num_bytes for need in needs), f"the {len(shots)} shots")
     work = tuple((need.chunks, need.pixels) for need in needs)
-    farm = Farm(folder, tuple(shots), work, order.lease_seconds)
+    parts = {shot.name: need.parts for shot, need in zip(shots, needs, strict=True)}
+    farm = Farm(folder, tuple(shots), work, order.lease_seconds, parts)
     open_place(folder)
     held = lock_farm(folder)
     try:

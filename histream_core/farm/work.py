@@ -1,4 +1,4 @@
-"""Work of one worker at one shot: takes its lease, lets its run be made or resumed, and writes down each chunk."""
+"""Work of one worker at a shot or a part of one: takes its lease, lets its run be made, and writes down each chunk."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from ..runs.make import Watch
 from ..runs.progress import Progress, Report
 from .lease import HeldError, Lease, this_worker
 from .shots import Shot
-from .store import BEGUN, CHUNK, ENDED, Farm, hash_video, read_farm
+from .store import BEGUN, CHUNK, ENDED, Farm, hash_video, read_farm, shot_of
 
-FINISHED, STOPPED, FAILED, HELD, LOST, GONE = "finished", "stopped", "failed", "held", "lost", "died"
-"""How the work at a shot ends: made; cancelled; in an error; not begun, as another worker has it; taken over by another
-worker; with the worker's death.
+FINISHED, MADE, STOPPED, FAILED, HELD, LOST, GONE = "finished", "made", "stopped", "failed", "held", "lost", "died"
+"""How the work at a task ends: a shot is made; a part is made; cancelled; in an error; not begun, as another worker has
+it; taken over by another worker; with the worker's death.
 """
 
-Make = Callable[[Shot, Path, Watch], None]
-"""Function that makes the run of a shot in a folder, or resumes it, to its end, under the eyes of a `Watch`."""
+Make = Callable[[Shot, Path, Watch, range | None], None]
+"""Function that makes the run of a shot in a folder, or resumes it, to its end, under the eyes of a `Watch`; with a
+range only those chunks of it, and no video."""
 
 PERIOD = 1.0
 """Seconds between two looks at the time left."""
@@ -89,7 +90,7 @@ class Watcher:
 
 
 def work(folder: Path, name: str, make: Make) -> Outcome:
-    """Make a shot of the farm in `folder`, unless another worker holds it; what goes wrong is in the outcome."""
+    """Make a shot or part of the farm in `folder`, unless another worker holds it; the outcome says what goes wrong."""
     try:
         farm = read_farm(folder)
         lease = Lease(farm.leases, name, farm.lease_seconds)
@@ -113,7 +114,12 @@ def _made(farm: Farm, name: str, make: Make, watcher: Watcher) -> Outcome:
     if farm.is_cancelled():
         return Outcome(STOPPED)
     try:
-        make(farm.shot(name), farm.run_of(name), watcher.watch)
+        chunks = farm.chunks_of(name)
+        if chunks is None:
+            farm.join(name)
+        make(farm.shot(shot_of(name)), farm.run_of(name), watcher.watch, chunks)
+        if chunks:
+            return Outcome(MADE, made=watcher.made)
         with resume(farm.run_of(name)) as journal:
             video = hash_video(journal)
     except KeyboardInterrupt:

@@ -47,6 +47,8 @@ class NewRun:
     """The video that is restyled, if there is one."""
     source: Mapping[str, str | None] = field(default_factory=dict)
     """Names and paths by which the weights can be loaded again."""
+    part: range | None = None
+    """The chunks to make, where others make the others; None: all."""
 
     @property
     def texts(self) -> list[Tensor]:
@@ -67,6 +69,7 @@ def new_manifest(backend: Backend, run: NewRun) -> Manifest:
         fingerprint=backend.fingerprint() | inputs,
         source=source,
         made_with=environment(backend.device, backend.kernels().in_use),
+        part=run.part,
     )
 
 

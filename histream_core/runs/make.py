@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
 from ..parallel.link import LostRankError
-from ..plan import replay
+from ..plan import Plan, replay
 from ..stream.inputs import Inputs, Source
 from ..stream.prompts import Prompt
 from ..video.writing import BackgroundWriter
@@ -68,8 +68,9 @@ def make(
 ) -> Progress:
     """Finish a run from its current state, write its video and cut list, and return the counts and times.
 
-    `prompts` None: made from the embeddings in the journal. Raises ValueError and OSError that say what to change;
-    finished chunks stay. When the user stops the run, a video of the finished chunks is written too.
+    A part of a run has latents alone, and no video. `prompts` None: made from the embeddings in the journal. Raises
+    ValueError and OSError that say what to change; finished chunks stay. When the user stops the run, a video of the
+    finished chunks is written too.
     """
     how = how or Making()
     manifest, folder = journal.manifest, journal.folder
@@ -82,8 +83,9 @@ def make(
         with suppress(OSError, ValueError):  # a courtesy: the segments are there in any case
             join_finished(journal, tags)
         raise
-    join_video(journal, tags)
-    write_cuts(folder, manifest)
+    if manifest.part is None:
+        join_video(journal, tags)
+        write_cuts(folder, manifest)
     return progress
 
 
@@ -121,7 +123,10 @@ def _attempt(
     progress = resumed_progress(backend, journal)
 
     def work(open_stream: OpenStream) -> None:
-        _write_chunks(backend, journal, open_stream, progress, how, tags)
+        if journal.manifest.part:
+            _write_latents(journal, open_stream, progress, how)
+        else:
+            _write_chunks(backend, journal, open_stream, progress, how, tags)
 
     backend.sample(journal.manifest.plan, prompts, progress, work)
     return progress
@@ -168,10 +173,22 @@ def _write_chunks(
         progress.note_first(writer.num_frames, 1)
 
 
+def _write_latents(journal: Journal, open_stream: OpenStream, progress: Progress, how: Making) -> None:
+    """Denoise the chunks of a part, and decode none."""
+    progress.report = how.report
+    session = Session(journal, open_stream, inputs=Inputs(source=how.source), snapshots=how.snapshots)
+    with closing(session.run(journal.finished)) as chunks:
+        progress.pace.start()
+        for finished in chunks:
+            progress.count_chunk(frames_before(journal.manifest, finished.chunk.index + 1) - progress.frames)
+            how.report(progress)
+
+
 def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     """The progress of a run before it continues; its finished chunks count as skipped."""
-    manifest, done = journal.manifest, chunks_on_disk(journal)
-    rest = replay(manifest.plan, journal.finished)
+    manifest = journal.manifest
+    done = chunks_on_disk(journal) if manifest.part is None else journal.finished
+    rest = replay(_up_to_part(manifest), journal.finished)
     progress = backend.new_progress(rest)
     recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
     progress.num_calls = rest.num_calls() + recached
@@ -179,6 +196,14 @@ def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     progress.pace.skip(done)
     progress.frames = progress.skipped_frames = frames_before(manifest, done)
     return progress
+
+
+def _up_to_part(manifest: Manifest) -> Plan:
+    """The plan of a run; for a part one that ends with it, from which the time left follows."""
+    plan = manifest.plan
+    if manifest.kept.stop == plan.num_chunks:
+        return plan
+    return replace(plan, num_latent_frames=plan.chunks[manifest.kept.stop].frames.start, cropped_frames=0)
 
 
 def frames_before(manifest: Manifest, chunk: int) -> int:

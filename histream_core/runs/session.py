@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -111,6 +112,7 @@ class Session:
         again.
         """
         plan = whole_chunks(self.journal.manifest.plan)
+        first_decoded = max(first_decoded, self.journal.manifest.kept.start)
         snapshot = self.journal.newest_snapshot() if self.journal.finished else None
         if snapshot and self.decoder and snapshot[1] == first_decoded:
             self._restore_decoder(self.decoder, snapshot[2], first_decoded)
@@ -152,14 +154,15 @@ class Session:
         self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None, first_decoded: int
     ) -> Iterator[Made]:
         """Yield each chunk, first the finished ones, then new ones, which are in the journal by then."""
-        journal, done, last = self.journal, self.journal.finished, len(plan.chunks) - 1
+        journal, done, last = self.journal, self.journal.finished, self.journal.manifest.kept.stop - 1
         for chunk in plan.chunks[first_decoded:done]:
             yield Made(chunk, journal.read(chunk.index), new=False)
         if done > last:
             return
         stream, position = self._open_stream(replay(plan, done), snapshot)
         del snapshot
-        chunks = zip(plan.chunks[position:], stream.chunks(position), strict=True)
+        wanted = plan.chunks[position : last + 1]
+        chunks = zip(wanted, islice(stream.chunks(position), len(wanted)), strict=True)
         self._under_way = stream, position
         for chunk, latent in chunks:
             position = chunk.index
@@ -173,15 +176,15 @@ class Session:
 
     def _open_stream(self, plan: Plan, snapshot: tuple[int, int, dict[str, Tensor]] | None) -> tuple[Stream, int]:
         """The stream, and the index of the chunk it continues with."""
-        stream = self._new_stream(plan)
+        stream, begin = self._new_stream(plan), self.journal.manifest.kept.start
         if snapshot is None:
-            return stream, 0
+            return stream, begin
         try:
             stream.restore(_part(snapshot[2], CACHES))
             if not _held(stream).issuperset(stream.context(plan.chunks[snapshot[0]])):
                 raise ValueError("the snapshot does not hold what its chunk sees")
         except (KeyError, ValueError):  # a snapshot of a shorter run, whose caches had another size
-            return self._new_stream(plan), 0
+            return self._new_stream(plan), begin
         return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:

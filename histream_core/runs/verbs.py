@@ -55,7 +55,7 @@ def begin(
 def _write_given(journal: Journal, given: Tensor) -> None:
     """Write the chunks of `given` that are not there yet."""
     plan = journal.manifest.plan
-    for index in range(journal.finished, plan.given_chunks):
+    for index in range(journal.finished, plan.given_chunks):  # of a later part they are none
         frames = plan.chunks[index].frames
         journal.write(index, given[:, :, frames.start : frames.stop])
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tiny_cli import BLUE, RED, SIDE, files_in
 
+from histream_core.cli.verbs.farm import make_shot
 from histream_core.farm import submit
 from histream_core.farm.lease import Lease
-from histream_core.farm.store import lock_farm, read_farm
+from histream_core.farm.store import lock_farm, open_place, read_farm, write_farm
+from histream_core.farm.work import Outcome, work
 from histream_core.runs.store.journal import read_manifest
 from histream_core.video.pictures import write_png
 
@@ -172,6 +175,51 @@ def test_a_folder_that_holds_no_farm_is_refused(here, say, what):
     status, said = say("farm", what, ".")
     assert status == 2
     assert "holds no farm" in said
+
+
+def test_the_scenes_of_a_shot_that_is_made_in_parts_are_those_of_one_run(here, say):
+    """Behind a first frame, and with a prompt that changes within a scene: the files of a farm that made it whole."""
+    write_png(here / "first.png", np.full((SIDE, SIDE, 3), 90, dtype=np.uint8))
+    timeline = f"[0:00] {RED}\n[0:00.6, cut] {BLUE}\n[0:01.4, scene] {RED}\n[0:02.1, recache] {BLUE}"
+    shots = listed(
+        here / "shots.jsonl", {"name": "two", "timeline": timeline, "first-frame": "first.png", "seconds": 3}
+    )
+    status, result = say("farm", "submit", shots, "--out", "whole")
+    assert (status, result["shots"][0]["made"]) == (0, 4)
+    whole = read_farm(here / "whole")
+    assert whole.parts["two"].chunks == (range(3), range(3, 5))
+    open_place(here / "apart")
+    apart = replace(whole, folder=here / "apart")
+    write_farm(apart)
+    apart.split("two")
+    for part, made in (("two/2", 2), ("two/1", 2)):
+        assert work(apart.folder, part, make_shot) == Outcome("made", made=made)
+        assert not (apart.run_of(part) / "segments").exists()
+    assert say("farm", "status", "apart")[1]["shots"][0]["chunks"] == 5
+    status, said = say("resume", apart.run_of("two/2"))
+    assert (status, "holds a part of a run alone: histream farm submit goes on" in said) == (2, True)
+    status, result = say("farm", "submit", shots, "--out", "apart")
+    assert (status, result["shots"][0]["made"], result["shots"][0]["attempts"]) == (0, 4, 3)
+    assert files_in("apart/shots/two") == files_in("whole/shots/two")
+    assert os.listdir("apart/parts") == []
+
+
+def test_status_says_why_scenes_are_made_by_one_worker(here, say):
+    timeline = f"[0:00] {RED}\n[0:01.4, scene] {BLUE}"
+    each = {"mode": "full", "histories": "each-step"}
+    listed(
+        here / "shots.jsonl",
+        {"name": "apart", "timeline": timeline, "seconds": 2},
+        {"name": "rows", "timeline": timeline, "seconds": 2, "order": "diagonal", **each},
+        {"name": "one", "prompt": RED, **SHORT},
+    )
+    status, result = say("farm", "submit", "shots.jsonl", "--out", "night")
+    assert status == 0, result
+    assert [shot["why_one"] for shot in result["shots"]] == [
+        "",
+        "in the order diagonal a scene begins before the one before it is finished",
+        "it has one scene",
+    ]
 
 
 def test_a_shot_that_was_killed_before_its_first_frame_was_stored_begins_anew(here, say):

@@ -12,6 +12,7 @@ from histream_core.farm.shots import Shot, shots_in
 from histream_core.farm.store import lock_farm, read_farm
 from histream_core.farm.submit import Front, Needs, Submission, completed, submit
 from histream_core.farm.work import Stopped
+from histream_core.plan.parts import ONE_SCENE, Parts
 
 
 class Verbs:
@@ -26,7 +27,7 @@ class Verbs:
     def check(self, shot, folder, *, begun):
         if shot.options["seed"] < 0:
             raise ValueError("no seed")
-        return Needs(CHUNKS, 1000, 0)
+        return Needs(CHUNKS, 1000, 0, Parts((range(CHUNKS),), ONE_SCENE))
 
 
 def front(told, turn=lambda: None):

@@ -39,7 +39,7 @@ DOORS = {
     },
     "histream_core/files/tensors.py": {"read_safetensors": {"safe_open"}},
     "histream_core/live/page.py": {"picture_in": {".open"}},  # bytes in memory
-    "histream_core/runs/store/branching.py": {"_share": {"os.link"}},
+    "histream_core/runs/store/branching.py": {"share": {"os.link"}},
     "histream_core/runs/store/lock.py": {"_file_lock": {"FileLock"}},
     "histream_core/runs/store/whole_latent.py": {"map_latent": {"np.memmap"}},
     "histream_core/video/media.py": {

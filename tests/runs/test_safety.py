@@ -306,7 +306,7 @@ def test_a_branch_that_fails_leaves_no_folder(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(branching, "_share", fail)
+        patch.setattr(branching, "share", fail)
         retry(run, tmp_path / "new", 2, 9)
     assert sorted(tmp_path.rglob("*")) == before
     retry(run, tmp_path / "new", 2, 9).close()

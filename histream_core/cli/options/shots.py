@@ -11,6 +11,7 @@ from typing import Any
 
 from ...farm.shots import Shot
 from ...farm.submit import Needs
+from ...plan.parts import parts_of
 from .common import READ
 from .weights import DEMO
 
@@ -102,7 +103,7 @@ class ShotOptions:
             settings, sound = check_kept(args, checked)
             num_bytes = sum(run_bytes(plan, settings, sound=sound).values())
         width, height = plan.size
-        return Needs(plan.num_chunks, plan.num_pixel_frames * width * height, num_bytes)
+        return Needs(plan.num_chunks, plan.num_pixel_frames * width * height, num_bytes, parts_of(plan))
 
     def _found(self, folder: Path, name: str, value: str) -> str:
         """The value of an option; a file by its absolute path."""

@@ -113,14 +113,18 @@ def run_collect(args: argparse.Namespace) -> tuple[dict, str]:
 def run_cancel(args: argparse.Namespace) -> tuple[dict, str]:
     """Stop a farm."""
     farm = read_farm(args.folder)
-    running = [shot.name for shot in farm.shots if lease_of(farm.leases, shot.name, farm.lease_seconds).is_live]
+    tasks = (task for shot in farm.shots for task in (shot.name, *farm.parts_of(shot.name)))
+    running = [task for task in tasks if lease_of(farm.leases, task, farm.lease_seconds).is_live]
     farm.cancel()
     told = f"{', '.join(running)} stop at the next step" if running else "no shot is running"
     return {"running": running}, f"cancelled: {told}; finished chunks stay, submit the list again to go on"
 
 
-def make_shot(shot: Shot, folder: Path, watch: Watch) -> None:
-    """Make the run of a shot in `folder`, or resume it. Raises as the verbs of the command line do."""
+def make_shot(shot: Shot, folder: Path, watch: Watch, part: range | None = None) -> None:
+    """Make the run of a shot in `folder`, or resume it; of a `part` only its chunks, and no video.
+
+    Raises as the verbs of the command line do.
+    """
     from .. import memory_errors
     from .runs import resume_run
     from .videos import keep
@@ -130,7 +134,7 @@ def make_shot(shot: Shot, folder: Path, watch: Watch) -> None:
             resume_run(shot_verbs.resume_args(shot, folder), watch)
         else:
             args = shot_verbs.args(shot, folder)
-            keep(args, args.check(args), watch)
+            keep(args, args.check(args), watch, part)
 
 
 class FarmVerbs(ShotOptions):
@@ -146,7 +150,8 @@ def _can_resume(folder: Path) -> bool:
     """Whether a shot has a run; one that was killed before all that it begins with was stored is removed."""
     if not (folder / "manifest.json").exists():
         return False
-    if len(chunk_indices(folder)) >= read_manifest(folder).plan.given_chunks:
+    manifest = read_manifest(folder)
+    if manifest.kept.start + len(chunk_indices(folder)) >= manifest.plan.given_chunks:
         return True
     clean(folder)
     return False

@@ -132,6 +132,9 @@ def _add_prompt(verb: argparse.ArgumentParser) -> None:
 
 def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
     """Resume a run and finish it."""
+    check_run(args.folder)
+    if read_manifest(args.folder).part:
+        raise ValueError(f"{args.folder} holds a part of a run alone: histream farm submit goes on with the whole one")
     return resume_run(args)
 
 

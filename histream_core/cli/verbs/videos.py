@@ -392,8 +392,10 @@ def check_kept(args: argparse.Namespace, checked: Checked) -> tuple[Settings, by
     return settings, sound
 
 
-def keep(args: argparse.Namespace, checked: Checked, watch: Watch = unwatched) -> tuple[dict, str]:
-    """Begin a run in --run-dir and finish it."""
+def keep(
+    args: argparse.Namespace, checked: Checked, watch: Watch = unwatched, part: range | None = None
+) -> tuple[dict, str]:
+    """Begin a run in --run-dir and finish it; of a `part` only its chunks, and no video."""
     folder, shown = args.run_dir, checked.shown
     settings, sound = check_kept(args, checked)
     weights, texts = _load(args, checked.source, shown.plan)
@@ -406,6 +408,7 @@ def keep(args: argparse.Namespace, checked: Checked, watch: Watch = unwatched) -
         sound=sound,
         source=saved_options(args),
         video=shown.video,
+        part=part,
     )
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:

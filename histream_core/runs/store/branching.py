@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,37 +47,47 @@ def create_branch(
     source, folder = Path(source), Path(folder)
     chunk = num_shared(read_manifest(source).plan, chunk)
     with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
+        if old.manifest.part:
+            raise ValueError(f"{source} holds a part of a run alone: branch from the whole run when it is there")
         if not 0 <= chunk <= old.finished:
             raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")
         manifest = manifest or old.manifest
         _check_head(old.manifest, manifest, chunk)
         base = Base(source.resolve().name, chunk, old.recipe(chunk - 1)) if chunk else None
         segments = common_segments(old, manifest, chunk)
-        check_free(folder)
-        check_folder(folder)
-        partial = folder.with_name(f".{folder.name}.partial")
-        if partial.is_symlink():
-            raise FileExistsError(
-                f"{partial}, where the branch is begun, is a link: remove it, or choose another folder"
-            )
-        if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
-            clean(partial)
         same_sound = manifest.settings.sound == old.manifest.settings.sound
-        with new_folder(partial) as held:
+        with begun_aside(folder) as partial:
             write_run(partial, replace(manifest, base=base), texts, None if same_sound else sound)
             if text_paths(source):
                 write_texts(partial, old.texts())
-            _share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
-            _share([*segments, *checksums_of(segments)], partial / SEGMENTS)
+            share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
+            share([*segments, *checksums_of(segments)], partial / SEGMENTS)
             sound_file = sound_path(source, old.manifest)
             if same_sound and sound_file:
-                _share([sound_file], partial)
-            with contextlib.suppress(FileNotFoundError):
-                folder.rmdir()  # an empty folder of that name is replaced
-            partial.rename(folder)
-            sync_folder(folder.parent)
-        held.release()
+                share([sound_file], partial)
     return Journal(folder)
+
+
+@contextlib.contextmanager
+def begun_aside(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write a run into, which takes its place at the end of the block.
+
+    An exception in the block leaves nothing. Raises FileExistsError if `folder` is not empty.
+    """
+    check_free(folder)
+    check_folder(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    if partial.is_symlink():
+        raise FileExistsError(f"{partial}, where the run is begun, is a link: remove it, or choose another folder")
+    if os.path.lexists(partial / MANIFEST):  # an earlier attempt was killed
+        clean(partial)
+    with new_folder(partial) as held:
+        yield partial
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()  # an empty folder of that name is replaced
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    held.release()
 
 
 def num_shared(plan: Plan, chunk: int) -> int:
@@ -97,7 +107,7 @@ def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
         raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
 
 
-def _share(files: list[Path], folder: Path) -> None:
+def share(files: list[Path], folder: Path) -> None:
     """Link files into `folder`, or copy them if the disk has no hard links."""
     if not files:
         return

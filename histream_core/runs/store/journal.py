@@ -62,8 +62,8 @@ CHUNK_FORMAT = "1"
 class Journal:
     """The folder of a run, opened and checked; locked until `close`. Use it in a `with` block.
 
-    `finished` is the number of finished chunks, counted from the first. With `first_chunks` only that many are read,
-    for a run that is damaged after them.
+    `finished` is the number of finished chunks, counted from the first of the video; in the folder of a part those
+    before it count as finished. With `first_chunks` only that many are read, for a run that is damaged after them.
     """
 
     def __init__(self, folder: str | Path, *, first_chunks: int | None = None, held: Lock | None = None) -> None:
@@ -76,7 +76,7 @@ class Journal:
             self._rest = chain(self.manifest)
             self.finished = self._count()
             self._shape: list[int] | None = None
-            for index in range(self.finished):
+            for index in range(self.manifest.kept.start, self.finished):
                 self._check_chunk(index)
             self._check_base()
             self._check_sound()
@@ -103,7 +103,7 @@ class Journal:
         Raises ValueError for one that is not float32 or not finite, and OSError for a full disk; the run is then
         unchanged and can be resumed.
         """
-        if index != self.finished or self._first_chunks is not None:
+        if index != self.finished or index not in self.manifest.kept or self._first_chunks is not None:
             raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
         given = {"latent": latent, "noisy": noisy, "sinks": torch.tensor(sinks or (), dtype=torch.long)}
         tensors = {name: given[name].detach().cpu().contiguous() for name in self._names(index)}
@@ -251,16 +251,17 @@ class Journal:
 
     def _count(self) -> int:
         """Count the finished chunks. A gap is refused: a file was lost, and it is not made again silently."""
+        kept = self.manifest.kept
         there = sorted(chunk_indices(self.folder))[: self._first_chunks]
-        count = next((i for i, index in enumerate(there) if i != index), len(there))
+        count = next((i for i, index in enumerate(there) if kept.start + i != index), len(there))
         if count < len(there):
             raise DamagedRunError(
-                f"{chunk_path(self.folder, count)} is missing, but chunk {there[count]} is there: "
+                f"{chunk_path(self.folder, kept.start + count)} is missing, but chunk {there[count]} is there: "
                 "put it back, or branch from an earlier chunk"
             )
-        if count > self.manifest.num_chunks:
-            raise DamagedRunError(f"{self.folder} has {count} chunks, but its run has {self.manifest.num_chunks}")
-        return count
+        if count > len(kept):
+            raise DamagedRunError(f"{self.folder} has {count} chunks, but its run has {len(kept)}")
+        return kept.start + count
 
     def _check_base(self) -> None:
         base = self.manifest.base

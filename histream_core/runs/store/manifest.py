@@ -141,6 +141,8 @@ class Manifest:
     source: Mapping[str, str | None]
     made_with: Mapping[str, str]
     base: Base | None = None
+    part: range | None = None
+    """The chunks that are kept in this folder, where other folders keep the others; None: all."""
 
     def __post_init__(self):
         for name, starts in (("prompt", self.sections), ("seed", self.seeds)):
@@ -155,6 +157,10 @@ class Manifest:
             )
         if self.base and not 0 < self.base.chunks <= self.plan.num_chunks:
             raise ValueError(f"{self.base.chunks} chunks cannot be shared: the run has {self.plan.num_chunks}")
+        if self.part is not None and not 0 <= self.part.start < self.part.stop <= self.plan.num_chunks:
+            raise ValueError(
+                f"chunks {self.part.start} to {self.part.stop} are no part of a run of {self.plan.num_chunks}"
+            )
         for seed in self.seeds:
             SeededNoise(seed.seed)
         planned, chosen = self.plan.levers, self.settings.speed.levers
@@ -179,6 +185,11 @@ class Manifest:
     @property
     def num_chunks(self) -> int:
         return self.plan.num_chunks
+
+    @property
+    def kept(self) -> range:
+        """The chunks that are kept in the run's folder."""
+        return self.part or range(self.num_chunks)
 
 
 class ChunkSeeds:
@@ -230,6 +241,8 @@ def chain(manifest: Manifest) -> Iterator[str]:
 def to_json(manifest: Manifest) -> str:
     """Format manifest.json: one object with a version, a checksum, and the run."""
     run = plain(manifest)
+    if manifest.part is None:  # as it was before there were parts
+        del run["part"]
     return json.dumps({"format": FORMAT, "sha256": digest(run), "run": run}, indent=1, allow_nan=False) + "\n"
 
 
