@@ -37,7 +37,7 @@ LOOKS = 0.05
 """Share of the time that is spent on looking at the farm's files while it works."""
 
 MOST_LINES = 8
-"""Lines of single shots that are shown while they are made."""
+"""Lines of single shots that are shown under the node; *summary* has all."""
 
 
 def shots_of(text: str, choice: ShotChoice) -> list[Shot]:
@@ -72,9 +72,11 @@ def make_shots(shots: Sequence[Shot], name: str, workers: int) -> tuple[str, str
     finally:
         comfy.model_management.soft_empty_cache()
     failed = state.count()[FAILED]
-    host_log.tell(state.summary())
-    if failed:
-        host_log.warn(f"{failed} of {len(shots)} shots failed, the list says why; Run tries them again")
+    again = [f"{failed} of {len(shots)} shots failed: Run tries them again"] if failed else []
+    for line in again:
+        host_log.say(line)
+    ended = sorted(state.shots, key=lambda shot: shot.state != FAILED)
+    host_log.tell("\n".join([state.summary(), *again, *(shot.line(0) for shot in ended[:MOST_LINES])]))
     return name_of(farm.folder), "\n".join([state.table(), *watched.notes])
 
 

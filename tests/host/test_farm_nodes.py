@@ -103,10 +103,10 @@ def test_a_shot_that_fails_does_not_stop_the_others(submit, farm, output, monkey
     videos = pack.part("histream_core.cli.verbs.videos")
     keep = videos.keep
 
-    def fail(args, checked, watch):
+    def fail(args, *rest, **more):
         if args.seed == 5:
             raise MemoryError("too large for this card")
-        return keep(args, checked, watch)
+        return keep(args, *rest, **more)
 
     monkeypatch.setattr(videos, "keep", fail)
     name, table = submit(f"{RED}\n{BLUE}")
@@ -173,9 +173,9 @@ def test_the_host_makes_room_before_the_first_shot(submit, pack, monkeypatch):
     comfy.model_management.load_models_gpu([model])
     keep = videos.keep
 
-    def look(*args):
+    def look(*args, **more):
         held.append(len(comfy.model_management.current_loaded_models))
-        return keep(*args)
+        return keep(*args, **more)
 
     monkeypatch.setattr(videos, "keep", look)
     assert comfy.model_management.current_loaded_models
