@@ -37,10 +37,14 @@ class Shot:
 
 
 def read_shots(path: Path) -> list[Shot]:
-    """The shots of a list or of a folder, in their order, each with a name of its own. Raises ValueError, OSError."""
+    """The shots of a list or of a folder, in their order, each with a name of its own.
+
+    Lines of a .txt may be prompts. Raises ValueError, OSError.
+    """
     if path.is_dir():
         return _checked(_in_folder(path), str(path), "no file ends with .json or .txt")
-    return _checked(_in_lines(read_text(path, MAX_LIST), path.parent), str(path), "no line holds anything")
+    found = _in_lines(read_text(path, MAX_LIST), path.parent, prompts=path.suffix.lower() == ".txt")
+    return _checked(found, str(path), "no line holds anything")
 
 
 def shots_in(text: str, folder: Path) -> list[Shot]:
@@ -103,7 +107,8 @@ def _shot(text: str, place: str, folder: Path, name: str) -> Shot:
     try:
         values = parse_json(text, unique=True)
     except ValueError as error:
-        raise ValueError(f"{place}: it is no JSON ({error}): write it like {EXAMPLE}") from error
+        written = "write / or \\\\ in paths" if "escape" in str(error) else f"write it like {EXAMPLE}"
+        raise ValueError(f"{place}: it is no JSON ({error}): {written}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{place}: it is no JSON object: write it like {EXAMPLE}")
     options = {key: value for key, value in values.items() if key != NAME and value is not None}

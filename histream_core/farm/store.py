@@ -261,7 +261,7 @@ def unchanged(old: Sequence[Shot], new: Sequence[Shot], begun: Sequence[str]) ->
         if other:
             raise ValueError(
                 f'{shot.place}: the shot "{shot.name}" was begun with another {" and another ".join(other)}: '
-                "give it another name, submit into another folder, or put it back"
+                "give it another name, submit into another folder, or put it back; new lines go below the others"
             )
 
 

@@ -1,6 +1,7 @@
 """A list of shots under the host: read from the artist's text, made with Cancel and progress, and checked."""
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +28,11 @@ from .decode import SavedVideo
 from .load import FOLDER
 from .run_folders import as_shown, check_written, name_of, run_path
 
-LISTS = (".jsonl", ".json", ".txt")
-"""Endings of a text of one line that names a list."""
+PATH = re.compile(r"(/|\.\.?[/\\]|[a-z]:[/\\])|.*(\\(?![()])|\.(jsonl|json|txt)$)", re.IGNORECASE)
+"""A line that is a path by how it begins, by a backslash in it (none of a prompt's \\( and \\)), or by its ending."""
+
+MARK = re.compile(r"%[^%/]+%")
+"""A mark that the host replaces in names of new files, such as %year%."""
 
 FOLDERS = {"model": FOLDER, "vae": "vae", "text_encoder": "text_encoders"}
 """The host's folder of the files that an option may name."""
@@ -57,6 +61,11 @@ def make_shots(shots: Sequence[Shot], name: str, workers: int) -> tuple[str, str
     `workers` 0: one for each GPU. The host's own models make room first. Raises ValueError and OSError before anything
     is made, and the host's exception for Cancel.
     """
+    if mark := MARK.search(name):
+        raise ValueError(
+            f"the name {name[:80]!r} has {mark[0][:40]} in it, which nobody replaces here, because the same name has "
+            "to find the same shots again: write it out"
+        )
     check_written(name)
     watched = Watched()
     if workers > 1 and find_spec("ray") is None:
@@ -168,16 +177,19 @@ def make_room() -> None:
 
 def _listed(text: str) -> list[Shot]:
     root = Path(folder_paths.get_input_directory()).resolve()
-    line = text.strip()
+    line = text.strip().strip("\"'")  # a system that copies a path puts it in quotes
     if "\n" in line or line.startswith("{"):
         return shots_in(text, root)
     path = (root / line).resolve()
-    is_list = line.lower().endswith(LISTS)
-    if line and (is_list or os.path.lexists(path)) and not path.is_relative_to(root):
-        raise ValueError(f"{line!r} is no list inside ComfyUI's input folder: put it there, and write its name")
-    if is_list and not os.path.lexists(path):
-        raise FileNotFoundError(f"there is no list {line!r} in ComfyUI's input folder: put it there, or write prompts")
-    return read_shots(path) if line and path != root and os.path.lexists(path) else shots_in(text, root)
+    is_there = path != root and os.path.lexists(path)
+    if not is_there and not PATH.match(line):
+        return shots_in(text, root)
+    if not is_there or not path.is_relative_to(root):
+        raise ValueError(
+            f'there is no list or folder "{line}" inside ComfyUI\'s input folder: put it there and write its name, or '
+            "write a prompt in each line"
+        )
+    return read_shots(path)
 
 
 def _with_choice(shot: Shot, number: int, choice: ShotChoice) -> Shot:

@@ -14,6 +14,15 @@ def test_a_line_is_a_shot_with_the_name_that_it_says_or_its_number(tmp_path):
     assert (one.place, other.place, one.folder) == ("line 1", "line 3", tmp_path)
 
 
+def test_lines_of_a_txt_may_be_prompts(tmp_path):
+    path = tmp_path / "night.TXT"
+    path.write_text('a cat\n{"prompt": "a dog", "seed": 3}\n')
+    assert read_shots(path) == [
+        Shot("shot-0001", {"prompt": "a cat"}),
+        Shot("shot-0002", {"prompt": "a dog", "seed": 3}),
+    ]
+
+
 def test_a_folder_has_a_file_for_each_shot_in_the_order_of_its_numbers(tmp_path):
     files = {
         "10.txt": "a cat\n",
@@ -38,6 +47,8 @@ def test_a_folder_has_a_file_for_each_shot_in_the_order_of_its_numbers(tmp_path)
         ('{"prompt": "a"}\na cat', r"line 2: it is no JSON .*: write it like \{"),
         ("[1]", "line 1: it is no JSON object"),
         ('{"seed": 1, "seed": 2}', "line 1: it is no JSON .the JSON has a name twice"),
+        (r'{"prompt": "a", "first-frame": "C:\shots\a.png"}', r"line 1: it is no JSON .*: write / or \\\\ in paths"),
+        (r'{"prompt": "a", "first-frame": "C:\users\a.png"}', r"line 1: it is no JSON .*: write / or \\\\ in paths"),
         ('{"name": "a"}\n{"name": "A"}', 'line 2: line 1 has the name "A" too'),
         ('{"name": "shot-0002"}\n{}', 'line 2: line 1 has the name "shot-0002" too'),
         ('{"name": "../a"}', "line 1: '../a' cannot be the name of a shot"),

@@ -126,7 +126,8 @@ def test_a_shot_that_fails_does_not_stop_the_others(submit, farm, output, monkey
     ("text", "more", "said"),
     [
         (RED, {"name": "../night"}, "is no folder inside ComfyUI's output folder"),
-        (RED, {"name": "night %KSampler.seed%"}, "which ComfyUI's page replaces"),
+        (RED, {"name": "night %KSampler.seed%"}, "has %KSampler.seed% in it, which nobody replaces here"),
+        (RED, {"name": "night %year%"}, "has %year% in it, which nobody replaces here"),
         ("", {}, "there is no shot in the text"),
         (f'{RED}\n{{"promt": "a cat"}}', {}, 'line 2: "promt" is no option of histream render'),
         (f'{RED}\n{{"prompt": ', {}, "line 2: it is no JSON"),
@@ -143,8 +144,16 @@ def test_a_shot_that_fails_does_not_stop_the_others(submit, farm, output, monkey
         ),
         (f'{RED}\n{{"prompt": "a cat", "model": "/etc/passwd"}}', {}, "line 2: the file of 'model' is outside"),
         (f'{RED}\n{{"prompt": "a cat", "out": "a.mp4"}}', {}, 'line 2: "out" is not for a shot'),
-        ("night.jsonl", {}, "there is no list 'night.jsonl' in ComfyUI's input folder"),
-        ("../night.jsonl", {}, "'../night.jsonl' is no list inside ComfyUI's input folder"),
+        ("night.jsonl", {}, 'there is no list or folder "night.jsonl" inside ComfyUI\'s input folder'),
+        ("../night.jsonl", {}, 'there is no list or folder "../night.jsonl" inside'),
+        (
+            '"C:\\Users\\me\\night shots.jsonl"',
+            {},
+            r'there is no list or folder "C:\Users\me\night shots.jsonl" inside',
+        ),
+        ("D:/night", {}, 'there is no list or folder "D:/night" inside'),
+        (r"lists\nihgt", {}, r'there is no list or folder "lists\nihgt" inside'),
+        ("/somewhere/night", {}, 'there is no list or folder "/somewhere/night" inside'),
     ],
 )
 def test_what_cannot_be_made_is_refused_before_anything_begins(submit, output, text, more, said):
@@ -162,6 +171,42 @@ def test_a_list_in_the_input_folder_is_read(submit, output):
     (output / "input" / "two.jsonl").write_text(json.dumps({"name": "two", "prompt": BLUE}))
     assert submit("lists", "a")[1].splitlines()[0].split() == ["one", "finished", "1", "of", "1", "chunks"]
     assert submit("two.jsonl", "b")[1].startswith("two  finished")
+    assert submit(f'"{output / "input" / "two.jsonl"}"', "c")[1].startswith("two  finished")
+
+
+def shots_of(pack, text):
+    """The shots of a text in Farm Submit, which are not made."""
+    choice = pack.part("nodes.settings").ShotChoice("demo", None, None, 9, (64, 64), 16.0, 5)
+    return [(shot.name, shot.options["prompt"]) for shot in pack.part("nodes.host.farm").shots_of(text, choice)]
+
+
+def test_a_text_file_has_a_prompt_in_each_line_as_the_node_has(farm, pack, output):
+    """Seen to fail with "it is no JSON". Windows puts a mark before the first line."""
+    text = f'{RED}\n\n{{"name": "own", "prompt": "{BLUE}"}}\n'
+    (output / "input" / "night.txt").write_text(text, encoding="utf-8-sig")
+    assert shots_of(pack, "night.txt") == shots_of(pack, text) == [("shot-0001", RED), ("own", BLUE)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"a street \(at night\)",
+        "day/night",
+        "a street: 3/4 of it wet",
+        '"a street", she said',
+        "a cat, " * 900 + "a dog",
+    ],
+)
+def test_a_prompt_of_one_line_is_no_path(farm, pack, text):
+    assert shots_of(pack, text) == [("shot-0001", text)]
+
+
+def test_a_line_above_the_others_is_refused_with_where_new_ones_go(submit):
+    """Names and seeds go by the line."""
+    submit(RED)
+    with pytest.raises(ValueError, match=r'line 1: the shot "shot-0001" was begun .*; new lines go below the others'):
+        submit(f"{BLUE}\n{RED}")
+    assert "2 shots: 2 finished" in submit(f"{RED}\n{BLUE}")[1]
 
 
 def test_the_host_makes_room_before_the_first_shot(submit, pack, monkeypatch):
