@@ -87,6 +87,12 @@ class Pace:
         for _ in range(num_chunks):
             self._take_unfinished()
 
+    def begin_at(self, chunk: int) -> int:
+        """Expect no call of the chunks before `chunk`, which others make; so many calls less."""
+        before = len(self.calls)
+        self.calls = [call for call in self.calls if call.chunk >= chunk]
+        return before - len(self.calls)
+
     def split(self, step: Step) -> int:
         """Expect the rows of a joint call one by one, where `step` is the first of them alone; so many calls more."""
         call = self.calls[self._next] if self._next < len(self.calls) else None

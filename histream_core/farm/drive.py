@@ -16,7 +16,7 @@ from typing import Protocol
 from ..runs import Journal
 from ..runs.make import Watch
 from ..runs.progress import Progress, Report
-from .lease import State, lease_of
+from .lease import RENEWALS, State, lease_of
 from .shots import Shot
 from .store import CHUNK, DIED, Farm, is_part, shot_of
 from .work import FAILED, GONE, HELD, LOST, MADE, STOPPED, Make, Outcome, work
@@ -164,7 +164,8 @@ class Drive:
             return []
         if not self.farm.is_split(name):
             left = 1 + sum(not is_part(other) for other in self._waiting)
-            if self.farm.has_run(name) or self.workers.size <= left or not self.farm.parts_of(name):
+            free = self.workers.size - len(self._running)
+            if self.farm.has_run(name) or free <= left or not self.farm.parts_of(name):
                 return []
             self.farm.split(name)
         return self.farm.parts_left(name)
@@ -187,7 +188,8 @@ class Drive:
                 self._over.pop(name, None)
                 continue
             since = self._over.setdefault(name, now)
-            patience = 0.0 if lease.until else seconds  # one that has let go is about to end
+            # A sign may come late from a slow disk; one that has let go is about to end.
+            patience = seconds / RENEWALS if lease.until else seconds
             if name not in self._hung and now - since >= patience:
                 self._hung.add(name)
                 self.workers.kill(name)

@@ -60,7 +60,7 @@ class ShotState:
         parts = [f"{self.chunks} of {self.num_chunks} chunks"]
         parts += [f"in {self.parts} parts"] if self.parts > 1 else []
         parts += [f"by {self.by}"] if self.by else []
-        parts += [f"by one worker, as {self.why_one}"] if self._has_scenes and self.state != FINISHED else []
+        parts += [f"by one worker, because {self.why_one}"] if self._has_scenes and self.state != FINISHED else []
         parts += [f"about {duration(self.left)} left"] if self.left else []
         told = f"{', '.join(parts)}{': ' if self.why else ''}{self.why}"
         return printable(" ".join(f"{self.name:{width}}  {self.state:8}  {told}".splitlines()))
@@ -117,7 +117,8 @@ def _state_of(farm: Farm, name: str, num_chunks: int, logs: Logs) -> ShotState:
     parts = farm.parts_of(name) if farm.is_split(name) else []
     runs = [run for task in parts or [name] if farm.has_run(task) for run in list_runs(farm.run_of(task))[:1]]
     chunks = sum(run.chunks for run in runs)
-    problems = [*filter(None, map(_failure, logs.values())), *(run.problem for run in runs if run.problem)]
+    in_use = [log for task, log in logs.items() if task == name or task in parts]
+    problems = [*filter(None, map(_failure, in_use)), *(run.problem for run in runs if run.problem)]
     state = WAITING
     if leases:
         state = RUNNING

@@ -86,8 +86,9 @@ class Farm:
         return [f"{name}{SLASH}{number}" for number in range(1, count + 1)] if count > 1 else []
 
     def is_split(self, name: str) -> bool:
-        """Whether the parts of a shot are made apart, and were not put together yet."""
-        return os.path.lexists(self.folder / PARTS / name) and not self.has_run(name)
+        """Whether a shot is made in parts that are still to be put together."""
+        parts = self.parts_of(name)
+        return bool(parts) and os.path.lexists(self.folder / PARTS / name) and not self._is_whole(name)
 
     def split(self, name: str) -> None:
         """Let the parts of a shot be made apart."""
@@ -100,15 +101,22 @@ class Farm:
 
     def join(self, name: str) -> None:
         """Put the parts of a shot together, if it has some; they are removed then. Raises as `join_parts` does."""
-        parts = [self.run_of(part) for part in self.parts_of(name)]
+        parts = self.parts_of(name)
         if self.is_split(name):
-            join_parts(parts, self.run_of(name)).close()
+            if self.has_run(name):  # begun by a worker that was late, and had not seen that the shot was split
+                clean(self.run_of(name), video=True)
+            join_parts([self.run_of(part) for part in parts], self.run_of(name)).close()
+        if not os.path.lexists(self.folder / PARTS / name):
+            return
         for part in parts:
-            if os.path.lexists(part / MANIFEST):
-                clean(part, video=True)
-        if os.path.lexists(self.folder / PARTS / name):
-            with suppress(OSError):  # somebody keeps something there
-                (self.folder / PARTS / name).rmdir()
+            if self.has_run(part):
+                clean(self.run_of(part), video=True)
+        with suppress(OSError):  # somebody keeps something there
+            (self.folder / PARTS / name).rmdir()
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the run of a shot has all its chunks."""
+        return self._num_chunks(name) == self.parts[name].chunks[-1].stop
 
     def _num_chunks(self, task: str) -> int:
         return len(chunk_indices(self.run_of(task))) if self.has_run(task) else 0

@@ -155,9 +155,9 @@ def _checked_workers(order: Submission) -> tuple[int | None, str | None]:
 
 
 def _check(verbs: ShotVerbs, shot: Shot, folder: Path) -> Needs:
-    run = Farm(folder, (), ()).run_of(shot.name)
+    farm = Farm(folder, (), ())
     with placed(shot.place):
-        return verbs.check(shot, run, begun=(run / "manifest.json").exists())
+        return verbs.check(shot, farm.run_of(shot.name), begun=farm.has_run(shot.name))
 
 
 def _merge(farm: Farm) -> list[str]:

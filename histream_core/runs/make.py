@@ -190,8 +190,9 @@ def resumed_progress(backend: Backend, journal: Journal) -> Progress:
     done = chunks_on_disk(journal) if manifest.part is None else journal.finished
     rest = replay(_up_to_part(manifest), journal.finished)
     progress = backend.new_progress(rest)
-    recached = sum(section.recache for section in manifest.sections) * len(manifest.plan.grids)
-    progress.num_calls = rest.num_calls() + recached
+    recached = sum(section.recache for section in manifest.sections if section.first_chunk in manifest.kept)
+    by_others = progress.pace.begin_at(manifest.kept.start)
+    progress.num_calls = rest.num_calls() - by_others + recached * len(manifest.plan.grids)
     progress.chunks = done
     progress.pace.skip(done)
     progress.frames = progress.skipped_frames = frames_before(manifest, done)

@@ -22,7 +22,7 @@ from ...histream_core.runs.describe import NewRun, text_before
 from ...histream_core.runs.restyle import SourceVideo
 from ...histream_core.runs.store.branching import num_shared
 from ...histream_core.runs.store.journal import read_manifest
-from ...histream_core.runs.store.manifest import differences, usual_output
+from ...histream_core.runs.store.manifest import differences, refuse_part, usual_output
 from ...histream_core.runs.store.video import video_path
 from ...histream_core.runs.verbs import Branch, FindSame, begin, branch, branch_manifest, check_resumed
 from ...histream_core.vae.encode import check_encoder
@@ -142,6 +142,7 @@ def resume_run(model, vae, name: str, speed: Speed | None = None, *, source=None
     """
     folder = find_run(name)
     manifest = read_manifest(folder)
+    refuse_part(folder, manifest)
     check_run(hidden, manifest.plan, manifest.settings)
     video = source_of_run(manifest, source)
     journal = resume(folder)

@@ -197,7 +197,7 @@ def test_the_scenes_of_a_shot_that_is_made_in_parts_are_those_of_one_run(here, s
         assert not (apart.run_of(part) / "segments").exists()
     assert say("farm", "status", "apart")[1]["shots"][0]["chunks"] == 5
     status, said = say("resume", apart.run_of("two/2"))
-    assert (status, "holds a part of a run alone: histream farm submit goes on" in said) == (2, True)
+    assert (status, "holds a part of a run alone: submit the list of its farm again" in said) == (2, True)
     status, result = say("farm", "submit", shots, "--out", "apart")
     assert (status, result["shots"][0]["made"], result["shots"][0]["attempts"]) == (0, 4, 3)
     assert files_in("apart/shots/two") == files_in("whole/shots/two")

@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+from collections import deque
+from dataclasses import replace
 
 import pytest
 from tiny_farm import PARTS, chunks_made, farm, farm_of_scenes, make_tiny
@@ -13,7 +15,7 @@ from histream_core.farm.collect import collect
 from histream_core.farm.drive import Drive, InProcess
 from histream_core.farm.lease import Lease, lease_of
 from histream_core.farm.status import look
-from histream_core.farm.store import read_farm
+from histream_core.farm.store import read_farm, write_farm
 from histream_core.farm.work import GONE, Outcome, work
 
 ALL = ("one", "one/1", "one/2", "one/3")
@@ -174,6 +176,40 @@ def test_a_worker_dies_while_parts_are_put_together(tmp_path, whole, moment, mon
     assert not (tmp_path / "parts" / "one").exists()
 
 
+def test_parts_outlive_a_worker_that_was_late_and_began_the_shot_whole(tmp_path, whole):
+    """Seen to fail where parts are removed because the shot has some run."""
+    a_farm = farm_of_scenes(tmp_path, "one")
+    a_farm.split("one")
+    for task in ALL[1:]:
+        assert work(tmp_path, task, make_tiny()).state == "made"
+    with pytest.raises(Death):
+        make_tiny(dying(3))(a_farm.shot("one"), a_farm.run_of("one"))
+    assert a_farm.has_run("one")
+    assert a_farm.is_split("one")
+    outcome = work(tmp_path, "one", make_tiny(dying(0)))
+    assert (outcome.state, outcome.made) == ("finished", 0)
+    assert files_in(a_farm.run_of("one")) == whole
+    assert not (tmp_path / "parts" / "one").exists()
+
+
+def test_a_shot_that_was_split_and_has_one_scene_now_is_made_whole(tmp_path):
+    """Its list changed before a part had begun."""
+    a_farm = farm_of_scenes(tmp_path, "one")
+    a_farm.split("one")
+    write_farm(replace(a_farm, parts={}))
+    assert work(tmp_path, "one", make_tiny()).state == "finished"
+
+
+def test_shots_that_wait_have_the_free_workers_before_parts(tmp_path):
+    """A shot is split where workers are free that no shot waits for; busy ones do not count."""
+    a_farm = farm_of_scenes(tmp_path, *"abcd")
+    driver = Drive(a_farm, Places(a_farm, 4), lambda *_: None)
+    driver._running = {"a": 0}
+    for name, waiting, parts in ("b", "cd", 0), ("c", "d", 3), ("d", "", 3):
+        driver._waiting = deque(waiting)
+        assert len(driver._parts(name)) == parts
+
+
 def test_a_part_that_goes_wrong_ends_the_shot_and_the_others_are_kept(tmp_path, whole):
     a_farm = farm_of_scenes(tmp_path, "one")
     calls = itertools.count()
@@ -223,7 +259,7 @@ def test_status_counts_parts_and_says_why_there_are_none(tmp_path):
     assert "in 3 parts, by " in seen[0].line(5)
     values = (tmp_path / "farm.json").read_text()
     (tmp_path / "farm.json").write_text(values.replace('"why_one": ""', '"why_one": "it restyles"'))
-    assert ", by one worker, as it restyles" in look(read_farm(tmp_path)).table()
+    assert ", by one worker, because it restyles" in look(read_farm(tmp_path)).table()
     (tmp_path / "farm.json").write_text(values.replace('"why_one": ""', '"why_one": "it has one scene"'))
     assert "by one worker" not in look(read_farm(tmp_path)).table()
     assert look(read_farm(tmp_path)).shots[0].why_one == "it has one scene"

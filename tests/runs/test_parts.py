@@ -1,5 +1,6 @@
 """Scenes of one video, each made in a folder of its own: the run that they become is the run that was made at once."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -107,15 +108,19 @@ def test_a_part_that_was_stopped_goes_on_and_makes_no_chunk_again(tmp_path):
 
 
 def test_the_calls_of_a_part_are_counted_and_no_others(tmp_path):
-    """The time left follows from the calls and frames of the part. Seen to fail with those of the whole video."""
-    run, seen = scenes(), []
+    """The time left follows from the calls and frames of the part. Seen to fail with those of the whole video, and
+    with those of the chunks before it."""
+    run = scenes()
+    for part, first, last in (PARTS[1], (2, 21), (4, 45)), (PARTS[2], (4, 45), (7, 77)):
+        seen, calls = [], itertools.count()
 
-    def report(progress):
-        seen.append((progress.chunks, progress.frames, progress.pace.seconds_left))
+        def report(progress, seen=seen):
+            seen.append((progress.chunks, progress.frames, progress.num_calls, progress.pace.seconds_left))
 
-    make_part(tmp_path, run, PARTS[1], report=report)
-    assert [seen[0][:2], seen[-1][:2]] == [(2, 21), (4, 45)]
-    assert seen[-1][2] == 0
+        make_part(tmp_path, run, part, report=report, on_call=lambda calls=calls: next(calls))
+        assert [seen[0][:2], seen[-1][:2]] == [first, last]
+        assert {found[2] for found in seen} == {next(calls)}
+        assert seen[-1][3] == 0
 
 
 def test_a_plan_says_into_which_parts_it_falls_or_why_it_does_not():
@@ -148,7 +153,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
         with pytest.raises(ValueError, match=said):
             join_parts(wrong, tmp_path / "joined")
     (parts[1] / "chunks" / "00003.safetensors").unlink()
-    with pytest.raises(session.DamagedRunError, match=r"00003.safetensors is missing: make the part again"):
+    with pytest.raises(session.DamagedRunError, match=r"00003.safetensors is missing: submit the list again"):
         join_parts(parts, tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
 

@@ -29,6 +29,7 @@ from ...runs.progress import Progress
 from ...runs.restyle import SourceVideo, reopen, video_of_run
 from ...runs.store.folder import check_run
 from ...runs.store.journal import read_manifest, sound_path
+from ...runs.store.manifest import refuse_part
 from ...runs.store.new import check_free
 from ...runs.store.video import (
     check_room,
@@ -133,8 +134,7 @@ def _add_prompt(verb: argparse.ArgumentParser) -> None:
 def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
     """Resume a run and finish it."""
     check_run(args.folder)
-    if read_manifest(args.folder).part:
-        raise ValueError(f"{args.folder} holds a part of a run alone: histream farm submit goes on with the whole one")
+    refuse_part(args.folder, read_manifest(args.folder))
     return resume_run(args)
 
 

@@ -18,7 +18,7 @@ from .fingerprint import PIECE
 from .folder import CHUNKS, MANIFEST, SEGMENTS, own_folder
 from .journal import Journal, chunk_path, read_manifest, sound_path, text_paths, write_texts
 from .listing import clean
-from .manifest import Base, Manifest
+from .manifest import Base, Manifest, refuse_part
 from .new import check_free, new_folder, write_run
 from .opening import branched
 from .segments import checksums_of
@@ -47,8 +47,7 @@ def create_branch(
     source, folder = Path(source), Path(folder)
     chunk = num_shared(read_manifest(source).plan, chunk)
     with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
-        if old.manifest.part:
-            raise ValueError(f"{source} holds a part of a run alone: branch from the whole run when it is there")
+        refuse_part(source, old.manifest)
         if not 0 <= chunk <= old.finished:
             raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")
         manifest = manifest or old.manifest

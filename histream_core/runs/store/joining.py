@@ -28,7 +28,8 @@ def join_parts(parts: Sequence[Path], folder: Path) -> Journal:
         whole = _whole([journal.manifest for journal in journals], parts)
         for journal in journals:
             if journal.finished < journal.manifest.kept.stop:
-                raise DamagedRunError(f"{chunk_path(journal.folder, journal.finished)} is missing: make the part again")
+                missing = chunk_path(journal.folder, journal.finished)
+                raise DamagedRunError(f"{missing} is missing: submit the list again")
         with begun_aside(folder) as aside:
             write_run(aside, whole)
             if text_paths(first.folder):
@@ -45,7 +46,10 @@ def _whole(manifests: Sequence[Manifest], parts: Sequence[Path]) -> Manifest:
     whole = replace(manifests[0], part=None)
     for manifest, part in zip(manifests[1:], parts[1:], strict=True):
         if found := differences(whole, manifest):
-            raise ValueError(f"the run in {part} differs from the one in {parts[0]} in {', '.join(found)}")
+            raise ValueError(
+                f"the run in {part} differs from the one in {parts[0]} in {', '.join(found)}, as GPUs of other kinds "
+                f"round it: remove {part.parent}, and submit the list again with workers of one kind"
+            )
     ends = [range(0), *(manifest.kept for manifest in manifests), range(whole.num_chunks, whole.num_chunks)]
     for before, after in pairwise(ends):
         if before.stop != after.start:

@@ -245,9 +245,11 @@ class Journal:
         try:
             self.read(index)
         except DamagedRunError as error:
-            go_on = f"histream branch {self.folder} NEW --from {index} goes on from what is before it"
+            ways = [f"histream branch {self.folder} NEW --from {index} goes on from what is before it"] if index else []
+            if self.manifest.part:
+                ways = [f"histream clean {self.folder} and submit the list again, which makes the part anew"]
             why = str(error).removesuffix(PUT_BACK)
-            raise DamagedRunError(f"{why}{PUT_BACK}, or {go_on}" if index else f"{why}{PUT_BACK}") from error
+            raise DamagedRunError(", or ".join([f"{why}{PUT_BACK}", *ways])) from error
 
     def _count(self) -> int:
         """Count the finished chunks. A gap is refused: a file was lost, and it is not made again silently."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import repeat
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -272,6 +272,14 @@ def from_json(text: str) -> Manifest:
     if changed:
         raise ValueError("was changed after it was written: its checksum does not fit")
     return manifest
+
+
+def refuse_part(folder: Path, manifest: Manifest) -> None:
+    """Raise ValueError for the run of a part, which only its farm goes on with."""
+    if manifest.part is not None:
+        raise ValueError(
+            f"{folder} holds a part of a run alone: submit the list of its farm again, and take the whole run then"
+        )
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
