@@ -12,6 +12,7 @@ from ..runs import RunInUseError
 from ..runs.store.fingerprint import hash_file
 from ..runs.store.journal import read_manifest
 from ..runs.store.video import format_of, picture_files, video_path
+from .drive import Turn
 from .store import Farm
 
 BLOCK = 4 * MEGABYTE
@@ -28,10 +29,11 @@ class Collected:
     """Why there is none, by the names of the others."""
 
 
-def check_videos(farm: Farm) -> Collected:
-    """Check the runs of all shots; the videos where they were made."""
+def check_videos(farm: Farm, turn: Turn = lambda: None) -> Collected:
+    """Check the runs of all shots; the videos where they were made. `turn` is called before each: it may raise."""
     files, missing = {}, {}
     for shot in farm.shots:
+        turn()
         try:
             whole, why = (
                 farm.is_finished(shot.name),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,12 @@ from .status import FarmState, look
 from .store import LEASE_SECONDS, Farm, check_place, lock_farm, open_place, read_farm, unchanged, write_farm
 from .work import Make, Stopped
 
+NO_RAY = 'pip install "ray>=2.48,<3"'
+"""The way to get what several workers need."""
+
+MOST_NOTES = 5
+"""Most notes on shots that are told before the first one begins."""
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -30,6 +37,8 @@ class Needs:
     num_bytes: int
     parts: Parts
     """The parts of the video that can be made apart."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what the weights were not made for."""
 
 
 class ShotVerbs(Protocol):
@@ -68,12 +77,13 @@ class Front:
     note: Callable[[str], None]
     """Function that is told what to know before the first shot begins."""
     tell: Tell
-    begin: Callable[[Farm, Sequence[str]], None]
-    """Function that is called once all is checked, with the names of the shots that are made now."""
+    begin: Callable[[int], None]
+    """Function that is called once all is checked and written, with the number of shots that are made now."""
     turn: Turn = lambda: None
-    """Function that is called again and again while shots are made, in this process at each call of the network.
+    """Function that is called before each shot is checked, and again before it is looked at for what is finished.
 
-    It raises `Stopped` to stop them all.
+    Then again and again while shots are made, in this process at each call of the network. It raises `Stopped` to stop
+    them all.
     """
 
 
@@ -95,7 +105,7 @@ def submit(verbs: ShotVerbs, order: Submission, front: Front) -> tuple[Farm, Far
     workers, address = _checked_workers(order)
     folder, shots = order.folder.absolute(), order.shots
     check_place(folder)
-    needs = [_check(verbs, shot, folder) for shot in shots]
+    needs = [_check(verbs, shot, folder) for shot in _in_turns(shots, front.turn)]
     check_bytes(nearest_existing(folder), sum(need.num_bytes for need in needs), f"the {len(shots)} shots")
     work = tuple((need.chunks, need.pixels) for need in needs)
     parts = {shot.name: need.parts for shot, need in zip(shots, needs, strict=True)}
@@ -105,11 +115,11 @@ def submit(verbs: ShotVerbs, order: Submission, front: Front) -> tuple[Farm, Far
     try:
         left = _merge(farm)
         write_farm(farm)
-        todo = [shot.name for shot in shots if not _is_finished(farm, shot.name)]
-        for note in (*left, *_plans(farm, todo)):
+        todo = [shot.name for shot in _in_turns(shots, front.turn) if not _is_finished(farm, shot.name)]
+        for note in (*left, *_plans(farm, todo), *_notes(shots, needs, {*todo})):
             front.note(note)
         if todo:
-            front.begin(farm, todo)
+            front.begin(len(todo))
             with _workers(farm, verbs.make, workers, address, front) as places:
                 Drive(farm, places, front.tell, front.turn).run(todo)
     except KeyboardInterrupt as stop:
@@ -148,10 +158,16 @@ def _checked_workers(order: Submission) -> tuple[int | None, str | None]:
         raise ValueError(f"{address!r} is no address of a Ray: write auto, local or HOST:PORT, such as 10.0.0.1:6379")
     if address and not ray:
         raise ValueError(
-            "Ray is not installed, and without it there is one worker: pip install 'histream[scale]', or leave "
-            "--address and --workers out"
+            f"Ray is not installed, and without it there is one worker: {NO_RAY}, or ask for one worker and no address"
         )
     return workers, address
+
+
+def _in_turns(shots: Sequence[Shot], turn: Turn) -> Iterator[Shot]:
+    """The shots, with a turn before each: what is done with one reads all of its files."""
+    for shot in shots:
+        turn()
+        yield shot
 
 
 def _check(verbs: ShotVerbs, shot: Shot, folder: Path) -> Needs:
@@ -185,11 +201,23 @@ def _plans(farm: Farm, todo: Sequence[str]) -> Iterator[str]:
         yield f"{done} of {len(farm.shots)} shots are finished already"
 
 
+def _notes(shots: Sequence[Shot], needs: Sequence[Needs], todo: Collection[str]) -> Iterator[str]:
+    """The notes on shots that are made now, each once, with the first place of it; few where there are many."""
+    places: dict[str, list[str]] = {}
+    for shot, need in zip(shots, needs, strict=True):
+        for note in need.notes if shot.name in todo else ():
+            places.setdefault(note, []).append(shot.place)
+    for note, found in islice(places.items(), MOST_NOTES):
+        yield f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
+    if len(places) > MOST_NOTES:
+        yield f"there are {len(places) - MOST_NOTES} more notes on other shots"
+
+
 @contextmanager
 def _workers(farm: Farm, make: Make, workers: int | None, address: str | None, front: Front) -> Iterator[Workers]:
     """The workers that were asked for, which are told."""
     if address is None:
-        why = "" if find_spec("ray") else "; Ray is not installed, several need it: pip install 'histream[scale]'"
+        why = "" if find_spec("ray") else f"; Ray is not installed, several need it: {NO_RAY}"
         front.note(f"one shot after the other, in this process{why}")
         yield InProcess(farm.folder, make, front.turn)
         return

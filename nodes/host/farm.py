@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import comfy.model_management
@@ -67,10 +66,8 @@ def make_shots(shots: Sequence[Shot], name: str, workers: int) -> tuple[str, str
             "to find the same shots again: write it out"
         )
     check_written(name)
-    watched = Watched()
-    if workers > 1 and find_spec("ray") is None:
-        workers = 1
     order = Submission(shots, run_path(name), workers or None)
+    watched = Watched(order.folder, len(shots))
     front = Front(note=watched.note, tell=watched.tell, begin=watched.begin, turn=watched.turn)
     try:
         farm, state = submit(shot_verbs, order, front)
@@ -85,7 +82,7 @@ def make_shots(shots: Sequence[Shot], name: str, workers: int) -> tuple[str, str
     for line in again:
         host_log.say(line)
     ended = sorted(state.shots, key=lambda shot: shot.state != FAILED)
-    host_log.tell("\n".join([state.summary(), *again, *(shot.line(0) for shot in ended[:MOST_LINES])]))
+    host_log.tell("\n".join([state.summary(), *again, *(shot.line(0) for shot in ended[:MOST_LINES]), *watched.notes]))
     return name_of(farm.folder), "\n".join([state.table(), *watched.notes])
 
 
@@ -110,7 +107,13 @@ def videos_of(name: str, *, leave_out: bool) -> FarmVideos:
             f"output/{name_of(folder)} holds no shots: write the name that Farm Submit has, or connect it"
         )
     farm = read_farm(folder)
-    found = check_videos(farm)
+    bar = comfy.utils.ProgressBar(len(farm.shots))
+
+    def turn() -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(1)
+
+    found = check_videos(farm, turn)
     missing = [f"missing: {shot}, {why}" for shot, why in found.missing.items()]
     counted = f"{len(found.files)} of {len(farm.shots)} shots are in output/{name_of(folder)}"
     if missing and not (leave_out and found.files):
@@ -127,9 +130,12 @@ def videos_of(name: str, *, leave_out: bool) -> FarmVideos:
 
 @dataclass
 class Watched:
-    """What the node shows of a farm while it works: a bar over all chunks, a line for all shots and some for each."""
+    """What the node shows of a farm: how far it is checked, then a bar over all chunks, and lines of its shots."""
 
+    folder: Path
+    num_shots: int
     notes: list[str] = field(default_factory=list)
+    _turns: int = 0
     _farm: Farm | None = None
     _bar: comfy.utils.ProgressBar | None = None
     _next: float = 0.0
@@ -145,21 +151,31 @@ class Watched:
             host_log.say(f"{name}: {outcome.state}, {outcome.why}")
         self._next = 0.0
 
-    def begin(self, farm: Farm, todo: Sequence[str]) -> None:  # noqa: ARG002 - a Front gives both
+    def begin(self, num_shots: int) -> None:
         make_room()
-        self._farm, self._bar = farm, comfy.utils.ProgressBar(sum(chunks for chunks, _ in farm.work))
+        self._farm = read_farm(self.folder)
+        self._bar = comfy.utils.ProgressBar(sum(chunks for chunks, _ in self._farm.work))
+        host_log.say(f"{num_shots} shots are made now, in output/{name_of(self.folder)}")
+        self._next = 0.0
 
     def turn(self) -> None:
         """Stop for Cancel; show the state, so seldom that looking at a long list costs little."""
         if comfy.model_management.processing_interrupted():
-            raise Stopped
+            raise Stopped("cancelled before the first shot")
+        self._turns += 1
         began = time.monotonic()
-        if self._farm and self._bar and began >= self._next:
-            state = look(self._farm)
-            self._bar.update_absolute(sum(shot.chunks for shot in state.shots))
-            host_log.tell("\n".join(self._lines(state)))
+        if began >= self._next:
+            self._show()
             now = time.monotonic()
             self._next = now + max(0.5, (now - began) / LOOKS)
+
+    def _show(self) -> None:
+        if not (self._farm and self._bar):
+            host_log.tell(f"checking the shots: {100 * self._turns // (2 * self.num_shots)}%")  # each has two turns
+            return
+        state = look(self._farm)
+        self._bar.update_absolute(sum(shot.chunks for shot in state.shots))
+        host_log.tell("\n".join(self._lines(state)))
 
     def _lines(self, state: FarmState) -> Iterator[str]:
         told = [shot for shot in state.shots if shot.state in (RUNNING, FAILED)]

@@ -2,6 +2,7 @@
 
 import time
 
+from ...histream_core import demo
 from .. import kept_video
 from ..host import farm as host_farm
 from ..host import load as host_load
@@ -30,7 +31,8 @@ class FarmSubmit(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="A prompt in each line. A line of JSON is a shot with a name and options of its own; the "
-                    "help page has examples. Or the name of a list (.jsonl) or of a folder in ComfyUI's input folder.",
+                    "help page has examples. Or the name of a list (.jsonl, .txt) or of a folder in ComfyUI's input "
+                    "folder.",
                 ),
                 io.Combo.Input(
                     "model",
@@ -38,52 +40,9 @@ class FarmSubmit(io.ComfyNode):
                     default=DEMO,
                     tooltip="A file in models/diffusion_models, or the demo model, which needs no other file.",
                 ),
-                io.Int.Input("width", default=832, min=16, max=8192, step=16, tooltip="Width of the videos in pixels."),
-                io.Int.Input(
-                    "height", default=480, min=16, max=8192, step=16, tooltip="Height of the videos in pixels."
-                ),
-                io.Int.Input(
-                    "frames", default=81, min=1, max=1000000, step=4, tooltip="Length of each video: 4n + 1 frames."
-                ),
-                io.Float.Input(
-                    "fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second of the videos."
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=False,  # another seed would be another list, and nothing would go on
-                    tooltip="Seed of the first shot. The next have the numbers after it, where a line names none.",
-                ),
-                io.Int.Input(
-                    "workers",
-                    default=0,
-                    min=0,
-                    max=64,
-                    tooltip="Shots at a time. 0: one for each GPU. More than 1 needs Ray (pip install ray); without it "
-                    "they are made one after the other.",
-                ),
-                io.String.Input(
-                    "name",
-                    default="histream/night",
-                    tooltip="The folder of the shots, under ComfyUI's output folder. The same name goes on with what "
-                    "is there; another name begins anew.",
-                ),
-                io.Combo.Input(
-                    "vae",
-                    options=[NONE, *host_load.model_names("vae")],
-                    default=NONE,
-                    optional=True,
-                    tooltip="The Wan 2.1 VAE, in models/vae. The demo model needs none.",
-                ),
-                io.Combo.Input(
-                    "text_encoder",
-                    options=[NONE, *host_load.model_names("text_encoders")],
-                    default=NONE,
-                    optional=True,
-                    tooltip="The umt5_xxl file, in models/text_encoders. The demo model needs none.",
-                ),
+                *_video_inputs(),
+                *_farm_inputs(),
+                *_other_weights(),
             ],
             outputs=[
                 io.String.Output(display_name="farm", tooltip="The folder of the shots, for Farm Collect."),
@@ -111,6 +70,75 @@ class FarmSubmit(io.ComfyNode):
         )
         farm, table = host_farm.make_shots(host_farm.shots_of(shots, choice), name, workers)
         return io.NodeOutput(farm, table, ui=ui.PreviewText(table))
+
+
+def _video_inputs():
+    """Options of all videos of the list, which fit the demo model."""
+    return [
+        io.Int.Input(
+            "width",
+            default=demo.WIDTH,
+            min=16,
+            max=8192,
+            step=16,
+            tooltip="Width of the videos in pixels: 256 for the demo model, for example 832 for Wan.",
+        ),
+        io.Int.Input(
+            "height",
+            default=demo.HEIGHT,
+            min=16,
+            max=8192,
+            step=16,
+            tooltip="Height of the videos in pixels: 256 for the demo model, for example 480 for Wan.",
+        ),
+        io.Int.Input("frames", default=33, min=1, max=1000000, step=4, tooltip="Length of each video: 4n + 1 frames."),
+        io.Float.Input("fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second of the videos."),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=False,  # another seed would be another list, and nothing would go on
+            tooltip="Seed of the first shot. The next have the numbers after it, where a line names none.",
+        ),
+    ]
+
+
+def _farm_inputs():
+    return [
+        io.Int.Input(
+            "workers",
+            default=0,
+            min=0,
+            max=64,
+            tooltip="Shots at a time. 0: one for each GPU. More than 1 needs Ray (pip install ray).",
+        ),
+        io.String.Input(
+            "name",
+            default="histream/night",
+            tooltip="The folder of the shots, under ComfyUI's output folder. With the same name Run makes only what is "
+            "not finished; with a new name it makes all shots anew.",
+        ),
+    ]
+
+
+def _other_weights():
+    return [
+        io.Combo.Input(
+            "vae",
+            options=[NONE, *host_load.model_names("vae")],
+            default=NONE,
+            optional=True,
+            tooltip="The Wan 2.1 VAE, in models/vae. The demo model needs none.",
+        ),
+        io.Combo.Input(
+            "text_encoder",
+            options=[NONE, *host_load.model_names("text_encoders")],
+            default=NONE,
+            optional=True,
+            tooltip="The umt5_xxl file, in models/text_encoders. The demo model needs none.",
+        ),
+    ]
 
 
 class FarmCollect(io.ComfyNode):

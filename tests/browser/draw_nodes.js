@@ -12,7 +12,7 @@ const BROWSER = process.env.CHROMIUM || '/usr/bin/chromium'
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage']
 const VIEW = { width: 1500, height: 1100 }
 
-// What gives a socket's type, and what takes it: [node, its socket].
+// What gives a socket's type, and what takes it, by its name or else its type: [node, its socket].
 const GIVES = {
   MODEL: ['HiStreamLoadModel', 'MODEL'],
   VAE: ['VAELoader', 'VAE'],
@@ -37,6 +37,7 @@ const TAKES = {
   VIDEO: ['SaveVideo', 'video'],
   IMAGE: ['PreviewImage', 'images'],
   STRING: ['PreviewAny', 'source'],
+  farm: ['HiStreamFarmCollect', 'farm'],
   SAMPLER: ['SamplerCustomAdvanced', 'sampler'],
   SIGMAS: ['SamplerCustomAdvanced', 'sigmas']
 }
@@ -81,7 +82,7 @@ function wire([kind, gives, takes, anyTaker, files, many]) {
   })
   node.outputs?.forEach((output, index) => {
     const ours = output.type.startsWith('HISTREAM')
-    const [type, name] = takes[output.type] ?? (ours ? [anyTaker, output.name] : [])
+    const [type, name] = takes[output.name] ?? takes[output.type] ?? (ours ? [anyTaker, output.name] : [])
     if (!type || type === kind) return
     const taker = at(type, 2)
     let to = slot(taker.inputs, name)

@@ -155,7 +155,7 @@ def test_cancel_tells_what_it_stops(here, say, shots):
     ("words", "said"),
     [
         (["--workers", "0"], "0 workers make nothing"),
-        (["--workers", "2"], "Ray is not installed, and without it there is one worker: pip install 'histream[scale]'"),
+        (["--workers", "2"], "Ray is not installed, and without it there is one worker: pip install"),
         (["--address", "auto"], "Ray is not installed"),
         (["--address", "somewhere"], "is no address of a Ray: write auto, local or HOST:PORT"),
         (["--lease", "0"], "a lease of 0 seconds is too short"),

@@ -228,10 +228,57 @@ def test_the_host_makes_room_before_the_first_shot(submit, pack, monkeypatch):
     assert held == [0]
 
 
-def test_without_ray_several_workers_are_one_and_it_is_said(submit, pack, monkeypatch):
-    for place in ("nodes.host.farm", "histream_core.farm.submit"):
-        monkeypatch.setattr(pack.part(place), "find_spec", lambda name: None)
-    assert "one shot after the other, in this process; Ray is not installed" in submit(RED, workers=2)[1]
+def test_without_ray_several_workers_are_refused_as_by_the_command(submit, output, pack, monkeypatch):
+    """And as many as there are GPUs are one, which is said."""
+    monkeypatch.setattr(pack.part("histream_core.farm.submit"), "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="Ray is not installed, and without it there is one worker: pip install"):
+        submit(RED, workers=2)
+    assert os.listdir(output) == ["input"]
+    assert "one shot after the other, in this process; Ray is not installed" in submit(RED, workers=0)[1]
+
+
+def test_another_size_of_the_demo_model_is_said_under_the_node(submit, farm, pack, monkeypatch):
+    """And the defaults of the node are the size that it was trained at. Seen to fail without the notes of a check."""
+    told = []
+    monkeypatch.setattr(pack.part("nodes.host.log"), "tell", told.append)
+    note = "line 1 and 1 more: the demo model was trained at 256x256 alone, and at 64x64 its shapes break"
+    assert note in submit(f"{RED}\n{RED}")[1] and note in told[-1]
+    usual = {widget.id: widget.default for widget in farm.FarmSubmit.define_schema().inputs}
+    assert (
+        usual["model"] == "demo"
+        and "trained at" not in submit(RED, "large", width=usual["width"], height=usual["height"])[1]
+    )
+
+
+@pytest.fixture
+def cancelled_while_checked(pack, monkeypatch):
+    """The names of the shots whose files are checked, at the first of which Cancel is pressed."""
+    import comfy.model_management
+
+    kind, checked = pack.part("histream_core.farm.store").Farm, []
+    is_finished = kind.is_finished
+
+    def look(a_farm, name):
+        checked.append(name)
+        comfy.model_management.interrupt_current_processing()
+        return is_finished(a_farm, name)
+
+    monkeypatch.setattr(kind, "is_finished", look)
+    yield checked
+    comfy.model_management.interrupt_current_processing(False)
+
+
+@pytest.mark.parametrize("which", ["submit", "collect"])
+def test_cancel_is_heard_while_finished_files_are_checked(submit, farm, which, request):
+    """Each shot of a long list has all its files read."""
+    import comfy.model_management
+
+    text = f"{RED}\n{BLUE}\n{RED}"
+    submit(text)
+    checked = request.getfixturevalue("cancelled_while_checked")
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        _ = submit(text) if which == "submit" else farm.FarmCollect.execute("night")
+    assert checked == ["shot-0001"] and not comfy.model_management.processing_interrupted()
 
 
 @pytest.mark.parametrize(

@@ -1056,6 +1056,8 @@ BREAKS = [
     ("farm/submit.py", "    held = lock_farm(folder)", "    from types import SimpleNamespace\n\n    held = SimpleNamespace(release=str)",
      "cli/test_farm.py", "two_drivers"),
     ("cli/verbs/farm.py", "    clean(folder)\n    return False", "    return True", "cli/test_farm.py", "begins_anew"),
+    ("farm/submit.py", "for shot in _in_turns(shots, front.turn) if not _is", "for shot in shots if not _is",
+     "farm/test_submit.py", "while_shots_are_checked"),
     ("farm/shots.py", 'prompts=path.suffix.lower() == ".txt"', "prompts=False", "farm/test_shots.py", "of_a_txt"),
     ("farm/submit.py", "    unchanged(old.shots,", "    ([]).extend([old.shots]) and unchanged(old.shots,", "cli/test_farm.py", "keeps_its_options"),
     ("farm/drive.py", "                    self._turn()\n", "                    pass\n", "farm/test_submit.py", "call_of_the_network"),

@@ -103,7 +103,8 @@ class ShotOptions:
             settings, sound = check_kept(args, checked)
             num_bytes = sum(run_bytes(plan, settings, sound=sound).values())
         width, height = plan.size
-        return Needs(plan.num_chunks, plan.num_pixel_frames * width * height, num_bytes, parts_of(plan))
+        pixels, notes = plan.num_pixel_frames * width * height, checked.source.notes_on(plan)
+        return Needs(plan.num_chunks, pixels, num_bytes, parts_of(plan), notes)
 
     def _found(self, folder: Path, name: str, value: str) -> str:
         """The value of an option; a file by its absolute path."""

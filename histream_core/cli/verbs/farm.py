@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -174,8 +174,8 @@ class Teller:
     def __init__(self) -> None:
         self._ended = self._total = 0
 
-    def begin(self, farm: Farm, todo: Sequence[str]) -> None:  # noqa: ARG002 - a Front gives both
-        self._total = len(todo)
+    def begin(self, num_shots: int) -> None:
+        self._total = num_shots
 
     def tell(self, name: str, outcome: Outcome) -> None:
         if outcome.state in (FINISHED, FAILED):
