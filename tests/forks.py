@@ -15,9 +15,9 @@ class Child:
 
     def __init__(self, work: Callable[[TextIO], int | None]) -> None:
         read, write = os.pipe()
-        gc.collect()  # a decoder that the child frees would wait for threads that it does not have
         self.pid = os.fork()
         if not self.pid:
+            gc.disable()  # a decoder that the child frees would wait for threads that it does not have
             os.close(read)
             _work_and_exit(work, write)
         os.close(write)
