@@ -22,6 +22,11 @@ NAME = "name"
 
 EXAMPLE = '{"prompt": "a cat", "seed": 1}'
 
+TIME = re.compile(r"\s*\[\d+:")
+"""The beginning of a line of a timeline."""
+
+TIMELINE = r'{"timeline": "[0:00] a cat\n[0:04, scene] a dog"}'
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -82,6 +87,8 @@ def _in_lines(text: str, folder: Path, *, prompts: bool = False) -> Iterator[Sho
     """Lines that hold JSON; with `prompts` one that does not begin with "{" is a prompt."""
     for number, line in enumerate(text.splitlines(), start=1):
         place, name = f"line {number}", f"shot-{number:04d}"
+        if prompts and TIME.match(line):
+            raise ValueError(f"{place}: it is a line of a timeline, and a line is a shot: write {TIMELINE}")
         if prompts and line.strip() and not line.lstrip().startswith("{"):
             yield Shot(name, {"prompt": line.strip()}, place, folder)
         elif line.strip():

@@ -1,8 +1,10 @@
 """Lists and folders of shots."""
 
+import json
+
 import pytest
 
-from histream_core.farm.shots import Shot, read_shots
+from histream_core.farm.shots import Shot, read_shots, shots_in
 
 
 def test_a_line_is_a_shot_with_the_name_that_it_says_or_its_number(tmp_path):
@@ -21,6 +23,16 @@ def test_lines_of_a_txt_may_be_prompts(tmp_path):
         Shot("shot-0001", {"prompt": "a cat"}),
         Shot("shot-0002", {"prompt": "a dog", "seed": 3}),
     ]
+
+
+@pytest.mark.parametrize("text", ["[0:00] a cat\n[0:04, scene] a dog", "a cow\n  [00:02.5, cut] a dog"])
+def test_a_timeline_among_lines_of_prompts_is_refused_with_the_way_to_write_it(tmp_path, text):
+    """It was a shot for each of its lines."""
+    place = "line 2" if text.startswith("a cow") else "line 1"
+    with pytest.raises(ValueError, match=f"{place}: it is a line of a timeline, .*: write ") as said:
+        shots_in(text, tmp_path)
+    assert "timeline" in json.loads(str(said.value).partition(": write ")[2])
+    assert shots_in("[a cat] in the rain", tmp_path)[0].options == {"prompt": "[a cat] in the rain"}
 
 
 def test_a_folder_has_a_file_for_each_shot_in_the_order_of_its_numbers(tmp_path):
