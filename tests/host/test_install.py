@@ -14,10 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OPTIONAL = {"flash_attn", "triton", "ray", "transformers", "kornia", "sageattention", "xformers", "tensorrt", "cv2"}
-SECONDS = 0.5  # of CPU; it takes 0.2
+OF_THE_HOST = {"comfy_api.torch_helpers", "comfy_api.torch_helpers.torch_compile"}
 
 LOAD = """
-import asyncio, importlib.util, json, os, sys, time
+import asyncio, importlib.util, json, os, sys
 root, comfyui = sys.argv[1:]
 sys.path.insert(0, comfyui)
 import comfy.options
@@ -25,7 +25,7 @@ comfy.options.enable_args_parsing(False)
 from comfy.cli_args import args
 args.cpu = True
 import nodes, server, comfy.ldm.wan.ar_model, comfy_api.latest
-before, start = set(sys.modules), time.process_time()
+before = set(sys.modules)
 spec = importlib.util.spec_from_file_location("a_pack", root + "/__init__.py", submodule_search_locations=[root])
 pack = importlib.util.module_from_spec(spec)
 sys.modules["a_pack"] = pack
@@ -34,14 +34,13 @@ extension = asyncio.run(pack.comfy_entrypoint())
 found = asyncio.run(extension.get_node_list())
 for node in found:
     node.GET_SCHEMA()
-seconds = time.process_time() - start
-print(json.dumps([len(found), seconds, sorted(set(sys.modules) - before)]))
+print(json.dumps([len(found), sorted(set(sys.modules) - before)]))
 """
 
 
 @pytest.fixture(scope="module")
-def loaded(comfyui) -> tuple[int, float, list[str]]:
-    """Nodes, seconds of CPU, and modules that were imported, of the pack in a ComfyUI that has started."""
+def loaded(comfyui) -> tuple[int, list[str]]:
+    """Nodes, and modules that were imported, of the pack in a ComfyUI that has started."""
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     told = subprocess.run(
         [sys.executable, "-c", LOAD, str(ROOT), str(comfyui)], capture_output=True, text=True, env=environment
@@ -50,12 +49,11 @@ def loaded(comfyui) -> tuple[int, float, list[str]]:
     return json.loads(told.stdout.splitlines()[-1])
 
 
-def test_it_loads_in_well_under_a_second_and_imports_nothing_heavy(loaded):
-    """Packages that the host imports are loaded already. Seen to fail with `import kornia` in a node file."""
-    count, seconds, modules = loaded
+def test_loading_imports_its_own_modules_and_nothing_that_the_host_has_not_loaded(loaded):
+    """So a start of the host takes no longer than they do. Seen to fail with `import kornia` in a node file."""
+    count, modules = loaded
     assert count >= 16
-    assert seconds < SECONDS
-    assert not {name.split(".")[0] for name in modules} & OPTIONAL
+    assert {name for name in modules if name.split(".")[0] != "a_pack"} <= OF_THE_HOST
 
 
 def imported_at_load(path: Path) -> set[str]:
@@ -81,7 +79,7 @@ def test_no_module_of_the_pack_imports_what_the_host_may_have_imported_before():
 
 def test_it_brings_no_module_that_another_pack_could_take_for_its_own(loaded):
     """`nodes`, `utils` and their like stay those of the host. Seen to fail with an absolute import in a node file."""
-    _, _, modules = loaded
+    _, modules = loaded
     ours = {name for name in modules if "histream" in name or name.startswith("a_pack")}
     assert all(name.split(".")[0] == "a_pack" for name in ours)
     assert not {"nodes", "utils", "histream_core"} & set(modules)
