@@ -357,7 +357,7 @@ class PipelineDenoiser:
         return clean
 
     def timed(self, source: Source) -> Source:
-        """The same source; the seconds that it encodes count as those of the first rank."""
+        """A source whose seconds of encoding count as those of the first rank."""
 
         def found(chunk: Chunk) -> tuple[Entry, Tensor]:
             begun = clock()

@@ -39,7 +39,7 @@ class LastRankDecoder:
 
     @property
     def vae(self) -> Module:
-        """The same VAE in this process."""
+        """The VAE as it is in this process."""
         return self._here.vae
 
     @property

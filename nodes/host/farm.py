@@ -130,7 +130,7 @@ def videos_of(name: str, *, leave_out: bool) -> FarmVideos:
 
 @dataclass
 class Watched:
-    """What the node shows of a farm: how far it is checked, then a bar over all chunks, and lines of its shots."""
+    """The display of a farm in its node: how far it is checked, then a bar over all chunks, and lines of its shots."""
 
     folder: Path
     num_shots: int

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-CPU_SECONDS, BLOCKED_SECONDS = 20, 60
-"""Far more than any case takes: the checksum of a segment of 3 GB took more than 5 on a slow processor."""
+CPU_SECONDS, BLOCKED_SECONDS = 20, 30
+"""More than any case takes: the checksum of a segment of 3 GB took more than 5 on a slow processor."""
 MEMORY = 2 * 2**30
 ADDRESSES = 4 * 2**30
 """Address space beyond the parent's: more than MEMORY, so that it is seen to be used and not refused."""
