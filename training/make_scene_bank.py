@@ -20,12 +20,12 @@ from histream_core.demo.scenes import (
     THINGS,
     Pictures,
     Scene,
-    Staging,
     View,
     all_scenes,
     cut_out,
     paint_scene,
 )
+from histream_core.demo.staging import Words, staging_of, stagings
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, pixel_frames
 from histream_core.vae.model import WanVAE
@@ -59,17 +59,22 @@ def clips(
     return random.Random(0).sample(both, len(both))[::every]
 
 
-def paint_round(clip: Clip, staging: int, pictures: Pictures, size: int) -> Painting:
-    """Paint a clip in its staging of that number, the same whenever it is asked for; the first begins in the middle."""
-    rng, times = random.Random(f"{clip} {staging}"), range(ROUND)
+def staged(clips: Sequence[Clip], count: int) -> list[tuple[Clip, Words]]:
+    """Every clip in so many of its stagings, told in words, or in all that it has."""
+    told = {clip: stagings(clip) for clip in clips}
+    drawn = {clip: random.Random(str(clip)).sample(words, min(count, len(words))) for clip, words in told.items()}
+    return [(clip, words[turn]) for turn in range(count) for clip, words in drawn.items() if turn < len(words)]
+
+
+def paint_round(clip: Clip, words: Words, pictures: Pictures, size: int) -> Painting:
+    """Paint a clip in the staging of these words."""
+    times, where, view = range(ROUND), staging_of(clip, words), View(size)
     if isinstance(clip, Combination):
-        start = (rng.random(), rng.random()) if staging else (0.5, 0.5)
         pixels, cover = (
-            painter.paint(clip, times, size=size, start=start, training=True, colours=colours)
+            painter.paint(clip, times, size=size, start=where.start, training=True, colours=colours)
             for colours in (None, ((1, 1, 1), (0, 0, 0)))
         )
         return Painting(pixels, torch.from_numpy(cover[..., :1]).permute(0, 3, 1, 2))
-    where, view = Staging.draw(clip, rng) if staging else Staging(), View(size)
     pixels = paint_scene(clip, times, pictures, staging=where, view=view, training=True)
     return Painting(pixels, cut_out(clip, times, pictures[clip.thing], where, view)[:, 3:])
 
@@ -105,9 +110,10 @@ def fill(args: argparse.Namespace) -> None:
         raise SystemExit(f"--stagings {args.stagings}: use 1 or more")
     pictures, vae = read_pictures(args.pictures), load_vae(args.vae).requires_grad_(False)
     kept = clips(args.every, args.things, args.places, args.flat_every)
-    chosen = [(clip, staging) for staging in range(args.stagings) for clip in kept]
+    chosen = staged(kept, args.stagings)
     about = {
         "combinations": rows([clip for clip, _ in chosen]),
+        "stagings": [list(words) for _, words in chosen],
         "size": args.size,
         "vae": fingerprint(vae),
         "done": 0,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from histream_core.demo import painter, scenes
 from histream_core.demo.painter import Combination
 from histream_core.demo.scenes import ROUND, Scene
+from histream_core.demo.staging import along, tell
 from histream_core.demo.text import VOCABULARY, token_table
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.stream import resize
@@ -45,10 +45,11 @@ class SceneBank:
     """Numbers that tell which clip goes on where a video is: latent frames that it is ahead."""
 
     def __init__(self, about: dict, latents: np.ndarray, geometry: np.ndarray, device: str = "cpu") -> None:
-        """`about`: words of the clips, mean and std of the latents; `latents` [N, R + STARTS * HEAD, C, G, G] with the
-        cycle first; `geometry` [N, R, 2, G, G] uint8."""
+        """`about`: words of the clips and of their stagings, mean and std of the latents; `latents`
+        [N, R + STARTS * HEAD, C, G, G] with the cycle first; `geometry` [N, R, 2, G, G] uint8."""
         self.combinations = [clip_of_words(row) for row in about["combinations"]]
         check_training(self.combinations)
+        self.stagings = [tuple(words) for words in about["stagings"]]
         self.latents, self.stored, self.device = latents, geometry, torch.device(device)
         self.mean, self.std = (
             torch.tensor(about[name])[:, None, None, None].to(self.device) for name in ("mean", "std")
@@ -73,42 +74,36 @@ class SceneBank:
         return cls(about, latents, geometry, device)
 
     def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing, low: int) -> Clips:
-        """Draw `count` clips of these latent frames; those with a first frame begin at one of STARTS moments.
+        """Draw `count` clips of these latent frames; their captions say at which of the STARTS the video begins.
 
-        With one place that is the first; where noise is coupled, the one that fits the noise of the first chunk best.
+        Windows without a first frame are of any moment: where a video is later its caption does not say.
         """
-        chosen, called, _ = self.choose(rng.choices, count, drawing)
-        index = torch.tensor(chosen, device=self.device)
-        begins, noise = min(frames) < HEAD, None
-        step = CYCLE // STARTS if begins else 1
-        if begins and drawing.noise_coupled:
-            noise = rng.normal(count, CHANNELS, HEAD, low, low)
-            moments = step * self._fitting(index, noise)
-        elif begins and drawing.places == 1:
-            moments = torch.zeros(count, 1, dtype=torch.long, device=self.device)
-        else:
-            moments = step * rng.below(CYCLE // step, count, 1)
+        if drawing.noise_coupled:
+            raise ValueError("the words of a scene say where it begins, not the noise: leave the option out")
+        chosen, called, starts = self._choose_starts(rng.choices, count, drawing)
+        moments = (
+            torch.tensor(starts)[:, None] * (CYCLE // STARTS) if min(frames) < HEAD else rng.below(CYCLE, count, 1)
+        )
+        index, moments = torch.tensor(chosen, device=self.device), moments.to(self.device)
         latents, geometry = self.gather(index, frames, moments)
-        return Clips(self.captions(chosen, called), latents, geometry, noise=noise, index=index, roll=moments)
+        return Clips(self.captions(chosen, called), latents, geometry, index=index, roll=moments)
 
     def choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
-        """Draw clips, caption templates, and for each clip the one whose noise it shares: itself."""
+        """Draw clips, templates of captions that begin at the first start, and whose noise each shares: its own."""
+        chosen, called, _ = self._choose_starts(choices, count, drawing, starts=1)
+        return chosen, called, list(range(count))
+
+    def _choose_starts(self, choices, count, drawing, starts=STARTS) -> tuple[list[int], list[str], list[int]]:
+        """Draw clips, templates of their captions, and at which start each begins."""
         if drawing.shape_groups:
             raise ValueError("scenes have no groups: leave the option out")
         chosen = [self._choose(choices) for _ in range(count)]
-        called = [self.template(index, choices, drawing.dropout, drawing.partial) for index in chosen]
-        return chosen, called, list(range(count))
-
-    def _fitting(self, index: Tensor, noise: Tensor) -> Tensor:
-        """Which [B, 1] of the STARTS moments of clips [B] has a first chunk most like `noise` [B, C, T, g, g].
-
-        A moment is as likely as the others, but for how much its chunk differs from theirs.
-        """
-        ahead = [torch.full((len(index), 1), CYCLE // STARTS * start, device=self.device) for start in range(STARTS)]
-        chunks = [resize(self.gather(index, range(HEAD), moment)[0], noise.shape[-2:]) for moment in ahead]
-        clips = torch.stack(chunks, dim=1).flatten(2)
-        clips = F.normalize(clips - clips.mean(1, keepdim=True), dim=2)
-        return (clips * noise.flatten(1)[:, None]).sum(2).argmax(1, keepdim=True)
+        begun = [choices.randrange(min(starts, len(along(self.combinations[index])))) for index in chosen]
+        called = [
+            self.template(index, choices, drawing.dropout, drawing.partial, start)
+            for index, start in zip(chosen, begun, strict=True)
+        ]
+        return chosen, called, begun
 
     def at(self, clips: Clips, frames: Sequence[int]) -> Clips:
         """Other latent frames of the same clips."""
@@ -154,12 +149,16 @@ class SceneBank:
 
     def whole(self, index: int) -> str:
         """The first template of a clip, which leaves nothing out."""
-        return (scenes if isinstance(self.combinations[index], Scene) else painter).SENTENCES[0]
+        return self._tell(index, (scenes if isinstance(self.combinations[index], Scene) else painter).SENTENCES[0])
 
-    def template(self, index: int, choices, dropout: float, partial: float) -> str:
-        """Draw a caption template for a clip."""
+    def template(self, index: int, choices, dropout: float, partial: float, start: int = 0) -> str:
+        """Draw a caption template for a clip that begins at that start."""
         draw = scene_template if isinstance(self.combinations[index], Scene) else template
-        return draw(choices, dropout, partial)
+        return self._tell(index, draw(choices, dropout, partial), start)
+
+    def _tell(self, index: int, sentence: str, start: int = 0) -> str:
+        place = along(self.combinations[index])[start]
+        return tell(sentence, (*self.stagings[index], place) if place else self.stagings[index])
 
     def _choose(self, choices) -> int:
         some, others = self.kinds

@@ -31,7 +31,9 @@ SCENE_WORDS = (
     "bounces", "turns", "grows",
 )  # fmt: skip
 """Words of things over painted places."""
-VOCABULARY = (*SHAPE_WORDS, *SCENE_WORDS)
+STAGING_WORDS = ("small", "large", "west", "east", "high", "low", "edge")
+"""Words for the size of a thing, and where it begins."""
+VOCABULARY = (*SHAPE_WORDS, *SCENE_WORDS, *STAGING_WORDS)
 """All words, in the order of their embeddings; new ones come last."""
 BUNDLED_WORDS = SHAPE_WORDS
 """Words that the bundled encoder was trained on."""
@@ -43,7 +45,7 @@ SYNONYMS = {
     "upward": "up", "upwards": "up", "rises": "up", "rising": "up",
     "downward": "down", "downwards": "down", "falls": "down", "falling": "down", "sinks": "down", "sinking": "down",
     "bouncing": "bounces", "turning": "turns", "spins": "turns", "spinning": "turns", "growing": "grows",
-    "ocean": "sea", "field": "meadow",
+    "ocean": "sea", "field": "meadow", "tiny": "small", "little": "small", "big": "large", "huge": "large",
     "over": "on", "against": "on", "upon": "on", "backdrop": "background", "ground": "background",
 }  # fmt: skip
 FILLERS = frozenset(
