@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from histream_core.demo import TEXT_PATH, TRANSFORMER_PATH, load_text_encoder, load_transformer
 from histream_core.demo.text import EMBEDDINGS, SHAPE_WORDS, TEXT_DIM, DemoTextEncoder, words_of
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig, WanModel
@@ -91,15 +92,27 @@ def add_optimiser(parser: argparse.ArgumentParser) -> None:
 
 
 def begin(path: Path, features: int = 0, vocabulary: Sequence[str] = ()) -> Network:
-    """Load the averaged network of a checkpoint; weights that it lacks are initialised.
+    """Load the averaged network of a checkpoint, or of a folder of exported files; what it lacks is initialised.
 
     It knows the words of the checkpoint, and the rest of `vocabulary`, whose embeddings are new.
     """
-    found = read(path)["network"]
-    average, key = dict(found["average"]), f"encoder.{EMBEDDINGS}"
+    config, average = _exported(path) if path.is_dir() else _averaged(path)
+    key = f"encoder.{EMBEDDINGS}"
     known = words_of(average[key])
-    network = Network(WanConfig(**found["config"]), features, max(known, tuple(vocabulary), key=len))
+    network = Network(config, features, max(known, tuple(vocabulary), key=len))
     mine = network.state_dict()
     average[key] = torch.cat([average[key], mine[key][len(known) + 1 :]])
     network.load_state_dict(mine | {name: w for name, w in average.items() if name in mine})
     return network
+
+
+def _averaged(path: Path) -> tuple[WanConfig, dict[str, Tensor]]:
+    found = read(path)["network"]
+    return WanConfig(**found["config"]), dict(found["average"])
+
+
+def _exported(folder: Path) -> tuple[WanConfig, dict[str, Tensor]]:
+    """Configuration and weights in the files that `training.export` writes."""
+    model, encoder = load_transformer(folder / TRANSFORMER_PATH.name), load_text_encoder(folder / TEXT_PATH.name)
+    parts = {"model": model.state_dict(), "encoder": encoder.state_dict()}
+    return model.config, {f"{part}.{key}": w for part, weights in parts.items() for key, w in weights.items()}

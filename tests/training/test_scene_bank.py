@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from tiny import CONFIG
 
+from histream_core import demo
 from histream_core.demo import scenes
 from histream_core.demo.painter import SHAPES, HeldOutError, training_combinations
 from histream_core.demo.scenes import THINGS, Scene, all_scenes
 from histream_core.demo.text import SHAPE_WORDS, VOCABULARY
-from histream_core.stream.stream import resize
 from histream_core.vae.model import WanVAE
 from training import make_bank, make_rollouts, make_scene_bank, vae_forward
 from training.captions import SCENE_PARTIAL, scene_template
@@ -68,10 +68,10 @@ def folder(make):
 def test_a_clip_at_any_moment_is_what_the_encoder_makes_of_the_whole_clip(vae, pictures):
     """Its beginnings exactly, the rest nearly. Seen to fail with a cycle that is not turned back."""
     clip = Scene("cat", "meadow", "turns")
-    painting = make_scene_bank.paint_round(clip, 0, pictures, SIDE)
+    painting = make_scene_bank.paint_round(clip, (), pictures, SIDE)
     held = make_scene_bank.encode_round(vae, painting.pixels)
     assert len(held) == CYCLE + STARTS * HEAD
-    about = {"combinations": [["cat", "meadow", "turns"]], "mean": [0.0] * 16, "std": [1.0] * 16}
+    about = {"combinations": [["cat", "meadow", "turns"]], "stagings": [[]], "mean": [0.0] * 16, "std": [1.0] * 16}
     geometry = (make_scene_bank.describe_round(painting.opacity) * 255).round().to(torch.uint8)
     bank = SceneBank(about, held[None].numpy(), geometry[None].numpy())
     for ahead in (0, 8):
@@ -99,7 +99,7 @@ def test_a_bank_of_some_things_and_places_has_no_others():
 def test_geometry_is_the_opacity_of_the_thing(pictures):
     """Seen to fail with the frames of the next latent frame."""
     clip = Scene("cat", "black", "right")
-    painting = make_scene_bank.paint_round(clip, 1, pictures, SIDE)
+    painting = make_scene_bank.paint_round(clip, ("large", "low"), pictures, SIDE)
     shown = make_scene_bank.describe_round(painting.opacity)
     there = (painting.pixels != painting.pixels[0, 0, 0]).any(-1)
     assert shown.min() >= 0 and shown.max() <= 1
@@ -108,7 +108,7 @@ def test_geometry_is_the_opacity_of_the_thing(pictures):
         assert torch.allclose(shown[latent, 0].mean(), frames.mean(), atol=1e-5)
         inside = torch.from_numpy(there[4 * latent - 3 : 4 * latent + 1]).float().mean(0)
         assert float(torch.nn.functional.avg_pool2d(inside[None], 8)[0][shown[latent, 0] == 0].max()) < 0.05
-    assert 0 < shown[:, 1].mean() < shown[:, 0].mean()
+    assert 0 < shown[:, 1].mean() < 1.2 * shown[:, 0].mean()
 
 
 def test_a_bank_is_drawn_from_and_gives_clips_as_the_other_one_does(folder):
@@ -122,7 +122,6 @@ def test_a_bank_is_drawn_from_and_gives_clips_as_the_other_one_does(folder):
         assert clips.tokens.shape[0] == 5 and (clips.tokens > 0).any(1).all()
         assert torch.equal(bank.at(clips, frames).latents, clips.latents)
         assert clips.at((4, 4)).latents.shape[-1] == 4
-    assert {int(roll) % (CYCLE // STARTS) for roll in bank.draw(Rng(1), 30, range(3), Drawing(), 8).roll} == {0}
     every = bank.gather(torch.arange(len(bank.combinations)), range(20, 36), torch.zeros(3, 1, dtype=torch.long))[0]
     assert every.std((0, 2, 3, 4)).mean() == pytest.approx(1, abs=0.25)
     assert [x.shape for x in read_statistics(folder)] == [(16,), (16,)]
@@ -132,34 +131,37 @@ def test_a_bank_is_drawn_from_and_gives_clips_as_the_other_one_does(folder):
         load_bank(folder, largest=32)
 
 
-def test_noise_that_is_coupled_decides_the_moment(folder):
-    """Noise like the first chunk of a moment decides for it; all are drawn. Seen to fail with the least fit."""
-    bank, low = load_bank(folder), 4
-    drawing = Drawing(noise_coupled=True)
-    clips = bank.draw(Rng(0), 60, range(3), drawing, low)
-    assert clips.noise.shape == (60, 16, HEAD, low, low) and clips.noise.std() == pytest.approx(1, abs=0.05)
-    moments = torch.arange(0, CYCLE, CYCLE // STARTS)
-    assert set(clips.roll[:, 0].tolist()) == set(moments.tolist())
-    scene = torch.tensor([[isinstance(clip, Scene) for clip in bank.combinations].index(True)]).expand(STARTS, 1)[:, 0]
-    first = bank.gather(scene, range(HEAD), moments[:, None])[0]
-    alike = resize(first, (low, low)) * 9 + Rng(1).normal(STARTS, 16, HEAD, low, low)
-    assert bank._fitting(scene, alike)[:, 0].tolist() == list(range(STARTS))
+def test_captions_say_where_a_clip_begins(vae, pictures):
+    """Moments of the STARTS by their words, any moment of later windows. Seen to fail with words of another start."""
+    stored = np.zeros((2, CYCLE + STARTS * HEAD, 16, 2, 2), np.float16), np.zeros((2, CYCLE, 2, 2, 2), np.uint8)
+    words = [["cat", "meadow", "left"], ["dog", "sea", "turns"]]
+    about = {"combinations": words, "stagings": [["small", "high"], ["low"]], "mean": [0.0] * 16, "std": [1.0] * 16}
+    bank, whole = SceneBank(about, *stored), Drawing(dropout=0, partial=0)
+    clips = bank.draw(Rng(0), 80, [0, *range(7, 12)], whole, 2)
+    found = {
+        (int(i), int(roll)): clips.tokens[n] for n, (i, roll) in enumerate(zip(clips.index, clips.roll, strict=True))
+    }
+    assert {moment for index, moment in found if index == 0} == {0, 4, 8, 12}
+    assert {moment for index, moment in found if index == 1} == {0}
+    for (index, moment), tokens in found.items():
+        told = [VOCABULARY[token - 1] for token in tokens if token]
+        if index == 0:
+            place = {0: [], 4: ["west"], 8: ["edge"], 12: ["east"]}[moment]
+            assert told[told.index("cat") - 1] == "small" and told[-1 - len(place) :] == ["high", *place]
+        else:
+            assert told[-1] == "low" and not {"small", "west", "east", "edge"} & {*told}
+    assert len(set(bank.draw(Rng(0), 30, range(6, 9), whole, 2).roll[:, 0].tolist())) > 4
+    with pytest.raises(ValueError, match="not the noise: leave the option out"):
+        bank.draw(Rng(0), 1, range(3), Drawing(noise_coupled=True), 2)
 
 
-def test_one_place_is_the_first_moment(folder):
-    """Only of clips with a first frame. Seen to fail with moments that are drawn."""
-    bank, one = load_bank(folder), Drawing(places=1)
-    assert set(bank.draw(Rng(0), 30, range(3), one, 4).roll[:, 0].tolist()) == {0}
-    assert len(set(bank.draw(Rng(0), 30, range(6, 9), one, 4).roll[:, 0].tolist())) > 4
-
-
-def test_the_first_staging_is_in_the_middle(pictures):
-    """Seen to fail with a place that is drawn."""
-    clip = Scene("cat", "black", "turns")
-    middle, other = (make_scene_bank.paint_round(clip, staging, pictures, SIDE).opacity[0, 0] for staging in (0, 1))
-    columns = torch.arange(SIDE) + 0.5
-    assert float((middle.sum(0) * columns).sum() / middle.sum()) == pytest.approx(SIDE / 2, abs=0.5)
-    assert float((other.sum(0) * columns).sum() / other.sum()) != pytest.approx(SIDE / 2, abs=0.5)
+def test_a_clip_is_banked_in_stagings_of_its_own():
+    """As many as are asked for, or all that there are; none twice. Seen to fail with the first ones of each clip."""
+    clips = [Scene("cat", "sea", "bounces"), Scene("cat", "sea", "turns")]
+    chosen = make_scene_bank.staged(clips, 12)
+    assert len(set(chosen)) == len(chosen) == 9 + 12
+    first = [dict(reversed(make_scene_bank.staged([clip], 1))) for clip in make_scene_bank.clips(40)]
+    assert len({words for one in first for words in one.values()}) > 8
 
 
 def test_the_true_clip_goes_on_where_a_video_is(folder):
@@ -258,3 +260,13 @@ def test_a_network_keeps_its_words_and_learns_new_ones(tmp_path):
     assert torch.equal(wider.encoder.words.weight[: len(old)], old)
     assert wider.encoder.words.weight[len(old) :].std() > 0.5
     assert torch.equal(wider.encoder.encode("a red circle"), network.encoder.encode("a red circle"))
+
+
+def test_a_run_can_begin_with_exported_files():
+    """The bundled ones, in half precision as they are. Seen to fail with the weights of a new network."""
+    network, model = begin(demo.FOLDER, 0, VOCABULARY), demo.load_transformer()
+    assert network.config == model.config
+    assert all(torch.equal(w, network.model.state_dict()[key]) for key, w in model.state_dict().items())
+    sentence = "a red circle moves right on a blue background"
+    assert torch.equal(network.encoder.encode(sentence), demo.load_text_encoder().encode(sentence))
+    assert all(p.requires_grad for p in network.parameters())
