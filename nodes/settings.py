@@ -38,7 +38,7 @@ class ModelSettings:
     ntk_high: float | None = None
     temporal: str | None = None
     span: int | None = None
-    resize: str = "bilinear"
+    resize: str | None = None
     kv: str = "full"
     """The memory tier of keys and values, one of TIERS."""
     demo: bool = False

@@ -27,8 +27,8 @@ MAX_LATENT_FRAMES, MAX_HISTORY = 1_000_000_000, 5_001
 
 MAX_FACTOR = 1e6
 
-RESIZE_MODES = ("bilinear", "bicubic", "area")
-"""Ways to resize a latent."""
+RESIZE_MODES = ("area-down", "bilinear", "bicubic", "area")
+"""Ways to resize a latent; area-down: the mean of the cells downwards, bilinear upwards."""
 
 ENDLESS = MAX_LATENT_FRAMES
 """Latent frames of a plan without an end, which no stream ever reaches. A chunk is computed by its index, so that their

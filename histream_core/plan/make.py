@@ -26,7 +26,7 @@ class PlanOptions:
     """Side of the LOW grid relative to the HIGH grid; 1 turns Dual-Resolution Caching off."""
     ntk_low: float | None = None
     ntk_high: float | None = None
-    resize: str = "bilinear"
+    resize: str | None = None
     levers: tuple[str, ...] = ()
     anchor_match: float = 0.0
     given_frames: int = 0
@@ -67,7 +67,7 @@ def make_plan(
         grids=grids,
         ntk=_ntk(preset, grids, options, high_definition=high_definition),
         temporal=options.temporal or preset.temporal(),
-        resize=options.resize,
+        resize=options.resize or preset.resize,
         levers=levers,
         anchor_match=options.anchor_match,
         first_chunk_attention=scale,
@@ -126,10 +126,12 @@ def _multiple(schedule: Schedule, low_scale: float) -> int:
 def _ntk(
     preset: Preset, grids: dict[Scale, Grid], options: PlanOptions, *, high_definition: bool
 ) -> dict[Scale, float]:
-    """NTK factors: the given ones, else the preset's, else 1."""
+    """NTK factors: the given ones, else the preset's, else 1; all in the form of the preset."""
     given = {Scale.LOW: options.ntk_low, Scale.HIGH: options.ntk_high}
     usual = {Scale.LOW: preset.ntk_low, Scale.HIGH: preset.ntk_high}
     return {
-        scale: given[scale] or (preset.ntk(tokens_per_frame(grid), usual[scale]) if high_definition else 1.0)
+        scale: preset.ntk(tokens_per_frame(grid), given[scale] or usual[scale])
+        if high_definition or given[scale]
+        else 1.0
         for scale, grid in grids.items()
     }

@@ -4,6 +4,7 @@ Sources: the published configurations of the families, and arXiv 2512.21338 for 
 states is listed in docs/architecture.md under "What is ours".
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,16 @@ from .schedule import NUM_TIMESTEPS, Schedule, make_steps
 
 TOKENS_832X480 = 1560
 TOKENS_960X544 = 2040
+TOKENS_1920X1088 = 8160
+UNTUNED_NTK = ((1.0, 1.0), (math.sqrt(TOKENS_960X544 / TOKENS_832X480), 2.0),
+               (math.sqrt(TOKENS_1920X1088 / TOKENS_832X480), 5.0))  # fmt: skip
+"""How much larger than in training a side is, and the NTK factor for weights that were not tuned for it.
+
+HiStream's factors at its two sizes (arXiv 2512.21338), up to twice the ratio; the author of CineScale found that
+weights which were not tuned take more than the ratio.
+"""
+SPATIAL_DIMS = 42
+"""Channels of a spatial axis in a head of Wan, 128 wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,13 @@ class Preset:
     """Tokens of one frame at the resolution that the weights were trained at."""
     ntk_low: float | None = None
     ntk_high: float | None = None
-    """NTK factor of the spatial rotary axes; None: sqrt(tokens of a frame / trained_tokens), at least 1."""
+    """NTK factor of the spatial rotary axes; None: from the size, see `ntk`."""
+    ntk_rule: str = "untuned"
+    """How a factor follows from the size: "untuned", by UNTUNED_NTK, or "sqrt", the ratio of the sides."""
+    ntk_of_base: bool = False
+    """NTK factors multiply the rotary base, as CineScale has them; otherwise its power d / (d - 2), d SPATIAL_DIMS."""
+    resize: str = "area-down"
+    """How latents go between LOW and HIGH, one of RESIZE_MODES."""
     scale_first_chunk: bool = False
     """Multiply the HIGH self-attention scale in chunk 0 by sqrt(ln tokens / ln trained tokens) of a chunk."""
     normalised: bool = True
@@ -72,8 +89,11 @@ class Preset:
         return replace(self, timesteps=(NUM_TIMESTEPS, *self.listed_timesteps[:count]))
 
     def ntk(self, tokens_per_frame: int, given: float | None) -> float:
-        """The NTK factor of a grid: `given`, or else derived from its tokens relative to training."""
-        return given if given is not None else max(1.0, math.sqrt(tokens_per_frame / self.trained_tokens))
+        """The NTK factor of a grid, as plans have it: `given`, or else derived from its tokens relative to training."""
+        if given is None:
+            ratio = math.sqrt(tokens_per_frame / self.trained_tokens)
+            given = max(1.0, ratio) if self.ntk_rule == "sqrt" else untuned_ntk(ratio)
+        return given ** ((SPATIAL_DIMS - 2) / SPATIAL_DIMS) if self.ntk_of_base else given
 
     def first_chunk_attention_scale(self, tokens_per_frame: int) -> float:
         """Factor on the softmax scale in chunk 0 at HIGH; 1.077 at 1920x1088 for weights trained at 960x544 (ours)."""
@@ -111,6 +131,7 @@ _HISTREAM = {
     "shift_high": 7.0,
     "ntk_low": 2.0,
     "ntk_high": 5.0,
+    "ntk_of_base": True,
     "scale_first_chunk": True,
     "trained_tokens": TOKENS_960X544,
 }
@@ -184,9 +205,18 @@ PRESETS = {
             trained_tokens=256,
             ntk_low=1.0,
             ntk_high=1.0,
+            resize="bilinear",
         ),
     )
 }
+
+
+def untuned_ntk(ratio: float) -> float:
+    """The NTK factor where a side is `ratio` times that of training: lines between UNTUNED_NTK, from the last by it."""
+    for (less, low), (more, high) in itertools.pairwise(UNTUNED_NTK):
+        if ratio <= more:
+            return low + (high - low) * max(0.0, ratio - less) / (more - less)
+    return high * ratio / more
 
 
 def find_preset(name: str) -> Preset:

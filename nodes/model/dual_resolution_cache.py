@@ -62,12 +62,13 @@ class DualResolutionCache(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "resize",
-                    options=list(RESIZE_MODES),
-                    default="bilinear",
+                    options=[AUTO, *RESIZE_MODES],
+                    default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="How latents go between LOW and HIGH. bilinear: smooth. bicubic: sharper, rings at hard "
-                    "edges. area: plain averages, blocky when enlarged.",
+                    tooltip="How latents go between LOW and HIGH. auto: area-down, and bilinear for the demo model. "
+                    "area-down: plain averages when made smaller, smooth when enlarged. bilinear: smooth both ways. "
+                    "bicubic: sharper, rings at hard edges. area: blocky when enlarged.",
                 ),
                 io.Combo.Input(
                     "kv_memory",
@@ -92,7 +93,7 @@ class DualResolutionCache(io.ComfyNode):
         ntk_low=0.0,
         ntk_high=0.0,
         temporal_positions=AUTO,
-        resize="bilinear",
+        resize=AUTO,
         kv_memory="full",
     ):
         check_model(model)
@@ -104,7 +105,7 @@ class DualResolutionCache(io.ComfyNode):
             ntk_low=ntk_low or None,
             ntk_high=ntk_high or None,
             temporal=None if temporal_positions == AUTO else temporal_positions,
-            resize=resize,
+            resize=None if resize == AUTO else resize,
             kv=kv_memory,
         )
         return io.NodeOutput(host.attach(model, settings))

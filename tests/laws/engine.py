@@ -13,7 +13,7 @@ from histream_core.stream.stream import Stream
 
 GRIDS = {"low": (4, 6), "high": (8, 12)}
 SIZE = {"width": 96, "height": 64}
-NTK = {"low": 2.0, "high": 5.0}
+NTK = {"low": 2.0 ** (40 / 42), "high": 5.0 ** (40 / 42)}  # twice and five times the rotary base of Wan's heads
 FOUR = [(1.0, "low"), (0.9375, "low"), (0.875, "high"), (0.7, "high")]
 FOUR_SD = [(1.0, "low"), (0.9375, "low"), (5 / 6, "high"), (0.625, "high")]
 FOUR_HIGH = [(1.0, "high"), (21 / 22, "high"), (0.875, "high"), (0.7, "high")]

@@ -108,7 +108,7 @@ def flow(model, segments: list[Segment], positions: Positions) -> Tensor:
 
 
 def resize(latents: Tensor, grid: tuple[int, int]) -> Tensor:
-    how = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    how = {"mode": "bilinear", "align_corners": False}  # halved so, four cells become their mean
     return torch.stack([interpolate(frame, grid, **how) for frame in latents.unbind(2)], dim=2)
 
 

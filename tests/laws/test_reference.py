@@ -155,7 +155,9 @@ def test_three_anchor_frames_beyond_the_span_equal_the_reference(model, texts):
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (1.0, 5.0), (3.0, 1.0)])
 def test_ntk_factors_per_resolution_equal_the_reference(model, texts, low, high):
     """Broken by: the factors of the preset beating the ones asked for; by theta growing with f alone."""
-    plan = tiny.plan_of(HISTREAM, "histream", num_frames=6, ntk_low=low, ntk_high=high, **SIZE)
+    plan = tiny.plan_of(
+        replace(HISTREAM, ntk_of_base=False), "histream", num_frames=6, ntk_low=low, ntk_high=high, **SIZE
+    )
     ntk = {"low": low, "high": high}
     reference = reference_histream(model, [(texts[0], 3, FOUR)] * 2, noise, grids=GRIDS, ntk=ntk)
     assert_same(run_engine(model, plan, [Prompt(Text(texts[0]))]), reference)

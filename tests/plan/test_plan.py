@@ -1,12 +1,14 @@
+import itertools
 import math
 from dataclasses import replace
 
 import pytest
 import tiny
 
+from histream_core.network.ops.rope import axes_dims, ntk_theta
 from histream_core.plan.chunks import lengthen
 from histream_core.plan.make import PlanOptions, make_plan
-from histream_core.plan.presets import find_preset
+from histream_core.plan.presets import find_preset, untuned_ntk
 from histream_core.plan.schedule import Scale, Step
 from histream_core.plan.sizes import grid_for, latent_frames
 from histream_core.plan.window import Window
@@ -125,7 +127,7 @@ def test_what_cannot_work_is_refused_with_a_number_that_would(call, sentence):
 
 def test_the_settings_for_high_definition_are_those_of_the_preset():
     plan = make_plan(find_preset("histream"), "histream", size=(1920, 1088), num_latent_frames=21)
-    assert plan.ntk == {Scale.HIGH: 5.0, Scale.LOW: 2.0}
+    assert plan.ntk == pytest.approx({Scale.HIGH: 5 ** (40 / 42), Scale.LOW: 2 ** (40 / 42)})
     first, later = plan.chunks[0], plan.chunks[1]
     assert [step.sigma for step in first.steps] == pytest.approx([1, 0.9375, 0.875, 0.7])
     assert [step.attention_scale for step in first.steps] == pytest.approx([1, 1, 1.0766, 1.0766], abs=1e-4)
@@ -155,10 +157,33 @@ def test_without_them_every_one_is_off():
 
 def test_ntk_follows_the_resolution_where_the_preset_does_not_say():
     plan = make_plan(find_preset("self-forcing"), "histream", size=(1920, 1088), num_latent_frames=21)
-    assert plan.ntk[Scale.HIGH] == pytest.approx(math.sqrt(8160 / 1560))
-    assert plan.ntk[Scale.LOW] == pytest.approx(math.sqrt(2040 / 1560))
+    assert plan.ntk == pytest.approx({Scale.HIGH: 5, Scale.LOW: 2})
     small = make_plan(find_preset("self-forcing"), "histream", size=(416, 256), num_latent_frames=21)
     assert set(small.ntk.values()) == {1.0}
+    by_ratio = make_plan(
+        replace(find_preset("self-forcing"), ntk_rule="sqrt"), "histream", size=(1920, 1088), num_latent_frames=21
+    )
+    assert by_ratio.ntk == pytest.approx({Scale.HIGH: math.sqrt(8160 / 1560), Scale.LOW: math.sqrt(2040 / 1560)})
+
+
+def test_the_untuned_factor_grows_with_the_size_without_a_jump():
+    """Seen to fail with the published factors alone, and with a last line that goes on as it is."""
+    ratios = [step / 50 for step in range(20, 250)]
+    factors = [untuned_ntk(ratio) for ratio in ratios]
+    steps = [more - less for less, more in itertools.pairwise(factors)]
+    assert min(steps) >= 0 and max(steps) < 0.15 and factors[0] == untuned_ntk(1) == 1
+    assert untuned_ntk(2 * math.sqrt(8160 / 1560)) == pytest.approx(10)
+
+
+def test_histreams_factors_multiply_the_rotary_base():
+    """5 means five times the base, given or not. Seen to fail with the factors as they are."""
+    preset = find_preset("histream")
+    for options in (PlanOptions(), PlanOptions(ntk_low=2, ntk_high=5)):
+        plan = make_plan(preset, "histream", size=(1920, 1088), num_latent_frames=3, options=options)
+        bases = {scale: ntk_theta(factor, axes_dims(128)[1]) for scale, factor in plan.ntk.items()}
+        assert bases == pytest.approx({Scale.LOW: 20000, Scale.HIGH: 50000})
+    plain = make_plan(find_preset("wan"), "sd", size=(1920, 1088), num_latent_frames=3, options=PlanOptions(ntk_high=5))
+    assert plain.ntk == {Scale.LOW: 1, Scale.HIGH: 5}
 
 
 def test_the_anchor_moves_only_in_videos_longer_than_the_trained_span():

@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 
 from histream_core.network.forward import Denoiser
-from histream_core.plan.chunks import replay
+from histream_core.plan.chunks import RESIZE_MODES, replay
 from histream_core.plan.positions import TemporalPolicy
-from histream_core.plan.presets import MODES
+from histream_core.plan.presets import MODES, find_preset
 from histream_core.plan.schedule import Scale, make_steps
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt, blend_prompts, slerp
@@ -219,7 +220,7 @@ def test_upsampling_is_followed_by_fresh_noise_at_the_new_size():
     assert float(high.std()) == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "area"])
+@pytest.mark.parametrize("mode", RESIZE_MODES)
 def test_resizing_keeps_frames_apart_and_flat_areas_flat(mode):
     latent = torch.arange(2 * 3.0).reshape(1, 2, 3, 1, 1).expand(1, 2, 3, 8, 8)
     half = resize(latent, (4, 4), mode)
@@ -228,10 +229,22 @@ def test_resizing_keeps_frames_apart_and_flat_areas_flat(mode):
     assert resize(latent, (8, 8), mode) is latent
 
 
-@pytest.mark.parametrize(("mode", "left"), [("bilinear", 0.31), ("bicubic", 0.41), ("area", 0.50)])
+@pytest.mark.parametrize(("mode", "left"), [("area-down", 0.50), ("bilinear", 0.31), ("bicubic", 0.41), ("area", 0.50)])
 def test_halving_noise_damps_it_as_documented(mode, left):
     noise = torch.randn(1, 1, 8, 256, 256, generator=torch.Generator().manual_seed(0))
     assert float(resize(noise, (128, 128), mode).std()) == pytest.approx(left, abs=0.01)
+
+
+def test_by_default_cells_become_their_mean_and_grow_smoothly():
+    """As public code resizes: bilinear without antialias. Seen to fail with area both ways, and with bilinear."""
+    latent = torch.randn(1, 2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    for grid in ((4, 6), (16, 24)):
+        plain = [F.interpolate(frame, grid, mode="bilinear", align_corners=False) for frame in latent.unbind(2)]
+        torch.testing.assert_close(resize(latent, grid, "area-down"), torch.stack(plain, dim=2))
+    quarter = resize(latent, (2, 3), "area-down")
+    torch.testing.assert_close(quarter, latent.unflatten(4, (3, 4)).unflatten(3, (2, 4)).mean((4, 6)))
+    assert find_preset("histream").resize == find_preset("self-forcing").resize == "area-down"
+    assert find_preset("demo").resize == "bilinear"
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def ablations(
     yield Ablation("anchor-off", "no anchor frame", plan(BASE, window=replace(window, anchor_frames=0)))
     for name, factor in NTK.items():
         yield Ablation(name, f"NTK factor {factor:g}", plan(BASE, ntk_low=factor, ntk_high=factor))
-    derived = replace(preset, ntk_low=None, ntk_high=None)
+    derived = replace(preset, ntk_low=None, ntk_high=None, ntk_rule="sqrt")
     what = "NTK factor sqrt(tokens / trained tokens), at least 1"
     yield Ablation("ntk-sqrt", what, make_plan(derived, BASE, size=size, num_latent_frames=length))
     for lever, what in LEVERS.items():
