@@ -19,7 +19,7 @@ from ..plan.sizes import PIXELS_PER_CELL
 from ..vae.decode import SMALL
 from ..vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ..vae.encode import encoder_cache_bytes
-from ..vae.model import WanVAE
+from ..vae.model import WanVAE, attention_bytes
 from ..vae.taehv import TAEHV
 
 GB = 2**30
@@ -220,7 +220,8 @@ class Cost:
             working = TAEHV_WORKING * rows * columns
         if self.vae_strips > 1:
             working += CHUNK_PIXELS * height * width
-        return working * self.batch * self.vae_dtype.itemsize
+        scores = 0 if self.taehv else attention_bytes(self.batch, rows * columns // PIXELS_PER_CELL**2)
+        return max(working * self.batch * self.vae_dtype.itemsize, scores)
 
     @property
     def encoder_bytes(self) -> int:
@@ -317,7 +318,8 @@ class Cost:
         small = ENCODED_PIXELS * height * width <= SMALL
         working = ENCODER_WORKING_SMALL if small else ENCODER_WORKING
         values = height * width * working * self.vae_width + CHUNK_PIXELS * self.plan.size[0] * self.plan.size[1]
-        return values * torch.float32.itemsize + _encoder_history(self._encoding_vae, height, width)
+        scores = attention_bytes(1, height * width // PIXELS_PER_CELL**2)
+        return max(values * torch.float32.itemsize, scores) + _encoder_history(self._encoding_vae, height, width)
 
     @property
     def _past_bytes(self) -> int:

@@ -18,6 +18,9 @@ DIM_MULT = (1, 2, 4, 4)
 TEMPORAL_DOWNSAMPLE = (False, True, True)
 BLOCKS_PER_LEVEL = 2
 
+SCORES = 2**27
+"""Scores of attention that exist at once; queries pass in blocks, so that the memory for them has a bound."""
+
 # Statistics of Wan 2.1 latents by channel, as published: the network sees (z - mean) / std.
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -127,9 +130,44 @@ class AttentionBlock(nn.Module):
         b, c, t, h, w = x.shape
         frames = x.transpose(1, 2).reshape(b * t, c, h, w)
         qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(*(part.unsqueeze(1) for part in qkv.chunk(3, dim=-1)))
-        out = self.proj(mixed.squeeze(1).transpose(1, 2).reshape(b * t, c, h, w))
+        mixed = attend_in_blocks(*(part.contiguous() for part in qkv.chunk(3, dim=-1)))
+        out = self.proj(mixed.transpose(1, 2).reshape(b * t, c, h, w))
         return x + out.reshape(b, t, c, h, w).transpose(1, 2)
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of one wide head, [B, N, C] each and contiguous, with at most SCORES scores at once.
+
+    Fused kernels take contiguous tensors alone; for others PyTorch has one that holds every score in float32.
+    """
+    attend = _attend_by_products if has_float32_products(q) else _attend_by_torch
+    rows = max(1, SCORES // (k.shape[0] * k.shape[1]))
+    return torch.cat([attend(block, k, v) for block in q.split(rows, dim=1)], dim=1)
+
+
+def _attend_by_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention by a kernel that PyTorch chooses; fused ones take four dimensions alone."""
+    return F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
+
+
+def has_float32_products(x: Tensor) -> bool:
+    """Whether products of two half-precision tensors such as `x` can be stored in float32 on their device."""
+    is_half = x.dtype in (torch.float16, torch.bfloat16)
+    return x.is_cuda and is_half and torch.version.hip is None and "dtype" in torch.ops.aten.bmm.overloads()
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention by two matrix products, with scores and their softmax in float32 as in fused kernels.
+
+    Those are slow on CUDA for heads of more than 256 channels, and the VAE's has 384.
+    """
+    scores = torch.bmm(q, k.mT, out_dtype=torch.float32).mul_(q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(dim=-1).to(v.dtype), v)
+
+
+def attention_bytes(frames: int, cells: int) -> int:
+    """Bytes at the peak of attention in frames of so many cells: its scores in float32, before and after softmax."""
+    return 2 * torch.float32.itemsize * min(frames * cells**2, SCORES)
 
 
 def _middle(dim: int) -> nn.Sequential:

@@ -2,8 +2,19 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 
-from histream_core.vae.model import LATENT_MEAN, LATENT_STD, AttentionBlock, CausalConv3d, WanVAE
+from histream_core.vae import model
+from histream_core.vae.model import (
+    LATENT_MEAN,
+    LATENT_STD,
+    AttentionBlock,
+    CausalConv3d,
+    WanVAE,
+    attend_in_blocks,
+    has_float32_products,
+)
 
 
 def test_the_published_width_has_the_published_keys_and_sizes():
@@ -71,3 +82,92 @@ def test_attention_stays_inside_a_frame():
 def test_latent_statistics_are_sixteen_each():
     assert len(LATENT_MEAN) == len(LATENT_STD) == 16
     assert min(LATENT_STD) > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("laid_out", [torch.contiguous_format, torch.channels_last])
+def test_kernels_of_attention_get_what_a_fused_one_takes(monkeypatch, dtype, laid_out):
+    """Of other tensors PyTorch makes all scores in float32. Seen to fail with parts of the convolution as they are."""
+    seen, attend = [], F.scaled_dot_product_attention
+
+    def look(*tensors):
+        seen.extend(tensors)
+        return attend(*tensors)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", look)
+    block = AttentionBlock(8).to(dtype)
+    frames = torch.randn(2, 8, 4, 6, dtype=dtype).to(memory_format=laid_out)
+    block(frames.unflatten(0, (1, 2)).transpose(1, 2))
+    assert len(seen) == 3 and all(x.is_contiguous() and x.ndim == 4 for x in seen)
+
+
+def scores_of(dtype):
+    """Queries, keys and values [1, N, C], far enough apart that few keys count, and the exact answer."""
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(1, 50, 24).mul(scale).to(dtype) for scale in (3, 3, 1))
+    weights = (q.double() @ k.double().mT / 24**0.5).softmax(-1)
+    return (q, k, v), weights @ v.double()
+
+
+def test_queries_in_blocks_answer_as_all_at_once(monkeypatch):
+    """Seen to fail with keys split too."""
+    operands, exact = scores_of(torch.float32)
+    whole = attend_in_blocks(*operands)
+    monkeypatch.setattr(model, "SCORES", 50 * 7)
+    torch.testing.assert_close(attend_in_blocks(*operands), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(whole.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_on_a_gpu_scores_of_half_precision_are_made_in_float32(monkeypatch):
+    """Products of the CPU stand in for those of a GPU. Seen to fail with scores in bfloat16, and without a scale."""
+    operands, exact = scores_of(torch.bfloat16)
+    monkeypatch.setattr(model, "has_float32_products", lambda x: x.dtype == torch.bfloat16)
+    monkeypatch.setattr(model, "SCORES", 50 * 7)
+    monkeypatch.setattr(torch, "bmm", bmm := Products())
+    error = (attend_in_blocks(*operands).double() - exact).norm() / exact.norm()
+    assert error < 0.003
+    assert bmm.most == 50 * 7 and bmm.made == [torch.float32, torch.bfloat16] * 8
+
+
+class Products:
+    """`torch.bmm` as CUDA has it: sums in float32, stored in `out_dtype`. Remembers what it made."""
+
+    def __init__(self):
+        self.made, self.most = [], 0
+
+    def __call__(self, x, y, out_dtype=None):
+        assert x.dtype == y.dtype and x.stride(-1) == 1 and 1 in y.stride()[-2:], "cuBLAS would copy it first"
+        product = (x.float() @ y.float()).to(out_dtype or x.dtype)
+        self.made.append(product.dtype)
+        self.most = max(self.most, product.numel() if out_dtype else 0)
+        return product
+
+
+def test_at_1080p_a_gpu_makes_a_bounded_number_of_scores(monkeypatch):
+    """Shapes, strides and types alone. Seen to fail without blocks."""
+    made = []
+
+    def bmm(x, y, out_dtype=None):
+        made.append(x.shape[0] * x.shape[1] * y.shape[2])
+        return x.new_empty(x.shape[0], x.shape[1], y.shape[2], dtype=out_dtype or x.dtype)
+
+    monkeypatch.setattr(torch, "bmm", bmm)
+    monkeypatch.setattr(model, "has_float32_products", lambda x: True)
+    with torch.device("meta"), torch.no_grad():
+        block = AttentionBlock(384).to(torch.bfloat16)
+        out = block(torch.empty(1, 384, 1, 136, 240, dtype=torch.bfloat16))
+    assert out.shape == (1, 384, 1, 136, 240)
+    assert max(made) <= model.SCORES and sum(made[::2]) == (136 * 240) ** 2
+
+
+def test_half_precision_on_cuda_alone_has_products_in_float32(monkeypatch):
+    """Tensors of a GPU that is not there. Seen to fail for float32, and for AMD's GPUs."""
+
+    def on(device, dtype):
+        return has_float32_products(torch.empty(1, device=device, dtype=dtype))
+
+    with FakeTensorMode():
+        assert on("cuda", torch.bfloat16) and on("cuda", torch.float16)
+        assert not on("cuda", torch.float32) and not on("cpu", torch.bfloat16)
+        monkeypatch.setattr(torch.version, "hip", "6.4")
+        assert not on("cuda", torch.bfloat16)
