@@ -172,4 +172,4 @@ class ShotChoice:
     size: tuple[int, int]
     fps: float
     seed: int
-    """Of the first shot; each other one has the next."""
+    """The seed of the first shot; each other one has the next."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SPEED, HeldOutError
 
 FRONT, LEFT, TIP = "front", "left", "tip"
-"""What a picture shows: something from the front, from its left side, or with its tip up and to the right."""
+"""How a picture shows a thing: from the front, from its left side, or with its tip up and to the right."""
 
 THINGS = {
     "cat": ("1f431", FRONT),

@@ -79,7 +79,7 @@ class Gang:
         """The layers that the ranks had while they measured, and what waits for the seconds; the oldest first."""
         self._num_looks = self._num_reports = self._num_decoded = 0
         self._sent: deque[tuple[Work, Tensor]] = deque()
-        """What was sent to the VAE of the last rank and may still be on its way; the oldest first."""
+        """Latents sent to the VAE of the last rank that may still be on their way; the oldest first."""
         self._vae: object = None
 
     def give_weights(self, model: WanModel, config: WanConfig, dtype: torch.dtype, key: object = None) -> None:

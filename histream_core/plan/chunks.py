@@ -111,7 +111,7 @@ class Plan:
     """Chunks at the beginning that an earlier attempt has made: their clean latents are given. A chunk's `kept` step is
     computed again, from the noisy latent that it started from; with a history for each step all of its steps are."""
     histories: str = CLEAN
-    """What a chunk may see of earlier frames, one of HISTORIES."""
+    """The history that a chunk sees, one of HISTORIES."""
     order: str = CHUNKS
     """The order in which steps are computed, one of ORDERS."""
     sinks: SinkRule | None = None

@@ -32,7 +32,7 @@ class MotionRule:
     full: float = 0.2
     weight: float = 0.9
     metric: str = "pixels"
-    """What is compared: "pixels" in [-1, 1], as StreamDiffusionV2's code does, or "latents", as its paper says."""
+    """The compared values: "pixels" in [-1, 1], as StreamDiffusionV2's code does, or "latents", as its paper says."""
 
     def __post_init__(self):
         if not 0 <= self.span <= 1 or not 0 < self.weight <= 1 or not self.full > 0:

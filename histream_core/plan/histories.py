@@ -14,10 +14,10 @@ HISTORIES = {
     CLEAN: "one cache for each resolution, filled by passes over finished chunks",
     EACH_STEP: "one cache for each denoising step, filled by the step itself",
 }
-"""What a chunk may see of the frames before it."""
+"""The histories by name: how a chunk sees the frames before it."""
 
 Level = Scale | tuple[Scale, int]
-"""What a cache belongs to: a resolution, or the step of this index at a resolution."""
+"""The owner of a cache: a resolution, or the step of this index at a resolution."""
 
 
 def level_name(level: Level) -> str:

@@ -16,7 +16,7 @@ LEVERS = {
     POOLED_LOW: "no clean pass at LOW: its keys are those of HIGH, averaged over the tokens that a LOW token covers",
     SPARSE: "each part of a frame attends at HIGH to half of the window, where it answers best on average",
 }
-"""What each lever does; levers are named by these keys."""
+"""The levers by name, and the effect of each."""
 
 
 def check_levers(levers: Collection[str]) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class UnderWay:
     chunk: Chunk
     prompt: Prompt
     latent: Tensor
-    """What its next step begins with."""
+    """The latent that its next step begins with."""
     steps: Steps
     clean: Tensor | Later | None = None
     """The estimate of the step that was computed last."""

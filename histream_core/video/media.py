@@ -27,7 +27,7 @@ CONTAINERS = (
 )
 
 PROTOCOLS = ("rtsp", "rtsps", "rtp", "srt", "udp", "tcp", "tls", "http", "https")
-"""What live addresses are spoken to with, by FFmpeg's names."""
+"""Protocols of live addresses, by FFmpeg's names."""
 
 STREAMED = ("rtsp", "mpjpeg")
 """Containers of live addresses besides those of files."""

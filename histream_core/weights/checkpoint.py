@@ -55,7 +55,7 @@ class Checkpoint:
     """Keys of weights that belong to a part which the model does not have, so that it is another model."""
     wrong_size: tuple[str, ...] = field(default=(), repr=False)
     beside: tuple[str, ...] = ()
-    """What else the file holds: beginnings of key names with a number of tensors each, and useless metadata."""
+    """The rest of the file: beginnings of key names with a number of tensors each, and useless metadata."""
 
     @property
     def num_params(self) -> int:

@@ -45,7 +45,7 @@ ADVICE = {
     "wan22-vae": "take wan_2.1_vae.safetensors", "taehv-22": "take taew2_1 or lighttaew2_1",
     "lora": "give the file of the model, and in ComfyUI load this one by a LoRA node behind Load Model",
 }  # fmt: skip
-"""What to do where a model of another kind is wanted; "give another file" for the rest."""
+"""The advice where a model of another kind is wanted; "give another file" for the rest."""
 
 SIGNS = {
     "head.modulation": "wan",
@@ -65,7 +65,7 @@ _PIECE = "piece"
 """In place of a kind: what has the sign of a model beside a whole one of its kind, and is none."""
 
 _INSIDE = re.compile(r"(^|\.)(blocks\.\d+|head)\.")
-"""What is in no prefix of a model, as it is in the model."""
+"""Tensors under no prefix of a model, with their names in the model."""
 
 _PART_OF_WAN = re.compile(r"(?P<prefix>.*?\.|)blocks\.\d+\.(self_attn|cross_attn|attn1|attn2|ffn|modulation)\b")
 """A key of a Wan model of which the sign is missing."""
@@ -101,13 +101,13 @@ class Part:
 
     kind: str
     prefix: str
-    """What was removed from its key names, wrappers included."""
+    """The prefix that was removed from its key names, wrappers included."""
     tensors: dict[str, Tensor]
     """Its tensors by bare names."""
     renamed: bool
     """Whether its names were those of diffusers."""
     beside: tuple[str, ...]
-    """What else the file holds: beginnings of key names, with a number of tensors each."""
+    """The rest of the file: beginnings of key names, with a number of tensors each."""
 
 
 def find_part(tensors: Mapping[str, Tensor], kinds: Iterable[str] = ()) -> Part:

@@ -28,7 +28,7 @@ class Cleaned:
 
     text: str
     code: str = ""
-    """What must be written to remove it; empty when it is removed."""
+    """The word to write to remove it; empty when it is removed."""
 
     @property
     def shown(self) -> str:

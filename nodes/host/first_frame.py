@@ -82,7 +82,7 @@ class FirstFrames:
     size: tuple[int, int]
     fit: str
     encoded: dict[tuple[int, tuple[int, int]], FirstFrame] = field(default_factory=dict)
-    """What windows have taken, by the number of latent frames and the size that is generated."""
+    """The frames that windows have taken, by the number of latent frames and the size that is generated."""
 
     def within(self, window: Window, size: tuple[int, int]) -> FirstFrame:
         """The last pictures, as many as a window holds, of a video generated at `size`."""

@@ -89,7 +89,7 @@ class ChunkSampler(SamplerFunction):
     speed: Speed = DEFAULTS
     shape: tuple[int, ...] | None = None
     first_frame: FirstFrame | None = None
-    """What the video begins with, if given."""
+    """The first frame or frames of the video, if given."""
     extra_bytes: int = 0
 
     @property

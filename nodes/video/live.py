@@ -54,7 +54,7 @@ class Live(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_):
-        """Of a stream, which is another one each time: never equal to itself, so that Run always plays."""
+        """The fingerprint of a stream, never equal to itself, so that Run always plays."""
         return float("nan")
 
     @classmethod

@@ -8,7 +8,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 
 class StepCacheAroundCalls:
-    """As TeaCache, MagCache and WaveSpeed: a function around every call replaces the module's forward meanwhile."""
+    """Stands for TeaCache, MagCache and WaveSpeed: a function around every call replaces the forward meanwhile."""
 
     INPUT_TYPES = dict
 
@@ -27,7 +27,7 @@ class StepCacheAroundCalls:
 
 
 class StepCacheByWrapper:
-    """As EasyCache, by another pack: it keeps the last input and answer, and compares them with the next ones."""
+    """Stands for another pack's EasyCache: it keeps the last input and answer, and compares the next ones."""
 
     INPUT_TYPES = dict
 
@@ -45,7 +45,7 @@ class StepCacheByWrapper:
 
 
 class ZeroStarGuidance:
-    """As KJNodes' CFGZeroStarAndInit: mixes positive and negative, and leaves the first step out."""
+    """Stands for KJNodes' CFGZeroStarAndInit: mixes positive and negative, and leaves the first step out."""
 
     INPUT_TYPES = dict
 
@@ -61,7 +61,7 @@ class ZeroStarGuidance:
 
 
 class NegativeInAttention:
-    """As KJNodes' WanVideoNAG: replaces the forward of cross-attention."""
+    """Stands for KJNodes' WanVideoNAG: replaces the forward of cross-attention."""
 
     INPUT_TYPES = dict
 
@@ -77,7 +77,7 @@ class NegativeInAttention:
 
 
 class GuidanceForSomeSteps:
-    """As the host's CFGOverride: another CFG while the network is called."""
+    """Stands for the host's CFGOverride: another CFG while the network is called."""
 
     INPUT_TYPES = dict
 
@@ -95,7 +95,7 @@ class GuidanceForSomeSteps:
 
 
 class TwoCalls:
-    """As perturbed guidance by a wrapper: asks the network a second time."""
+    """Stands for perturbed guidance by a wrapper: asks the network a second time."""
 
     INPUT_TYPES = dict
 
@@ -106,7 +106,7 @@ class TwoCalls:
 
 
 class WholeNetworkCompiled:
-    """As TeaCache's Compile Model: puts a compiled network in the place of the MODEL's."""
+    """Stands for TeaCache's Compile Model: puts a compiled network in the place of the MODEL's."""
 
     INPUT_TYPES = dict
 
@@ -117,7 +117,7 @@ class WholeNetworkCompiled:
 
 
 class AnswerScaled:
-    """As Epsilon Scaling: changes the network's answer after every step, and asks nothing."""
+    """Stands for Epsilon Scaling: changes the network's answer after every step, and asks nothing."""
 
     INPUT_TYPES = dict
 
@@ -128,7 +128,7 @@ class AnswerScaled:
 
 
 class FeedForwardInPieces:
-    """As KJNodes' chunked feed-forward: replaces the forward of a part that the engine calls."""
+    """Stands for KJNodes' chunked feed-forward: replaces the forward of a part that the engine calls."""
 
     INPUT_TYPES = dict
 
@@ -143,7 +143,7 @@ class FeedForwardInPieces:
 
 
 class AttentionChosen:
-    """As KJNodes' Sage and Flash Attention patches: another function computes attention."""
+    """Stands for KJNodes' Sage and Flash Attention patches: another function computes attention."""
 
     INPUT_TYPES = dict
 
@@ -156,7 +156,7 @@ class AttentionChosen:
 
 
 class Watched:
-    """As previewers and memory reports: around the sampling, and told when it begins."""
+    """Stands for previewers and memory reports: around the sampling, and told when it begins."""
 
     INPUT_TYPES = dict
 
@@ -171,7 +171,7 @@ class Watched:
 
 
 class NoiseShuffled:
-    """As FreeNoise: gives the sampler other noise."""
+    """Stands for FreeNoise: gives the sampler other noise."""
 
     INPUT_TYPES = dict
 

@@ -236,7 +236,7 @@ def test_halving_noise_damps_it_as_documented(mode, left):
 
 
 def test_by_default_cells_become_their_mean_and_grow_smoothly():
-    """As public code resizes: bilinear without antialias. Seen to fail with area both ways, and with bilinear."""
+    """Equal to bilinear without antialias, as in public code. Seen to fail with area both ways, and with bilinear."""
     latent = torch.randn(1, 2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     for grid in ((4, 6), (16, 24)):
         plain = [F.interpolate(frame, grid, mode="bilinear", align_corners=False) for frame in latent.unbind(2)]

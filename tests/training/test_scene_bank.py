@@ -156,7 +156,7 @@ def test_captions_say_where_a_clip_begins(vae, pictures):
 
 
 def test_a_clip_is_banked_in_stagings_of_its_own():
-    """As many as are asked for, or all that there are; none twice. Seen to fail with the first ones of each clip."""
+    """So many as are asked for, or all that there are; none twice. Seen to fail with the first ones of each clip."""
     clips = [Scene("cat", "sea", "bounces"), Scene("cat", "sea", "turns")]
     chosen = make_scene_bank.staged(clips, 12)
     assert len(set(chosen)) == len(chosen) == 9 + 12

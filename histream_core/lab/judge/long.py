@@ -36,7 +36,7 @@ PARTS = 10
 """Drift is measured between the first and the last of this many parts of a video: minutes 1 and 10 of ten."""
 
 IDENTITY = (PRESENCE, "colour", "shape", "background")
-"""What must hold in a chunk that shows the object of the prompt."""
+"""The words that must hold in a chunk that shows the object of the prompt."""
 
 SNAPSHOTS = Snapshots(every=20)
 

@@ -24,7 +24,7 @@ WORDS = ("colour", "shape", "direction", "background")
 
 PRESENCE = "presence"
 HELD = (PRESENCE, *WORDS)
-"""What must hold in a second."""
+"""The words that must hold in a second."""
 
 COLOUR_REACH = 0.25
 """Largest distance in RGB from the painter's colour of one that has its name; no two names are nearer than twice it."""

@@ -40,7 +40,7 @@ class Pages(NamedTuple):
 
 
 class PageSource(Protocol):
-    """Whatever provides the pages of each layer: a `KVCache` that has begun a chunk, or a stand-in for one."""
+    """The source of the pages of each layer: a `KVCache` that has begun a chunk, or a stand-in for one."""
 
     def pages(self, layer: int, *, keep: bool = False) -> Pages:
         """The pages of one layer; layers come in order. `keep`: the pass is going to be committed."""

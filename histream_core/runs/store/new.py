@@ -17,7 +17,7 @@ from .lock import Lock, RunInUseError, is_own, take
 from .manifest import Manifest
 
 _BEGUN = {LOCK, *FOLDERS, SOUND, *(partial_name(Path(name)).name for name in (MANIFEST, SOUND))}
-"""What a start that was killed may have left."""
+"""Names that a start that was killed may have left."""
 
 
 def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> Journal:
