@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ..histream_core.parallel.engine import Engine
 from ..histream_core.plan.chunks import Plan
 from ..histream_core.plan.entry import Restyle
+from ..histream_core.plan.guidance import NO_GUIDANCE, Guidance
 from ..histream_core.plan.make import PlanOptions, make_plan, size_to_generate
 from ..histream_core.plan.positions import TemporalPolicy
 from ..histream_core.plan.presets import Preset, find_preset
@@ -45,6 +46,10 @@ class ModelSettings:
     """Whether it is the bundled demo model."""
     engine: Engine | None = None
     """The devices that compute a run together; None: one, by the host's own attention."""
+    guidance: Guidance = NO_GUIDANCE
+    """How far videos are led away from `negative`."""
+    negative: Sequence | None = field(default=None, repr=False, compare=False)
+    """The negative prompt, a CONDITIONING."""
 
     def temporal_policy(self, preset: Preset) -> TemporalPolicy:
         policy = preset.temporal()
@@ -157,6 +162,7 @@ def plan_for(
             levers=tuple(levers),
             anchor_match=window.anchor_match,
             restyle=steps.restyle,
+            guidance=settings.guidance,
         ),
     )
 

@@ -98,11 +98,15 @@ class Cost:
     def flops(self) -> int:
         """Floating-point operations of the transformer for the whole video."""
         calls = sum(self.call_flops(chunk, s) for chunk in self.plan.chunks for s in (*chunk.steps, *chunk.cache_steps))
-        return calls + self.batch * self.num_prompts * prompt_flops(self.config, self.text_tokens)
+        num_texts = self.num_prompts + self.plan.guidance.is_on
+        return calls + self.batch * num_texts * prompt_flops(self.config, self.text_tokens)
 
     def call_flops(self, chunk: Chunk, step: Step) -> int:
-        """Operations of one network call: a step of a chunk, or a cache pass over the part of it that is cached."""
-        return self.batch * pass_flops(self.config, self.pass_size(chunk, step))
+        """Operations of one network call: a step of a chunk, or a cache pass over the part of it that is cached.
+
+        With classifier-free guidance a call is two passes.
+        """
+        return self.batch * self.plan.guidance.passes * pass_flops(self.config, self.pass_size(chunk, step))
 
     def pass_size(self, chunk: Chunk, step: Step) -> PassSize:
         """The sizes of one network call, of one batch item."""
@@ -115,7 +119,7 @@ class Cost:
             visible=chunk.visible_frames * tokens,
             cache_pass=cache_pass,
             blocks=self.plan.blocks(step.scale) if chunk.context else None,
-            text_tokens=self.text_tokens,
+            text_tokens=self.text_tokens * (1 if self.plan.guidance.nag == 1 else 2),
         )
 
     @property
@@ -143,17 +147,18 @@ class Cost:
     @property
     def kv_bytes(self) -> int:
         """The caches of all levels, the un-rotated anchor included: what `make_caches` allocates on the device."""
-        window = self._kv_values(sum(self.plan.pages)) * self.dtype.itemsize
+        passes = self.plan.guidance.passes
+        window = passes * self._kv_values(sum(self.plan.pages)) * self.dtype.itemsize
         if self.kv == "full":
             return self.config.num_layers * window
         if self.kv == "cpu":
             return 2 * window
-        return window + self._past_bytes
+        return window + passes * self._past_bytes
 
     @property
     def kv_main_bytes(self) -> int:
         """Bytes that `make_caches` allocates in main memory besides."""
-        return self._past_bytes if self.kv == "cpu" else 0
+        return self.plan.guidance.passes * self._past_bytes if self.kv == "cpu" else 0
 
     @property
     def kv_held_bytes(self) -> int:
@@ -169,8 +174,10 @@ class Cost:
 
     @property
     def text_bytes(self) -> int:
-        """Embeddings of all prompts, and cross-attention keys and values of the one in force."""
-        values = self.num_prompts * self.config.text_dim + (1 + 2 * self.config.num_layers) * self.config.dim
+        """Embeddings of all prompts; cross-attention keys and values of the one in force, and of the negative one."""
+        negative = self.plan.guidance.is_on
+        projected = (1 + negative) * (1 + 2 * self.config.num_layers) * self.config.dim
+        values = (self.num_prompts + negative) * self.config.text_dim + projected
         return self.batch * self.text_tokens * values * self.dtype.itemsize
 
     @property
@@ -277,6 +284,7 @@ class Cost:
             "histories": self.plan.histories,
             "order": self.plan.order,
             "sinks": asdict(self.plan.sinks) if self.plan.sinks else None,
+            "guidance": asdict(self.plan.guidance),
             "calls": self.plan.num_calls(),
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
             "tflops_per_frame": self.tflops_per_frame,

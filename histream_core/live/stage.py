@@ -61,6 +61,12 @@ class LiveSettings:
     """The stream ends after so long; None: with its source."""
     cues: tuple[Cue, ...] = ()
 
+    def __post_init__(self):
+        if self.plan.guidance.is_on:
+            raise ValueError(
+                f"{self.plan.guidance} needs a negative prompt, and a live stream has none: set CFG and NAG to 1"
+            )
+
 
 @dataclass(frozen=True)
 class Recordings:

@@ -6,17 +6,19 @@ The module may be core's `WanModel` or a host's with the same submodules. The fo
 B batch, C channels, T latent frames, H W latent grid, L tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ..plan.guidance import NO_GUIDANCE, Guidance
 from ..plan.schedule import JoinedStep, Scale, Step
+from .cache.guided import GuidedCache
 from .cache.pages import PageSource
 from .cache.window import KVCache
-from .layer import KeysValues, LayerCall, RunBlock, Share, like, run_block, stage_block
+from .layer import Avoided, KeysValues, LayerCall, RunBlock, Share, like, run_block, stage_block
 from .model import WanModel
 from .ops.attention import Attention, sdpa
 from .transfer import upload
@@ -26,6 +28,11 @@ FREQUENCY_BASE = 10000
 
 class TextSource(Protocol):
     """Whatever provides the keys and values of cross-attention: a `Text`, or an object that stands in for one."""
+
+    @property
+    def negative(self) -> "TextSource | None":
+        """The negative prompt; None if there is none."""
+        ...
 
     def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
         """Keys and values of one layer, [B, tokens, dim] each, on the device and in the dtype of `like`."""
@@ -38,11 +45,14 @@ class Text:
     Every prompt has an object of its own, so keys are never reused for another prompt. An object belongs to one model.
     """
 
-    def __init__(self, context: Tensor):
-        """`context` is a text encoder's output [B, tokens, channels], zero-padded as the encoder pads it."""
+    def __init__(self, context: Tensor, negative: "Text | None" = None):
+        """`context` is a text encoder's output [B, tokens, channels], zero-padded as the encoder pads it.
+
+        `negative` is the negative prompt that goes with it; it may be shared among texts, and is not forgotten.
+        """
         if context.ndim != 3:
             raise ValueError(f"text conditioning has shape {list(context.shape)}: it must be [B, tokens, channels]")
-        self.context = context
+        self.context, self.negative = context, negative
         self._embedded: Tensor | None = None
         self._keys: dict[int, KeysValues] = {}
 
@@ -64,7 +74,9 @@ class RowTexts(Text):
     """The conditionings of the rows of one network call, one after the other."""
 
     def __init__(self, texts: Sequence[Text]):
-        super().__init__(torch.cat([text.context for text in texts]))
+        negatives = [text.negative for text in texts if text.negative]
+        together = len(negatives) == len(texts)
+        super().__init__(torch.cat([text.context for text in texts]), RowTexts(negatives) if together else None)
         self._texts = texts
 
     def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
@@ -89,6 +101,8 @@ class PassOptions:
     """The share of this rank, where several compute the pass; all of them are given the same latent."""
     layers: range | None = None
     """The layers that `run_layers` computes; None: all."""
+    guidance: Guidance = NO_GUIDANCE
+    """How far cross-attention is led away from the text's negative prompt; its CFG is not that of one pass."""
 
 
 PLAIN_PASS = PassOptions()
@@ -190,10 +204,17 @@ def run_layers(
         if options.cache_pass and layer == last:
             stage_block(block, x, time.modulation, pages, share=options.share)
             return None
-        keys = text.keys(model, layer, x)
-        call = LayerCall(x, time.modulation, pages, keys, options.attention, options.attention_scale, options.share)
+        keys, avoided = text.keys(model, layer, x), _avoided(model, layer, x, text, options.guidance)
+        attention = options.attention, options.attention_scale
+        call = LayerCall(x, time.modulation, pages, keys, *attention, options.share, avoided)
         x = run(block, call)
     return x
+
+
+def _avoided(model: WanModel, layer: int, x: Tensor, text: TextSource, guidance: Guidance) -> Avoided | None:
+    if guidance.nag == 1 or text.negative is None:
+        return None
+    return Avoided(text.negative.keys(model, layer, x), guidance.nag, guidance.nag_limit, guidance.nag_share)
 
 
 def flow_of(
@@ -218,22 +239,35 @@ class Denoiser:
         dtype: torch.dtype = torch.float32,
         attention: Attention = sdpa,
         block_forward: RunBlock | None = None,
-        low_forward: Forward = forward_chunk,
-        high_forward: Forward = forward_chunk,
+        forwards: Mapping[Scale, Forward] | None = None,
+        guidance: Guidance = NO_GUIDANCE,
     ):
-        """`dtype` is that of the computation; the two forwards compute passes in place of `forward_chunk`."""
+        """`dtype` is that of the computation; `forwards` compute passes at their scales in place of `forward_chunk`.
+
+        `guidance` is that of the plan; its CFG is followed where caches are pairs.
+        """
         self.model, self.dtype, self.attention, self.block_forward = model, dtype, attention, block_forward
-        self.forwards = {Scale.LOW: low_forward, Scale.HIGH: high_forward}
+        self.forwards: dict[Scale, Forward] = dict.fromkeys(Scale, forward_chunk) | dict(forwards or {})
+        self.guidance = guidance
 
     @torch.inference_mode()
     def __call__(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate x - sigma v of a noisy `latent` [B, C, T, H, W], in the latent's dtype."""
+        if not isinstance(cache, GuidedCache):
+            return self._estimate(latent, step, cache, text)
+        assert text.negative is not None  # the stream has asked for it
+        found = self._estimate(latent, step, cache.positive, text)
+        return cache.combine(found, self._estimate(latent, step, cache.negative, text.negative))
+
+    def _estimate(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
+        """The estimate of one pass, under one text."""
         timestep = timesteps_of(step, latent)
         options = PassOptions(
             attention=self.attention,
             attention_scale=step.attention_scale,
             cache_pass=step.sigma == 0,
             block_forward=self.block_forward,
+            guidance=self.guidance,
         )
         flow = self.forwards[step.scale](self.model, latent.to(self.dtype), timestep, text, cache, options)
         if flow is None:

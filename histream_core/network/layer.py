@@ -40,6 +40,16 @@ class Share(Protocol):
         ...
 
 
+class Avoided(NamedTuple):
+    """Normalized attention guidance in one layer's cross-attention; the numbers are those of `plan.Guidance`."""
+
+    text: KeysValues
+    """Keys and values of the negative prompt, [B, tokens, dim] each."""
+    scale: float
+    limit: float
+    share: float
+
+
 class LayerCall(NamedTuple):
     """The inputs of one call of a layer: tensors, and plain values that stay the same within a run.
 
@@ -60,6 +70,8 @@ class LayerCall(NamedTuple):
     """A factor on the queries of self-attention."""
     share: Share | None = None
     """The share of this rank, where several compute the layer: `x` then has its tokens, and `pages` its heads."""
+    avoided: Avoided | None = None
+    """What cross-attention is led away from; None: nothing."""
 
 
 RunBlock = Callable[[Block, LayerCall], Tensor]
@@ -83,7 +95,7 @@ def run_block(block: Block, call: LayerCall, elementwise: Elementwise = PLAIN) -
     y = _self_attend(pages.blocks, call.attention, q, *attend(pages, k, v, elementwise.rotate))
     y = call.share.to_tokens(y) if call.share else y
     x.addcmul_(block.self_attn.o(y.flatten(2)), gate)
-    x.add_(_cross_attend(block.cross_attn, block.norm3(x), call.text, call.attention))
+    x.add_(_cross_attend(block.cross_attn, block.norm3(x), call))
     y = block.ffn(elementwise.modulate(block.norm2, x, ffn_shift, ffn_scale))
     return x.addcmul_(y, ffn_gate)
 
@@ -125,6 +137,31 @@ def _self_attend(blocks: Blocks | None, attention: Attention, q: Tensor, k: Tens
     return sparse_attention(attention, blocks, q, k, v) if blocks else attention(q, k, v)
 
 
-def _cross_attend(projections: Projections, x: Tensor, text: KeysValues, attention: Attention) -> Tensor:
+def _cross_attend(projections: Projections, x: Tensor, call: LayerCall) -> Tensor:
+    q = _queries(projections, x)
+    found = _read_text(projections, q, call.text, call.attention)
+    if call.avoided:
+        found = lead_away(found, _read_text(projections, q, call.avoided.text, call.attention), call.avoided)
+    return projections.o(found)
+
+
+def _read_text(projections: Projections, q: Tensor, text: KeysValues, attention: Attention) -> Tensor:
+    """The values that queries find in a text, [B, L, dim]."""
     k, v = (torch.unflatten(y, 2, (projections.num_heads, -1)) for y in text)
-    return projections.o(attention(_queries(projections, x), k, v).flatten(2))
+    return attention(q, k, v).flatten(2)
+
+
+def lead_away(found: Tensor, unwanted: Tensor, avoided: Avoided) -> Tensor:
+    """What cross-attention found in the prompt [B, L, dim], led away from what it found in the negative prompt.
+
+    A sum that is longer than `limit` times what was found is shortened to that, token by token.
+    """
+    led = unwanted + avoided.scale * (found - unwanted)
+    before, after = _lengths(found), _lengths(led)
+    shortened = (avoided.limit * before / after.clamp(min=1e-7)).clamp(max=1).to(led.dtype)
+    return found + avoided.share * (shortened * led - found)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """The sum of absolute values of each token [B, L, 1], in float32."""
+    return torch.linalg.vector_norm(x, ord=1, dim=-1, keepdim=True, dtype=torch.float32)

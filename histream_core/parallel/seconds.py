@@ -35,7 +35,7 @@ ALL = Share()
 
 
 def call_seconds(cost: Cost, rows: Iterable[tuple[Chunk, Step]], machine: Machine, ranks: int = 1) -> float:
-    """Seconds of one network call; its rows are computed together."""
+    """Seconds of one network call; its rows are computed together, and twice with classifier-free guidance."""
     seconds = cost.config.num_layers * machine.device.layer
     for chunk, step in rows:
         size = cost.pass_size(chunk, step)
@@ -44,7 +44,7 @@ def call_seconds(cost: Cost, rows: Iterable[tuple[Chunk, Step]], machine: Machin
         if ranks > 1:
             values = size.tokens * cost.config.dim * cost.batch
             seconds += cost.config.num_layers * exchange_seconds(values * cost.dtype.itemsize, ranks, machine.link)
-    return seconds
+    return cost.plan.guidance.passes * seconds
 
 
 def pass_seconds(config: WanConfig, size: PassSize, device: Device, share: Share = ALL) -> float:

@@ -13,6 +13,7 @@ from typing import overload
 
 from .blocks import Blocks, blocks_for
 from .entry import Restyle
+from .guidance import NO_GUIDANCE, Guidance
 from .histories import CLEAN, EACH_STEP, Level, check_histories
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
 from .order import BATCHED, CHUNKS, calls, check_order
@@ -117,6 +118,8 @@ class Plan:
     sinks: SinkRule | None = None
     """When a frame of the anchor is replaced; None: never. What a chunk then sees follows from finished frames, and
     `Chunk.context` lists the frames that it would see with the first anchor."""
+    guidance: Guidance = NO_GUIDANCE
+    """How far the video is led away from a negative prompt."""
 
     def __post_init__(self):
         _check_sizes(self)

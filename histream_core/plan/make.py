@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from .chunks import Plan
 from .entry import Restyle
+from .guidance import NO_GUIDANCE, Guidance
 from .histories import CLEAN
 from .levers import POOLED_LOW, check_levers
 from .order import CHUNKS
@@ -35,7 +36,8 @@ class PlanOptions:
     histories: str = CLEAN
     order: str = CHUNKS
     sinks: SinkRule | None = None
-    """This field and the seven above it have the meaning they have in `Plan`."""
+    guidance: Guidance = NO_GUIDANCE
+    """This field and the eight above it have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -77,6 +79,7 @@ def make_plan(
         histories=options.histories,
         order=options.order,
         sinks=options.sinks,
+        guidance=options.guidance,
     )
 
 

@@ -64,6 +64,11 @@ def check_order(plan: Plan) -> None:
             f"the order {plan.order} needs one resolution, and the steps are at two: take mode full, or a schedule "
             "without LOW steps"
         )
+    if plan.order == BATCHED and plan.guidance.passes > 1:
+        raise ValueError(
+            f"the order {BATCHED} computes rows of one prompt together, and CFG {plan.guidance.cfg:g} needs a pass for "
+            f"each of two: take the order {DIAGONAL}, or set CFG to 1"
+        )
 
 
 def _together(plan: Plan, row: Row) -> tuple:

@@ -15,11 +15,11 @@ from .. import __version__
 from ..cost.fitting import check_strips
 from ..network.forward import Text
 from ..plan import Plan
-from ..stream.prompts import Prompt, continues, with_shares
+from ..stream.prompts import Prompt, continues, led_away, with_shares
 from .backend import Backend
 from .restyle import SOURCE_VIDEO, SourceVideo
 from .store.fingerprint import environment, hash_tensor
-from .store.manifest import Manifest, Section, Seed, Settings
+from .store.manifest import NEGATIVE, Manifest, Section, Seed, Settings
 from .store.video import check_room
 
 FIRST_FRAME = "first frame"
@@ -52,12 +52,22 @@ class NewRun:
 
     @property
     def texts(self) -> list[Tensor]:
-        return [prompt.text.context for prompt in self.prompts]
+        """The embeddings to keep: those of the prompts, and that of the negative prompt if there is one."""
+        texts = [prompt.text.context for prompt in self.prompts]
+        return texts if self.negative is None else [*texts, self.negative]
+
+    @property
+    def negative(self) -> Tensor | None:
+        """The embedding of the negative prompt; None where the plan is without guidance."""
+        negative = self.prompts[0].text.negative
+        return negative.context if negative and self.plan.guidance.is_on else None
 
 
 def new_manifest(backend: Backend, run: NewRun) -> Manifest:
     """The manifest of a new run."""
     inputs = {} if run.given is None else {FIRST_FRAME: hash_tensor(run.given)}
+    if run.negative is not None:
+        inputs[NEGATIVE] = hash_tensor(run.negative)
     source = dict(run.source)
     if run.video:
         inputs[SOURCE_VIDEO], source["video"] = run.video.index.digest, str(run.video.path.resolve())
@@ -133,14 +143,15 @@ def sections_of(prompts: Sequence[Prompt], first_chunk: int = 0) -> tuple[Sectio
     )
 
 
-def prompts_of(manifest: Manifest, texts: Sequence[Tensor]) -> tuple[Prompt, ...]:
-    """The sections of a manifest as prompts; `texts` are their embeddings [B, tokens, channels]."""
+def prompts_of(manifest: Manifest, texts: Sequence[Tensor], negative: Tensor | None = None) -> tuple[Prompt, ...]:
+    """The sections of a manifest as prompts; `texts` are their embeddings [B, tokens, channels], as is `negative`."""
     sections = manifest.sections
     prompts = [
         Prompt(Text(text), section.first_chunk, section.recache, words=section.prompt)
         for section, text in zip(sections, texts, strict=True)
     ]
-    return with_shares(prompts, [section.blended for section in sections])
+    prompts = with_shares(prompts, [section.blended for section in sections])
+    return prompts if negative is None else led_away(prompts, negative)
 
 
 def text_before(manifest: Manifest, texts: Sequence[Tensor], chunk: int) -> Tensor | None:

@@ -76,7 +76,7 @@ def make(
     manifest, folder = journal.manifest, journal.folder
     words, seeds = [s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]
     tags = video_tags(words, seeds) | dict(how.tags or {})
-    prompts = prompts or prompts_of(manifest, journal.texts())
+    prompts = prompts or prompts_of(manifest, journal.texts(), journal.negative())
     try:
         progress = _outlive_ranks(partial(_attempt, backend, journal, how, tags, prompts), journal, how)
     except how.stops:

@@ -30,7 +30,7 @@ from ..parallel.engine import (
     rest_gang,
 )
 from ..parallel.workers import devices_from
-from ..plan import Plan, Preset, find_preset
+from ..plan import Plan, Preset, Scale, find_preset
 from ..plan.sharing import PIPELINE, Sharing
 from ..plan.speed import DEFAULTS, Speed
 from ..stream.inputs import NOTHING_GIVEN, Inputs
@@ -164,8 +164,11 @@ class Weights:
             dtype=self.dtype,
             attention=kernels.attention,
             block_forward=kernels.block_forward(plan),
-            low_forward=opened.forward or kernels.low_forward(),
-            high_forward=opened.forward or forward_chunk,
+            forwards={
+                Scale.LOW: opened.forward or kernels.low_forward(),
+                Scale.HIGH: opened.forward or forward_chunk,
+            },
+            guidance=plan.guidance,
         )
         if opened.denoiser and inputs.source:
             inputs = replace(inputs, source=opened.denoiser.timed(inputs.source))

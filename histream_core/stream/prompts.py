@@ -51,6 +51,12 @@ def slerp(old: Tensor, new: Tensor, weight: float) -> Tensor:
     return torch.where(angle.sin() > 1e-4, arc, torch.lerp(old, new, weight))
 
 
+def led_away(prompts: Sequence[Prompt], negative: Tensor) -> tuple[Prompt, ...]:
+    """The prompts, each with the same negative prompt, an embedding [B, tokens, channels]."""
+    shared = Text(negative)
+    return tuple(replace(prompt, text=Text(prompt.text.context, shared)) for prompt in prompts)
+
+
 def continues(prompts: Sequence[Prompt]) -> list[bool]:
     """Whether each prompt continues the blend that began in the prompt before it."""
     return [False, *(before.share < 1 for before, _ in pairwise(prompts))][: len(prompts)]

@@ -112,6 +112,8 @@ class Stream:
         self.upsample, self._ring = upsample or self._resize, ring
         if plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
             raise ValueError(NO_RECACHE)
+        if plan.guidance.is_on and any(prompt.text.negative is None for prompt in prompts):
+            raise ValueError(f"{plan.guidance} leads away from a negative prompt, and there is none: give one")
         cache = next(iter(caches.values()))
         self.device, self.shape = cache.device, (cache.batch, channels)
         if (plan.restyle is None) != (inputs.source is None):

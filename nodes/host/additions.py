@@ -28,7 +28,7 @@ CALLED_PARTS = re.compile(
 )
 """Parts of the Wan module that the engine calls itself: where one of them is replaced, its replacement computes."""
 
-GUIDANCE = "guides by a negative prompt, and few-step weights are sampled without one (CFG is 1)"
+GUIDANCE = "mixes prompt and negative prompt in a way of its own, and HiStream has plain CFG and NAG"
 AGAIN = "asks the network more than once for a step (as PAG and SLG do), and the caches follow one call"
 OWN_WINDOW = "cuts a video into windows, and HiStream has a window of its own (chunk, anchor and local frames)"
 EVERY_STEP = "skips steps, and few-step sampling needs every step"

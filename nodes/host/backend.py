@@ -47,7 +47,7 @@ from .sampler import (
 )
 from .sizes import latent_size, say_crop, with_size
 from .speed import kernels_for
-from .timeline import Audience, prompts_in, say_limits, timeline_of, with_scenes
+from .timeline import Audience, prompts_in, say_limits, timeline_of, with_negative, with_scenes
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class HostBackend:
 
         shape = (self.batch, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH])
         sampler = PlannedSampler(plan, in_run, shape, self.kv, self.speed, self.vae_bytes)
-        guide(self.model, [[prompts[0].text.context, {}]], sampler, vae=self.vae)
+        guide(self.model, prompts[0], sampler, vae=self.vae)
         return results[0]
 
 
@@ -165,6 +165,7 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     audience = Audience(backend.text_width, backend.batch)
     placed, prompts = prompts_in(positive, sampler.plan(samples.shape), audience)
     plan, base = placed.plan, model.model
+    prompts = with_negative(prompts, plan.guidance, sampler.settings.negative, audience)
     size = latent_size(samples.shape)
     say_crop(plan, size)
     say_limits(sampler.settings, plan, positive)

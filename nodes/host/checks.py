@@ -80,18 +80,14 @@ def check_model(model) -> None:
     check_additions(model)
 
 
-def check_guider(guider, extra_args: Mapping) -> None:
-    cfg = getattr(guider, "cfg", 1.0)
-    if cfg != 1:
-        raise ValueError(f"CFG is {cfg:g}, but few-step causal weights work without guidance: set it to 1")
+def check_guider(extra_args: Mapping) -> None:
+    """Refuse what the host hands to samplers and ours cannot follow."""
     if extra_args.get("denoise_mask") is not None:
         raise ValueError("the LATENT has a noise mask, which this sampler cannot follow: remove it")
 
 
 def check_options(transformer_options: Mapping, clip_fea, time_dim_concat, kwargs: Mapping) -> None:
     """Refuse, on every call, options of other nodes that the causal forward would silently ignore."""
-    if len(transformer_options.get("cond_or_uncond", [0])) > 1:
-        raise ValueError("the guider asks for a negative prompt too: set CFG to 1, or use BasicGuider")
     check_transformer_options(transformer_options)
     inputs = {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat} | dict(kwargs)
     asked = [name for name, value in inputs.items() if value is not None]

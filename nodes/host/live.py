@@ -158,7 +158,7 @@ class Live:
 
         sampler = PlannedSampler(plan, work, shape, backend.kv, backend.speed, backend.vae_bytes)
         try:
-            guide(backend.model, [[self.settings.prompt.text.context, {}]], sampler, vae=backend.vae)
+            guide(backend.model, self.settings.prompt, sampler, vae=backend.vae)
         finally:
             recorded = "".join(f", recorded in {name_of(video.path)}" for video in self.files.saved)
             host_log.say(f"the live stream is over{recorded}")

@@ -6,15 +6,17 @@ the step and the cache of the current call.
 B batch, C channels, T latent frames, H W latent grid, L tokens, N heads, D head dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.sampler_helpers import convert_cond
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
+from ...histream_core.network.cache.guided import GuidedCache
 from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions, KVCache
 from ...histream_core.network.forward import Forward, PassOptions, Text, forward_chunk, sigmas_of
@@ -32,11 +34,16 @@ from .additions import AGAIN, WRAPPER_KEY, between_calls, blamed_for
 from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
 from .naming import names_of
-from .ranks import network_of, sharing_of
+from .ranks import model_settings, network_of, sharing_of
 from .speed import attend_by_host, kernels_for
+from .timeline import check_negative
 
 RAW_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors out of another node's function that an artist could make nothing of. A lost rank is none of them."""
+
+
+Pass = tuple[Step, KVCache, Text]
+"""One pass of the network: its step, and the cache and the text that it is computed with."""
 
 
 class HostRun:
@@ -62,8 +69,10 @@ class HostRun:
         self.forwards: dict[Scale, Forward] = {Scale.LOW: low_forward, Scale.HIGH: forward_chunk}
         self.prompt = Prompt(self._text())
         """The prompt that the guider has."""
-        self._call: tuple[Step, KVCache, Text] | None = None
-        self._context_checked = False
+        self._passes: dict[int, Pass] = {}
+        """The passes of a call that the guider has not asked for yet, by the index of their prompt."""
+        self._checked: set[int] = set()
+        """The prompts whose CONDITIONING was compared with what the guider has."""
         self.extra_args = extra_args
         self._wrap(extra_args["model_options"])
 
@@ -76,7 +85,7 @@ class HostRun:
         }
         # The host's compile node would compile the whole model in dozens of graphs; the layers are compiled instead.
         transformer_options["wrappers"].get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None)
-        options.pop("disable_cfg1_optimization", None)  # there is no negative prompt to be computed at CFG 1
+        options.pop("disable_cfg1_optimization", None)  # no negative prompt is computed at CFG 1
         add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, WRAPPER_KEY, self.forward, transformer_options)
 
     def open_stream(
@@ -105,11 +114,11 @@ class HostRun:
     def denoise(self, latent: Tensor, step: Step, cache: KVCache, text: Text) -> Tensor:
         """Clean estimate of a chunk [B, C, T, H, W], by way of the guider."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._call = step, cache, text
+        self._passes = passes_of(step, cache, text)
         joined = isinstance(step, JoinedStep)
         sigma = sigmas_of(step, latent).flatten() if joined else latent.new_full((self.batch,), step.sigma)
         clean = self._ask(latent, sigma)
-        if self._call is not None:
+        if self._passes:
             raise ValueError(
                 f"{self._between()} on this MODEL skipped a step, as EasyCache and the like do: remove that node, "
                 "few-step sampling needs every step"
@@ -148,14 +157,23 @@ class HostRun:
         """Compute the flow [B, C, T, H, W] of a chunk in place of the Wan module's forward; zeros for a cache pass."""
         transformer_options = {} if transformer_options is None else transformer_options
         check_options(transformer_options, clip_fea, time_dim_concat, kwargs)
-        step, cache, text = self._take_call(transformer_options)
-        self._check_context(context)
+        asked = transformer_options.get("cond_or_uncond", [0])
+        parts = zip(asked, *(values.chunk(len(asked)) for values in (x, timestep, context)), strict=True)
+        flows = [self._flow(executor.class_obj, transformer_options, *part) for part in parts]
+        return flows[0] if len(flows) == 1 else torch.cat(flows)
+
+    def _flow(
+        self, module, transformer_options: dict, index: int, x: Tensor, timestep: Tensor, context: Tensor
+    ) -> Tensor:
+        """The flow of the pass for the prompt of that index."""
+        step, cache, text = self._take_pass(index)
+        self._check_context(index, context)
 
         def on_block(index: int) -> None:
             transformer_options["block_index"] = index
 
         self._transformer_options = transformer_options
-        transformer_options["total_blocks"] = len(executor.class_obj.blocks)
+        transformer_options["total_blocks"] = len(module.blocks)
         transformer_options["block_type"] = "double"
         options = PassOptions(
             attention=self.kernels.attention,
@@ -163,41 +181,63 @@ class HostRun:
             cache_pass=step.sigma == 0,
             on_block=on_block,
             block_forward=self.block_forward,
+            guidance=self.plan.guidance,
         )
-        flow = self.forwards[step.scale](executor.class_obj, x, timestep, text, cache, options)
+        flow = self.forwards[step.scale](module, x, timestep, text, cache, options)
         return torch.zeros_like(x) if flow is None else flow
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend_by_host(q, k, v, transformer_options=self._transformer_options)
 
     def _text(self) -> Text:
-        width = self.base.diffusion_model.text_dim
-        context = check_conditioning(self.guider.conds.get("positive"), self.batch, width)
-        return Text(comfy.utils.repeat_to_batch_size(context, self.batch))
+        """The prompt that the guider has, with its negative prompt where there is guidance."""
+        guidance, negative = self.plan.guidance, None
+        if guidance.is_on:
+            found = self.guider.conds.get("negative") or self._negative_of_model()
+            check_negative(guidance, found)
+            negative = Text(self._context(found))
+        return Text(self._context(self.guider.conds.get("positive")), negative)
 
-    def _take_call(self, transformer_options: dict) -> tuple[Step, KVCache, Text]:
-        """The current call, once; raises ValueError where it was taken before, or where another node set CFG."""
-        cfg = getattr(self.guider, "cfg", 1.0)
-        if cfg != 1:
+    def _negative_of_model(self) -> list[dict]:
+        return convert_cond(model_settings(self.guider.model_patcher).negative or [])
+
+    def _context(self, conds: Sequence[Mapping] | None) -> Tensor:
+        context = check_conditioning(conds, self.batch, self.base.diffusion_model.text_dim)
+        return comfy.utils.repeat_to_batch_size(context, self.batch)
+
+    def _take_pass(self, index: int) -> Pass:
+        """A pass of the current call, once; raises ValueError where it was taken, or where another node set CFG."""
+        cfg, planned = getattr(self.guider, "cfg", 1.0), self.plan.guidance.cfg
+        if cfg != planned:
             raise ValueError(
-                f"{self._between()} on this MODEL sets CFG to {cfg:g} while sampling, but few-step causal weights work "
-                "without guidance: remove that node"
+                f"{self._between()} on this MODEL sets CFG to {cfg:g} while sampling, and the caches are those of CFG "
+                f"{planned:g}: remove that node"
             )
-        if self._call is not None:
-            taken, self._call = self._call, None
-            return taken
-        if transformer_options.get("cond_or_uncond", [0]) == [0] and between_calls(self.guider.model_patcher):
+        if index in self._passes:
+            return self._passes.pop(index)
+        if index < self.plan.guidance.passes and between_calls(self.guider.model_patcher):
             raise ValueError(f"{self._between()} on this MODEL {AGAIN}: remove that node")
-        raise ValueError("the guider asks for more than one prompt: set CFG to 1, or use BasicGuider")
+        raise ValueError(
+            "the guider asks for more than a prompt and its negative one: set CFG to 1, or use BasicGuider or CFGGuider"
+        )
 
-    def _check_context(self, context: Tensor) -> None:
-        """Raise ValueError if another node changed the prompt: its keys are computed only once."""
-        if self._context_checked:
+    def _check_context(self, index: int, context: Tensor) -> None:
+        """Raise ValueError if another node changed a prompt: its keys are computed only once."""
+        if index in self._checked:
             return
-        given = self.prompt.text.context
+        text = self.prompt.text
+        given = text.negative.context if index and text.negative else text.context
         if context.shape != given.shape or not torch.equal(context, given.to(context)):
             raise ValueError(
                 f"{self._between()} on this MODEL changes the CONDITIONING while sampling, which HiStream would not "
                 "see: remove that node"
             )
-        self._context_checked = True
+        self._checked.add(index)
+
+
+def passes_of(step: Step, cache: KVCache, text: Text) -> dict[int, Pass]:
+    """The passes of a network call by the host's index of their prompt: 0 the prompt, 1 the negative one."""
+    if not isinstance(cache, GuidedCache):
+        return {0: (step, cache, text)}
+    assert text.negative is not None  # the stream has asked for it
+    return {0: (step, cache.positive, text), 1: (step, cache.negative, text.negative)}

@@ -38,7 +38,7 @@ from .run_folders import find_run, name_of, next_run, numbered_runs
 from .sampler import ChunkSampler, given_latent
 from .sizes import latent_size, say_crop, video_size
 from .source import source_of_run
-from .timeline import Audience, prompts_in, say_limits
+from .timeline import Audience, prompts_in, say_limits, with_negative
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def new_run(
     """The run of a plan with the artist's prompts and choices, and of the size that was asked for."""
     audience = Audience(backend.text_width, fps=choice.fps)
     placed, prompts = prompts_in(inputs.positive or [], plan, audience, words=inputs.words)
+    prompts = with_negative(prompts, plan.guidance, sampler.settings.negative, audience)
     say_limits(sampler.settings, placed.plan, inputs.positive)
     preset, _ = sampler.steps.resolve(sampler.settings)
     mode = "custom" if sampler.steps.table.strip() else sampler.steps.mode

@@ -20,6 +20,7 @@ from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs.progress import Progress, new_progress
 from ...histream_core.stream.inputs import Inputs
 from ...histream_core.stream.noise import SeededNoise
+from ...histream_core.stream.prompts import Prompt, led_away
 from ...histream_core.stream.stream import Stream
 from ..settings import PRESET_KEY, ModelSettings, StepChoice, WindowChoice, plan_for
 from .additions import WRAPPER_KEY, say_what_does_nothing
@@ -65,8 +66,8 @@ class SamplerFunction:
         shape = self.shape or tuple(x.shape)
         guider = model.inner_model
         check_model(guider.model_patcher)
-        check_guider(guider, extra_args)
-        plan = self.plan(shape, timeline_of(guider.conds.get("positive")))
+        check_guider(extra_args)
+        plan = plan_under(guider, self, shape)
         check_sigmas(sigmas, first_chunk_sigmas(first_steps(plan)))
         check_empty(model.latent_image)
         run = HostRun(model, plan, extra_args, batch=shape[0], kv=self.kv, speed=self.speed)
@@ -110,7 +111,10 @@ class ChunkSampler(SamplerFunction):
         if timeline_of(positive) is None:
             prompts = (run.prompt,)
         else:
-            _, prompts = prompts_in(positive, plan, Audience(run.base.diffusion_model.text_dim, run.batch))
+            audience = Audience(run.base.diffusion_model.text_dim, run.batch)
+            _, prompts = prompts_in(positive, plan, audience)
+            if negative := run.prompt.text.negative:
+                prompts = led_away(prompts, negative.context)
         display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
         progress = latent_progress(run.base, plan, run.batch, display)
         say_limits(self.settings, plan, positive)
@@ -189,7 +193,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     check_latent({"samples": latent_image})
     shape = function.shape or tuple(latent_image.shape)
     function = replace(function, shape=shape)
-    plan = function.plan(shape, timeline_of(guider.conds.get("positive")))
+    plan = plan_under(guider, function, shape)
     frames = plan.window.chunk_frames
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
@@ -210,17 +214,39 @@ def check_other_sampler(settings: ModelSettings) -> None:
         )
 
 
-def guide(model, positive: list, sampler: PlannedSampler, *, vae=None) -> None:
-    """Run a sampler that knows its shape under the host's guider, without guidance; `vae` stays loaded beside it."""
+def plan_under(guider, function: SamplerFunction, shape: Sequence[int]) -> Plan:
+    """The plan of a sampler function under a guider, whose CFG it takes. Raises ValueError where they differ."""
+    plan = function.plan(shape, timeline_of(guider.conds.get("positive")))
+    cfg, planned = getattr(guider, "cfg", 1.0), plan.guidance.cfg
+    if cfg == planned:
+        return plan
+    if planned != 1:
+        raise ValueError(
+            f"CFG is {planned:g} on the MODEL (Dual-Resolution Cache) and {cfg:g} in the guider: set it to {planned:g} "
+            "in a CFGGuider, or to 1 on the MODEL"
+        )
+    return replace(plan, guidance=replace(plan.guidance, cfg=cfg))
+
+
+def guide(model, prompt: Prompt, sampler: PlannedSampler, *, vae=None) -> None:
+    """Run a sampler that knows its shape under the host's guider; `vae` stays loaded beside it."""
     model = attach(model, model_settings(model))
     if vae is not None:
         model.set_additional_models(WRAPPER_KEY, [vae.patcher])
     guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive})
+    guider.inner_set_conds(conditions_of(prompt))
+    guider.set_cfg(sampler.planned.guidance.cfg)
     batch, channels, _, *grid = sampler.shape
     blank = torch.zeros(batch, channels, 1, *grid)
     sigmas = first_chunk_sigmas(first_steps(sampler.plan(sampler.shape)))
     guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=0)
+
+
+def conditions_of(prompt: Prompt) -> dict[str, list]:
+    """The CONDITIONING of a prompt, and of its negative one where there is one, by the host's names."""
+    negative = prompt.text.negative
+    found = {"positive": [[prompt.text.context, {}]]}
+    return found | ({"negative": [[negative.context, {}]]} if negative else {})
 
 
 def first_steps(plan: Plan) -> Steps:

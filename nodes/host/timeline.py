@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...histream_core.demo.trained import other_size
 from ...histream_core.plan.chunks import Plan
+from ...histream_core.plan.guidance import Guidance
 from ...histream_core.plan.make import make_plan
 from ...histream_core.plan.presets import Preset
 from ...histream_core.plan.sizes import FPS
-from ...histream_core.stream.prompts import Prompt
+from ...histream_core.stream.prompts import Prompt, led_away
 from ...histream_core.stream.timeline import Cue, Placed, check_cues, place
 from ..settings import ModelSettings
 from . import log as host_log
@@ -122,6 +123,30 @@ def prompts_in(
     for line in found.lines if len(found.chunks) > 1 else ():
         host_log.say(line)
     return found, found.prompts(timeline.texts(audience.batch, audience.width), before)
+
+
+def with_negative(
+    prompts: tuple[Prompt, ...], guidance: Guidance, negative: Sequence | None, audience: Audience
+) -> tuple[Prompt, ...]:
+    """The prompts with a negative one, a CONDITIONING, where there is guidance. Raises ValueError."""
+    if not guidance.is_on:
+        return prompts
+    check_negative(guidance, negative)
+    text = check_conditioning(comfy.sampler_helpers.convert_cond(negative), audience.batch, audience.width)
+    return led_away(prompts, comfy.utils.repeat_to_batch_size(text, audience.batch))
+
+
+def check_negative(guidance: Guidance, negative: Sequence | None) -> None:
+    """Raise ValueError for guidance without a negative prompt, for the reverse, and for several of them."""
+    if guidance.is_on and not negative:
+        raise ValueError(f"{guidance} leads away from a negative prompt, and there is none: connect one to negative")
+    if negative and not guidance.is_on:
+        raise ValueError(
+            "a negative prompt is connected, and cfg and nag are 1: set nag to 5 for few-step weights, or cfg to 5 for "
+            "others"
+        )
+    if timeline_of(negative):
+        raise ValueError("a negative prompt holds for the whole video: connect a plain one, without a timeline")
 
 
 def look(timeline: Timeline, preset: Preset) -> list[str]:

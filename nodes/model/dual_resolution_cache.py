@@ -4,16 +4,24 @@ from dataclasses import replace
 
 from ...histream_core.network.cache.tiers import TIERS
 from ...histream_core.plan.chunks import RESIZE_MODES
+from ...histream_core.plan.guidance import MAX_CFG, MAX_NAG, Guidance
 from ...histream_core.plan.presets import PRESETS
 from ..host import sampler as host
 from ..host.api import CATEGORY, io
 from ..host.checks import check_model
+from ..host.timeline import check_negative
 from ..settings import AUTO
 
 
 def ntk_input(name: str, tooltip: str):
     """The input of the NTK factor, which stretches spatial positions, of one resolution."""
     return io.Float.Input(name, default=0.0, min=0.0, max=20.0, step=0.1, optional=True, advanced=True, tooltip=tooltip)
+
+
+def guidance_input(name: str, largest: float, tooltip: str):
+    """The input of one kind of guidance by a negative prompt."""
+    limits = {"default": 1.0, "min": 1.0, "max": largest, "step": 0.1}
+    return io.Float.Input(name, **limits, optional=True, advanced=True, tooltip=tooltip)
 
 
 class DualResolutionCache(io.ComfyNode):
@@ -25,7 +33,7 @@ class DualResolutionCache(io.ComfyNode):
             category=CATEGORY,
             description="Sets how a causal Wan MODEL works at two resolutions: early steps at LOW, late steps at HIGH, "
             "with a memory of past frames at each. Needed only to change something: the sampler has the same defaults.",
-            search_aliases=["HiStream", "DRC", "NTK", "causal video"],
+            search_aliases=["HiStream", "DRC", "NTK", "causal video", "negative prompt", "CFG", "NAG"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan 2.1 text-to-video model (causal, few-step)."),
                 io.Combo.Input(
@@ -80,6 +88,25 @@ class DualResolutionCache(io.ComfyNode):
                     "one more copy in each layer. cpu: 0.7 GB, and 5.3 GB of main memory, from where they come while "
                     "the GPU computes. These three give the same frames. fp8: 3.0 GB, and other frames, a little.",
                 ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative prompt: what the video shall not show, such as blurry, text. Needed with cfg "
+                    "or nag. Few-step weights make good videos without one; try it where something unwanted comes back "
+                    "in every seed.",
+                ),
+                guidance_input(
+                    "cfg",
+                    MAX_CFG,
+                    "Classifier-free guidance, for weights that are not distilled, such as plain Wan: 3 to 6. Takes "
+                    "twice the time and twice the memory of past frames. 1: none. A CFGGuider sets it too.",
+                ),
+                guidance_input(
+                    "nag",
+                    MAX_NAG,
+                    "Normalized attention guidance, a factor for few-step weights: 5 to 11. Costs little, as it acts "
+                    "only where the layers read the prompt. 1: none.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The same model, with these settings, for the HiStream samplers.")],
         )
@@ -95,8 +122,13 @@ class DualResolutionCache(io.ComfyNode):
         temporal_positions=AUTO,
         resize=AUTO,
         kv_memory="full",
+        negative=None,
+        cfg=1.0,
+        nag=1.0,
     ):
         check_model(model)
+        guidance = Guidance(cfg=cfg, nag=nag)
+        check_negative(guidance, negative)
         before = host.model_settings(model)
         settings = replace(
             before,
@@ -107,5 +139,7 @@ class DualResolutionCache(io.ComfyNode):
             temporal=None if temporal_positions == AUTO else temporal_positions,
             resize=None if resize == AUTO else resize,
             kv=kv_memory,
+            guidance=guidance,
+            negative=negative,
         )
         return io.NodeOutput(host.attach(model, settings))

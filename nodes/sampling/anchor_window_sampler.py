@@ -118,7 +118,7 @@ class AnchorWindowSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The prompt, or several from Prompt Timeline. There is no negative prompt: CFG is 1.",
+                    tooltip="The prompt, or several from Prompt Timeline. A negative one: Dual-Resolution Cache.",
                 ),
                 io.Latent.Input(
                     "latent",

@@ -22,6 +22,7 @@ from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser, PassOptions, Text, forward_chunk
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
 from histream_core.plan.entry import Restyle
+from histream_core.plan.guidance import Guidance
 from histream_core.plan.levers import LEVERS
 from histream_core.plan.schedule import Scale
 from histream_core.stream.prompts import Prompt
@@ -211,6 +212,7 @@ def test_the_passes_of_a_real_run_are_the_ones_counted(mode):
 @pytest.mark.parametrize("settings", [
     {}, {"num_frames": 60}, {"mode": "history"}, {"mode": "full"}, {"preset": "longlive"}, {"num_frames": 1},
     {"preset": "causal-forcing-framewise"}, {"width": 832, "height": 480}, {"preset": "causvid", "num_frames": 60},
+    {"guidance": Guidance(cfg=5)}, {"guidance": Guidance(nag=5)},
 ], ids=str)  # fmt: skip
 def test_key_value_bytes_are_what_the_caches_say(kv, size, settings):
     """Seen to fail with the scratch of lean left out, and with its un-rotated anchor left out."""

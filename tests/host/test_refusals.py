@@ -156,23 +156,6 @@ def test_the_twin_on_a_plain_model_refuses_content_too(pack, load_wan, positive,
         guider.sample(full, full, twin, sigmas, disable_pbar=True, seed=0)
 
 
-def test_guidance_is_refused(pack, load_wan, positive, latent):
-    import comfy.samplers
-
-    schedule, sigmas = pack.part("nodes.sampling.step_schedule").StepSchedule.execute("histream").result
-    twin = (
-        pack.part("nodes.sampling.anchor_window_sampler")
-        .AnchorWindowSamplerSelect.execute(load_wan(), schedule)
-        .result[0]
-    )
-    guider = comfy.samplers.CFGGuider(load_wan())
-    guider.set_conds(positive, positive)
-    guider.set_cfg(4.0)
-    blank = latent(3)["samples"]
-    with pytest.raises(ValueError, match="CFG is 4"):
-        guider.sample(blank, blank, twin, sigmas, disable_pbar=True, seed=0)
-
-
 def test_sigmas_of_another_schedule_are_refused(pack, load_wan, positive, latent):
     import comfy.samplers
 

@@ -24,6 +24,7 @@ class Segment:
     timestep: float
     text: Tensor  # [B, L, text_dim]
     scale: float  # on top of the softmax scale of self-attention
+    unwanted: Tensor | None = None  # a negative prompt [B, L, text_dim] that cross-attention is led away from
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0, mask: Tensor | N
     return torch.einsum("bnlm,bmnd->blnd", scores.softmax(-1), v).flatten(2)
 
 
-def flow(model, segments: list[Segment], positions: Positions) -> Tensor:
+def led_away(found: Tensor, unwanted: Tensor, nag: float, limit: float = 2.5, share: float = 0.25) -> Tensor:
+    """Normalized attention guidance [B, L, E], token by token."""
+    out = torch.empty_like(found)
+    for at in torch.cartesian_prod(*map(torch.arange, found.shape[:2])).unbind():
+        plus, minus = found[tuple(at)], unwanted[tuple(at)]
+        led = nag * plus - (nag - 1) * minus
+        ratio = led.abs().sum() / plus.abs().sum()
+        out[tuple(at)] = share * (led * limit / ratio if ratio > limit else led) + (1 - share) * plus
+    return out
+
+
+def flow(model, segments: list[Segment], positions: Positions, nag: float = 1.0) -> Tensor:
     """Run all segments as one sequence; what comes back is the flow of the last one, [B, C, T, H, W]."""
     (h, w), heads = positions.grid, (model.num_heads, -1)
     tokens = h * w // 4
@@ -96,9 +108,14 @@ def flow(model, segments: list[Segment], positions: Positions) -> Tensor:
             out.append(attend(turned_q, turned_k, v, segment.scale, mask))
         x = x + att.o(torch.cat(out, dim=1)) * m[2]
         y, att, out = block.norm3(x), block.cross_attn, []
-        for text, mine in zip(texts, own, strict=True):
-            k, v = att.norm_k(att.k(text)).unflatten(2, heads), att.v(text).unflatten(2, heads)
-            out.append(attend(att.norm_q(att.q(y[:, mine])).unflatten(2, heads), k, v))
+        for segment, text, mine in zip(segments, texts, own, strict=True):
+            both, found = [text], []
+            if segment.unwanted is not None:
+                both.append(model.text_embedding(segment.unwanted))
+            for each in both:
+                k, v = att.norm_k(att.k(each)).unflatten(2, heads), att.v(each).unflatten(2, heads)
+                found.append(attend(att.norm_q(att.q(y[:, mine])).unflatten(2, heads), k, v))
+            out.append(led_away(*found, nag) if len(found) == 2 else found[0])
         x = x + att.o(torch.cat(out, dim=1))
         x = x + block.ffn(block.norm2(x) * (1 + m[4]) + m[3]) * m[5]
     m = (model.head.modulation + e[:, None]).unbind(1)
@@ -114,7 +131,21 @@ def resize(latents: Tensor, grid: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def reference_histream(
-    model, chunks, noise, *, grids, ntk, window=(1, 2), span=None, first_scale=1.0, given=None, recache=(), firsts=(0,)
+    model,
+    chunks,
+    noise,
+    *,
+    grids,
+    ntk,
+    window=(1, 2),
+    span=None,
+    first_scale=1.0,
+    given=None,
+    recache=(),
+    firsts=(0,),
+    negative=None,
+    cfg=1.0,
+    nag=1.0,
 ) -> Tensor:
     """Latents [B, C, T, H, W] of the whole video.
 
@@ -123,13 +154,14 @@ def reference_histream(
     re-noises before step i. grids, ntk: of "low" and "high", grids in latent cells. window: how many frames
     stay from the start of the video, and how many before a chunk. span: see Positions. first_scale: on the
     softmax scale of chunk 0 at "high". recache: chunks before which the context runs again, with its text.
-    firsts: the first frames of the anchors, each for all chunks behind its own.
+    firsts: the first frames of the anchors, each for all chunks behind its own. negative: the negative prompt
+    [B, L, text_dim]; cfg: how many times the distance from its estimate to that of the prompt; nag: see `led_away`.
     """
     anchor, local = window
     begins = [sum(length for _, length, _ in chunks[:i]) for i in range(len(chunks))]
     video = torch.empty(chunks[0][0].shape[0], model.in_dim, 0, *grids["high"])
 
-    def predict(x: Tensor, chunk: int, sigma: float, at: str) -> Tensor:
+    def predict(x: Tensor, chunk: int, sigma: float, at: str, instead: Tensor | None = None) -> Tensor:
         segments, order = [], []  # order: the frames of the sequence; a frame counts where it stands last
         clean = resize(video, grids[at]) if chunk else video
         for i, (text, length, _) in enumerate(chunks[: chunk + 1]):
@@ -143,9 +175,16 @@ def reference_histream(
             for latents, frames, timestep, scale in runs:
                 last = {frame: place for place, frame in enumerate(order)}
                 seen = [last[f] for f in context] if frames is mine else []
-                segments.append(Segment(latents, frames, seen, begin, timestep, text, scale))
+                words, unwanted = (text, negative if nag != 1 else None) if instead is None else (instead, None)
+                segments.append(Segment(latents, frames, seen, begin, timestep, words, scale, unwanted))
                 order += frames
-        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span, firsts))
+        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span, firsts), nag)
+
+    def guided(x: Tensor, *where) -> Tensor:
+        if cfg == 1:
+            return predict(x, *where)
+        one, other = predict(x, *where), predict(x, *where, instead=negative)
+        return other + cfg * (one - other)
 
     for chunk, (_, length, steps) in enumerate(chunks):
         if not steps:
@@ -153,7 +192,7 @@ def reference_histream(
         for i, (sigma, at) in enumerate(steps):
             fresh = noise(chunk, i, (*video.shape[:2], length, *grids[at]))
             x = fresh if i == 0 else (1 - sigma) * resize(x, grids[at]) + sigma * fresh
-            x = x - sigma * predict(x, chunk, sigma, at)
+            x = x - sigma * guided(x, chunk, sigma, at)
         video = torch.cat((video, x), dim=2)
     return video
 

@@ -9,9 +9,10 @@ from torch.utils._pytree import tree_map_only
 from histream_core.network.compile.graphs import GraphedForward
 from histream_core.network.forward import Denoiser, forward_chunk
 from histream_core.network.kernels import choose_kernels
+from histream_core.plan.guidance import Guidance
 from histream_core.plan.schedule import Scale
 from histream_core.plan.speed import Speed
-from histream_core.stream.prompts import Prompt
+from histream_core.stream.prompts import Prompt, led_away
 
 
 class Recording(TorchDispatchMode):
@@ -62,11 +63,11 @@ class Recorder:
         return replay
 
 
-def graphed(model=None, recorder=None):
+def graphed(model=None, recorder=None, **options):
     """A denoiser whose LOW passes are recorded, the recorder, and the list of warnings."""
     recorder, told = recorder or Recorder(), []
     forward = GraphedForward(recorder, told.append)
-    return Denoiser(model or tiny.wan(), low_forward=forward), recorder, told
+    return Denoiser(model or tiny.wan(), forwards={Scale.LOW: forward}, **options), recorder, told
 
 
 def low_steps(chunks):
@@ -105,6 +106,19 @@ def test_another_prompt_is_read_by_the_same_recording():
     assert torch.equal(made, tiny.video(plan, prompts=prompts))
     assert not torch.equal(made, tiny.video(plan))
     assert len(recorder.replays) == 2
+
+
+@pytest.mark.parametrize(("guidance", "recordings"), [(Guidance(cfg=3), 4), (Guidance(nag=6), 2)], ids=str)
+def test_guided_passes_are_recorded_for_each_prompt(guidance, recordings):
+    """Seen to fail where both prompts of CFG read one text, and where NAG reads the first negative prompt for ever."""
+    given = [(0, tiny.text(2)), (3, tiny.text(3))]
+    prompts = [led_away([Prompt(tiny.text(chunk), chunk)], negative.context)[0] for chunk, negative in given]
+    plan = tiny.plan("naive", num_frames=18, guidance=guidance)
+    denoise, recorder, _ = graphed(guidance=guidance)
+    plain = Denoiser(tiny.wan(), guidance=guidance)
+    made, wanted = (tiny.video(plan, denoise=found, prompts=prompts) for found in (denoise, plain))
+    assert torch.equal(made, wanted)
+    assert len(recorder.replays) == recordings
 
 
 @pytest.mark.parametrize("kv", ["lean", "cpu"])

@@ -61,7 +61,7 @@ def video(name, gang, kv, levels=None):
         return tiny.video(plan, model=MODEL, kv=kv, prompts=prompts, given=inputs.given, source=inputs.source)
     gang.give_weights(MODEL, CONFIG, torch.float32, "tiny")
     caches = gang.prepare(plan, MODEL, CacheOptions(kv=kv), DEFAULTS, plan.levels if levels is None else levels)
-    denoise = Denoiser(MODEL, low_forward=gang.forward, high_forward=gang.forward)
+    denoise = Denoiser(MODEL, forwards=dict.fromkeys(Scale, gang.forward))
     stream = Stream(plan, denoise, caches, SeededNoise(1), prompts, channels=4, inputs=inputs)
     return torch.cat(list(stream.chunks()), dim=2)
 
@@ -85,7 +85,7 @@ def test_what_a_rank_raises_is_told_and_not_the_loss_that_it_causes():
     plan, _, prompts = CASES["histream"]
     with pytest.raises(ValueError, match="before it had weights"), gang_of(2) as gang:
         caches = gang.prepare(plan, MODEL, CacheOptions(), DEFAULTS, plan.levels)
-        denoise = Denoiser(MODEL, high_forward=gang.forward, low_forward=gang.forward)
+        denoise = Denoiser(MODEL, forwards=dict.fromkeys(Scale, gang.forward))
         list(Stream(plan, denoise, caches, SeededNoise(1), prompts, channels=4).chunks())
 
 

@@ -28,10 +28,11 @@ from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
 from ..options.common import decimal, whole
 from ..options.memory import add_kv_option
+from ..options.plans import add_guidance, add_histories, add_sinks, guidance_of, sink_rule
 from ..options.speed import LEVERS, add_speed_options, chosen
 from ..options.weights import DEMO
 from ..progress import print_notes
-from .videos import add_histories, add_sinks, add_size_options, plan_video, sink_rule
+from .videos import add_size_options, plan_video
 
 MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
 
@@ -44,6 +45,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
     add_size_options(verb, size="1920x1088")
     verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
+    add_guidance(verb, negative=False)
     add_histories(verb)
     add_sinks(verb)
     add_kv_option(verb)
@@ -67,7 +69,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
     options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
-    options = replace(options, sinks=sink_rule(args))
+    options = replace(options, sinks=sink_rule(args), guidance=guidance_of(args))
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
@@ -143,6 +145,10 @@ def _lines(result: dict) -> Iterator[str]:
         yield f"restyles a video: strength {restyle['share']:g}{moving}{told}"
     if sinks := result["sinks"]:
         yield f"sinks: the least alike gives way to a frame below a cosine of {sinks['threshold']:g}"
+    if result["guidance"]["cfg"] != 1:
+        yield f"CFG {result['guidance']['cfg']:g}: every network call is two passes, each with caches of its own"
+    if result["guidance"]["nag"] != 1:
+        yield f"NAG {result['guidance']['nag']:g}: every layer reads the negative prompt too"
     yield f"order: {result['order']}, {ORDERS[result['order']]}; {result['calls']} network calls in all"
     yield f"network calls per chunk (high + low): {_calls(result['passes'])}"
     yield f"{result['tflops_per_frame']:.1f} TFLOP per frame, {result['tflops']:.0f} in all, without the VAE"

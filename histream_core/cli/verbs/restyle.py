@@ -14,9 +14,10 @@ from ...runs.restyle import SourceVideo
 from ...stream.timeline import place
 from ...video.formats import find_format
 from ..options.common import decimal, whole
+from ..options.plans import add_sinks, sink_rule
 from ..options.timelines import cues_of, notes_of
 from ..options.weights import add_weight_options, find_source
-from .videos import Checked, Shown, add_run_options, add_sinks, make_checked, plan_options, sink_rule
+from .videos import Checked, Shown, add_run_options, make_checked, plan_options, words_to_encode
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -81,7 +82,7 @@ def check_v2v(args: argparse.Namespace) -> Checked:
         raise ValueError("there is a --sound, and --no-sound leaves it out: leave one of the two out")
     video = SourceVideo.at(args.video)
     cues = cues_of(args, args.prompt)
-    source = find_source(args, [cue.prompt for cue in cues if cue.prompt], encodes=True)
+    source = find_source(args, words_to_encode(args, cues), encodes=True)
     plan = plan_source(args, source.preset, video)
     placed = place(cues, plan, video.fps)
     unheard = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -16,10 +16,7 @@ from ... import demo
 from ...demo.trained import world
 from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
-from ...plan.histories import CLEAN, HISTORIES
 from ...plan.make import DEFAULT_OPTIONS, describe_crop, size_to_generate, window_of
-from ...plan.order import CHUNKS, ORDERS
-from ...plan.sinks import SinkRule
 from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
 from ...runs.describe import NewRun, check_memory, video_tags
@@ -33,6 +30,7 @@ from ...runs.store.video import check_room, format_of
 from ...runs.verbs import begin
 from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
+from ...stream.prompts import Prompt
 from ...stream.timeline import Cue, Placed, place
 from ...video.container import check_name
 from ...video.formats import FORMATS, NAMES, Format, find_format
@@ -50,6 +48,7 @@ from ..options.keeping import (
     with_output,
 )
 from ..options.memory import add_kv_option, add_memory_option
+from ..options.plans import add_guidance, add_histories, guidance_of, placed_texts, with_negative
 from ..options.speed import add_speed_options, speed_of
 from ..options.timelines import (
     add_first_frame,
@@ -61,6 +60,7 @@ from ..options.timelines import (
     video_to_extend,
 )
 from ..options.weights import (
+    DEMO,
     Source,
     add_engine_options,
     add_weight_options,
@@ -145,35 +145,12 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
         help="pull the colour and contrast of every chunk that far to those of its prompt's first one: 0 to 1, against "
         "slow drift (default: 0, not at all)",
     )
+    add_guidance(verb)
     add_histories(verb)
     add_kv_option(verb)
     add_memory_option(verb)
     add_engine_options(verb)
     add_speed_options(verb)
-
-
-def add_histories(verb: argparse.ArgumentParser) -> None:
-    """Add --histories and --order."""
-    listed = "; ".join(f"{name}: {what}" for name, what in HISTORIES.items())
-    verb.add_argument("--histories", choices=[*HISTORIES], default=CLEAN, help=f"{listed} (default: {CLEAN})")
-    listed = "; ".join(f"{name}: {what}" for name, what in ORDERS.items())
-    verb.add_argument("--order", choices=[*ORDERS], default=CHUNKS, help=f"{listed} (default: {CHUNKS})")
-
-
-def add_sinks(verb: argparse.ArgumentParser) -> None:
-    """Add --sinks."""
-    verb.add_argument(
-        "--sinks",
-        metavar="COSINE",
-        type=decimal,
-        help="let the frame of the anchor that is least like the newest one give way to it where the cosine of their "
-        "mean latents is lower; for weights with chunks of one frame (default: the anchor stays)",
-    )
-
-
-def sink_rule(args: argparse.Namespace) -> SinkRule | None:
-    """The rule that --sinks asks for; None without it. Raises ValueError."""
-    return None if args.sinks is None else SinkRule(args.sinks)
 
 
 def plan_options(args: argparse.Namespace) -> PlanOptions:
@@ -183,6 +160,7 @@ def plan_options(args: argparse.Namespace) -> PlanOptions:
         anchor_match=args.anchor_match,
         histories=args.histories,
         order=args.order,
+        guidance=guidance_of(args),
     )
 
 
@@ -209,7 +187,7 @@ def check_demo(args: argparse.Namespace) -> Checked:
     cues, video = _cues(args, demo.PROMPT), video_to_extend(args)
     fps = video.fps if video else demo.FPS
     num_frames = whole_length(frames_in(args.seconds, fps))
-    source = demo_source([cue.prompt for cue in cues], pick_device(args.device))
+    source = demo_source(with_negative(args, [cue.prompt for cue in cues]), pick_device(args.device))
     return _check(args, source, cues, Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video))
 
 
@@ -217,7 +195,7 @@ def check_render(args: argparse.Namespace) -> Checked:
     """Check the options of a video from the user's weights. Raises ValueError and OSError."""
     cues, video = _cues(args), video_to_extend(args)
     encodes = bool(video or args.first_frame)
-    source = find_source(args, [cue.prompt for cue in cues if cue.prompt], encodes=encodes)
+    source = find_source(args, words_to_encode(args, cues), encodes=encodes)
     size, fps = (video.size, video.fps) if video else (SIZE, FPS)
     wanted = Wanted(args.size or size, args.frames, fps if args.fps is None else args.fps, video)
     return _check(args, source, cues, wanted)
@@ -225,6 +203,14 @@ def check_render(args: argparse.Namespace) -> Checked:
 
 def _cues(args: argparse.Namespace, default: str | None = None) -> tuple[Cue, ...]:
     return cues_of(args, args.prompt or default)
+
+
+def words_to_encode(args: argparse.Namespace, cues: Sequence[Cue]) -> list[str]:
+    """The prompts of the cues, and the negative one; none where the user names no prompt."""
+    prompts = [cue.prompt for cue in cues if cue.prompt]
+    if not prompts and args.model == DEMO:
+        prompts = [demo.PROMPT]
+    return with_negative(args, prompts)
 
 
 @dataclass(frozen=True)
@@ -304,6 +290,10 @@ class Shown:
     def plan(self) -> Plan:
         return self.placed.plan
 
+    def prompts(self, texts: Sequence[Tensor]) -> tuple[Prompt, ...]:
+        """The prompts of the video, from the embeddings of `words_to_encode`."""
+        return placed_texts(self.plan, texts, self.placed.prompts)
+
     def given(self, weights: Weights) -> Tensor | None:
         """The latents that the video begins with; None if there are none."""
         if self.last:
@@ -348,7 +338,7 @@ def _render(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:
     notes = [*shown.notes, *engine_notes(weights, plan)]
     print_notes(notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
-    order = Order(plan, shown.placed.prompts(texts), noise, shown.given(weights), shown.source(weights))
+    order = Order(plan, shown.prompts(texts), noise, shown.given(weights), shown.source(weights))
 
     def write(path: Path) -> tuple[Path, Progress]:
         target = Target(
@@ -401,12 +391,12 @@ def keep(
     weights, texts = _load(args, checked.source, shown.plan)
     run = NewRun(
         plan=shown.plan,
-        prompts=shown.placed.prompts(texts),
+        prompts=shown.prompts(texts),
         seed=args.seed,
         settings=settings,
         given=shown.given(weights),
         sound=sound,
-        source=saved_options(args),
+        source=saved_options(args) | ({"negative": args.negative or ""} if shown.plan.guidance.is_on else {}),
         video=shown.video,
         part=part,
     )

@@ -76,7 +76,8 @@ def denoiser(
 ) -> Denoiser:
     """The network's call, by default with the attention that a run would choose."""
     attention = attention or choose_attention("auto", setup.device, setup.dtype)[0]
-    return Denoiser(model, dtype=setup.dtype, attention=attention, block_forward=block_forward, low_forward=low_forward)
+    forwards = {Scale.LOW: low_forward}
+    return Denoiser(model, dtype=setup.dtype, attention=attention, block_forward=block_forward, forwards=forwards)
 
 
 def stream_of(

@@ -22,6 +22,7 @@ from ..model import ModelSizes, WanConfig, WanModel
 from ..ops.fp8 import FP8, FP8_MAX
 from ..ops.rope import Rope
 from ..transfer import CopyStream
+from .guided import GuidedCache
 from .pages import Pages
 from .rows import RowsCache
 from .window import CacheOptions, CacheWindow, KVCache, placed
@@ -254,10 +255,25 @@ def make_caches(
 ) -> dict[Level, KVCache]:
     """Allocate one cache for every level of a plan, or for some: for every scale, or for every denoising step.
 
-    `model` is any Wan module, core's or a host's, or its config: only its sizes are read. Raises ValueError for a
-    memory tier that does not exist or that the device cannot store.
+    With classifier-free guidance each is a pair. `model` is any Wan module, core's or a host's, or its config: only its
+    sizes are read. Raises ValueError for a memory tier that does not exist or that the device cannot store.
     """
     check_tier(options.kv, options.device)
+    positive = _make(plan, model, options, levels)
+    if plan.guidance.passes == 1:
+        return positive
+    negative, cfg = _make(plan, model, options, levels), plan.guidance.cfg
+    pairs: dict[Level, KVCache] = {}
+    for level in sorted(positive, key=lambda level: level is Scale.HIGH):
+        low = pairs[Scale.LOW] if positive[level].pooled else None
+        pairs[level] = GuidedCache(positive[level], negative[level], cfg, pooled=low)  # type: ignore[arg-type]
+    return {level: pairs[level] for level in positive}
+
+
+def _make(
+    plan: Plan, model: WanModel | WanConfig | ModelSizes, options: CacheOptions, levels: Collection[Level] | None
+) -> dict[Level, KVCache]:
+    """One cache for every level."""
     sizes, window, cache_class = ModelSizes.of(model), CacheWindow.of(plan), CLASSES[options.kv]
     wanted = [level for level in plan.levels if levels is None or level in levels]
     if plan.order == BATCHED:

@@ -72,9 +72,12 @@ class _FixedText:
         given = [text.keys(model, layer, like) for layer in range(len(model.blocks))]
         self._keys = [(k.clone(), v.clone()) for k, v in given]
         self._held = text
+        self.negative = _FixedText(text.negative, model, like) if text.negative else None
 
     def hold(self, text: Text, model: WanModel, like: Tensor) -> None:
         """Copy in the keys and values of a prompt of the same length, unless they are held already."""
+        if self.negative and text.negative:
+            self.negative.hold(text.negative, model, like)
         if text is not self._held:
             for layer, mine in enumerate(self._keys):
                 for x, y in zip(mine, text.keys(model, layer, like), strict=True):
@@ -103,7 +106,7 @@ class GraphedForward:
         self._place: tuple | None = None
         self._seen: set[tuple | None] = set()
         self._recordings: dict[tuple, _Recording] = {}
-        self._texts: dict[torch.Size, _FixedText] = {}
+        self._texts: dict[tuple, _FixedText] = {}
 
     def __call__(
         self,
@@ -119,8 +122,8 @@ class GraphedForward:
         if kind is None or kind not in self._seen:
             self._seen.add(kind)
             return forward_chunk(model, latent, timestep, text, cache, options)
-        fixed = self._fixed_text(text, model, latent)
         pages = cache.pages(0)
+        fixed = self._fixed_text(text, model, latent, pages.k.data_ptr())
         inputs = latent, timestep, pages.written, pages.table
         if kind not in self._recordings:
             try:
@@ -148,12 +151,13 @@ class GraphedForward:
         where = pages.k.data_ptr(), pages.v.data_ptr()
         return where, latent.shape, latent.dtype, text.context.shape, options.attention_scale, options.cache_pass
 
-    def _fixed_text(self, text: Text, model: WanModel, like: Tensor) -> _FixedText:
-        shape = text.context.shape
-        if shape not in self._texts:
-            self._texts[shape] = _FixedText(text, model, like)
-        self._texts[shape].hold(text, model, like)
-        return self._texts[shape]
+    def _fixed_text(self, text: Text, model: WanModel, like: Tensor, where: int) -> _FixedText:
+        """The fixed text of the cache that lies there: the caches of a pair have each their own, so none is copied."""
+        key = where, text.context.shape
+        if key not in self._texts:
+            self._texts[key] = _FixedText(text, model, like)
+        self._texts[key].hold(text, model, like)
+        return self._texts[key]
 
     def _record(
         self, model: WanModel, text: _FixedText, cache: KVCache, inputs: tuple[Tensor, ...], options: PassOptions

@@ -118,7 +118,9 @@ def _shape(pages: Pages) -> tuple[int, int]:
 
 def _kind_of_call(call: LayerCall) -> tuple:
     """Everything that a graph is specialised for: shapes, dtypes, devices and all plain values but the attention."""
-    return *_kind(call.x, call.time_modulation, *call.text), *_kind_of_pages(call.pages), call.attention_scale
+    texts = (*call.text, *call.avoided.text) if call.avoided else call.text
+    numbers = call.attention_scale, *(call.avoided[1:] if call.avoided else ())
+    return *_kind(call.x, call.time_modulation, *texts), *_kind_of_pages(call.pages), *numbers
 
 
 def _kind(*tensors: Tensor) -> tuple:

@@ -16,7 +16,7 @@ from ...files.reading import open_file
 from ...plan.chunks import Plan
 from .fingerprint import PIECE
 from .folder import CHUNKS, MANIFEST, SEGMENTS, own_folder
-from .journal import Journal, chunk_path, read_manifest, sound_path, text_paths, write_texts
+from .journal import Journal, chunk_path, read_manifest, sound_path, write_texts
 from .listing import clean
 from .manifest import Base, Manifest, refuse_part
 from .new import check_free, new_folder, write_run
@@ -57,8 +57,7 @@ def create_branch(
         same_sound = manifest.settings.sound == old.manifest.settings.sound
         with begun_aside(folder) as partial:
             write_run(partial, replace(manifest, base=base), texts, None if same_sound else sound)
-            if text_paths(source):
-                write_texts(partial, old.texts())
+            write_texts(partial, old.stored_texts())
             share([chunk_path(source, index) for index in range(chunk)], partial / CHUNKS)
             share([*segments, *checksums_of(segments)], partial / SEGMENTS)
             sound_file = sound_path(source, old.manifest)

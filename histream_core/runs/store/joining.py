@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .branching import begun_aside, share
 from .folder import CHUNKS, DamagedRunError
-from .journal import Journal, chunk_path, sound_path, text_paths, write_texts
+from .journal import Journal, chunk_path, sound_path, write_texts
 from .manifest import Manifest, differences
 from .new import write_run
 
@@ -32,8 +32,7 @@ def join_parts(parts: Sequence[Path], folder: Path) -> Journal:
                 raise DamagedRunError(f"{missing} is missing: submit the list again")
         with begun_aside(folder) as aside:
             write_run(aside, whole)
-            if text_paths(first.folder):
-                write_texts(aside, first.texts())
+            write_texts(aside, first.stored_texts())
             for journal in journals:
                 share([chunk_path(journal.folder, index) for index in journal.manifest.kept], aside / CHUNKS)
             sound = sound_path(first.folder, whole)

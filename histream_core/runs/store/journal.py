@@ -46,7 +46,7 @@ from .folder import (
     own_folder,
 )
 from .lock import Lock, take
-from .manifest import Manifest, chain, from_json, to_json
+from .manifest import NEGATIVE, Manifest, chain, from_json, to_json
 
 _NUMBERED = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.safetensors")
 
@@ -174,6 +174,18 @@ class Journal:
         if not text_paths(self.folder):
             raise ValueError(f"the run in {self.folder} keeps no embeddings of its prompts: give them again")
         return [self._text(section.text) for section in self.manifest.sections]
+
+    def negative(self) -> Tensor | None:
+        """The embedding of the negative prompt; None if there is none. Raises DamagedRunError."""
+        name = self.manifest.fingerprint.get(NEGATIVE)
+        return None if name is None else self._text(name)
+
+    def stored_texts(self) -> list[Tensor]:
+        """The embeddings that the folder holds, that of the negative prompt last; none where none are stored."""
+        if not text_paths(self.folder):
+            return []
+        negative = self.negative()
+        return [*self.texts(), *([] if negative is None else [negative])]
 
     def _text(self, name: str) -> Tensor:
         path = text_path(self.folder, name)

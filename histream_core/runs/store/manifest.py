@@ -20,6 +20,7 @@ from torch import Tensor
 from ...files.reading import parse_json
 from ...files.values import digest, parse, plain, short
 from ...plan.chunks import Chunk, Plan
+from ...plan.guidance import NO_GUIDANCE
 from ...plan.histories import CLEAN
 from ...plan.order import CHUNKS
 from ...plan.sizes import MAX_PIXEL_FRAMES, MAX_SIDE
@@ -31,6 +32,9 @@ from . import format_1
 
 FORMAT = 2
 """Version of manifest.json; version 1, which listed the plan's chunks, can be read too, others are refused."""
+
+NEGATIVE = "negative prompt"
+"""Key in a fingerprint for the hash of the negative prompt's embedding."""
 
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -161,6 +165,11 @@ class Manifest:
             raise ValueError(
                 f"chunks {self.part.start} to {self.part.stop} are no part of a run of {self.plan.num_chunks}"
             )
+        if self.plan.guidance.is_on != (NEGATIVE in self.fingerprint):
+            has = "has" if NEGATIVE in self.fingerprint else "lacks"
+            raise ValueError(f"the run is planned with {self.plan.guidance} and {has} a negative prompt: use both")
+        if NEGATIVE in self.fingerprint:
+            _check_hash(self.fingerprint[NEGATIVE], "the negative prompt's embedding")
         for seed in self.seeds:
             SeededNoise(seed.seed)
         planned, chosen = self.plan.levers, self.settings.speed.levers
@@ -220,6 +229,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         *(["histories", plan.histories] if plan.histories != CLEAN else []),
         *(["order", plan.order] if plan.order != CHUNKS else []),
         *(["sinks", plain(plan.sinks)] if plan.sinks else []),
+        *(["guidance", plain(plan.guidance)] if plan.guidance != NO_GUIDANCE else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
@@ -243,6 +253,8 @@ def to_json(manifest: Manifest) -> str:
     run = plain(manifest)
     if manifest.part is None:  # as it was before there were parts
         del run["part"]
+    if manifest.plan.guidance == NO_GUIDANCE:  # as it was before there was guidance
+        del run["plan"]["guidance"]
     return json.dumps({"format": FORMAT, "sha256": digest(run), "run": run}, indent=1, allow_nan=False) + "\n"
 
 
@@ -312,7 +324,7 @@ def _plan_differences(old: Plan, new: Plan) -> list[str]:
     words = {"num_latent_frames": "the length", "grids": "the size", "ntk": "the NTK factors",
              "schedule": "the steps", "anchor_match": "the anchor match", "given_frames": "the first frame",
              "first_chunk_attention": "the attention scale of the first chunk", "restyle": "the strength",
-             "cropped_frames": "the length"}  # fmt: skip
+             "cropped_frames": "the length", "guidance": "CFG or NAG"}  # fmt: skip
     return [words.get(field.name, f"the {field.name}") for field in fields(Plan)
             if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
 
