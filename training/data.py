@@ -24,7 +24,8 @@ from histream_core.demo.painter import (
 )
 from histream_core.demo.painter import SENTENCES as SHAPE_SENTENCES
 from histream_core.demo.scenes import Scene
-from histream_core.demo.text import SHAPE_WORDS, token_table
+from histream_core.demo.text import token_table
+from histream_core.demo.words import SHAPE_WORDS
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.stream import resize
 from training.captions import DROPOUT, PARTIAL_SHARE, template

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from histream_core.demo import TEXT_PATH, TRANSFORMER_PATH, load_text_encoder, load_transformer
-from histream_core.demo.text import EMBEDDINGS, SHAPE_WORDS, TEXT_DIM, DemoTextEncoder, words_of
+from histream_core.demo.text import EMBEDDINGS, TEXT_DIM, DemoTextEncoder, words_of
+from histream_core.demo.words import SHAPE_WORDS
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig, WanModel
 from training.checkpoint import read

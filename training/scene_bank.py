@@ -18,7 +18,8 @@ from histream_core.demo import painter, scenes
 from histream_core.demo.painter import Combination
 from histream_core.demo.scenes import ROUND, Scene
 from histream_core.demo.staging import along, tell
-from histream_core.demo.text import VOCABULARY, token_table
+from histream_core.demo.text import token_table
+from histream_core.demo.words import VOCABULARY
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.stream import resize
 from training.captions import scene_template, template

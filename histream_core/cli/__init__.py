@@ -45,7 +45,7 @@ VERBS = {
     "drift": ("drift", "colour, brightness and sharpness of a video over time, against its start"),
     "bench": ("bench", "what the engine costs, against its bars; exit status 1 where one is missed"),
 }
-"""Each verb: its module in `verbs`, and its line of help."""
+"""Each verb: its module in `parsers`, and its line of help."""
 
 
 EXTRAS = {
@@ -125,7 +125,7 @@ def _parser(verb: str) -> Parser:
         if place != module:
             verbs.add_parser(name, help=about)
     if module:
-        for added in import_module(f".verbs.{module}", __name__).add_to(verbs):
+        for added in import_module(f".parsers.{module}", __name__).add_to(verbs):
             added.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser
 

@@ -4,10 +4,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..network.cache.tiers import EXACT, TIERS
 from ..plan.chunks import Plan
 from ..plan.schedule import Scale
 from ..plan.sizes import PIXELS_PER_CELL
+from ..plan.storage import EXACT, TIERS
 from ..vae.decoders import most_strips, strip_ranges
 from .cost import GB, RESERVE, Cost, gb
 

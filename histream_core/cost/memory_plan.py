@@ -6,7 +6,8 @@ from itertools import product
 
 import torch
 
-from ..network.cache.tiers import EXACT, TIERS, check_tier
+from ..network.cache.tiers import check_tier
+from ..plan.storage import EXACT, TIERS
 from .cost import GB, RESERVE, Cost, gb
 from .fitting import decoders, tiers
 

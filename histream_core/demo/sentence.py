@@ -2,7 +2,7 @@
 
 from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination
 from .scenes import MOTIONS, PLACES, THINGS, Scene
-from .text import SHAPE_WORDS, VOCABULARY, DemoTextEncoder, plain_words, words
+from .words import SHAPE_WORDS, VOCABULARY, plain_words, unknown_words, words
 
 EXAMPLE = "a red circle moves right on a blue background"
 SCENE_EXAMPLE = "a cat moves right over the meadow"
@@ -18,7 +18,7 @@ def clip_of(sentence: str) -> Combination | Scene:
 
 def scene_of(sentence: str) -> Scene:
     """The scene that a sentence describes. Raises ValueError for one that does not tell thing, place and motion."""
-    if unknown := DemoTextEncoder.unknown(sentence, VOCABULARY):
+    if unknown := unknown_words(sentence, VOCABULARY):
         known = ", ".join((*THINGS, *PLACES, *MOTIONS))
         raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {SCENE_EXAMPLE!r}")
     told = plain_words(sentence, VOCABULARY)
@@ -39,7 +39,7 @@ def combination_of(sentence: str) -> Combination:
 
     Raises ValueError for a word that the painter does not know, and for a sentence that says too little or too much.
     """
-    if unknown := DemoTextEncoder.unknown(sentence, SHAPE_WORDS):
+    if unknown := unknown_words(sentence, SHAPE_WORDS):
         known = ", ".join((*SHAPES, *COLOURS, *DIRECTIONS))
         raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {EXAMPLE!r}")
     told = plain_words(sentence, SHAPE_WORDS)

@@ -10,7 +10,7 @@ from itertools import combinations, product
 
 from .. import demo
 from .painter import COLOURS, DIRECTIONS, SHAPES, training_combinations
-from .text import BUNDLED_WORDS, SCENE_WORDS, DemoTextEncoder, plain_words
+from .words import BUNDLED_WORDS, SCENE_WORDS, plain_words, unknown_words
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def world() -> str:
 def untrained(prompts: Iterable[str], vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
     """A sentence for all that prompts ask for and the model was not trained on; none for prompts of its world."""
     prompts = tuple(prompts)
-    unknown = dict.fromkeys(word for prompt in prompts for word in DemoTextEncoder.unknown(prompt, vocabulary))
+    unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt, vocabulary))
     said = [f"the demo model does not know {', '.join(unknown)}; it knows {world()}"] if unknown else []
     return [*said, *dict.fromkeys(fault for prompt in prompts for fault in _faults(told(prompt, vocabulary)))]
 

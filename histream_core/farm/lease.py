@@ -23,6 +23,9 @@ from typing import Any
 from ..files.disk import File, make_folder, write_whole
 from ..files.reading import parse_json, read_text
 
+LEASE_SECONDS = 30.0
+"""Seconds for which a worker that is not heard of keeps its shot."""
+
 RENEWALS = 4
 """How often a lease is written anew before it would end."""
 

@@ -37,15 +37,13 @@ from ..runs.store.journal import chunk_indices
 from ..runs.store.lock import Lock, take
 from ..runs.store.video import format_of, join_video, video_path
 from ..runs.verbs import check_whole
+from .lease import LEASE_SECONDS
 from .shots import MAX_LIST, Shot, check_shot_name
 
 FARM, LOCK, CANCEL = "farm.json", "lock", "cancel"
 SHOTS, PARTS, LEASES, LOGS = "shots", "parts", "leases", "logs"
 
 FORMAT = "histream-farm-1"
-
-LEASE_SECONDS = 30.0
-"""Seconds for which a worker that is not heard of keeps its shot."""
 
 MAX_LOG = 16 * MEGABYTE
 

@@ -15,10 +15,11 @@ from ..plan.parts import Parts
 from ..runs import RunInUseError
 from ..video.space import check_bytes
 from .drive import Drive, InProcess, Tell, Turn, Workers
+from .lease import LEASE_SECONDS
 from .ray_workers import LOCAL, open_workers
 from .shots import Shot
 from .status import FarmState, look
-from .store import LEASE_SECONDS, Farm, check_place, lock_farm, open_place, read_farm, unchanged, write_farm
+from .store import Farm, check_place, lock_farm, open_place, read_farm, unchanged, write_farm
 from .work import Make, Stopped
 
 NO_RAY = 'pip install "ray>=2.48,<3"'

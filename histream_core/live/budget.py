@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 from ..plan.order import BATCHED, CHUNKS
 
+BUDGET = 1.0
+"""Seconds from the last picture of a chunk until the chunk must be made, where nothing else is chosen."""
+
 FRAMES = 4
 """Pixel frames of a latent frame."""
 

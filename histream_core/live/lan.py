@@ -9,6 +9,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+FORMS = "udp://NUMBER:PORT or, on Linux, v4l2:/dev/videoN"
+"""The addresses that a live stream can be sent to."""
+
 
 @dataclass(frozen=True)
 class Lan:

@@ -26,9 +26,7 @@ from ..video.writers import frame_rate
 from .clock import Clock
 from .devices import AGAIN
 from .feed import LOOK_SECONDS
-
-FORMS = "udp://NUMBER:PORT or, on Linux, v4l2:/dev/videoN"
-"""The addresses that can be sent to."""
+from .lan import FORMS
 
 TICKS = 90000
 """Units of a second in the time of a frame, those of MPEG-TS."""

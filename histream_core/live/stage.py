@@ -18,7 +18,7 @@ from ..stream.noise import SeededNoise
 from ..stream.prompts import Prompt
 from ..video.writers import Writer
 from ..video.writing import BackgroundWriter
-from .budget import Target
+from .budget import BUDGET, Target
 from .clock import Clock
 from .devices import Device, find_device
 from .feed import Feed
@@ -40,9 +40,6 @@ LONGEST_MEASURED = 301
 
 LAST_WAIT = 2.0
 """Longest wait for the source's thread at the end, in seconds: a camera that hangs does not give it back."""
-
-BUDGET = 1.0
-"""Seconds from the last picture of a chunk until the chunk must be made, where nothing else is chosen."""
 
 
 @dataclass(frozen=True)

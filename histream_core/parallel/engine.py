@@ -16,7 +16,7 @@ from ..network.model import WanConfig, WanModel
 from ..plan.chunks import Plan
 from ..plan.histories import Level
 from ..plan.schedule import Scale
-from ..plan.sharing import DECODE, ONE, PIPELINE, Sharing, shared_levels
+from ..plan.sharing import AUTO, DECODE, ONE, PIPELINE, Sharing, shared_levels
 from ..plan.speed import Speed
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
@@ -24,7 +24,7 @@ from .balance import bounds_of, even_split
 from .devices import LINKS, Machine, find_device
 from .gang import PipelineDenoiser
 from .last_rank import LastRankDecoder
-from .predict import AUTO, check_gpus, choose
+from .predict import check_gpus, choose
 from .workers import devices_from, hold_gang, kept_gang, ray_is_there
 
 ALONE = Sharing(ONE)

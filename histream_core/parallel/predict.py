@@ -13,6 +13,8 @@ from ..cost.cost import Cost
 from ..cost.pace import PlannedCall, frames_of, planned_calls
 from ..plan.histories import Level
 from ..plan.sharing import (
+    AUTO,
+    MAX_GPUS,
     PIPELINE,
     ROWS_EACH,
     SEQUENCE,
@@ -30,13 +32,8 @@ from .devices import Machine
 from .events import Job, finish_times
 from .seconds import TERA, call_seconds, hop_seconds
 
-AUTO = "auto"
-
 MAX_CHUNKS = 60
 """Chunks of a plan that are simulated; of a longer one the first so many."""
-
-MAX_GPUS = 64
-"""Most GPUs that one video is predicted for."""
 
 CLEARLY = 1.03
 """A split is taken where it is faster by more than this factor than a simpler one; one GPU is the simplest."""

@@ -23,6 +23,12 @@ SPLITS = {
 }
 """The ways to split the work of one video."""
 
+AUTO = "auto"
+"""Not a way: the fastest one is taken, by prediction."""
+
+MAX_GPUS = 64
+"""Most GPUs that one video is predicted for."""
+
 LEAST_TOKENS = 512
 """Tokens of a pass that each rank has at least, where ranks share it; of fewer, exchanges would take what they save."""
 

@@ -22,6 +22,13 @@ MAX_SIDE = 16_384
 GENERATED_SIDES = {1080: 1088}
 """Sides that are generated larger, to be whole latent cells at both resolutions, and cropped when written."""
 
+FITS = {
+    "crop": "scaled to cover the video, and cut off at both ends",
+    "pad": "scaled to fit inside, and its edges drawn out",
+    "stretch": "scaled to the video's width and height, whatever its proportions",
+}
+"""Ways to fit a picture to a video of another size, with a description each; the first one is the default."""
+
 
 def tokens_per_frame(grid: Grid) -> int:
     """Tokens of one latent frame."""

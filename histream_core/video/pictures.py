@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..files.disk import write_whole
 from ..files.reading import open_file, read_bytes
-from ..plan.sizes import generated_size
+from ..plan.sizes import FITS, generated_size
 from .exif import is_cmyk_in_jp2, is_jpeg_in_tiff, orientation_in, profile_in
 from .frames import aspect_of, check_aspect, colours, unit_frame
 from .heif import LONGEST_HEAD, Still, find_still, is_heif
@@ -27,13 +27,6 @@ from .pixels import Metadata
 from .profiles import DISPLAY_P3, read_profile, to_srgb
 
 Pixels = TypeVar("Pixels", Tensor, np.ndarray)
-
-FITS = {
-    "crop": "scaled to cover the video, and cut off at both ends",
-    "pad": "scaled to fit inside, and its edges drawn out",
-    "stretch": "scaled to the video's width and height, whatever its proportions",
-}
-"""Ways to fit a picture to a video of another size, with a description each; the first one is the default."""
 
 CROP, PAD, STRETCH = FITS
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..network.model import WanModel
+from ..plan import storage
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
 from .checkpoint import Checkpoint, dtype_name, is_scale, read_checkpoint
@@ -14,7 +15,7 @@ from .containers import Tensors
 from .errors import CheckpointError
 from .inspection import takes_raw_latents
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, torch_name) for name, torch_name in storage.DTYPES.items()}
 """Dtypes to compute in, by the names that file names use."""
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)

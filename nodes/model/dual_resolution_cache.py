@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from ...histream_core.network.cache.tiers import TIERS
 from ...histream_core.plan.chunks import RESIZE_MODES
 from ...histream_core.plan.guidance import MAX_CFG, MAX_NAG, Guidance
 from ...histream_core.plan.presets import PRESETS
+from ...histream_core.plan.storage import TIERS
 from ..host import sampler as host
 from ..host.api import CATEGORY, io
 from ..host.checks import check_model

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from ...histream_core.live.budget import BUDGET
 from ...histream_core.live.intake import EVEN, POLICIES
-from ...histream_core.live.stage import BUDGET, PAGE, LiveSettings
+from ...histream_core.live.stage import PAGE, LiveSettings
 from ...histream_core.plan.chunks import ENDLESS
 from ...histream_core.plan.sizes import PIXELS_PER_CELL
 from ...histream_core.runs.restyle import size_for

@@ -1,5 +1,6 @@
 """Arguments that nothing can be made of: one sentence, before anything is loaded; and nobody's codes on a terminal."""
 
+import argparse
 import io
 import json
 import sys
@@ -9,9 +10,11 @@ import pytest
 from tiny_cli import refusal_of, result_of
 
 from histream_core import demo
-from histream_core.cli import main
+from histream_core.cli import VERBS, _parser, main
 from histream_core.cli.options import weights as weight_options
+from histream_core.cli.parsers import Later, evaluate
 from histream_core.cli.progress import print_notes
+from histream_core.lab.judge.ablations import BASE
 from histream_core.video.formats import find_format
 from histream_core.video.writers import frame_rate
 
@@ -131,3 +134,19 @@ def test_a_name_is_a_name_and_no_address(here, capsys, name):
     assert file.relative_to(here.resolve()).parts[0] == name
     made = result_of(["v2v", file.relative_to(here.resolve()), f"new {name}.mp4", "--model", "demo"], capsys)
     assert (Path(made["file"]).name, made["frames"]) == (f"new {name}.mp4", 5)
+
+
+def parsers_in(parser):
+    """A parser, and those of its verbs and forms."""
+    yield parser
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for one in [*(one for action in inner for one in action.choices.values()), *parser.forms.values()]:
+        yield from parsers_in(one)
+
+
+def test_what_runs_a_verb_is_there():
+    """Verbs name it by words, which nothing else checks. Seen to fail with run_demos."""
+    parsers = [one for verb in VERBS for one in parsers_in(_parser(verb))]
+    later = {value for parser in parsers for value in parser._defaults.values() if isinstance(value, Later)}
+    assert len(later) > len(VERBS) and all(callable(value.find()) for value in later)
+    assert evaluate.BASE == BASE == evaluate.ARMS[0]

@@ -24,11 +24,11 @@ from histream_core.cli import main
 from histream_core.cli.verbs.costs import MODELS
 from histream_core.cli.verbs.sheet import Setting, plan_setting
 from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT
-from histream_core.network.cache.tiers import TIERS
 from histream_core.network.model import WanConfig, WanModel
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import MODES, PRESETS
 from histream_core.plan.schedule import Scale
+from histream_core.plan.storage import TIERS
 
 ROOT = Path(__file__).parents[2]
 

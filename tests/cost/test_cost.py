@@ -17,7 +17,7 @@ from histream_core.cost.cost import Cost, PassSize, meta_vae, num_params, pass_f
 from histream_core.cost.fitting import decoders
 from histream_core.lab.bench.census import Census
 from histream_core.lab.bench.dry_run import random_model
-from histream_core.network.cache.tiers import TIERS, make_caches
+from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser, PassOptions, Text, forward_chunk
 from histream_core.network.model import MAX_TOKENS, WAN_1_3B, WAN_14B
@@ -25,6 +25,7 @@ from histream_core.plan.entry import Restyle
 from histream_core.plan.guidance import Guidance
 from histream_core.plan.levers import LEVERS
 from histream_core.plan.schedule import Scale
+from histream_core.plan.storage import TIERS
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder

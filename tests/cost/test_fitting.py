@@ -9,8 +9,8 @@ from real_sizes import hd
 
 from histream_core.cost.cost import GB, RESERVE, Cost
 from histream_core.cost.fitting import decoders, does_not_fit, vae_does_not_fit
-from histream_core.network.cache.tiers import TIERS
 from histream_core.network.model import WAN_1_3B, WAN_14B
+from histream_core.plan.storage import TIERS
 
 
 def test_each_way_to_decode_takes_less_and_small_pictures_have_fewer():

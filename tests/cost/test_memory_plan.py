@@ -12,8 +12,8 @@ from histream_core.cli import main
 from histream_core.cost.cost import GB, RESERVE, Cost
 from histream_core.cost.fitting import does_not_fit
 from histream_core.cost.memory_plan import CARDS, choices, describe, running_tiers, verdict, ways
-from histream_core.network.cache.tiers import EXACT
 from histream_core.network.model import WAN_1_3B, WAN_14B
+from histream_core.plan.storage import EXACT
 
 COST = Cost(WAN_1_3B, hd("histream", num_frames=60))
 EVERYTHING = {"offload": True, "apart": True, "files": ("light wan", "taehv")}

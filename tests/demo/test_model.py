@@ -13,16 +13,9 @@ from tiny import CONFIG, wan
 from histream_core import demo
 from histream_core.demo import painter
 from histream_core.demo.scenes import MOTIONS, PLACES, SENTENCES, THINGS, all_scenes
-from histream_core.demo.text import (
-    BUNDLED_WORDS,
-    SCENE_WORDS,
-    TEXT_DIM,
-    TEXT_TOKENS,
-    VOCABULARY,
-    DemoTextEncoder,
-    tokenize,
-)
+from histream_core.demo.text import TEXT_DIM, DemoTextEncoder
 from histream_core.demo.trained import untrained
+from histream_core.demo.words import BUNDLED_WORDS, SCENE_WORDS, TEXT_TOKENS, VOCABULARY, tokenize, unknown_words
 from histream_core.network.cache.window import CacheOptions, CacheWindow, KVCache
 from histream_core.network.forward import PassOptions, Text, forward_chunk
 from histream_core.network.model import ModelSizes
@@ -66,7 +59,7 @@ def test_the_painter_moves_an_object_an_eighth_of_the_frame_in_eight_frames_and_
 def test_captions_only_use_words_that_the_encoder_knows():
     rng = random.Random(0)
     captions = [c.caption(template(rng)) for c in painter.all_combinations()]
-    assert [word for text in captions for word in DemoTextEncoder.unknown(text)] == []
+    assert [word for text in captions for word in unknown_words(text)] == []
     assert untrained(captions) == []
     assert 0.02 < captions.count("") / len(captions) < 0.2
 
@@ -78,13 +71,13 @@ def test_case_punctuation_and_synonyms_do_not_matter():
 
 
 def test_unknown_words_are_named_and_ignored():
-    assert DemoTextEncoder.unknown("a red Dragon moves left, slowly") == ["dragon"]
+    assert unknown_words("a red Dragon moves left, slowly") == ["dragon"]
     assert tokenize("a red dragon") == tokenize("red")
 
 
 def test_the_bundled_encoder_knows_its_words_alone():
     assert demo.load_text_encoder().vocabulary == BUNDLED_WORDS
-    assert DemoTextEncoder.unknown("a cat runs right over the meadow") == ["cat", "meadow"]
+    assert unknown_words("a cat runs right over the meadow") == ["cat", "meadow"]
     assert tokenize("a cat runs right over the meadow") == tokenize("right on")
 
 
@@ -99,7 +92,7 @@ def test_every_word_of_a_scene_has_an_embedding_behind_those_of_shapes():
     assert set(SCENE_WORDS) == {*THINGS, *PLACES, *MOTIONS} - set(BUNDLED_WORDS)
     assert VOCABULARY[: len(BUNDLED_WORDS)] == BUNDLED_WORDS and len(set(VOCABULARY)) == len(VOCABULARY)
     captions = [scene.caption(sentence) for scene in all_scenes() for sentence in SENTENCES]
-    assert [word for text in captions for word in DemoTextEncoder.unknown(text, VOCABULARY)] == []
+    assert [word for text in captions for word in unknown_words(text, VOCABULARY)] == []
     assert max(len(tokenize(text, VOCABULARY)) for text in captions) <= TEXT_TOKENS
 
 

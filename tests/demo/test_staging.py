@@ -16,7 +16,7 @@ from histream_core.demo.scenes import (
 )
 from histream_core.demo.sentence import scene_of
 from histream_core.demo.staging import ALONG, along, staging_of, stagings, tell
-from histream_core.demo.text import STAGING_WORDS, TEXT_TOKENS, VOCABULARY, DemoTextEncoder, tokenize
+from histream_core.demo.words import STAGING_WORDS, TEXT_TOKENS, VOCABULARY, tokenize, unknown_words
 
 CLIPS = [*(Scene("cat", "meadow", motion) for motion in MOTIONS), Combination("circle", "red", "blue", "up")]
 
@@ -61,6 +61,6 @@ def test_captions_with_words_are_read_by_painter_and_encoder():
         for sentence in SENTENCES:
             caption = clip.caption(tell(sentence, ("small", "high", "west")))
             assert f"small {thing}" in caption and scene_of(caption) == clip
-            assert not DemoTextEncoder.unknown(caption, VOCABULARY)
+            assert not unknown_words(caption, VOCABULARY)
             assert len(tokenize(caption, VOCABULARY)) == 7 < TEXT_TOKENS
     assert tell("", ("small",)) == "" and tell(SENTENCES[0], ()) == SENTENCES[0]

@@ -161,6 +161,13 @@ def test_plans_are_pure_values():
     assert loaded_by("import histream_core.plan, histream_core.plan.chunks", {"torch", "numpy"}) == []
 
 
+def test_the_help_of_every_verb_loads_no_torch():
+    """Seen to fail with `from ...weights.loading import DTYPES` in cli/options/adding.py."""
+    verbs = "from histream_core.cli import VERBS, _parser; [_parser(verb) for verb in ('', *VERBS)]"
+    assert loaded_by(verbs, {"torch", "av", "transformers", "PIL", "ray"}) == []
+    assert "torch" in loaded_by(f"{verbs}; import histream_core.cli.verbs.videos", {"torch"})
+
+
 def test_the_drift_plot_needs_pillow_alone():
     """ComfyUI brings Pillow and not matplotlib. Seen to fail with an import of charts/plots.py."""
     assert loaded_by("import histream_core.lab.charts.drift", {"matplotlib", "kornia", "PIL"}) == ["PIL"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from histream_core.demo import painter
-from histream_core.demo.text import DemoTextEncoder
+from histream_core.demo.words import unknown_words
 from histream_core.lab.judge.bootstrap import difference, estimate
 from histream_core.lab.judge.detail import fine_energy, likeness, sharpness
 from histream_core.lab.judge.judge import GRID, SEEN_FROM, judge, segment, shrink
@@ -174,7 +174,7 @@ def test_a_prompt_says_what_its_combination_is():
         assert {getattr(asked.combination, part.name) for part in fields(asked.combination)} <= set(
             asked.prompt.replace(",", "").split()
         )
-        assert not DemoTextEncoder.unknown(asked.prompt)
+        assert not unknown_words(asked.prompt)
 
 
 def test_what_cannot_be_drawn_is_refused():

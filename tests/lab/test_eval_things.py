@@ -18,7 +18,8 @@ from histream_core.cli import main
 from histream_core.cli.verbs import evaluate_scenes, evaluate_seeds
 from histream_core.demo import painter
 from histream_core.demo.scenes import MOTIONS, ROUND, THINGS, Scene, Staging, View, paint_scene, place
-from histream_core.demo.text import VOCABULARY, DemoTextEncoder
+from histream_core.demo.text import DemoTextEncoder
+from histream_core.demo.words import VOCABULARY
 from histream_core.lab.judge.prompts import draw_scene_prompts
 from histream_core.lab.judge.things import SCENE_WORDS, SceneJudge
 from histream_core.lab.judge.throughout import course, throughout

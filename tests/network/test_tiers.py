@@ -9,7 +9,7 @@ from slow import crossed
 
 from histream_core import demo
 from histream_core.network.cache import tiers
-from histream_core.network.cache.tiers import EXACT, TIERS, LeanCache, make_caches
+from histream_core.network.cache.tiers import LeanCache, make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Text
 from histream_core.network.transfer import CopyStream
@@ -18,6 +18,7 @@ from histream_core.plan.make import make_plan
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
+from histream_core.plan.storage import EXACT, TIERS
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
 from histream_core.vae.decode import StreamingDecoder, stream_frames

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from histream_core.demo.text import SHAPE_WORDS, DemoTextEncoder, words
 from histream_core.demo.trained import KINDS, told, trained, untrained
+from histream_core.demo.words import SHAPE_WORDS, unknown_words, words
 
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding="utf-8"))
@@ -184,7 +184,7 @@ def test_what_it_asks_of_the_demo_model_was_trained(path):
     notes = " ".join(node["widgets_values"][0] for node in nodes if node["type"] in NOTES)
     sentences = [text for text in re.findall(r"\*([^*\n]+)\*", notes) if any(told(text).values())]
     assert prompts
-    assert untrained([*prompts, *(text for text in sentences if not DemoTextEncoder.unknown(text))]) == []
+    assert untrained([*prompts, *(text for text in sentences if not unknown_words(text))]) == []
 
 
 def test_lists_of_the_demo_models_words_are_those_of_training():

@@ -10,11 +10,11 @@ from histream_core.cost.pace import planned_calls
 from histream_core.lab.bench.published import PUBLISHED
 from histream_core.network.model import WAN_1_3B, WAN_14B
 from histream_core.parallel.devices import DEVICES, LINKS, Machine, find_device, find_link
-from histream_core.parallel.predict import MAX_GPUS, Rate, best_rate, choose, fastest, predict
+from histream_core.parallel.predict import Rate, best_rate, choose, fastest, predict
 from histream_core.parallel.seconds import Share, call_seconds
 from histream_core.parallel.table import lines, predictions
 from histream_core.plan.presets import find_preset
-from histream_core.plan.sharing import DECODE, ONE, PIPELINE, SEQUENCE, SPLITS, Sharing
+from histream_core.plan.sharing import DECODE, MAX_GPUS, ONE, PIPELINE, SEQUENCE, SPLITS, Sharing
 
 
 def machine(device="H100", link="nvlink"):

@@ -5,13 +5,14 @@ import tiny
 import torch
 
 from histream_core.cost.cost import Cost
-from histream_core.network.cache.tiers import TIERS, make_caches
+from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser, Text
 from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan.order import ORDERS
 from histream_core.plan.schedule import make_steps, parse_schedule
+from histream_core.plan.storage import TIERS
 from histream_core.runs.progress import counted, new_progress
 from histream_core.stream.prompts import Prompt
 

@@ -5,10 +5,11 @@ import tiny
 import torch
 
 from histream_core.cost.cost import Cost
-from histream_core.network.cache.tiers import EXACT, make_caches
+from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.sinks import SinkRule
+from histream_core.plan.storage import EXACT
 from histream_core.plan.window import Window
 
 

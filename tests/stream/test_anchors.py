@@ -10,7 +10,7 @@ from laws.reference import reference_histream
 from slow import crossed, few
 
 from histream_core.cost.cost import Cost
-from histream_core.network.cache.tiers import EXACT, make_caches
+from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig
@@ -18,6 +18,7 @@ from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
+from histream_core.plan.storage import EXACT
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.timeline import Change, Cue, Placed

@@ -6,11 +6,11 @@ import pytest
 import tiny
 import torch
 
-from histream_core.network.cache.tiers import EXACT
 from histream_core.plan.chunks import ENDLESS
 from histream_core.plan.order import CHUNKS
 from histream_core.plan.presets import find_preset
 from histream_core.plan.sinks import SinkRule
+from histream_core.plan.storage import EXACT
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
 

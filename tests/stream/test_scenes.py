@@ -9,12 +9,12 @@ import torch
 from slow import few, slow
 
 from histream_core import runs as session
-from histream_core.network.cache.tiers import EXACT
 from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.plan.speed import Speed
+from histream_core.plan.storage import EXACT
 from histream_core.plan.window import Window
 from histream_core.runs.render import decode_frames
 from histream_core.runs.weights import Weights

@@ -9,13 +9,13 @@ from laws.engine import assert_same
 from laws.reference import reference_sinks
 from slow import crossed
 
-from histream_core.network.cache.tiers import EXACT
 from histream_core.network.forward import Text
 from histream_core.plan.chunks import replay, with_anchors
 from histream_core.plan.entry import Entry, Restyle
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import make_steps
 from histream_core.plan.sinks import SinkRule
+from histream_core.plan.storage import EXACT
 from histream_core.plan.window import Window
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt

@@ -14,7 +14,7 @@ from histream_core import demo
 from histream_core.demo import scenes
 from histream_core.demo.painter import SHAPES, HeldOutError, training_combinations
 from histream_core.demo.scenes import THINGS, Scene, all_scenes
-from histream_core.demo.text import SHAPE_WORDS, VOCABULARY
+from histream_core.demo.words import SHAPE_WORDS, VOCABULARY
 from histream_core.vae.model import WanVAE
 from training import make_bank, make_rollouts, make_scene_bank, vae_forward
 from training.captions import SCENE_PARTIAL, scene_template

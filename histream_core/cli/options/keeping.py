@@ -17,30 +17,9 @@ from ...weights.checkpoint import dtype_name
 from ...weights.loading import DTYPES
 from ...weights.shards import INDEX, SUFFIXES
 from ..progress import print_notes
-from .common import whole
-from .weights import DEMO
+from .adding import DEMO
 
 FILES = ("vae", "text_encoder", "embeds")
-
-
-def add_snapshots(verb: argparse.ArgumentParser) -> None:
-    """Add --snapshots."""
-    verb.add_argument(
-        "--snapshots",
-        metavar="N",
-        type=whole,
-        default=0,
-        help="with a run's folder: keep the caches every N chunks and on Ctrl-C, to resume faster (default: never)",
-    )
-
-
-def add_section_files(verb: argparse.ArgumentParser) -> None:
-    """Add --section-files and --no-section-files."""
-    verb.add_argument(
-        "--section-files",
-        action=argparse.BooleanOptionalAction,
-        help="with a run's folder: each stretch of one prompt and one seed as a file of its own too, video.01.mp4, ...",
-    )
 
 
 def read_sound(path: Path, format: Format) -> bytes:

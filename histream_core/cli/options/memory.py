@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ...network.cache.tiers import TIERS
-from ...runs import Settings
-from ...runs.weights import Weights
+from ...plan.storage import TIERS
+
+if TYPE_CHECKING:
+    from ...runs import Settings
+    from ...runs.weights import Weights
 
 
 def add_memory_option(verb: argparse.ArgumentParser) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ...plan import Plan
 from ...plan.guidance import Guidance
 from ...plan.histories import CLEAN, HISTORIES
 from ...plan.order import CHUNKS, ORDERS
 from ...plan.sinks import SinkRule
-from ...stream.prompts import Prompt, led_away
 from .common import decimal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...stream.prompts import Prompt
 
 
 def add_histories(verb: argparse.ArgumentParser) -> None:
@@ -87,4 +90,6 @@ def placed_texts(
     """The prompts that `place` makes of the embeddings of `with_negative`, with the negative one if it is there."""
     if not plan.guidance.is_on:
         return place(texts)
+    from ...stream.prompts import led_away  # loads torch, which --help does without
+
     return led_away(place(texts[:-1]), texts[-1])

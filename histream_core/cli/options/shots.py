@@ -12,8 +12,8 @@ from typing import Any
 from ...farm.shots import Shot
 from ...farm.submit import Needs
 from ...plan.parts import parts_of
+from .adding import DEMO
 from .common import READ
-from .weights import DEMO
 
 NOT_OF_A_SHOT = ("out", "run_dir", "overwrite", "discard", "gpus", "split", "help")
 """Options of these verbs that the farm decides."""
@@ -26,7 +26,7 @@ class ShotOptions:
     def parsers(self) -> Mapping[str, argparse.ArgumentParser]:
         """The parsers of the verbs that make a video, and of `resume`."""
         from .. import Parser
-        from ..verbs import restyle, runs, videos
+        from ..parsers import restyle, runs, videos
 
         verbs = Parser(prog="histream").add_subparsers(dest="verb")
         for module in (videos, restyle, runs):

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Collection
 from typing import Any
 
-from ...network.kernels import check_installed
 from ...plan.speed import CHOICES, DEFAULTS, Speed
 
 KERNELS = ("attention", "linears", "elementwise")
@@ -27,6 +26,8 @@ def add_speed_options(verb: Any, names: Collection[str] = tuple(CHOICES), *, kep
 
 def speed_of(args: argparse.Namespace, kept: Speed = DEFAULTS) -> Speed:
     """The chosen `Speed`; fields without an option are those of `kept`. Raises ValueError for what is not installed."""
+    from ...network.kernels import check_installed  # loads torch, which --help does without
+
     speed = chosen(args, kept)
     check_installed(speed)
     return speed

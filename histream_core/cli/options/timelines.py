@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -13,44 +12,7 @@ from ...plan import Plan
 from ...runs.restyle import SourceVideo
 from ...runs.store.manifest import Manifest
 from ...stream.timeline import Cue, Placed, parse_timeline, place
-from ...video.pictures import CROP, FITS, describe_fit, fit_picture, read_picture
-from .common import prompt_text
-
-
-def add_timeline(verb: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add --timeline."""
-    verb.add_argument(
-        "--timeline",
-        metavar="T",
-        type=prompt_text,
-        help='several prompts and when they begin, a line each, like "[0:00-0:04] a cat", "[0:04, blend 3] a dog" or '
-        '"[0:08, scene] a cow": a file, or the text itself',
-    )
-
-
-def add_first_frame(verb: argparse.ArgumentParser) -> None:
-    """Add --first-frame, --extend-video, --fit and --hold-first-frame."""
-    verb.add_argument("--first-frame", metavar="FILE", type=Path, help="a picture that the video begins with")
-    verb.add_argument(
-        "--extend-video",
-        metavar="FILE",
-        type=Path,
-        help="a video of any origin to go on from: this one begins with its last frames, as many as the window holds",
-    )
-    verb.add_argument(
-        "--whole",
-        action="store_true",
-        help="write all of the video that is extended first, as it is and with its sound, and the new frames behind it",
-    )
-    ways = "; ".join(f"{name}: {what}" for name, what in FITS.items())
-    verb.add_argument(
-        "--fit", choices=FITS, help=f"how first frames of another size are fitted: {ways} (default: crop)"
-    )
-    verb.add_argument(
-        "--hold-first-frame",
-        action="store_true",
-        help="let it stand for the whole first chunk, for weights that never saw a chunk of one frame",
-    )
+from ...video.pictures import CROP, describe_fit, fit_picture, read_picture
 
 
 def cues_of(args: argparse.Namespace, prompt: str | None) -> tuple[Cue, ...]:

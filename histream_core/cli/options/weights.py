@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,19 +12,15 @@ from torch import Tensor
 from ... import demo
 from ...demo.trained import other_size, untrained
 from ...parallel.engine import Engine, describe
-from ...parallel.predict import AUTO
 from ...plan import Plan
-from ...plan.presets import PRESETS, Preset, find_preset
-from ...plan.sharing import SPLITS
+from ...plan.presets import Preset, find_preset
 from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, describe_wan, guess_preset
 from ...weights.loading import DTYPES, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
-from .common import prompt_text, whole
-
-DEMO = "demo"
+from .adding import DEMO
 
 
 @dataclass(frozen=True)
@@ -43,52 +38,6 @@ class Source:
     def notes_on(self, plan: Plan) -> tuple[str, ...]:
         """Its notes, also on a video of that plan."""
         return (*self.notes, *(other_size(plan.size) if self.demo else ()))
-
-
-def add_weight_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options that `find_source` reads."""
-    verb.add_argument("--model", metavar="F", required=True, help='a Wan transformer, or "demo" for the bundled one')
-    verb.add_argument(
-        "--vae",
-        metavar="F",
-        type=Path,
-        help="the Wan 2.1 VAE, a lighter one of its kind, or a TAEHV (taew2_1, lighttaew2_1)",
-    )
-    text = verb.add_mutually_exclusive_group()
-    text.add_argument("--text-encoder", metavar="F", type=Path, help="a umt5_xxl file as ComfyUI uses it")
-    text.add_argument(
-        "--embeds", metavar="F", type=Path, help="text embeddings made earlier, instead of --text-encoder"
-    )
-    verb.add_argument("--prompt", metavar="P", type=prompt_text, help="what the video shows")
-    verb.add_argument("--preset", metavar="NAME", help=f"how the weights are sampled: {', '.join(PRESETS)}")
-    add_device_options(verb)
-    verb.add_argument("--vae-device", metavar="D", help="where to decode (default: where the rest is)")
-
-
-def add_device_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of device and dtype."""
-    verb.add_argument("--device", metavar="D", default="auto", help="cuda, cuda:1, mps, cpu (default: a GPU if any)")
-    verb.add_argument(
-        "--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16 on a GPU, else fp32)"
-    )
-
-
-def add_engine_options(verb: argparse.ArgumentParser) -> None:
-    """Add --gpus and --split."""
-    verb.add_argument(
-        "--gpus",
-        metavar="N",
-        type=whole,
-        default=1,
-        help="how many GPUs of this computer make the video, from --device on; on the CPU, processes (default: 1)",
-    )
-    listed = "; ".join(f"{name}: {what}" for name, what in SPLITS.items())
-    verb.add_argument(
-        "--split",
-        choices=[AUTO, *SPLITS],
-        default=AUTO,
-        help=f"{AUTO}: the fastest, by prediction; {listed}; the same frames (default: {AUTO})",
-    )
 
 
 def engine_of(args: argparse.Namespace) -> Engine:

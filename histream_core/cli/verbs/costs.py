@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 
@@ -13,51 +12,27 @@ from ... import demo
 from ...cost.cost import GB, VAE_WIDTH, Cost
 from ...cost.fitting import check_strips, decoders, does_not_fit, tiers
 from ...cost.memory_plan import CARDS, card_lines, choices, ways
-from ...network.cache.tiers import TIERS
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
-from ...parallel.devices import DEVICES, LINKS, Machine, find_device, find_link
-from ...parallel.predict import MAX_GPUS, check_gpus
+from ...parallel.devices import Machine, find_device, find_link
+from ...parallel.predict import check_gpus
 from ...parallel.table import lines, predictions
 from ...plan.histories import HISTORIES
 from ...plan.make import PlanOptions
 from ...plan.order import ORDERS
-from ...plan.presets import MODES, find_preset
+from ...plan.presets import find_preset
+from ...plan.storage import TIERS
 from ...vae.model import WanVAE
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
-from ..options.common import decimal, whole
-from ..options.memory import add_kv_option
-from ..options.plans import add_guidance, add_histories, add_sinks, guidance_of, sink_rule
-from ..options.speed import LEVERS, add_speed_options, chosen
-from ..options.weights import DEMO
+from ..options.adding import DEMO
+from ..options.plans import guidance_of, sink_rule
+from ..options.speed import chosen
+from ..parsers.costs import MODELS as NAMES
 from ..progress import print_notes
-from .videos import add_size_options, plan_video
+from .videos import plan_video
 
-MODELS = {"wan-1.3b": WAN_1_3B, "wan-14b": WAN_14B}
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb."""
-    verb = verbs.add_parser("plan")
-    verb.add_argument("--model", metavar="M", default="wan-1.3b", help=f"{', '.join(MODELS)}, {DEMO} or a file")
-    verb.add_argument("--preset", metavar="NAME", help="how the weights are sampled (default: what fits the model)")
-    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
-    add_size_options(verb, size="1920x1088")
-    verb.add_argument("--dtype", choices=sorted(DTYPES), help="compute in this type (default: bf16; demo: fp32)")
-    add_guidance(verb, negative=False)
-    add_histories(verb)
-    add_sinks(verb)
-    add_kv_option(verb)
-    add_speed_options(verb, [*LEVERS, "vae_strips"])
-    verb.add_argument("--vram", metavar="GB", type=decimal, help="say what would not fit into a card of that size")
-    verb.add_argument(
-        "--gpus", metavar="N", type=whole, help=f"predict the frames a second on 1 to N GPUs, at most {MAX_GPUS}"
-    )
-    verb.add_argument("--link", choices=list(LINKS), help="how these GPUs are connected (default: nvlink)")
-    verb.add_argument("--device", metavar="NAME", help=f"what they are: {', '.join(DEVICES)} (default: H100)")
-    verb.set_defaults(run=run_plan)
-    yield verb
+MODELS = dict(zip(NAMES, (WAN_1_3B, WAN_14B), strict=True))
 
 
 def run_plan(args: argparse.Namespace) -> tuple[dict, str]:

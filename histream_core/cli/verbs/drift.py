@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from ...lab.charts import check_packages
 from ...lab.judge.drift_meter import describe_drift, meter
 from ...video.pictures import write_png
 from ...video.reading import frames_of, index_video
-from ..options.common import add_overwrite, check_files
+from ..options.common import check_files
 from ..progress import follow
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb."""
-    verb = verbs.add_parser("drift")
-    verb.add_argument("video", metavar="VIDEO", type=Path)
-    verb.add_argument("--plot", metavar="FILE.png", type=Path, help="draw it as a picture")
-    add_overwrite(verb, "--plot")
-    verb.set_defaults(run=run_drift)
-    yield verb
 
 
 def run_drift(args: argparse.Namespace) -> tuple[dict, str]:

@@ -5,50 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ...lab.judge.bootstrap import estimate
 from ...lab.judge.clip_score import ClipFeatures
 from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of, index_video
-from ..options.common import prompt_text, whole
 from ..progress import follow
-from . import evaluate_demo, evaluate_long, evaluate_restyle, evaluate_scenes, evaluate_seeds, evaluate_tables
-
-FORMS = {
-    "--v2v": ("--demo --v2v", evaluate_restyle, "Restyle painted clips and score words, place and motion."),
-    "--tables": ("--demo --tables", evaluate_tables, "Fill the papers' tables: every arm on the same prompts."),
-    "--minutes": ("--demo --minutes 10", evaluate_long, "Make long videos and measure how they drift."),
-    "--seeds": ("--demo --seeds 16", evaluate_seeds, "Make clips of one prompt and compare them from seed to seed."),
-    "--pictures": ("--demo --pictures DIR", evaluate_scenes, "Make clips of scenes and score them by their pictures."),
-    "--demo": ("--demo", evaluate_demo, "Make short clips of fresh prompts and score them."),
-}
-"""Evaluations of the bundled model by the option that chooses one; the first option given counts."""
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb, and a parser for each of its other forms."""
-    verb = verbs.add_parser(
-        "eval",
-        description="Measure videos, or with --demo the bundled model; what each figure means is in docs/results.md.",
-        epilog=f"See also: {', '.join((f'histream eval {words} --help' for words, *_ in FORMS.values()))}.",
-    )
-    verb.add_argument("videos", metavar="VIDEO", nargs="*", type=Path, help="consistency, drift and detail of each")
-    verb.add_argument("--reference", metavar="VIDEO", type=Path, help="what it was made from, or the ground truth")
-    verb.add_argument(
-        "--source", metavar="VIDEO", type=Path, help="the video that it restyles, as long and of one rate"
-    )
-    verb.add_argument(
-        "--motion-every", metavar="N", type=whole, default=1, help="read motion at every Nth frame only (default: 1)"
-    )
-    verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
-    verb.add_argument("--prompt", metavar="P", type=prompt_text, help="what the videos should show, for --clip")
-    verb.set_defaults(run=run_evaluation)
-    yield verb
-    for option, (words, module, description) in FORMS.items():
-        verb.forms[option] = form = type(verb)(prog=f"{verb.prog} {words}", description=description)
-        module.add_options(form)
-        yield form
 
 
 def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:

@@ -7,7 +7,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -31,13 +30,11 @@ from ...lab.judge.judge import LAG
 from ...lab.judge.prompts import DemoPrompt, chance, draw_prompts
 from ...lab.judge.scores import SCORES
 from ...lab.judge.throughout import WORDS
-from ...plan.presets import MODES
 from ...video.pictures import write_png
-from ..options.common import add_overwrite, check_files
-from ..options.speed import KERNELS, add_speed_options, speed_of
+from ..options.common import check_files
+from ..options.speed import KERNELS, speed_of
 from ..options.weights import demo_source, pick_device
 from ..progress import print_notes, progress_bar
-from .evaluate_options import add_frames, add_prompt_options
 from .videos import plan_video
 
 MOMENTS = 5
@@ -46,21 +43,6 @@ TILE = 128
 CONTROLS = ("random weights", "empty prompt")
 
 Strips = list[tuple[str, list[np.ndarray]]]
-
-
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `run_demo_evaluation`."""
-    add_prompt_options(verb, prompts=24)
-    add_frames(verb)
-    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
-    verb.add_argument("--against", metavar="M", help="compare with another mode, prompt by prompt")
-    add_speed_options(verb, KERNELS)
-    verb.add_argument("--controls", action="store_true", help="also random weights and an empty prompt")
-    verb.add_argument("--sheet", metavar="FILE.png", type=Path, help="write a contact sheet of the clips")
-    verb.add_argument("--plot", metavar="FILE.svg", type=Path, help="write the means and intervals as a picture")
-    verb.add_argument("--csv", metavar="FILE.csv", type=Path, help="write a line for each clip")
-    add_overwrite(verb, "--sheet, --plot and --csv")
-    verb.set_defaults(run=run_demo_evaluation)
 
 
 def run_demo_evaluation(args: argparse.Namespace) -> tuple[dict, str]:

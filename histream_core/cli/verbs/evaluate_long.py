@@ -39,22 +39,10 @@ from ...runs import clean, fingerprint_weights
 from ...runs.store.video import first_frame
 from ...runs.weights import Weights
 from ...video.pictures import write_png
-from ..options.common import decimal
 from ..options.weights import pick_device
-from .evaluate_options import add_folder_options, add_prompt_options
 
-ARMS = [BASE, "anchor-off"]
 SHOWN_PARTS, STRETCHES, TILE = 10, 60, 96
 PLOTTED = ("colour", "sharpness", "outline")
-
-
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `run_minutes`."""
-    add_prompt_options(verb, prompts=2)
-    add_folder_options(verb)
-    verb.add_argument("--minutes", metavar="M", type=decimal, required=True, help=argparse.SUPPRESS)
-    verb.add_argument("--arms", metavar="A", nargs="+", default=ARMS, help=f"default: {' '.join(ARMS)}")
-    verb.set_defaults(run=run_minutes)
 
 
 def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,41 +38,13 @@ from ...lab.judge.restyle import (
 )
 from ...lab.judge.scores import JUDGE
 from ...lab.judge.video import MeasureSettings
-from ...plan.presets import MODES, find_preset
+from ...plan.presets import find_preset
 from ...runs import fingerprint_weights
 from ...runs.weights import Weights, load_demo
-from ..options.common import decimal
 from ..options.weights import pick_device
-from .evaluate_options import add_frames, add_prompt_options
 
-STRENGTH = 0.8
 FINE = {"warp_error": 5}
 """Decimals of a score in the table; of the others 3."""
-
-
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `run_restyle_evaluation`."""
-    add_prompt_options(verb, prompts=200)
-    add_frames(verb)
-    verb.add_argument("--v2v", action="store_true", required=True, help=argparse.SUPPRESS)
-    verb.add_argument("--out", metavar="DIR", type=Path, help="a folder, made or gone on with")
-    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
-    verb.add_argument(
-        "--strength",
-        metavar="S",
-        type=decimal,
-        nargs="+",
-        default=[STRENGTH],
-        help=f"the shares of noise that clips begin with, an arm for each (default: {STRENGTH})",
-    )
-    verb.add_argument("--controls", action="store_true", help="also strengths 1 and 0, and random weights")
-    verb.add_argument(
-        "--tables",
-        action="store_true",
-        help="StreamDiffusionV2's ablation at one strength instead: with and without sink and dynamic noise",
-    )
-    verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
-    verb.set_defaults(run=run_restyle_evaluation)
 
 
 def run_restyle_evaluation(args: argparse.Namespace) -> tuple[dict, str]:

@@ -14,23 +14,13 @@ from ...lab.judge.prompts import chance_of, draw_scene_prompts
 from ...lab.judge.things import SCENE_WORDS
 from ...lab.judge.throughout import course, throughout
 from ...network.forward import Text
-from ...plan.presets import MODES
 from ...runs.render import Order, collect
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ..options.weights import demo_source, pick_device
 from ..progress import print_notes, progress_bar
-from .evaluate_options import add_frames, add_pictures, add_prompt_options, scene_judge
+from .evaluate_options import scene_judge
 from .videos import plan_video
-
-
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `run_scenes_evaluation`."""
-    add_prompt_options(verb, prompts=24)
-    add_pictures(verb, required=True)
-    add_frames(verb)
-    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
-    verb.set_defaults(run=run_scenes_evaluation)
 
 
 def run_scenes_evaluation(args: argparse.Namespace) -> tuple[dict, str]:

@@ -13,30 +13,15 @@ from ...demo.scenes import Scene
 from ...demo.sentence import clip_of
 from ...lab.judge.variety import VARIETY, start_of, variety
 from ...network.forward import Text
-from ...plan.presets import MODES
 from ...runs.render import Order, collect
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
-from ..options.common import prompt_text, whole
 from ..options.weights import demo_source, pick_device
 from ..progress import print_notes, progress_bar
-from .evaluate_options import add_frames, add_pictures, scene_judge
+from .evaluate_options import scene_judge
 from .videos import plan_video
 
 MOST_SEEDS = 256
-
-
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `run_seeds_evaluation`."""
-    verb.add_argument("--demo", action="store_true", required=True, help=argparse.SUPPRESS)
-    verb.add_argument("--seeds", metavar="N", type=whole, required=True, help="clips, each with a seed of its own")
-    verb.add_argument("--prompt", metavar="P", type=prompt_text, default=demo.PROMPT, help=f'default: "{demo.PROMPT}"')
-    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="the first seed (default: 0)")
-    add_frames(verb)
-    verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")
-    verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu)")
-    add_pictures(verb, required=False)
-    verb.set_defaults(run=run_seeds_evaluation)
 
 
 def run_seeds_evaluation(args: argparse.Namespace) -> tuple[dict, str]:

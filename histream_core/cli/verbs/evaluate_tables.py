@@ -15,7 +15,7 @@ from torch import Tensor
 from ... import demo
 from ...files.disk import check_folder, write_whole
 from ...lab.charts import check_packages, pick
-from ...lab.judge.ablations import BASE, STUDENT, TEACHER, UNTUNED, Ablation, ablations, twins
+from ...lab.judge.ablations import STUDENT, TEACHER, UNTUNED, Ablation, ablations, twins
 from ...lab.judge.batches import make_records
 from ...lab.judge.judge import LAG
 from ...lab.judge.prompts import DemoPrompt, draw_prompts
@@ -27,36 +27,10 @@ from ...plan.presets import Preset, find_preset
 from ...runs import fingerprint_weights
 from ...runs.weights import Weights
 from ...video.pictures import write_png
-from ..options.common import decimal, whole
 from ..options.weights import pick_device
-from .evaluate_options import add_folder_options, add_frames, add_prompt_options
 
 SHEET_CLIPS, MOMENTS, TILE = 4, 4, 96
 PLOTTED = ("shape", "direction", "size", "speed")
-
-
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `run_tables`."""
-    add_prompt_options(verb, prompts=200)
-    add_frames(verb)
-    add_folder_options(verb)
-    verb.add_argument("--tables", action="store_true", required=True, help=argparse.SUPPRESS)
-    verb.add_argument("--arms", metavar="A", nargs="+", help="only these (default: all; a first run names them)")
-    verb.add_argument("--against", metavar="A", default=BASE, help=f"compare the others with it (default: {BASE})")
-    verb.add_argument("--teacher", metavar="FILE", type=Path, help="a transformer; its demo-text.safetensors beside it")
-    verb.add_argument("--teacher-steps", metavar="N", type=whole, default=32, help="of its solver (default: 32)")
-    verb.add_argument(
-        "--teacher-low", metavar="N", type=whole, default=0, help="of them at half resolution (default: 0)"
-    )
-    verb.add_argument("--guidance", metavar="W", type=decimal, default=2.0, help="of the teacher; 1: none (default: 2)")
-    verb.add_argument(
-        "--teacher-shift", metavar="K", type=decimal, default=2.0, help="time shift of its steps (default: 2)"
-    )
-    verb.add_argument("--untuned", metavar="FILE", type=Path, help="the student before distillation, with its text too")
-    verb.add_argument(
-        "--batch", metavar="N", type=whole, default=1, help="clips at once (default: 1, as fast on one thread)"
-    )
-    verb.set_defaults(run=run_tables)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,69 +12,15 @@ from ...farm.collect import collect
 from ...farm.lease import lease_of
 from ...farm.shots import Shot, read_shots
 from ...farm.status import FarmState, look
-from ...farm.store import LEASE_SECONDS, Farm, read_farm
+from ...farm.store import Farm, read_farm
 from ...farm.submit import Front, Submission, completed, placed, submit
 from ...farm.work import FAILED, FINISHED, GONE, Outcome
 from ...files.reading import parse_json, printable, read_text
 from ...runs import clean
 from ...runs.make import Watch
 from ...runs.store.journal import chunk_indices, read_manifest
-from ..options.common import add_overwrite, decimal, whole
 from ..options.shots import ShotOptions
 from ..progress import print_notes
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb, with four of its own."""
-    farm = verbs.add_parser("farm", description="Make a list of shots with several workers; any of them may die.")
-    inner = farm.add_subparsers(title="verbs", metavar="VERB", dest="farm_verb", required=True)
-    verb = inner.add_parser("submit", help="make the shots of a list, or go on with them")
-    verb.add_argument(
-        "shots",
-        metavar="SHOTS",
-        type=Path,
-        help='a file with a JSON object in each line, such as {"prompt": "a cat", "seed": 1}: a "name" and the options '
-        "of histream demo, of render where there is a model, of v2v where there is a video; or a folder with a .json "
-        "or .txt file for each shot",
-    )
-    verb.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="the folder of the farm: a run for each shot"
-    )
-    verb.add_argument(
-        "--defaults", metavar="FILE", type=Path, help="a JSON object: options of all shots that do not name them"
-    )
-    verb.add_argument(
-        "--address",
-        metavar="A",
-        help="local: several workers on this computer; auto: the Ray that runs on it; HOST:PORT: that of a cluster, "
-        "whose computers all see DIR and the weights under the same names (default: local, for more than one worker)",
-    )
-    verb.add_argument(
-        "--workers", metavar="N", type=whole, help="shots at a time (default: one for each GPU; without a GPU one)"
-    )
-    verb.add_argument(
-        "--lease",
-        metavar="S",
-        type=decimal,
-        default=LEASE_SECONDS,
-        help=f"seconds for which a worker that is not heard of keeps its shot (default: {LEASE_SECONDS:g})",
-    )
-    verb.set_defaults(run=run_submit)
-    yield verb
-    verb = inner.add_parser("status", help="which shots are finished, running, waiting or failed, and why")
-    verb.add_argument("folder", metavar="DIR", type=Path)
-    verb.set_defaults(run=run_status)
-    yield verb
-    verb = inner.add_parser("collect", help="copy the finished videos into one folder; say which are missing")
-    verb.add_argument("folder", metavar="DIR", type=Path)
-    verb.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="where to copy them")
-    add_overwrite(verb, "--to")
-    verb.set_defaults(run=run_collect)
-    yield verb
-    verb = inner.add_parser("cancel", help="stop all workers within a step; finished chunks stay")
-    verb.add_argument("folder", metavar="DIR", type=Path)
-    verb.set_defaults(run=run_cancel)
-    yield verb
 
 
 def run_submit(args: argparse.Namespace) -> tuple[dict, str]:

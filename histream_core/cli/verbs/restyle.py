@@ -3,66 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from ...plan import Plan, Preset, make_plan
 from ...plan.entry import Restyle
 from ...runs.restyle import SourceVideo
 from ...stream.timeline import place
 from ...video.formats import find_format
-from ..options.common import decimal, whole
-from ..options.plans import add_sinks, sink_rule
+from ..options.plans import sink_rule
 from ..options.timelines import cues_of, notes_of
-from ..options.weights import add_weight_options, find_source
-from .videos import Checked, Shown, add_run_options, make_checked, plan_options, words_to_encode
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb."""
-    verb = verbs.add_parser("v2v", description="Restyle a video: every frame, its rate, size and sound are kept.")
-    verb.add_argument("video", metavar="IN", type=Path, help="the video to restyle")
-    add_weight_options(verb)
-    add_restyle_options(verb)
-    add_run_options(verb, restyles=True)
-    add_sinks(verb)
-    verb.add_argument("--no-sound", action="store_true", help="leave the sound of the source out")
-    verb.set_defaults(run=run_v2v, check=check_v2v)
-    verb.late = "out"
-    yield verb
-
-
-def add_restyle_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options that `restyled_preset` reads."""
-    verb.add_argument(
-        "--strength",
-        metavar="S",
-        type=decimal,
-        help="the share of noise that it begins with: at 0.5 most of the picture stays, at 0.9 little more than the "
-        "layout, at 1 nothing (default: that of the preset, 0.8)",
-    )
-    verb.add_argument(
-        "--motion",
-        metavar="SPAN",
-        type=decimal,
-        help="less noise where the source moves, by SPAN at most (default: that of the preset: 0.1 for "
-        "StreamDiffusionV2's weights, as in the paper, else 0, everywhere the same)",
-    )
-    verb.add_argument(
-        "--told",
-        metavar="OFFSET",
-        type=decimal,
-        help="tell the network so much less noise than there is (default: that of the preset: 0.1 for "
-        "StreamDiffusionV2's weights, else 0)",
-    )
-    verb.add_argument(
-        "--steps",
-        metavar="N",
-        type=whole,
-        help="how many of the preset's steps, for StreamDiffusionV2's weights: 1 to 4 (default: that of the preset)",
-    )
+from ..options.weights import find_source
+from .videos import Checked, Shown, make_checked, plan_options, words_to_encode
 
 
 def restyled_preset(args: argparse.Namespace, preset: Preset) -> tuple[Preset, Restyle]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,10 +25,10 @@ from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...video.pictures import crop_picture, write_png
-from ..options.common import add_overwrite, check_files, whole
-from ..options.weights import add_weight_options, find_source, prompt_list
+from ..options.common import check_files
+from ..options.weights import find_source, prompt_list
 from ..progress import print_notes, progress_bar
-from .videos import add_size_options, new_names, plan_video
+from .videos import new_names, plan_video
 
 
 @dataclass(frozen=True)
@@ -52,24 +51,6 @@ MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
 SHIFT_LOW = 5.0  # the method's value in training
 MAX_MOMENTS = 100
 COLUMNS = 2  # first-chunk scale on and off, side by side
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add the verb."""
-    verb = verbs.add_parser(
-        "sheet", description=f"Make {len(SETTINGS)} short clips of one prompt and seed and show them as one picture."
-    )
-    add_weight_options(verb)
-    add_size_options(verb, size="960x544", frames=21)
-    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="default: 0")
-    verb.add_argument(
-        "--prompts", metavar="FILE", type=Path, help="a strip for every line of FILE, in the preset's settings"
-    )
-    verb.add_argument("--moments", metavar="N", type=whole, default=4, help="frames in a strip (default: 4)")
-    verb.add_argument("--out", metavar="FILE.png", type=Path, help="where to write (default: a new name here)")
-    add_overwrite(verb, "--out")
-    verb.set_defaults(run=run_sheet)
-    yield verb
 
 
 def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ... import demo
-from ...demo.trained import world
 from ...files.disk import check_empty, check_length, check_new, under_new_name
-from ...plan import MODES, Plan, PlanOptions, Preset, make_plan
+from ...plan import Plan, PlanOptions, Preset, make_plan
 from ...plan.make import DEFAULT_OPTIONS, describe_crop, size_to_generate, window_of
 from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
@@ -33,26 +30,21 @@ from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...stream.timeline import Cue, Placed, place
 from ...video.container import check_name
-from ...video.formats import FORMATS, NAMES, Format, find_format
+from ...video.formats import Format, find_format
 from ...video.pictures import CROP
 from ...video.sound import check_sound, has_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate, picture_name
-from ..options.common import add_overwrite, decimal, prompt_text, whole
+from ..options.adding import DEMO
 from ..options.keeping import (
-    add_section_files,
-    add_snapshots,
     read_sound,
     saved_options,
     snapshots_of,
     with_output,
 )
-from ..options.memory import add_kv_option, add_memory_option
-from ..options.plans import add_guidance, add_histories, guidance_of, placed_texts, with_negative
-from ..options.speed import add_speed_options, speed_of
+from ..options.plans import guidance_of, placed_texts, with_negative
+from ..options.speed import speed_of
 from ..options.timelines import (
-    add_first_frame,
-    add_timeline,
     cues_of,
     given_frames,
     notes_of,
@@ -60,97 +52,17 @@ from ..options.timelines import (
     video_to_extend,
 )
 from ..options.weights import (
-    DEMO,
     Source,
-    add_engine_options,
-    add_weight_options,
     demo_source,
     engine_notes,
     engine_of,
     find_source,
     pick_device,
 )
+from ..parsers.videos import SIZE
 from ..progress import print_notes, progress_bar
 from ..results import describe_entries, describe_progress, describe_video, sentence
 from .runs import Finishing, finish_run
-
-DEMO_SECONDS = 5.0
-
-SIZE = 832, 480
-"""Width and height of a rendered video, where nothing else is chosen."""
-
-
-def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add both verbs."""
-    verb = verbs.add_parser(
-        "demo",
-        description=f"Make a {demo.WIDTH}x{demo.HEIGHT} video with the bundled model.",
-        epilog=f"It was trained on {world()}. A note says what a prompt asks beyond that.",
-    )
-    verb.add_argument("prompt", metavar="PROMPT", nargs="?", type=prompt_text, help=f'default: "{demo.PROMPT}"')
-    verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")
-    add_run_options(verb)
-    verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
-    verb.set_defaults(run=run_demo, check=check_demo)
-    yield verb
-    verb = verbs.add_parser("render")
-    add_weight_options(verb)
-    add_size_options(verb, default=f"{SIZE[0]}x{SIZE[1]}, or as --extend-video")
-    verb.add_argument(
-        "--fps", metavar="N", type=decimal, help=f"frames per second (default: {FPS}, or as --extend-video)"
-    )
-    add_run_options(verb)
-    verb.set_defaults(run=run_render, check=check_render)
-    yield verb
-
-
-def add_size_options(
-    verb: argparse.ArgumentParser, *, size: str | None = None, default: str = "", frames: int = 81
-) -> None:
-    """Add --size, which is `size` or else `default` as the caller explains it, and --frames."""
-    shown = f"width x height (default: {size or default})"
-    verb.add_argument("--size", metavar="WxH", type=parse_size, default=size, help=shown)
-    verb.add_argument("--frames", metavar="N", type=whole, default=frames, help=f"4n + 1 (default: {frames})")
-
-
-def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) -> None:
-    """Add --mode, --seed, and the options of the output, which is positional for a verb that `restyles` a video."""
-    modes = "; ".join(f"{name}: {what}" for name, what in MODES.items())
-    verb.add_argument("--mode", metavar="M", default="histream", help=f"{modes} (default: histream)")
-    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="another number, another video (default: 0)")
-    verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
-    verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
-    add_timeline(verb)
-    if not restyles:
-        add_first_frame(verb)
-    verb.add_argument("--sound", metavar="FILE", type=Path, help="a video or sound whose sound is copied in as it is")
-    place = verb.add_mutually_exclusive_group()
-    where = "where to write (default: a new name here)"
-    if restyles:
-        verb.add_argument("out", metavar="OUT", nargs="?", type=Path, help=where)
-    else:
-        place.add_argument("--out", metavar="FILE", type=Path, help=where)
-    place.add_argument(
-        "--run-dir", metavar="DIR", type=Path, help="keep every finished chunk in DIR, so that the run can be resumed"
-    )
-    add_overwrite(verb, "OUT" if restyles else "--out")
-    verb.add_argument("--discard", action="store_true", help="on Ctrl-C remove the run instead of keeping it")
-    add_section_files(verb)
-    add_snapshots(verb)
-    verb.add_argument(
-        "--anchor-match",
-        metavar="W",
-        type=decimal,
-        default=0.0,
-        help="pull the colour and contrast of every chunk that far to those of its prompt's first one: 0 to 1, against "
-        "slow drift (default: 0, not at all)",
-    )
-    add_guidance(verb)
-    add_histories(verb)
-    add_kv_option(verb)
-    add_memory_option(verb)
-    add_engine_options(verb)
-    add_speed_options(verb)
 
 
 def plan_options(args: argparse.Namespace) -> PlanOptions:
@@ -162,14 +74,6 @@ def plan_options(args: argparse.Namespace) -> PlanOptions:
         order=args.order,
         guidance=guidance_of(args),
     )
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Width and height from "1920x1080"."""
-    match = re.fullmatch(r"([0-9]{1,5})[xX*]([0-9]{1,5})", text.strip())
-    if not match:
-        raise argparse.ArgumentTypeError(f'"{text[:40]}" is not WIDTHxHEIGHT: write it like 1920x1088')
-    return int(match[1]), int(match[2])
 
 
 def run_demo(args: argparse.Namespace) -> tuple[dict, str]:

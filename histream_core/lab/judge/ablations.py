@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...cost.cost import Cost
-from ...demo.text import TEXT_TOKENS
+from ...demo.words import TEXT_TOKENS
 from ...network.model import WanConfig
 from ...plan.chunks import Plan
 from ...plan.levers import LEVERS

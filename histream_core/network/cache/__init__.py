@@ -5,12 +5,10 @@ same numbers in every exact memory tier. `make_caches` allocates those of a plan
 """
 
 from .pages import Pages, PageSource
-from .tiers import EXACT, TIERS, check_tier, make_caches
+from .tiers import check_tier, make_caches
 from .window import CacheOptions, CacheWindow, KVCache
 
 __all__ = [
-    "EXACT",
-    "TIERS",
     "CacheOptions",
     "CacheWindow",
     "KVCache",

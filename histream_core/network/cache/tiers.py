@@ -18,6 +18,7 @@ from ...plan.chunks import Plan
 from ...plan.histories import Level
 from ...plan.order import BATCHED
 from ...plan.schedule import Scale
+from ...plan.storage import TIERS
 from ..model import ModelSizes, WanConfig, WanModel
 from ..ops.fp8 import FP8, FP8_MAX
 from ..ops.rope import Rope
@@ -26,17 +27,6 @@ from .guided import GuidedCache
 from .pages import Pages
 from .rows import RowsCache
 from .window import CacheOptions, CacheWindow, KVCache, placed
-
-TIERS = {
-    "full": "everything in its place on the device",
-    "lean": "past frames alone, and room for one chunk that all layers share; the same frames",
-    "cpu": "past frames in main memory, and the room of two layers on the device; the same frames",
-    "fp8": "lean with past frames in FP8; nearly the same frames",
-}
-"""The memory tiers: where and how keys and values are stored."""
-
-EXACT = ("full", "lean", "cpu")
-"""The tiers that give the same frames bit for bit."""
 
 
 def check_tier(name: str, device: torch.device | str | None = None) -> None:

@@ -1,0 +1,31 @@
+"""Options of `histream sheet`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..options.adding import add_size_options, add_weight_options
+from ..options.common import add_overwrite, whole
+from . import Later
+
+
+def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "sheet",
+        description="Make a short clip of one prompt and seed in each of many settings, and show them as one picture.",
+    )
+    add_weight_options(verb)
+    add_size_options(verb, size="960x544", frames=21)
+    verb.add_argument("--seed", metavar="N", type=whole, default=0, help="default: 0")
+    verb.add_argument(
+        "--prompts", metavar="FILE", type=Path, help="a strip for every line of FILE, in the preset's settings"
+    )
+    verb.add_argument("--moments", metavar="N", type=whole, default=4, help="frames in a strip (default: 4)")
+    verb.add_argument("--out", metavar="FILE.png", type=Path, help="where to write (default: a new name here)")
+    add_overwrite(verb, "--out")
+    verb.set_defaults(run=Later("sheet", "run_sheet"))
+    yield verb
