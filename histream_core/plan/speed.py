@@ -12,6 +12,7 @@ ATTENTION = {
     "auto": "the fastest exact one that needs nothing installed",
     "host": "ComfyUI's own, as its command line says",
     "sdpa": "PyTorch's, with cuDNN's first on Hopper GPUs",
+    "fa2": "FlashAttention 2",
     "fa3": "FlashAttention 3",
     "fa4": "FlashAttention 4",
     "sage": "SageAttention, 8-bit products; other frames, a little",

@@ -12,13 +12,20 @@ from histream_core.network.ops.attention import choose_attention as choose
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
-ANSWERS = {"fa3": "y, None", "fa4": "y, None", "sage": "y", "int8": "y"}
+ANSWERS = {"fa2": "y", "fa3": "y, None", "fa4": "y, None", "sage": "y", "int8": "y"}
 """The expressions that the packages return; those of FlashAttention are tuples with the logarithms of sums."""
+
+OPTIONS = {
+    "fa2": "dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, "
+    "deterministic=False, return_attn_probs=False",
+}
+"""What the packages' functions take besides; of FlashAttention 2 as in its releases 2.6 to 2.8."""
 
 FAKE = """
 import torch
 
-def {function}(q, k, v):
+def {function}(q, k, v, {options}):
+    assert q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] <= 256 and q.stride(-1) == 1
     assert q.shape[{heads_at}] == 12, "heads are in another dimension"
     q, k, v = (x if {heads_at} == 1 else x.transpose(1, 2) for x in (q, k, v))
     y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
@@ -48,7 +55,8 @@ def install(tmp_path, monkeypatch):
         path = tmp_path.joinpath(*package.module.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
         heads_at = 1 if package.heads_first else 2
-        path.write_text(FAKE.format(function=package.function, heads_at=heads_at, answer=ANSWERS[name]))
+        about = {"function": package.function, "options": OPTIONS.get(name, ""), "answer": ANSWERS[name]}
+        path.write_text(FAKE.format(heads_at=heads_at, **about))
         for module in (package.module, package.module.split(".")[0]):
             monkeypatch.delitem(sys.modules, module, raising=False)
         return package
@@ -81,6 +89,21 @@ def test_each_package_is_called_as_it_wants_and_imported_when_it_is(name, instal
     got = call(*queries(torch.bfloat16))
     assert got.shape == (1, 40, 12, 128)
     assert torch.equal(got, sdpa(*queries(torch.bfloat16)))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_packages_numbers_are_those_of_attention(name, install, capability):
+    """By stand-ins that compute in torch, with the packages' signatures and defaults."""
+    install(name)
+    got, wanted = choose(name, GPU, torch.bfloat16)[0](*queries(torch.bfloat16)), exact(*queries())
+    assert (got - wanted).norm() / wanted.norm() < 5e-3
+
+
+def test_flash_attention_4_alone_is_not_taken_for_2(install, capability):
+    """Both lie in `flash_attn`. Seen to fail with that module as the one of 2."""
+    install("fa4")
+    with pytest.raises(ValueError, match="fa2 is not installed: install flash-attn for this torch"):
+        choose("fa2", GPU, torch.bfloat16)
 
 
 @pytest.mark.parametrize("call", [sdpa, cudnn_first])
@@ -131,6 +154,8 @@ def test_a_package_that_is_broken_is_one_that_is_not_there(install, tmp_path):
 @pytest.mark.parametrize(
     ("name", "device", "numbers", "dtype", "said"),
     [
+        ("fa2", GPU, (7, 5), torch.float16, "no kernels for this device"),
+        ("fa2", GPU, (8, 6), torch.float32, "bfloat16 or float16, not float32"),
         ("fa3", CPU, (9, 0), torch.bfloat16, "no kernels for this device"),
         ("fa3", GPU, (8, 9), torch.bfloat16, "no kernels for this device"),
         ("fa3", GPU, (12, 0), torch.bfloat16, "no kernels for this device"),

@@ -35,6 +35,7 @@ class Package:
 
 
 PACKAGES = {
+    "fa2": Package("flash_attn.flash_attn_interface", "flash_attn_func", "flash-attn", (8, 0)),
     "fa3": Package("flash_attn_interface", "flash_attn_func", "flash-attn-3", (9, 0), (9, 9)),
     "fa4": Package("flash_attn.cute", "flash_attn_func", "flash-attn-4", (9, 0)),
     "sage": Package("sageattention", "sageattn", "sageattention", (8, 0), heads_first=True),
