@@ -54,6 +54,7 @@ EXTRAS = {
     "lab": ("matplotlib", "PIL"),
     "live": ("aiohttp",),
     "scale": ("ray",),
+    "flow": ("cv2",),
 }
 """Optional dependencies of the package, with the modules that each of them installs."""
 

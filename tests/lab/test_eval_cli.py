@@ -18,6 +18,7 @@ from histream_core.cli.verbs.evaluate_demo import CONTROLS
 from histream_core.demo import painter
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.lab.judge import arms
+from histream_core.lab.judge.flow import choose_flow
 from histream_core.lab.judge.prompts import draw_prompts
 from histream_core.lab.judge.scores import SCORES
 from histream_core.lab.judge.throughout import WORDS
@@ -276,8 +277,11 @@ def test_videos_are_measured_and_their_means_have_intervals(tmp_path, evaluate, 
     assert found["mean"]["flicker"] == pytest.approx(np.mean(values))
     guided = evaluate(paths[0], "--reference", paths[0], "--motion-every", 2)
     assert guided["videos"][0]["detail_ratio"] == pytest.approx(1)
-    assert main(["eval", str(paths[0])]) == 0
-    assert "CLIP scores: not measured, give the folder of a CLIP with --clip" in capsys.readouterr().out
+    assert found["flow"] == choose_flow()[0]
+    assert main(["eval", str(paths[0]), "--flow", "lucas-kanade"]) == 0
+    said = capsys.readouterr().out
+    assert "CLIP scores: not measured, give the folder of a CLIP with --clip" in said
+    assert "motion is read by lucas-kanade: pyramidal" in said
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Measures of any video: flow of known translations, warp error, flicker, known drift, detail, CLIP features."""
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from tiny_clip import own_features, write_clip
 from histream_core.demo import painter
 from histream_core.lab.judge import flow as flows
 from histream_core.lab.judge import video
-from histream_core.lab.judge.flow import find_flow, visible, warp
+from histream_core.lab.judge.flow import choose_flow, find_dis_flow, find_flow, visible, warp
 from histream_core.lab.judge.video import PARTS, MeasureSettings, measure
 
 MARGIN = 40
@@ -80,6 +81,58 @@ def test_a_painted_object_moves_and_the_plain_ground_stands_still():
     assert float(flow[0, 56:72, 26:34].mean()) == pytest.approx(-2, abs=0.5), "the left edge came from two pixels left"
     assert flow[:, :12, :].abs().max() < 0.1
     assert visible(flow, back).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("way", [(0, 0), (3.5, 2.25), (-8, 6)], ids=str)
+def test_opencvs_flow_is_the_translation_too(way):
+    """Seen to fail with the pictures exchanged."""
+    pytest.importorskip("cv2")
+    large = world(160, 192)
+    inside = find_dis_flow(view(large), view(large, *way))[:, 32:-32, 32:-32]
+    assert (inside - torch.tensor(way)[:, None, None]).norm(dim=0).mean() < 0.2
+    with pytest.raises(ValueError, match="at least 12 pixels"):
+        find_dis_flow(torch.zeros(11, 32, 3), torch.zeros(11, 32, 3))
+
+
+OPENCV = """
+import numpy as np
+
+COLOR_RGB2GRAY, DISOPTICAL_FLOW_PRESET_MEDIUM = 7, 2
+
+def cvtColor(picture, code):
+    assert code == COLOR_RGB2GRAY and picture.dtype == np.uint8 and picture.shape[-1] == 3
+    return picture.mean(-1).astype(np.uint8)
+
+class Search:
+    def calc(self, first, second, flow):
+        assert flow is None and first.shape == second.shape and first.ndim == 2
+        return np.stack([np.full(first.shape, 2, np.float32), np.full(first.shape, -1, np.float32)], -1)
+
+def DISOpticalFlow_create(preset):
+    assert preset == DISOPTICAL_FLOW_PRESET_MEDIUM
+    return Search()
+"""
+
+
+def test_the_flow_that_is_at_hand_is_chosen_and_named(tmp_path, monkeypatch):
+    """By a stand-in with OpenCV's signatures. Seen to fail with axes of the flow exchanged, and with our own used."""
+    (tmp_path / "cv2.py").write_text(OPENCV)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # not installed
+    monkeypatch.setattr(flows, "find_spec", lambda name: None)
+    assert choose_flow() == ("lucas-kanade", find_flow)
+    with pytest.raises(ValueError, match=r"flow dis needs OpenCV: pip install 'histream\[flow\]', or choose lucas"):
+        choose_flow("dis")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    assert choose_flow("lucas-kanade") == ("lucas-kanade", find_flow)
+    name, find = choose_flow()
+    found = find(torch.rand(20, 30, 3), torch.rand(20, 30, 3))
+    assert name == "dis" and found.shape == (2, 20, 30) and found[:, 0, 0].tolist() == [2, -1]
+    asked = []
+    measure([torch.rand(20, 30, 3)] * 3, settings=MeasureSettings(flow=lambda a, b: asked.append(a) or find(a, b)))
+    assert len(asked) == 4, "both ways, between three frames"
+    monkeypatch.delitem(sys.modules, "cv2")
 
 
 @pytest.mark.parametrize("size", [(96, 80), (70, 113), (200, 160)], ids=str)

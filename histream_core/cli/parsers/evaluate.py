@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import demo
+from ...lab.judge import FLOWS
 from ...plan.presets import MODES
 from ..options.adding import parse_size
 from ..options.common import add_overwrite, decimal, prompt_text, whole
@@ -38,6 +39,12 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     )
     verb.add_argument(
         "--motion-every", metavar="N", type=whole, default=1, help="read motion at every Nth frame only (default: 1)"
+    )
+    listed = "; ".join(f"{name}: {what}" for name, what in FLOWS.items())
+    verb.add_argument(
+        "--flow",
+        choices=FLOWS,
+        help=f"how motion is read, each with numbers of its own: {listed} (default: dis where it is installed)",
     )
     verb.add_argument("--clip", metavar="DIR", type=Path, help="also CLIP scores, by a CLIP in this folder")
     verb.add_argument("--prompt", metavar="P", type=prompt_text, help="what the videos should show, for --clip")

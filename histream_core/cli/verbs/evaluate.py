@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ...lab.judge import FLOWS
 from ...lab.judge.bootstrap import estimate
 from ...lab.judge.clip_score import ClipFeatures
+from ...lab.judge.flow import choose_flow
 from ...lab.judge.video import MEASURES, MeasureSettings, measure
 from ...video.reading import frames_of, index_video
 from ..progress import follow
@@ -26,13 +29,14 @@ def run_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f"one reference cannot belong to {len(args.videos)} videos: measure them one by one")
     if args.prompt and not args.clip:
         raise ValueError("--prompt is read by a CLIP: give the folder of one with --clip")
-    settings = MeasureSettings(args.motion_every)
+    flow, find_flow = choose_flow(args.flow)
+    settings = MeasureSettings(args.motion_every, flow=find_flow)
     if args.clip:
         clip = ClipFeatures(args.clip)
         prompt = clip.prompt(args.prompt) if args.prompt else None
-        settings = MeasureSettings(args.motion_every, encode=clip.picture, prompt=prompt)
+        settings = replace(settings, encode=clip.picture, prompt=prompt)
     found = [_measure(path, args.reference, settings) for path in args.videos]
-    result = {"reference": str(args.reference) if args.reference else None, "videos": found}
+    result = {"reference": str(args.reference) if args.reference else None, "flow": flow, "videos": found}
     if len(found) > 1:
         result["mean"] = _means(found)
     return result, "\n".join(_lines(result, clip=bool(args.clip)))
@@ -83,6 +87,7 @@ def _lines(result: Mapping, *, clip: bool) -> Iterator[str]:
         yield f"mean of {len(result['videos'])} videos, 95% interval"
         for name, (low, high) in result["mean"]["intervals"].items():
             yield f"  {name:16} {_number(result['mean'][name]):10} [{_number(low)}, {_number(high)}]"
+    yield f"motion is read by {result['flow']}: {FLOWS[result['flow']]}"
     if not clip:
         yield "CLIP scores: not measured, give the folder of a CLIP with --clip"
 

@@ -1,4 +1,4 @@
-"""Dense optical flow between two pictures, by pyramidal Lucas-Kanade in colour, and warping by a flow.
+"""Dense optical flow between two pictures, by pyramidal Lucas-Kanade in colour or by OpenCV's DIS; warping by a flow.
 
 Learned flows (RAFT, which StreamDiffusionV2 uses) need weights that would have to be downloaded.
 Pictures are [H, W, C] float in [0, 1]; flows are [2, H, W] in pixels, x to the right and y down.
@@ -6,13 +6,21 @@ Pictures are [H, W, C] float in [0, 1]; flows are [2, H, W] in pixels, x to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...video.pixels import to_uint8
+from . import DIS, LUCAS_KANADE
+
+FindFlow = Callable[[Tensor, Tensor], Tensor]
+"""Maps two pictures to the flow from the first to the second."""
+
 LEAST_SIDE = 8  # pixels, of the smallest picture of a pyramid
+LEAST_SIDE_DIS = 12  # pixels, of a picture that DIS takes
 ROUNDS = 5  # iterations at each level
 WINDOW = 9  # pixels; motion is taken to be constant within it
 BACKGROUND_WINDOW = 17  # pixels; the mean over it is subtracted, so that flicker is not read as motion
@@ -26,11 +34,7 @@ LARGE = 20_000
 
 def find_flow(now: Tensor, other: Tensor) -> Tensor:
     """Flow from `now` to `other`: other(p + flow(p)) = now(p). Raises ValueError for unequal or too small sizes."""
-    if now.shape != other.shape or now.ndim != 3 or min(now.shape[:2]) < LEAST_SIDE:
-        raise ValueError(
-            f"pictures {list(now.shape)} and {list(other.shape)} have no flow: give two of one size, "
-            f"at least {LEAST_SIDE} pixels wide and high"
-        )
+    _check_pair(now, other)
     pyramid = [tuple(picture.permute(2, 0, 1)[None] for picture in (now, other))]
     while min(pyramid[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
         pyramid.append(tuple(F.avg_pool2d(picture, 2) for picture in pyramid[-1]))
@@ -39,6 +43,33 @@ def find_flow(now: Tensor, other: Tensor) -> Tensor:
         sharp, other_sharp = (picture - _mean(picture, BACKGROUND_WINDOW) for picture in level)
         flow = _refine(sharp, other_sharp, _enlarge(flow, sharp.shape[-2:]))
     return flow[0]
+
+
+def find_dis_flow(now: Tensor, other: Tensor) -> Tensor:
+    """Flow as of `find_flow`, by OpenCV's Dense Inverse Search on grey pictures of 8 bits. Raises ValueError as it."""
+    import cv2
+
+    _check_pair(now, other, least=LEAST_SIDE_DIS)
+    grey = [cv2.cvtColor(to_uint8(picture[None])[0], cv2.COLOR_RGB2GRAY) for picture in (now, other)]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return torch.from_numpy(search.calc(*grey, None)).permute(2, 0, 1)
+
+
+def choose_flow(name: str | None = None) -> tuple[str, FindFlow]:
+    """A way of FLOWS by its name, with its function; None: OpenCV's where it is installed. Raises ValueError."""
+    installed = find_spec("cv2") is not None
+    name = name or (DIS if installed else LUCAS_KANADE)
+    if name == DIS and not installed:
+        raise ValueError("flow dis needs OpenCV: pip install 'histream[flow]', or choose lucas-kanade")
+    return name, find_dis_flow if name == DIS else find_flow
+
+
+def _check_pair(now: Tensor, other: Tensor, *, least: int = LEAST_SIDE) -> None:
+    if now.shape != other.shape or now.ndim != 3 or min(now.shape[:2]) < least:
+        raise ValueError(
+            f"pictures {list(now.shape)} and {list(other.shape)} have no flow: give two of one size, "
+            f"at least {least} pixels wide and high"
+        )
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .detail import fine_energy, likeness, sharpness
-from .flow import LEAST_SIDE, find_flow, visible, warp
+from .flow import LEAST_SIDE, FindFlow, find_flow, visible, warp
 
 FLOW_WIDTH = 512
 """Largest width of the pictures that motion is read from."""
@@ -62,6 +62,8 @@ class MeasureSettings:
     """CLIP features of the prompt, [D]."""
     flicker: bool = True
     """Whether flicker is measured, which takes the video's own flow, besides the reference's where there is one."""
+    flow: FindFlow | None = None
+    """How motion is read; None: by `find_flow`, as in all tables of ours."""
 
 
 @dataclass
@@ -90,7 +92,7 @@ def measure(
         _read_still(readings, index, frame, guide, settings)
         now = frame, frame if guide is None else guide
         if before is not None and index % settings.motion_every == 0:
-            _read_motion(readings, before, now, flicker=settings.flicker)
+            _read_motion(readings, before, now, settings)
         before = now
     if not readings.moving["visible"]:
         raise ValueError(
@@ -136,21 +138,22 @@ def _small(frame: Tensor) -> Tensor:
 
 
 def _read_motion(
-    readings: Readings, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor], *, flicker: bool
+    readings: Readings, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor], settings: MeasureSettings
 ) -> None:
     """Compare a frame with the one before; each is given with the picture that the flow is read from, often itself."""
     earlier, later = _small(before[0]), _small(now[0])
-    flow, seen = _motion(_small(before[1]), _small(now[1]))
-    if flicker:
-        own = flow if now[1] is now[0] else find_flow(later, earlier)
+    find = settings.flow or find_flow
+    flow, seen = _motion(_small(before[1]), _small(now[1]), find)
+    if settings.flicker:
+        own = flow if now[1] is now[0] else find(later, earlier)
         readings.moving["flicker"].append(float((warp(earlier, own) - later).abs().mean()))
     readings.moving["visible"].append(float(seen.float().mean()))
     if seen.any():
         readings.moving["warp_error"].append(float((warp(earlier, flow) - later)[seen].square().mean()))
 
 
-def _motion(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-    there, back = find_flow(now, before), find_flow(before, now)
+def _motion(before: Tensor, now: Tensor, find: FindFlow) -> tuple[Tensor, Tensor]:
+    there, back = find(now, before), find(before, now)
     return there, visible(there, back)
 
 
