@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -88,7 +89,7 @@ class History:
     def convolve(self, conv: Module, x: Tensor) -> Tensor:
         """Run a causal convolution over [B, C, T, H, W] with the earlier frames of the stream before them."""
         if conv in self.memoryless:
-            return torch.cat([conv(frame) for frame in x.split(1, dim=2)], dim=2)
+            return joined([conv(frame) for frame in x.split(1, dim=2)])
         past = self.frames.get(conv)
         y = conv(x, past)
         if past is not None and x.shape[2] < HISTORY_FRAMES:
@@ -107,10 +108,17 @@ def run_layer(layer: Module, x: Tensor, history: History) -> Tensor:
         y = x
         for part in layer.residual:
             y = run_layer(part, y, history)
-        return y + layer.shortcut(x)
+        return y.add_(layer.shortcut(x))  # y is a convolution's, which nothing else reads
     if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] > 1:
         return history.convolve(layer, x)
+    if type(layer) is nn.SiLU:
+        return F.silu(x, inplace=True)  # it follows a norm, whose result nothing else reads
     return layer(x)
+
+
+def joined(frames: list[Tensor]) -> Tensor:
+    """Frames [B, C, T, H, W] behind one another; a single one as it is, which torch.cat would copy."""
+    return frames[0] if len(frames) == 1 else torch.cat(frames, dim=2)
 
 
 def run_spatial(layer: Module, x: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class RMS_norm(nn.Module):  # noqa: N801 - the published name
             length = x.square().sum(dim=1, keepdim=True).sqrt()  # 5 times faster than torch's norm on the CPU
         else:
             length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        return x * (self.scale / length.clamp_min(1e-12)) * self.gamma.to(x)
+        return (x * (self.scale / length.clamp_min(1e-12))).mul_(self.gamma.to(x))
 
 
 class Resample(nn.Module):

@@ -69,6 +69,27 @@ def test_in_double_precision_the_two_are_the_same(latents):
     torch.testing.assert_close(pixels, one_shot, rtol=0, atol=1e-12)
 
 
+def test_layers_that_work_in_place_leave_their_input(vae):
+    """To the last bit. Seen to fail with the sum written into the shortcut, and with SiLU before its norm."""
+    blocks = [layer for layer in decode.decoder_layers(vae) if hasattr(layer, "residual")]
+    assert len({type(block.shortcut) for block in blocks}) == 2
+    for block in blocks:
+        x = torch.randn(1, block.in_dim, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+        before, plain = x.clone(), x
+        for part in block.residual:
+            plain = part(plain)
+        found = decode.run_layer(block, x, decode.History())
+        assert torch.equal(found, plain + block.shortcut(x)) and torch.equal(x, before)
+
+
+def test_a_single_frame_is_not_copied(monkeypatch):
+    """Seen to fail with torch.cat for any number of frames."""
+    vae, still = still_from(8)
+    monkeypatch.setattr(torch, "cat", lambda *_, **__: pytest.fail("copied"))
+    for conv in still:
+        decode.History(memoryless=still).convolve(conv, torch.zeros(1, conv.in_channels, 1, 4, 4))
+
+
 def test_slices_of_large_frames_change_nothing(vae, latents, monkeypatch):
     whole = StreamingDecoder(vae).decode(latents)
     monkeypatch.setattr(decode, "SMALL", 0)
