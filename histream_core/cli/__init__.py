@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from .. import __version__
 from ..files.reading import printable
 
 MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Environment variables by which a user says how OpenMP's threads wait."""
 
 VERBS = {
     "demo": ("videos", "a video from the bundled model: no download, any computer"),
@@ -88,6 +92,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
+    let_idle_threads_sleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console without emojis shows their numbers
@@ -101,6 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         _complain(f"{error.name} is not installed: pip install '{_extra(error.name)}'")
     return BAD_INPUT
+
+
+def let_idle_threads_sleep() -> None:
+    """Have the threads of a layer sleep while they wait for one another, unless the user has said how they wait.
+
+    They spin otherwise, which takes the core that another program, or the thread that they wait for, needs. OpenMP
+    reads it when torch is loaded: a process that has torch already, such as ComfyUI's, is left as it is.
+    """
+    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _run(argv: Sequence[str] | None) -> int:

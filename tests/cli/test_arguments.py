@@ -3,14 +3,17 @@
 import argparse
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_cli import refusal_of, result_of
 
 from histream_core import demo
-from histream_core.cli import VERBS, _parser, main
+from histream_core.cli import VERBS, WAITING, _parser, let_idle_threads_sleep, main
 from histream_core.cli.options import weights as weight_options
 from histream_core.cli.parsers import Later, evaluate
 from histream_core.cli.progress import print_notes
@@ -18,6 +21,7 @@ from histream_core.lab.judge.ablations import BASE
 from histream_core.video.formats import find_format
 from histream_core.video.writers import frame_rate
 
+ROOT = Path(__file__).parents[2]
 RENDER = ["render", "--model", "demo"]
 HUGE = "9" * 400
 
@@ -150,3 +154,33 @@ def test_what_runs_a_verb_is_there():
     later = {value for parser in parsers for value in parser._defaults.values() if isinstance(value, Later)}
     assert len(later) > len(VERBS) and all(callable(value.find()) for value in later)
     assert evaluate.BASE == BASE == evaluate.ARMS[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "loaded", "after"),
+    [
+        ({}, False, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"OMP_NUM_THREADS": "3"}, False, {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}),
+        *(({name: "1"}, False, {name: "1"}) for name in WAITING),
+        ({}, True, {}),
+    ],
+    ids=str,
+)
+def test_idle_threads_sleep_where_the_user_says_nothing(before, loaded, after, monkeypatch):
+    """A process with torch, such as ComfyUI's, is left as it is. Seen to fail without each of the two conditions."""
+    monkeypatch.setattr(os, "environ", dict(before))
+    monkeypatch.setattr(sys, "modules", {"torch": torch} if loaded else {})
+    let_idle_threads_sleep()
+    assert os.environ == after
+
+
+def test_the_command_has_said_how_threads_wait_before_torch_is_loaded():
+    """Seen to fail with the call behind the parsing of the words, and with `import torch` at the top."""
+    code = (
+        "import os, sys; sys.path.append(sys.argv[1]); [os.environ.pop(name, None) for name in sys.argv[2:]]\n"
+        "from histream_core import cli\n"
+        "cli._run = lambda argv: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules) or 0\n"
+        "cli.main([])"
+    )
+    words = [sys.executable, "-c", code, str(ROOT), *WAITING]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() == ["PASSIVE", "False"]

@@ -84,7 +84,7 @@ def test_layers_that_work_in_place_leave_their_input(vae):
 
 def test_a_single_frame_is_not_copied(monkeypatch):
     """Seen to fail with torch.cat for any number of frames."""
-    vae, still = still_from(8)
+    _, still = still_from(8)
     monkeypatch.setattr(torch, "cat", lambda *_, **__: pytest.fail("copied"))
     for conv in still:
         decode.History(memoryless=still).convolve(conv, torch.zeros(1, conv.in_channels, 1, 4, 4))
