@@ -7,7 +7,9 @@ Pictures are [H, W, C] float in [0, 1]; flows are [2, H, W] in pixels, x to the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +49,7 @@ def find_flow(now: Tensor, other: Tensor) -> Tensor:
 
 def find_dis_flow(now: Tensor, other: Tensor) -> Tensor:
     """Flow as of `find_flow`, by OpenCV's Dense Inverse Search on grey pictures of 8 bits. Raises ValueError as it."""
-    import cv2
-
+    cv2: Any = import_module("cv2")
     _check_pair(now, other, least=LEAST_SIDE_DIS)
     grey = [cv2.cvtColor(to_uint8(picture[None])[0], cv2.COLOR_RGB2GRAY) for picture in (now, other)]
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
