@@ -6,6 +6,7 @@ They travel on a MODEL and on a HISTREAM_SCHEDULE socket and become a plan when 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..histream_core.network.forward import check_sets
 from ..histream_core.parallel.engine import Engine
 from ..histream_core.plan.chunks import Plan
 from ..histream_core.plan.entry import Restyle
@@ -44,6 +45,8 @@ class ModelSettings:
     """The memory tier of keys and values, one of TIERS."""
     demo: bool = False
     """Whether it is the bundled demo model."""
+    second: bool = False
+    """Whether it has a second set of weights, for cache passes."""
     engine: Engine | None = None
     """The devices that compute a run together; None: one, by the host's own attention."""
     guidance: Guidance = NO_GUIDANCE
@@ -146,7 +149,7 @@ def plan_for(
             "use EmptyHunyuanLatentVideo or another empty latent of Wan 2.1"
         )
     preset, schedule = steps.resolve(settings)
-    return make_plan(
+    plan = make_plan(
         preset,
         steps.mode,
         size=generated_size(settings, steps, (shape[4] * PIXELS_PER_CELL, shape[3] * PIXELS_PER_CELL)),
@@ -165,6 +168,8 @@ def plan_for(
             guidance=settings.guidance,
         ),
     )
+    check_sets(plan, settings.second)
+    return plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,17 +30,24 @@ def wan(config: WanConfig = CONFIG, seed: int = 0) -> WanModel:
     return model
 
 
-def lively() -> WanModel:
+def lively(seed: int = 0) -> WanModel:
     """Random, and lively: sharp attention, no modulation near zero, heads whose three axes are not equal."""
     sizes = {"dim": 44, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 12, "freq_dim": 16}
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = WanModel(WanConfig(in_dim=4, out_dim=4, **sizes)).requires_grad_(False)
         for name, parameter in model.named_parameters():
             if "norm_" in name:
                 parameter.copy_(2.5 + 0.5 * torch.randn_like(parameter))
             elif "modulation" in name or name.endswith("bias"):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
+    return model
+
+
+def lively_pair() -> WanModel:
+    """A lively model with a second set of weights that has nothing of the first."""
+    model = lively()
+    model.second = lively(seed=1)
     return model
 
 

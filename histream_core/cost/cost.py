@@ -98,8 +98,8 @@ class Cost:
     def flops(self) -> int:
         """Floating-point operations of the transformer for the whole video."""
         calls = sum(self.call_flops(chunk, s) for chunk in self.plan.chunks for s in (*chunk.steps, *chunk.cache_steps))
-        num_texts = self.num_prompts + self.plan.guidance.is_on
-        return calls + self.batch * num_texts * prompt_flops(self.config, self.text_tokens)
+        projected = self._sets * (self.num_prompts + self.plan.guidance.is_on)
+        return calls + self.batch * projected * prompt_flops(self.config, self.text_tokens)
 
     def call_flops(self, chunk: Chunk, step: Step) -> int:
         """Operations of one network call: a step of a chunk, or a cache pass over the part of it that is cached.
@@ -170,13 +170,19 @@ class Cost:
         """The transformer's weights, some of which stay in float32."""
         if self.stored_bytes is not None:
             return self.stored_bytes
-        return num_params(self.config) * self.dtype.itemsize + num_float32(self.config) * (4 - self.dtype.itemsize)
+        of_a_set = num_params(self.config) * self.dtype.itemsize + num_float32(self.config) * (4 - self.dtype.itemsize)
+        return self._sets * of_a_set
+
+    @property
+    def _sets(self) -> int:
+        """Sets of weights of the model: two where one of them computes the cache passes alone."""
+        return 2 if self.plan.second_weights else 1
 
     @property
     def text_bytes(self) -> int:
         """Embeddings of all prompts; cross-attention keys and values of the one in force, and of the negative one."""
         negative = self.plan.guidance.is_on
-        projected = (1 + negative) * (1 + 2 * self.config.num_layers) * self.config.dim
+        projected = self._sets * (1 + negative) * (1 + 2 * self.config.num_layers) * self.config.dim
         values = (self.num_prompts + negative) * self.config.text_dim + projected
         return self.batch * self.text_tokens * values * self.dtype.itemsize
 

@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..plan.chunks import Plan
 from ..plan.guidance import NO_GUIDANCE, Guidance
-from ..plan.schedule import JoinedStep, Scale, Step
+from ..plan.schedule import JoinedStep, Scale, SecondStep, Step
 from .cache.guided import GuidedCache
 from .cache.pages import PageSource
 from .cache.window import KVCache
@@ -42,7 +43,8 @@ class TextSource(Protocol):
 class Text:
     """One conditioning, and the cross-attention keys and values that were projected from it.
 
-    Every prompt has an object of its own, so keys are never reused for another prompt. An object belongs to one model.
+    Every prompt has an object of its own, so keys are never reused for another prompt. A model's second set of weights
+    has an embedding and keys of its own.
     """
 
     def __init__(self, context: Tensor, negative: "Text | None" = None):
@@ -53,21 +55,21 @@ class Text:
         if context.ndim != 3:
             raise ValueError(f"text conditioning has shape {list(context.shape)}: it must be [B, tokens, channels]")
         self.context, self.negative = context, negative
-        self._embedded: Tensor | None = None
-        self._keys: dict[int, KeysValues] = {}
+        self._embedded: dict[WanModel, Tensor] = {}
+        self._keys: dict[tuple[WanModel, int], KeysValues] = {}
 
     def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
         """Cross-attention keys and values of a layer, [B, tokens, dim] each, projected on first use."""
-        if layer not in self._keys:
-            if self._embedded is None:
-                self._embedded = model.text_embedding(self.context.to(device=like.device, dtype=like.dtype))
-            projections = model.blocks[layer].cross_attn
-            self._keys[layer] = projections.norm_k(projections.k(self._embedded)), projections.v(self._embedded)
-        return self._keys[layer]
+        if (model, layer) not in self._keys:
+            if model not in self._embedded:
+                self._embedded[model] = model.text_embedding(self.context.to(device=like.device, dtype=like.dtype))
+            projections, embedded = model.blocks[layer].cross_attn, self._embedded[model]
+            self._keys[model, layer] = projections.norm_k(projections.k(embedded)), projections.v(embedded)
+        return self._keys[model, layer]
 
     def forget(self) -> None:
         """Free the projected keys; they are projected again when they are needed."""
-        self._embedded, self._keys = None, {}
+        self._embedded, self._keys = {}, {}
 
 
 class RowTexts(Text):
@@ -229,6 +231,20 @@ def flow_of(
     return torch.einsum("bthwpqrc->bctphqwr", x).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
+def check_sets(plan: Plan, second: bool) -> None:
+    """Raise ValueError unless a plan names a second set of weights where the model has one, and only there."""
+    if plan.second_weights and not second:
+        raise ValueError(
+            "this preset is for weights with a second set for cache passes (SGF+), which this model does not have: "
+            "take the preset sgf, or load an SGF+ file"
+        )
+    if second and not plan.second_weights:
+        raise ValueError(
+            "these weights have a second set for cache passes (SGF+), which this preset would not use: take the preset "
+            "sgf-plus or sgf-plus-framewise"
+        )
+
+
 class Denoiser:
     """The few-step sampler's network call on a bare Wan module, without a host: noisy latents in, clean latents out."""
 
@@ -269,7 +285,11 @@ class Denoiser:
             block_forward=self.block_forward,
             guidance=self.guidance,
         )
-        flow = self.forwards[step.scale](self.model, latent.to(self.dtype), timestep, text, cache, options)
+        model, forward = self.model, self.forwards[step.scale]
+        if isinstance(step, SecondStep):
+            model, forward = self.model.second, forward_chunk  # recorded passes are those of the first set
+            assert model is not None  # `check_sets` was asked
+        flow = forward(model, latent.to(self.dtype), timestep, text, cache, options)
         if flow is None:
             return latent
         sigma = sigmas_of(step, latent) if isinstance(step, JoinedStep) else step.sigma

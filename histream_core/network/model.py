@@ -169,3 +169,7 @@ class WanModel(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = cast("Sequence[Block]", nn.ModuleList(Block(config) for _ in range(config.num_layers)))
         self.head = Head(config)
+        self.register_module("second", None)
+
+    second: WanModel | None
+    """A second set of weights, which computes the cache passes of families that have one (SGF+)."""

@@ -15,13 +15,13 @@ from .blocks import Blocks, blocks_for
 from .entry import Restyle
 from .guidance import NO_GUIDANCE, Guidance
 from .histories import CLEAN, EACH_STEP, Level, check_histories
-from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers
+from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers, check_second
 from .order import BATCHED, CHUNKS, calls, check_order
 from .positions import TemporalPolicy
-from .schedule import MAX_STEPS, Scale, Schedule, Step, Steps
+from .schedule import MAX_STEPS, Scale, Schedule, SecondStep, Step, Steps
 from .sinks import SinkRule, check_sinks
 from .sizes import MAX_SIDE, PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
-from .window import Window
+from .window import Window, check_rerotation
 
 MAX_LATENT_FRAMES, MAX_HISTORY = 1_000_000_000, 5_001
 """Most latent frames of a plan, and of one whose chunks see the whole video: far more than any memory holds."""
@@ -120,6 +120,8 @@ class Plan:
     `Chunk.context` lists the frames that it would see with the first anchor."""
     guidance: Guidance = NO_GUIDANCE
     """How far the video is led away from a negative prompt."""
+    second_weights: bool = False
+    """Whether cache passes are computed by a second set of weights, as in SGF+."""
 
     def __post_init__(self):
         _check_sizes(self)
@@ -127,7 +129,9 @@ class Plan:
         _check_lengths(self)
         _check_starts(self)
         check_levers(self.levers)
-        _check_rerotation(self.temporal, self.window)
+        if self.second_weights:
+            check_second(self.levers, self.histories)
+        check_rerotation(self.temporal, self.window)
         if self.histories != CLEAN:
             check_histories(self.histories, self.levers, self._entered, self.given_frames)
         if self.order != CHUNKS:
@@ -169,7 +173,7 @@ class Plan:
         frames = self._frames_at(index)
         begins_scene = frames.start in self.scenes
         entry = 0 if begins_scene else min(max(0, index - self.first_frame), len(self.schedule) - 1)
-        steps, cache_steps = self.schedule[entry], tuple(Step(0.0, scale) for scale in self._scales)
+        steps, cache_steps = self.schedule[entry], tuple(map(self.cache_step, self._scales))
         if self.restyle:
             steps = self.restyle.enter(steps)
         if begins_scene:
@@ -187,6 +191,10 @@ class Plan:
         )
         chunk = self._with_levers(chunk)
         return replace(chunk, steps=()) if index < self.replayed_chunks and not each_step else chunk
+
+    def cache_step(self, scale: Scale) -> Step:
+        """The pass that writes clean frames into the cache of a scale."""
+        return SecondStep(0.0, scale) if self.second_weights else Step(0.0, scale)
 
     @property
     def _entered(self) -> tuple[Steps, ...]:
@@ -411,19 +419,6 @@ def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
             starts = (chunk.frames.start for chunk in plan.chunks)
             near = min(starts, key=lambda start: abs(start - anchor))
             raise ValueError(f"no chunk begins at latent frame {anchor}, so it cannot be a new anchor: use {near}")
-
-
-def _check_rerotation(temporal: TemporalPolicy, window: Window) -> None:
-    """Raise ValueError where keys would be re-rotated to times before 0."""
-    if temporal.kind != "rerotate":
-        return
-    if window.local_frames is None:
-        raise ValueError("a chunk that sees the whole video has no ring to re-rotate: use clamped positions")
-    if temporal.restart < window.local_frames:
-        raise ValueError(
-            f"a restart at {temporal.restart} leaves no times for the {window.local_frames} frames before the chunk: "
-            f"restart at {window.local_frames} or later"
-        )
 
 
 def _check_sizes(plan: Plan) -> None:

@@ -19,6 +19,21 @@ LEVERS = {
 """The levers by name, and the effect of each."""
 
 
+def check_second(levers: Collection[str], histories: str) -> None:
+    """Raise ValueError where keys would stay that the second set of weights of a model was to compute."""
+    needless = next((name for name in (LAST_STEP, CLEAN_ANCHOR) if name in levers), None)
+    if needless:
+        raise ValueError(
+            f"{needless} keeps keys of denoising steps, and these weights have a second set for what later chunks see: "
+            "leave it out"
+        )
+    if histories != "clean":
+        raise ValueError(
+            f"histories {histories} keep keys of denoising steps, and these weights have a second set for what later "
+            "chunks see: take clean histories"
+        )
+
+
 def check_levers(levers: Collection[str]) -> tuple[str, ...]:
     """`levers` in the order of LEVERS; raises ValueError for an unknown one, or two that exclude each other."""
     for name in levers:

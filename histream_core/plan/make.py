@@ -80,6 +80,7 @@ def make_plan(
         order=options.order,
         sinks=options.sinks,
         guidance=options.guidance,
+        second_weights=preset.second_weights,
     )
 
 

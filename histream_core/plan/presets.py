@@ -7,6 +7,7 @@ states is listed in docs/architecture.md under "What is ours".
 import itertools
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .entry import MotionRule, Restyle
 from .positions import TemporalPolicy
@@ -63,6 +64,8 @@ class Preset:
     """The weights know one resolution: every mode takes all of its steps at HIGH."""
     restyle: Restyle | None = None
     """How the weights restyle a video, where they were made for that; None: they were made for text to video."""
+    second_weights: bool = False
+    """The model has a second set of weights, which computes the passes over clean frames."""
     listed_timesteps: tuple[float, ...] = ()
     """Timesteps below pure noise, of which `timesteps` are the first ones; see `with_steps`."""
     note: str = ""
@@ -136,6 +139,15 @@ _HISTREAM = {
     "trained_tokens": TOKENS_960X544,
 }
 
+_SGF: dict[str, Any] = {"anchor_frames": 3, "local_frames": 6}
+_SGF_FRAMEWISE: dict[str, Any] = {"chunk_frames": 1, "anchor_frames": 4, "local_frames": 16, "span": 20}
+"""Their positions are pinned within 21 frames: a chunk begins 18 frames behind the anchor at most, a frame 20."""
+
+_WIDE = (
+    "a window of 21 latent frames: in mode histream 40.3 GB of keys and values at 1920x1088 and 7.7 at 832x480; "
+    "histream plan says what takes less"
+)
+
 _STREAMDIFFUSIONV2 = {
     "listed_timesteps": (700, 500, 400, 200),
     "fast_timesteps": (1000, 700),
@@ -189,6 +201,26 @@ PRESETS = {
             anchor_frames=3,
             local_frames=6,
             note="licence: CC BY-NC-SA 4.0, non-commercial; base weights need their LoRA",
+        ),
+        Preset("sgf", "Self Gradient Forcing 1.3B, chunkwise", **_SGF),
+        Preset("sgf-framewise", "Self Gradient Forcing 1.3B, framewise", **_SGF_FRAMEWISE, note=_WIDE),
+        Preset("sgf-plus", "SGF+ 1.3B, chunkwise", **_SGF, second_weights=True),
+        Preset("sgf-plus-framewise", "SGF+ 1.3B, framewise", **_SGF_FRAMEWISE, second_weights=True, note=_WIDE),
+        Preset(
+            "reward-forcing",
+            "Reward Forcing 1.3B",
+            anchor_frames=3,
+            local_frames=6,
+            note="licence: Apache-2.0 (repository), not verified for the weights; their moving average of old frames "
+            "in the anchor (EMA sink) is not computed, the anchor stays",
+        ),
+        Preset(
+            "memflow",
+            "MemFlow 1.3B",
+            anchor_frames=3,
+            local_frames=6,
+            note="licence: Apache-2.0 (repository), not verified for the weights; base weights need their LoRA; the "
+            "three old frames that they choose by the prompt are not there, three nearer ones are",
         ),
         Preset("streamdiffusionv2", "StreamDiffusionV2 1.3B", timesteps=(1000, 700, 500), **_STREAMDIFFUSIONV2),
         Preset("streamdiffusionv2-14b", "StreamDiffusionV2 14B", timesteps=(1000, 700), **_STREAMDIFFUSIONV2),

@@ -42,6 +42,11 @@ Steps = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class SecondStep(Step):
+    """A cache pass that the model's second set of weights computes, in families that have one (SGF+)."""
+
+
+@dataclass(frozen=True, slots=True)
 class JoinedStep(Step):
     """The steps of several rows in one network call; they differ in sigma alone, and `sigma` is that of the first."""
 

@@ -126,6 +126,8 @@ def why_not(plan: Plan, split: str, gpus: int, num_heads: int, num_layers: int) 
         return f"{split} needs 2 GPUs or more, not {gpus}: use more, or one"
     if plan.guidance.is_on and split in (SEQUENCE, PIPELINE):
         return f"{split} shares passes of one prompt, and {plan.guidance} needs the negative prompt too: use {DECODE}"
+    if plan.second_weights and split in (SEQUENCE, PIPELINE):
+        return f"{split} shares one set of weights, and this model has a second one for cache passes: use decode"
     if split == SEQUENCE:
         return _why_no_sequence(plan, gpus, num_heads)
     if split == PIPELINE:

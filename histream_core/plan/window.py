@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .positions import TemporalPolicy
 from .sizes import PIXEL_FRAMES_PER_LATENT
 
 MAX_WINDOW = 10_000
@@ -63,3 +64,16 @@ class Window:
     def past_frames(self, num_latent_frames: int) -> int:
         """Largest number of frames that a chunk sees besides itself and the anchor, in a video of that length."""
         return max(0, self.pages(num_latent_frames)[1] - self.chunk_frames)
+
+
+def check_rerotation(temporal: TemporalPolicy, window: Window) -> None:
+    """Raise ValueError where keys would be re-rotated to times before 0."""
+    if temporal.kind != "rerotate":
+        return
+    if window.local_frames is None:
+        raise ValueError("a chunk that sees the whole video has no ring to re-rotate: use clamped positions")
+    if temporal.restart < window.local_frames:
+        raise ValueError(
+            f"a restart at {temporal.restart} leaves no times for the {window.local_frames} frames before the chunk: "
+            f"restart at {window.local_frames} or later"
+        )

@@ -16,7 +16,7 @@ from ..cost.cost import GB, VAE_WIDTH, Cost
 from ..cost.fitting import does_not_fit, vae_does_not_fit
 from ..network.cache.tiers import make_caches
 from ..network.cache.window import CacheOptions
-from ..network.forward import Denoiser, forward_chunk
+from ..network.forward import Denoiser, check_sets, forward_chunk
 from ..network.kernels import Kernels, choose_kernels
 from ..network.model import WanModel
 from ..parallel.engine import (
@@ -152,6 +152,7 @@ class Weights:
     ) -> Stream:
         """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""
         model, kernels = self.model, self.kernels()
+        check_sets(plan, model.second is not None)
         for prompt in prompts:
             if prompt.text.context.shape[-1] != model.text_dim:
                 raise ValueError(

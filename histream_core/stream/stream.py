@@ -420,7 +420,7 @@ class Stream:
         clean = torch.stack([self._window[frame] for frame in chunk.context], dim=2)
         self._begin(chunk.context, (), start=chunk.frames.start)
         for scale in self.plan.cached_scales:
-            self._cache_pass(clean, Step(0.0, scale), text)
+            self._cache_pass(clean, self.plan.cache_step(scale), text)
 
     def _cache_pass(self, clean: Tensor, step: Step, text: Text) -> None:
         cache = self.caches[step.scale]

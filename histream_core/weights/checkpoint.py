@@ -20,6 +20,7 @@ from ..vae.model import WanVAE
 from ..vae.taehv import SIZE_KEYS, TAEHV, decoder_weights
 from .containers import Tensors, open_weights
 from .errors import CheckpointError, first_five
+from .key_names import SECOND
 from .parts import ADVICE, KINDS, find_part
 
 SCALE_KEY = re.compile(
@@ -56,6 +57,11 @@ class Checkpoint:
     wrong_size: tuple[str, ...] = field(default=(), repr=False)
     beside: tuple[str, ...] = ()
     """The rest of the file: beginnings of key names with a number of tensors each, and useless metadata."""
+
+    @property
+    def second(self) -> bool:
+        """Whether a Wan transformer has a second set of weights, for its cache passes."""
+        return any(key.startswith(SECOND) for key in self.state_dict)
 
     @property
     def num_params(self) -> int:
@@ -181,7 +187,7 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
 _BUFFER = re.compile(r"(^|\.)(freqs\w*|inv_freq|rope\w*|num_batches_tracked|_extra_state)(\.|$)")
 """Keys of what is computed anew from sizes, or counted in training."""
 
-_LAYER = re.compile(r"blocks\.\d+\.|(en|de)coder\.")
+_LAYER = re.compile(r"(second\.)?blocks\.\d+\.|(en|de)coder\.")
 """Beginnings of keys of the layers of a model."""
 
 
@@ -207,6 +213,8 @@ def _expect_wan(found: Tensors, checkpoint: Checkpoint) -> tuple[WanConfig, dict
     expected = {key: x.shape for key, x in one.items() if not key.startswith("blocks.")}
     block = {key.removeprefix("blocks.0."): x.shape for key, x in one.items() if key.startswith("blocks.")}
     expected |= {f"blocks.{layer}.{key}": shape for layer in range(len(layers)) for key, shape in block.items()}
+    if any(key.startswith(SECOND) for key in found):
+        expected |= {SECOND + key: shape for key, shape in expected.items()}
     return config, expected
 
 

@@ -10,6 +10,7 @@ from .checkpoint import Checkpoint, check, json_object, read_checkpoint
 from .containers import write_safetensors
 from .errors import CheckpointError
 from .inspection import guess_preset
+from .key_names import lora_name, published_name
 from .loading import cast_tensor, check_dtype, dtype_for, plain_keys
 from .parts import KINDS
 from .shards import files_of
@@ -31,8 +32,10 @@ def convert(
     """
     source, target = Path(source), Path(target)
     checkpoint = read_checkpoint(source)
-    if checkpoint.kind not in ("wan", "wan-vae"):
-        raise CheckpointError(f"{source} holds {KINDS[checkpoint.kind]}: only Wan models and VAEs can be converted")
+    if checkpoint.kind not in ("wan", "wan-vae", "lora"):
+        raise CheckpointError(
+            f"{source} holds {KINDS[checkpoint.kind]}: only Wan models, their LoRAs and VAEs can be converted"
+        )
     check(checkpoint, checkpoint.kind)
     _check_target(source, target, overwrite)
     metadata = dict(checkpoint.metadata)
@@ -41,16 +44,25 @@ def convert(
         metadata |= _describe(checkpoint, preset, preset not in ("wan", "demo") if causal is None else causal)
     if "_quantization_metadata" in metadata:
         metadata["_quantization_metadata"] = metadata["_quantization_metadata"].replace(f'"{checkpoint.prefix}', '"')
+    name_of = lora_name if checkpoint.kind == "lora" else published_name
+    named = {name_of(key): key for key in checkpoint.state_dict}
+    if len(named) < len(checkpoint.state_dict):
+        raise CheckpointError(f"{source} holds several LoRAs for the same layers: save the one that is meant by itself")
     if dtype is None:
-        stored = {key: (x.dtype, x.shape) for key, x in checkpoint.state_dict.items()}
-        write_safetensors(target, stored, checkpoint.state_dict.__getitem__, metadata, overwrite=overwrite)
+        stored = {name: (x.dtype, x.shape) for name, key in named.items() for x in [checkpoint.state_dict[key]]}
+        write_safetensors(
+            target, stored, lambda name: checkpoint.state_dict[named[name]], metadata, overwrite=overwrite
+        )
         return checkpoint
     check_dtype(dtype)
     metadata.pop("_quantization_metadata", None)
     stored = {
-        key: (dtype_for(checkpoint, key, dtype), checkpoint.state_dict[key].shape) for key in plain_keys(checkpoint)
+        name_of(key): (dtype_for(checkpoint, key, dtype), checkpoint.state_dict[key].shape)
+        for key in plain_keys(checkpoint)
     }
-    write_safetensors(target, stored, lambda key: cast_tensor(checkpoint, key, dtype), metadata, overwrite=overwrite)
+    write_safetensors(
+        target, stored, lambda name: cast_tensor(checkpoint, named[name], dtype), metadata, overwrite=overwrite
+    )
     return checkpoint
 
 

@@ -13,6 +13,10 @@ from .errors import first_five
 
 _NAMES = (
     (r"stream.?diffusion.?v?2|causal_dmd_v2v", ((r"", "streamdiffusionv2"),)),
+    (r"self.?gradient.?forcing|(?<![a-z])sgf(?![a-z])|(chunk|frame)wise/ar/", (
+        (r"framewise|frame.wise", "sgf-framewise"),
+        (r"", "sgf"),
+    )),
     (r"causal.?forcing|framewise|chunkwise", (
         (r"1.?step", "causal-forcing-1step"),
         (r"2.?step", "causal-forcing-2step"),
@@ -22,11 +26,37 @@ _NAMES = (
     (r"hi.?stream", ((r"", "histream"),)),
     (r"caus.?vid|autoregressive_checkpoint", ((r"", "causvid"),)),
     (r"long.?live", ((r"", "longlive"),)),
+    (r"reward.?forcing", ((r"", "reward-forcing"),)),
+    (r"mem.?flow", ((r"", "memflow"),)),
     (r"self.?forcing", ((r"", "self-forcing"),)),
 )  # fmt: skip
 
 _LARGER = {"streamdiffusionv2": "streamdiffusionv2-14b"}
 """The presets of families whose larger model is sampled differently."""
+
+_ANOTHER_SAMPLER = (
+    (
+        r"long.?video\.|causal.?forcing.*long.?video",
+        "the long-video model of Causal-Forcing (licence: Apache-2.0, its mirror says), trained to denoise a window of "
+        "frames at once, each at a noise of its own, which HiStream does not do: take chunkwise/causal_forcing.pt, or "
+        "SGF",
+    ),
+    (
+        r"rolling.?forcing",
+        "RollingForcing (licence: academic use only), trained to denoise a window of frames at once, each at a noise "
+        "of its own, which HiStream does not do: take SGF, which is Apache-2.0",
+    ),
+    (
+        r"(?<![a-z])hiar(?![a-z])",
+        "HiAR (licence: MIT), trained to see earlier frames at the noise of each step: histories each-step in mode "
+        "full is the nearest to it here, and not tested",
+    ),
+    (
+        r"ar_diffusion",
+        "the start of a training, which takes dozens of steps with guidance: take the few-step file beside it",
+    ),
+)
+"""Names of files that are published for another sampler than those of the presets, and what they are."""
 
 _SMALLEST_PUBLISHED = 1024
 """Channels; a narrower Wan model is a toy such as the bundled demo."""
@@ -75,7 +105,7 @@ def describe_vae(checkpoint: Checkpoint) -> list[str]:
 
 
 def describe_wan(checkpoint: Checkpoint) -> list[str]:
-    """Lines about what a file holds besides the model, and about a model that is half of a pair."""
+    """Lines about what a file holds besides the model, a model that is half of a pair, or made for another sampler."""
     name, ignored = checkpoint.path.name, [*checkpoint.left_over, *checkpoint.beside]
     notes = [f"{name}: ignored, as the model has no place for it: {first_five(ignored)}"] if ignored else []
     if match := _EXPERT.search(name.lower()):
@@ -83,7 +113,17 @@ def describe_wan(checkpoint: Checkpoint) -> list[str]:
             f"{name} is by its name one of the two models of Wan2.2, made for {match[1]} noise alone: take weights of "
             "Wan2.1, which are made for all of it"
         )
-    return notes
+    other = next((what for names, what in _ANOTHER_SAMPLER if re.search(names, _words(checkpoint.path))), None)
+    return [*notes, f"{name} is by its name {other}"] if other else notes
+
+
+def _words(path: Path) -> str:
+    """The name of a file and those of the two folders above it.
+
+    A folder named after this project says nothing about the weights in it.
+    """
+    *folders, file = path.absolute().parts[-3:]
+    return "/".join([*(folder for folder in folders if folder.lower() != "histream"), file]).lower()
 
 
 def guess_preset(checkpoint: Checkpoint) -> str:
@@ -91,16 +131,17 @@ def guess_preset(checkpoint: Checkpoint) -> str:
 
     The names of the two folders above the file count too (chunkwise/causal_forcing.pt). Training checkpoints under
     another name count as Self-Forcing, other files as plain Wan: families of one size have the same keys and shapes,
-    so that nothing in a file called model.pt alone tells them apart. Those of StreamDiffusionV2 differ in size.
+    so that nothing in a file called model.pt alone tells them apart. Those of StreamDiffusionV2 differ in size, and
+    SGF+ has a second set of weights.
     """
     told = checkpoint.metadata.get("histream_preset")
     if told in PRESETS:
         return told
+    name = _words(checkpoint.path)
+    if checkpoint.second:
+        return "sgf-plus-framewise" if re.search(r"frame.?wise", name) else "sgf-plus"
     if checkpoint.config and checkpoint.config.dim < _SMALLEST_PUBLISHED:
         return "demo"
-    *folders, file = checkpoint.path.absolute().parts[-3:]
-    # A folder named after this project says nothing about the weights in it.
-    name = "/".join([*(folder for folder in folders if folder.lower() != "histream"), file]).lower()
     for family, variants in _NAMES:
         if re.search(family, name):
             preset = next(preset for variant, preset in variants if re.search(variant, name))
@@ -140,6 +181,7 @@ def inspect(path: str | Path) -> dict:
         "quantised": checkpoint.quantised,
         "sizes": sizes,
         "preset": guess_preset(checkpoint) if checkpoint.kind == "wan" else None,
+        "second_weights": True if checkpoint.second else None,
         "raw_latents": takes_raw_latents(checkpoint)[0] if checkpoint.kind == "taehv" else None,
         "metadata": dict(checkpoint.metadata),
         "num_missing": len(checkpoint.missing),
@@ -149,4 +191,5 @@ def inspect(path: str | Path) -> dict:
         "foreign": list(checkpoint.foreign[:5]),
         "beside": list(checkpoint.beside[:5]),
         "wrong_size": list(checkpoint.wrong_size[:5]),
+        "notes": describe_wan(checkpoint) if checkpoint.kind == "wan" else [],
     }

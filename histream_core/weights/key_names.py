@@ -41,6 +41,48 @@ def is_diffusers(keys: Iterable[str]) -> bool:
     return any(key.startswith("condition_embedder.") or ".attn1." in key for key in keys)
 
 
+_SECOND = (
+    (r"^memory_(patch_embedding|text_embedding|time_embedding|time_projection|head)\.", r"\1."),
+    (r"\.memory_(modulation|weight|bias)$", r".\1"),
+)
+"""Names in SGF+ files of a second set of weights, which stands beside the first one."""
+
+SECOND = "second."
+"""What names of a second set begin with here."""
+
+
+def rename_second(key: str) -> str:
+    """The name of a tensor with that of a second set, if it is of one, put under SECOND."""
+    for pattern, name in _SECOND:
+        plain, found = re.subn(pattern, name, key)
+        if found:
+            return SECOND + plain
+    return key
+
+
+def published_name(key: str) -> str:
+    """The name that a tensor has in an SGF+ file; the inverse of `rename_second`."""
+    if not key.startswith(SECOND):
+        return key
+    key = key.removeprefix(SECOND)
+    if not key.startswith("blocks."):
+        return f"memory_{key}"
+    layer, _, last = key.rpartition(".")
+    return f"{layer}.memory_{last}"
+
+
+_OF_LORA = re.compile(r"\.(lora_(?:A|B|up|down))\.\w+\.weight$")
+"""The end of a name in a LoRA of peft, with that of its adapter ("default")."""
+
+_MODULE_OF_WAN = re.compile(r"(blocks\.\d+|head|(patch|text|time)_embedding|time_projection)\.")
+
+
+def lora_name(key: str) -> str:
+    """The name that ComfyUI knows of a tensor of a LoRA, from its bare name."""
+    key = _OF_LORA.sub(r".\1.weight", key)
+    return f"diffusion_model.{key}" if _MODULE_OF_WAN.match(key) else key
+
+
 def unwrapped(key: str) -> str:
     """A key name without wrappers."""
     return WRAPPERS.sub("", key)

@@ -47,6 +47,7 @@ def load_wan(
     assert checkpoint.config is not None  # `read_checkpoint` has checked that the model is complete
     with torch.device("meta"):
         model = WanModel(checkpoint.config)
+        model.second = WanModel(checkpoint.config) if checkpoint.second else None
     model.load_state_dict(weights, strict=True, assign=True)
     loaded = replace(checkpoint, state_dict=weights, dtype=dtype, quantised=False)
     return model.requires_grad_(False).eval(), loaded

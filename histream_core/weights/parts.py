@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .containers import MERGE, UNMERGED
 from .errors import printable_name
-from .key_names import PREFIXES, is_diffusers, rename_diffusers, unwrapped, wrappers_in
+from .key_names import PREFIXES, is_diffusers, rename_diffusers, rename_second, unwrapped, wrappers_in
 
 KINDS = {
     "wan": "a Wan text-to-video model",
@@ -128,6 +128,8 @@ def find_part(tensors: Mapping[str, Tensor], kinds: Iterable[str] = ()) -> Part:
     renamed = base == "wan" and is_diffusers(own)
     if renamed:
         own = {rename_diffusers(key): x for key, x in own.items()}
+    if base == "wan":
+        own = {rename_second(key): x for key, x in own.items()}
     kind = lora or _variant(base, own)
     return Part(kind, prefix + wrappers_in(tensors), own, renamed, tuple(map(_counted, beside.items())))
 

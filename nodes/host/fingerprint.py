@@ -13,6 +13,7 @@ from torch import Tensor
 from ...histream_core.files.values import digest
 from ...histream_core.runs import fingerprint_weights, hash_tensor
 from .additions import between_calls
+from .second import second_of
 
 BESIDE = ("adapters", "hooks")
 """Attributes of what computes LoRAs beside the weights (the host's bypass): LoRAs by layer, and hooks of the layers."""
@@ -39,6 +40,8 @@ def fingerprint_model(model) -> str:
     sampling (previews) is not in it.
     """
     own = fingerprint_weights(_plain_weights(model))
+    if second := second_of(model):
+        own = digest([own, fingerprint_model(second)])
     patches = {key: _content(value) for key, value in model.patches.items()}
     replaced = {key: _settings(value) for key, value in model.object_patches.items() if key != "model_sampling"}
     more = [

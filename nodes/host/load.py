@@ -18,6 +18,7 @@ from ...histream_core.weights.inspection import describe_wan, guess_preset
 from ..settings import ModelSettings
 from . import log as host_log
 from . import sampler as host
+from .second import set_second, split_sets
 from .timeline import NOTES
 
 WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -44,12 +45,15 @@ def load_model(path: str, *, preset: str | None = None, weight_dtype: str = "def
     dtype = WEIGHT_DTYPES[weight_dtype]
     options = {} if dtype is None else {"dtype": dtype}
     preset = preset or guess_preset(checkpoint)
-    model = to_model(dict(checkpoint.state_dict), dict(checkpoint.metadata), options)
+    sets = [to_model(part, dict(checkpoint.metadata), options) for part in split_sets(checkpoint.state_dict) if part]
+    model = sets[0]
+    if checkpoint.second:
+        set_second(model, sets[1])
     for note in describe_wan(checkpoint):
         host_log.warn(note)
     if PRESETS[preset].note:
         host_log.warn(f"preset {preset} ({PRESETS[preset].label}): {PRESETS[preset].note}")
-    return host.attach(model, ModelSettings(preset=preset))
+    return host.attach(model, ModelSettings(preset=preset, second=checkpoint.second))
 
 
 def to_model(weights: dict[str, Tensor], metadata: dict[str, str], options: dict):

@@ -22,6 +22,7 @@ from ...histream_core.vae.taehv import is_taehv
 from . import sampler as host
 from .caches import dtype_of
 from .preview import SMALL_DECODERS
+from .second import second_of
 
 
 def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, speed: Speed = DEFAULTS) -> Cost:
@@ -64,7 +65,8 @@ def plan_text(model, cost: Cost, settings: Settings | None) -> str:
     """
     device = model.load_device
     on_cpu = comfy.model_management.is_device_cpu(device)
-    cost = replace(cost, offloaded=False, stored_bytes=model.model_size())
+    sets = [known for known in (model, second_of(model)) if known is not None]
+    cost = replace(cost, offloaded=False, stored_bytes=sum(known.model_size() for known in sets))
     found = ways(cost, device=device, files=_lighter_files(), offload=not on_cpu, apart=settings is None)
     disk = _disk(cost, settings)
     first = verdict(cost, found, device_memory(device))

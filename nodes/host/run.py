@@ -19,10 +19,10 @@ from torch import Tensor
 from ...histream_core.network.cache.guided import GuidedCache
 from ...histream_core.network.cache.tiers import make_caches
 from ...histream_core.network.cache.window import CacheOptions, KVCache
-from ...histream_core.network.forward import Forward, PassOptions, Text, forward_chunk, sigmas_of
+from ...histream_core.network.forward import Forward, PassOptions, Text, check_sets, forward_chunk, sigmas_of
 from ...histream_core.parallel.engine import open_caches
 from ...histream_core.plan.chunks import Plan
-from ...histream_core.plan.schedule import JoinedStep, Scale, Step
+from ...histream_core.plan.schedule import JoinedStep, Scale, SecondStep, Step
 from ...histream_core.plan.speed import Speed
 from ...histream_core.runs.progress import Watch, counted
 from ...histream_core.stream.inputs import NOTHING_GIVEN, Inputs
@@ -35,6 +35,7 @@ from .caches import kv_bytes, make_room
 from .checks import check_conditioning, check_options
 from .naming import names_of
 from .ranks import model_settings, network_of, sharing_of
+from .second import second_of
 from .speed import attend_by_host, kernels_for
 from .timeline import check_negative
 
@@ -60,6 +61,8 @@ class HostRun:
         """
         self.model, self.plan, self.kv, self.batch = model, plan, kv, batch
         self.guider = model.inner_model
+        self.second = second_of(self.guider.model_patcher)
+        check_sets(plan, self.second is not None)
         self.base = self.guider.inner_model
         self.speed = speed
         self.kernels = kernels_for(speed, self.guider.model_patcher, self._attend)
@@ -183,7 +186,10 @@ class HostRun:
             block_forward=self.block_forward,
             guidance=self.plan.guidance,
         )
-        flow = self.forwards[step.scale](module, x, timestep, text, cache, options)
+        forward = self.forwards[step.scale]
+        if self.second is not None and isinstance(step, SecondStep):
+            module, forward = self.second.model.diffusion_model, forward_chunk
+        flow = forward(module, x, timestep, text, cache, options)
         return torch.zeros_like(x) if flow is None else flow
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
     """Wrapper of the guider's outer sampling: hand the host one chunk to look at instead of the whole video.
 
     The host would otherwise move the whole LATENT to the device and make room for the whole clip at once.
-    Samplers of others pass through; raises ValueError for one on the demo model.
+    Samplers of others pass through; raises ValueError for one on the demo model, and on SGF+.
     """
     function = getattr(sampler, "sampler_function", None)
     if not isinstance(function, ChunkSampler | PlannedSampler):
@@ -206,7 +206,12 @@ def sample_by_chunks(executor, noise: Tensor, latent_image: Tensor, sampler, *ar
 
 
 def check_other_sampler(settings: ModelSettings) -> None:
-    """Refuse a sampler of others on the demo model: whole videos at once come out of it empty. Raises ValueError."""
+    """Refuse a sampler of others on weights that it cannot sample. Raises ValueError."""
+    if settings.second:
+        raise ValueError(
+            "these weights (SGF+) have a second set for finished frames, which this sampler does not use: connect the "
+            "MODEL to the Anchor-Window Sampler instead"
+        )
     if settings.demo:
         raise ValueError(
             "the Demo Model makes videos chunk by chunk, and with this sampler they come out empty: connect it to the "

@@ -146,6 +146,7 @@ def reference_histream(
     negative=None,
     cfg=1.0,
     nag=1.0,
+    flow=flow,
 ) -> Tensor:
     """Latents [B, C, T, H, W] of the whole video.
 
@@ -156,6 +157,7 @@ def reference_histream(
     softmax scale of chunk 0 at "high". recache: chunks before which the context runs again, with its text.
     firsts: the first frames of the anchors, each for all chunks behind its own. negative: the negative prompt
     [B, L, text_dim]; cfg: how many times the distance from its estimate to that of the prompt; nag: see `led_away`.
+    flow: the network.
     """
     anchor, local = window
     begins = [sum(length for _, length, _ in chunks[:i]) for i in range(len(chunks))]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG
-from tiny_weights import FILES, HEADS, KINDS, WEIGHTS, same
+from tiny_weights import FILES, HEADS, WEIGHTS, same
 
 from histream_core.vae.model import WanVAE
 from histream_core.weights import containers as weight_file
@@ -89,13 +89,6 @@ def test_conversion_writes_through_no_link(tmp_path):
     same(load_file(tmp_path / "b.safetensors"))
 
 
-def test_a_lora_is_not_converted(tmp_path):
-    save_file(KINDS["lora"], tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="a LoRA"):
-        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    assert os.listdir(tmp_path) == ["a.safetensors"]
-
-
 def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(tmp_path, monkeypatch):
     save_file(WEIGHTS, tmp_path / "a.safetensors")
     usage = type("Usage", (), {"free": 1000})
@@ -144,3 +137,29 @@ def test_a_kill_in_the_middle_never_leaves_a_half_file_under_the_name(tmp_path):
     convert(source, target, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"], "the partial file was not reused"
     same(load_file(target))
+
+
+PEFT = {
+    f"blocks.{layer}.{module}.lora_{part}.default.weight": torch.full((2, 2), float(layer))
+    for layer in range(2)
+    for module in ("self_attn.q", "cross_attn.o", "ffn.0")
+    for part in "AB"
+}
+"""Names of CineScale's LoRA files."""
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model.", "pipe.dit.", "diffusion_model."])
+def test_a_lora_of_peft_gets_the_names_that_comfyui_reads(prefix, tmp_path):
+    torch.save({prefix + key: x for key, x in PEFT.items()}, tmp_path / "t2v_1.3b_ntk20.ckpt")
+    found = convert(tmp_path / "t2v_1.3b_ntk20.ckpt", tmp_path / "lora.safetensors", dtype=torch.bfloat16)
+    written = load_file(tmp_path / "lora.safetensors")
+    assert written.keys() == {f"diffusion_model.{key.replace('.default', '')}" for key in PEFT}
+    assert {x.dtype for x in written.values()} == {torch.bfloat16}
+    assert found.kind == "lora" and not read_checkpoint(tmp_path / "lora.safetensors").metadata
+
+
+def test_two_loras_for_the_same_layers_are_refused(tmp_path):
+    twice = PEFT | {key.replace("default", "other"): x.clone() for key, x in PEFT.items()}
+    torch.save(twice, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="several LoRAs"):
+        convert(tmp_path / "a.ckpt", tmp_path / "b.safetensors")

@@ -1,6 +1,7 @@
 """What is told of a weight file, and the preset that is guessed for it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,17 @@ from tiny_weights import WEIGHTS, prefixed
 from histream_core.network.model import WanConfig
 from histream_core.plan.presets import PRESETS
 from histream_core.weights.checkpoint import Checkpoint
-from histream_core.weights.inspection import describe_vae, guess_preset, inspect, takes_raw_latents
+from histream_core.weights.inspection import describe_vae, describe_wan, guess_preset, inspect, takes_raw_latents
 
 NAMES = {
     "checkpoints/self_forcing_dmd.pt": "self-forcing",
+    "checkpoints/self_forcing_10s.pt": "self-forcing",
+    "checkpoints/chunkwise/ar/model.pt": "sgf",
+    "checkpoints/framewise/ar/model.pt": "sgf-framewise",
+    "Self_Gradient_Forcing/chunkwise/model.pt": "sgf",
+    "models/sgf-framewise.safetensors": "sgf-framewise",
+    "Reward-Forcing-T2V-1.3B/rewardforcing.pt": "reward-forcing",
+    "MemFlow/base.pt": "memflow",
     "chunkwise/causal_forcing.pt": "causal-forcing",
     "framewise/causal_forcing.pt": "causal-forcing-framewise",
     "x/causal_forcing-framewise.safetensors": "causal-forcing-framewise",
@@ -40,6 +48,36 @@ def wide(path, container="torch", metadata=None, dim=1536):
 def test_the_preset_is_guessed_from_the_name(name):
     assert guess_preset(wide(name)) == NAMES[name]
     assert NAMES[name] in PRESETS
+
+
+def test_the_second_set_of_weights_names_sgf_plus_whatever_the_file_is_called():
+    """Seen to fail where the width is asked first, which makes a tiny one the demo model."""
+    second = {"second.head.modulation": torch.ones(1)}
+    for name, preset in (("chunkwise/model.pt", "sgf-plus"), ("framewise/model.pt", "sgf-plus-framewise")):
+        assert guess_preset(replace(wide(name), state_dict=second)) == preset
+    assert guess_preset(replace(wide("self_forcing.pt", dim=96), state_dict=second)) == "sgf-plus"
+
+
+OTHERS = {
+    "chunkwise/longvideo.pt": ["Causal-Forcing", "Apache-2.0", "take chunkwise/causal_forcing.pt"],
+    "checkpoints/rolling_forcing_dmd.pt": ["RollingForcing", "academic use only", "take SGF"],
+    "RollingForcing/model.pt": ["academic use only"],
+    "checkpoints/hiar.pt": ["HiAR", "MIT", "each-step"],
+    "init/chunkwise/ar_diffusion.pt": ["start of a training"],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_weights_for_another_sampler_are_named_with_their_licence(name):
+    """Seen to fail without the table: each was taken for Self-Forcing or Causal-Forcing without a word."""
+    (note,) = describe_wan(wide(name))
+    assert all(word in note for word in OTHERS[name]), note
+    assert note.startswith(f"{Path(name).name} is by its name ")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "models/HiAray.pt", "models/a long video of mine/self_forcing_dmd.pt"])
+def test_weights_of_the_presets_are_named_without_a_warning(name):
+    assert describe_wan(wide(name)) == []
 
 
 def test_the_larger_model_of_a_family_is_told_by_its_size():

@@ -42,8 +42,7 @@ class ForgetfulText(Text):
     """A prompt that is embedded and projected again in every layer of every call."""
 
     def keys(self, model: WanModel, layer: int, like: Tensor) -> KeysValues:
-        self._keys.clear()
-        self._embedded = None
+        self.forget()
         return super().keys(model, layer, like)
 
 

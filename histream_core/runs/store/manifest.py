@@ -230,6 +230,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         *(["order", plan.order] if plan.order != CHUNKS else []),
         *(["sinks", plain(plan.sinks)] if plan.sinks else []),
         *(["guidance", plain(plan.guidance)] if plan.guidance != NO_GUIDANCE else []),
+        *(["second_weights"] if plan.second_weights else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
         {name: value for name, value in manifest.fingerprint.items() if not name.startswith("vae")},
     ])  # fmt: skip
