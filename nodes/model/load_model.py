@@ -14,8 +14,8 @@ class LoadModel(io.ComfyNode):
             display_name="Load Model (HiStream)",
             category=CATEGORY,
             description="Loads causal Wan weights as they are published (.safetensors, .pt; Self-Forcing, "
-            "Causal-Forcing, SGF, SGF+, CausVid, LongLive, plain Wan) and finds out how they want to be sampled. Nothing in a "
-            "file is ever executed.",
+            "Causal-Forcing, SGF, SGF+, CausVid, LongLive, plain Wan) and finds out how they want to be sampled. "
+            "Nothing in a file is ever executed.",
             search_aliases=[
                 "HiStream",
                 "load Wan model",
