@@ -159,7 +159,7 @@ BREAKS = [
     ("nodes/host/images.py", "    if needed > limit_gib:\n", "    if False:\n", "test_decode.py", "above_the_limit"),
     ("nodes/host/load.py", 'checkpoint = read_checkpoint(path, kind="wan")', "checkpoint = read_checkpoint(path)",
      "test_load.py", "no_wan_model and incomplete"),
-    ("nodes/host/load.py", "ModelSettings(preset=preset)", "ModelSettings()", "test_load.py", "travels"),
+    ("nodes/host/load.py", "ModelSettings(preset=preset, second=checkpoint.second)", "ModelSettings(second=checkpoint.second)", "test_load.py", "travels"),
     ("nodes/host/load.py", "DEMO_TOKENS: token_table([text]),", "DEMO_TOKENS: token_table([text])[:, :8],",
      "test_load.py", "own_text_encode"),
     ("nodes/host/run.py", "kv=self.kv)", 'kv="full")', "test_sampler.py", "exact_memory_tiers"),
