@@ -258,14 +258,13 @@ def test_lines_that_are_kept_stand_above_every_later_one_of_their_node_alone(pac
 @pytest.fixture
 def both_sets(wan_weights):
     """Weights of a tiny SGF+ model as its public code names them, and a core model that holds them."""
-    from conftest import TINY
-
     from histream_core.network.model import WanConfig, WanModel
     from histream_core.weights.key_names import published_name
 
-    model = WanModel(WanConfig(**TINY)).requires_grad_(False)
+    config = WanConfig.from_state_dict(wan_weights, METADATA)
+    model = WanModel(config).requires_grad_(False)
     model.load_state_dict(wan_weights)
-    model.second = WanModel(WanConfig(**TINY)).requires_grad_(False)
+    model.second = WanModel(config).requires_grad_(False)
     generator = torch.Generator().manual_seed(8)
     for x in model.second.parameters():
         x.copy_(torch.randn(x.shape, generator=generator) * 0.1)
