@@ -9,8 +9,9 @@ from laws.reference import Positions, Segment, attend
 from torch import Tensor
 
 
-def flow_of_two(model, segments: list[Segment], positions: Positions) -> Tensor:
+def flow_of_two(model, segments: list[Segment], positions: Positions, nag: float = 1.0) -> Tensor:
     """Run all segments, clean ones by the second set; what comes back is the flow of the last one, [B, C, T, H, W]."""
+    assert nag == 1  # there is no negative prompt here
     (h, w), heads = positions.grid, (model.num_heads, -1)
     sets = [model if segment.timestep else model.second for segment in segments]
     frames = [frame for segment in segments for frame in segment.frames]
