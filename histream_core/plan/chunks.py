@@ -131,7 +131,8 @@ class Plan:
         check_levers(self.levers)
         if self.second_weights:
             check_second(self.levers, self.histories)
-        check_rerotation(self.temporal, self.window)
+        if self.temporal.kind == "rerotate":
+            check_rerotation(self.temporal, self.window)
         if self.histories != CLEAN:
             check_histories(self.histories, self.levers, self._entered, self.given_frames)
         if self.order != CHUNKS:

@@ -68,8 +68,6 @@ class Window:
 
 def check_rerotation(temporal: TemporalPolicy, window: Window) -> None:
     """Raise ValueError where keys would be re-rotated to times before 0."""
-    if temporal.kind != "rerotate":
-        return
     if window.local_frames is None:
         raise ValueError("a chunk that sees the whole video has no ring to re-rotate: use clamped positions")
     if temporal.restart < window.local_frames:

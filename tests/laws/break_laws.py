@@ -251,7 +251,7 @@ BREAKS = [
      'self._write("k", layer, page, rotate(self._keys(layer, slot), table))', "network/test_tiers.py", "bit_for_bit"),
     ("network/cache/tiers.py", 'self._read("k", layer, slot, keys)', "keys.copy_(self.k[layer, :, slot])",
      "network/test_tiers.py", "rerotates_the_ring"),
-    ("plan/chunks.py", "        check_rerotation(self.temporal, self.window)\n", "", "plan/test_positions.py", "without_room"),
+    ("plan/chunks.py", "            check_rerotation(self.temporal, self.window)\n", "            pass\n", "plan/test_positions.py", "without_room"),
     ("plan/presets.py", "one_grid = self.one_grid or mode", "one_grid = mode", "plan/test_presets.py", "one_grid"),
     ("plan/presets.py", "if span is None and share else", "if span is None else", "plan/test_presets.py", "not_said"),
     ("weights/inspection.py", "_LARGER.get(preset, preset) if _is_large(checkpoint) else preset", "preset",
