@@ -1096,8 +1096,6 @@ BREAKS = [
     ("network/layer.py", ".clamp(max=1).to(led.dtype)", ".to(led.dtype)", "laws/test_guidance.py", "token_by_token"),
     ("network/forward.py", "if guidance.nag == 1 or text.negative is None:", "if text.negative is None:",
      "laws/test_guidance.py", "changes_no_bit"),
-    ("network/compile/graphs.py", "key = where, text.context.shape", "key = text.context.shape",
-     "network/test_graphs.py", "guided_passes"),
     ("network/compile/graphs.py", "            self.negative.hold(text.negative, model, like)\n", "            pass\n",
      "network/test_graphs.py", "guided_passes"),
     ("cost/cost.py", "passes * self._kv_values(sum", "self._kv_values(sum", "cost/test_cost.py", "key_value_bytes_are"),

@@ -110,7 +110,7 @@ def test_another_prompt_is_read_by_the_same_recording():
 
 @pytest.mark.parametrize(("guidance", "recordings"), [(Guidance(cfg=3), 4), (Guidance(nag=6), 2)], ids=str)
 def test_guided_passes_are_recorded_for_each_prompt(guidance, recordings):
-    """Seen to fail where both prompts of CFG read one text, and where NAG reads the first negative prompt for ever."""
+    """Seen to fail where NAG reads the first negative prompt for ever."""
     given = [(0, tiny.text(2)), (3, tiny.text(3))]
     prompts = [led_away([Prompt(tiny.text(chunk), chunk)], negative.context)[0] for chunk, negative in given]
     plan = tiny.plan("naive", num_frames=18, guidance=guidance)
