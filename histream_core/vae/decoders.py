@@ -5,6 +5,7 @@ B batch, C channels, T latent frames, H W latent grid, F pixel frames; pixels ar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,13 @@ from torch import Tensor
 
 from ..plan.sizes import PIXELS_PER_CELL
 from .decode import Decoder, Module, StreamingDecoder, vae_cache_bytes
+from .model import WanVAE
 from .taehv import StreamingTAEHV, is_taehv, taehv_cache_bytes
+
+_log = logging.getLogger(__name__)
+
+FAST_CUDNN = 91500
+"""The first cuDNN, 9.15, whose 3-D convolutions in half precision are fast from torch 2.9."""
 
 OVERLAP = 8
 """Latent cells that neighbouring strips share: 64 pixels, over which one fades into the other."""
@@ -45,7 +52,26 @@ def open_decoder(
             return StreamingTAEHV(vae, raw_latents=raw_latents, **options)
         return StreamingDecoder(vae, **options)
 
+    if isinstance(vae, WanVAE) and is_on_cuda(vae) and (warning := slow_convolutions()):
+        _log.warning(warning)  # the host's own modules have another way around it
     return decoder() if strips == 1 else TiledDecoder([decoder() for _ in range(strips)])
+
+
+def is_on_cuda(vae: Module) -> bool:
+    """Whether a VAE lies on a CUDA device."""
+    return next(vae.parameters()).is_cuda
+
+
+def slow_convolutions() -> str:
+    """A sentence where this torch is known to decode slowly on CUDA devices; else empty."""
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
+    if version != (2, 9) or cudnn is None or cudnn >= FAST_CUDNN:
+        return ""
+    return (
+        f"torch 2.9 with cuDNN {cudnn // 10000}.{cudnn // 100 % 100} is slow in the VAE's 3-D convolutions in half "
+        "precision: install a cuDNN of 9.15 or newer, or another torch"
+    )
 
 
 class TiledDecoder:

@@ -134,3 +134,21 @@ def test_a_strip_that_fails_ends_the_stream(latents, monkeypatch):
         decoder.decode(latents[:, :, 3:])
     decoder.reset()
     assert decoder.decode(latents).shape == (1, 3, 17, 16, 320)
+
+
+@pytest.mark.parametrize(("torch_version", "cudnn", "slow"), [
+    ("2.9.1+cu128", 91002, True), ("2.9.0+cu130", 91500, False), ("2.10.0+cu130", 91002, False),
+    ("2.9.1+cpu", None, False),
+])  # fmt: skip
+def test_a_torch_that_decodes_slowly_is_told_of_once_for_each_decoder(monkeypatch, caplog, torch_version, cudnn, slow):
+    """For core's own modules on CUDA. Seen to fail without the sentence, and with it on a CPU."""
+    monkeypatch.setattr(torch, "__version__", torch_version)
+    monkeypatch.setattr(torch.version, "cuda", "12.8" if cudnn else None)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    for on_cuda, told in ((False, 0), (True, int(slow))):
+        monkeypatch.setattr(decoders, "is_on_cuda", lambda vae, on_cuda=on_cuda: on_cuda)
+        caplog.clear()
+        open_decoder(make_vae())
+        open_decoder(make_taehv())
+        assert len(caplog.records) == told
+    assert not slow or ("9.15" in caplog.text and "9.10" in caplog.text)

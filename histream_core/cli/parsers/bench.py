@@ -18,12 +18,14 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     what = verb.add_mutually_exclusive_group(required=True)
     what.add_argument("--meta", action="store_true", help="count operations, bytes and waits at 1920x1088; no GPU used")
     what.add_argument("--cpu", action="store_true", help="ratios of times on one thread, in a minute or two")
-    what.add_argument("--gpu", action="store_true", help="the ten-minute sheet: random weights of the real size")
+    what.add_argument("--gpu", action="store_true", help="the six-minute sheet: random weights of the real size")
     what.add_argument("--plots", metavar="FOLDER", type=Path, help="draw what a frame costs, as SVG files")
     what.add_argument("--live", action="store_true", help="live streams; with --sim, on a virtual clock")
     _add_live(verb)
     verb.add_argument("--tiny", action="store_true", help="with --gpu: the same sheet at tiny sizes, on the CPU")
-    verb.add_argument("--out", metavar="F.json", type=Path, help="write the result there too")
+    verb.add_argument(
+        "--out", metavar="F.json", type=Path, help="write the result there too; with --gpu, each row as it comes"
+    )
     add_overwrite(verb, "--out and --plots")
     verb.set_defaults(run=Later("bench", "run_bench"))
     yield verb

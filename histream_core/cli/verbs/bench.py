@@ -41,13 +41,19 @@ def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
     check_files(args.out, overwrite=args.overwrite)
     if args.plots:
         return _plots(args.plots, overwrite=args.overwrite)
+    if args.gpu:
+        return _sheet(args)
     if args.live:
         result, text = _table() if args.table else _live(chosen)
     else:
-        result, text = _sheet(args) if args.gpu else _bars(args)
+        result, text = _bars(args)
     if args.out:
-        write_whole(args.out, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode(), overwrite=args.overwrite)
+        _write(args.out, result, overwrite=args.overwrite)
     return result, text
+
+
+def _write(path: Path, result: dict, *, overwrite: bool) -> None:
+    write_whole(path, f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode(), overwrite=overwrite)
 
 
 def _plots(folder: Path, *, overwrite: bool) -> tuple[dict, str]:
@@ -108,15 +114,23 @@ def _about(bench: str, chip: str) -> dict:
 
 
 def _sheet(args: argparse.Namespace) -> tuple[dict, str]:
-    from ...lab.bench.sheet import sheet_report, sheet_rows, sheet_table
+    """Measure the sheet. A run that is cut off leaves its rows: they are printed, and in the file, as they come."""
+    from ...lab.bench.sheet import sheet_report, sheet_table
+    from ...lab.bench.sheet_run import sheet_rows
 
+    measured = sheet_rows(tiny=args.tiny)
+    about = _about("gpu --tiny", platform.machine()) if args.tiny else _about("gpu", torch.cuda.get_device_name())
     rows = []
-    for row in sheet_rows(tiny=args.tiny):
+    for row in measured:
         rows.append(row)
         sys.stdout.write(f"{json.dumps(row.plain(), allow_nan=False)}\n")
-        sys.stdout.flush()  # a run that is cut off leaves its rows
-    text = sheet_table(rows)
+        sys.stdout.flush()
+        if args.out:
+            result = about | sheet_report(rows) | {"complete": False}
+            _write(args.out, result, overwrite=args.overwrite or len(rows) > 1)
+    result, text = about | sheet_report(rows) | {"complete": True}, sheet_table(rows)
+    if args.out:
+        _write(args.out, result, overwrite=args.overwrite or bool(rows))
     if args.json:
         sys.stderr.write(f"{text}\n")
-    about = _about("gpu --tiny", platform.machine()) if args.tiny else _about("gpu", torch.cuda.get_device_name())
-    return about | sheet_report(rows), text
+    return result, text

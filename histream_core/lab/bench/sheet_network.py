@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,23 +21,23 @@ from ...network.forward import Denoiser, Forward, Text, forward_chunk
 from ...network.kernels import choose_kernels
 from ...network.layer import RunBlock, run_block
 from ...network.model import WanModel
-from ...network.ops.attention import Attention, choose_attention, sdpa
+from ...network.ops.attention import Attention, choose_attention
 from ...network.transfer import upload
 from ...plan.chunks import Plan
-from ...plan.levers import LEVERS
+from ...plan.levers import LAST_STEP
 from ...plan.presets import find_preset
 from ...plan.schedule import Scale, Step
 from ...plan.speed import Speed
 from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ...stream.stream import Denoise, Stream, arrived
-from ...vae.ahead import work_ahead
 from ...vae.decode import to_frames
 from ...vae.decoders import open_decoder
+from ...video.pixels import to_uint8
 from .dry_run import no_fallback, random_model, random_text
-from .naive import full_history_chunks, full_history_plan
+from .naive import full_history_plan
 from .sheet import ABSENT, Row, Setup
-from .sheet_parts import random_taehv, random_vae
+from .sheet_parts import fp8_products, random_taehv, random_vae
 
 PASSES = {
     (Scale.HIGH, False, True): ("high, later chunk", 0.5),
@@ -45,14 +49,10 @@ PASSES = {
 }
 """Names of the kinds of pass (scale, is a cache pass, is a later chunk), and the seconds a compiled one may take."""
 
-LEVER_SECONDS = {"last-step": 0.0625}
-"""Seconds that a frame may take with a lever: 16 frames a second, which also needs fast kernels."""
+FULL_HISTORY = (0, 3, 6)
+"""Chunks whose passes are timed under full history."""
 
-OTHER_KERNELS = {
-    "eager, fused norms and rotations": (Speed(elementwise="fused"), False),
-    "compiled, FP8 products": (Speed(linears="fp8"), True),
-}
-"""Kernels other than the defaults, and whether layers are compiled."""
+SMALL_SIZE = 832, 480
 
 
 def compiled_block(setup: Setup, block: RunBlock = run_block, *, levers: Collection[str] = ()) -> RunBlock:
@@ -81,13 +81,19 @@ def denoiser(
 
 
 def stream_of(
-    setup: Setup, model: WanModel, plan: Plan, *, block_forward: RunBlock | None = None, denoise: Denoise | None = None
+    setup: Setup,
+    model: WanModel,
+    plan: Plan,
+    *,
+    block_forward: RunBlock | None = None,
+    denoise: Denoise | None = None,
+    kv: str = "full",
 ) -> Stream:
     """A run of a plan over fresh caches."""
     where = {"device": setup.device, "dtype": setup.dtype}
     denoise = denoise or denoiser(setup, model, block_forward=block_forward)
     prompts = [Prompt(Text(random_text(model, **where)))]
-    caches = make_caches(plan, model, CacheOptions(**where))
+    caches = make_caches(plan, model, CacheOptions(**where, kv=kv))
     return Stream(plan, denoise, caches, SeededNoise(0), prompts, channels=setup.config.in_dim)
 
 
@@ -122,17 +128,22 @@ class PassTimer:
 
 
 def passes(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of each kind of pass, eager and compiled, and the difference between the two results."""
-    model, last = network(setup), {}
-    for name, block_forward in (("eager", None), ("compiled", compiled_block(setup))):
-        start = time.perf_counter()
-        exhaust(stream_of(setup, model, setup.plan("histream", 6), block_forward=block_forward).chunks())
-        yield setup.row(f"first two chunks, {name}", time.perf_counter() - start, "s")
-        timer = PassTimer(denoiser(setup, model, block_forward=block_forward), setup)
-        last[name] = exhaust(stream_of(setup, model, setup.plan("histream", 12), denoise=timer).chunks())
-        yield from timer.rows(name, with_targets=name == "compiled")
+    """Milliseconds of each kind of pass, compiled and eager, and the difference between the two results."""
+    model, block_forward = network(setup), compiled_block(setup)
+    start = time.perf_counter()
+    exhaust(stream_of(setup, model, setup.plan("histream", 6), block_forward=block_forward).chunks())
+    yield setup.row("first two chunks, compiled", time.perf_counter() - start, "s")
+    yield from _timed_passes(setup, model, "compiled", block_forward, with_targets=True)
     yield setup.row("one call, compiled from eager", _one_call_error(setup, model), "relative", 0.02)
-    yield setup.row("whole run, compiled from eager", relative_error(last["compiled"], last["eager"]), "relative")
+    yield from _timed_passes(setup, model, "eager", None)
+
+
+def _timed_passes(
+    setup: Setup, model: WanModel, name: str, block_forward: RunBlock | None, *, with_targets: bool = False
+) -> Iterator[Row]:
+    timer = PassTimer(denoiser(setup, model, block_forward=block_forward), setup)
+    exhaust(stream_of(setup, model, setup.plan("histream", 9), denoise=timer).chunks())
+    yield from timer.rows(name, with_targets=with_targets)
 
 
 def graphed_passes(setup: Setup) -> Iterator[Row]:
@@ -144,7 +155,7 @@ def graphed_passes(setup: Setup) -> Iterator[Row]:
     graphed = GraphedForward(CudaRecorder(), no_fallback)
     timer = PassTimer(denoiser(setup, model, block_forward=block_forward, low_forward=graphed), setup)
     made, plain = (
-        exhaust(stream_of(setup, model, setup.plan("histream", 15), denoise=denoise).chunks())
+        exhaust(stream_of(setup, model, setup.plan("histream", 12), denoise=denoise).chunks())
         for denoise in (timer, denoiser(setup, model, block_forward=block_forward))
     )
     yield from timer.rows("compiled, CUDA graphs", scales=[Scale.LOW])
@@ -164,28 +175,23 @@ def _one_call_error(setup: Setup, model: WanModel) -> float:
     return relative_error(*predicted)
 
 
-def chosen_passes(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of each kind of pass with other kernels than the defaults, and with torch's order of attention."""
+def fp8_passes(setup: Setup) -> Iterator[Row]:
+    """Milliseconds of matrix products and of passes in FP8, compiled; and of passes with fused norms and rotations."""
+    yield from fp8_products(setup)
     model = network(setup)
-    yield from _timed_passes(setup, model, "eager, torch's order of attention", sdpa, None)
-    for name, (speed, is_compiled) in OTHER_KERNELS.items():
+    for name, speed, is_compiled in (
+        ("compiled, FP8 products", Speed(linears="fp8"), True),
+        ("eager, fused norms and rotations", Speed(elementwise="fused"), False),
+    ):
         try:
-            kernels = choose_kernels(speed, setup.device, setup.dtype)
+            block = choose_kernels(speed, setup.device, setup.dtype).run_block
         except ValueError as error:  # not installed, or cannot run here
             yield setup.row(f"passes, {name}", None, note=f"{ABSENT}: {error}")
             continue
-        block = compiled_block(setup, kernels.run_block) if is_compiled else kernels.run_block
-        yield from _timed_passes(setup, model, name, kernels.attention, block)
-
-
-def _timed_passes(
-    setup: Setup, model: WanModel, name: str, attention: Attention, block_forward: RunBlock | None
-) -> Iterator[Row]:
-    denoise = denoiser(setup, model, attention=attention, block_forward=block_forward)
-    exhaust(stream_of(setup, model, setup.plan("histream", 6), denoise=denoise).chunks())
-    timer = PassTimer(denoise, setup)
-    exhaust(stream_of(setup, model, setup.plan("histream", 9), denoise=timer).chunks())
-    yield from timer.rows(name)
+        block = compiled_block(setup, block) if is_compiled else block
+        if is_compiled:
+            exhaust(stream_of(setup, model, setup.plan("histream", 6), block_forward=block).chunks())
+        yield from _timed_passes(setup, model, name, block)
 
 
 def relative_error(x: Tensor, like: Tensor) -> float:
@@ -194,100 +200,82 @@ def relative_error(x: Tensor, like: Tensor) -> float:
     return float((x - like).square().mean().sqrt() / like.square().mean().sqrt())
 
 
-def whole_videos(setup: Setup) -> Iterator[Row]:
-    """Seconds of denoising per pixel frame of a whole video."""
-    model, block_forward = network(setup), compiled_block(setup)
-    for mode, target in (("histream", 0.15), ("histream-plus", 0.10)):
-        for name, block in (("eager", None), ("compiled", block_forward)):
-            plan = setup.plan(mode)
-            if block:
-                exhaust(stream_of(setup, model, setup.plan(mode, 6), block_forward=block).chunks())
-            stream = stream_of(setup, model, plan, block_forward=block)
-            taken = setup.seconds(lambda stream=stream: exhaust(stream.chunks())) / plan.num_pixel_frames
-            yield setup.row(f"{mode}, denoising, {name}", taken, "s/frame", target if block else None)
-
-
-def levers(setup: Setup) -> Iterator[Row]:
-    """Seconds per frame of HiStream+ with each lever, and the distance of its latents from those without levers."""
-    model = network(setup)
-
-    def chunks(*levers: str, num_frames: int | None = None) -> list[Tensor]:
-        plan = setup.plan("histream-plus", num_frames, levers=levers)
-        return list(stream_of(setup, model, plan, block_forward=compiled_block(setup, levers=levers)).chunks())
-
-    exact, pixel_frames = chunks(), setup.plan("histream-plus").num_pixel_frames
-    for lever in LEVERS:
-        chunks(lever, num_frames=9)
-        made: list[Tensor] = []
-        taken = setup.seconds(lambda made=made, lever=lever: made.extend(chunks(lever))) / pixel_frames
-        yield setup.row(f"histream-plus with {lever}, denoising, compiled", taken, "s/frame", LEVER_SECONDS.get(lever))
-        apart = relative_error(torch.cat(made, dim=2), torch.cat(exact, dim=2))
-        yield setup.row(f"latents of histream-plus with {lever}, from exact ones", apart, "relative")
+def last_step(setup: Setup) -> Iterator[Row]:
+    """Seconds per frame of HiStream+ with the lever last-step, later chunks alone: 16 frames a second or not."""
+    model, block = network(setup), compiled_block(setup, levers=[LAST_STEP])
+    plan = setup.plan("histream-plus", levers=[LAST_STEP])
+    chunks = stream_of(setup, model, plan, block_forward=block).chunks()
+    taken = [setup.seconds(lambda: next(chunks)) for _ in plan.chunks[:5]]
+    yield setup.row("histream-plus with last-step, denoising, compiled", min(taken[2:]) / 12, "s/frame", 0.0625)
 
 
 def full_history(setup: Setup) -> Iterator[Row]:
-    """Seconds per frame of a loop with full history, and how many times those of HiStream, both eager."""
+    """Milliseconds of a pass that sees all frames before it, eager, at some chunks; the caches hold any values."""
     model, where = network(setup), {"device": setup.device, "dtype": setup.dtype}
-    plan = setup.plan("histream")
-    chunks = stream_of(setup, model, plan).chunks()
-    ours = setup.seconds(lambda: exhaust(chunks)) / plan.num_pixel_frames
-    plan = full_history_plan(
-        find_preset("self-forcing"), width=setup.width, height=setup.height, num_frames=setup.num_frames
-    )
-    cache = make_caches(plan, model, CacheOptions(**where))[Scale.HIGH]
-    text = Text(random_text(model, **where))
-    denoise, channels = denoiser(setup, model), setup.config.in_dim
-    loop = full_history_chunks(plan, denoise, cache, SeededNoise(0), text, channels=channels)
-    native = setup.seconds(lambda: exhaust(loop)) / plan.num_pixel_frames
-    yield setup.row("core-style loop with full history, denoising, eager", native, "s/frame")
-    yield setup.row("core-style loop with full history / histream", native / ours, "times", 2.3, at_least=True)
+    frames = 3 * (FULL_HISTORY[-1] + 1)
+    plan = full_history_plan(find_preset("self-forcing"), width=setup.width, height=setup.height, num_frames=frames)
+    cache, text = make_caches(plan, model, CacheOptions(**where))[Scale.HIGH], Text(random_text(model, **where))
+    cache.k.zero_()
+    cache.v.zero_()
+    denoise = denoiser(setup, model)
+    latent = torch.randn(1, setup.config.in_dim, 3, *plan.grids[Scale.HIGH], device=setup.device)
+    for chunk in plan.chunks:
+        cache.begin(chunk.frames, chunk.context)
+        if chunk.index in FULL_HISTORY:
+            step = chunk.steps[0]
+            taken = min(setup.seconds(lambda step=step: denoise(latent, step, cache, text)) for _ in range(2))
+            words = f"pass with full history, chunk {chunk.index}, eager"
+            yield setup.row(words, 1000 * taken, "ms", is_main=True)
+        cache.commit()
 
 
-def flatness(setup: Setup) -> Iterator[Row]:
-    """Seconds of the chunks of a long HiStream+ run from the third on, which are all equal."""
-    model, block_forward = network(setup), compiled_block(setup)
-    chunks = stream_of(
-        setup, model, setup.plan("histream-plus", 3 * setup.flat_chunks), block_forward=block_forward
-    ).chunks()
-    taken = sorted([setup.seconds(lambda: next(chunks)) for _ in range(setup.flat_chunks)][2:-1])
-    middle, high = statistics.median(taken), taken[int(0.9 * len(taken))]
-    yield setup.row("histream-plus, one chunk, compiled", middle, "s", 1.15)
-    yield setup.row("90th percentile of chunks / median", high / middle, "times", 1.03)
+def with_taehv(setup: Setup) -> Iterator[Row]:
+    """Noise to frames with TAEHV."""
+    yield from noise_to_frames(setup, "TAEHV", random_taehv, targets=(0.12, None, 20.0))
 
 
-def end_to_end(setup: Setup) -> Iterator[Row]:
-    """Seconds from noise to frames in memory; a chunk is decoded when it is ready, or while the next one is sampled."""
-    yield from _noise_to_frames(setup, "the VAE", random_vae, targets=(0.20, 3.0, 35.0))
-    yield from _noise_to_frames(setup, "the VAE beside sampling", random_vae, ahead=True)
-    yield from _noise_to_frames(setup, "TAEHV", random_taehv, targets=(0.12, None, 20.0))
-    yield from _noise_to_frames(setup, "TAEHV beside sampling", random_taehv, ahead=True)
+def with_vae(setup: Setup) -> Iterator[Row]:
+    """Noise to frames with the Wan VAE, channels last."""
+    options = {"channels_last": True}
+    yield from noise_to_frames(setup, "the VAE", random_vae, options=options, targets=(0.20, 3.0, 35.0))
 
 
-def _noise_to_frames(
+def smaller(setup: Setup) -> Iterator[Row]:
+    """Noise to frames at 832x480, and passes with keys and values in main memory."""
+    if setup.has_targets:
+        setup = replace(setup, width=SMALL_SIZE[0], height=SMALL_SIZE[1], has_targets=False)
+    yield from noise_to_frames(setup, f"TAEHV at {setup.width}x{setup.height}", random_taehv)
+    model, timer = network(setup), None
+    plan = setup.plan("histream", 9)
+    timer = PassTimer(denoiser(setup, model), setup)
+    exhaust(stream_of(setup, model, plan, denoise=timer, kv="cpu").chunks())
+    yield from timer.rows(f"eager, kv_memory cpu, {setup.width}x{setup.height}", scales=[Scale.HIGH])
+
+
+def noise_to_frames(
     setup: Setup,
     name: str,
     make: Callable[[Setup], torch.nn.Module],
     *,
-    ahead: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
     targets: tuple[float | None, ...] = (None, None, None),
 ) -> Iterator[Row]:
+    """Seconds from noise to frames in main memory, of HiStream+, whose chunks from the third on are all equal."""
     model, block_forward = network(setup), compiled_block(setup)
-    plan, decoder = setup.plan("histream-plus"), open_decoder(make(setup))
     exhaust(stream_of(setup, model, setup.plan("histream-plus", 6), block_forward=block_forward).chunks())
+    plan, decoder = setup.plan("histream-plus"), open_decoder(make(setup), **options)
     setup.forget()
-    chunks = stream_of(setup, model, plan, block_forward=block_forward).chunks()
-
-    def decode(clean: Tensor) -> Tensor:
-        return to_frames(decoder.decode(clean))
-
-    first: list[float] = []
+    seconds: list[float] = []
     setup.wait()
     start = time.perf_counter()
-    for frames in work_ahead(chunks, decode, setup.device) if ahead else map(decode, chunks):
-        frames.cpu()
-        first = first or [time.perf_counter() - start]
-    taken = (time.perf_counter() - start) / plan.num_pixel_frames
-    yield setup.row(f"histream-plus with {name}", taken, "s/frame", targets[0])
-    yield setup.row(f"first 9 frames of histream-plus with {name}", first[0], "s", targets[1])
+    for clean in stream_of(setup, model, plan, block_forward=block_forward).chunks():
+        to_uint8(to_frames(decoder.decode(clean))[0])
+        seconds.append(time.perf_counter() - start)
+    chunks = sorted(after - before for before, after in pairwise(seconds[1:]))
+    middle = statistics.median(chunks)
+    yield setup.row(f"histream-plus with {name}", seconds[-1] / plan.num_pixel_frames, "s/frame", targets[0])
+    yield setup.row(f"later chunks of histream-plus with {name}", middle / 12, "s/frame", is_main=True)
+    yield setup.row(f"first 9 frames of histream-plus with {name}", seconds[0], "s", targets[1])
     note = "" if setup.device.type == "cuda" else f"{ABSENT}: this device does not tell"
     yield setup.row(f"peak memory of histream-plus with {name}", setup.peak_gib(), "GiB", targets[2], note=note)
+    yield setup.row(f"slowest later chunk / median, {name}", chunks[-1] / middle, "times", targets[0] and 1.03)

@@ -17,7 +17,7 @@ from ...network.ops.linears import fp8_linear, to_fp8
 from ...network.ops.rope import Rope, rotate
 from ...plan.schedule import Scale
 from ...plan.sizes import PIXELS_PER_CELL
-from ...vae.decoders import most_strips, open_decoder
+from ...vae.decoders import most_strips, open_decoder, slow_convolutions
 from ...vae.model import WanVAE
 from ...vae.taehv import TAEHV
 from .naive import rotate_complex
@@ -34,35 +34,51 @@ MATH_LIMIT = 2**31
 
 
 def machine(setup: Setup) -> Iterator[Row]:
-    """The machine that is measured."""
-    if setup.device.type != "cuda":
+    """The machine that is measured, and the sizes that the other rows are measured at."""
+    if setup.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(setup.device)
+        versions = f"torch {torch.__version__}, cuda {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}"
+        note = "; ".join(filter(None, [properties.name, versions, slow_convolutions()]))
+        yield setup.row("device memory", properties.total_memory / 2**30, "GiB", note=note, is_main=True)
+    else:
         yield Row("device", None, note=f"{setup.device.type}, tiny sizes: no figure here says anything about a GPU")
-        return
-    properties = torch.cuda.get_device_properties(setup.device)
-    versions = f"torch {torch.__version__}, cuda {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}"
-    yield setup.row("device memory", properties.total_memory / 2**30, "GiB", note=f"{properties.name}; {versions}")
-
-
-def tokens(setup: Setup) -> Iterator[Row]:
-    """Sizes that the other rows are measured at."""
     plan = setup.plan("histream")
     for scale in (Scale.HIGH, Scale.LOW):
         yield setup.row(f"tokens of a chunk, {scale.value}", 3 * plan.tokens_per_frame(scale), "tokens")
 
 
+def ceilings(setup: Setup) -> Iterator[Row]:
+    """The most that the device does: bytes copied and operations of matrix products in a second."""
+    size = 2**30 if setup.has_targets else 2**20
+    x = torch.empty(size, dtype=torch.uint8, device=setup.device)
+    there, pinned = torch.empty_like(x), torch.empty(size, dtype=torch.uint8, pin_memory=setup.device.type == "cuda")
+    for words, moved, copy in (
+        ("copy within the device, read and written", 2 * size, partial(there.copy_, x, non_blocking=True)),
+        ("copy to main memory, pinned", size, partial(pinned.copy_, x, non_blocking=True)),
+        ("copy from main memory, pinned", size, partial(there.copy_, pinned, non_blocking=True)),
+    ):
+        yield try_row(setup, words, "GB/s", lambda copy=copy, moved=moved: moved / setup.ms(copy) / 1e6, is_main=True)
+    side = 8192 if setup.has_targets else 64
+    a, b = _random(setup, side, side), _random(setup, side, side)
+    rate = partial(_rate, setup, 2 * side**3, partial(torch.mm, a, b))
+    yield try_row(setup, f"product {side} x {side} x {side}", "TFLOP/s", rate, is_main=True)
+    for tokens_, inner, outer in _product_sizes(setup):
+        x, weight = _random(setup, tokens_, inner), _random(setup, outer, inner)
+        rate = partial(_rate, setup, 2 * tokens_ * inner * outer, partial(torch.nn.functional.linear, x, weight))
+        yield try_row(setup, f"product {tokens_} x {inner} x {outer}", "TFLOP/s", rate, 600.0, at_least=True)
+
+
+def _rate(setup: Setup, flops: int, work: Callable[[], Tensor]) -> float:
+    """Tera-operations a second of `work`."""
+    return flops / setup.ms(work) / 1e9
+
+
 def attention(setup: Setup) -> Iterator[Row]:
-    """Milliseconds, operations a second and error of every backend; the ratio of flash to cuDNN at the main size."""
-    high, low = (3 * setup.plan("histream").tokens_per_frame(scale) for scale in (Scale.HIGH, Scale.LOW))
-    shapes = {
-        "high, later": (high, 2 * high),
-        "high, first": (high, high),
-        "low, later": (low, 2 * low),
-        "cross": (high, MAX_TOKENS),
-    }
-    for words, (queries, keys) in shapes.items():
+    """Milliseconds, operations a second and error of PyTorch's kernels; flash against cuDNN at the main size."""
+    for words, (queries, keys) in _attention_sizes(setup).items():
         rates = {}
-        for name, call in backends():
-            rows = list(_attend(setup, f"attention {words}, {name}", call, name, queries, keys))
+        for name, backend in BACKENDS.items():
+            rows = list(_attend(setup, f"attention {words}, {name}", partial(_by, backend), name, queries, keys))
             rates[name] = rows[0].value
             yield from rows
         if words == "high, later" and rates["flash"] and rates["cudnn"]:
@@ -70,17 +86,23 @@ def attention(setup: Setup) -> Iterator[Row]:
             yield setup.row("attention high, later, time of flash / cudnn", ratio, "times", 1.4, at_least=True)
 
 
-def backends() -> Iterator[tuple[str, Attention | None]]:
-    """Every attention by its name; None where its package is not installed."""
-    for name, backend in BACKENDS.items():
+def packaged_attention(setup: Setup) -> Iterator[Row]:
+    """Milliseconds, operations a second and error of the kernels of packages."""
+    for words, (queries, keys) in _attention_sizes(setup).items():
+        for name, package in PACKAGES.items():
+            call = partial(packaged, package) if is_installed(package) else None
+            yield from _attend(setup, f"attention {words}, {name}", call, name, queries, keys)
 
-        def one(q: Tensor, k: Tensor, v: Tensor, backend: SDPBackend = backend) -> Tensor:
-            with sdpa_kernel(backend):
-                return sdpa(q, k, v)
 
-        yield name, one
-    for name, package in PACKAGES.items():
-        yield name, partial(packaged, package) if is_installed(package) else None
+def _attention_sizes(setup: Setup) -> dict[str, tuple[int, int]]:
+    """Queries and keys of the calls of a later chunk."""
+    high, low = (3 * setup.plan("histream").tokens_per_frame(scale) for scale in (Scale.HIGH, Scale.LOW))
+    return {"high, later": (high, 2 * high), "low, later": (low, 2 * low), "cross": (high, MAX_TOKENS)}
+
+
+def _by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with sdpa_kernel(backend):
+        return sdpa(q, k, v)
 
 
 def _attend(setup: Setup, row: str, call: Attention | None, name: str, queries: int, keys: int) -> Iterator[Row]:
@@ -112,15 +134,6 @@ def _random(setup: Setup, *shape: int) -> Tensor:
     return torch.randn(shape, device=setup.device, dtype=setup.dtype)
 
 
-def products(setup: Setup) -> Iterator[Row]:
-    """Operations a second of a layer's matrix products."""
-    for tokens_, inner, outer in _product_sizes(setup):
-        x, weight = _random(setup, tokens_, inner), _random(setup, outer, inner)
-        taken = setup.ms(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight))
-        rate = 2 * tokens_ * inner * outer / taken / 1e9
-        yield setup.row(f"product {tokens_} x {inner} x {outer}", rate, "TFLOP/s", 600.0, at_least=True)
-
-
 def fp8_products(setup: Setup) -> Iterator[Row]:
     """Milliseconds of a layer's matrix products in FP8 with the rounding, and the gain over unrounded ones."""
     for tokens_, inner, outer in _product_sizes(setup):
@@ -139,6 +152,13 @@ def fp8_products(setup: Setup) -> Iterator[Row]:
 def _product_sizes(setup: Setup) -> tuple[tuple[int, int, int], ...]:
     tokens_, dim, ffn = 3 * setup.plan("histream").tokens_per_frame(Scale.HIGH), setup.config.dim, setup.config.ffn_dim
     return (tokens_, dim, dim), (tokens_, dim, ffn), (tokens_, ffn, dim)
+
+
+def small_parts(setup: Setup) -> Iterator[Row]:
+    """Norms, rotations and convolutions alone."""
+    yield from norms(setup)
+    yield from rotations(setup)
+    yield from convolutions(setup)
 
 
 def norms(setup: Setup) -> Iterator[Row]:
@@ -217,8 +237,8 @@ def random_taehv(setup: Setup) -> TAEHV:
 def decoding(setup: Setup) -> Iterator[Row]:
     """Milliseconds per pixel frame and peak memory of every decoder and its options."""
     for name, make, options, target in (
-        ("native", random_vae, {}, 110.0),
         ("channels last", random_vae, {"channels_last": True}, 70.0),
+        ("native", random_vae, {}, 110.0),
         ("TAEHV", random_taehv, {}, 10.0),
         ("TAEHV, channels last", random_taehv, {"channels_last": True}, None),
         ("a quarter of the width", partial(random_vae, part=4), {}, None),
@@ -239,10 +259,5 @@ def _decode_ms(setup: Setup, make: Callable[[Setup], torch.nn.Module], options: 
     decoder = open_decoder(make(setup), **options)
     cells = setup.height // PIXELS_PER_CELL, setup.width // PIXELS_PER_CELL
     latents = torch.randn(1, 16, 3, *cells, device=setup.device)
-    taken = [setup.seconds(lambda: decoder.decode(latents)) for _ in range(2 + setup.repeats)]
+    taken = [setup.seconds(lambda: decoder.decode(latents)) for _ in range(4)]
     return 1000 * statistics.median(taken[2:]) / 12
-
-
-def absent(setup: Setup) -> Iterator[Row]:
-    """Features that this version does not have."""
-    yield setup.row("FP8 attention", None, note=f"{ABSENT}: not built")
