@@ -1,12 +1,15 @@
 """Conversion between RGB frames and the planes of a pixel format.
 
-A picture is one frame [H, W, 3], RGB, float32 in [0, 1], as display values (sRGB). All arithmetic is numpy's in one
-thread, so the same frame gives the same bytes on any number of cores.
+A picture is one frame [H, W, 3], RGB, float32 in [0, 1], as display values (sRGB). Planes are computed by numpy in one
+thread, or by torch on the frames' device: one operation at a time on each value, each rounded alone, so that the same
+frame gives the same bytes everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,12 @@ CHROMA_STEPS = {"yuv420p": (2, 2), "yuv422p": (1, 2), "yuv444p": (1, 1)}
 
 Metadata = Mapping[str, str]
 
+Values = Any
+"""An array of numpy, or a tensor of torch on any device; what is computed of it is of the same kind."""
+
+DEVICE_DEPTH = 12
+"""The most bits of planes that are computed on the frames' device: torch has few operations for 16 unsigned ones."""
+
 
 def pictures_of(frames: Tensor | np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
     """Split frames [F, H, W, 3] into F pictures, cropped at the centre to `size` (width, height).
@@ -27,6 +36,12 @@ def pictures_of(frames: Tensor | np.ndarray, size: tuple[int, int]) -> list[np.n
     Float frames are clamped to [0, 1], uint8 frames divided by 255. Raises ValueError for other shapes and dtypes, and
     for frames smaller than `size`.
     """
+    frames = cropped(frames, size)
+    return [_to_unit(picture) for picture in (frames if isinstance(frames, np.ndarray) else frames.cpu().numpy())]
+
+
+def cropped(frames: Values, size: tuple[int, int]) -> Values:
+    """The middle of frames [F, H, W, 3], of `size` (width, height). Raises the errors of `pictures_of`."""
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(f"frames must be [F, H, W, 3], got {list(frames.shape)}")
     if isinstance(frames, np.ndarray) and frames.dtype != np.uint8:
@@ -36,8 +51,7 @@ def pictures_of(frames: Tensor | np.ndarray, size: tuple[int, int]) -> list[np.n
     top, left = (rows - height) // 2, (columns - width) // 2
     if top < 0 or left < 0:
         raise ValueError(f"frames of {columns}x{rows} are smaller than the video of {width}x{height}")
-    frames = frames[:, top : top + height, left : left + width]
-    return [_to_unit(picture) for picture in (frames if isinstance(frames, np.ndarray) else frames.cpu().numpy())]
+    return frames[:, top : top + height, left : left + width]
 
 
 def _to_unit(picture: np.ndarray) -> np.ndarray:
@@ -47,39 +61,58 @@ def _to_unit(picture: np.ndarray) -> np.ndarray:
     return np.clip(picture.astype(np.float32, copy=False), 0, 1)
 
 
-def quantise(values: np.ndarray, depth: int) -> np.ndarray:
+def quantise(values: Values, depth: int) -> Values:
     """Values in [0, 1] as integers of `depth` bits, rounded half up."""
-    return (values * np.float32((1 << depth) - 1) + np.float32(0.5)).astype(np.uint8 if depth == 8 else np.uint16)
+    return _whole(values * float((1 << depth) - 1) + 0.5, depth)
 
 
-def planes_of(picture: np.ndarray, pixels: str, depth: int) -> list[np.ndarray]:
-    """The planes of a picture in the pixel format `pixels`: YUV of BT.709 in limited range, or RGB in full range."""
+def planes_of(pictures: Values, pixels: str, depth: int) -> list[Values]:
+    """The planes of pictures [..., H, W, 3] in the pixel format `pixels`, [..., rows, columns] each, of the same kind.
+
+    YUV of BT.709 in limited range, or RGB in full range.
+    """
     if pixels.startswith("gbrp"):
-        red, green, blue = np.moveaxis(quantise(picture, depth), -1, 0)
+        red, green, blue = _channels(quantise(pictures, depth))
         return [green, blue, red]
     if pixels == "bgr0":
-        return [np.pad(quantise(picture, depth)[..., ::-1], ((0, 0), (0, 0), (0, 1))).reshape(len(picture), -1)]
-    return _yuv(picture, CHROMA_STEPS[pixels[:7]], depth)
+        red, green, blue = _channels(quantise(pictures, depth))
+        library: Any = np if isinstance(pictures, np.ndarray) else torch
+        mixed = library.stack([blue, green, red, library.zeros_like(red)], -1)
+        return [mixed.reshape(*mixed.shape[:-2], -1)]
+    return _yuv(pictures, CHROMA_STEPS[pixels[:7]], depth)
 
 
-def _yuv(picture: np.ndarray, steps: tuple[int, int], depth: int) -> list[np.ndarray]:
-    red, green, blue = np.moveaxis(picture, -1, 0)
-    luma = np.float32(RED) * red + np.float32(GREEN) * green + np.float32(BLUE) * blue
-    scale, kind = 1 << (depth - 8), np.uint8 if depth == 8 else np.uint16
-    planes = [luma * np.float32(219 * scale) + np.float32(16 * scale + 0.5)]
+def _channels(values: Values) -> tuple[Values, Values, Values]:
+    return values[..., 0], values[..., 1], values[..., 2]
+
+
+def _whole(values: Values, depth: int) -> Values:
+    """Values without their fractions, in the smallest integers of `depth` bits; torch's are signed from 9 bits on."""
+    if isinstance(values, np.ndarray):
+        return values.astype(np.uint8 if depth == 8 else np.uint16)
+    return values.to(torch.uint8 if depth == 8 else torch.int16)
+
+
+def _yuv(pictures: Values, steps: tuple[int, int], depth: int) -> list[Values]:
+    red, green, blue = _channels(pictures)
+    luma = red * RED + green * GREEN + blue * BLUE
+    scale = 1 << (depth - 8)
+    planes = [luma * float(219 * scale) + (16 * scale + 0.5)]
     for colour, weight in ((blue, BLUE), (red, RED)):
-        chroma = _subsample((colour - luma) * np.float32(0.5 / (1 - weight)), steps)
-        planes.append(chroma * np.float32(224 * scale) + np.float32(128 * scale + 0.5))
-    return [plane.astype(kind) for plane in planes]
+        chroma = _subsample((colour - luma) * (0.5 / (1 - weight)), steps)
+        planes.append(chroma * float(224 * scale) + (128 * scale + 0.5))
+    return [_whole(plane, depth) for plane in planes]
 
 
-def _subsample(plane: np.ndarray, steps: tuple[int, int]) -> np.ndarray:
+def _subsample(plane: Values, steps: tuple[int, int]) -> Values:
     """Subsample chroma: means of two rows, and columns weighted 1 2 1 around the even ones, where chroma is sited."""
     if steps[0] == 2:
-        plane = (plane[0::2] + plane[1::2]) * np.float32(0.5)
+        plane = (plane[..., 0::2, :] + plane[..., 1::2, :]) * 0.5
     if steps[1] == 2:
-        wide = np.pad(plane, ((0, 0), (1, 0)), mode="edge")
-        plane = (wide[:, 0:-1:2] + wide[:, 2::2]) * np.float32(0.25) + wide[:, 1::2] * np.float32(0.5)
+        library: Any = np if isinstance(plane, np.ndarray) else torch
+        odd = plane[..., 1::2]
+        left = library.concatenate([plane[..., :1], odd[..., :-1]], -1)  # the edge stands for what is left of it
+        plane = (left + odd) * 0.25 + plane[..., 0::2] * 0.5
     return plane
 
 
@@ -125,3 +158,43 @@ def to_uint8(frames: Tensor | np.ndarray) -> np.ndarray:
             raise ValueError(f"frames in numpy must be uint8, got {frames.dtype}")
         return frames
     return (frames.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form in which a writer takes frames from a device: planes of a pixel format, of pictures of one size."""
+
+    size: tuple[int, int]
+    pixels: str
+    depth: int
+
+
+class Leaving:
+    """Frames on their way from a device to main memory, as planes; iterate over them to wait for them.
+
+    The planes are computed on the device, and copied from there without the caller's waiting.
+    """
+
+    def __init__(self, frames: Tensor, form: Form) -> None:
+        self.form = form
+        """`frames` [F, H, W, 3] are floats in [0, 1]. Raises ValueError where they are smaller than the picture."""
+        pictures = cropped(frames, form.size).float().clamp(0, 1)
+        self._planes = [download(plane) for plane in planes_of(pictures, form.pixels, form.depth)]
+        self._there = torch.cuda.current_stream(frames.device).record_event() if frames.is_cuda else None
+
+    def __len__(self) -> int:
+        return len(self._planes[0])
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """The planes of each picture, as `planes_of` computes them by numpy."""
+        if self._there is not None:
+            self._there.synchronize()
+        kind = np.uint8 if self.form.depth == 8 else np.uint16
+        yield from (list(planes) for planes in zip(*(plane.numpy().view(kind) for plane in self._planes), strict=True))
+
+
+def download(x: Tensor) -> Tensor:
+    """A copy in main memory; from a CUDA device it is queued, so wait for the device before reading it."""
+    if not x.is_cuda:
+        return x.cpu()
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)

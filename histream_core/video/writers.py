@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -37,10 +37,13 @@ from .exr import encode_exr
 from .formats import MOST_FPS, THREADS, Format
 from .media import Source
 from .pictures import encode_png
-from .pixels import Metadata, pictures_of, planes_of, quantise
+from .pixels import DEVICE_DEPTH, Form, Leaving, Metadata, pictures_of, planes_of, quantise
 from .sound import check_sound
 
 NTSC = Fraction(1000, 1001)
+
+Frames = Tensor | np.ndarray | Leaving
+"""Frames that are written."""
 
 
 class Writer(ABC):
@@ -62,8 +65,13 @@ class Writer(ABC):
         self.keep_on = stops
         return self
 
+    @property
+    def form(self) -> Form | None:
+        """The form in which `write` takes frames that leave a device; None: it takes frames alone."""
+        return None
+
     @abstractmethod
-    def write(self, frames: Tensor | np.ndarray) -> None:
+    def write(self, frames: Frames) -> None:
         """Append frames."""
 
     @abstractmethod
@@ -95,6 +103,11 @@ class Writer(ABC):
             self.kept = self.keep()
         else:
             self.discard()
+
+
+def form_of(format: Format, size: tuple[int, int]) -> Form | None:
+    """The form in which frames leave a device for a file of that format."""
+    return Form(size, format.pixels, format.depth) if format.depth <= DEVICE_DEPTH else None
 
 
 def frame_rate(fps: float, format: Format | None = None) -> Fraction:
@@ -171,13 +184,25 @@ class VideoFile(Writer):
         """The path of the file until it is complete."""
         return self._out.partial
 
-    def write(self, frames: Tensor | np.ndarray) -> None:
-        for picture in pictures_of(frames, self.size):
-            frame = _frame(planes_of(picture, self.format.pixels, self.format.depth), self.format, self.size)
+    @property
+    def form(self) -> Form | None:
+        return form_of(self.format, self.size)
+
+    def write(self, frames: Frames) -> None:
+        for planes in self._planes(frames):
+            frame = _frame(planes, self.format, self.size)
             frame.pts, frame.time_base = self.num_frames, 1 / self._rate
             self.num_frames += 1
             self._mux(self._stream.encode(frame))
         self._out.sync()
+
+    def _planes(self, frames: Frames) -> Iterator[list[np.ndarray]]:
+        """The planes of each frame."""
+        if isinstance(frames, Leaving):
+            yield from frames
+            return
+        for picture in pictures_of(frames, self.size):
+            yield planes_of(picture, self.format.pixels, self.format.depth)
 
     def _mux(self, packets: Sequence[Any]) -> None:
         for packet in packets:
@@ -279,7 +304,8 @@ class PictureFolder(Writer):
     def _name(self, index: int) -> Path:
         return picture_name(self.folder, self.format, self.first_frame + index)
 
-    def write(self, frames: Tensor | np.ndarray) -> None:
+    def write(self, frames: Frames) -> None:
+        assert not isinstance(frames, Leaving), "it has no form for them"
         pictures = pictures_of(frames, self.size)
         names = (self._name(self.num_frames + index) for index in range(len(pictures)))
         for _ in self._pool.map(self._write_one, names, pictures):
@@ -353,7 +379,11 @@ class Segments(Writer):
         check_folder(self.folder)
         make_folder(self.folder)
 
-    def write(self, frames: Tensor | np.ndarray) -> None:
+    @property
+    def form(self) -> Form | None:
+        return form_of(self.format, self.size)
+
+    def write(self, frames: Frames) -> None:
         if self._open is None:
             path = segment_name(self.folder, self.format, self.first + len(self.finished))
             self._open = VideoFile(path, self.format, size=self.size, fps=self.fps)
