@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import torch
 
 from ..network.model import MAX_TOKENS, WanConfig
-from ..plan.blocks import Blocks
+from ..plan.blocks import BLOCKS_AT_ONCE, SHARE, Blocks
 from ..plan.chunks import Chunk, Plan
 from ..plan.schedule import Scale, Step
 from ..plan.sizes import PIXELS_PER_CELL
@@ -193,7 +193,9 @@ class Cost:
         rows = WORKING_ROWS * config.dim + WORKING_HIDDEN * config.ffn_dim
         whole = self.plan.window.local_frames is None  # the cache is then read where it lies, without a copy
         copied = 0 if whole else 2 * visible / frames
-        gathered = (WORKING_ROWS + 1 + copied) * config.dim
+        blocks = self.plan.blocks(Scale.HIGH)
+        chosen = 2 * BLOCKS_AT_ONCE * SHARE * visible / frames if blocks else 0  # of sparse attention
+        gathered = (WORKING_ROWS + 1 + copied + chosen) * config.dim
         table = 8 * config.head_dim  # float32, two by two for every pair of channels
         tokens = frames * self.plan.tokens_per_frame(Scale.HIGH)
         values = max(rows, gathered) * self.batch * self.dtype.itemsize

@@ -9,6 +9,9 @@ SHARE = 0.5
 MOST_QUERIES, MOST_KEYS = 1024, 128
 """Largest number of tokens in a block. Query blocks are longer, because each of them gathers its keys into a copy."""
 
+BLOCKS_AT_ONCE = 4
+"""Query blocks in one call of attention: one alone has fewer tiles than a large GPU has processors."""
+
 
 class Blocks(NamedTuple):
     """Tokens in a block of queries and in a block of keys; both numbers divide the tokens of a frame."""

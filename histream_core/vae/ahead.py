@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..network.transfer import download
 from .decode import Decoder, Later, is_elsewhere
 
 Event = Any
@@ -38,7 +39,7 @@ def work_ahead(items: Iterable[Tensor], work: Callable[[Tensor], Tensor], device
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
 
         def ask(item: Tensor) -> Later:
-            made = torch.cuda.current_stream(item.device).record_event() if item.is_cuda else None
+            item, made = _bring(item, device)
             waiting = thread.submit(_work, work, item, made, stream)
             return lambda: _collect(*waiting.result())
 
@@ -59,6 +60,17 @@ def ask_ahead(items: Iterable[Tensor], ask: Callable[[Tensor], Later]) -> Iterat
         yield waiting()
 
 
+def _bring(item: Tensor, device: torch.device) -> tuple[Tensor, Event]:
+    """The item on the device of the work, and the event at which it is there.
+
+    Copies are queued here: one that the work asks for would wait for the kernels of the next item, queued meanwhile.
+    """
+    if not item.is_cuda:
+        return item, None
+    here = download(item) if device.type == "cpu" else item.to(device, non_blocking=True)
+    return here, torch.cuda.current_stream(here.device if here.is_cuda else item.device).record_event()
+
+
 def _work(
     work: Callable[[Tensor], Tensor], item: Tensor, made: Event, stream: torch.cuda.Stream | None
 ) -> tuple[Tensor, Event]:
@@ -70,8 +82,7 @@ def _work(
     with torch.cuda.stream(stream):
         if made is not None:
             stream.wait_event(made)
-            if item.device == stream.device:
-                item.record_stream(stream)
+            item.record_stream(stream)
         return work(item), stream.record_event()
 
 

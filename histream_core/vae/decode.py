@@ -127,6 +127,13 @@ def run_spatial(layer: Module, x: Tensor) -> Tensor:
     return rearrange(frames, "(b t) c h w -> b c t h w", t=x.shape[2])
 
 
+def in_turns(x: Tensor) -> Tensor:
+    """Two frames [B, C, 2T, H, W] of each one [B, 2C, T, H, W], in the same memory layout."""
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last_3d):
+        return rearrange(x, "b (n c) t h w -> b c (t n) h w", n=2)
+    return rearrange(x, "b (n c) t h w -> b (t n) h w c", n=2).contiguous().permute(0, 4, 1, 2, 3)
+
+
 def slices(x: Tensor) -> tuple[Tensor, ...]:
     """Split [B, C, T, H, W] into frames that pass together through the next layers."""
     return x.split(SLICE_FRAMES, dim=2) if x.numel() > SMALL else (x,)
@@ -313,7 +320,7 @@ class StreamingDecoder:
                 x = run_layer(layer, x, history)
                 continue
             if mode == "upsample3d" and not first:  # the first frame of a stream stays one frame
-                x = rearrange(history.convolve(layer.time_conv, x), "b (n c) t h w -> b c (t n) h w", n=2)
+                x = in_turns(history.convolve(layer.time_conv, x))
             x = run_spatial(layer, x)
             rest = layers[i + 1 :]
             alone = self._all_memoryless(rest)

@@ -18,8 +18,12 @@ ANSWERS = {"fa2": "y", "fa3": "y, None", "fa4": "y, None", "sage": "y", "int8": 
 OPTIONS = {
     "fa2": "dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, "
     "deterministic=False, return_attn_probs=False",
+    "sage": 'tensor_layout="HND", is_causal=False, sm_scale=None, return_lse=False, **kwargs',
 }
 """What the packages' functions take besides; of FlashAttention 2 as in its releases 2.6 to 2.8."""
+
+CHECKS = {"sage": 'assert tensor_layout == "NHD"'}
+"""What is asked of these options."""
 
 FAKE = """
 import torch
@@ -27,9 +31,10 @@ import torch
 def {function}(q, k, v, {options}):
     assert q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] <= 256 and q.stride(-1) == 1
     assert q.shape[{heads_at}] == 12, "heads are in another dimension"
+    {check}
     q, k, v = (x if {heads_at} == 1 else x.transpose(1, 2) for x in (q, k, v))
     y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    y = y if {heads_at} == 1 else y.transpose(1, 2)
+    y = y if {heads_at} == 1 else y.transpose(1, 2).contiguous()
     return {answer}
 """
 
@@ -56,6 +61,7 @@ def install(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         heads_at = 1 if package.heads_first else 2
         about = {"function": package.function, "options": OPTIONS.get(name, ""), "answer": ANSWERS[name]}
+        about["check"] = CHECKS.get(name, "")
         path.write_text(FAKE.format(heads_at=heads_at, **about))
         for module in (package.module, package.module.split(".")[0]):
             monkeypatch.delitem(sys.modules, module, raising=False)
@@ -184,3 +190,10 @@ def test_a_video_is_the_same_but_for_last_bits(call):
     wanted = tiny.video(tiny.plan())
     got = tiny.video(tiny.plan(), denoise=tiny.Denoiser(tiny.wan(), attention=call))
     assert (got - wanted).norm() / wanted.norm() < 1e-5
+
+
+def test_sage_is_given_tensors_as_they_are(install, capability):
+    """With heads first it copies its output. Seen to fail without the layout."""
+    install("sage")
+    made = choose("sage", GPU, torch.bfloat16)[0](*queries(torch.bfloat16))
+    assert made.is_contiguous()

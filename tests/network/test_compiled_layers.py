@@ -141,3 +141,19 @@ def test_a_run_is_compiled_where_that_was_chosen(monkeypatch):
     before = compiled._graph_count()
     assert torch.equal(torch.cat(list(stream.chunks()), dim=2), tiny.video(plan))
     assert compiled._graph_count() - before == 2
+
+
+def test_a_long_video_shares_the_graphs_of_a_short_one_but_for_its_first_chunk():
+    """An anchor that moves is written in the first chunk alone. Seen to fail with its room among what a graph knows."""
+    kinds = []
+    for num_frames in (15, 30):
+        blocks = CompiledBlocks(tiny.plan(num_frames=num_frames), pytest.fail, backend="eager")
+        asked = set()
+        blocks._compiled = lambda kind, asked=asked: asked.add(kind) or run_block
+        plan = tiny.plan(num_frames=num_frames)
+        tiny.video(plan, denoise=Denoiser(tiny.wan(), block_forward=blocks))
+        kinds.append(asked)
+    assert plan.moving_anchor
+    short, long = kinds
+    assert len(short) == len(long) == 4
+    assert len(long - short) == 2

@@ -1,12 +1,14 @@
 """Passes at LOW that are recorded and replayed; a recorder on the CPU replaces CUDA graphs."""
 
+import contextlib
+
 import pytest
 import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from histream_core.network.compile.graphs import GraphedForward
+from histream_core.network.compile.graphs import CudaRecorder, GraphedForward
 from histream_core.network.forward import Denoiser, forward_chunk
 from histream_core.network.kernels import choose_kernels
 from histream_core.plan.guidance import Guidance
@@ -184,3 +186,41 @@ def test_graphs_are_refused_without_a_cuda_device():
     with pytest.raises(ValueError, match="graphs low needs a CUDA device, and this is cpu: choose graphs off"):
         choose_kernels(Speed(graphs="low"), torch.device("cpu"), torch.float32)
     assert choose_kernels(Speed(), torch.device("cpu"), torch.float32).low_forward() is forward_chunk
+
+
+class Streams:
+    """A stand-in for CUDA's streams, graphs and their memory; a capture fails where `broken`, as CUDA's own does."""
+
+    def __init__(self, monkeypatch):
+        self.current, self.broken, self.pools = "the usual one", False, []
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: self.current)
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(self, "current", stream))
+        monkeypatch.setattr(torch.cuda, "graph", self.capture)
+
+    @contextlib.contextmanager
+    def capture(self, _graph, *, pool=None, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        self.pools.append(pool)
+        self.current = "one for captures"
+        yield
+        if self.broken:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.current = "the usual one"
+
+
+def test_a_capture_that_fails_leaves_the_stream_that_was_there(monkeypatch):
+    """All that follows would be computed on the other one. Seen to fail without the stream set again."""
+    streams = Streams(monkeypatch)
+    streams.broken = True
+    with pytest.raises(RuntimeError, match="during capture"):
+        CudaRecorder()(lambda: None)
+    assert streams.current == "the usual one"
+
+
+def test_each_recording_has_memory_of_its_own(monkeypatch):
+    """Where weights moved, the recordings are gone, and so is memory that they shared. Seen to fail with their pool."""
+    streams, record = Streams(monkeypatch), CudaRecorder()
+    for _ in range(3):
+        record(lambda: None)
+    assert streams.pools == [None] * 3

@@ -16,7 +16,13 @@ from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.compile.layers import CompiledBlocks
 from histream_core.network.forward import Denoiser, Text
+from histream_core.network.layer import run_block
+from histream_core.network.ops import sparse
+from histream_core.network.ops.attention import sdpa
+from histream_core.network.ops.linears import in_fp8
+from histream_core.network.ops.sparse import sparse_attention
 from histream_core.plan import blocks
+from histream_core.plan.blocks import Blocks
 from histream_core.plan.chunks import lengthen, replay
 from histream_core.plan.levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS
 from histream_core.plan.positions import TemporalPolicy
@@ -192,6 +198,33 @@ def test_compiled_layers_do_the_same_under_levers(model):
     video = torch.cat(list(stream.chunks()), dim=2)
     assert layers.graphs > 4 and not failures
     assert torch.equal(video, run_engine(model, plan))
+
+
+def test_blocks_of_queries_share_a_call_and_answer_as_each_alone(monkeypatch):
+    """Seen to fail with one block in a call: a large GPU would be half idle."""
+    q, k, v = torch.randn(3, 2, 60, 3, 8, generator=torch.Generator().manual_seed(2)).unbind(0)
+    calls = []
+
+    def attention(*tensors):
+        calls.append([list(x.shape) for x in tensors])
+        return sdpa(*tensors)
+
+    together = sparse_attention(attention, Blocks(12, 4), q, k, v)
+    assert [queries for queries, *_ in calls] == [[2 * 4, 12, 3, 8], [2 * 1, 12, 3, 8]]
+    assert {keys[1] for _, keys, _ in calls} == {32}, "half of the blocks, rounded up"
+    monkeypatch.setattr(sparse, "BLOCKS_AT_ONCE", 1)
+    torch.testing.assert_close(sparse_attention(sdpa, Blocks(12, 4), q, k, v), together, rtol=1e-6, atol=1e-6)
+
+
+def test_products_in_fp8_are_compiled_with_sparse_attention(model):
+    """Seen to fail with the method `unflatten`, which compilers cannot trace where products are replaced."""
+    plan, failures = tiny.plan_of(HISTREAM, "histream-plus", num_frames=9, levers=[SPARSE], **SIZE), []
+    layers = CompiledBlocks(plan, failures.append, backend="eager", run_block=in_fp8(run_block))
+    stream = open_stream(model, plan)
+    stream.denoise = Denoiser(model, block_forward=layers)
+    for _ in stream.chunks():
+        pass
+    assert layers.graphs and not failures
 
 
 # Plans

@@ -1,5 +1,6 @@
 """Decoding beside sampling, on the CPU, where both are threads."""
 
+import contextlib
 import threading
 
 import pytest
@@ -48,3 +49,53 @@ def test_an_error_comes_out_where_the_result_would_and_items_can_end_early():
     assert int(next(stopped)) == 0
     stopped.close()
     assert not list(work_ahead(iter(()), work, CPU))
+
+
+class Item:
+    """A stand-in for a tensor on one GPU, with copies on others; `log` is told what is queued, and where."""
+
+    is_cuda = True
+
+    def __init__(self, log, number, device="cuda:0"):
+        self.log, self.number, self.device = log, number, torch.device(device)
+
+    def to(self, device, non_blocking):
+        assert non_blocking
+        if device != self.device:
+            self.log.append(f"copy {self.number}")
+        return Item(self.log, self.number, device)
+
+    def record_stream(self, stream):
+        assert stream.device == self.device
+
+
+class Stream:
+    """A stand-in for a CUDA stream, which writes down the events that are recorded."""
+
+    def __init__(self, device, log):
+        self.device, self.log = torch.device(device), log
+
+    def record_event(self):
+        self.log.append(f"event on {self.device}")
+
+    def wait_event(self, _event):
+        pass
+
+
+def test_a_chunk_is_copied_to_another_gpu_before_the_next_one_is_queued(monkeypatch):
+    """Seen to fail with the copy left to the thread: it waits for the kernels of the next chunk."""
+    log = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(device, []))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(device, log))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+    def items():
+        for number in range(3):
+            log.append(f"make {number}")
+            yield Item(log, number)
+
+    found = list(
+        work_ahead(items(), lambda item: item.to(torch.device("cuda:1"), non_blocking=True), torch.device("cuda:1"))
+    )
+    assert [item.number for item in found] == [0, 1, 2]
+    assert log == [word for n in range(3) for word in (f"make {n}", f"copy {n}", "event on cuda:1")]

@@ -320,3 +320,18 @@ def test_frames_in_threads_of_their_own_are_the_same(latents, monkeypatch):
     decoder.use_threads(2)
     assert torch.equal(decoder.decode(latents), one)
     assert seen - {get_ident()}, "the pool may take one thread for both"
+
+
+def test_every_convolution_gets_the_layout_that_was_asked_for():
+    """From the second latent frame on. Seen to fail with frames in turns laid out anew before they are enlarged."""
+    vae, seen = make_vae(), []
+    decoder = StreamingDecoder(vae, channels_last=True)
+    for name, module in vae.decoder.named_modules():
+        if isinstance(module, torch.nn.Conv3d | torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: seen.append((name, inputs[0])))
+    decoder.decode(torch.randn(1, 16, 1, 4, 6))
+    seen.clear()
+    decoder.decode(torch.randn(1, 16, 2, 4, 6))
+    formats = {5: torch.channels_last_3d, 4: torch.channels_last}
+    wrong = {name for name, x in seen if not x.is_contiguous(memory_format=formats[x.ndim])}
+    assert len(seen) > 60 and wrong == set()

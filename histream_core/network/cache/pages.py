@@ -22,7 +22,7 @@ class Pages(NamedTuple):
     v: Tensor
     """Values, of the same shape."""
     anchor_k: Tensor
-    """Un-rotated keys of the anchors' pages, of the same shape; no pages where anchors do not move in time."""
+    """Un-rotated keys of the anchors' pages, of the same shape; no pages where the pass writes none."""
     written: Tensor
     """Indices of the pages that the chunk's own frames are written to."""
     visible: slice | Tensor | None

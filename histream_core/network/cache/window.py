@@ -244,8 +244,11 @@ class KVCache:
 
     def _pages(self, tensors: tuple[Tensor, Tensor, Tensor], layer: int, keep: bool) -> Pages:
         """Pages in these keys, values and un-rotated keys of a layer."""
+        k, v, anchor_k = tensors
         return Pages(
-            *tensors,
+            k,
+            v,
+            anchor_k if self._anchors_written else anchor_k[:, :0],  # passes of one kind have one shape
             written=self._written,
             visible=self._visible,
             anchors=self._anchors_written,

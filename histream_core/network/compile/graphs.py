@@ -29,17 +29,19 @@ A recorder may call the function once.
 
 
 class CudaRecorder:
-    """Records on a CUDA device. Recordings of one recorder share memory: copy a result before the next replay."""
+    """Records on a CUDA device. A recording has memory of its own, which ends with it; copy a result before a replay.
 
-    def __init__(self):
-        self._pool = None
+    Memory that recordings share ends with all of them, and a new one must not ask for it then.
+    """
 
     def __call__(self, work: Work) -> Work:
-        graph = torch.cuda.CUDAGraph()
-        # "thread_local": other threads may go on to encode and copy, they are not recorded.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = work()
-        self._pool = graph.pool()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # "thread_local": other threads may go on to encode and copy, they are not recorded.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                result = work()
+        finally:  # where the capture fails, its end does too, and leaves the stream that was captured
+            torch.cuda.set_stream(before)
 
         def replay() -> Tensor | None:
             graph.replay()

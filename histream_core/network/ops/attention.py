@@ -32,13 +32,15 @@ class Package:
     """The last compute capability that it has kernels for."""
     heads_first: bool = False
     """Whether the function takes and returns [B, N, L, D] instead of [B, L, N, D]."""
+    layout: str | None = None
+    """Its word for [B, L, N, D], where it takes both layouts: the other one would have its output copied."""
 
 
 PACKAGES = {
     "fa2": Package("flash_attn.flash_attn_interface", "flash_attn_func", "flash-attn", (8, 0)),
     "fa3": Package("flash_attn_interface", "flash_attn_func", "flash-attn-3", (9, 0), (9, 9)),
     "fa4": Package("flash_attn.cute", "flash_attn_func", "flash-attn-4", (9, 0)),
-    "sage": Package("sageattention", "sageattn", "sageattention", (8, 0), heads_first=True),
+    "sage": Package("sageattention", "sageattn", "sageattention", (8, 0), layout="NHD"),
     "int8": Package("comfy_kitchen", "int8_attention", "comfy-kitchen", (7, 5), heads_first=True),
 }
 HALF_DTYPES = (torch.float16, torch.bfloat16)
@@ -115,7 +117,7 @@ def packaged(package: Package, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     call = getattr(import_module(package.module), package.function)
     if package.heads_first:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    y = call(q, k, v)
+    y = call(q, k, v, **({"tensor_layout": package.layout} if package.layout else {}))
     y = y[0] if isinstance(y, tuple) else y
     return y.transpose(1, 2) if package.heads_first else y
 
