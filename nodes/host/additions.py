@@ -37,6 +37,10 @@ WHOLE_CALLS = (
     "two resolutions"
 )
 OWN_STEPS = "noise, steps and time shift are those of HiStream (Step Schedule)"
+OWN_KEYS = (
+    "thins attention where queries and keys are the same tokens, which in HiStream is the first chunk alone (sparse "
+    "keys of a window are in HiStream Speed: seen_keys sparse)"
+)
 SPLIT = "spreads prompts over several GPUs, and HiStream has one prompt"
 
 READ_BY_HOST = {"optimized_attention_override", "wrappers", "callbacks", "sample_sigmas"}
@@ -79,6 +83,7 @@ REFUSED = (
     Kind(lambda model: [known for known in after_steps(model) if speaks_of(known, ASKING)], AGAIN),
     Kind(lambda model: [known for known in after_steps(model) if speaks_of(known, NEGATIVE)], GUIDANCE),
     Kind(lambda model: _listed(model.additional_models.get("multigpu")), SPLIT, "a MultiGPU node"),
+    Kind(lambda model: _sparse_overrides(model), OWN_KEYS, "Model Sparse Attention"),
 )
 DOES_NOTHING = (
     Kind(lambda model: _other_sampling(model), OWN_STEPS, "a node like ModelSamplingSD3"),
@@ -184,6 +189,24 @@ def speaks_of(value: Callable, names: frozenset[str]) -> bool:
     """Whether one of `names` stands in the code of a function, as a name or as a key."""
     function = plain_function(value)
     return any(names & {*code.co_names, *keys_in(code)} for code in (codes_of(function) if function else ()))
+
+
+SPARSE_FILE = "nodes_sparse_attention"
+"""The module of the host's Block Sparse Attention, which is called Model Sparse Attention since."""
+
+
+def _sparse_overrides(model) -> list:
+    """Functions of the host's sparse attention on a MODEL: in the place of attention, or put there at each step."""
+    options = model.model_options.get("transformer_options", {})
+    called = [known for by_key in model.callbacks.values() for listed in by_key.values() for known in listed]
+    found = [*_listed(options.get("optimized_attention_override")), *called]
+    return [known for known in found if _module_of(known) == SPARSE_FILE]
+
+
+def _module_of(value: Any) -> str:
+    """The name of the file in which a function was written, without its folders."""
+    function = plain_function(value)
+    return function.__module__.rpartition(".")[2].rpartition("/")[2] if function else ""
 
 
 def _other_sampling(model) -> list:

@@ -18,7 +18,7 @@ from ...histream_core.video.edit.ranges import range_at
 from ...histream_core.video.formats import NAMES, find_format
 from .decode import check_vae, images_shape
 from .frames import check_name
-from .graph import is_link
+from .graph import is_link, shown_id
 from .images import check_images
 from .run_folders import check_inside
 from .sizes import latent_size, video_size
@@ -111,7 +111,7 @@ def check_host_sampler(shape: Sequence[int]) -> None:
     Raises ValueError that names the node.
     """
     context, item = get_executing_context(), _current()
-    graph, node = (item[2], context.node_id) if context and item else ({}, "")
+    graph, node = (item[2], shown_id(context.node_id)) if context and item else ({}, "")
     if graph.get(node, {}).get("class_type") in HOST_SAMPLERS:
         latent = ComingLatent(tuple(shape))
         _check(graph, _running(graph), node, {0: latent, 1: latent})
@@ -121,7 +121,7 @@ def check_ahead(hidden, outputs: Outputs) -> None:
     """Check the nodes behind the running one, which will put out `outputs`. Raises ValueError that names the node."""
     graph = getattr(hidden, "prompt", None)
     if graph:
-        _check(graph, _running(graph), hidden.unique_id, outputs)
+        _check(graph, _running(graph), shown_id(hidden.unique_id), outputs)
 
 
 def _check(graph: Mapping, running: set[str], source: str, outputs: Outputs) -> None:

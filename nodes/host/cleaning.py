@@ -77,5 +77,9 @@ def check_written(hidden, name: str) -> None:
     if graph is None:
         return
     node = graph.get(hidden.unique_id)
-    if node is None or is_link(node.get("inputs", {}).get(name)):
+    if node is None:
+        raise ValueError(
+            f"{name} is written by hand for one run, and a loop would write it: put the node outside of it"
+        )
+    if is_link(node.get("inputs", {}).get(name)):
         raise ValueError(f"{name} is written by hand and takes no connection: remove the link, and write the code")

@@ -4,14 +4,20 @@ import json
 from collections.abc import Mapping
 
 from comfy.cli_args import args
+from comfy_execution.progress import get_progress_state
 
 TEXT_WIDGETS = ("text", "prompt", "string", "value")
+
+
+def shown_id(node: str) -> str:
+    """The id by which the artist's graph has a node: in a loop (Start Loop, End Loop) the host runs copies of it."""
+    return get_progress_state().dynprompt.get_display_node_id(node)
 
 
 def words_of(hidden, name: str) -> str:
     """The text that was written for the CONDITIONING at input `name` of the running node; "" where none is found."""
     graph = getattr(hidden, "prompt", None) or {}
-    waiting, seen = [graph.get(hidden.unique_id, {}).get("inputs", {}).get(name)] if graph else [], set()
+    waiting, seen = [graph.get(shown_id(hidden.unique_id), {}).get("inputs", {}).get(name)] if graph else [], set()
     while waiting:
         link = waiting.pop(0)
         if not is_link(link) or link[0] in seen:

@@ -7,6 +7,7 @@ import server
 from comfy_execution.utils import get_executing_context
 
 from ...histream_core.files.reading import printable
+from .graph import shown_id
 
 
 def say(message: str) -> None:
@@ -38,7 +39,7 @@ def tell(message: str) -> None:
     if context and instance:
         lines = _kept[1] if _kept[0] == context else ()
         shown = "\n".join(line for line in (*lines, message) if line)
-        instance.send_progress_text(printable(shown), context.node_id, instance.client_id)
+        instance.send_progress_text(printable(shown), shown_id(context.node_id), instance.client_id)
 
 
 _kept: tuple[object, tuple[str, ...]] = (None, ())

@@ -155,6 +155,37 @@ class AttentionChosen:
         return model
 
 
+class AttentionBackend:
+    """As the host's Model Attention Backend: one of its attention functions in the place of the usual one."""
+
+    INPUT_TYPES = dict
+
+    def apply(self, model):
+        from comfy.ldm.modules.attention import get_attention_function
+
+        def chosen(usual, *args, **kwargs):
+            return get_attention_function("pytorch")(*args, **kwargs)
+
+        model = model.clone()
+        model.model_options["transformer_options"]["optimized_attention_override"] = chosen
+        return model
+
+
+class FoldedFeedForward:
+    """As the host's Wan from 0.40 on: the feed-forward is a Sequential whose forward folds its layers together."""
+
+    INPUT_TYPES = dict
+
+    def apply(self, model):
+        class Folded(torch.nn.Sequential):
+            def forward(self, x):
+                return self[2](torch.nn.functional.gelu(self[0](x), approximate="tanh"))
+
+        for block in model.model.diffusion_model.blocks:
+            block.ffn = Folded(*block.ffn)
+        return model
+
+
 class Watched:
     """Stands for previewers and memory reports: around the sampling, and told when it begins."""
 

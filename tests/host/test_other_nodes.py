@@ -46,6 +46,11 @@ def split_over_gpus(model):
     return model
 
 
+def sparse_attention(*, now: bool):
+    """The host's Block Sparse Attention: its function is there, or comes at the first step."""
+    return lambda model: importlib.import_module("nodes_sparse_attention").BlockSparseAttention().apply(model, now=now)
+
+
 REFUSED = [
     ("EasyCache", of_the_host("nodes_easycache", "EasyCacheNode", 0.2, 0.15, 0.95, False), "EasyCacheNode .* skips"),
     ("LazyCache", of_the_host("nodes_easycache", "LazyCacheNode", 0.2, 0.15, 0.95, False), "LazyCacheNode .* skips"),
@@ -75,6 +80,8 @@ REFUSED = [
      "ModelSamplingDiscrete .* changes what the network is asked"),
     ("MultiGPU", split_over_gpus, "MultiGPU .* one prompt"),
     ("Compile Model of TeaCache", like("WholeNetworkCompiled"), "use TorchCompileModel"),
+    ("BlockSparseAttention", sparse_attention(now=True), "BlockSparseAttention .* the first chunk alone .*seen_keys"),
+    ("sparse attention from the first step on", sparse_attention(now=False), "BlockSparseAttention .* first chunk"),
 ]  # fmt: skip
 REFUSED_AT_THE_FIRST_CALL = [
     ("a step cache by a wrapper", like("StepCacheByWrapper"), r"StepCacheByWrapper on this MODEL failed \(.*size"),
@@ -95,6 +102,8 @@ DOES_NOTHING = [
 SAME_VIDEO = [
     ("FeedForward chunks", like("FeedForwardInPieces")),
     ("attention of another node", like("AttentionChosen")),
+    ("Model Attention Backend", like("AttentionBackend")),
+    ("a feed-forward of later hosts", like("FoldedFeedForward")),
     ("previewers", like("Watched")),
     ("a leftover flag", leftover_flag),
 ]
