@@ -79,7 +79,7 @@ def check_written(hidden, name: str) -> None:
     node = graph.get(hidden.unique_id)
     if node is None:
         raise ValueError(
-            f"{name} is written by hand for one run, and a loop would write it: put the node outside of it"
+            f"{name} is written by hand and takes no connection, so not in a loop either: put the node outside of it"
         )
     if is_link(node.get("inputs", {}).get(name)):
         raise ValueError(f"{name} is written by hand and takes no connection: remove the link, and write the code")
