@@ -184,6 +184,11 @@ REFUSED = {
     "a GPU without rates": (["plan", "--gpus", "2", "--device", "abacus"], "use one of A100, H100, H200, 4090"),
     "a link of nothing": (["plan", "--link", "pcie"], "give --gpus 4 too"),
     "a picture for a sheet": (["sheet", "--model", "demo", "--out", "sheet.jpg"], "use sheet.png"),
+    "settings of a sheet of prompts": (
+        ["sheet", "--model", "demo", "--prompts", "prompts.txt", "--settings", "thin"],
+        "leave --settings out",
+    ),
+    "too short for a span": (["sheet", "--model", "demo", "--settings", "thin", "--size", "64x64"], "use --frames 33"),
     "no moment": (["sheet", "--model", "demo", "--moments", "0"], "--moments 4"),
 }
 

@@ -11,6 +11,14 @@ from ..options.adding import add_size_options, add_weight_options
 from ..options.common import add_overwrite, whole
 from . import Later
 
+GRID, THIN = "grid", "thin"
+WHICH = {
+    GRID: "Dual-Resolution Caching, NTK factor, time shift and first-chunk scale, each with each",
+    THIN: "one after the other what has thin public evidence: NTK factors up to 20, ways to resize, the first chunk's "
+    "attention, a short span",
+}
+"""The settings that a sheet can show."""
+
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     """Add the verb."""
@@ -24,6 +32,8 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument(
         "--prompts", metavar="FILE", type=Path, help="a strip for every line of FILE, in the preset's settings"
     )
+    listed = "; ".join(f"{name}: {what}" for name, what in WHICH.items())
+    verb.add_argument("--settings", choices=list(WHICH), default=GRID, help=f"{listed} (default: {GRID})")
     verb.add_argument("--moments", metavar="N", type=whole, default=4, help="frames in a strip (default: 4)")
     verb.add_argument("--out", metavar="FILE.png", type=Path, help="where to write (default: a new name here)")
     add_overwrite(verb, "--out")

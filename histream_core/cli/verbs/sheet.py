@@ -6,6 +6,7 @@ Not all settings of HiStream (arXiv 2512.21338) are published; the sheet shows w
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,6 +21,7 @@ from ...network.forward import Text
 from ...plan.chunks import Plan
 from ...plan.make import make_plan
 from ...plan.presets import Preset
+from ...plan.schedule import Scale
 from ...runs.render import Order, collect
 from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
@@ -27,6 +29,7 @@ from ...stream.prompts import Prompt
 from ...video.pictures import crop_picture, write_png
 from ..options.common import check_files
 from ..options.weights import find_source, prompt_list
+from ..parsers.sheet import THIN
 from ..progress import print_notes, progress_bar
 from .videos import new_names, plan_video
 
@@ -47,6 +50,11 @@ class Setting:
 
 
 SETTINGS = tuple(Setting(*values) for values in product((True, False), (1.0, 2.0, 5.0), (5.0, 7.0), (True, False)))
+THIN_NTK = (2.3, 5.0, 10.0, 20.0)  # the ratio of the sides at 1080p, HiStream's value, and CineScale's tuned ones
+THIN_RESIZE = ("area-down", "bilinear", "area")
+THIN_ATTENTION = (1.0, 1.5, 1.88, 2.0)  # off, CineScale's two, and what ours is at 1080p
+THIN_SPANS = (3, 18)  # Infinity-RoPE's, and the trained one
+LEAST_THIN_LATENTS = 9  # a span of 3 changes the third chunk first
 MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
 SHIFT_LOW = 5.0  # the method's value in training
 MAX_MOMENTS = 100
@@ -68,6 +76,26 @@ def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
     return make_plan(preset, mode, size=(width, height), num_latent_frames=like.num_latent_frames)
 
 
+def thin_plans(preset: Preset, like: Plan) -> list[tuple[str, Plan]]:
+    """A label and a plan for every value of a setting with thin evidence; all else is as in `like`.
+
+    The attention scale of the first chunk is CineScale's, ln(3600 c) / ln 3600. Raises ValueError for a clip in which a
+    span would show nothing.
+    """
+    if like.num_latent_frames < LEAST_THIN_LATENTS:
+        raise ValueError("a short span changes the third chunk first: use --frames 33, or more")
+    high = Scale.HIGH
+    return [
+        *((f"NTK {f:g} at HIGH", replace(like, ntk={**like.ntk, high: preset.ntk(0, f)})) for f in THIN_NTK),
+        *((f"resize {way}", replace(like, resize=way)) for way in THIN_RESIZE),
+        *(
+            (f"first-chunk attention c {c:g}", replace(like, first_chunk_attention=math.log(3600 * c) / math.log(3600)))
+            for c in THIN_ATTENTION
+        ),
+        *((f"clamped, span {span}", replace(like, temporal=replace(like.temporal, span=span))) for span in THIN_SPANS),
+    ]
+
+
 def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     """Make the sheet; the file is rewritten after every strip."""
     from ...lab.charts.contact_sheet import contact_sheet
@@ -76,6 +104,8 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f'"{args.out.name}" is not a name for a PNG file: use {args.out.stem or "sheet"}.png')
     if not 0 < args.moments <= MAX_MOMENTS:
         raise ValueError(f"a strip cannot have {args.moments} frames: use --moments 4, at most {MAX_MOMENTS}")
+    if args.prompts and args.settings == THIN:
+        raise ValueError("--prompts shows every prompt in the preset's settings: leave --settings out")
     check_files(args.out, overwrite=args.overwrite)
     prompts = _read_prompts(args.prompts) if args.prompts else prompt_list(args)
     source = find_source(args, prompts)
@@ -83,6 +113,8 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     noise = SeededNoise(args.seed)
     if args.prompts:
         strips = [(prompt, plan, index) for index, prompt in enumerate(prompts)]
+    elif args.settings == THIN:
+        strips = [(label, one, 0) for label, one in thin_plans(source.preset, plan)]
     else:
         strips = [(setting.label, plan_setting(setting, source.preset, like=plan), 0) for setting in SETTINGS]
     weights, texts = source.load()

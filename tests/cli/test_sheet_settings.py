@@ -1,0 +1,46 @@
+"""The strips of `histream sheet --settings thin`: plans that differ from one another in the setting alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from histream_core.cli.verbs.sheet import thin_plans
+from histream_core.plan import find_preset, make_plan
+from histream_core.plan.schedule import Scale
+
+
+def plans(name="sgf", frames=9):
+    preset = find_preset(name)
+    like = make_plan(preset, "histream", size=(1920, 1088), num_latent_frames=frames)
+    return like, dict(thin_plans(preset, like))
+
+
+def test_every_strip_changes_its_setting_alone():
+    """Seen to fail where two strips are one plan."""
+    like, found = plans()
+    assert len(found) == 13
+    for name, plan in found.items():
+        same = replace(plan, ntk=like.ntk, resize=like.resize, temporal=like.temporal)
+        assert replace(same, first_chunk_attention=like.first_chunk_attention) == like, name
+    assert found["NTK 20 at HIGH"].ntk[Scale.HIGH] == 20
+    assert found["NTK 20 at HIGH"].ntk[Scale.LOW] == like.ntk[Scale.LOW]
+    assert found["resize bilinear"].resize == "bilinear"
+    assert found["clamped, span 3"].temporal.span == 3
+
+
+def test_the_attention_of_the_first_chunk_is_in_cinescales_form():
+    """Off, 1.050 and 1.085 by its numbers; 1.88 is our 1.077 at 1080p."""
+    _, found = plans()
+    told = [found[f"first-chunk attention c {c}"].first_chunk_attention for c in ("1", "1.5", "1.88", "2")]
+    assert told == pytest.approx([1.0, 1.050, 1.077, 1.085], abs=5e-4)
+
+
+def test_a_factor_is_what_the_family_means_by_it():
+    """HiStream's multiplies the rotary base, as CineScale has it."""
+    _, found = plans("histream")
+    assert found["NTK 5 at HIGH"].ntk[Scale.HIGH] == find_preset("histream").ntk(0, 5.0) < 5
+
+
+def test_a_clip_in_which_a_span_shows_nothing_is_refused():
+    with pytest.raises(ValueError, match="use --frames 33"):
+        plans(frames=8)
