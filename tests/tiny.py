@@ -2,6 +2,7 @@
 
 import torch
 
+from histream_core.network.cache.guided import GuidedCache
 from histream_core.network.cache.tiers import MainMemoryCache, make_caches
 from histream_core.network.cache.window import CacheOptions, KVCache
 from histream_core.network.forward import Denoiser, Text
@@ -102,6 +103,8 @@ def stream(
 
 def main_bytes(cache: KVCache) -> int:
     """Bytes that a cache holds in main memory besides those on the device."""
+    if isinstance(cache, GuidedCache):
+        return main_bytes(cache.positive) + main_bytes(cache.negative)
     held = [getattr(cache, name).nbytes for name in (*cache.parts, "anchor_k")]
     return sum(held) if isinstance(cache, MainMemoryCache) else 0
 
