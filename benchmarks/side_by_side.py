@@ -137,12 +137,13 @@ def self_forcing(checkout: Path, num_chunks: int) -> Chunks:
         for _ in model.blocks
     ]
     texts: list[dict] = [{"is_init": False} for _ in model.blocks]
+    prompt = text()
 
     def call(x: Tensor, sigma: float, chunk: int) -> Tensor:
         t = torch.full((1, FRAMES), 1000 * sigma)
         start = chunk * FRAMES * tokens
         where = {"kv_cache": caches, "crossattn_cache": texts, "current_start": start}
-        return x - sigma * model(x, t=t, context=text(), seq_len=length, **where)
+        return x - sigma * model(x, t=t, context=prompt, seq_len=length, **where)
 
     for chunk in range(num_chunks):
         size = torch.Size((1, 16, FRAMES, height // 8, width // 8))
@@ -304,6 +305,13 @@ def main() -> None:
     parser.add_argument("--chunks", metavar="N", type=int, nargs="+", default=AT, help="which chunks, 3 or later")
     parser.add_argument("--out", metavar="F.json", type=Path, help="where to keep the figures")
     args = parser.parse_args()
+    if min(args.chunks) < 3:
+        parser.error("a figure is the median of a chunk and the two before: give --chunks 3 or later")
+    for folder, holds in ((args.comfyui, "comfy/sd.py"), (args.self_forcing, "wan/modules/causal_model.py")):
+        if folder and not (folder / holds).exists():
+            parser.error(f"{folder} is no checkout: it has no {holds}")
+    if args.out and not args.out.absolute().parent.is_dir():
+        parser.error(f"the folder of {args.out} does not exist")
     torch.set_num_threads(1)
     with torch.no_grad():
         found = {

@@ -69,6 +69,8 @@ class SceneBank:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         if about["mean"] is None:
             raise ValueError(f"{folder} has {about['done']} of its clips: start training.make_bank again, it goes on")
+        if "stagings" not in about:
+            raise ValueError(f"{folder} does not say where its clips begin: make it again with training.make_bank")
         latents, geometry = (np.load(folder / name, mmap_mode="r") for name in (LATENTS, GEOMETRY))
         if (grid := latents.shape[-1]) < largest:
             raise ValueError(f"{folder} has {grid} cells a side but {largest} are asked for: take no larger grid")

@@ -176,7 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_optimiser(parser)
     add_drawing(parser)
     parser.add_argument("--noise-coupled", action="store_true", help="the noise decides where a clip starts")
-    parser.add_argument("--begin", type=Path, required=True, help="checkpoint of the teacher, or of a student")
+    parser.add_argument(
+        "--begin", type=Path, required=True, help="checkpoint of a teacher or student, or folder of exported files"
+    )
     parser.add_argument("--bank", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, help="file of training.make_pairs")
     parser.add_argument("--pairs-share", type=float, default=0.5, help="part of the steps on pairs, where given")

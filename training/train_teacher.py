@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_network(parser)
     add_drawing(parser)
     parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--begin", type=Path, help="checkpoint to start from, instead of from nothing")
+    parser.add_argument("--begin", type=Path, help="checkpoint, or folder of exported files, to start from")
     parser.add_argument("--batch", type=int, default=4, help="clips on the largest grid; smaller grids take more")
     parser.add_argument("--frames", type=int, default=9, help="latent frames of a clip")
     parser.add_argument("--grids", type=int, nargs="+", help="curriculum, cells a side (default: LOW, then HIGH)")

@@ -174,6 +174,11 @@ class Cost:
         return self._sets * of_a_set
 
     @property
+    def call_weight_bytes(self) -> int:
+        """The weights that one network call reads: those of one set."""
+        return self.weight_bytes // self._sets
+
+    @property
     def _sets(self) -> int:
         """Sets of weights of the model: two where one of them computes the cache passes alone."""
         return 2 if self.plan.second_weights else 1

@@ -42,7 +42,7 @@ class Way:
     @property
     def moved_bytes(self) -> int:
         """The most that passes from main memory to the device in one network call."""
-        return (self.cost.weight_bytes if self.cost.offloaded else 0) + self.cost.kv_main_bytes
+        return (self.cost.call_weight_bytes if self.cost.offloaded else 0) + self.cost.kv_main_bytes
 
     @property
     def settings(self) -> str:
@@ -61,7 +61,7 @@ class Way:
 def _prices(way: Way) -> Iterator[str]:
     cost = way.cost
     if cost.offloaded:
-        yield f"weights wait in main memory, {gb(cost.weight_bytes)} pass to the GPU in each network call"
+        yield f"weights wait in main memory, {gb(cost.call_weight_bytes)} pass to the GPU in each network call"
     if cost.kv == "lean":
         yield "past frames are copied once more in every layer"
     if cost.kv == "cpu":

@@ -127,4 +127,4 @@ def tokenize(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[int
 def unknown_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
     """The words of a prompt that an encoder of this vocabulary does not know, in order."""
     known = {*vocabulary, *FILLERS}
-    return [word for word in words(prompt) if word not in known and SYNONYMS.get(word) not in known]
+    return [word for word in words(prompt) if word not in known and SYNONYMS.get(word) not in vocabulary]

@@ -18,9 +18,9 @@ TOKENS_960X544 = 2040
 TOKENS_1920X1088 = 8160
 UNTUNED_NTK = ((1.0, 1.0), (math.sqrt(TOKENS_960X544 / TOKENS_832X480), 2.0),
                (math.sqrt(TOKENS_1920X1088 / TOKENS_832X480), 5.0))  # fmt: skip
-"""How much larger than in training a side is, and the NTK factor for weights that were not tuned for it.
+"""How much larger than in training a side is, and how many times the rotary base is then taken, without tuning.
 
-HiStream's factors at its two sizes (arXiv 2512.21338), up to twice the ratio; the author of CineScale found that
+HiStream's factors at its two sizes (arXiv 2512.21338), about twice the ratio; the author of CineScale found that
 weights which were not tuned take more than the ratio.
 """
 SPATIAL_DIMS = 42
@@ -95,8 +95,8 @@ class Preset:
         """The NTK factor of a grid, as plans have it: `given`, or else derived from its tokens relative to training."""
         if given is None:
             ratio = math.sqrt(tokens_per_frame / self.trained_tokens)
-            given = max(1.0, ratio) if self.ntk_rule == "sqrt" else untuned_ntk(ratio)
-        return given ** ((SPATIAL_DIMS - 2) / SPATIAL_DIMS) if self.ntk_of_base else given
+            return max(1.0, ratio) if self.ntk_rule == "sqrt" else of_base(untuned_ntk(ratio))
+        return of_base(given) if self.ntk_of_base else given
 
     def first_chunk_attention_scale(self, tokens_per_frame: int) -> float:
         """Factor on the softmax scale in chunk 0 at HIGH; 1.077 at 1920x1088 for weights trained at 960x544 (ours)."""
@@ -145,7 +145,7 @@ _SGF_FRAMEWISE: dict[str, Any] = {"chunk_frames": 1, "anchor_frames": 4, "local_
 
 _WIDE = (
     "a window of 21 latent frames: in mode histream 40.3 GB of keys and values at 1920x1088 and 7.7 at 832x480; "
-    "histream plan says what takes less"
+    "Memory Plan, or histream plan, says what takes less"
 )
 
 _STREAMDIFFUSIONV2 = {
@@ -244,11 +244,19 @@ PRESETS = {
 
 
 def untuned_ntk(ratio: float) -> float:
-    """The NTK factor where a side is `ratio` times that of training: lines between UNTUNED_NTK, from the last by it."""
+    """The multiple of the base where a side is `ratio` times that of training.
+
+    Lines between UNTUNED_NTK, in proportion beyond.
+    """
     for (less, low), (more, high) in itertools.pairwise(UNTUNED_NTK):
         if ratio <= more:
             return low + (high - low) * max(0.0, ratio - less) / (more - less)
     return high * ratio / more
+
+
+def of_base(multiple: float) -> float:
+    """The factor of a plan with which the rotary base becomes so many times what it is."""
+    return multiple ** ((SPATIAL_DIMS - 2) / SPATIAL_DIMS)
 
 
 def find_preset(name: str) -> Preset:

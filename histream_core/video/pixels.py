@@ -176,8 +176,8 @@ class Leaving:
     """
 
     def __init__(self, frames: Tensor, form: Form) -> None:
-        self.form = form
         """`frames` [F, H, W, 3] are floats in [0, 1]. Raises ValueError where they are smaller than the picture."""
+        self.form = form
         pictures = cropped(frames, form.size).float().clamp(0, 1)
         self._planes = [download(plane) for plane in planes_of(pictures, form.pixels, form.depth)]
         self._there = torch.cuda.current_stream(frames.device).record_event() if frames.is_cuda else None

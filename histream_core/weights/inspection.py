@@ -36,7 +36,8 @@ _LARGER = {"streamdiffusionv2": "streamdiffusionv2-14b"}
 
 _ANOTHER_SAMPLER = (
     (
-        r"long.?video\.|causal.?forcing.*long.?video",
+        r"^(?!.*(self.?forcing|mem.?flow|long.?live|reward.?forcing))"
+        r".*((causal.?forcing|chunkwise).*long.?video|(^|/)long.?video[^/]*$)",
         "the long-video model of Causal-Forcing (licence: Apache-2.0, its mirror says), trained to denoise a window of "
         "frames at once, each at a noise of its own, which HiStream does not do: take chunkwise/causal_forcing.pt, or "
         "SGF",
@@ -52,7 +53,7 @@ _ANOTHER_SAMPLER = (
         "full is the nearest to it here, and not tested",
     ),
     (
-        r"ar_diffusion",
+        r"ar.?diffusion",
         "the start of a training, which takes dozens of steps with guidance: take the few-step file beside it",
     ),
 )

@@ -15,6 +15,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from . import log as host_log
 from .naming import SOMEONE, codes_of, keys_in, names_of, node_of, plain_function
+from .second import second_of
 
 WRAPPER_KEY = "histream"
 """The key of our own wrappers."""
@@ -123,7 +124,12 @@ def check_transformer_options(options: Mapping) -> None:
 
 
 def say_what_does_nothing(model) -> None:
-    """Warn of everything on a MODEL that is left out, and why; once per run."""
+    """Warn of everything on a MODEL that is left out, wholly or in part, and why; once per run."""
+    if second_of(model) and model.patches:
+        host_log.warn(
+            "a LoRA on this MODEL changes the first of its two sets of weights (SGF+): passes over finished frames go "
+            "without it"
+        )
     for kind in DOES_NOTHING:
         if found := kind.find(model):
             host_log.warn(f"{kind.node(found)} on this MODEL does nothing here: {kind.said}")
@@ -204,9 +210,9 @@ def _sparse_overrides(model) -> list:
 
 
 def _module_of(value: Any) -> str:
-    """The name of the file in which a function was written, without its folders."""
+    """The name of the file in which a function was written, without its folders, which the host may give as a path."""
     function = plain_function(value)
-    return function.__module__.rpartition(".")[2].rpartition("/")[2] if function else ""
+    return re.split(r"[\\/.]", function.__module__)[-1] if function else ""
 
 
 def _other_sampling(model) -> list:

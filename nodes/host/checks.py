@@ -95,28 +95,31 @@ def check_options(transformer_options: Mapping, clip_fea, time_dim_concat, kwarg
         raise ValueError(f"another node on this MODEL uses {asked[0]}, which HiStream cannot follow: remove that node")
 
 
-def check_conditioning(conds: Sequence[Mapping] | None, batch: int, width: int) -> Tensor:
-    """The text [items, tokens, channels] of a CONDITIONING that is one plain prompt."""
+NEGATIVE_PROMPT = "the negative prompt"
+
+
+def check_conditioning(
+    conds: Sequence[Mapping] | None, batch: int, width: int, *, which: str = "the CONDITIONING"
+) -> Tensor:
+    """The text [items, tokens, channels] of a CONDITIONING that is one plain prompt, which messages call `which`."""
     if not conds:
         raise ValueError("the guider has no positive conditioning: use BasicGuider")
     if len(conds) > 1:
-        raise ValueError(
-            f"the CONDITIONING holds {len(conds)} prompts at once, HiStream takes one: do not combine them"
-        )
+        raise ValueError(f"{which} holds {len(conds)} prompts at once, HiStream takes one: do not combine them")
     cond = conds[0]
     unused = [what for key, what in UNUSED_CONDITIONS.items() if cond.get(key) is not None]
     if unused:
-        raise ValueError(f"the CONDITIONING carries {unused[0]}, which HiStream cannot follow: connect a plain prompt")
+        raise ValueError(f"{which} carries {unused[0]}, which HiStream cannot follow: connect a plain prompt")
     text = cond.get("cross_attn")
     if text is None or text.ndim != 3:
-        raise ValueError("the CONDITIONING is no text for Wan: encode the prompt with a CLIP of type wan")
+        raise ValueError(f"{which} is no text for Wan: encode the prompt with a CLIP of type wan")
     if text.shape[2] != width:
         raise ValueError(
-            f"the text has {text.shape[2]} channels but the model reads {width}: use the text encoder that belongs to "
-            "it (umt5_xxl for Wan, the Demo Model's own for the demo)"
+            f"the text of {which} has {text.shape[2]} channels but the model reads {width}: use the text encoder that "
+            "belongs to it (umt5_xxl for Wan, the Demo Model's own for the demo)"
         )
     if text.shape[0] not in (1, batch):
-        raise ValueError(f"{text.shape[0]} prompts do not fit {batch} videos: give 1, or {batch}")
+        raise ValueError(f"{text.shape[0]} prompts of {which} do not fit {batch} videos: give 1, or {batch}")
     return text
 
 

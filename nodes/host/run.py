@@ -32,7 +32,7 @@ from ...histream_core.stream.stream import Stream
 from . import log as host_log
 from .additions import AGAIN, WRAPPER_KEY, between_calls, blamed_for
 from .caches import kv_bytes, make_room
-from .checks import check_conditioning, check_options
+from .checks import NEGATIVE_PROMPT, check_conditioning, check_options
 from .naming import names_of
 from .ranks import model_settings, network_of, sharing_of
 from .second import second_of
@@ -201,14 +201,14 @@ class HostRun:
         if guidance.is_on:
             found = self.guider.conds.get("negative") or self._negative_of_model()
             check_negative(guidance, found)
-            negative = Text(self._context(found))
+            negative = Text(self._context(found, which=NEGATIVE_PROMPT))
         return Text(self._context(self.guider.conds.get("positive")), negative)
 
     def _negative_of_model(self) -> list[dict]:
         return convert_cond(model_settings(self.guider.model_patcher).negative or [])
 
-    def _context(self, conds: Sequence[Mapping] | None) -> Tensor:
-        context = check_conditioning(conds, self.batch, self.base.diffusion_model.text_dim)
+    def _context(self, conds: Sequence[Mapping] | None, **named: str) -> Tensor:
+        context = check_conditioning(conds, self.batch, self.base.diffusion_model.text_dim, **named)
         return comfy.utils.repeat_to_batch_size(context, self.batch)
 
     def _take_pass(self, index: int) -> Pass:

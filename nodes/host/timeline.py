@@ -22,7 +22,7 @@ from ...histream_core.stream.prompts import Prompt, led_away
 from ...histream_core.stream.timeline import Cue, Placed, check_cues, place
 from ..settings import ModelSettings
 from . import log as host_log
-from .checks import check_conditioning
+from .checks import NEGATIVE_PROMPT, check_conditioning
 
 KEY = "histream_timeline"
 """Where a `Timeline` lies among the options of a CONDITIONING."""
@@ -107,7 +107,8 @@ def notes_of(positive: Sequence | None) -> list[str]:
 
 def say_limits(settings: ModelSettings, plan: Plan, positive: Sequence | None) -> None:
     """Say, before the first step and as long as the node runs, what weights were not trained on."""
-    host_log.keep([*notes_of(positive), *(other_size(plan.size) if settings.demo else ())])
+    notes = [*notes_of(positive), *(notes_of(settings.negative) if plan.guidance.is_on else ())]
+    host_log.keep([*dict.fromkeys(notes), *(other_size(plan.size) if settings.demo else ())])
 
 
 def prompts_in(
@@ -132,7 +133,8 @@ def with_negative(
     if not guidance.is_on:
         return prompts
     check_negative(guidance, negative)
-    text = check_conditioning(comfy.sampler_helpers.convert_cond(negative), audience.batch, audience.width)
+    conds = comfy.sampler_helpers.convert_cond(negative)
+    text = check_conditioning(conds, audience.batch, audience.width, which=NEGATIVE_PROMPT)
     return led_away(prompts, comfy.utils.repeat_to_batch_size(text, audience.batch))
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from histream_core.cli.verbs.sheet import thin_plans
+from histream_core.network.ops.rope import THETA, ntk_theta
 from histream_core.plan import find_preset, make_plan
 from histream_core.plan.schedule import Scale
 
@@ -22,7 +23,7 @@ def test_every_strip_changes_its_setting_alone():
     for name, plan in found.items():
         same = replace(plan, ntk=like.ntk, resize=like.resize, temporal=like.temporal)
         assert replace(same, first_chunk_attention=like.first_chunk_attention) == like, name
-    assert found["NTK 20 at HIGH"].ntk[Scale.HIGH] == 20
+    assert ntk_theta(found["NTK 20 at HIGH"].ntk[Scale.HIGH], 42) == pytest.approx(20 * THETA)
     assert found["NTK 20 at HIGH"].ntk[Scale.LOW] == like.ntk[Scale.LOW]
     assert found["resize bilinear"].resize == "bilinear"
     assert found["clamped, span 3"].temporal.span == 3
@@ -35,12 +36,17 @@ def test_the_attention_of_the_first_chunk_is_in_cinescales_form():
     assert told == pytest.approx([1.0, 1.050, 1.077, 1.085], abs=5e-4)
 
 
-def test_a_factor_is_what_the_family_means_by_it():
-    """HiStream's multiplies the rotary base, as CineScale has it."""
-    _, found = plans("histream")
-    assert found["NTK 5 at HIGH"].ntk[Scale.HIGH] == find_preset("histream").ntk(0, 5.0) < 5
+def test_settings_that_change_nothing_are_left_out():
+    """Seen to fail with strips of the same pixels."""
+    _, one_grid = plans("streamdiffusionv2")
+    assert not [name for name in one_grid if name.startswith("resize")]
+    _, whole_past = plans("causvid")
+    assert not [name for name in whole_past if name.startswith("clamped")]
+    _, framewise = plans("sgf-framewise", frames=5)
+    assert [name for name in framewise if name.startswith("clamped")] == ["clamped, span 3", "clamped, span 20"]
 
 
 def test_a_clip_in_which_a_span_shows_nothing_is_refused():
-    with pytest.raises(ValueError, match="use --frames 33"):
-        plans(frames=8)
+    for name, frames, least in (("sgf", 8, 33), ("sgf-framewise", 4, 17)):
+        with pytest.raises(ValueError, match=f"use --frames {least}, or more"):
+            plans(name, frames)

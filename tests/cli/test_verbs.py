@@ -175,6 +175,7 @@ REFUSED = {
     "no text": (["render", "--model", "x", "--vae", "y", "--prompt", "a cat"], "--text-encoder or --embeds is missing"),
     "no prompt": (["render", "--model", "x", "--vae", "y", "--text-encoder", "z"], "--prompt is missing"),
     "a missing file": (["inspect", "missing.safetensors"], "missing.safetensors"),
+    "a second set that is not there": (["plan", "--model", "demo", "--preset", "sgf-plus"], "take the preset sgf"),
     "a size that is none": (["plan", "--size", "large"], "write it like 1920x1088"),
     "no height": (["plan", "--size", "64x0"], "use 32"),
     "no frames": (["plan", "--frames", "0"], "0 frames is empty"),

@@ -22,10 +22,10 @@ def guided(pack, load_wan):
 
     nodes, steps = pack.part("nodes.sampling.anchor_window_sampler"), pack.part("nodes.sampling.step_schedule")
 
-    def run(latent, positive, negative, cfg, *, mode="histream", model=None, first_frame=None):
+    def run(latent, positive, negative, cfg, *, mode="histream", model=None):
         model = model or load_wan()
         schedule, sigmas = steps.StepSchedule.execute(mode).result
-        [twin] = nodes.AnchorWindowSamplerSelect.execute(model, schedule, first_frame=first_frame).result
+        [twin] = nodes.AnchorWindowSamplerSelect.execute(model, schedule).result
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)

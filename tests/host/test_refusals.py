@@ -50,7 +50,7 @@ def test_several_prompts_at_once_are_refused(refused, positive):
 
 def test_prompts_that_do_not_fit_the_batch_are_refused(refused, positive, latent):
     refused(
-        "2 prompts do not fit 3 videos",
+        "2 prompts of the CONDITIONING do not fit 3 videos",
         conditioning=[[positive[0][0].repeat(2, 1, 1), {}]],
         wanted=latent(3, batch=3),
     )

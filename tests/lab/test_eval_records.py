@@ -136,7 +136,7 @@ def test_a_preset_without_its_added_fields_has_the_settings_of_before():
         "anchor_frames", "local_frames", "trained_tokens", "ntk_low", "ntk_high", "scale_first_chunk", "normalised",
         "span", "note",
     ]  # fmt: skip
-    assert records.ADDED & other.keys() == {"one_grid", "restyle", "listed_timesteps"}
+    assert records.ADDED.keys() & other.keys() == {"one_grid", "restyle", "listed_timesteps", "resize"}
 
 
 def test_a_folder_of_an_earlier_judge_is_refused(folder, tmp_path):

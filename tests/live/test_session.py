@@ -1,6 +1,7 @@
 """A live stream on a fake clock: every frame in order and on time, prompts at the next chunk, sources that go away."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from tiny_live import FPS, MODEL, SIDE, STEP, VAE, FakeClock, Living, picture
 from histream_core.live.clock import Clock
 from histream_core.live.engine import decoding_threads
 from histream_core.live.intake import ALL, EVEN
+from histream_core.live.stage import LiveSettings
 from histream_core.plan.chunks import ENDLESS
 from histream_core.plan.entry import Restyle
+from histream_core.plan.guidance import Guidance
 from histream_core.runs.restyle import EncodedSource
+from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 from histream_core.stream.timeline import Change
 from histream_core.vae.decode import to_frames
@@ -45,6 +49,14 @@ def test_it_shows_what_video_to_video_makes_of_the_same_frames():
     got = torch.stack([torch.from_numpy(frame) for _, _, frame in living.shown])
     assert got.shape == wanted.shape
     assert (got.float() / 255 - wanted.clamp(0, 1)).abs().max() < 0.005
+
+
+@pytest.mark.parametrize("guidance", [Guidance(cfg=3), Guidance(nag=5)], ids=str)
+def test_a_live_stream_has_no_negative_prompt(guidance):
+    """Before its source is opened. Seen to fail with guidance let through."""
+    plan = tiny.plan("histream", num_frames=ENDLESS, width=SIDE, height=SIDE, restyle=Restyle(0.8), guidance=guidance)
+    with pytest.raises(ValueError, match="a live stream has none: set CFG and NAG to 1"):
+        LiveSettings(plan, SimpleNamespace(fps=FPS, size=(SIDE, SIDE)), Prompt(tiny.text()))
 
 
 def test_the_rest_of_a_source_becomes_a_short_chunk():

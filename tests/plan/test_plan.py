@@ -157,7 +157,9 @@ def test_without_them_every_one_is_off():
 
 def test_ntk_follows_the_resolution_where_the_preset_does_not_say():
     plan = make_plan(find_preset("self-forcing"), "histream", size=(1920, 1088), num_latent_frames=21)
-    assert plan.ntk == pytest.approx({Scale.HIGH: 5, Scale.LOW: 2})
+    assert plan.ntk == pytest.approx({Scale.HIGH: 5 ** (40 / 42), Scale.LOW: 2 ** (40 / 42)}), (
+        "2 and 5 times the base, as HiStream has them"
+    )
     small = make_plan(find_preset("self-forcing"), "histream", size=(416, 256), num_latent_frames=21)
     assert set(small.ntk.values()) == {1.0}
     by_ratio = make_plan(

@@ -60,6 +60,8 @@ def test_the_second_set_of_weights_names_sgf_plus_whatever_the_file_is_called():
 
 OTHERS = {
     "chunkwise/longvideo.pt": ["Causal-Forcing", "Apache-2.0", "take chunkwise/causal_forcing.pt"],
+    "models/longvideo-fp8.safetensors": ["Causal-Forcing"],
+    "models/ar-diffusion.pt": ["start of a training"],
     "checkpoints/rolling_forcing_dmd.pt": ["RollingForcing", "academic use only", "take SGF"],
     "RollingForcing/model.pt": ["academic use only"],
     "checkpoints/hiar.pt": ["HiAR", "MIT", "each-step"],
@@ -75,7 +77,10 @@ def test_weights_for_another_sampler_are_named_with_their_licence(name):
     assert note.startswith(f"{Path(name).name} is by its name ")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "models/HiAray.pt", "models/a long video of mine/self_forcing_dmd.pt"])
+FAMILIES = (*NAMES, "models/HiAray.pt", "a long video of mine/self_forcing_dmd.pt", "self_forcing_long_video.pt")
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "MemFlow/longvideo.pt"])
 def test_weights_of_the_presets_are_named_without_a_warning(name):
     assert describe_wan(wide(name)) == []
 

@@ -12,6 +12,7 @@ from ... import demo
 from ...cost.cost import GB, VAE_WIDTH, Cost
 from ...cost.fitting import check_strips, decoders, does_not_fit, tiers
 from ...cost.memory_plan import CARDS, card_lines, choices, ways
+from ...network.forward import check_sets
 from ...network.model import WAN_1_3B, WAN_14B, WanConfig
 from ...parallel.devices import Machine, find_device, find_link
 from ...parallel.predict import check_gpus
@@ -40,12 +41,13 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     if args.vram is not None and not args.vram > 0:
         raise ValueError(f"a card of {args.vram:g} GB holds nothing: give --vram 24")
     machine = _machine(args)
-    config, guessed = find_model(args.model)
+    config, guessed, second = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
     options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
     options = replace(options, sinks=sink_rule(args), guidance=guidance_of(args))
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
+    check_sets(plan, preset.second_weights if second is None else second)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]
     width = _demo_vae_width() if args.model == DEMO else VAE_WIDTH
@@ -95,13 +97,14 @@ def _machine(args: argparse.Namespace) -> Machine | None:
     return Machine(find_device(args.device or "H100"), find_link(args.link or "nvlink"))
 
 
-def find_model(name: str) -> tuple[WanConfig, str]:
-    """The sizes of a published model, of the bundled one or of a file, and the preset that fits it."""
+def find_model(name: str) -> tuple[WanConfig, str, bool | None]:
+    """The sizes of a published model, of the bundled one or of a file, the preset that fits it, and whether it has a
+    second set of weights; None: that of the preset."""
     if name in MODELS:
-        return MODELS[name], "histream"
+        return MODELS[name], "histream", None
     checkpoint = read_checkpoint(demo.TRANSFORMER_PATH if name == DEMO else name, kind="wan")
     assert checkpoint.config is not None  # a transformer has one
-    return checkpoint.config, guess_preset(checkpoint)
+    return checkpoint.config, guess_preset(checkpoint), bool(checkpoint.second)
 
 
 def _demo_vae_width() -> int:

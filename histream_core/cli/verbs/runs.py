@@ -74,6 +74,7 @@ def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict
         manifest = journal.manifest
         video = video_of_run(manifest, source_video_of(manifest, args))
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
+        journal.negative()
         check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None, encodes=manifest.plan.restyle is not None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
@@ -90,6 +91,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         old = journal.manifest
         check_whole(journal)
         video = video_of_run(old, source_video_of(old, args))
+        journal.negative()  # refuses a run without it before the run is made longer
         plan = longer(old, args.seconds)
         placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)

@@ -20,8 +20,9 @@ from ...lab.charts import pick
 from ...network.forward import Text
 from ...plan.chunks import Plan
 from ...plan.make import make_plan
-from ...plan.presets import Preset
+from ...plan.presets import Preset, of_base
 from ...plan.schedule import Scale
+from ...plan.sizes import pixel_frames
 from ...runs.render import Order, collect
 from ...runs.weights import Weights
 from ...stream.noise import SeededNoise
@@ -50,11 +51,10 @@ class Setting:
 
 
 SETTINGS = tuple(Setting(*values) for values in product((True, False), (1.0, 2.0, 5.0), (5.0, 7.0), (True, False)))
-THIN_NTK = (2.3, 5.0, 10.0, 20.0)  # the ratio of the sides at 1080p, HiStream's value, and CineScale's tuned ones
+THIN_NTK = (2.3, 5.0, 10.0, 20.0)  # times the base: the ratio of the sides at 1080p, HiStream's value, CineScale's
 THIN_RESIZE = ("area-down", "bilinear", "area")
 THIN_ATTENTION = (1.0, 1.5, 1.88, 2.0)  # off, CineScale's two, and what ours is at 1080p
-THIN_SPANS = (3, 18)  # Infinity-RoPE's, and the trained one
-LEAST_THIN_LATENTS = 9  # a span of 3 changes the third chunk first
+SHORT_SPAN = 3  # of Infinity-RoPE
 MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
 SHIFT_LOW = 5.0  # the method's value in training
 MAX_MOMENTS = 100
@@ -79,20 +79,31 @@ def plan_setting(setting: Setting, preset: Preset, *, like: Plan) -> Plan:
 def thin_plans(preset: Preset, like: Plan) -> list[tuple[str, Plan]]:
     """A label and a plan for every value of a setting with thin evidence; all else is as in `like`.
 
-    The attention scale of the first chunk is CineScale's, ln(3600 c) / ln 3600. Raises ValueError for a clip in which a
-    span would show nothing.
+    NTK factors multiply the rotary base; the attention scale of the first chunk is CineScale's, ln(3600 c) / ln 3600.
+    Settings that change nothing in such a plan are left out. Raises ValueError for a clip in which a span would show
+    nothing.
     """
-    if like.num_latent_frames < LEAST_THIN_LATENTS:
-        raise ValueError("a short span changes the third chunk first: use --frames 33, or more")
-    high = Scale.HIGH
+    window, high = like.window, Scale.HIGH
+    moves = (
+        bool(window.anchor_frames) and window.local_frames is not None
+    )  # whether a span says where the anchor stands
+    least = SHORT_SPAN + 2 * window.chunk_frames  # a chunk that begins behind the span
+    if moves and like.num_latent_frames < least:
+        raise ValueError(
+            f"a span of {SHORT_SPAN} shows from latent frame {least} on: use --frames {pixel_frames(least)}, or more"
+        )
     return [
-        *((f"NTK {f:g} at HIGH", replace(like, ntk={**like.ntk, high: preset.ntk(0, f)})) for f in THIN_NTK),
-        *((f"resize {way}", replace(like, resize=way)) for way in THIN_RESIZE),
+        *((f"NTK {f:g} at HIGH", replace(like, ntk={**like.ntk, high: of_base(f)})) for f in THIN_NTK),
+        *((f"resize {way}", replace(like, resize=way)) for way in THIN_RESIZE if len(like.grids) > 1),
         *(
             (f"first-chunk attention c {c:g}", replace(like, first_chunk_attention=math.log(3600 * c) / math.log(3600)))
             for c in THIN_ATTENTION
         ),
-        *((f"clamped, span {span}", replace(like, temporal=replace(like.temporal, span=span))) for span in THIN_SPANS),
+        *(
+            (f"clamped, span {span}", replace(like, temporal=replace(like.temporal, span=span)))
+            for span in (SHORT_SPAN, preset.span)
+            if moves
+        ),
     ]
 
 

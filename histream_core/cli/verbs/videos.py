@@ -238,11 +238,12 @@ def _render(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:
     if args.sound:
         check_sound(args.sound, format)
     weights, texts = _load(args, source, plan)
-    check_memory(weights, plan, num_prompts=len(texts), ignore=args.ignore_memory)
+    prompts = shown.prompts(texts)
+    check_memory(weights, plan, num_prompts=len(prompts), ignore=args.ignore_memory)
     notes = [*shown.notes, *engine_notes(weights, plan)]
     print_notes(notes)
     tags = video_tags([cue.prompt for cue in shown.placed.cues], [args.seed])
-    order = Order(plan, shown.prompts(texts), noise, shown.given(weights), shown.source(weights))
+    order = Order(plan, prompts, noise, shown.given(weights), shown.source(weights))
 
     def write(path: Path) -> tuple[Path, Progress]:
         target = Target(

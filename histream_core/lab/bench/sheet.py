@@ -90,8 +90,10 @@ class Setup:
         **more,
     ) -> Row:
         """A row, without its target where targets do not apply; those that would have one are among the main ones."""
-        shown = target if self.has_targets else None
-        return Row(name, _plain(value), unit, shown, is_main=is_main or target is not None, **more)
+        shown, found = target if self.has_targets else None, _plain(value)
+        if value is not None and found is None:
+            more["note"] = f"{FAILED}: the figure is {value}"
+        return Row(name, found, unit, shown, is_main=is_main or target is not None, **more)
 
     def wait(self) -> None:
         """Return when the device has done all queued work."""

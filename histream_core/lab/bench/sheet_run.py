@@ -50,6 +50,9 @@ SECTIONS = (
 )
 """Most valuable first: whatever ends a session on a GPU, the rows before it are there. Six minutes together."""
 
+TINY_PATIENCE = 10
+"""How many times the seconds a section has on a CPU, which may be slow: at tiny sizes it is to run, not to be fast."""
+
 
 class Worker(Protocol):
     """A process that measures sections, one at a time."""
@@ -71,7 +74,9 @@ def sheet_rows(*, tiny: bool) -> Iterator[Row]:
     """Every row, as soon as it is measured. Raises ValueError where there is no GPU for it."""
     if not tiny:
         real_setup()
-    return run_sheet(SECTIONS, lambda: Process(tiny=tiny))
+    patience = TINY_PATIENCE if tiny else 1
+    sections = [section._replace(seconds=patience * section.seconds) for section in SECTIONS]
+    return run_sheet(sections, lambda: Process(tiny=tiny))
 
 
 def run_sheet(

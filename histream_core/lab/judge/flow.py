@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ FindFlow = Callable[[Tensor, Tensor], Tensor]
 """Maps two pictures to the flow from the first to the second."""
 
 LEAST_SIDE = 8  # pixels, of the smallest picture of a pyramid
-LEAST_SIDE_DIS = 12  # pixels, of a picture that DIS takes
+LEAST_SIDE_DIS = 16  # pixels: OpenCV 5.0 dies on some smaller pictures
 ROUNDS = 5  # iterations at each level
 WINDOW = 9  # pixels; motion is taken to be constant within it
 BACKGROUND_WINDOW = 17  # pixels; the mean over it is subtracted, so that flicker is not read as motion
@@ -50,26 +49,40 @@ def find_flow(now: Tensor, other: Tensor) -> Tensor:
 def find_dis_flow(now: Tensor, other: Tensor) -> Tensor:
     """Flow as of `find_flow`, by OpenCV's Dense Inverse Search on grey pictures of 8 bits. Raises ValueError as it."""
     cv2: Any = import_module("cv2")
-    _check_pair(now, other, least=LEAST_SIDE_DIS)
+    _check_pair(now, other)
+    if min(now.shape[:2]) < LEAST_SIDE_DIS:
+        raise ValueError(
+            f"pictures of {now.shape[1]}x{now.shape[0]} are too small for flow dis, which takes {LEAST_SIDE_DIS} or "
+            "more: use --flow lucas-kanade"
+        )
     grey = [cv2.cvtColor(to_uint8(picture[None])[0], cv2.COLOR_RGB2GRAY) for picture in (now, other)]
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return torch.from_numpy(search.calc(*grey, None)).permute(2, 0, 1)
 
 
 def choose_flow(name: str | None = None) -> tuple[str, FindFlow]:
-    """A way of FLOWS by its name, with its function; None: OpenCV's where it is installed. Raises ValueError."""
-    installed = find_spec("cv2") is not None
-    name = name or (DIS if installed else LUCAS_KANADE)
-    if name == DIS and not installed:
+    """A way of FLOWS by its name, with its function; None: OpenCV's where it can be imported. Raises ValueError."""
+    usable = _has_opencv()
+    name = name or (DIS if usable else LUCAS_KANADE)
+    if name == DIS and not usable:
         raise ValueError("flow dis needs OpenCV: pip install 'histream[flow]', or choose lucas-kanade")
     return name, find_dis_flow if name == DIS else find_flow
 
 
-def _check_pair(now: Tensor, other: Tensor, *, least: int = LEAST_SIDE) -> None:
-    if now.shape != other.shape or now.ndim != 3 or min(now.shape[:2]) < least:
+def _has_opencv() -> bool:
+    """Whether OpenCV can be imported; an installed one may lack a library of the system."""
+    try:
+        import_module("cv2")
+    except ImportError:
+        return False
+    return True
+
+
+def _check_pair(now: Tensor, other: Tensor) -> None:
+    if now.shape != other.shape or now.ndim != 3 or min(now.shape[:2]) < LEAST_SIDE:
         raise ValueError(
             f"pictures {list(now.shape)} and {list(other.shape)} have no flow: give two of one size, "
-            f"at least {least} pixels wide and high"
+            f"at least {LEAST_SIDE} pixels wide and high"
         )
 
 

@@ -37,8 +37,16 @@ WRITTEN = (LINES, STRIPS, *REPORTS, "sheet.png")
 SIGNS = {"prompts", "seed", "size", "preset", "vae"}
 """Settings that every evaluation has: a file without them is somebody else's."""
 
-ADDED = {"one_grid", "restyle", "listed_timesteps"}
-"""Fields of a preset that came after the first evaluations; where they say nothing, settings are without them."""
+ADDED: dict[str, object] = {
+    "one_grid": False,
+    "restyle": None,
+    "listed_timesteps": (),
+    "second_weights": False,
+    "ntk_rule": "untuned",
+    "ntk_of_base": False,
+    "resize": "bilinear",
+}
+"""Fields of a preset that came after the first evaluations, with what was so before: settings are without that."""
 
 MAX_LINES, MAX_STRIP = 256 * MEGABYTE, 256 * MEGABYTE
 
@@ -76,8 +84,7 @@ class Record:
 
 def preset_settings(preset: Preset) -> dict[str, object]:
     """The fields of a preset, as settings have them."""
-    usual = {field.name: field.default for field in fields(preset)}
-    return {name: value for name, value in asdict(preset).items() if name not in ADDED or value != usual[name]}
+    return {name: value for name, value in asdict(preset).items() if name not in ADDED or value != ADDED[name]}
 
 
 class Records:

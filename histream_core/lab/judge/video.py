@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .detail import fine_energy, likeness, sharpness
-from .flow import LEAST_SIDE, FindFlow, find_flow, visible, warp
+from .flow import LEAST_SIDE_DIS, FindFlow, find_flow, visible, warp
 
 FLOW_WIDTH = 512
 """Largest width of the pictures that motion is read from."""
@@ -133,7 +133,7 @@ def _small(frame: Tensor) -> Tensor:
     height, width = frame.shape[:2]
     if width <= FLOW_WIDTH:
         return frame
-    size = max(LEAST_SIDE, round(height * FLOW_WIDTH / width)), FLOW_WIDTH
+    size = max(LEAST_SIDE_DIS, round(height * FLOW_WIDTH / width)), FLOW_WIDTH
     return F.interpolate(frame.permute(2, 0, 1)[None], size, mode="area")[0].permute(1, 2, 0)
 
 

@@ -6,6 +6,7 @@ Both hold the same frames, as the guided estimate is what is cached under either
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -48,6 +49,9 @@ class GuidedCache(KVCache):
 
     def pages(self, layer: int, *, keep: bool = False) -> Pages:  # noqa: ARG002 - for all layers
         raise TypeError("a pass is computed with one of the two caches of a pair")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a pair of caches has no {name}: ask its positive or its negative cache")
 
     def commit(self) -> None:
         self.positive.commit()
