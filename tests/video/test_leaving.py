@@ -20,16 +20,19 @@ def label(known):
 
 
 def noise(num_frames, height=70, width=98):
-    """Frames that reach past [0, 1] and hold values at which rounding decides."""
+    """Frames that reach past [0, 1] and hold values at which rounding decides, also greys halfway between two lumas."""
     frames = torch.rand(num_frames, height, width, 3, generator=torch.Generator().manual_seed(3)) * 1.2 - 0.1
-    frames[:, ::7] = torch.arange(width).view(1, 1, width, 1) / 255
-    frames[:, 1::7] = (torch.arange(width).view(1, 1, width, 1) + 0.5) / 1023
+    columns = torch.arange(width).view(1, 1, width, 1)
+    frames[:, ::7] = columns / 255
+    frames[:, 1::7] = (columns + 0.5) / 1023
+    for row, scale in enumerate((1, 4, 16), start=2):  # lumas of 8, 10 and 12 bits
+        frames[:, row::7] = (2 * scale * columns + 0.5) / (219 * scale)
     return frames
 
 
 @pytest.mark.parametrize("known", [known for known in FILES if known.depth <= DEVICE_DEPTH], ids=label)
 def test_planes_are_the_same_by_torch_and_by_numpy(known):
-    """Operations of a GPU are rounded alone too. Seen to fail with a product and a sum in another order."""
+    """Operations of a GPU are rounded alone too. Seen to fail with sums and products in another order."""
     frames, size = noise(3), (96, 64)
     plain = [planes_of(picture, known.pixels, known.depth) for picture in pictures_of(frames, size)]
     for one, other in zip(Leaving(frames, Form(size, known.pixels, known.depth)), plain, strict=True):
