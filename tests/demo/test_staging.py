@@ -38,6 +38,8 @@ def test_places_along_the_way_are_passed_in_their_order(direction):
     for number, start in enumerate(starts):
         after = [(place + step * quarter) % 1 for place, step in zip(start, DIRECTIONS[direction], strict=True)]
         assert after == pytest.approx(starts[(number + 1) % 4])
+    sides = {"west": (0.25, 0.5), "east": (0.75, 0.5), "high": (0.5, 0.25), "low": (0.5, 0.75)}
+    assert all(start == pytest.approx(sides.get(word, start)) for word, start in zip(along(clip), starts, strict=True))
 
 
 @pytest.mark.parametrize("motion", [motion for motion in MOTIONS if motion not in DIRECTIONS])
