@@ -84,6 +84,7 @@ def stream(
     given=None,
     source=None,
     upsample=None,
+    review=None,
     batch=1,
     kv="full",
 ) -> Stream:
@@ -96,7 +97,7 @@ def stream(
         SeededNoise(seed),
         prompts or [Prompt(text(batch=batch))],
         channels=model.in_dim,
-        inputs=Inputs(given, source=source),
+        inputs=Inputs(given, source=source, review=review),
         upsample=upsample,
     )
 

@@ -27,7 +27,7 @@ from histream_core.demo.scenes import Scene
 from histream_core.demo.text import token_table
 from histream_core.demo.words import SHAPE_WORDS
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
-from histream_core.stream.stream import resize
+from histream_core.stream.resize import resize
 from training.captions import DROPOUT, PARTIAL_SHARE, template
 from training.checkpoint import read
 from training.rng import Rng

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from histream_core.plan.schedule import Scale, warp
-from histream_core.stream.stream import resize
+from histream_core.stream.resize import resize
 from training import loop, protocol
 from training.captions import PARTIAL_SHARE
 from training.checkpoint import read, write

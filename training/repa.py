@@ -9,7 +9,7 @@ slow to learn exactly this, which shape an outline belongs to.
 import torch
 from torch import Tensor, nn
 
-from histream_core.stream.stream import resize
+from histream_core.stream.resize import resize
 
 
 def targets(geometry: Tensor) -> Tensor:

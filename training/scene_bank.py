@@ -21,7 +21,7 @@ from histream_core.demo.staging import along, tell
 from histream_core.demo.text import token_table
 from histream_core.demo.words import VOCABULARY
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
-from histream_core.stream.stream import resize
+from histream_core.stream.resize import resize
 from training.captions import scene_template, template
 from training.checkpoint import read
 from training.data import CHANNELS, LOST, Bank, Clips, Drawing, check_training, clip_of_words

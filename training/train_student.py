@@ -16,7 +16,7 @@ from torch import Tensor
 
 from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale
-from histream_core.stream.stream import resize
+from histream_core.stream.resize import resize
 from training import loop, protocol, repa
 from training.data import CHANNELS, Clips, Drawing, Pairs, Rollouts, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow

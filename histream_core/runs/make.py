@@ -22,6 +22,7 @@ from .backend import Backend, OpenStream
 from .describe import prompts_of, video_tags
 from .progress import Progress, Report, silent, timed_decode
 from .restyle import EncodedSource, SourceVideo
+from .review import Look, reviewed_by
 from .session import Decoding, Session, Snapshots
 from .store.journal import Journal
 from .store.manifest import Manifest
@@ -57,6 +58,8 @@ class Making:
     """How the chunks of a restyled video begin."""
     video: SourceVideo | None = None
     """The video that is restyled: its source begins again where a run goes on after a rank was lost."""
+    look: Look | None = None
+    """Who looks at the LOW estimate of each chunk, and may have it drawn again."""
 
     @property
     def stops(self) -> tuple[type[BaseException], ...]:
@@ -73,20 +76,24 @@ def make(
     finished chunks is written too.
     """
     how = how or Making()
-    manifest, folder = journal.manifest, journal.folder
-    words, seeds = [s.prompt for s in manifest.sections], [seed.seed for seed in manifest.seeds]
-    tags = video_tags(words, seeds) | dict(how.tags or {})
-    prompts = prompts or prompts_of(manifest, journal.texts(), journal.negative())
+    prompts = prompts or prompts_of(journal.manifest, journal.texts(), journal.negative())
     try:
-        progress = _outlive_ranks(partial(_attempt, backend, journal, how, tags, prompts), journal, how)
+        progress = _outlive_ranks(partial(_attempt, backend, journal, how, prompts), journal, how)
     except how.stops:
         with suppress(OSError, ValueError):  # a courtesy: the segments are there in any case
-            join_finished(journal, tags)
+            join_finished(journal, _tags(journal, how))
         raise
-    if manifest.part is None:
-        join_video(journal, tags)
-        write_cuts(folder, manifest)
+    if journal.manifest.part is None:
+        join_video(journal, _tags(journal, how))
+        write_cuts(journal.folder, journal.manifest)
     return progress
+
+
+def _tags(journal: Journal, how: Making) -> dict[str, str]:
+    """The tags of a run's video, with the seeds that it has by now."""
+    manifest = journal.manifest
+    words, seeds = [section.prompt for section in manifest.sections], [seed.seed for seed in manifest.seeds]
+    return video_tags(words, seeds) | dict(how.tags or {})
 
 
 def _outlive_ranks(attempt: Callable[[], Progress], journal: Journal, how: Making) -> Progress:
@@ -116,7 +123,6 @@ def _attempt(
     backend: Backend,
     journal: Journal,
     how: Making,
-    tags: Mapping[str, str],
     prompts: Sequence[Prompt],
 ) -> Progress:
     """Finish the chunks of a run from its current state; the counts and times of this attempt."""
@@ -126,7 +132,7 @@ def _attempt(
         if journal.manifest.part:
             _write_latents(journal, open_stream, progress, how)
         else:
-            _write_chunks(backend, journal, open_stream, progress, how, tags)
+            _write_chunks(backend, journal, open_stream, progress, how)
 
     backend.sample(journal.manifest.plan, prompts, progress, work)
     return progress
@@ -138,12 +144,11 @@ def _write_chunks(
     open_stream: OpenStream,
     progress: Progress,
     how: Making,
-    tags: Mapping[str, str],
 ) -> None:
     """Write the frames of every chunk that has no file yet: first of the chunks in the journal, then of new ones."""
     first, writer = progress.chunks, None
     if first < journal.manifest.num_chunks:
-        files = open_video_writer(journal, first, tags)
+        files = open_video_writer(journal, first, _tags(journal, how))
         writer = BackgroundWriter(files, times=progress.times).keeping_on(how.stops)
 
     def watch(progress: Progress) -> None:
@@ -156,7 +161,7 @@ def _write_chunks(
         journal,
         open_stream,
         backend.open_decoder(),
-        inputs=Inputs(source=how.source),
+        inputs=Inputs(source=how.source, review=how.look and reviewed_by(how.look, journal, progress)),
         snapshots=how.snapshots,
         decoding=Decoding(backend.decode_device, ahead=backend.speed.decode == "ahead"),
     )

@@ -188,7 +188,7 @@ class Session:
         return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
-        inputs = Inputs(self._latent, self._noisy, self._inputs.source, self.journal.read_sinks)
+        inputs = Inputs(self._latent, self._noisy, self._inputs.source, self.journal.read_sinks, self._inputs.review)
         return self.open_stream(plan, ChunkSeeds(self.journal.manifest), inputs)
 
     def _latent(self, chunk: Chunk) -> Tensor:

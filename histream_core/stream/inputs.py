@@ -1,4 +1,4 @@
-"""Latents that a stream does not make itself: given chunks, and the source of a restyled video.
+"""What a stream does not make itself: given chunks, the source of a restyled video, and a look at its drafts.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..plan.chunks import Chunk
 from ..plan.entry import Entry
+from .noise import Noise
 
 Given = Callable[[Chunk], Tensor]
 """Function that returns the latent [B, C, T, H, W] of a chunk that is not denoised."""
@@ -19,9 +20,14 @@ Source = Callable[[Chunk], tuple[Entry, Tensor]]
 step."""
 
 
+Review = Callable[[Chunk, Tensor], Noise | None]
+"""Function that is shown a chunk's LOW estimate [B, C, T, H, W] before its first step at HIGH. It returns None to go
+on, or the noise with which that chunk is drawn again, and all later ones are drawn."""
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """The latents that are handed to a stream."""
+    """What is handed to a stream from outside."""
 
     given: Tensor | Given | None = None
     """The clean latents of the chunks that the plan does not denoise: one tensor [B, C, T, H, W], or a function of the
@@ -32,6 +38,8 @@ class Inputs:
     """How chunks begin, for a plan that restyles a source."""
     given_sinks: Callable[[Chunk], tuple[int, ...]] | None = None
     """The sinks that a chunk of an earlier attempt saw, where they can give way."""
+    review: Review | None = None
+    """Who looks at the LOW estimate of each chunk."""
 
 
 NOTHING_GIVEN = Inputs()

@@ -16,6 +16,7 @@ from ..network.forward import RowTexts, Text
 from ..network.transfer import upload
 from ..plan.adjust import check_change
 from ..plan.chunks import Chunk, Plan
+from ..plan.draft import check_draft
 from ..plan.histories import EACH_STEP, Level, level_name
 from ..plan.order import CHUNKS, calls
 from ..plan.schedule import Scale, Step, Steps, join_steps
@@ -25,6 +26,7 @@ from .anchor_match import Statistics, match, statistics_of
 from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
 from .noise import Noise
 from .prompts import Prompt
+from .resize import Resize, resize
 from .sinks import next_sinks
 
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
@@ -37,29 +39,10 @@ Later = Callable[[], Tensor]
 Ask = Callable[[Tensor, Step, KVCache, Text], Tensor | Later]
 """A network call that may return before the estimate is there."""
 
-Resize = Callable[[Tensor, Grid], Tensor]
-"""Function that resizes a latent [B, C, T, H, W] to another grid, frame by frame."""
-
 NO_RECACHE = (
     "a history for each step cannot be computed anew under another prompt, as its noisy latents are gone: let prompts "
     "change by a cut or a blend"
 )
-
-
-def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:
-    """Resize the last two dims of [B, C, T, H, W]; frames are never mixed, and an equal grid changes nothing.
-
-    `mode` is one of RESIZE_MODES. Antialiased: clean latents are resized, and the noise left in them is damped (halving
-    pure noise leaves a standard deviation of 0.31 with bilinear, 0.41 with bicubic, 0.50 with area).
-    """
-    if latent.shape[-2:] == grid:
-        return latent
-    if mode == "area-down":
-        mode = "area" if grid[0] < latent.shape[-2] else "bilinear"
-    smooth = {} if mode == "area" else {"antialias": True, "align_corners": False}
-    frames = latent.transpose(1, 2).flatten(0, 1)
-    frames = torch.nn.functional.interpolate(frames, grid, mode=mode, **smooth)
-    return frames.unflatten(0, (latent.shape[0], -1)).transpose(1, 2)
 
 
 @dataclass
@@ -120,6 +103,9 @@ class Stream:
             raise ValueError("a plan that restyles a source needs one, and no other plan takes one")
         self.given = inputs.given if callable(inputs.given) else self._slices(inputs.given)
         self.given_noisy, self.given_sinks, self.source = inputs.given_noisy, inputs.given_sinks, inputs.source
+        self.review = inputs.review
+        if inputs.review:
+            check_draft(plan)
         if plan.sinks and cache.batch > 1:
             raise ValueError(f"sinks give way in one video at a time, and the batch has {cache.batch}: use 1")
         self.noisy: Tensor | None = None
@@ -254,6 +240,12 @@ class Stream:
 
     def _generate(self, chunk: Chunk, text: Text) -> Tensor:
         """Few-step sampling: predict the clean chunk, then re-noise it to the sigma and the scale of the next step."""
+        while (clean := self._sample(chunk, text)) is None:
+            pass
+        return clean
+
+    def _sample(self, chunk: Chunk, text: Text) -> Tensor | None:
+        """The clean chunk by the noise of now; None where the review of its LOW estimate asks for other noise."""
         latent, steps = self._start(chunk)
         after = (*steps[1:], None)
         for index, (step, following) in enumerate(zip(steps, after, strict=True), start=1):
@@ -263,11 +255,19 @@ class Stream:
                 cache.keep()
             clean = arrived(self.denoise(latent, step, cache, text))
             if following:
-                noise = self._draw(chunk, index, following.scale)
                 if following.scale is not step.scale:
+                    if not self._passes(chunk, clean):
+                        return None
                     clean = self.upsample(clean, self.plan.grids[following.scale])
+                noise = self._draw(chunk, index, following.scale)
                 latent = (1 - following.sigma) * clean + following.sigma * noise
         return clean
+
+    def _passes(self, chunk: Chunk, clean: Tensor) -> bool:
+        """Whether a chunk goes on to HIGH; otherwise other noise is in force, and it is drawn again."""
+        other = self.review(chunk, clean) if self.review else None
+        self.noise = other or self.noise
+        return other is None
 
     def _diagonal(self) -> Iterator[Tensor]:
         """Yield the chunks where the steps of successive chunks take turns; a chunk enters a cache with its step."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...histream_core import demo
 from ...histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL
-from ...histream_core.stream.stream import resize
+from ...histream_core.stream.resize import resize
 from ...histream_core.vae import Decoder, open_decoder, to_frames
 from ...histream_core.weights.loading import load_vae
 from ..settings import PRESET_KEY

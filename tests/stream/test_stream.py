@@ -14,7 +14,8 @@ from histream_core.plan.presets import MODES, find_preset
 from histream_core.plan.schedule import Scale, make_steps
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt, blend_prompts, slerp
-from histream_core.stream.stream import Stream, resize
+from histream_core.stream.resize import resize
+from histream_core.stream.stream import Stream
 
 
 class Census:

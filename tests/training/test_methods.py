@@ -19,7 +19,8 @@ from histream_core.plan.presets import PRESETS, Preset, find_preset
 from histream_core.plan.schedule import Scale
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
-from histream_core.stream.stream import Stream, resize
+from histream_core.stream.resize import resize
+from histream_core.stream.stream import Stream
 from training import repa
 from training.data import Clips, Drawing, Pairs
 from training.distill import Setting, matching_direction, matching_loss, regression_loss, stream_noise

@@ -90,8 +90,12 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
     verb.add_argument("--format", metavar="F", default=FORMATS[0].name, help=f"{', '.join(NAMES)} (default: h264-mp4)")
     verb.add_argument("--depth", metavar="BITS", type=whole, help="bits for each channel (default: what is usual)")
     add_timeline(verb)
-    if not restyles:
+    if restyles:
+        verb.set_defaults(review=False)
+    else:
         add_first_frame(verb)
+        add_draft(verb)
+        add_review(verb)
     verb.add_argument("--sound", metavar="FILE", type=Path, help="a video or sound whose sound is copied in as it is")
     place = verb.add_mutually_exclusive_group()
     where = "where to write (default: a new name here)"
@@ -161,6 +165,26 @@ def add_snapshots(verb: argparse.ArgumentParser) -> None:
         type=whole,
         default=0,
         help="with a run's folder: keep the caches every N chunks and on Ctrl-C, to resume faster (default: never)",
+    )
+
+
+def add_draft(verb: argparse.ArgumentParser) -> None:
+    """Add --draft."""
+    verb.add_argument(
+        "--draft",
+        action="store_true",
+        help="the steps at half resolution alone, as a video of half the size: what the seed makes, for a fraction of "
+        "the work; the first chunk is as in the whole video before its steps at full resolution, later ones drift away",
+    )
+
+
+def add_review(verb: argparse.ArgumentParser) -> None:
+    """Add --review."""
+    verb.add_argument(
+        "--review",
+        action="store_true",
+        help="with a run's folder: show each chunk after its steps at half resolution, and ask whether to keep it or "
+        "to draw it again with another seed, before the steps at full resolution",
     )
 
 

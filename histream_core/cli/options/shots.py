@@ -15,7 +15,7 @@ from ...plan.parts import parts_of
 from .adding import DEMO
 from .common import READ
 
-NOT_OF_A_SHOT = ("out", "run_dir", "overwrite", "discard", "gpus", "split", "help")
+NOT_OF_A_SHOT = ("out", "run_dir", "overwrite", "discard", "draft", "review", "gpus", "split", "help")
 """Options of these verbs that the farm decides."""
 
 

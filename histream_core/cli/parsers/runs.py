@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...video.formats import NAMES
-from ..options.adding import add_engine_options, add_section_files, add_snapshots, add_timeline
+from ..options.adding import add_engine_options, add_review, add_section_files, add_snapshots, add_timeline
 from ..options.common import decimal, prompt_text, whole
 from ..options.memory import add_kv_option, add_memory_option
 from ..options.speed import add_speed_options
@@ -62,6 +62,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
 
 def _add_places(verb: argparse.ArgumentParser) -> None:
     add_snapshots(verb)
+    add_review(verb)
     add_kv_option(verb, default=None)
     add_memory_option(verb)
     add_engine_options(verb)

@@ -34,6 +34,14 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     )
     listed = "; ".join(f"{name}: {what}" for name, what in WHICH.items())
     verb.add_argument("--settings", choices=list(WHICH), default=GRID, help=f"{listed} (default: {GRID})")
+    verb.add_argument(
+        "--drafts",
+        metavar="N",
+        type=whole,
+        default=0,
+        help="a strip for each of N seeds from --seed on, made by the steps at half resolution alone: many seeds for "
+        "little work, to make the whole video of the best one",
+    )
     verb.add_argument("--moments", metavar="N", type=whole, default=4, help="frames in a strip (default: 4)")
     verb.add_argument("--out", metavar="FILE.png", type=Path, help="where to write (default: a new name here)")
     add_overwrite(verb, "--out")

@@ -58,6 +58,7 @@ from ..options.timelines import notes_of, place_continuation
 from ..options.weights import Source, engine_notes, engine_of, find_source
 from ..progress import print_notes, progress_bar
 from ..results import describe_entries, describe_progress, describe_video, sentence
+from ..review import TerminalReview, check_review
 
 
 def run_resume(args: argparse.Namespace) -> tuple[dict, str]:
@@ -75,13 +76,14 @@ def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict
         video = video_of_run(manifest, source_video_of(manifest, args))
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
         journal.negative()
+        check_review(args, manifest.plan)
         check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None, encodes=manifest.plan.restyle is not None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
         weights = _as_chosen(source.load()[0], args, manifest.settings, manifest.plan)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         begun = reopen(weights, manifest, video)
-        return finish_run(weights, journal, Finishing(snapshots, notes, begun, watch, video))
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, watch, video, args.review))
 
 
 def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
@@ -93,6 +95,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         video = video_of_run(old, source_video_of(old, args))
         journal.negative()  # refuses a run without it before the run is made longer
         plan = longer(old, args.seconds)
+        check_review(args, plan)
         placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)
         check_room(args.folder, plan, old.settings, chunks_on_disk(journal))
@@ -104,7 +107,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         prompts = _prompts(placed, texts, journal, old.num_chunks)
         extend(journal, placed.plan if placed else plan, prompts)
         begun = reopen(weights, journal.manifest, video)
-        return finish_run(weights, journal, Finishing(snapshots, notes, begun, video=video))
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, video=video, review=args.review))
 
 
 def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
@@ -115,6 +118,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     old = read_manifest(args.folder)
     settings, sound = _settings(old.settings, args)
     plan = old.plan if args.seconds is None else longer(old, args.seconds)
+    check_review(args, plan)
     check_room(args.new, plan, settings, sound=sound)
     with Journal(args.folder, first_chunks=args.chunk or None) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
@@ -141,7 +145,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     wanted = Branch(args.folder, chunk, new, prompts, sound)
     with branch(weights, args.new, wanted, ignore_memory=args.ignore_memory) as journal:
         begun = reopen(weights, journal.manifest, video)
-        return finish_run(weights, journal, Finishing(snapshots, notes, begun, video=video))
+        return finish_run(weights, journal, Finishing(snapshots, notes, begun, video=video, review=args.review))
 
 
 @dataclass(frozen=True)
@@ -155,11 +159,14 @@ class Finishing:
     watch: Watch = unwatched
     video: SourceVideo | None = None
     """The video that the run restyles."""
+    review: bool = False
+    """Whether the user is asked about the draft of each chunk."""
 
 
 def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict, str]:
     """Finish an open run, and return its result."""
     manifest, folder, kept = journal.manifest, journal.folder, journal.finished
+    look = TerminalReview(weights, folder, manifest.num_chunks) if how.review else None
     notes, source = [*how.notes, *engine_notes(weights, manifest.plan)], how.source
     print_notes(notes)
     try:
@@ -169,15 +176,15 @@ def finish_run(weights: Weights, journal: Journal, how: Finishing) -> tuple[dict
                 show(progress)
                 note(progress)
 
-            progress = make(
-                weights, journal, Making(snapshots=how.snapshots, report=report, source=source, video=how.video)
-            )
+            options = Making(snapshots=how.snapshots, report=report, source=source, video=how.video, look=look)
+            progress = make(weights, journal, options)
     except KeyboardInterrupt as stop:
         done = f"{journal.finished} of {manifest.num_chunks} chunks are kept"
         unfinished = unfinished_path(folder, manifest)
         if unfinished.exists():
             done = f"{done} ({unfinished.name} shows them)"
         raise KeyboardInterrupt(f"{done}, go on with: histream resume {folder}") from stop
+    manifest = journal.manifest  # with the seeds of what was drawn again
     settings = manifest.settings
     result = {
         "file": str(video_path(folder, manifest).resolve()),

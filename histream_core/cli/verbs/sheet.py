@@ -19,20 +19,21 @@ from ...files.reading import read_text
 from ...lab.charts import pick
 from ...network.forward import Text
 from ...plan.chunks import Plan
+from ...plan.draft import draft_of
 from ...plan.make import make_plan
 from ...plan.presets import Preset, of_base
 from ...plan.schedule import Scale
 from ...plan.sizes import pixel_frames
 from ...runs.render import Order, collect
 from ...runs.weights import Weights
-from ...stream.noise import SeededNoise
+from ...stream.noise import Noise, SeededNoise
 from ...stream.prompts import Prompt
 from ...video.pictures import crop_picture, write_png
 from ..options.common import check_files
 from ..options.weights import find_source, prompt_list
 from ..parsers.sheet import THIN
 from ..progress import print_notes, progress_bar
-from .videos import new_names, plan_video
+from .videos import half_size, new_names, plan_video
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ SHORT_SPAN = 3  # of Infinity-RoPE
 MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
 SHIFT_LOW = 5.0  # the method's value in training
 MAX_MOMENTS = 100
+MAX_DRAFTS = 1000
 COLUMNS = 2  # first-chunk scale on and off, side by side
 
 
@@ -115,34 +117,56 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError(f'"{args.out.name}" is not a name for a PNG file: use {args.out.stem or "sheet"}.png')
     if not 0 < args.moments <= MAX_MOMENTS:
         raise ValueError(f"a strip cannot have {args.moments} frames: use --moments 4, at most {MAX_MOMENTS}")
+    if not 0 <= args.drafts <= MAX_DRAFTS:
+        raise ValueError(f"{args.drafts} drafts cannot be shown: use --drafts 12, at most {MAX_DRAFTS}")
+    if args.drafts and (args.prompts or args.settings == THIN):
+        raise ValueError("--drafts shows one prompt in the preset's settings: leave --prompts and --settings out")
     if args.prompts and args.settings == THIN:
         raise ValueError("--prompts shows every prompt in the preset's settings: leave --settings out")
     check_files(args.out, overwrite=args.overwrite)
     prompts = _read_prompts(args.prompts) if args.prompts else prompt_list(args)
     source = find_source(args, prompts)
     plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=args.frames)
-    noise = SeededNoise(args.seed)
-    if args.prompts:
-        strips = [(prompt, plan, index) for index, prompt in enumerate(prompts)]
-    elif args.settings == THIN:
-        strips = [(label, one, 0) for label, one in thin_plans(source.preset, plan)]
-    else:
-        strips = [(setting.label, plan_setting(setting, source.preset, like=plan), 0) for setting in SETTINGS]
+    strips = _strips(args, source.preset, plan, prompts)
     weights, texts = source.load()
     shown = [(Prompt(Text(text)),) for text in texts]
     print_notes([*source.notes, *notes])
-    orders = [(label, Order(plan, shown[index], noise)) for label, plan, index in strips]
-    title = "  ".join([*([] if args.prompts else prompts), f"seed {args.seed}"])
-    path = None
-    for done in make_strips(weights, orders, args.moments, size=args.size):
+    orders = [(strip.label, Order(strip.plan, shown[strip.prompt], strip.noise)) for strip in strips]
+    title = "  ".join([*([] if args.prompts else prompts), *([] if args.drafts else [f"seed {args.seed}"])])
+    path, size = None, half_size(args.size) if args.drafts else args.size
+    for done in make_strips(weights, orders, args.moments, size=size):
         sheet = contact_sheet(done, title=title, columns=COLUMNS)
         if path is None:
             path = _write_first(sheet, args)
         else:
             write_png(path, sheet)
     assert path is not None  # there is a strip
-    result = {"file": str(path.resolve()), "prompts": prompts, "seed": args.seed, "strips": [s[0] for s in strips]}
+    result = {"file": str(path.resolve()), "prompts": prompts, "seed": args.seed, "strips": [s.label for s in strips]}
     return result, f"{result['file']}: {len(strips)} strips"
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One strip of a sheet: its label, and the clip that it shows."""
+
+    label: str
+    plan: Plan
+    noise: Noise
+    prompt: int = 0
+    """The number of its prompt."""
+
+
+def _strips(args: argparse.Namespace, preset: Preset, plan: Plan, prompts: Sequence[str]) -> list[Strip]:
+    """The strips that the options ask for. Raises ValueError."""
+    noise = SeededNoise(args.seed)
+    if args.prompts:
+        return [Strip(prompt, plan, noise, index) for index, prompt in enumerate(prompts)]
+    if args.drafts:
+        draft, seeds = draft_of(plan), range(args.seed, args.seed + args.drafts)
+        return [Strip(f"seed {seed}", draft, SeededNoise(seed)) for seed in seeds]
+    if args.settings == THIN:
+        return [Strip(label, one, noise) for label, one in thin_plans(preset, plan)]
+    return [Strip(setting.label, plan_setting(setting, preset, like=plan), noise) for setting in SETTINGS]
 
 
 def _write_first(sheet: np.ndarray, args: argparse.Namespace) -> Path:

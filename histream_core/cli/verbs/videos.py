@@ -13,6 +13,7 @@ from torch import Tensor
 from ... import demo
 from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import Plan, PlanOptions, Preset, make_plan
+from ...plan.draft import draft_of
 from ...plan.make import DEFAULT_OPTIONS, describe_crop, size_to_generate, window_of
 from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
@@ -62,6 +63,7 @@ from ..options.weights import (
 from ..parsers.videos import SIZE
 from ..progress import print_notes, progress_bar
 from ..results import describe_entries, describe_progress, describe_video, sentence
+from ..review import check_review
 from .runs import Finishing, finish_run
 
 
@@ -131,6 +133,9 @@ def _check(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], want
     """Check the options of a video with those weights."""
     frame_rate(wanted.fps)
     plan, last, notes = _plan(args, source.preset, wanted)
+    if args.draft:
+        plan, wanted = _as_draft(args, plan, wanted)
+    check_review(args, plan)
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size, wanted.size)
     sound = take_sound(args, last.video.path) if last and args.whole else ()
@@ -151,6 +156,20 @@ def _plan(args: argparse.Namespace, preset: Preset, wanted: Wanted) -> tuple[Pla
         options, size = replace(options, given_frames=last.latents, first_frame=last.latents == 1), last.size
     plan, notes = plan_video(preset, args.mode, size=size, num_frames=wanted.num_frames, options=options)
     return plan, last, [*notes, *(last.notes(whole=args.whole) if last else ())]
+
+
+def _as_draft(args: argparse.Namespace, plan: Plan, wanted: Wanted) -> tuple[Plan, Wanted]:
+    """The draft of a video. Raises ValueError for what a draft does not have."""
+    other = next((name for name in ("run_dir", "extend_video", "review") if getattr(args, name)), None)
+    if other:
+        raise ValueError(f"a draft is a small video to judge a seed by: leave --{other.replace('_', '-')} out")
+    return draft_of(plan), replace(wanted, size=half_size(wanted.size))
+
+
+def half_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size of the draft of a video: half of each side, made even."""
+    width, height = (side // 4 * 2 for side in size)
+    return width, height
 
 
 def take_sound(args: argparse.Namespace, video: Path) -> Iterator[str]:
@@ -174,6 +193,8 @@ def make_checked(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]
         if args.overwrite:
             raise ValueError(f"--overwrite is for {out}: leave it out, a run's folder is never replaced")
         return keep(args, checked)
+    if args.review:
+        raise ValueError("--review is for a run that is kept, which knows the seed of each chunk: give --run-dir too")
     return _render(args, checked)
 
 
@@ -308,7 +329,7 @@ def keep(
     with begin(weights, folder, run, ignore_memory=args.ignore_memory) as journal:
         try:
             begun = shown.source(weights)
-            made = Finishing(snapshots_of(args), shown.notes, begun, watch, shown.video)
+            made = Finishing(snapshots_of(args), shown.notes, begun, watch, shown.video, args.review)
             return finish_run(weights, journal, made)
         except KeyboardInterrupt as stop:
             if not args.discard:

@@ -23,7 +23,7 @@ from ...plan.schedule import NUM_TIMESTEPS, Scale, Step, make_steps
 from ...plan.window import Window
 from ...runs.weights import Weights
 from ...stream.noise import Noise
-from ...stream.stream import resize
+from ...stream.resize import resize
 
 
 @dataclass(frozen=True)

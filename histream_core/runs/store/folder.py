@@ -14,8 +14,10 @@ from .manifest import envelope
 
 MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
 SOUND, SEGMENTS = "sound.mka", "segments"
+DRAFT = "draft.png"
+"""What the chunk that somebody looks at shows at LOW; gone when the answer is there."""
 
-FILES = (MANIFEST, LOCK, SOUND)
+FILES = (MANIFEST, LOCK, SOUND, DRAFT)
 FOLDERS = (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS)
 
 MAX_MANIFEST = 32 * MEGABYTE

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...files.disk import partial_name
 from ...files.reading import printable
 from . import whole_latent
-from .folder import CHUNKS, LOCK, MANIFEST, SEGMENTS, SNAPSHOTS, SOUND, TEXTS, DamagedRunError, check_run, inside
+from .folder import CHUNKS, DRAFT, LOCK, MANIFEST, SEGMENTS, SNAPSHOTS, SOUND, TEXTS, DamagedRunError, check_run, inside
 from .journal import chunk_indices, chunk_path, lock, read_manifest, snapshot_paths, text_paths
 from .lock import is_locked
 from .manifest import Manifest, words_of_seeds
@@ -96,7 +96,7 @@ def remove_run(folder: Path, *, video: bool = False) -> int:
             freed += _remove(files)
             _drop_empty(video_path(folder, manifest))
     chunks = [chunk_path(folder, index) for index in sorted(chunk_indices(folder), reverse=True)]
-    files = [folder / name for name in (whole_latent.NAME, SOUND, MANIFEST)]
+    files = [folder / name for name in (whole_latent.NAME, SOUND, DRAFT, MANIFEST)]
     freed += _remove([*_partials(folder), *snapshot_paths(folder), *text_paths(folder), *chunks])
     freed += _remove(files)
     for name in (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS):
@@ -122,7 +122,7 @@ def _look(folder: Path) -> RunInfo:
 
 def _partials(folder: Path) -> Iterator[Path]:
     """Half-written files that a kill left."""
-    for name in (MANIFEST, SOUND, whole_latent.NAME):
+    for name in (MANIFEST, SOUND, DRAFT, whole_latent.NAME):
         yield from folder.glob(partial_name(Path(name)).name)
     for name in (CHUNKS, SNAPSHOTS, TEXTS):
         yield from inside(folder / name).glob("[0-9a-f]*.partial.safetensors")

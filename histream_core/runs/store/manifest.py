@@ -45,6 +45,7 @@ _RESERVED = (
     "snapshots",
     "texts",
     "sound.mka",
+    "draft.png",
     "segments",
     "cuts.edl",
     "cuts.json",
