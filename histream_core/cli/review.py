@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,8 @@ from ..video.pictures import write_png
 from ..video.pixels import to_uint8
 
 
-def check_review(args: argparse.Namespace, plan: Plan) -> None:
-    """Raise ValueError where --review is given and nobody can answer, or there is nothing to look at."""
-    if not args.review:
-        return
+def check_review(plan: Plan) -> None:
+    """Raise ValueError for --review where nobody can answer, or there is nothing to look at."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ValueError(
             "--review asks about each chunk at the terminal, and there is none: leave it out, or look at many seeds at "

@@ -76,7 +76,8 @@ def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict
         video = video_of_run(manifest, source_video_of(manifest, args))
         journal.texts()  # refuses what it cannot go on from before the weights are loaded
         journal.negative()
-        check_review(args, manifest.plan)
+        if args.review:
+            check_review(manifest.plan)
         check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None, encodes=manifest.plan.restyle is not None)
         check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
@@ -95,7 +96,8 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
         video = video_of_run(old, source_video_of(old, args))
         journal.negative()  # refuses a run without it before the run is made longer
         plan = longer(old, args.seconds)
-        check_review(args, plan)
+        if args.review:
+            check_review(plan)
         placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)
         check_room(args.folder, plan, old.settings, chunks_on_disk(journal))
@@ -118,7 +120,8 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     old = read_manifest(args.folder)
     settings, sound = _settings(old.settings, args)
     plan = old.plan if args.seconds is None else longer(old, args.seconds)
-    check_review(args, plan)
+    if args.review:
+        check_review(plan)
     check_room(args.new, plan, settings, sound=sound)
     with Journal(args.folder, first_chunks=args.chunk or None) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk

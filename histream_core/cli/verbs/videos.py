@@ -135,7 +135,8 @@ def _check(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], want
     plan, last, notes = _plan(args, source.preset, wanted)
     if args.draft:
         plan, wanted = _as_draft(args, plan, wanted)
-    check_review(args, plan)
+    if args.review:
+        check_review(plan)
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size, wanted.size)
     sound = take_sound(args, last.video.path) if last and args.whole else ()
