@@ -1,8 +1,13 @@
 """Reading of a sentence about a clip of the painter, in the words of the demo model."""
 
+import random
+import re
+from collections.abc import Collection, Sequence
+
 from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination
 from .scenes import MOTIONS, PLACES, THINGS, Scene
-from .words import SHAPE_WORDS, VOCABULARY, plain_words, unknown_words, words
+from .staging import SIZES, along, stagings
+from .words import BUNDLED_WORDS, SHAPE_WORDS, STAGING_WORDS, VOCABULARY, plain_words, unknown_words, words
 
 EXAMPLE = "a red circle moves right on a blue background"
 SCENE_EXAMPLE = "a cat moves right over the meadow"
@@ -55,3 +60,36 @@ def combination_of(sentence: str) -> Combination:
     if colour == background:
         raise ValueError(f"a {colour} {shapes[0]} on {background} cannot be seen: give the background another colour")
     return Combination(shapes[0], colour, background, directions[0])
+
+
+def completed(sentence: str, seed: int, vocabulary: Sequence[str] = BUNDLED_WORDS) -> str:
+    """The sentence with a size and a place where it leaves them open: the seed draws one of its `completions`."""
+    found = completions(sentence, vocabulary)
+    return found[int(random.Random(seed).random() * len(found))]  # lists are by size: a seed's holds for all motions
+
+
+def completions(sentence: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
+    """The sentence with all sizes and places that it may mean, by size; it alone where that is not open.
+
+    Nothing is open to an encoder that does not know these words, and in a sentence that tells no clip.
+    """
+    if not {*STAGING_WORDS} <= {*vocabulary}:
+        return [sentence]
+    said = {word for word in plain_words(sentence, vocabulary) if word in STAGING_WORDS}
+    bare = " ".join(word for word in words(sentence) if plain_words(word, VOCABULARY)[0] not in STAGING_WORDS)
+    try:
+        clip = clip_of(bare)
+    except ValueError:
+        return [sentence]
+    chosen = [(*words, *([place] if place else [])) for words in stagings(clip) for place in along(clip)]
+    open_words = [[word for word in one if word not in said] for one in chosen if said <= {*one}]
+    return [_with(sentence, clip, one) for one in open_words] or [sentence]
+
+
+def _with(sentence: str, clip: Combination | Scene, more: Collection[str]) -> str:
+    """A sentence with the size of its thing before that, and places at its end; `more` has no size for a shape."""
+    size = [word for word in more if word in SIZES]
+    if size and isinstance(clip, Scene):
+        thing = next(word for word in words(sentence) if clip.thing in plain_words(word, VOCABULARY))
+        sentence = re.sub(rf"\b(?={thing}\b)", f"{size[0]} ", sentence, count=1, flags=re.IGNORECASE)
+    return ", ".join([sentence.rstrip(" ."), *(word for word in more if word not in size)])

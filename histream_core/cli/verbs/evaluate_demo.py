@@ -97,7 +97,7 @@ def _prepare(args: argparse.Namespace, asked: Sequence[DemoPrompt]) -> tuple[lis
         raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
     if args.against == args.mode:
         raise ValueError(f"{args.mode} against itself shows nothing: give another mode to --against")
-    source = demo_source([*(one.prompt for one in asked), ""], pick_device(args.device))
+    source = demo_source([*(one.told for one in asked), ""], pick_device(args.device))
     size = demo.WIDTH, demo.HEIGHT
     modes = [args.mode, *([args.against] if args.against else [])]
     planned = {mode: plan_video(source.preset, mode, size=size, num_frames=args.frames) for mode in modes}

@@ -65,7 +65,7 @@ def run_minutes(args: argparse.Namespace) -> tuple[dict, str]:
     records = Records(args.out, settings)
     for row in rows:
         for number, one in enumerate(asked):
-            make_video(row, number, one, weights, encoder.encode(one.prompt), records)
+            make_video(row, number, one, weights, encoder.encode(one.told), records)
     return write_drift_report(rows, asked, records)
 
 

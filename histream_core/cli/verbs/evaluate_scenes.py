@@ -28,7 +28,7 @@ def run_scenes_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     if args.frames <= LAG:
         raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
     asked, judge = draw_scene_prompts(args.prompts, args.seed), scene_judge(args.pictures)
-    source = demo_source([one.prompt for one in asked], pick_device(args.device))
+    source = demo_source([one.told for one in asked], pick_device(args.device))
     size = demo.WIDTH, demo.HEIGHT
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=args.frames)
     print_notes([*source.notes, *notes])

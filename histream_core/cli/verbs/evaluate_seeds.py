@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import demo
 from ...demo.scenes import Scene
-from ...demo.sentence import clip_of
+from ...demo.sentence import clip_of, completed
 from ...lab.judge.variety import VARIETY, start_of, variety
 from ...network.forward import Text
 from ...runs.render import Order, collect
@@ -31,15 +31,16 @@ def run_seeds_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     if args.seed < 0:
         raise ValueError(f"seed {args.seed} is out of range: use 0 or more")
     find = _finder(clip_of(args.prompt), args.pictures)
-    source = demo_source([args.prompt], pick_device(args.device))
+    seeds = range(args.seed, args.seed + args.seeds)
+    source = demo_source([completed(args.prompt, seed) for seed in seeds], pick_device(args.device))
     size = demo.WIDTH, demo.HEIGHT
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=args.frames)
     print_notes([*source.notes, *notes])
-    weights, [text] = source.load()
+    weights, texts = source.load()
     clips, starts = [], []
-    for number in range(args.seeds):
-        order = Order(plan, (Prompt(Text(text)),), SeededNoise(args.seed + number))
-        with progress_bar(f"seed {args.seed + number} ") as report:
+    for seed, text in zip(seeds, texts, strict=True):
+        order = Order(plan, (Prompt(Text(text)),), SeededNoise(seed))
+        with progress_bar(f"seed {seed} ") as report:
             clips.append(np.stack(collect(weights, order, report)))
         starts.append(find(clips[-1][0].astype(np.float32) / 255))
     about = {"prompt": args.prompt, "mode": args.mode, "seed": args.seed, "seeds": args.seeds}

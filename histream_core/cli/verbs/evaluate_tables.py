@@ -53,7 +53,7 @@ def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
         names = ", ".join(row.name for row in rows)
         raise ValueError(f"{args.against} is not among the arms: give --against one of {names}")
     torch.set_num_threads(1)
-    networks = load_networks(args, preset, [one.prompt for one in asked])
+    networks = load_networks(args, preset, [one.told for one in asked])
     records = Records(args.out, settings_of(args, preset, size, networks))
     for row in rows:
         if row.name not in same:

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ... import demo
+from ...demo.sentence import completed
 from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import Plan, PlanOptions, Preset, make_plan
 from ...plan.draft import draft_of
@@ -93,15 +94,17 @@ def check_demo(args: argparse.Namespace) -> Checked:
     cues, video = _cues(args, demo.PROMPT), video_to_extend(args)
     fps = video.fps if video else demo.FPS
     num_frames = whole_length(frames_in(args.seconds, fps))
-    source = demo_source(with_negative(args, [cue.prompt for cue in cues]), pick_device(args.device))
-    return _check(args, source, cues, Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video))
+    words = with_negative(args, [cue.prompt for cue in staged(args, cues)])
+    wanted = Wanted((demo.WIDTH, demo.HEIGHT), num_frames, fps, video)
+    return _check(args, demo_source(words, pick_device(args.device)), cues, wanted)
 
 
 def check_render(args: argparse.Namespace) -> Checked:
     """Check the options of a video from the user's weights. Raises ValueError and OSError."""
     cues, video = _cues(args), video_to_extend(args)
     encodes = bool(video or args.first_frame)
-    source = find_source(args, words_to_encode(args, cues), encodes=encodes)
+    words = words_to_encode(args, staged(args, cues) if args.model == DEMO else cues)
+    source = find_source(args, words, encodes=encodes)
     size, fps = (video.size, video.fps) if video else (SIZE, FPS)
     wanted = Wanted(args.size or size, args.frames, fps if args.fps is None else args.fps, video)
     return _check(args, source, cues, wanted)
@@ -117,6 +120,13 @@ def words_to_encode(args: argparse.Namespace, cues: Sequence[Cue]) -> list[str]:
     if not prompts and args.model == DEMO:
         prompts = [demo.PROMPT]
     return with_negative(args, prompts)
+
+
+def staged(args: argparse.Namespace, cues: Sequence[Cue]) -> list[Cue]:
+    """Cues of the demo model with a size and a place, drawn by the seed where neither prompt nor picture shows them."""
+    if args.first_frame or args.extend_video:
+        return [*cues]
+    return [replace(cue, prompt=completed(cue.prompt, args.seed)) for cue in cues]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from ...demo.painter import HELD_OUT, SENTENCES, Combination, training_combinations
 from ...demo.scenes import SENTENCES as SCENE_SENTENCES
 from ...demo.scenes import Scene, all_scenes
+from ...demo.sentence import completed
 from .throughout import WORDS
 
 T = TypeVar("T")
@@ -27,6 +28,11 @@ class DemoPrompt:
     combination: Combination
     held_out: bool
     seed: int
+
+    @property
+    def told(self) -> str:
+        """The prompt with what it leaves open, as a user's is told to the model."""
+        return completed(self.prompt, self.seed)
 
 
 def draw_prompts(count: int, seed: int) -> list[DemoPrompt]:
@@ -51,6 +57,11 @@ class ScenePrompt:
     scene: Scene
     held_out: bool
     seed: int
+
+    @property
+    def told(self) -> str:
+        """The prompt with what it leaves open, as a user's is told to the model."""
+        return completed(self.prompt, self.seed)
 
 
 def draw_scene_prompts(count: int, seed: int) -> list[ScenePrompt]:
