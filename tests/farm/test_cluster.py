@@ -5,7 +5,6 @@ Nothing is lost.
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,27 +13,28 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import held_farm
 import pytest
 from tiny_cli import files_in
 from tiny_farm import chunks_made
 
-from histream_core.farm.lease import lease_of
 from histream_core.farm.store import read_farm
 
-ROOT = Path(__file__).parents[2]
+ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 SHOTS, FRAMES, CHUNKS = 12, 81, 7
-WORD = "HISTREAM_TEST_FARM"
-"""An environment variable that all processes of one test have."""
+SECONDS = 1800
+"""Seconds after which a test gives up; nothing that it waits for passes."""
+PATH = os.pathsep.join(map(str, (ROOT, HERE.parent)))
 
 
 def start(place, *words, **more):
     """A process of the test."""
-    env = os.environ | {WORD: str(place), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    env = os.environ | {held_farm.PLACE: str(place), "PYTHONPATH": PATH, "RAY_USAGE_STATS_ENABLED": "0"}
     return subprocess.Popen([sys.executable, *map(str, words)], cwd=place, env=env, text=True, **more)
 
 
 def submit(place, out, *words):
-    call = "import sys; from histream_core.cli import main; sys.exit(main())"
+    call = "import sys; from held_farm import main; sys.exit(main())"
     said = (place / f"{out}.txt").open("a")
     return start(place, "-c", call, "farm", "submit", "shots.jsonl", "--out", out, *words, stdout=said, stderr=said)
 
@@ -44,15 +44,16 @@ def processes(place):
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"{WORD}={place}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if f"{held_farm.PLACE}={place}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.add(int(folder.name))
     return found
 
 
-def wait_for(what, seconds=600):
-    """Wait until `what()` gives something, and return it."""
-    deadline = time.monotonic() + seconds
+def wait_for(what, driver=None):
+    """Wait until `what()` gives something, and return it; a test that a fault stops fails where its driver ends."""
+    deadline = time.monotonic() + SECONDS
     while not (found := what()):
+        assert driver is None or driver.poll() is None, what.__name__
         assert time.monotonic() < deadline, what.__name__
         time.sleep(0.02)
     return found
@@ -69,42 +70,21 @@ def write_list(place, shots):
     (place / "shots.jsonl").write_text("".join(f"{json.dumps(shot)}\n" for shot in shots))
 
 
-def under_way(folder, most=CHUNKS - 3):
-    """A function that finds the process of a shot or part in whose run there are some finished chunks, but not all."""
+def at_work(place, number=1):
+    """A function that finds so many processes in the middle of their shots, where they wait."""
 
     def look():
-        if not (folder / "farm.json").exists():
-            return None
-        farm = read_farm(folder)
-        for task in (task for shot in farm.shots for task in (shot.name, *farm.parts_of(shot.name))):
-            lease = lease_of(farm.leases, task, farm.lease_seconds)
-            found = re.search(r"process (\d+)", lease.by)
-            made = sum(event["event"] == "chunk" for event in farm.events(task))
-            if lease.is_live and found and is_alive(found[1]) and 0 < made <= most:
-                return int(found[1])
-        return None
+        found = [process for process in held_farm.waiting(place) if is_alive(process)]
+        return found if len(found) >= number else None
 
     return look
 
 
-def two_at_work(folder):
-    """A function that finds the processes of two shots, if there are two."""
-
-    def look():
-        farm = read_farm(folder)
-        leases = [lease_of(farm.leases, shot.name, farm.lease_seconds) for shot in farm.shots]
-        held = (re.search(r"process (\d+)", lease.by) for lease in leases if lease.is_live)
-        found = {int(by[1]) for by in held if by and is_alive(by[1])}
-        return found if len(found) == 2 else None
-
-    return look
-
-
-def end_one(folder, how, **chunks):
+def end_one(place, how, driver):
     """Send a signal to a process that is at a shot, and wait until it is dead: the driver kills one that is stopped."""
-    number = wait_for(under_way(folder, **chunks))
+    number = wait_for(at_work(place), driver)[0]
     os.kill(number, how)
-    wait_for(lambda: not is_alive(number))
+    wait_for(lambda: not is_alive(number), driver)
 
 
 def check_chunks(events, chunks=range(CHUNKS)):
@@ -129,26 +109,28 @@ def test_a_night_of_twelve_shots_survives_its_deaths(tmp_path, weights):
     files = {"model": "wan.safetensors", "vae": "vae.safetensors", "embeds": "embeds.safetensors"}
     shots = [{**files, "seed": n, "frames": FRAMES, "size": "32x32", "device": "cpu"} for n in range(SHOTS)]
     write_list(tmp_path, shots)
-    nodes = start(tmp_path, Path(__file__).with_name("two_nodes.py"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    held_farm.hold(tmp_path)
+    nodes = start(tmp_path, HERE / "two_nodes.py", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     drivers = []
     try:
         address = nodes.stdout.readline().strip()
         words = ["--address", address, "--lease", "5"]
         drivers.append(driver := submit(tmp_path, "farm", *words))
-        end_one(tmp_path / "farm", signal.SIGKILL)
-        end_one(tmp_path / "farm", signal.SIGSTOP)
-        both = wait_for(two_at_work(tmp_path / "farm"))
+        end_one(tmp_path, signal.SIGKILL, driver)
+        end_one(tmp_path, signal.SIGSTOP, driver)
+        both = wait_for(at_work(tmp_path, 2), driver)
         nodes.stdin.write("kill\n")
         nodes.stdin.flush()
         assert nodes.stdout.readline() == "killed\n"
-        wait_for(lambda: not all(map(is_alive, both)))
-        end_one(tmp_path / "farm", signal.SIGSTOP)  # in the only place that is left
-        wait_for(under_way(tmp_path / "farm"))
+        wait_for(lambda: not all(map(is_alive, both)), driver)
+        end_one(tmp_path, signal.SIGSTOP, driver)  # in the only place that is left
+        wait_for(at_work(tmp_path), driver)
         drivers.append(second := submit(tmp_path, "farm", *words))
         assert second.wait() == 2
         assert "is in use by process" in (tmp_path / "farm.txt").read_text()
         driver.kill()
         driver.wait()
+        held_farm.let_go(tmp_path)
         drivers.append(last := submit(tmp_path, "farm", *words))
         assert last.wait() == 0, (tmp_path / "farm.txt").read_text()
     finally:
@@ -156,7 +138,7 @@ def test_a_night_of_twelve_shots_survives_its_deaths(tmp_path, weights):
         nodes.wait()
         for process in drivers:
             process.kill()
-    wait_for(lambda: not processes(tmp_path), seconds=120)
+    wait_for(lambda: not processes(tmp_path))
 
     farm = read_farm(tmp_path / "farm")
     attempts = {shot.name: chunks_made(farm, shot.name) for shot in farm.shots}
@@ -180,9 +162,11 @@ def test_the_scenes_of_a_shot_are_made_by_two_workers_of_which_one_dies(tmp_path
     timeline = "[0:00] a red circle moves right\n[0:00.6, cut] a blue square moves up\n[0:01.3, scene] a red square"
     shots = [{"name": "two", "timeline": timeline, "seconds": 2.5}]
     write_list(tmp_path, shots)
+    held_farm.hold(tmp_path)
     driver = submit(tmp_path, "farm", "--workers", "2", "--lease", "5")
     try:
-        end_one(tmp_path / "farm", signal.SIGKILL, most=1)
+        end_one(tmp_path, signal.SIGKILL, driver)
+        held_farm.let_go(tmp_path)
         assert driver.wait() == 0, (tmp_path / "farm.txt").read_text()
     finally:
         driver.kill()
@@ -190,7 +174,7 @@ def test_the_scenes_of_a_shot_are_made_by_two_workers_of_which_one_dies(tmp_path
     made = {task: chunks_made(farm, task) for task in ("two", "two/1", "two/2")}
     assert farm.parts["two"].chunks == (range(2), range(2, 4))
     assert made["two"] == [[]]
-    assert sorted(len(made[task]) for task in ("two/1", "two/2")) == [1, 2], made
+    assert max(len(made[task]) for task in ("two/1", "two/2")) > 1, made
     for task in ("two/1", "two/2"):
         check_chunks(farm.events(task), farm.chunks_of(task))
     check_alone(tmp_path, farm, shots)

@@ -5,28 +5,17 @@ ends all.
 """
 
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
+from patient_ray import SECONDS, be_patient
 from ray.cluster_utils import Cluster
-
-TRIES = 10
-"""Ray gives up after 30 seconds, in which a busy machine does not start it."""
-
-
-def patiently(start: Callable[[], Any]) -> Any:
-    for _ in range(TRIES - 1):
-        with suppress(Exception):
-            return start()
-    return start()
 
 
 def main() -> None:
+    be_patient()
     cluster = Cluster()
-    patiently(lambda: cluster.add_node(num_cpus=0, include_dashboard=False))
-    nodes = [patiently(lambda: cluster.add_node(num_cpus=1, wait=False)) for _ in range(2)]
-    cluster.wait_for_nodes(timeout=300)
+    cluster.add_node(num_cpus=0, include_dashboard=False)
+    nodes = [cluster.add_node(num_cpus=1, wait=False) for _ in range(2)]
+    cluster.wait_for_nodes(timeout=SECONDS)
     sys.stdout.write(f"{cluster.address}\n")
     sys.stdout.flush()
     try:
