@@ -24,15 +24,17 @@ def pytest_collection_modifyitems(items):
     here = [item for item in items if Path(item.fspath).is_relative_to(Path(__file__).parent)]
     for item in here:
         item.add_marker(pytest.mark.host)
-        if not why_not():
-            continue
-        item.add_marker(pytest.mark.skip(reason=why_not()))
+        if why := why_no_guard() if item.path.name == "test_guard.py" else why_not():
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 def pytest_terminal_summary(terminalreporter):
     if why_not():
         terminalreporter.section("HOST TESTS WERE SKIPPED", sep="!", red=True)
         terminalreporter.write_line(f"Nothing was tested inside ComfyUI: {why_not()}.")
+    if why_no_guard():
+        terminalreporter.section("COMFY-IMPORT-GUARD DID NOT RUN", sep="!", red=True)
+        terminalreporter.write_line(f"No import or call of the host was compared with its source: {why_no_guard()}.")
 
 
 def why_not() -> str:
@@ -43,6 +45,19 @@ def why_not() -> str:
     if missing:
         return f"this Python lacks what ComfyUI needs ({', '.join(missing)}; docs/host-tests.md says how to get it)"
     return ""
+
+
+def why_no_guard() -> str:
+    """Why comfy-import-guard cannot run, which reads a git clone of the host and imports nothing of it."""
+    if not (COMFYUI / ".git").exists():
+        return f"{COMFYUI} is no git clone of ComfyUI (set COMFYUI_PATH; docs/host-tests.md says how to get one)"
+    return "" if importlib.util.find_spec("comfy_import_guard") else "it is not installed (pip install -e '.[dev]')"
+
+
+@pytest.fixture(scope="session")
+def clone() -> Path:
+    """The host's git clone, nothing of which is imported."""
+    return COMFYUI
 
 
 @pytest.fixture(scope="session")
