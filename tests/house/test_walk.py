@@ -6,8 +6,8 @@ from histream_core.cli import main
 
 FILES, MOVES = 60, 334
 """Up to the first network call, at most. Guidance by a negative prompt brought two files: its values, its options. The
-options of the verbs are three more, apart from what runs them, so that --help loads no torch. The demo's sentences are one: the
-seed draws what they leave open."""
+options of the verbs are three more, apart from what runs them, so that --help loads no torch. The demo's sentences
+are one: the seed draws what they leave open."""
 
 
 def test_a_prompt_passes_through_few_files(here, capsys):
