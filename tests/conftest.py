@@ -1,5 +1,6 @@
 """Make the core and the tests' own modules importable from a checkout; what the tests of the command line share."""
 
+import gc
 import json
 import os
 import socket
@@ -14,6 +15,32 @@ TESTS = Path(__file__).parent
 
 # At the end: a host's own `nodes` module, where there is one, must win over our folder.
 sys.path += [str(TESTS), str(TESTS.parent)]
+
+
+def pytest_addoption(parser):
+    told = "run one of N further cases of each law, drawn by HISTREAM_FUZZ_SEED"
+    parser.addoption("--one-of", type=int, default=1, metavar="N", help=told)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the further cases that are not drawn."""
+    from slow import is_drawn
+
+    one_of, seed = config.getoption("--one-of"), os.environ.get("HISTREAM_FUZZ_SEED", "histream")
+    always = {item.function for item in items if not item.get_closest_marker("further")}
+    out = [
+        item for item in items
+        if item.get_closest_marker("further") and item.function in always and not is_drawn(item.nodeid, one_of, seed)
+    ]  # fmt: skip
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in {*out}]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Spare the collector the thousands of tests that stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

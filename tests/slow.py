@@ -1,14 +1,20 @@
-"""Cases of a test that the default run leaves out; `pytest -m slow` runs them, and so does `.ci/run`."""
+"""Cases of a test that the default run leaves out; `pytest -m slow` runs them, and `.ci/run` a share of them."""
 
 from collections.abc import Collection
+from hashlib import sha256
 from itertools import combinations, product
 
 import pytest
 
 
 def slow(*values):
-    """A case for `pytest.mark.parametrize` that is slow."""
-    return pytest.param(*values, marks=pytest.mark.slow)
+    """A further case for `pytest.mark.parametrize` of a law that the default run tests."""
+    return pytest.param(*values, marks=[pytest.mark.slow, pytest.mark.further])
+
+
+def is_drawn(case: str, one_of: int, seed: str) -> bool:
+    """Whether a draw, of which each seed is another one, keeps a case: it keeps one of so many."""
+    return int(sha256(f"{seed} {case}".encode()).hexdigest(), 16) % one_of == 0
 
 
 def crossed(*axes: Collection) -> list:

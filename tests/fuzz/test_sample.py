@@ -19,7 +19,7 @@ from fuzz.child import Place, faults, run
 from fuzz.mutate import resign, spoil_json, spoil_safetensors
 from fuzz.seeds import same_video
 
-SAMPLE = {"checkpoints": 12, "runs": 12, "words": 12, "media": 16, "links": 12, "crashes": 3, "starts": 1}
+SAMPLE = {"checkpoints": 8, "runs": 8, "words": 8, "media": 12, "links": 8, "crashes": 2, "starts": 1}
 
 
 @pytest.fixture(scope="module")

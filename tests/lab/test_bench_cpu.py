@@ -4,7 +4,6 @@ import sys
 
 import pytest
 import torch
-from slow import slow
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from histream_core.lab.bench import cpu
@@ -51,8 +50,9 @@ def calls(work):
 
 
 @pytest.mark.parametrize(("group", "cost"), [
-    ("exact_decoding", None), slow("still_decoding", operations), slow("half_resolution", operations),
-    slow("orchestration", calls),
+    ("exact_decoding", None), pytest.param("still_decoding", operations, marks=pytest.mark.slow),
+    pytest.param("half_resolution", operations, marks=pytest.mark.slow),
+    pytest.param("orchestration", calls, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_bar_is_kept_and_its_control_fails(monkeypatch, group, cost):
     """Counted once, not timed again and again. Seen to fail with a decoder that sees no frame before its own."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from slow import few
 
 from histream_core import demo
 from histream_core.cli import main
@@ -53,7 +54,7 @@ def scores(frames, asked=CAT):
     return throughout(JUDGE.read_seconds(frames, asked), asked)
 
 
-@pytest.mark.parametrize("motion", [pytest.param(m, marks=[pytest.mark.slow] * (m == "turns")) for m in MOTIONS])
+@pytest.mark.parametrize("motion", few(["bounces", *(m for m in MOTIONS if m != "bounces")], 2))
 def test_a_painted_scene_holds_all_words_in_every_second(motion):
     """At any place, size and moment. Seen to fail with things that are not laid around their middle."""
     rng = random.Random(motion)

@@ -79,4 +79,4 @@ def test_every_way_gives_the_same_frames(here, monkeypatch, mode):
 
 @pytest.mark.slow
 def test_every_way_gives_the_same_frames_with_the_bundled_model(tmp_path):
-    check("histream", 33, 1, tmp_path)
+    check("histream", 21, 1, tmp_path)

@@ -120,11 +120,11 @@ def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "arguments"),
     [
-        slow(train_vae, vae),
-        slow(train_teacher, teacher),
+        pytest.param(train_vae, vae, marks=pytest.mark.slow),
+        pytest.param(train_teacher, teacher, marks=pytest.mark.slow),
         (train_student, student),
-        slow(train_student, corrected),
-        slow(distill, distillation),
+        pytest.param(train_student, corrected, marks=pytest.mark.slow),
+        pytest.param(distill, distillation, marks=pytest.mark.slow),
     ],
     ids=["vae", "teacher", "student", "corrected", "distill"],
 )
