@@ -152,9 +152,9 @@ def _read_text(projections: Projections, q: Tensor, text: KeysValues, attention:
 
 
 def lead_away(found: Tensor, unwanted: Tensor, avoided: Avoided) -> Tensor:
-    """What cross-attention found in the prompt [B, L, dim], led away from what it found in the negative prompt.
+    """Lead `found`, the values of the prompt [B, L, dim], away from the `unwanted` ones of the negative prompt.
 
-    A sum that is longer than `limit` times what was found is shortened to that, token by token.
+    A sum that is longer than `limit` times `found` is shortened to that, token by token.
     """
     led = unwanted + avoided.scale * (found - unwanted)
     before, after = _lengths(found), _lengths(led)

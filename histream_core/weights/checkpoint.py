@@ -20,7 +20,7 @@ from ..vae.model import WanVAE
 from ..vae.taehv import SIZE_KEYS, TAEHV, decoder_weights
 from .containers import Tensors, open_weights
 from .errors import CheckpointError, first_five
-from .key_names import SECOND
+from .key_names import SECOND, published_name
 from .parts import ADVICE, KINDS, find_part
 
 SCALE_KEY = re.compile(
@@ -150,7 +150,10 @@ _MOST_LAYERS, _WIDEST_VAE = 1000, 2**16
 
 
 def _compare(checkpoint: Checkpoint) -> Checkpoint:
-    """Compare the keys and shapes of a checkpoint with those of its kind: missing, left over, of the wrong size."""
+    """Compare the keys and shapes of a checkpoint with those of its kind: missing, left over, of the wrong size.
+
+    The odd ones are told by the names that they have, or would have, in the user's file.
+    """
     if checkpoint.kind not in _SIZES:
         return checkpoint
     found = {key: x for key, x in checkpoint.state_dict.items() if not is_scale(key)}
@@ -161,12 +164,12 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
         found = decoder_weights(found)  # an encoder may be there, or not
     config, expected = _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(found, checkpoint)
     wrong = [
-        f"{key} {list(found[key].shape)} instead of {list(shape)}"
+        f"{published_name(key)} {list(found[key].shape)} instead of {list(shape)}"
         for key, shape in expected.items()
         if key in found and found[key].shape != shape and not _packed(checkpoint, found[key])
     ]
     wrong += [
-        f"{key} as {dtype_name(found[key].dtype)}"
+        f"{published_name(key)} as {dtype_name(found[key].dtype)}"
         for key in expected
         if key in found and not found[key].is_floating_point() and not _packed(checkpoint, found[key])
     ]
@@ -177,9 +180,9 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
         checkpoint,
         state_dict={key: x for key, x in checkpoint.state_dict.items() if key not in left_over},
         config=config,
-        missing=tuple(key for key in expected if key not in found),
-        left_over=tuple(key for key in extra if key in left_over),
-        foreign=tuple(foreign),
+        missing=tuple(published_name(key) for key in expected if key not in found),
+        left_over=tuple(published_name(key) for key in extra if key in left_over),
+        foreign=tuple(map(published_name, foreign)),
         wrong_size=tuple(wrong),
     )
 

@@ -11,7 +11,6 @@ import torch
 from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise
 from laws.reference import led_away as led_away_by_token
 from laws.reference import reference_histream
-from tiny import lively
 
 from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
@@ -23,17 +22,6 @@ from histream_core.stream.prompts import Prompt, led_away
 from histream_core.stream.stream import Stream
 
 CFG, NAG = Guidance(cfg=3.0), Guidance(nag=6.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return lively()
-
-
-@pytest.fixture(scope="module")
-def texts():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, 5, 12, generator=generator) for _ in range(3)]
 
 
 def run(model, plan, prompts, given=None, *, kv="full", new_noise=noise):

@@ -11,7 +11,6 @@ import tiny
 import torch
 from laws.engine import FOUR, FOUR_HIGH, FOUR_SD, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
 from laws.reference import Positions, Segment, flow, reference_histream
-from tiny import lively
 
 from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
@@ -20,17 +19,6 @@ from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt, blend_prompts
-
-
-@pytest.fixture(scope="module")
-def model():
-    return lively()
-
-
-@pytest.fixture(scope="module")
-def texts():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, 5, 12, generator=generator) for _ in range(3)]
 
 
 def test_histream_equals_the_reference(model, texts):

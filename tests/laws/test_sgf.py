@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import tiny
-import torch
 from laws.engine import GRIDS, SIZE, assert_same, noise, run_engine
 from laws.reference import reference_histream
 from laws.reference_second import flow_of_two
@@ -31,12 +30,6 @@ SETTINGS = {"grids": GRIDS, "ntk": NTK}
 @pytest.fixture(scope="module")
 def pair():
     return lively_pair()
-
-
-@pytest.fixture(scope="module")
-def texts():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, 5, 12, generator=generator) for _ in range(2)]
 
 
 def two_steps(preset):

@@ -79,9 +79,9 @@ def test_a_converted_file_has_the_published_names_and_both_sets(file, tmp_path):
 
 @pytest.mark.parametrize("key", ["blocks.1.ffn.0.memory_weight", "memory_text_embedding.0.weight"])
 def test_half_of_a_second_set_is_refused(key, tmp_path):
-    """Seen to fail where the expected names are those of the first set alone."""
+    """By its name in the file. Seen to fail where the expected names are those of the first set alone."""
     save_file({name: x.clone() for name, x in SGF_PLUS.items() if name != key}, tmp_path / "a.safetensors", HEADS)
-    refused(tmp_path / "a.safetensors", "1 missing (second.", load=load_wan)
+    refused(tmp_path / "a.safetensors", f"1 missing ({key})", load=load_wan)
 
 
 def weights(file, preset):
