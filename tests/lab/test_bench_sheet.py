@@ -262,7 +262,9 @@ def test_a_sheet_that_is_killed_leaves_the_rows_that_it_has_measured(tmp_path, m
     """And no process. Seen to fail with the file written at the end, and with processes that outlive the first one."""
     out, wanted = tmp_path / "sheet.json", MOMENTS[moment]
     command = [sys.executable, "-c", "from histream_core.cli import main; main()", "bench", "--gpu", "--tiny"]
-    sheet = subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # A pipe too small for the rows behind the last moment: the sheet cannot end before the test has seen it.
+    small = {"stdout": subprocess.PIPE, "bufsize": 0, "pipesize": 4096}
+    sheet = subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, **small)
     assert sheet.stdout
     printed = [json.loads(line)["row"] for line in itertools.islice(sheet.stdout, wanted)]
     while len(rows_in(out)) < wanted:
