@@ -106,7 +106,7 @@ def main_bytes(cache: KVCache) -> int:
     """Bytes that a cache holds in main memory besides those on the device."""
     if isinstance(cache, GuidedCache):
         return main_bytes(cache.positive) + main_bytes(cache.negative)
-    held = [getattr(cache, name).nbytes for name in (*cache.parts, "anchor_k")]
+    held = [getattr(cache, name).nbytes for name in (*cache.parts, "anchor_k", "anchor_v")]
     return sum(held) if isinstance(cache, MainMemoryCache) else 0
 
 

@@ -148,9 +148,9 @@ class Cost:
     def kv_bytes(self) -> int:
         """The caches of all levels, the un-rotated anchor included: what `make_caches` allocates on the device."""
         passes = self.plan.guidance.passes
-        window = passes * self._kv_values(sum(self.plan.pages)) * self.dtype.itemsize
         if self.kv == "full":
-            return self.config.num_layers * window
+            return self.config.num_layers * passes * self._kv_bytes(sum(self.plan.pages))
+        window = passes * self._kv_values(2 * sum(self.plan.pages) + self.plan.moving_pages) * self.dtype.itemsize
         if self.kv == "cpu":
             return 2 * window
         return window + passes * self._past_bytes
@@ -297,6 +297,7 @@ class Cost:
             "histories": self.plan.histories,
             "order": self.plan.order,
             "sinks": asdict(self.plan.sinks) if self.plan.sinks else None,
+            "anchor": None if self.plan.anchor_source.stays else asdict(self.plan.anchor_source),
             "guidance": asdict(self.plan.guidance),
             "calls": self.plan.num_calls(),
             "passes": [{scale.value: count for scale, count in chunk.items()} for chunk in self.passes],
@@ -346,20 +347,28 @@ class Cost:
     def _past_bytes(self) -> int:
         """Keys and values of past frames alone, in all layers."""
         window, layers = self.plan.window, self.config.num_layers
-        anchors, _ = self.plan.pages
-        frames = anchors + window.past_frames(self.plan.generated_frames)
+        anchors, ring = self.plan.pages
+        averages = self.plan.anchor_source.share < 1
+        frames = anchors + (ring if averages else window.past_frames(self.plan.generated_frames))
         if self.kv != "fp8":
-            return layers * self._kv_values(frames) * self.dtype.itemsize
+            return layers * self._kv_bytes(frames)
         scales = 2 * frames * len(self.plan.levels) * self.batch * self.config.num_heads * torch.float32.itemsize
-        rounded, moving = self._kv_values(frames, moving=False), self._kv_values(0)
-        return layers * (rounded + moving * self.dtype.itemsize + scales)
+        return layers * (self._kv_values(2 * frames) + self._kv_bytes(0) + scales)
 
-    def _kv_values(self, frames: int, *, moving: bool = True) -> int:
-        """Keys and values of so many frames in one layer, at all levels, and the anchors' un-rotated keys."""
-        copies = 2 * frames + (self.plan.moving_pages if moving else 0)
+    def _kv_bytes(self, frames: int) -> int:
+        """Keys and values of so many frames in one layer, at all levels, and the anchors' un-rotated keys.
+
+        Those of an anchor that is an average lie there in float32, and its values too.
+        """
+        moving = self._kv_values(self.plan.moving_pages)
+        mean = 2 * torch.float32.itemsize if self.plan.anchor_source.share < 1 else self.dtype.itemsize
+        return self._kv_values(2 * frames) * self.dtype.itemsize + moving * mean
+
+    def _kv_values(self, frames: int) -> int:
+        """Keys of so many frames in one layer, at all levels, or as many values."""
         scales = (level if isinstance(level, Scale) else level[0] for level in self.plan.levels)
         tokens = sum(self.plan.tokens_per_frame(scale) for scale in scales)
-        return copies * tokens * self.config.dim * self.batch
+        return frames * tokens * self.config.dim * self.batch
 
     def _held(self, num_bytes: int) -> int:
         """Bytes that lie on the device all the time, of weights that take `num_bytes`."""

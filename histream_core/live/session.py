@@ -38,6 +38,8 @@ from .player import Player, Recorder
 BLEND = Change("blend")
 """How a prompt takes over where nothing else is said."""
 
+NO_JUMP = "a live stream cannot jump in time, as its plan stays: let the prompt change by a cut or a scene"
+
 UNKNOWN = Cost(encode=1e-3, fixed=0.0, row=1e-3, decode=1e-3)
 """The cost before the first measurement, which takes its place: all is computed at first."""
 
@@ -150,7 +152,10 @@ class LiveSession:
         """Let the stream go over to another prompt at its next chunk; of several until then the newest counts.
 
         With a scene nothing that came before is seen any more: pictures that wait are left out, where some may be.
+        Raises ValueError for a jump in time.
         """
+        if change.kind == "jump":
+            raise ValueError(NO_JUMP)
         self._mailbox.append((words, text, change))
         if change.kind == "scene":
             self._feed.cut()

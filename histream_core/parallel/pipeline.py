@@ -168,7 +168,7 @@ class Ring:
         old, rank = self.bounds, self.link.rank
         before, after = self.layers, range(*bounds[rank : rank + 2])
         for cache in caches:
-            for name in (*cache.parts, "anchor_k"):
+            for name in (*cache.parts, "anchor_k", "anchor_v"):
                 held: Tensor = getattr(cache, name)
                 setattr(cache, name, self._moved(held, before, after, _owners(old), _owners(bounds)))
         self.bounds = list(bounds)

@@ -11,14 +11,15 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import overload
 
+from .anchoring import FIRST_FRAMES, AnchorSource, check_anchors, check_source
 from .blocks import Blocks, blocks_for
 from .entry import Restyle
 from .guidance import NO_GUIDANCE, Guidance
 from .histories import CLEAN, EACH_STEP, Level, check_histories
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SPARSE, SURVIVORS, check_levers, check_second
 from .order import BATCHED, CHUNKS, calls, check_order
-from .positions import TemporalPolicy
-from .schedule import MAX_STEPS, Scale, Schedule, SecondStep, Step, Steps
+from .positions import TemporalPolicy, check_jumps
+from .schedule import MAX_STEPS, Scale, Schedule, SecondStep, Step, Steps, heightened
 from .sinks import SinkRule, check_sinks
 from .sizes import MAX_SIDE, PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, TOKENS_PER_CELL, Grid, pixel_frames
 from .window import Window, check_rerotation
@@ -95,6 +96,8 @@ class Plan:
     """The first frame of each anchor. An anchor replaces the one before it for all chunks after its own."""
     scenes: tuple[int, ...] = (0,)
     """The first frame of each scene; chunks of a scene see no frame before it."""
+    jumps: tuple[int, ...] = ()
+    """The first frames of chunks that stand by JUMP later for themselves, so that they leave behind what they see."""
     anchor_match: float = 0.0
     """How far a chunk is moved towards the statistics of its prompt's first chunk: 0 not at all, 1 completely."""
     first_chunk_attention: float = 1.0
@@ -118,6 +121,8 @@ class Plan:
     sinks: SinkRule | None = None
     """When a frame of the anchor is replaced; None: never. What a chunk then sees follows from finished frames, and
     `Chunk.context` lists the frames that it would see with the first anchor."""
+    anchor_source: AnchorSource = FIRST_FRAMES
+    """What the anchor holds while the video goes on."""
     guidance: Guidance = NO_GUIDANCE
     """How far the video is led away from a negative prompt."""
     second_weights: bool = False
@@ -139,6 +144,10 @@ class Plan:
             check_order(self)
         if self.sinks:
             check_sinks(self)
+        if self.jumps:
+            check_jumps(self)
+        if self.anchor_source != FIRST_FRAMES:
+            check_source(self)
         if not 0 <= self.anchor_match <= 1:
             raise ValueError(f"an anchor match of {self.anchor_match:g} is no share: use 0 for none, 0.5, or at most 1")
 
@@ -178,7 +187,7 @@ class Plan:
         if self.restyle:
             steps = self.restyle.enter(steps)
         if begins_scene:
-            steps, cache_steps = (_heightened(calls, self.first_chunk_attention) for calls in (steps, cache_steps))
+            steps, cache_steps = (heightened(calls, self.first_chunk_attention) for calls in (steps, cache_steps))
         unchanged = self.restyle is not None and not self.restyle.share
         remembered = not unchanged and frames.stop < self.num_latent_frames and frames.stop not in self.scenes
         each_step = self.histories == EACH_STEP
@@ -216,8 +225,7 @@ class Plan:
         """`chunk`, which has all its cache steps, with the plan's levers applied."""
         if not chunk.cache_steps:
             return chunk
-        window, levers = self.window, self.levers
-        later = window.context(chunk.frames.stop, self.anchor(chunk.frames.stop))
+        later, levers = self.remembered(chunk.frames.stop), self.levers
         cached = tuple(frame for frame in chunk.frames if frame in later or SURVIVORS not in levers)
         drop = {Scale.LOW} if self.pooled_low else set()
         kept = None
@@ -229,7 +237,7 @@ class Plan:
 
     def holds_anchor(self, chunk: Chunk) -> bool:
         """Whether a frame of `chunk` is part of an anchor."""
-        size = self.window.anchor_frames
+        size = self.kept_anchor_frames
         return any(0 <= frame - anchor < size for frame in chunk.frames for anchor in self.anchors)
 
     def begins_chunk(self, frame: int) -> bool:
@@ -293,13 +301,17 @@ class Plan:
     def pages(self) -> tuple[int, int]:
         """Cache pages for anchors and for the ring behind them; two anchors fit if an anchor is ever replaced."""
         anchors, ring = self.window.pages(self.generated_frames)
+        anchors = anchors and self.kept_anchor_frames
         return anchors * min(2, len(self.anchors)), ring
 
     @property
     def moving_anchor(self) -> bool:
         """Whether the video is long enough for an anchor to be given later times, see TemporalPolicy."""
         last_seen = (*self.anchors[1:], self._frames_at(self.num_chunks - 1).start)
-        return any(
+        size = self.window.anchor_frames
+        if any(0 <= jump - anchor < size for jump in self.jumps for anchor in self.anchors):
+            return True
+        return self.anchor_source != FIRST_FRAMES or any(
             self.temporal.anchor_time(start, anchor) != self.temporal.chunk_time(anchor)
             for anchor, start in zip(self.anchors, last_seen, strict=True)
         )
@@ -314,9 +326,24 @@ class Plan:
         """The first frame of the anchor that the chunk at frame `start` sees."""
         return anchor_before(self.anchors, start)
 
+    @property
+    def kept_anchor_frames(self) -> int:
+        """Number of frames that are kept for one anchor."""
+        return self.anchor_source.walk or self.window.anchor_frames
+
     def context(self, start: int) -> tuple[int, ...]:
         """The frames seen by the chunk that starts at frame `start`, in temporal order."""
-        return self.window.context(start, self.anchor(start), scene_at(self.scenes, start))
+        anchor = self.anchor(start)
+        if self.anchor_source.walk:
+            anchor = min(self.anchor_source.shown(start, anchor, self.window.anchor_frames))
+        return self.window.context(start, anchor, scene_at(self.scenes, start))
+
+    def remembered(self, start: int) -> tuple[int, ...]:
+        """The frames before frame `start` that the chunk there or a later one sees, in temporal order."""
+        seen = self.context(start)
+        if not self.anchor_source.walk:
+            return seen
+        return tuple(sorted({*seen, *self.anchor_source.kept(start, self.anchor(start))}))
 
     def tokens_per_frame(self, scale: Scale) -> int:
         height, width = self.grids[scale]
@@ -386,40 +413,25 @@ def lengthen(plan: Plan, num_latent_frames: int) -> Plan:
     return replace(plan, num_latent_frames=num_latent_frames, cropped_frames=0)
 
 
-def with_anchors(plan: Plan, anchors: Sequence[int], scenes: Sequence[int] = ()) -> Plan:
+def with_anchors(
+    plan: Plan, anchors: Sequence[int], scenes: Sequence[int] = (), jumps: Sequence[int] | None = None
+) -> Plan:
     """The plan with other anchors, given by their first frames; 0 is always one of them.
 
     A chunk that begins at a new anchor still sees the old anchor; all later chunks see the new one. `scenes` are the
     first frames of new scenes; they become anchors too. A scene that the plan has already stays if its anchor stays.
+    `jumps` are the first frames of all chunks that jump in time; None: as before.
     Raises ValueError for a frame that no chunk begins at, for anchors too close together, and for a window without an
     anchor.
     """
     anchors = tuple(sorted({0, *anchors, *scenes}))
     scenes = tuple(sorted({*scenes, *(scene for scene in plan.scenes if scene in anchors)}))
+    if jumps is not None:
+        plan = replace(plan, jumps=tuple(sorted({*jumps})))
     if (anchors, scenes) == (plan.anchors, plan.scenes):
         return plan
-    _check_anchors(plan, anchors)
+    check_anchors(plan, anchors)
     return replace(plan, anchors=anchors, scenes=scenes)
-
-
-def _check_anchors(plan: Plan, anchors: Sequence[int]) -> None:
-    window = plan.window
-    if window.local_frames is None or not window.anchor_frames:
-        why = "every chunk sees the whole video" if window.local_frames is None else "there are no anchor frames"
-        raise ValueError(f"{why}, so there is no anchor to be changed: leave the new anchor out")
-    for index, anchor in enumerate(anchors[1:], start=1):
-        earliest = anchors[index - 1] + window.anchor_frames
-        if index > 1:  # its room in the caches is that of the last but one, of which nothing may be seen any more
-            earliest = max(earliest, anchors[index - 2] + window.anchor_frames + window.local_frames)
-        if anchor < earliest:
-            raise ValueError(
-                f"a new anchor at latent frame {anchor} comes too soon after the one at {anchors[index - 1]}: "
-                f"let it be at {earliest} or later"
-            )
-        if not plan.begins_chunk(anchor) or anchor >= plan.generated_frames:
-            starts = (chunk.frames.start for chunk in plan.chunks)
-            near = min(starts, key=lambda start: abs(start - anchor))
-            raise ValueError(f"no chunk begins at latent frame {anchor}, so it cannot be a new anchor: use {near}")
 
 
 def _check_sizes(plan: Plan) -> None:
@@ -480,11 +492,3 @@ def _check_lengths(plan: Plan) -> None:
         )
     if given >= num_frames:
         raise ValueError(f"{given} latent frames are given but only {num_frames} asked for: ask for more frames")
-
-
-def _heightened(steps: Steps, factor: float) -> Steps:
-    """`steps` with attention at HIGH scaled by `factor`; a step that has its own scale keeps it."""
-    return tuple(
-        replace(step, attention_scale=factor) if step.scale is Scale.HIGH and step.attention_scale == 1 else step
-        for step in steps
-    )

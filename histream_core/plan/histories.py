@@ -3,10 +3,16 @@
 StreamDiffusionV2 (arXiv 2511.07399) keeps one cache for each step and makes no pass without noise. Pure values.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from .levers import CLEAN_ANCHOR, LAST_STEP, POOLED_LOW, SURVIVORS
 from .schedule import Scale, Steps
+
+if TYPE_CHECKING:
+    from .chunks import Plan
 
 CLEAN, EACH_STEP = "clean", "each-step"
 
@@ -23,6 +29,22 @@ Level = Scale | tuple[Scale, int]
 def level_name(level: Level) -> str:
     """The name of a level in a snapshot."""
     return level.value if isinstance(level, Scale) else f"{level[0].value}.step{level[1]}"
+
+
+def no_recache(plan: Plan) -> str:
+    """Why a plan's window cannot be computed anew under another prompt; empty where it can."""
+    if plan.histories == EACH_STEP:
+        return "a history for each step cannot be computed anew under another prompt, as its noisy latents are gone"
+    if plan.anchor_source.walk:
+        walk = plan.anchor_source.walk
+        return f"an anchor that walks over {walk} frames would have to be computed anew in all of them"
+    return "an anchor that is an average cannot be computed anew" if plan.anchor_source.share < 1 else ""
+
+
+def check_recache(plan: Plan) -> None:
+    """Raise ValueError for a plan whose window cannot be computed anew under another prompt."""
+    if why := no_recache(plan):
+        raise ValueError(f"{why}: let prompts change by a cut or a blend")
 
 
 def check_histories(histories: str, levers: Collection[str], schedule: Iterable[Steps], given_frames: int) -> None:

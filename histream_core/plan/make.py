@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from .anchoring import FIRST_FRAMES, AnchorSource
 from .chunks import Plan
 from .entry import Restyle
 from .guidance import NO_GUIDANCE, Guidance
@@ -36,8 +37,9 @@ class PlanOptions:
     histories: str = CLEAN
     order: str = CHUNKS
     sinks: SinkRule | None = None
+    anchor_source: AnchorSource = FIRST_FRAMES
     guidance: Guidance = NO_GUIDANCE
-    """This field and the eight above it have the meaning they have in `Plan`."""
+    """This field and the nine above it have the meaning they have in `Plan`."""
 
 
 DEFAULT_OPTIONS = PlanOptions()
@@ -79,6 +81,7 @@ def make_plan(
         histories=options.histories,
         order=options.order,
         sinks=options.sinks,
+        anchor_source=options.anchor_source,
         guidance=options.guidance,
         second_weights=preset.second_weights,
     )

@@ -1,9 +1,19 @@
 """Temporal positions: the rotary time that a frame has for the chunk that attends to it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .chunks import Plan
 
 KINDS = ("clamped", "absolute", "reset", "rerotate")
 """The rules of `TemporalPolicy`."""
+
+JUMP = 42
+"""Latent frames by which a chunk that jumps stands later: at 45 to 47 behind frames 1 and 2, as in Infinity-RoPE's RoPE
+cut (arXiv 2511.20649)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +57,18 @@ class TemporalPolicy:
     def sink_time(self, start: int, sink: int, rank: int) -> int:
         """Time of the frame `sink`, as the chunk that starts at frame `start` sees it: of its sinks number `rank`."""
         return max(sink, start - self.span + rank) if self.kind == "clamped" else self.chunk_time(sink)
+
+
+def check_jumps(plan: Plan) -> None:
+    """Raise ValueError for chunks that cannot jump in time; the message says what would work."""
+    for frame in plan.jumps:
+        if frame <= 0 or not plan.begins_chunk(frame):
+            raise ValueError(
+                f"a jump in time at latent frame {frame} cannot be: let it begin with a chunk behind the first"
+            )
+        if frame in plan.scenes:
+            raise ValueError(
+                f"a scene begins at latent frame {frame} and sees nothing to jump away from: leave one out"
+            )
+    if plan.temporal.kind == "reset":
+        raise ValueError("a jump in time needs keys that are rotated anew: use positions clamped, absolute or rerotate")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -134,3 +134,11 @@ def _parse_steps(text: str, *, shift_low: float, shift_high: float) -> Steps:
         raise ValueError("a LOW step cannot follow a HIGH step: list the L timesteps first")
     timesteps = [float(entry[1]) for entry in entries]
     return make_steps(timesteps, num_low, shift_low=shift_low, shift_high=shift_high)
+
+
+def heightened(steps: Steps, factor: float) -> Steps:
+    """`steps` with attention at HIGH scaled by `factor`; a step that has its own scale keeps it."""
+    return tuple(
+        replace(step, attention_scale=factor) if step.scale is Scale.HIGH and step.attention_scale == 1 else step
+        for step in steps
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..plan import Plan
+from ..plan.anchoring import NO_STARTS, Starts
 from ..stream.prompts import Prompt
 from .backend import Backend
 from .describe import NewRun, check_possible, manifest_now, new_manifest, sections_of
@@ -110,15 +111,14 @@ def branch_manifest(
     *,
     seed: int | None = None,
     prompts: Sequence[Prompt] = (),
-    anchors: Sequence[int] = (),
-    scenes: Sequence[int] = (),
+    starts: Starts = NO_STARTS,
 ) -> Manifest:
     """The manifest of a branch: equal to `manifest` up to `chunk`, with another seed or other prompts from there on.
 
-    `anchors` and `scenes` are the first latent frames of the anchors and scenes that the prompts begin.
+    `starts` is what the prompts begin.
     """
     sections = sections_of(prompts, chunk)
-    return branched(manifest, chunk, seed=seed, sections=sections, anchors=anchors, scenes=scenes)
+    return branched(manifest, chunk, seed=seed, sections=sections, starts=starts)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..network.transfer import upload
 from ..plan.adjust import check_change
 from ..plan.chunks import Chunk, Plan
 from ..plan.draft import check_draft
-from ..plan.histories import EACH_STEP, Level, level_name
+from ..plan.histories import EACH_STEP, Level, check_recache, level_name
 from ..plan.order import CHUNKS, calls
 from ..plan.schedule import Scale, Step, Steps, join_steps
 from ..plan.sharing import ROWS_EACH, ring_rows
@@ -38,11 +38,6 @@ Later = Callable[[], Tensor]
 
 Ask = Callable[[Tensor, Step, KVCache, Text], Tensor | Later]
 """A network call that may return before the estimate is there."""
-
-NO_RECACHE = (
-    "a history for each step cannot be computed anew under another prompt, as its noisy latents are gone: let prompts "
-    "change by a cut or a blend"
-)
 
 
 @dataclass
@@ -93,8 +88,8 @@ class Stream:
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
         self.prompts = _from_the_first(prompts)
         self.upsample, self._ring = upsample or self._resize, ring
-        if plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
-            raise ValueError(NO_RECACHE)
+        if any(prompt.recache for prompt in prompts):
+            check_recache(plan)
         if plan.guidance.is_on and any(prompt.text.negative is None for prompt in prompts):
             raise ValueError(f"{plan.guidance} leads away from a negative prompt, and there is none: give one")
         cache = next(iter(caches.values()))
@@ -159,8 +154,8 @@ class Stream:
         Call it when a chunk has just been yielded, or before the first, with prompts of later chunks. Those that are
         over are forgotten, so that a stream without an end may change its prompt for ever.
         """
-        if self.plan.histories == EACH_STEP and any(prompt.recache for prompt in prompts):
-            raise ValueError(NO_RECACHE)
+        if any(prompt.recache for prompt in prompts):
+            check_recache(self.plan)
         first = min(prompt.first_chunk for prompt in prompts)
         before = [prompt for prompt in self.prompts if prompt.first_chunk < first]
         whole = [index for index, prompt in enumerate(before) if prompt.share == 1]
@@ -397,7 +392,9 @@ class Stream:
         if self.sinks is not None:  # before the window changes: what is interrupted here has no snapshot
             self.sinks = self._next_sinks(chunk, self.sinks, latents)
         self._window = latents
-        following = self._context_at(chunk.frames.stop)
+        following = (
+            self.plan.remembered(chunk.frames.stop) if self.sinks is None else self._context_at(chunk.frames.stop)
+        )
         if self.plan.window.local_frames is not None:
             self._window = {frame: self._window[frame] for frame in following}
 

@@ -19,8 +19,9 @@ from itertools import pairwise
 from torch import Tensor
 
 from ..network.forward import Text
+from ..plan.anchoring import Starts
 from ..plan.chunks import Chunk, Plan, with_anchors
-from ..plan.histories import EACH_STEP
+from ..plan.histories import no_recache
 from ..plan.sizes import whole_length
 from .prompts import Prompt, blend_prompts
 
@@ -30,6 +31,7 @@ CHANGES = {
     "scene": "as cut, and nothing that came before is seen any more; the first frame is the new anchor",
     "blend": "the prompt goes over into the new one in a straight line, a step for each of some chunks",
     "spherical": "as blend, along an arc, which keeps the strength of the prompts",
+    "jump": "as cut, and for its first chunk all that came before stands far away in time, so that it is left behind",
 }
 """Kinds of change from one prompt to the next."""
 
@@ -101,14 +103,11 @@ class Placed:
         return " | ".join(cue.prompt for cue in self.cues)
 
     @property
-    def scenes(self) -> list[int]:
-        """The first latent frames of the timeline's scenes; see `plan.with_anchors`."""
-        return [start for cue, start in self._later() if cue.change.kind == "scene"]
-
-    @property
-    def anchors(self) -> list[int]:
-        """The first latent frames of the timeline's new anchors; see `plan.with_anchors`."""
-        return [start for cue, start in self._later() if cue.change.new_anchor]
+    def starts(self) -> Starts:
+        """The first latent frames of the timeline's new anchors, scenes and jumps; see `plan.with_anchors`."""
+        later = [*self._later()]
+        scenes, jumps = ([start for cue, start in later if cue.change.kind == kind] for kind in ("scene", "jump"))
+        return Starts([start for cue, start in later if cue.change.new_anchor], scenes, jumps)
 
     def _later(self) -> Iterator[tuple[Cue, int]]:
         """Yield each cue that does not begin the video, with the latent frame that it begins at."""
@@ -137,7 +136,9 @@ def place(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> 
     _check_recache(cues[0 if first_chunk else 1 :], plan)
     chunks = find_chunks(cues, plan, fps, first_chunk)
     found = Placed(tuple(cues), tuple(chunks), plan, tuple(describe_cues(cues, chunks, plan, fps)))
-    return replace(found, plan=with_anchors(plan, [*plan.anchors, *found.anchors], found.scenes))
+    starts = found.starts
+    anchors, jumps = [*plan.anchors, *starts.anchors], [*plan.jumps, *starts.jumps]
+    return replace(found, plan=with_anchors(plan, anchors, starts.scenes, jumps))
 
 
 def parse_timeline(text: str, change: Change | None = None) -> tuple[Cue, ...]:
@@ -219,13 +220,10 @@ def clock(seconds: float) -> str:
 
 
 def _check_recache(cues: Sequence[Cue], plan: Plan) -> None:
-    """Raise ValueError for a change that needs clean frames to compute keys of, where a plan has none."""
+    """Raise ValueError for a change that computes the window anew, where a plan cannot."""
     recached = next((cue for cue in cues if cue.change.kind == "recache"), None)
-    if recached and plan.histories == EACH_STEP:
-        raise ValueError(
-            f"the section at {clock(recached.seconds)} recaches, and a history for each step cannot be computed anew "
-            "under another prompt: write cut, or blend 3"
-        )
+    if recached and (why := no_recache(plan)):
+        raise ValueError(f"the section at {clock(recached.seconds)} recaches, and {why}: write cut, or blend 3")
 
 
 def find_chunks(cues: Sequence[Cue], plan: Plan, fps: float, first_chunk: int = 0) -> list[int]:
@@ -325,7 +323,7 @@ def _parse_change(words: Collection[str], change: Change, where: str) -> Change:
             change = replace(change, kind=word)
         else:
             raise ValueError(
-                f'{where} says "{_short(word)}": use cut, recache, blend 3, spherical 3, scene or {NEW_ANCHOR}'
+                f'{where} says "{_short(word)}": use cut, recache, blend 3, spherical 3, scene, jump or {NEW_ANCHOR}'
             )
     if len(kinds) > 1:
         raise ValueError(

@@ -214,9 +214,7 @@ def new_branch(
         before = text_before(old.manifest, old.texts(), chunk)
     audience = Audience(backend.text_width, fps=choice.fps if choice else manifest.settings.fps, first_chunk=chunk)
     placed, prompts = prompts_in(inputs.positive, manifest.plan, audience, words=inputs.words, before=before)
-    new = branch_manifest(
-        manifest, chunk, seed=inputs.seed, prompts=prompts, anchors=placed.anchors, scenes=placed.scenes
-    )
+    new = branch_manifest(manifest, chunk, seed=inputs.seed, prompts=prompts, starts=placed.starts)
     return Branch(source, chunk, new, prompts, sound)
 
 

@@ -74,8 +74,8 @@ class PromptTimeline(io.ComfyNode):
                     dynamic_prompts=True,
                     tooltip="A line for each prompt: [start-end] text, times as 00:04, 1:30 or 4.5 (seconds). The end "
                     "may be left out. Behind the time a line can say how it begins: cut, scene, recache, blend 3, "
-                    "spherical 3, new anchor, as in [00:04-00:08, blend 3]. A line without a time goes on with the "
-                    "prompt above.",
+                    "spherical 3, jump, new anchor, as in [00:04-00:08, blend 3]. A line without a time goes on with "
+                    "the prompt above.",
                 ),
                 *change_inputs(),
                 io.Model.Input(

@@ -46,6 +46,16 @@ def test_settings_that_change_nothing_are_left_out():
     assert [name for name in framewise if name.startswith("clamped")] == ["clamped, span 3", "clamped, span 20"]
 
 
+def test_other_anchors_are_shown_where_a_clip_is_long_enough():
+    """Seen to fail with an average in a clip in which no frame leaves the window."""
+    for frames, names in ((12, []), (13, ["anchor walks over 9", "anchor an average, 0.9"])):
+        like, found = plans(frames=frames)
+        assert [name for name in found if "anchor" in name] == names
+        for name in names:
+            assert replace(found[name], anchor_source=like.anchor_source) == like != found[name]
+    assert "anchor walks over 20" in plans("sgf-framewise", frames=22)[1]
+
+
 def test_a_clip_in_which_a_span_shows_nothing_is_refused():
     for name, frames, least in (("sgf", 8, 33), ("sgf-framewise", 4, 17)):
         with pytest.raises(ValueError, match=f"use --frames {least}, or more"):

@@ -6,6 +6,7 @@ B batch, C channels, T latent frames, H W latent grid, S frames of the sequence,
 L tokens, N heads, D head dim, E model width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +36,27 @@ class Positions:
     span: int | None  # None: absolute times; else the anchor comes no further away than this
     firsts: tuple[int, ...] = (0,)  # of each anchor the first frame
     sinks: tuple[tuple[int, ...], ...] = ()  # by chunk of one frame: those that it sees, where they give way
+    stand: Callable[[int], dict[int, int]] | None = None  # by first frame of a chunk: other times that frames have
+    mix: Callable[[int], dict[int, dict[int, float]]] | None = None  # likewise: frames that are sums of others
 
     def times(self, frames: list[int], start: int) -> list[int]:
+        if self.stand:
+            placed = self.stand(start)
+            return [placed.get(frame, frame) for frame in frames]
         if self.sinks:
             nearest = {} if self.span is None else {f: start - self.span + i for i, f in enumerate(self.sinks[start])}
             return [max(frame, nearest.get(frame, frame)) for frame in frames]
         first = max(first for first in self.firsts if first < max(1, start))  # not one in the chunk itself
         shift = 0 if self.span is None else max(0, start - first - self.span)
         return [frame + shift if first <= frame < first + self.anchor else frame for frame in frames]
+
+    def mixed(self, x: Tensor, frames: list[int], start: int) -> Tensor:
+        """Keys or values [B, S * P, N, D] with some frames replaced by weighted sums of frames."""
+        parts = x.unflatten(1, (len(frames), -1))
+        found = parts.clone()
+        for frame, weights in (self.mix(start) if self.mix else {}).items():
+            found[:, frames.index(frame)] = sum(weight * parts[:, frames.index(f)] for f, weight in weights.items())
+        return found.flatten(1, 2)
 
     def rotate(self, x: Tensor, times: list[int]) -> Tensor:
         """Turn [B, S * P, N, D] by time, row and column; neighbouring channels are one complex number."""
@@ -104,8 +118,9 @@ def flow(model, segments: list[Segment], positions: Positions, nag: float = 1.0)
         v = att.v(y).unflatten(2, heads)
         for segment, mine, mask in zip(segments, own, masks, strict=True):
             turned_q = positions.rotate(q[:, mine], positions.times(segment.frames, segment.start))
-            turned_k = positions.rotate(k, positions.times(frames, segment.start))
-            out.append(attend(turned_q, turned_k, v, segment.scale, mask))
+            seen_k, seen_v = (positions.mixed(x, frames, segment.start) for x in (k, v))
+            turned_k = positions.rotate(seen_k, positions.times(frames, segment.start))
+            out.append(attend(turned_q, turned_k, seen_v, segment.scale, mask))
         x = x + att.o(torch.cat(out, dim=1)) * m[2]
         y, att, out = block.norm3(x), block.cross_attn, []
         for segment, text, mine in zip(segments, texts, own, strict=True):
@@ -147,6 +162,9 @@ def reference_histream(
     cfg=1.0,
     nag=1.0,
     flow=flow,
+    see=None,
+    stand=None,
+    mix=None,
 ) -> Tensor:
     """Latents [B, C, T, H, W] of the whole video.
 
@@ -157,7 +175,7 @@ def reference_histream(
     softmax scale of chunk 0 at "high". recache: chunks before which the context runs again, with its text.
     firsts: the first frames of the anchors, each for all chunks behind its own. negative: the negative prompt
     [B, L, text_dim]; cfg: how many times the distance from its estimate to that of the prompt; nag: see `led_away`.
-    flow: the network.
+    flow: the network. see: by first frame of a chunk, the frames that it sees instead; stand, mix: see Positions.
     """
     anchor, local = window
     begins = [sum(length for _, length, _ in chunks[:i]) for i in range(len(chunks))]
@@ -170,6 +188,7 @@ def reference_histream(
             begin = begins[i]
             first = max(first for first in firsts if first < max(1, begin))
             context = [f for f in range(begin) if first <= f < first + anchor or f >= begin - local]
+            context = context if see is None else see(begin)
             mine, scale = [*range(begin, begin + length)], first_scale if i == 0 and at == "high" else 1.0
             runs = [(x, mine, 1000 * sigma, scale) if i == chunk else (clean[:, :, mine], mine, 0.0, scale)]
             if i in recache and context:
@@ -180,7 +199,7 @@ def reference_histream(
                 words, unwanted = (text, negative if nag != 1 else None) if instead is None else (instead, None)
                 segments.append(Segment(latents, frames, seen, begin, timestep, words, scale, unwanted))
                 order += frames
-        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span, firsts), nag)
+        return flow(model, segments, Positions(grids[at], ntk[at], anchor, span, firsts, stand=stand, mix=mix), nag)
 
     def guided(x: Tensor, *where) -> Tensor:
         if cfg == 1:

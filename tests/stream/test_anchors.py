@@ -153,4 +153,4 @@ def test_a_given_first_frame_and_its_heightened_cache_pass_stay_as_they_are():
 
 def test_a_timeline_names_its_anchors():
     cues = [Cue(0, "a", Change("cut", new_anchor=True)), Cue(1, "b"), Cue(3, "c", Change("cut", new_anchor=True))]
-    assert Placed(tuple(cues), (0, 2, 4), tiny.plan(num_frames=21), ()).anchors == [12]
+    assert Placed(tuple(cues), (0, 2, 4), tiny.plan(num_frames=21), ()).starts.anchors == [12]

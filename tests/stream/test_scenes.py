@@ -9,6 +9,7 @@ import torch
 from slow import few, slow
 
 from histream_core import runs as session
+from histream_core.plan.anchoring import Starts
 from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import find_preset
@@ -139,7 +140,7 @@ def test_a_timeline_begins_a_scene_where_it_says_so():
     cues = parse_timeline("[0] a cat\n[0:01.3, scene] a dog\n[0:02.8, cut] a cow")
     asked = tiny.plan(num_frames=18)
     found = place(cues, asked, 16)
-    assert (found.anchors, found.scenes) == ([], [6])
+    assert found.starts == Starts([], [6], [])
     prompts = found.prompts([tiny.text(seed).context for seed in range(3)])
     wanted = [Prompt(tiny.text(0)), Prompt(tiny.text(1), 2), Prompt(tiny.text(2), 4)]
     assert torch.equal(tiny.video(found.plan, prompts=prompts), tiny.video(plan(CUT, num_frames=18), prompts=wanted))
@@ -171,7 +172,7 @@ def test_a_run_is_extended_and_branched_with_a_scene(tmp_path):
         session.lengthen_run(journal, long, [dog])
         assert journal.manifest.plan == long
     assert tiny_runs.same(tiny_runs.finish(session.resume(tmp_path / "short"))[0], wanted[0])
-    assert session.branched(a_run, 2, sections=[dog], scenes=(CUT,)) == a_run
+    assert session.branched(a_run, 2, sections=[dog], starts=Starts(scenes=(CUT,))) == a_run
     assert session.branched(a_run, 1, sections=[dog]).plan.scenes == (0,)
     assert lengthen(long, 21).scenes == (0, CUT)
 

@@ -10,6 +10,7 @@ import tiny_runs
 import torch
 
 from histream_core import runs as session
+from histream_core.plan.anchoring import Starts
 from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.window import Window
 from histream_core.runs.describe import sections_of
@@ -252,7 +253,7 @@ def test_a_branch_with_a_prompt_of_its_own_drops_the_anchors_behind_it_and_has_i
     run = tiny_runs.manifest(with_anchors(tiny_runs.plan(18), [3, 9]))
     assert session.branched(run, 2, seed=7).plan.anchors == (0, 3, 9)
     assert session.branched(run, 2, sections=[tiny_runs.section("a dog")]).plan.anchors == (0, 3)
-    assert session.branched(run, 2, sections=[tiny_runs.section("a dog")], anchors=[6]).plan.anchors == (0, 3, 6)
+    assert session.branched(run, 2, sections=[tiny_runs.section("a dog")], starts=Starts([6])).plan.anchors == (0, 3, 6)
 
 
 def test_chunks_that_see_another_anchor_are_other_chunks_in_the_journal():

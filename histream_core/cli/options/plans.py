@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...plan import Plan
+from ...plan.anchoring import AnchorSource
 from ...plan.guidance import Guidance
 from ...plan.histories import CLEAN, HISTORIES
 from ...plan.order import CHUNKS, ORDERS
 from ...plan.sinks import SinkRule
-from .common import decimal
+from .common import decimal, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,32 @@ def add_sinks(verb: argparse.ArgumentParser) -> None:
 def sink_rule(args: argparse.Namespace) -> SinkRule | None:
     """The rule that --sinks asks for; None without it. Raises ValueError."""
     return None if args.sinks is None else SinkRule(args.sinks)
+
+
+def add_anchor_source(verb: argparse.ArgumentParser) -> None:
+    """Add --walking-anchor and --average-anchor."""
+    one = verb.add_mutually_exclusive_group()
+    one.add_argument(
+        "--walking-anchor",
+        metavar="N",
+        type=whole,
+        default=0,
+        help="let the anchor walk over the first N latent frames and back as the video goes on, such as 9 (Rolling "
+        "Sink; default: 0, it stands still)",
+    )
+    one.add_argument(
+        "--average-anchor",
+        metavar="SHARE",
+        type=decimal,
+        default=1.0,
+        help="mix every frame that leaves the window into the anchor, which keeps this share of itself, such as 0.9 "
+        "(an EMA sink; default: 1, nothing is mixed in)",
+    )
+
+
+def anchor_source(args: argparse.Namespace) -> AnchorSource:
+    """The content of the anchor that the options ask for. Raises ValueError."""
+    return AnchorSource(args.walking_anchor, args.average_anchor)
 
 
 def add_guidance(verb: argparse.ArgumentParser, *, negative: bool = True) -> None:

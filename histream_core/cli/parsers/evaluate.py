@@ -19,7 +19,7 @@ ARMS = ["histream", "anchor-off"]
 """Arms of long videos that are made where none are named."""
 
 BASE = "histream"
-"""The arm that the others of a table are compared with, where no other is named."""
+"""The mode that the arms of a table change, where no other is named."""
 
 STRENGTH = 0.8
 """The share of noise that restyled clips begin with, where no other is named."""
@@ -134,7 +134,13 @@ def _tables(verb: argparse.ArgumentParser) -> None:
     add_folder_options(verb)
     verb.add_argument("--tables", action="store_true", required=True, help=argparse.SUPPRESS)
     verb.add_argument("--arms", metavar="A", nargs="+", help="only these (default: all; a first run names them)")
-    verb.add_argument("--against", metavar="A", default=BASE, help=f"compare the others with it (default: {BASE})")
+    verb.add_argument(
+        "--mode",
+        choices=("histream", "histream-plus"),
+        default=BASE,
+        help=f"the mode that arms change (default: {BASE})",
+    )
+    verb.add_argument("--against", metavar="A", help="compare the others with it (default: the mode)")
     verb.add_argument("--teacher", metavar="FILE", type=Path, help="a transformer; its demo-text.safetensors beside it")
     verb.add_argument("--teacher-steps", metavar="N", type=whole, default=32, help="of its solver (default: 32)")
     verb.add_argument(

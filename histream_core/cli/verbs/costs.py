@@ -27,7 +27,7 @@ from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
 from ..options.adding import DEMO
-from ..options.plans import guidance_of, sink_rule
+from ..options.plans import anchor_source, guidance_of, sink_rule
 from ..options.speed import chosen
 from ..parsers.costs import MODELS as NAMES
 from ..progress import print_notes
@@ -45,7 +45,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
     options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
-    options = replace(options, sinks=sink_rule(args), guidance=guidance_of(args))
+    options = replace(options, sinks=sink_rule(args), anchor_source=anchor_source(args), guidance=guidance_of(args))
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     check_sets(plan, preset.second_weights if second is None else second)
     check_strips(plan, int(speed.vae_strips))
@@ -123,6 +123,9 @@ def _lines(result: dict) -> Iterator[str]:
         yield f"restyles a video: strength {restyle['share']:g}{moving}{told}"
     if sinks := result["sinks"]:
         yield f"sinks: the least alike gives way to a frame below a cosine of {sinks['threshold']:g}"
+    if anchor := result["anchor"]:
+        walk, share = anchor["walk"], anchor["share"]
+        yield f"anchor: walks over {walk} frames and back" if walk else f"anchor: an average that keeps {share:g}"
     if result["guidance"]["cfg"] != 1:
         yield f"CFG {result['guidance']['cfg']:g}: every network call is two passes, each with caches of its own"
     if result["guidance"]["nag"] != 1:

@@ -49,16 +49,17 @@ def run_tables(args: argparse.Namespace) -> tuple[dict, str]:
     preset, size = find_preset(demo.PRESET), args.size or (demo.WIDTH, demo.HEIGHT)
     rows = pick_rows(args, preset, size)
     same = twins(rows)
-    if args.against not in [row.name for row in rows]:
+    against = args.against or args.mode
+    if against not in [row.name for row in rows]:
         names = ", ".join(row.name for row in rows)
-        raise ValueError(f"{args.against} is not among the arms: give --against one of {names}")
+        raise ValueError(f"{against} is not among the arms: give --against one of {names}")
     torch.set_num_threads(1)
     networks = load_networks(args, preset, [one.told for one in asked])
     records = Records(args.out, settings_of(args, preset, size, networks))
     for row in rows:
         if row.name not in same:
             make_row(row, networks[row.weights], asked, records, args.batch)
-    return write_tables(rows, same, asked, records, networks, args.against)
+    return write_tables(rows, same, asked, records, networks, against)
 
 
 def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -> list[Ablation]:
@@ -76,7 +77,16 @@ def pick_rows(args: argparse.Namespace, preset: Preset, size: tuple[int, int]) -
     for path in (args.teacher, args.untuned):
         if path:
             text_beside(path)
-    every = list(ablations(preset, size=size, num_pixel_frames=args.frames, solver=solver, untuned=bool(args.untuned)))
+    every = list(
+        ablations(
+            preset,
+            size=size,
+            num_pixel_frames=args.frames,
+            base=args.mode,
+            solver=solver,
+            untuned=bool(args.untuned),
+        )
+    )
     names = [row.name for row in every]
     for name in args.arms or ():
         if name not in names:

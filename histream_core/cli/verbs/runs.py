@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ...plan import Plan
+from ...plan.anchoring import NO_STARTS
 from ...runs import (
     Journal,
     Manifest,
@@ -140,8 +141,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
         chunk,
         seed=args.seed,
         prompts=prompts,
-        anchors=placed.anchors if placed else (),
-        scenes=placed.scenes if placed else (),
+        starts=placed.starts if placed else NO_STARTS,
     )
     notes = [*source.notes, *lacking, *(notes_of(args, placed) if placed else ())]
     notes += video.notes(plan) if video else ()

@@ -18,6 +18,7 @@ from ...files.disk import under_new_name
 from ...files.reading import read_text
 from ...lab.charts import pick
 from ...network.forward import Text
+from ...plan.anchoring import AnchorSource
 from ...plan.chunks import Plan
 from ...plan.draft import draft_of
 from ...plan.make import make_plan
@@ -56,6 +57,7 @@ THIN_NTK = (2.3, 5.0, 10.0, 20.0)  # times the base: the ratio of the sides at 1
 THIN_RESIZE = ("area-down", "bilinear", "area")
 THIN_ATTENTION = (1.0, 1.5, 1.88, 2.0)  # off, CineScale's two, and what ours is at 1080p
 SHORT_SPAN = 3  # of Infinity-RoPE
+WALK, SHARE = 9, 0.9  # of an anchor that walks, and of one that is an average
 MAX_NTK_LOW = 2.0  # the method's value for 960x544, half of its largest size
 SHIFT_LOW = 5.0  # the method's value in training
 MAX_MOMENTS = 100
@@ -106,7 +108,19 @@ def thin_plans(preset: Preset, like: Plan) -> list[tuple[str, Plan]]:
             for span in (SHORT_SPAN, preset.span)
             if moves
         ),
+        *(_other_anchors(like) if moves else ()),
     ]
+
+
+def _other_anchors(like: Plan) -> Iterator[tuple[str, Plan]]:
+    """Plans with an anchor that walks and with one that is an average, where the clip is long enough for that."""
+    window = like.window
+    seen = window.anchor_frames + (window.local_frames or 0)
+    walk = max(WALK, seen)
+    if like.num_latent_frames > walk + window.chunk_frames:
+        yield f"anchor walks over {walk}", replace(like, anchor_source=AnchorSource(walk=walk))
+    if like.num_latent_frames > seen + window.chunk_frames:
+        yield f"anchor an average, {SHARE:g}", replace(like, anchor_source=AnchorSource(share=SHARE))
 
 
 def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:

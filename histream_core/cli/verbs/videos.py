@@ -44,7 +44,7 @@ from ..options.keeping import (
     snapshots_of,
     with_output,
 )
-from ..options.plans import guidance_of, placed_texts, with_negative
+from ..options.plans import anchor_source, guidance_of, placed_texts, with_negative
 from ..options.speed import speed_of
 from ..options.timelines import (
     cues_of,
@@ -75,6 +75,7 @@ def plan_options(args: argparse.Namespace) -> PlanOptions:
         anchor_match=args.anchor_match,
         histories=args.histories,
         order=args.order,
+        anchor_source=anchor_source(args),
         guidance=guidance_of(args),
     )
 

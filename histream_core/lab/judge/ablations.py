@@ -9,16 +9,18 @@ from typing import Any
 from ...cost.cost import Cost
 from ...demo.words import TEXT_TOKENS
 from ...network.model import WanConfig
+from ...plan.anchoring import AnchorSource
 from ...plan.chunks import Plan
 from ...plan.levers import LEVERS
 from ...plan.make import PlanOptions, make_plan
 from ...plan.positions import TemporalPolicy
 from ...plan.presets import Preset
 from ...plan.sizes import latent_frames
+from ...plan.window import Window
 from .teacher import Solver
 
 BASE = "histream"
-"""The row that the others are compared with."""
+"""The row that the others are compared with, and the mode that they change, where no other is named."""
 
 STUDENT, UNTUNED, TEACHER = "student", "untuned", "teacher"
 """Kinds of weights."""
@@ -31,6 +33,15 @@ MODES = {
     "naive": "half of the steps in the first chunk too",
     "sd": "without the settings for high definition",
 }
+
+SPANS = {"span-3": 3}
+"""Positions pinned within so many frames; 3 leaves no gap between the anchor and the frames before a chunk."""
+
+SOURCES = {
+    "anchor-walk": ("the anchor walks over the first 9 latent frames and back", AnchorSource(walk=9)),
+    "anchor-average": ("frames that leave are mixed into the anchor, which keeps 0.9", AnchorSource(share=0.9)),
+}
+"""Other contents of the anchor."""
 
 NTK = {"ntk-1": 1.0, "ntk-2": 2.0, "ntk-5": 5.0}
 
@@ -76,20 +87,31 @@ class Ablation:
         plan = self.plan
         sparse = [plan.blocks(scale) for scale in plan.grids] if times else []  # a first chunk sees all
         network = (self.weights, self.guidance, plan.grids, plan.ntk, plan.resize)
-        return (*network, (*plan.chunks,), plan.num_latent_frames, times, sparse)
+        mixed = plan.anchor_source.share if any(len(chunk.context) > 1 for chunk in plan.chunks[2:]) else 1.0
+        return (*network, (*plan.chunks,), plan.num_latent_frames, times, sparse, mixed)
 
 
 def ablations(
-    preset: Preset, *, size: tuple[int, int], num_pixel_frames: int, solver: Solver | None = None, untuned: bool = False
+    preset: Preset,
+    *,
+    size: tuple[int, int],
+    num_pixel_frames: int,
+    base: str = BASE,
+    solver: Solver | None = None,
+    untuned: bool = False,
 ) -> Iterator[Ablation]:
     """Yield all rows for clips of `num_pixel_frames` pixel frames; that of the teacher only with a `solver`.
 
-    Raises ValueError for sizes and lengths that are impossible.
+    `base` is the mode of the rows that change something else than the mode; their names begin with it unless it is
+    BASE. Raises ValueError for sizes and lengths that are impossible.
     """
     length = latent_frames(num_pixel_frames)
 
     def plan(mode: str, **options: Any) -> Plan:
         return make_plan(preset, mode, size=size, num_latent_frames=length, options=PlanOptions(**options))
+
+    def own(name: str) -> str:
+        return name if base == BASE else f"{base}-{name}"
 
     if solver:
         what = f"teacher: full attention both ways, {solver.steps} steps, guidance {solver.guidance:g}"
@@ -99,22 +121,32 @@ def ablations(
     for mode, what in MODES.items():
         yield Ablation(mode, what, plan(mode))
     if untuned:
-        yield Ablation("untuned", "training-free: the student before distillation", plan(BASE), UNTUNED)
+        yield Ablation(own("untuned"), "training-free: the student before distillation", plan(base), UNTUNED)
     trained = preset.temporal()
     for kind in ("absolute", "reset"):
         temporal = replace(trained, kind=kind) if kind == "absolute" else TemporalPolicy(kind, span=trained.span)
         yield Ablation(
-            f"time-{kind}", f"temporal policy {kind} instead of {trained.kind}", plan(BASE, temporal=temporal)
+            own(f"time-{kind}"), f"temporal policy {kind} instead of {trained.kind}", plan(base, temporal=temporal)
         )
-    window = plan(BASE).window
-    yield Ablation("anchor-off", "no anchor frame", plan(BASE, window=replace(window, anchor_frames=0)))
+    for name, what, options in _anchored(plan(base).window, trained.span):
+        yield Ablation(own(name), what, plan(base, **options))
     for name, factor in NTK.items():
-        yield Ablation(name, f"NTK factor {factor:g}", plan(BASE, ntk_low=factor, ntk_high=factor))
+        yield Ablation(own(name), f"NTK factor {factor:g}", plan(base, ntk_low=factor, ntk_high=factor))
     derived = replace(preset, ntk_low=None, ntk_high=None, ntk_rule="sqrt")
     what = "NTK factor sqrt(tokens / trained tokens), at least 1"
-    yield Ablation("ntk-sqrt", what, make_plan(derived, BASE, size=size, num_latent_frames=length))
+    yield Ablation(own("ntk-sqrt"), what, make_plan(derived, base, size=size, num_latent_frames=length))
     for lever, what in LEVERS.items():
-        yield Ablation(lever, what, plan(BASE, levers=(lever,)))
+        yield Ablation(own(lever), what, plan(base, levers=(lever,)))
+
+
+def _anchored(window: Window, span: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield name, meaning and options of the rows in which a chunk sees another anchor, or sees it elsewhere."""
+    for name, short in SPANS.items():
+        what = f"positions clamped within {short} latent frames instead of {span}"
+        yield name, what, {"temporal": TemporalPolicy("clamped", span=short)}
+    yield "anchor-off", "no anchor frame", {"window": replace(window, anchor_frames=0)}
+    for name, (what, source) in SOURCES.items():
+        yield name, what, {"anchor_source": source}
 
 
 def twins(rows: Sequence[Ablation]) -> dict[str, str]:

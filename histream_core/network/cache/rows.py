@@ -62,5 +62,7 @@ class RowCache(KVCache):
 
     def _allocate(self, *_: object) -> None:
         whole = self.whole
-        self.k, self.v, self.anchor_k = (x[:, self._items] for x in (whole.k, whole.v, whole.anchor_k))
+        self.k, self.v, self.anchor_k, self.anchor_v = (
+            x[:, self._items] for x in (whole.k, whole.v, whole.anchor_k, whole.anchor_v)
+        )
         self.device = whole.device

@@ -65,9 +65,14 @@ class LeanCache(KVCache):
         self._allocate_past(num_layers, page, options.dtype)
 
     def _allocate_past(self, num_layers: int, page: tuple[int, int, int], dtype: torch.dtype) -> None:
-        frames = self.window.anchor_pages + self.window.local_frames
+        frames = self.window.anchor_pages + self.window.past_frames
         self.k, self.v = (self._past(num_layers, frames, page, dtype) for _ in range(2))
-        self.anchor_k = self._past(num_layers, self.window.moving_pages, page, dtype)
+        self._allocate_raw(num_layers, page, dtype)
+
+    def _allocate_raw(self, num_layers: int, page: tuple[int, int, int], dtype: torch.dtype) -> None:
+        window, dtype = self.window, self._mean_dtype(dtype)
+        self.anchor_k = self._past(num_layers, window.moving_pages, page, dtype)
+        self.anchor_v = self._past(num_layers, window.mean_pages, page, dtype)
 
     def _past(self, num_layers: int, frames: int, page: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
         """Room for past frames [layers, B, frames, ...], contiguous for each frame of a layer."""
@@ -79,7 +84,7 @@ class LeanCache(KVCache):
     @property
     def nbytes(self) -> int:
         scratch = sum(x.nbytes for window in self._scratch for x in window)
-        past = sum(getattr(self, name).nbytes for name in (*self.parts, "anchor_k"))
+        past = sum(getattr(self, name).nbytes for name in (*self.parts, "anchor_k", "anchor_v"))
         return scratch if self.main_memory else scratch + past
 
     def begin(
@@ -159,11 +164,6 @@ class LeanCache(KVCache):
             if frame is not None and self._slot(frame) in slots:
                 self._frames[page] = None
 
-    def _survives(self, frame: int, last: int) -> bool:
-        """Whether the chunk behind frame `last` can see a frame."""
-        anchored = frame in self._sinks if self.window.gives_way else self.window.anchor_page(frame) is not None
-        return anchored or frame > last - self.window.local_frames
-
     def _slot(self, frame: int) -> int:
         return self._slots[frame] if self.window.gives_way else self.window.past_slot(frame)
 
@@ -204,12 +204,12 @@ class Fp8Cache(LeanCache):
     parts = ("k", "v", "k_scale", "v_scale")
 
     def _allocate_past(self, num_layers: int, page: tuple[int, int, int], dtype: torch.dtype) -> None:
-        frames, (_, num_heads, _) = self.window.anchor_pages + self.window.local_frames, page
+        frames, (_, num_heads, _) = self.window.anchor_pages + self.window.past_frames, page
         self.k, self.v = (self._past(num_layers, frames, page, FP8) for _ in range(2))
         self.k_scale, self.v_scale = (
             self._past(num_layers, frames, (1, num_heads, 1), torch.float32) for _ in range(2)
         )
-        self.anchor_k = self._past(num_layers, self.window.moving_pages, page, dtype)
+        self._allocate_raw(num_layers, page, dtype)
 
     def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
         if name not in ("k", "v"):
@@ -219,11 +219,11 @@ class Fp8Cache(LeanCache):
         super()._write(f"{name}_scale", layer, slot, scale)
         super()._write(name, layer, slot, (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8))
 
-    def _keys(self, layer: int, slot: int) -> Tensor:
+    def _stored(self, name: str, layer: int, slot: int) -> Tensor:
         tokens, (heads, dim) = self.k.shape[-3], self.k.shape[-2:]
-        keys = self.anchor_k.new_empty(self.batch, tokens, heads, dim)
-        self._read("k", layer, slot, keys)
-        return keys
+        found = self.anchor_k.new_empty(self.batch, tokens, heads, dim)
+        self._read(name, layer, slot, found)
+        return found
 
     def _read(self, name: str, layer: int, slot: int, out: Tensor) -> None:
         scale = getattr(self, f"{name}_scale")[layer, :, slot]

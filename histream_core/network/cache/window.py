@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...plan.anchoring import FIRST_FRAMES, AnchorSource
 from ...plan.blocks import Blocks
 from ...plan.chunks import Plan, anchor_before
-from ...plan.positions import TemporalPolicy
+from ...plan.positions import JUMP, TemporalPolicy
 from ..model import ModelSizes
 from ..ops.rope import Rope, rotate
 from ..transfer import upload
@@ -22,6 +23,9 @@ from .pages import Pages, attend
 
 MAX_FRAMES = 100_000
 """Most frames of a snapshot."""
+
+TURNED = -1
+"""The time of a frame whose keys have to be rotated anew."""
 
 _MISMATCH = "it belongs to another model, size or window"
 
@@ -50,7 +54,7 @@ class CacheWindow:
 
     temporal: TemporalPolicy
     anchor_frames: int
-    """Frames of one anchor."""
+    """Frames that are kept for one anchor."""
     ring_frames: int
     """Pages of the ring: the local frames and one chunk, or all frames of the video."""
     local_frames: int
@@ -63,6 +67,12 @@ class CacheWindow:
     """Pages by which the ring is turned: caches that are as many frames apart then use the same pages."""
     gives_way: bool = False
     """Whether any frame may take the place of one of the anchor, so that a cache looks up where each frame lies."""
+    source: AnchorSource = FIRST_FRAMES
+    """What the anchor holds while the video goes on."""
+    jumps: tuple[int, ...] = ()
+    """The first frames of chunks that jump in time."""
+    shown_frames: int = 0
+    """Frames of one anchor that a chunk sees, where the anchor walks or is an average."""
 
     @classmethod
     def of(cls, plan: Plan) -> CacheWindow:
@@ -70,12 +80,15 @@ class CacheWindow:
         anchor_frames, ring_frames = plan.window.pages(plan.generated_frames)
         return cls(
             plan.temporal,
-            anchor_frames,
+            anchor_frames and plan.kept_anchor_frames,
             ring_frames,
             local_frames=plan.window.past_frames(plan.generated_frames),
             anchors=tuple(plan.anchors),
             moving_anchor=plan.moving_anchor and anchor_frames > 0,
             gives_way=plan.sinks is not None,
+            source=plan.anchor_source,
+            jumps=plan.jumps,
+            shown_frames=anchor_frames,
         )
 
     @property
@@ -87,6 +100,16 @@ class CacheWindow:
     def moving_pages(self) -> int:
         """Pages of un-rotated keys; any frame has one while it may still become part of the anchor."""
         return self.anchor_pages + self.gives_way if self.moving_anchor else 0
+
+    @property
+    def mean_pages(self) -> int:
+        """Pages of values that frames are mixed into."""
+        return self.moving_pages if self.source.share < 1 else 0
+
+    @property
+    def past_frames(self) -> int:
+        """Room for past frames besides anchors where only these are kept: those of an average outlive a chunk."""
+        return self.ring_frames if self.source.share < 1 else self.local_frames
 
     @property
     def num_pages(self) -> int:
@@ -102,7 +125,7 @@ class CacheWindow:
     def past_slot(self, frame: int) -> int:
         """The place of a frame where only past frames are kept, and the ring has no pages for a chunk."""
         page = self.anchor_page(frame)
-        return self.anchor_pages + (frame - self.anchor_frames) % max(1, self.local_frames) if page is None else page
+        return self.anchor_pages + (frame - self.anchor_frames) % max(1, self.past_frames) if page is None else page
 
     def anchor_page(self, frame: int) -> int | None:
         """The page of a frame that is part of any anchor; None for all other frames."""
@@ -181,8 +204,15 @@ class KVCache:
         shape = num_layers, self.batch, self.window.num_pages, *page
         self.k = torch.empty(shape, device=options.device, dtype=options.dtype)
         self.v = torch.empty_like(self.k)
-        self.anchor_k = self.k.new_empty(num_layers, self.batch, self.window.moving_pages, *page)
+        self.anchor_k, self.anchor_v = (
+            self.k.new_empty(num_layers, self.batch, n, *page, dtype=self._mean_dtype(options.dtype))
+            for n in (self.window.moving_pages, self.window.mean_pages)
+        )
         self.device = self.k.device
+
+    def _mean_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of un-rotated keys: averages are float32, as less loses what a frame adds to them."""
+        return torch.float32 if self.window.mean_pages else dtype
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -197,7 +227,7 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes allocated on the device; never changes."""
-        return sum(x.nbytes for x in (self.k, self.v, self.anchor_k))
+        return sum(x.nbytes for x in (self.k, self.v, self.anchor_k, self.anchor_v))
 
     def begin(
         self, frames: Sequence[int], context: tuple[int, ...], *, start: int | None = None, sinks: tuple[int, ...] = ()
@@ -217,11 +247,16 @@ class KVCache:
         pages = [self._page(frame) for frame in frames]
         seen = sorted(self._page(frame) for frame in context)
         times = [self._time(frame, start) for frame in frames]
+        if self.window.mean_pages:
+            self._mix(set(context), start)
         self._place_anchors(set(seen), start)
-        if self.window.temporal.kind == "rerotate":
+        if self.window.temporal.kind == "rerotate" or self.window.jumps:
             self._rerotate(context, start)
         # Frames that left the window are forgotten here, such as an anchor that another one has replaced.
-        self._frames = [frame if frame in context else None for frame in self._frames]
+        kept = {*context}
+        if self.window.source.walk:
+            kept |= {*self.window.source.kept(start, anchor_before(self.window.anchors, start))}
+        self._frames = [frame if frame in kept else None for frame in self._frames]
         for page, time in zip(pages, times, strict=True):
             self._times[page] = time
         self._staged, self._keeping = dict(zip(pages, frames, strict=True)), False
@@ -266,6 +301,19 @@ class KVCache:
         """Keep the last pass: its frames are now part of the window."""
         for page, frame in self._staged.items():
             self._frames[page] = frame
+        if self.window.mean_pages:
+            self._begin_average()
+
+    def _begin_average(self) -> None:
+        """Begin the average of each new frame of the anchor, and forget the frames that no chunk will see."""
+        last = max(self._staged.values())
+        for page, frame in self._staged.items():
+            raw_page = self._raw_page(frame)
+            if raw_page is not None:
+                for layer in range(len(self.k)):
+                    self._write("anchor_v", layer, raw_page, self._stored("v", layer, self._slot(frame)))
+            if not self._survives(frame, last):
+                self._frames[page] = None
 
     def snapshot(self) -> dict[str, Tensor]:
         """The committed window as tensors; not copied, so write or clone them before the next pass.
@@ -281,6 +329,7 @@ class KVCache:
         - `k_scale.f`, `v_scale.f`: [layers, B, 1, N, 1] float32, the factors of `k.f` and `v.f`; for `fp8` alone.
         - `anchor_k.f`: as `k.f` in the caches' dtype, un-rotated; for the frames of anchors alone, and only where
           anchors are moved in time.
+        - `anchor_v.f`: as `anchor_k.f`, the values; only where the anchor is an average, and both are float32.
         - `pages`: [F] int64, the page of each frame in the tier `full`; only where sinks give way.
         """
         pages = [self._page(frame) for frame in self.frames]
@@ -322,7 +371,8 @@ class KVCache:
             f"{name}.{frame}": getattr(self, name)[:, :, self._slot(frame)] for frame in frames for name in self.parts
         }
         raw = {frame: page for frame in frames if (page := self._raw_page(frame)) is not None}
-        return found | {f"anchor_k.{frame}": self.anchor_k[:, :, page] for frame, page in raw.items()}
+        kinds = ("anchor_k", "anchor_v") if self.window.mean_pages else ("anchor_k",)
+        return found | {f"{kind}.{f}": getattr(self, kind)[:, :, page] for f, page in raw.items() for kind in kinds}
 
     def _page(self, frame: int) -> int:
         return self._places[frame] if self.window.gives_way else self.window.page(frame)
@@ -358,6 +408,11 @@ class KVCache:
         self._places = dict(zip(frames, pages, strict=True))
         self._raw_places = placed({}, (), raw, range(self.window.moving_pages))
 
+    def _survives(self, frame: int, last: int) -> bool:
+        """Whether the chunk behind frame `last` can see a frame."""
+        anchored = frame in self._sinks if self.window.gives_way else self.window.anchor_page(frame) is not None
+        return anchored or frame > last - self.window.local_frames
+
     def _slot(self, frame: int) -> int:
         """The index of a committed frame in `k` and `v`."""
         return self._page(frame)
@@ -370,10 +425,11 @@ class KVCache:
 
     def _time(self, frame: int, start: int) -> int:
         """Frames of the chunk itself count on from its start; older ones stand where they were cached."""
+        own = self.window.temporal.chunk_time(start) + frame - start
         if frame >= start:
-            return self.window.temporal.chunk_time(start) + frame - start
+            return own + JUMP * (start in self.window.jumps)
         anchor = self._anchor_times(start)
-        return anchor[frame] if frame in anchor else self._times[self._page(frame)]
+        return anchor[frame] if frame in anchor else own if self.window.jumps else self._times[self._page(frame)]
 
     def _anchor_times(self, start: int) -> dict[int, int]:
         """The frames of the anchor that the chunk at frame `start` sees, and the time of each."""
@@ -381,8 +437,30 @@ class KVCache:
         if window.gives_way:
             return {sink: temporal.sink_time(start, sink, rank) for rank, sink in enumerate(self._sinks)}
         anchor = anchor_before(window.anchors, start)
-        first = temporal.anchor_time(start, anchor)
-        return {anchor + within: first + within for within in range(window.anchor_frames)}
+        frames: Sequence[int] = range(anchor, anchor + (window.shown_frames or window.anchor_frames))
+        if window.source.walk:
+            frames = window.source.shown(start, anchor, window.shown_frames)
+        first = temporal.anchor_time(start, min(frames, default=anchor))
+        return {frame: first + place for place, frame in enumerate(frames)}
+
+    def _mix(self, context: set[int], start: int) -> None:
+        """Mix the frames that leave the window into the anchor, one after the other.
+
+        A frame goes into the frame of the anchor whose turn it is. Its keys are rotated back first.
+        """
+        anchor, count = anchor_before(self.window.anchors, start), self.window.shown_frames
+        leaving = [frame for frame in self.frames if frame >= anchor + count and frame not in context]
+        for frame in leaving if anchor in context else ():
+            page, into = self._page(frame), anchor + (frame - anchor) % count
+            back, raw_page = self.rope.back(self._times[page]), self._raw_page(into)
+            assert raw_page is not None  # the anchor of an average has them
+            for layer in range(len(self.k)):
+                keys, values = (self._stored(name, layer, self._slot(frame)).float() for name in ("k", "v"))
+                for name, x in (("anchor_k", rotate(keys, back)), ("anchor_v", values)):
+                    mean = getattr(self, name)[layer, :, raw_page].to(self.device)
+                    self._write(name, layer, raw_page, torch.lerp(x, mean, self.window.source.share))
+                self._write("v", layer, self._slot(into), self.anchor_v[layer, :, raw_page].to(self.device))
+            self._times[self._page(into)] = TURNED
 
     def _place_anchors(self, seen: set[int], start: int) -> None:
         """Move the anchor's keys in time: they are rotated from the un-rotated copy, so errors do not add up."""
@@ -398,7 +476,7 @@ class KVCache:
                 self._times[page] = time
 
     def _rerotate(self, context: Sequence[int], start: int) -> None:
-        """Turn the keys of past frames by the jump of the chunk's time, so that their distances to it stay.
+        """Turn the keys of past frames to where they stand before the chunk, if its time or theirs has jumped.
 
         A frame leaves the ring long before the next jump, so its keys are rounded once more and not again and again.
         """
@@ -409,12 +487,12 @@ class KVCache:
             if jump and frame < start and frame not in anchor:
                 table, slot = upload(self.rope.jump(jump), self.device), self._slot(frame)
                 for layer in range(len(self.k)):
-                    self._write("k", layer, slot, rotate(self._keys(layer, slot), table))
+                    self._write("k", layer, slot, rotate(self._stored("k", layer, slot), table))
                 self._times[page] += jump
 
-    def _keys(self, layer: int, slot: int) -> Tensor:
-        """The rotated keys of one frame of one layer on the device, [B, tokens, N, D]."""
-        return self.k[layer, :, slot].to(self.device, non_blocking=True)
+    def _stored(self, name: str, layer: int, slot: int) -> Tensor:
+        """The rotated keys or the values of one frame of one layer on the device, [B, tokens, N, D]."""
+        return getattr(self, name)[layer, :, slot].to(self.device, non_blocking=True)
 
     def _write(self, name: str, layer: int, slot: int, x: Tensor) -> None:
         """Store one frame of one layer, [B, tokens, N, D]."""

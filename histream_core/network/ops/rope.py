@@ -62,6 +62,10 @@ class Rope:
         space = self._space[None].expand(len(times), -1, -1, -1, -1, -1)
         return torch.cat([time, space], dim=3).flatten(0, 2).unsqueeze(1)
 
+    def back(self, time: int) -> Tensor:
+        """Rotations that undo those of a frame at `time`: [grid, 1, D / 2, 2, 2]."""
+        return self.table([time]).transpose(-1, -2)
+
     def jump(self, time: int) -> Tensor:
         """Rotations that move a frame's rotated keys by `time`, which may be negative: [grid, 1, D / 2, 2, 2]."""
         height, width = self.grid

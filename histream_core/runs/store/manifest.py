@@ -230,6 +230,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         *(["histories", plan.histories] if plan.histories != CLEAN else []),
         *(["order", plan.order] if plan.order != CHUNKS else []),
         *(["sinks", plain(plan.sinks)] if plan.sinks else []),
+        *([] if plan.anchor_source.stays else ["anchor_source", plain(plan.anchor_source)]),
         *(["guidance", plain(plan.guidance)] if plan.guidance != NO_GUIDANCE else []),
         *(["second_weights"] if plan.second_weights else []),
         *([plain(manifest.settings.speed)] if manifest.settings.speed != DEFAULTS else []),
@@ -246,6 +247,7 @@ def chain(manifest: Manifest) -> Iterator[str]:
         recached = section.recache and section.first_chunk == chunk.index
         made_of = [last, common, before, chunk.frames, chunk.context, chunk.steps]
         made_of += [plan.anchor(chunk.frames.start)] if plan.anchor(chunk.frames.start) else []
+        made_of += ["jump"] if chunk.frames.start in plan.jumps else []
         last = digest([*made_of, section.text, recached, manifest.seed(chunk.index)])
         yield last
 
@@ -257,6 +259,10 @@ def to_json(manifest: Manifest) -> str:
         del run["part"]
     if manifest.plan.guidance == NO_GUIDANCE:  # as it was before there was guidance
         del run["plan"]["guidance"]
+    if manifest.plan.anchor_source.stays:  # nor anchors that walk
+        del run["plan"]["anchor_source"]
+    if not manifest.plan.jumps:
+        del run["plan"]["jumps"]
     return json.dumps({"format": FORMAT, "sha256": digest(run), "run": run}, indent=1, allow_nan=False) + "\n"
 
 
@@ -326,7 +332,8 @@ def _plan_differences(old: Plan, new: Plan) -> list[str]:
     words = {"num_latent_frames": "the length", "grids": "the size", "ntk": "the NTK factors",
              "schedule": "the steps", "anchor_match": "the anchor match", "given_frames": "the first frame",
              "first_chunk_attention": "the attention scale of the first chunk", "restyle": "the strength",
-             "cropped_frames": "the length", "guidance": "CFG or NAG"}  # fmt: skip
+             "cropped_frames": "the length", "guidance": "CFG or NAG",
+             "anchor_source": "what the anchor holds", "jumps": "where the time jumps"}  # fmt: skip
     return [words.get(field.name, f"the {field.name}") for field in fields(Plan)
             if getattr(old, field.name) != getattr(new, field.name)]  # fmt: skip
 
@@ -338,9 +345,10 @@ def check_longer(old: Plan, new: Plan) -> None:
             f"{new.num_pixel_frames} frames are not more than the {old.num_pixel_frames} there are: ask for more"
         )
     begun = old.generated_frames
-    anchors, scenes = (tuple(first for first in firsts if first < begun) for firsts in (new.anchors, new.scenes))
+    starts = {"anchors": new.anchors, "scenes": new.scenes, "jumps": new.jumps}
+    starts = {name: tuple(first for first in firsts if first < begun) for name, firsts in starts.items()}
     length = {"num_latent_frames": old.num_latent_frames, "cropped_frames": old.cropped_frames}
-    head = replace(new, **length, anchors=anchors, scenes=scenes)
+    head = replace(new, **length, **starts)
     found = _plan_differences(old, head)
     if found:
         raise ValueError(f"the longer plan differs from the run's in {', '.join(found)}: only the length may change")

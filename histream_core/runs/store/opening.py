@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...plan.anchoring import NO_STARTS, Starts
 from ...plan.chunks import Plan, lengthen, with_anchors
 from ...plan.sizes import frames_in, latent_frames, whole_length
 from .folder import MANIFEST
@@ -79,7 +80,9 @@ def lengthen_run(journal: Journal, plan: Plan, sections: Sequence[Section] = (),
     """
     old = journal.manifest
     check_longer(old.plan, plan)
-    run = branched(replace(old, plan=plan), old.num_chunks, sections=sections, anchors=plan.anchors)
+    run = branched(
+        replace(old, plan=plan), old.num_chunks, sections=sections, starts=Starts(plan.anchors, jumps=plan.jumps)
+    )
     last = old.plan.chunks[-1]
     if kept_frames(old.plan, last) < len(last.frames) or old.plan.cropped_frames:  # what was cut off comes back
         drop_segment(journal.folder, old, last.index)
@@ -103,13 +106,12 @@ def branched(
     *,
     seed: int | None = None,
     sections: Sequence[Section] = (),
-    anchors: Sequence[int] = (),
-    scenes: Sequence[int] = (),
+    starts: Starts = NO_STARTS,
 ) -> Manifest:
     """The manifest of a branch: equal to `manifest` up to `chunk`, with another seed or other prompts from there on.
 
-    `sections` count chunks from `chunk`; `anchors` and `scenes` are the first latent frames of the anchors and scenes
-    that they begin. With the old seed and no sections the result is equal to `manifest`.
+    `sections` count chunks from `chunk`; `starts` is what they begin. With the old seed and no sections the result is
+    equal to `manifest`.
     """
     plan, seeds, old = manifest.plan, manifest.seeds, manifest.sections
     if seed is not None:
@@ -120,5 +122,6 @@ def branched(
         new = (replace(section, first_chunk=chunk + section.first_chunk) for section in sections)
         old = (*(section for section in old if section.first_chunk < chunk), *new)
         begin = plan.chunks[chunk].frames.start if chunk < len(plan.chunks) else plan.generated_frames
-        plan = with_anchors(plan, [*(anchor for anchor in plan.anchors if anchor < begin), *anchors], scenes)
+        anchors, jumps = ([first for first in firsts if first < begin] for firsts in (plan.anchors, plan.jumps))
+        plan = with_anchors(plan, [*anchors, *starts.anchors], starts.scenes, [*jumps, *starts.jumps])
     return replace(manifest, plan=plan, seeds=seeds, sections=old)
