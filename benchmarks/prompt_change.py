@@ -2,9 +2,9 @@
 
     python benchmarks/prompt_change.py --pairs 12 --out FILE.jsonl
 
-For each pair of prompts that share neither background, colour nor shape: 30 s of the first, then 30 s of the second, by each way. Noise
-and the first half are the same. Of every second behind the change: which of the second prompt's words hold, which of the first's.
-Written a line for each clip; those that are there are not made again.
+For each pair of prompts that share neither background, colour nor shape: 30 s of the first, then 30 s of the second, by
+each way. Noise and the first half are the same. Of every second behind the change: which of the second prompt's words
+hold, and which of the first's. Written a line for each clip; those that are there are not made again.
 """
 
 import argparse
@@ -70,9 +70,9 @@ def main() -> None:
             frames = [x.numpy() for x in decode_frames(weights, stream.chunks(), now.scenes)]
             clip = np.concatenate(frames)[now.chunks[cut].first_pixel_frame :]
             seconds = read_seconds(clip)
-            line = {"pair": number, "way": way,
-                    "new": [second.holds(after.combination) for second in seconds],
-                    "old": [{w: getattr(second, w) == getattr(before.combination, w) for w in WORDS} for second in seconds]}  # fmt: skip
+            old = [{w: getattr(one, w) == getattr(before.combination, w) for w in WORDS} for one in seconds]
+            new = [one.holds(after.combination) for one in seconds]
+            line = {"pair": number, "way": way, "new": new, "old": old}
             with args.out.open("a") as out:
                 out.write(json.dumps(line) + "\n")
             sys.stderr.write(f"{number} {way}\n")
