@@ -21,6 +21,7 @@ from ..vae.decoders import decoder_cache_bytes, strip_ranges, strip_size
 from ..vae.encode import encoder_cache_bytes
 from ..vae.model import WanVAE, attention_bytes
 from ..vae.taehv import TAEHV
+from ..vae.upsampler import Sizes
 
 GB = 2**30
 """A gigabyte as graphics cards count it: a card of 24 GB holds 24 * 2**30 bytes."""
@@ -83,6 +84,8 @@ class Cost:
     """Whether the device's memory is main memory."""
     text_tokens: int = MAX_TOKENS
     """Tokens of a prompt, as its encoder pads it."""
+    upsampler: Sizes | None = None
+    """The sizes of the network that takes LOW estimates to HIGH; None: they are resized."""
     stored_bytes: int | None = None
     """Bytes of the transformer's weights as they are loaded, such as in FP8; None: all in `dtype`."""
 
@@ -192,6 +195,16 @@ class Cost:
         return self.batch * self.text_tokens * values * self.dtype.itemsize
 
     @property
+    def upsampler_bytes(self) -> int:
+        """The weights of the network from LOW to HIGH, and its memory of the frame before; 0 without one."""
+        if self.upsampler is None:
+            return 0
+        channels, width, num_blocks = self.upsampler
+        weights = 9 * width * (5 * channels + 4 * width * num_blocks) + (4 + 3 * num_blocks) * width + channels
+        height, columns = self.plan.grids[Scale.HIGH]
+        return (weights + self.batch * num_blocks * width * height * columns) * self.dtype.itemsize
+
+    @property
     def working_bytes(self) -> int:
         """Bytes that one HIGH pass holds at its peak, besides weights and caches."""
         config, (frames, visible) = self.config, self.plan.largest_chunk
@@ -267,7 +280,7 @@ class Cost:
         if not self.vae_elsewhere and self.plan.restyle is not None:
             working = max(working, self.encoder_working_bytes)
             held += self._held(self.vae_weight_bytes) + self.encoder_bytes
-        return held + self.text_bytes + self.kv_held_bytes + working
+        return held + self.text_bytes + self.upsampler_bytes + self.kv_held_bytes + working
 
     @property
     def decoding_bytes(self) -> int:
@@ -282,7 +295,8 @@ class Cost:
             return self.sampling_bytes
         shared = max(self.working_bytes, self.vae_working_bytes, self.encoder_working_bytes)
         weights = self._held(self.weight_bytes + self.vae_weight_bytes) + self.encoder_bytes
-        return weights + self.text_bytes + self.kv_held_bytes + self.vae_cache_bytes + shared
+        held = self.text_bytes + self.upsampler_bytes + self.kv_held_bytes + self.vae_cache_bytes
+        return weights + held + shared
 
     def summary(self) -> dict:
         """All figures as plain values, for printing."""
@@ -311,6 +325,7 @@ class Cost:
             "weight_bytes": self.weight_bytes,
             "vae_weight_bytes": self.vae_weight_bytes,
             "text_bytes": self.text_bytes,
+            "upsampler_bytes": self.upsampler_bytes,
             "working_bytes": self.working_bytes,
             "vae_working_bytes": self.vae_working_bytes,
             "encoder_bytes": self.encoder_bytes,

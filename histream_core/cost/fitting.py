@@ -59,7 +59,7 @@ def _advice(cost: Cost, vram: float, room: float) -> Iterator[str]:
         "weights": 0 if cost.offloaded else cost.weight_bytes + vae_weights,
         "key/value caches": cost.kv_held_bytes,
         "VAE memory": vae_memory,
-        "working memory": max(cost.working_bytes, vae_working) + cost.text_bytes + RESERVE,
+        "working memory": max(cost.working_bytes, vae_working) + cost.text_bytes + cost.upsampler_bytes + RESERVE,
     }
     listed = ", ".join(f"{name} {gb(size)}" for name, size in parts.items())
     yield f"{gb(cost.peak_bytes + RESERVE)} are needed and {vram:g} GB are there: {listed}"

@@ -27,15 +27,20 @@ def draft_of(plan: Plan) -> Plan:
 
 def check_draft(plan: Plan) -> None:
     """Raise ValueError for a plan whose chunks do not all have a LOW estimate to look at."""
-    if not all(map(_at_low, plan.schedule)):
-        raise ValueError(
-            "there is no draft at half resolution, because not every chunk has a step there: take mode histream or "
-            "histream-plus, and weights that know two resolutions"
-        )
+    check_low(plan)
     if plan.histories == EACH_STEP:
         raise ValueError("a history for each step belongs to noise that is drawn once: take clean histories for drafts")
     if plan.restyle:
         raise ValueError("a restyled video begins with its source, not with a seed to choose: leave the draft out")
+
+
+def check_low(plan: Plan) -> None:
+    """Raise ValueError for a plan that has chunks without a step at LOW."""
+    if not all(map(_at_low, plan.schedule)):
+        raise ValueError(
+            "not every chunk has an estimate at half resolution: take mode histream or histream-plus, and weights that "
+            "know two resolutions"
+        )
 
 
 def _at_low(steps: Steps) -> Steps:

@@ -19,7 +19,7 @@ from ..stream.prompts import Prompt, continues, led_away, with_shares
 from .backend import Backend
 from .restyle import SOURCE_VIDEO, SourceVideo
 from .store.fingerprint import environment, hash_tensor
-from .store.manifest import NEGATIVE, Manifest, Section, Seed, Settings
+from .store.manifest import NEGATIVE, UPSAMPLER, Manifest, Section, Seed, Settings
 from .store.video import check_room
 
 FIRST_FRAME = "first frame"
@@ -88,7 +88,7 @@ def manifest_now(manifest: Manifest, backend: Backend) -> Manifest:
     return replace(
         manifest,
         settings=completed_settings(manifest.settings, backend),
-        fingerprint=dict(manifest.fingerprint) | backend.fingerprint(),
+        fingerprint={key: x for key, x in manifest.fingerprint.items() if key != UPSAMPLER} | backend.fingerprint(),
         made_with=environment(backend.device, backend.kernels().in_use),
     )
 

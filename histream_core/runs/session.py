@@ -169,7 +169,7 @@ class Session:
             self._under_way = stream, position
             if position < done:
                 continue
-            journal.write(position, latent, stream.noisy, stream.sinks)
+            journal.write(position, latent, stream.noisy, stream.sinks, stream.low)
             yield Made(chunk, latent, new=True)
             if self.snapshots.every and (position + 1) % self.snapshots.every == 0 and position < last:
                 self._save_whole(stream, [position])
@@ -188,7 +188,9 @@ class Session:
         return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
-        inputs = Inputs(self._latent, self._noisy, self._inputs.source, self.journal.read_sinks, self._inputs.review)
+        inputs = Inputs(
+            self._latent, self._noisy, self._inputs.source, self.journal.read_sinks, self._low, self._inputs.review
+        )
         return self.open_stream(plan, ChunkSeeds(self.journal.manifest), inputs)
 
     def _latent(self, chunk: Chunk) -> Tensor:
@@ -200,6 +202,9 @@ class Session:
 
     def _noisy(self, chunk: Chunk) -> Tensor:
         return self.journal.read_noisy(chunk.index)
+
+    def _low(self, chunk: Chunk) -> Tensor:
+        return self.journal.read_low(chunk.index)
 
     def _decode(self, chunk: Chunk, latent: Tensor, first: int) -> Tensor | None:
         frames = self._ask_decoder(chunk, latent, first)

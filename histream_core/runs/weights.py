@@ -31,16 +31,19 @@ from ..parallel.engine import (
 )
 from ..parallel.workers import devices_from
 from ..plan import Plan, Preset, Scale, find_preset
+from ..plan.draft import check_low
 from ..plan.sharing import PIPELINE, Sharing
 from ..plan.speed import DEFAULTS, Speed
 from ..stream.inputs import NOTHING_GIVEN, Inputs
 from ..stream.noise import Noise
 from ..stream.prompts import Prompt
 from ..stream.stream import Stream
+from ..stream.upsampling import LearnedUpsampling
 from ..vae import decoders
 from ..vae.encode import encode_frames, encode_picture
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
+from ..vae.upsampler import LatentUpsampler
 from ..weights.inspection import guess_preset
 from ..weights.loading import load_vae, load_wan
 from .backend import Result
@@ -48,6 +51,7 @@ from .progress import Progress, Watch, counted, new_progress
 from .restyle import EncodedSource
 from .session import OpenStream
 from .store.fingerprint import fingerprint_weights
+from .store.manifest import UPSAMPLER
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Weights:
     """The devices that make a run together."""
     gpus: int = 1
     """How many devices were asked for."""
+    upsampler: LatentUpsampler | None = None
+    """The network that takes LOW estimates to HIGH; None: they are resized."""
 
     @property
     def decode_device(self) -> torch.device:
@@ -76,7 +82,8 @@ class Weights:
         return choose_kernels(self.speed, self.device, self.dtype)
 
     def fingerprint(self) -> dict[str, str]:
-        return {"model": fingerprint_weights(self.model), "vae": fingerprint_weights(self.vae)}
+        found = {"model": fingerprint_weights(self.model), "vae": fingerprint_weights(self.vae)}
+        return found | ({UPSAMPLER: fingerprint_weights(self.upsampler)} if self.upsampler else {})
 
     def open_decoder(self) -> decoders.Decoder:
         options = {
@@ -114,6 +121,7 @@ class Weights:
             unified=self.device.type == "cpu",
             taehv=isinstance(self.vae, TAEHV),
             vae_width=VAE_WIDTH if isinstance(self.vae, TAEHV) else self.vae.dim,
+            upsampler=self.upsampler and self.upsampler.sizes,
         )
 
     def memory_problems(self, cost: Cost) -> tuple[str, ...]:
@@ -153,6 +161,8 @@ class Weights:
         """A stream over fresh caches. Raises ValueError for prompts that the model cannot read."""
         model, kernels = self.model, self.kernels()
         check_sets(plan, model.second is not None)
+        if self.upsampler:
+            check_low(plan)
         for prompt in prompts:
             if prompt.text.context.shape[-1] != model.text_dim:
                 raise ValueError(
@@ -181,6 +191,7 @@ class Weights:
             prompts,
             channels=model.out_dim,
             inputs=inputs,
+            upsample=self.upsampler and LearnedUpsampling(self.upsampler, plan, inputs.given_low),
             ring=self.sharing.ranks if opened.denoiser else 0,
         )
 

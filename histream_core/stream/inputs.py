@@ -38,6 +38,8 @@ class Inputs:
     """How chunks begin, for a plan that restyles a source."""
     given_sinks: Callable[[Chunk], tuple[int, ...]] | None = None
     """The sinks that a chunk of an earlier attempt saw, where they can give way."""
+    given_low: Given | None = None
+    """The LOW estimates of chunks of an earlier attempt, for a way up that remembers them."""
     review: Review | None = None
     """Who looks at the LOW estimate of each chunk."""
 

@@ -3,15 +3,10 @@
 B batch, C channels, T latent frames, H W latent grid.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ..plan.sizes import Grid
-
-Resize = Callable[[Tensor, Grid], Tensor]
-"""Function that resizes a latent [B, C, T, H, W] to another grid, frame by frame."""
 
 
 def resize(latent: Tensor, grid: Grid, mode: str = "bilinear") -> Tensor:

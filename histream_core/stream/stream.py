@@ -26,8 +26,9 @@ from .anchor_match import Statistics, match, statistics_of
 from .inputs import NOTHING_GIVEN, Given, Inputs, Source, begin_from
 from .noise import Noise
 from .prompts import Prompt
-from .resize import Resize, resize
+from .resize import resize
 from .sinks import next_sinks
+from .upsampling import Upsample
 
 Denoise = Callable[[Tensor, Step, KVCache, Text], Tensor]
 """Network call: returns the clean estimate of a noisy chunk [B, C, T, H, W], and stages its keys and values in the
@@ -76,18 +77,18 @@ class Stream:
         *,
         channels: int = 16,
         inputs: Inputs = NOTHING_GIVEN,
-        upsample: Resize | None = None,
+        upsample: Upsample | None = None,
         ring: int = 0,
     ):
         """`ring`: the ranks of a pipeline, for which rows of a diagonal order are asked for in its order, and early.
-
-        `upsample` is used from LOW to HIGH instead of `resize`, for example a learned upsampler of latents.
+        `upsample` is used from LOW to HIGH instead of `resize`: a learned upsampler of latents.
 
         Raises ValueError where no prompt covers the first chunk, or an input that the plan needs is missing.
         """
         self.plan, self.denoise, self.caches, self.noise = plan, denoise, caches, noise
         self.prompts = _from_the_first(prompts)
-        self.upsample, self._ring = upsample or self._resize, ring
+        self._ring = ring
+        self.upsample = upsample or (lambda clean, _: self._resize(clean, self.plan.grids[Scale.HIGH]))
         if any(prompt.recache for prompt in prompts):
             check_recache(plan)
         if plan.guidance.is_on and any(prompt.text.negative is None for prompt in prompts):
@@ -99,12 +100,14 @@ class Stream:
         self.given = inputs.given if callable(inputs.given) else self._slices(inputs.given)
         self.given_noisy, self.given_sinks, self.source = inputs.given_noisy, inputs.given_sinks, inputs.source
         self.review = inputs.review
-        if inputs.review:
+        if self.review:
             check_draft(plan)
         if plan.sinks and cache.batch > 1:
             raise ValueError(f"sinks give way in one video at a time, and the batch has {cache.batch}: use 1")
         self.noisy: Tensor | None = None
         """The noisy latent that the last step of the last yielded chunk started from; None if it took no step."""
+        self.low: Tensor | None = None
+        """The LOW estimate of the chunk that had one last."""
         self.sinks: tuple[int, ...] | None = () if plan.sinks else None
         """The frames of the anchor that the next chunk sees, where they can give way; None where they stay."""
         self._window: dict[int, Tensor] = {}
@@ -253,7 +256,7 @@ class Stream:
                 if following.scale is not step.scale:
                     if not self._passes(chunk, clean):
                         return None
-                    clean = self.upsample(clean, self.plan.grids[following.scale])
+                    self.low, clean = clean, self.upsample(clean, chunk)
                 noise = self._draw(chunk, index, following.scale)
                 latent = (1 - following.sigma) * clean + following.sigma * noise
         return clean

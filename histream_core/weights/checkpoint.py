@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..files.reading import parse_json
 from ..network.model import WanConfig, WanModel
+from ..vae import upsampler
 from ..vae.model import WanVAE
 from ..vae.taehv import SIZE_KEYS, TAEHV, decoder_weights
 from .containers import Tensors, open_weights
@@ -35,7 +36,7 @@ class Checkpoint:
 
     path: Path
     kind: str
-    """A key of KINDS; "wan", "wan-vae", "taehv" and "umt5" can be loaded."""
+    """A key of KINDS; "wan", "wan-vae", "taehv", "upsampler" and "umt5" can be loaded."""
     container: str
     """The format, and the dictionary in it that was chosen: "safetensors", "torch: generator_ema"."""
     prefix: str
@@ -142,6 +143,7 @@ _SIZES = {
     ),
     "wan-vae": ("decoder.head.0.gamma", "conv2.weight", "encoder.conv1.weight"),
     "taehv": SIZE_KEYS,
+    "upsampler": upsampler.SIZE_KEYS,
 }
 """Keys of the tensors whose shapes are the sizes of a model of each kind."""
 
@@ -162,7 +164,8 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
         return replace(checkpoint, missing=absent)
     if checkpoint.kind == "taehv":
         found = decoder_weights(found)  # an encoder may be there, or not
-    config, expected = _expect_wan(found, checkpoint) if checkpoint.kind == "wan" else _expect_vae(found, checkpoint)
+    expect = {"wan": _expect_wan, "upsampler": _expect_upsampler}.get(checkpoint.kind, _expect_vae)
+    config, expected = expect(found, checkpoint)
     wrong = [
         f"{published_name(key)} {list(found[key].shape)} instead of {list(shape)}"
         for key, shape in expected.items()
@@ -190,7 +193,7 @@ def _compare(checkpoint: Checkpoint) -> Checkpoint:
 _BUFFER = re.compile(r"(^|\.)(freqs\w*|inv_freq|rope\w*|num_batches_tracked|_extra_state)(\.|$)")
 """Keys of what is computed anew from sizes, or counted in training."""
 
-_LAYER = re.compile(r"(second\.)?blocks\.\d+\.|(en|de)coder\.")
+_LAYER = re.compile(r"(second\.)?blocks\.\d+\.|(en|de)coder\.|(pre_shuffle|skip_up)\.")
 """Beginnings of keys of the layers of a model."""
 
 
@@ -232,6 +235,14 @@ def _expect_vae(found: Tensors, checkpoint: Checkpoint) -> tuple[None, dict[str,
             width, latent, image = sizes
             vae = WanVAE(dim=width.shape[0], z_dim=latent.shape[0], image_channels=image.shape[1])
     return None, {key: x.shape for key, x in vae.state_dict().items()}
+
+
+def _expect_upsampler(found: Tensors, checkpoint: Checkpoint) -> tuple[None, dict[str, torch.Size]]:
+    try:
+        network = upsampler.LatentUpsampler.of_sizes(found)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path} has sizes that no upsampler has: {error}") from error
+    return None, {key: x.shape for key, x in network.state_dict().items()}
 
 
 def _packed(checkpoint: Checkpoint, x: Tensor) -> bool:

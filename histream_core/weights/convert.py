@@ -32,9 +32,9 @@ def convert(
     """
     source, target = Path(source), Path(target)
     checkpoint = read_checkpoint(source)
-    if checkpoint.kind not in ("wan", "wan-vae", "lora"):
+    if checkpoint.kind not in ("wan", "wan-vae", "lora", "upsampler"):
         raise CheckpointError(
-            f"{source} holds {KINDS[checkpoint.kind]}: only Wan models, their LoRAs and VAEs can be converted"
+            f"{source} holds {KINDS[checkpoint.kind]}: only Wan models, LoRAs, VAEs and upsamplers can be converted"
         )
     check(checkpoint, checkpoint.kind)
     _check_target(source, target, overwrite)

@@ -10,6 +10,7 @@ from ..network.model import WanModel
 from ..plan import storage
 from ..vae.model import WanVAE
 from ..vae.taehv import TAEHV
+from ..vae.upsampler import LatentUpsampler
 from .checkpoint import Checkpoint, dtype_name, is_scale, read_checkpoint
 from .containers import Tensors
 from .errors import CheckpointError
@@ -75,6 +76,31 @@ def load_vae(
         raw = takes_raw_latents(checkpoint)[0] if raw_latents is None else raw_latents
         return TAEHV.from_state_dict(weights, raw_latents=raw)
     return WanVAE.from_state_dict(cast(checkpoint, dtype or _compute_dtype(checkpoint), device=device))
+
+
+LATENT_CHANNELS = 16
+"""Channels of the latents of Wan 2.1."""
+
+
+def read_upsampler(path: str | Path) -> Checkpoint:
+    """Open the file of a latent upsampler without loading it. Raises CheckpointError for any other, and a pickle."""
+    path = Path(path)
+    checkpoint = read_checkpoint(path, kind="upsampler")
+    if not checkpoint.container.startswith("safetensors"):
+        target = path.with_suffix(".safetensors").name
+        raise CheckpointError(f"{path} is a pickle: make it a safetensors file first, histream convert {path} {target}")
+    channels = checkpoint.state_dict["final.weight"].shape[0]
+    if channels != LATENT_CHANNELS:
+        raise CheckpointError(f"{path} enlarges latents of {channels} channels: take one for {LATENT_CHANNELS}")
+    return checkpoint
+
+
+def load_upsampler(path: str | Path, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LatentUpsampler:
+    """Load a latent upsampler. Raises CheckpointError as `read_upsampler` does."""
+    weights = cast(read_upsampler(path), dtype, device=device)
+    network = LatentUpsampler.of_sizes(weights)
+    network.load_state_dict(weights, strict=True, assign=True)
+    return network.requires_grad_(False).eval()
 
 
 def cast(checkpoint: Checkpoint, dtype: torch.dtype, *, device: torch.device | str | None = None) -> Tensors:

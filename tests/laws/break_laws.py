@@ -16,8 +16,19 @@ from breaking import chosen, report, run_in_fork
 
 # file, what stands there, what it is broken to, test file, part of the test's name
 BREAKS = [
+    ("vae/upsampler.py", "memory[index] if memory else x", "memory[index] if memory else torch.zeros_like(x)",
+     "vae/test_upsampler.py", "plain_reference"),
+    ("vae/upsampler.py", "            seen.append(x)\n            x = block(x, memory[index] if memory else x)",
+     "            x = block(x, memory[index] if memory else x)\n            seen.append(x)", "vae/test_upsampler.py", "plain_reference"),
+    ("stream/upsampling.py", "if start == first:", "if start == 0:", "stream/test_upsampling.py", "scene_begins"),
+    ("stream/upsampling.py", "start - self._network.reach", "start + 1 - self._network.reach", "stream/test_upsampling.py", "looks_back"),
+    ("runs/weights.py", "upsample=self.upsampler and", "upsample=None and", "cli/test_upsampler.py", "goes_on_with_it"),
+    ("runs/store/branching.py", "if chunk and had != has:", "if False:", "runs/test_upsampled.py", "shares_chunks_only"),
+    ("weights/checkpoint.py", "|(pre_shuffle|skip_up)\\.", "", "weights/test_upsampler_files.py", "none_of_ours"),
+    ("weights/loading.py", "    if not checkpoint.container.startswith(\"safetensors\"):", "    if False:",
+     "weights/test_upsampler_files.py", "pickle_is_refused"),
     ("stream/stream.py", "                        return None\n",
-     "                        self.denoise(self.upsample(clean, self.plan.grids[following.scale]), following, self.caches[following.scale], text)\n"
+     "                        self.denoise(self.upsample(clean, chunk), following, self.caches[following.scale], text)\n"
      "                        return None\n", "stream/test_draft.py", "spends_no_high_call"),
     ("stream/stream.py", "self.noise = other or self.noise", "pass", "stream/test_draft.py", "every_lever"),
     ("plan/draft.py", "ntk={Scale.HIGH: plan.ntk[Scale.LOW]}", "ntk={Scale.HIGH: plan.ntk[Scale.HIGH]}",
@@ -920,7 +931,7 @@ BREAKS = [
      "plan/test_sinks.py", "bytes_are_those"),
     ("runs/store/manifest.py", '*(["sinks", plain(plan.sinks)] if plan.sinks else []),', "",
      "runs/test_kept_sinks.py", "part_of_every_recipe"),
-    ("runs/session.py", "self.journal.read_sinks, self._inputs.review)", "None, self._inputs.review)",
+    ("runs/session.py", "self.journal.read_sinks, self._low", "None, self._low",
      "runs/test_kept_sinks.py", "that_were_seen"),
     ("runs/store/journal.py", '*(("sinks",) if plan.sinks else ())', '"sinks"',
      "runs/test_kept_sinks.py", "holds_what_it_held"),

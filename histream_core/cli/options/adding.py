@@ -179,6 +179,19 @@ def add_draft(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_upsampler(verb: argparse.ArgumentParser, *, kept: bool = False) -> None:
+    """Add --upsampler; that of a run that is `kept` may lie elsewhere now."""
+    what = (
+        "where the upsampler is now (default: where it was)"
+        if kept
+        else (
+            "a network that takes latents from half to full resolution in place of resizing them: Ultra Flash's "
+            "latent_upsampler as a safetensors file (default: they are resized)"
+        )
+    )
+    verb.add_argument("--upsampler", metavar="F", type=Path, help=what)
+
+
 def add_review(verb: argparse.ArgumentParser) -> None:
     """Add --review."""
     verb.add_argument(

@@ -19,7 +19,7 @@ from ...weights.shards import INDEX, SUFFIXES
 from ..progress import print_notes
 from .adding import DEMO
 
-FILES = ("vae", "text_encoder", "embeds")
+FILES = ("vae", "text_encoder", "embeds", "upsampler")
 
 
 def read_sound(path: Path, format: Format) -> bytes:
@@ -44,6 +44,8 @@ def saved_options(args: argparse.Namespace) -> dict[str, str | None]:
     """The weight options, in the form in which the manifest stores them."""
     model = getattr(args, "model", DEMO)
     files = {name: getattr(args, name, None) for name in FILES}
+    if files["upsampler"] is None:  # as it was before there was one
+        del files["upsampler"]
     return {
         "model": model if model == DEMO else str(Path(model).resolve()),
         **{name: str(Path(path).resolve()) if path else None for name, path in files.items()},
@@ -82,7 +84,7 @@ def source_video_of(manifest: Manifest, args: argparse.Namespace) -> Path | None
 
 
 def options_of(
-    manifest: Manifest, args: argparse.Namespace, opened: Sequence[str] = ("model", "vae")
+    manifest: Manifest, args: argparse.Namespace, opened: Sequence[str] = ("model", "vae", "upsampler")
 ) -> argparse.Namespace:
     """The weight options of a run; those given in `args` take precedence. `opened` are those whose files are opened.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
 from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import describe_vae, describe_wan, guess_preset
-from ...weights.loading import DTYPES, read_vae
+from ...weights.loading import DTYPES, load_upsampler, read_upsampler, read_vae
 from ...weights.text_encoder import load_embeds, load_text_encoder
 from .adding import DEMO
 
@@ -63,6 +64,23 @@ def find_source(args: argparse.Namespace, prompts: Sequence[str] | None, *, enco
     `prompts` None: the embeddings exist already, and no text encoder is needed. `encodes`: whether the VAE must be one
     that encodes.
     """
+    source, upsampler = _find_models(args, prompts, encodes=encodes), getattr(args, "upsampler", None)
+    return source if upsampler is None else _with_upsampler(source, upsampler)
+
+
+def _with_upsampler(source: Source, path: Path) -> Source:
+    """The weights with a network that takes LOW estimates to HIGH, which is checked now and loaded with them."""
+    read_upsampler(path)
+
+    def load() -> tuple[Weights, list[Tensor]]:
+        weights, texts = source.load()
+        upsampler = load_upsampler(path, dtype=weights.dtype, device=weights.device)
+        return replace(weights, upsampler=upsampler), texts
+
+    return replace(source, load=load)
+
+
+def _find_models(args: argparse.Namespace, prompts: Sequence[str] | None, *, encodes: bool) -> Source:
     device = pick_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.bfloat16
     if args.model == DEMO:

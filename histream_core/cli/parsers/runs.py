@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ...video.formats import NAMES
-from ..options.adding import add_engine_options, add_review, add_section_files, add_snapshots, add_timeline
+from ..options.adding import (
+    add_engine_options,
+    add_review,
+    add_section_files,
+    add_snapshots,
+    add_timeline,
+    add_upsampler,
+)
 from ..options.common import decimal, prompt_text, whole
 from ..options.memory import add_kv_option, add_memory_option
 from ..options.speed import add_speed_options
@@ -69,6 +76,7 @@ def _add_places(verb: argparse.ArgumentParser) -> None:
     add_speed_options(verb, kept=True)
     verb.add_argument("--model", metavar="F", help="where the transformer is now (default: where it was)")
     verb.add_argument("--vae", metavar="F", help="where the VAE is now")
+    add_upsampler(verb, kept=True)
     verb.add_argument("--device", metavar="D", help="cuda, cuda:1, mps, cpu (default: as it was)")
     verb.add_argument("--source", metavar="F", type=Path, help="where the video that is restyled is now")
 

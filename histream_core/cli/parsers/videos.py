@@ -9,7 +9,7 @@ from typing import Any
 from ... import demo
 from ...demo.trained import world
 from ...plan.sizes import FPS
-from ..options.adding import add_run_options, add_size_options, add_weight_options
+from ..options.adding import add_run_options, add_size_options, add_upsampler, add_weight_options
 from ..options.common import decimal, prompt_text
 from . import Later
 
@@ -30,6 +30,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument("--seconds", metavar="S", type=decimal, default=DEMO_SECONDS, help="length (default: 5)")
     add_run_options(verb)
     verb.add_argument("--device", metavar="D", default="cpu", help="cuda, mps, cpu (default: cpu, which is enough)")
+    verb.set_defaults(upsampler=None)
     verb.set_defaults(run=Later("videos", "run_demo"), check=Later("videos", "check_demo"))
     yield verb
     verb = verbs.add_parser("render")
@@ -38,6 +39,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     verb.add_argument(
         "--fps", metavar="N", type=decimal, help=f"frames per second (default: {FPS}, or as --extend-video)"
     )
+    add_upsampler(verb)
     add_run_options(verb)
     verb.set_defaults(run=Later("videos", "run_render"), check=Later("videos", "check_render"))
     yield verb

@@ -238,7 +238,7 @@ def _source(manifest: Manifest, args: argparse.Namespace, placed: Placed | None)
     """The run's weights, with a text encoder if there is a new prompt."""
     if placed is None:
         return find_source(options_of(manifest, args), None)
-    options = options_of(manifest, args, ("model", "vae", "text_encoder", "embeds"))
+    options = options_of(manifest, args, ("model", "vae", "text_encoder", "embeds", "upsampler"))
     if args.text_encoder:
         options.embeds = None
     if options.embeds:

@@ -14,7 +14,7 @@ from ... import demo
 from ...demo.sentence import completed
 from ...files.disk import check_empty, check_length, check_new, under_new_name
 from ...plan import Plan, PlanOptions, Preset, make_plan
-from ...plan.draft import draft_of
+from ...plan.draft import check_low, draft_of
 from ...plan.make import DEFAULT_OPTIONS, describe_crop, size_to_generate, window_of
 from ...plan.sizes import FPS, frames_in, latent_frames, whole_length
 from ...runs import Settings, clean, hash_bytes
@@ -148,6 +148,8 @@ def _check(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], want
         plan, wanted = _as_draft(args, plan, wanted)
     if args.review:
         check_review(plan)
+    if args.upsampler:
+        check_low(plan)
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size, wanted.size)
     sound = take_sound(args, last.video.path) if last and args.whole else ()
@@ -172,7 +174,7 @@ def _plan(args: argparse.Namespace, preset: Preset, wanted: Wanted) -> tuple[Pla
 
 def _as_draft(args: argparse.Namespace, plan: Plan, wanted: Wanted) -> tuple[Plan, Wanted]:
     """The draft of a video. Raises ValueError for what a draft does not have."""
-    other = next((name for name in ("run_dir", "extend_video", "review") if getattr(args, name)), None)
+    other = next((name for name in ("run_dir", "extend_video", "review", "upsampler") if getattr(args, name)), None)
     if other:
         raise ValueError(f"a draft is a small video to judge a seed by: leave --{other.replace('_', '-')} out")
     return draft_of(plan), replace(wanted, size=half_size(wanted.size))

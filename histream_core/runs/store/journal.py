@@ -3,7 +3,8 @@
     manifest.json               the description of the run
     chunks/00000.safetensors    a clean latent each, [B, C, T, H, W] float32, whole chunks; if the plan keeps keys of
                                 last steps, also the noisy latent that the last step started from; if its sinks can
-                                give way, also the frames that were the chunk's
+                                give way, also the frames that were the chunk's; if a network takes LOW to HIGH, also
+                                the LOW estimate, which that network remembers
     snapshots/00012.safetensors the state of caches and VAE before a chunk, if snapshots are on
     texts/0123abcd.safetensors  a prompt's embedding each, if given, so that resuming needs no text encoder
     sound.mka                   the sound that goes into the video, if there is one
@@ -46,7 +47,7 @@ from .folder import (
     own_folder,
 )
 from .lock import Lock, take
-from .manifest import NEGATIVE, Manifest, chain, from_json, to_json
+from .manifest import NEGATIVE, UPSAMPLER, Manifest, chain, from_json, to_json
 
 _NUMBERED = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.safetensors")
 
@@ -94,18 +95,24 @@ class Journal:
         self.close()
 
     def write(
-        self, index: int, latent: Tensor, noisy: Tensor | None = None, sinks: tuple[int, ...] | None = None
+        self,
+        index: int,
+        latent: Tensor,
+        noisy: Tensor | None = None,
+        sinks: tuple[int, ...] | None = None,
+        low: Tensor | None = None,
     ) -> None:
         """Write the next chunk's latent [B, C, T, H, W] to the disk; `noisy` is the latent its last step started from.
 
-        `sinks` are the frames of the anchor that it saw, stored where they can give way.
+        `sinks` are the frames of the anchor that it saw, stored where they can give way; `low` its LOW estimate, stored
+        where a network takes it to HIGH.
 
         Raises ValueError for one that is not float32 or not finite, and OSError for a full disk; the run is then
         unchanged and can be resumed.
         """
         if index != self.finished or index not in self.manifest.kept or self._first_chunks is not None:
             raise ValueError(f"chunk {index} cannot follow: {self.finished} chunks are finished")
-        given = {"latent": latent, "noisy": noisy, "sinks": torch.tensor(sinks or (), dtype=torch.long)}
+        given = {"latent": latent, "noisy": noisy, "sinks": torch.tensor(sinks or (), dtype=torch.long), "low": low}
         tensors = {name: given[name].detach().cpu().contiguous() for name in self._names(index)}
         self._check_tensors(index, tensors, f"chunk {index}")
         previous = self.recipe(index - 1) if index else ""
@@ -127,6 +134,10 @@ class Journal:
         """The noisy latent that a finished chunk's last step started from, if the plan keeps it. Raises as `read`."""
         return self._read(index)["noisy"]
 
+    def read_low(self, index: int) -> Tensor:
+        """The LOW estimate of a finished chunk, if a network takes it to HIGH. Raises as `read`."""
+        return self._read(index)["low"]
+
     def read_sinks(self, chunk: Chunk) -> tuple[int, ...]:
         """The frames of the anchor that a finished chunk saw, if the plan lets them give way. Raises as `read`."""
         return tuple(self._read(chunk.index)["sinks"].tolist())
@@ -135,7 +146,8 @@ class Journal:
         """Names of the tensors that are stored for a chunk."""
         plan = self.manifest.plan
         noisy = ("noisy",) if plan.keeps_steps and plan.chunks[index].steps else ()
-        return ("latent", *noisy, *(("sinks",) if plan.sinks else ()))
+        low = ("low",) if UPSAMPLER in self.manifest.fingerprint and plan.chunks[index].steps else ()
+        return ("latent", *noisy, *(("sinks",) if plan.sinks else ()), *low)
 
     def _read(self, index: int) -> dict[str, Tensor]:
         path = chunk_path(self.folder, index)
@@ -303,7 +315,7 @@ class Journal:
             if part == "sinks":
                 self._check_sinks(index, tensor, name)
             else:
-                self._check_latent(index, tensor, name)
+                self._check_latent(index, tensor, name, Scale.LOW if part == "low" else Scale.HIGH)
 
     def _check_sinks(self, index: int, sinks: Tensor, name: str) -> None:
         plan = self.manifest.plan
@@ -312,8 +324,8 @@ class Journal:
         if found is None or found != sorted({*found} & {*range(start)}):
             raise ValueError(f"{name} holds no {min(start, most)} sinks before frame {start}")
 
-    def _check_latent(self, index: int, latent: Tensor, name: str) -> None:
-        frames, grid = self.manifest.plan.chunks[index].frames, self.manifest.plan.grids[Scale.HIGH]
+    def _check_latent(self, index: int, latent: Tensor, name: str, scale: Scale) -> None:
+        frames, grid = self.manifest.plan.chunks[index].frames, self.manifest.plan.grids[scale]
         if latent.dtype != torch.float32:
             raise ValueError(f"{name} holds {latent.dtype}: latents are kept in torch.float32")
         wanted = [*(self._shape or latent.shape[:2]), len(frames), *grid]

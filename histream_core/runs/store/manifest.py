@@ -36,6 +36,9 @@ FORMAT = 2
 NEGATIVE = "negative prompt"
 """Key in a fingerprint for the hash of the negative prompt's embedding."""
 
+UPSAMPLER = "upsampler"
+"""Key in a fingerprint for the hash of the network that takes LOW estimates to HIGH."""
+
 _NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]{1,120}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _RESERVED = (
