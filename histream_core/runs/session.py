@@ -188,9 +188,8 @@ class Session:
         return stream, snapshot[0]
 
     def _new_stream(self, plan: Plan) -> Stream:
-        inputs = Inputs(
-            self._latent, self._noisy, self._inputs.source, self.journal.read_sinks, self._low, self._inputs.review
-        )
+        source, review = self._inputs.source, self._inputs.review
+        inputs = Inputs(self._latent, self._noisy, source, self.journal.read_sinks, self._low, review)
         return self.open_stream(plan, ChunkSeeds(self.journal.manifest), inputs)
 
     def _latent(self, chunk: Chunk) -> Tensor:

@@ -330,7 +330,7 @@ BREAKS = [
     ("runs/store/manifest.py", "if settings.output != usual:", "if False:", "runs/test_journal.py", "garbage_is_named"),
     ("runs/store/manifest.py", '*(["restyle", plain(plan.restyle)] if plan.restyle else []),', "",
      "runs/test_restyle.py", "part_of_every_recipe"),
-    ("runs/session.py", "            journal.write(position, latent, stream.noisy, stream.sinks)\n", "",
+    ("runs/session.py", "            journal.write(position, latent, stream.noisy, stream.sinks, stream.low)\n", "",
      "runs/test_run.py", "resumed_run"),
     ("runs/session.py", "start - decoder.memory_frames)", "start - 20)",
      "runs/test_run.py", "vae_remembers"),
