@@ -24,7 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..network.transfer import download, upload
-from .model import LATENT_MEAN, LATENT_STD, CausalConv3d
+from .model import LATENT_MEAN, LATENT_STD, CausalConv3d, WanVAE
 
 HISTORY_FRAMES = 2
 """Past frames that a causal kernel of 3 frames reads."""
@@ -34,6 +34,10 @@ SLICE_FRAMES = 2
 
 SMALL = 2**24
 """Values up to which all frames of a tensor pass together: on the CPU, torch is slow for slices of 2 frames."""
+
+NARROW = 16
+"""The most channels at full resolution of a VAE that the CPU computes with channels last, unasked: of wide ones the
+weights, laid out anew in each call, cost more than is won."""
 
 Module = Any
 """A module of a Wan VAE or a TAEHV, core's or the host's, of which only attributes with published names are used."""
@@ -123,6 +127,8 @@ def joined(frames: list[Tensor]) -> Tensor:
 
 def run_spatial(layer: Module, x: Tensor) -> Tensor:
     """Run the spatial half of a resampling layer on each frame: [B, C, T, H, W] to [B, C', T, H', W']."""
+    if len(x) == 1:  # a reshape would give a single frame strides in which its layout is lost
+        return layer.resample(x[0].transpose(0, 1)).transpose(0, 1).unsqueeze(0)
     frames = layer.resample(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", t=x.shape[2])
 
@@ -168,7 +174,8 @@ class StreamingDecoder:
     `rollback`: a call that fails leaves the stream as it was and can be repeated; while a call runs, the old and the
     new history are held. False holds one history, and after a failure only `reset()` helps.
     `channels_last`: compute in the memory layout that some GPUs' convolutions are fastest in; the weights of core's own
-    modules are laid out that way once. Only the last bits of the result differ.
+    modules are laid out that way once. Only the last bits of the result differ. Narrow VAEs of core's in float32
+    on the CPU always compute in it, with their weights as they are.
     """
 
     def __init__(
@@ -185,7 +192,7 @@ class StreamingDecoder:
         self.dtype = weight_dtype(vae, dtype)
         self.normalised = normalised
         self.rollback = rollback
-        self.channels_last = channels_last
+        self.channels_last = channels_last or is_fast_by_pixels(vae, self.dtype)
         if channels_last:
             lay_out_channels_last(vae)
         self._memoryless = memoryless_kernels(vae.decoder)
@@ -236,12 +243,10 @@ class StreamingDecoder:
         self._failed = not self.rollback  # until this call is finished
         pieces = []
         for frame in self._scaled(latents).to(self.dtype).split(1, dim=2):
-            if self.channels_last:
-                frame = frame.to(memory_format=torch.channels_last_3d)
-            pieces.append(self._decode_frame(frame, history, first=first))
+            pieces.append(self._decode_frame(self._laid_out(frame), history, first=first))
             first = False
         pixels = torch.cat(pieces, dim=2)
-        if not torch.isfinite(pixels).all():
+        if not is_finite(pixels):
             raise ValueError(f"the VAE made NaN or infinite pixels in {self.dtype}: run it in float32 or bfloat16")
         self._history, self._shape, self._failed = history, stream_shape(latents), False
         return pixels
@@ -271,7 +276,7 @@ class StreamingDecoder:
                 raise ValueError(
                     f"the snapshot of the VAE has no frames of {list(shape)}: it is of another VAE or size"
                 )
-        kept = {module: x.to(latents.device, self.dtype) for module, x in read.items()}
+        kept = {module: self._laid_out(x.to(latents.device, self.dtype)) for module, x in read.items()}
         self._history = History(kept, memoryless=self._memoryless)
         self._shape, self._failed = stream_shape(latents) if snapshot else None, False
 
@@ -308,6 +313,10 @@ class StreamingDecoder:
         mean, std = latent_statistics(latents)
         return latents.float() * std + mean
 
+    def _laid_out(self, x: Tensor) -> Tensor:
+        """Frames in the layout that is computed in."""
+        return x.to(memory_format=torch.channels_last_3d) if self.channels_last and x.ndim == 5 else x
+
     def _decode_frame(self, frame: Tensor, history: History, *, first: bool) -> Tensor:
         """Decode one latent frame [B, C, 1, H, W] to pixels [B, 3, F, 8H, 8W]; F is 1 for the `first` one, then 4."""
         return self._run_layers(self.vae.conv2(frame), decoder_layers(self.vae), history, first=first)
@@ -336,6 +345,17 @@ class StreamingDecoder:
 
     def _all_memoryless(self, layers: list[Module]) -> bool:
         return all(conv in self._memoryless for layer in layers for conv in causal_kernels(layer))
+
+
+def is_fast_by_pixels(vae: Module, dtype: torch.dtype) -> bool:
+    """Whether a VAE is a narrow one of core's in float32 on the CPU, whose layers are fastest with channels last."""
+    is_narrow = isinstance(vae, WanVAE) and vae.dim <= NARROW
+    return is_narrow and dtype == torch.float32 and next(vae.parameters()).is_cpu
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite, in one pass."""
+    return bool(torch.stack(torch.aminmax(x)).isfinite().all())
 
 
 def _fits(x: Tensor, shape: tuple[int, ...]) -> bool:
@@ -408,7 +428,7 @@ def memory_frames(vae: Module) -> int:
 
 def to_frames(pixels: Tensor) -> Tensor:
     """Convert pixels [B, 3, F, H, W] in [-1, 1] to frames [B, F, H, W, 3], float32, clamped to [0, 1]."""
-    return rearrange(pixels.float(), "b c f h w -> b f h w c").add(1).div(2).clamp(0, 1)
+    return rearrange(pixels.float(), "b c f h w -> b f h w c").add(1).div_(2).clamp_(0, 1)
 
 
 def is_elsewhere(decoder: Decoder) -> bool:

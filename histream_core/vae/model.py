@@ -6,6 +6,7 @@ parameters and the forwards that need no history; the streaming forward over it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -17,6 +18,9 @@ Z_DIM = 16
 DIM_MULT = (1, 2, 4, 4)
 TEMPORAL_DOWNSAMPLE = (False, True, True)
 BLOCKS_PER_LEVEL = 2
+
+ROW = 16
+"""Values in a row from which on a product of a column and a row is fast on a CPU."""
 
 SCORES = 2**27
 """Scores of attention that exist at once; queries pass in blocks, so that the memory for them has a bound."""
@@ -69,11 +73,28 @@ class RMS_norm(nn.Module):  # noqa: N801 - the published name
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1) if images else torch.ones(dim, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if lies_by_pixels(x):
+            return self._by_pixels(x)
         if x.dtype == torch.float32:
             length = x.square().sum(dim=1, keepdim=True).sqrt()  # 5 times faster than torch's norm on the CPU
         else:
             length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return (x * (self.scale / length.clamp_min(1e-12))).mul_(self.gamma.to(x))
+
+    def _by_pixels(self, x: Tensor) -> Tensor:
+        """The norm of pixels whose channels lie side by side, by products: torch sums and repeats few values slowly."""
+        pixels, dim = x.movedim(1, -1), x.shape[1]
+        rows = pixels.flatten(0, -2)
+        length = torch.mv(rows.square(), rows.new_ones(dim)).sqrt_()
+        together = math.gcd(len(rows), max(1, ROW // dim))
+        gains = torch.kron(torch.eye(together), self.gamma.to(x).view(1, dim))
+        factors = (self.scale / length.clamp_min_(1e-12)).view(-1, together) @ gains
+        return factors.view(pixels.shape).mul_(pixels).movedim(-1, 1)
+
+
+def lies_by_pixels(x: Tensor) -> bool:
+    """Whether x [B, C, ...] is float32 on the CPU and channels last, in which convolutions are fastest there."""
+    return x.is_cpu and x.dtype == torch.float32 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
 
 
 class Resample(nn.Module):

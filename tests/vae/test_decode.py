@@ -301,7 +301,8 @@ def test_a_snapshot_of_the_memory_brings_a_stream_back(vae, latents):
     first, second = (StreamingDecoder(vae) for _ in range(2))
     second.restore(first.snapshot(), latents)
     first.decode(latents[:, :, :4])
-    second.restore({name: x.clone() for name, x in first.snapshot().items()}, latents)
+    read = {name: x.clone(memory_format=torch.contiguous_format) for name, x in first.snapshot().items()}
+    second.restore(read, latents)  # as from a file; seen to fail with frames that stay in that layout
     assert torch.equal(second.decode(latents[:, :, 4:]), first.decode(latents[:, :, 4:]))
     with pytest.raises(KeyError, match=r"head\.9"):
         second.restore({"head.9": latents}, latents)
@@ -322,10 +323,16 @@ def test_frames_in_threads_of_their_own_are_the_same(latents, monkeypatch):
     assert seen - {get_ident()}, "the pool may take one thread for both"
 
 
-def test_every_convolution_gets_the_layout_that_was_asked_for():
-    """From the second latent frame on. Seen to fail with frames in turns laid out anew before they are enlarged."""
+@pytest.mark.parametrize("kept", [1.0, 0.0], ids=["past", "frame by frame"])
+def test_every_convolution_gets_channels_last(kept):
+    """As is fastest in float32 on the CPU, from the second latent frame on.
+
+    Seen to fail with frames in turns laid out anew before they are enlarged, and with a single frame that is reshaped.
+    """
     vae, seen = make_vae(), []
-    decoder = StreamingDecoder(vae, channels_last=True)
+    for kernel in causal_kernels(vae.decoder.upsamples[12:]):
+        kernel.weight[:, :, :-1] *= kept
+    decoder = StreamingDecoder(vae)
     for name, module in vae.decoder.named_modules():
         if isinstance(module, torch.nn.Conv3d | torch.nn.Conv2d):
             module.register_forward_pre_hook(lambda _, inputs, name=name: seen.append((name, inputs[0])))
@@ -335,3 +342,11 @@ def test_every_convolution_gets_the_layout_that_was_asked_for():
     formats = {5: torch.channels_last_3d, 4: torch.channels_last}
     wrong = {name for name, x in seen if not x.is_contiguous(memory_format=formats[x.ndim])}
     assert len(seen) > 60 and wrong == set()
+
+
+def test_channels_last_changes_the_last_bits_only(latents):
+    vae = make_vae()
+    plain, decoder = StreamingDecoder(vae), StreamingDecoder(vae)
+    plain.channels_last = False
+    assert decoder.channels_last and not StreamingDecoder(WanVAE(dim=20)).channels_last
+    torch.testing.assert_close(decoder.decode(latents), plain.decode(latents), rtol=0, atol=1e-5)

@@ -11,9 +11,11 @@ from histream_core.vae.model import (
     LATENT_STD,
     AttentionBlock,
     CausalConv3d,
+    RMS_norm,
     WanVAE,
     attend_in_blocks,
     has_float32_products,
+    lies_by_pixels,
 )
 
 
@@ -171,3 +173,16 @@ def test_half_precision_on_cuda_alone_has_products_in_float32(monkeypatch):
         assert not on("cuda", torch.float32) and not on("cpu", torch.bfloat16)
         monkeypatch.setattr(torch.version, "hip", "6.4")
         assert not on("cuda", torch.bfloat16)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 8, 16, 24])
+def test_the_norm_of_pixels_side_by_side_is_that_of_planes(dim):
+    """For numbers of pixels that rows of several go into and others; a black pixel stays black."""
+    norm = RMS_norm(dim, images=False)
+    norm.gamma.data.copy_(torch.rand(norm.gamma.shape))
+    for shape in ((2, dim, 3, 5, 7), (1, dim, 1, 16, 8)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        x[..., 0, 0] = 0
+        y = norm(x.to(memory_format=torch.channels_last_3d))
+        assert lies_by_pixels(y) or dim == 1
+        torch.testing.assert_close(y, norm(x), rtol=1e-6, atol=1e-6)
