@@ -38,6 +38,7 @@ def to_linear(picture: np.ndarray) -> np.ndarray:
 def encode_exr(picture: np.ndarray, *, linear: bool, rate: tuple[int, int], metadata: Metadata | None = None) -> bytes:
     """The bytes of an OpenEXR file of a picture: BT.709 primaries, tagged as linear light or sRGB.
 
+    It holds half floats, and a picture that is not `linear` may be of those already.
     `rate` is frames per second as a fraction; `metadata` becomes text in the file.
     """
     height, width = picture.shape[:2]

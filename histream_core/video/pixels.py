@@ -26,9 +26,6 @@ Metadata = Mapping[str, str]
 Values = Any
 """An array of numpy, or a tensor of torch on any device; what is computed of it is of the same kind."""
 
-DEVICE_DEPTH = 12
-"""The most bits of planes that are computed on the frames' device: torch has few operations for 16 unsigned ones."""
-
 
 def pictures_of(frames: Tensor | np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
     """Split frames [F, H, W, 3] into F pictures, cropped at the centre to `size` (width, height).
@@ -69,8 +66,13 @@ def quantise(values: Values, depth: int) -> Values:
 def planes_of(pictures: Values, pixels: str, depth: int) -> list[Values]:
     """The planes of pictures [..., H, W, 3] in the pixel format `pixels`, [..., rows, columns] each, of the same kind.
 
-    YUV of BT.709 in limited range, or RGB in full range.
+    YUV of BT.709 in limited range, or RGB in full range; folders of pictures have one plane [..., rows, columns, 3], in
+    OpenEXR of half floats.
     """
+    if pixels == "gbrpf32le":
+        return [pictures.astype(np.float16) if isinstance(pictures, np.ndarray) else pictures.half()]
+    if pixels.startswith("rgb"):
+        return [quantise(pictures, depth)]
     if pixels.startswith("gbrp"):
         red, green, blue = _channels(quantise(pictures, depth))
         return [green, blue, red]
@@ -87,9 +89,14 @@ def _channels(values: Values) -> tuple[Values, Values, Values]:
 
 
 def _whole(values: Values, depth: int) -> Values:
-    """Values without their fractions, in the smallest integers of `depth` bits; torch's are signed from 9 bits on."""
+    """Values without their fractions, in the smallest integers of `depth` bits; torch's are signed from 9 bits on.
+
+    Those of 16 bits have the same bytes there, and are negative in their upper half.
+    """
     if isinstance(values, np.ndarray):
         return values.astype(np.uint8 if depth == 8 else np.uint16)
+    if depth == 16:
+        return values.to(torch.int32).to(torch.int16)
     return values.to(torch.uint8 if depth == 8 else torch.int16)
 
 
@@ -189,8 +196,9 @@ class Leaving:
         """The planes of each picture, as `planes_of` computes them by numpy."""
         if self._there is not None:
             self._there.synchronize()
-        kind = np.uint8 if self.form.depth == 8 else np.uint16
-        yield from (list(planes) for planes in zip(*(plane.numpy().view(kind) for plane in self._planes), strict=True))
+        planes = (plane.numpy() for plane in self._planes)
+        unsigned = (plane.view(np.uint16) if plane.dtype == np.int16 else plane for plane in planes)
+        yield from map(list, zip(*unsigned, strict=True))
 
 
 def download(x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from .exr import encode_exr
 from .formats import MOST_FPS, THREADS, Format
 from .media import Source
 from .pictures import encode_png
-from .pixels import DEVICE_DEPTH, Form, Leaving, Metadata, pictures_of, planes_of, quantise
+from .pixels import Form, Leaving, Metadata, pictures_of, planes_of
 from .sound import check_sound
 
 NTSC = Fraction(1000, 1001)
@@ -106,8 +106,11 @@ class Writer(ABC):
 
 
 def form_of(format: Format, size: tuple[int, int]) -> Form | None:
-    """The form in which frames leave a device for a file of that format."""
-    return Form(size, format.pixels, format.depth) if format.depth <= DEVICE_DEPTH else None
+    """The form in which frames leave a device for a file of that format; None for linear light.
+
+    Its powers have other last bits on other devices.
+    """
+    return None if format.linear else Form(size, format.pixels, format.depth)
 
 
 def frame_rate(fps: float, format: Format | None = None) -> Fraction:
@@ -304,16 +307,22 @@ class PictureFolder(Writer):
     def _name(self, index: int) -> Path:
         return picture_name(self.folder, self.format, self.first_frame + index)
 
+    @property
+    def form(self) -> Form | None:
+        return form_of(self.format, self.size)
+
     def write(self, frames: Frames) -> None:
-        assert not isinstance(frames, Leaving), "it has no form for them"
-        pictures = pictures_of(frames, self.size)
+        leaving = isinstance(frames, Leaving)
+        pictures = [plane for (plane,) in frames] if leaving else pictures_of(frames, self.size)
         names = (self._name(self.num_frames + index) for index in range(len(pictures)))
         for _ in self._pool.map(self._write_one, names, pictures):
             self.num_frames += 1
 
     def _write_one(self, path: Path, picture: np.ndarray) -> None:
+        if picture.dtype == np.float32 and not self.format.linear:
+            (picture,) = planes_of(picture, self.format.pixels, self.format.depth)
         if self.format.codec == "png":
-            data = encode_png(quantise(picture, self.format.depth), self._metadata)
+            data = encode_png(picture, self._metadata)
         else:
             rate = self._rate.numerator, self._rate.denominator
             data = encode_exr(picture, linear=self.format.linear, rate=rate, metadata=self._metadata)
