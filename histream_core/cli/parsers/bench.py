@@ -18,6 +18,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     what = verb.add_mutually_exclusive_group(required=True)
     what.add_argument("--meta", action="store_true", help="count operations, bytes and waits at 1920x1088; no GPU used")
     what.add_argument("--cpu", action="store_true", help="ratios of times on one thread, in a minute or two")
+    what.add_argument("--limit", action="store_true", help="the demo's time on one thread against its arithmetic limit")
     what.add_argument("--gpu", action="store_true", help="the six-minute sheet: random weights of the real size")
     what.add_argument("--plots", metavar="FOLDER", type=Path, help="draw what a frame costs, as SVG files")
     what.add_argument("--live", action="store_true", help="live streams; with --sim, on a virtual clock")

@@ -45,6 +45,8 @@ def run_bench(args: argparse.Namespace) -> tuple[dict, str]:
         return _sheet(args)
     if args.live:
         result, text = _table() if args.table else _live(chosen)
+    elif args.limit:
+        result, text = _limit()
     else:
         result, text = _bars(args)
     if args.out:
@@ -76,6 +78,13 @@ def _bars(args: argparse.Namespace) -> tuple[dict, str]:
 
     bars = _one_by_one(meta_bars() if args.meta else cpu_bars())
     return _about("meta" if args.meta else "cpu", platform.machine()) | report(bars), table(bars)
+
+
+def _limit() -> tuple[dict, str]:
+    from ...lab.bench.limit import limit_table, measure_limit
+
+    limit = measure_limit()
+    return _about("limit", platform.machine()) | limit.plain(), limit_table(limit)
 
 
 def _live(chosen: dict[str, Any]) -> tuple[dict, str]:
