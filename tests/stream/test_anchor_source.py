@@ -9,6 +9,7 @@ from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, nois
 from laws.reference import reference_histream
 from slow import crossed
 
+from histream_core.network.cache import window
 from histream_core.network.forward import Text
 from histream_core.plan.anchoring import AnchorSource
 from histream_core.plan.chunks import replay, with_anchors
@@ -170,14 +171,22 @@ def test_a_scene_is_a_video_of_its_own_and_a_batch_holds_single_videos(kind):
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_new_anchor_begins_another_walk_or_average(kind):
-    """Seen to fail where frames of before are mixed into the new anchor."""
-    asked = plan(SOURCES[kind], 36)
-    moved = with_anchors(asked, [15])
+def test_a_new_anchor_begins_another_walk_or_average(kind, monkeypatch):
+    """Frames of before are not mixed into the new anchor. Seen to fail where they are."""
+    moved, made, mixed, lerp = with_anchors(plan(SOURCES[kind], 36), [15]), [], set(), torch.lerp
+
+    def mix(x, mean, share):
+        mixed.add(moved.chunks[len(made)].frames.start)
+        return lerp(x, mean, share)
+
     assert moved.chunks[6].context[0] == 15
     stream = tiny.stream(moved)
-    assert torch.isfinite(torch.cat(list(stream.chunks()), dim=2)).all()
+    monkeypatch.setattr(window.torch, "lerp", mix)
+    for chunk in stream.chunks():
+        made.append(chunk)
+    assert torch.isfinite(torch.cat(made, dim=2)).all()
     assert min(next(iter(stream.caches.values())).frames) == 15
+    assert mixed == ({*range(6, 36, 3)} - {18} if kind == "average" else set())
 
 
 def test_with_a_share_of_one_nothing_is_mixed_and_nothing_costs_memory():
