@@ -303,7 +303,7 @@ class StreamingDecoder:
                 f"this stream has latents of [B, C, H, W] {list(self._shape)}, got {list(stream_shape(latents))}: "
                 "reset() to begin another stream"
             )
-        if not torch.isfinite(latents).all():
+        if not is_finite(latents):
             raise ValueError("the latents hold NaN or infinity: sample in float32 or bfloat16, or check the weights")
 
     def _scaled(self, latents: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from histream_core.plan.schedule import Scale
 from histream_core.plan.storage import TIERS
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
+from histream_core.vae import decode
 from histream_core.vae.decode import StreamingDecoder
 from histream_core.vae.decoders import open_decoder
 from histream_core.vae.encode import StreamingEncoder, encoder_cache_bytes
@@ -297,7 +298,7 @@ def test_working_memory_of_a_pass_is_what_is_alive_at_its_peak(size, kv):
 @pytest.mark.parametrize(("width", "height", "dim"), [slow(1920, 1088, 96), (256, 256, 32), (832, 480, 24)])
 def test_working_memory_of_the_vae_is_what_is_alive_at_its_peak(width, height, dim, monkeypatch):
     """In the narrow one attention needs most. Seen to fail with its scores not counted."""
-    monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1))
+    monkeypatch.setattr(decode, "is_finite", lambda x: True)
     with torch.device("meta"):
         vae = WanVAE(dim=dim).to(torch.bfloat16)
     decoder = StreamingDecoder(vae, rollback=False)
@@ -345,7 +346,7 @@ def test_a_restyled_run_needs_the_memory_of_its_encoder_too():
 
 
 def test_working_memory_of_a_taehv_is_what_is_alive_at_its_peak(monkeypatch):
-    monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1))
+    monkeypatch.setattr(decode, "is_finite", lambda x: True)
     with torch.device("meta"):
         vae = TAEHV().to(torch.bfloat16)
     decoder = open_decoder(vae)
@@ -361,7 +362,7 @@ def test_working_memory_of_a_taehv_is_what_is_alive_at_its_peak(monkeypatch):
 @pytest.mark.slow
 def test_working_memory_of_strips_is_what_is_alive_at_its_peak(monkeypatch):
     """Main memory is counted with it: meta stands for both."""
-    monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1))
+    monkeypatch.setattr(decode, "is_finite", lambda x: True)
     monkeypatch.setattr(StreamingDecoder, "park", lambda self: None)
     with torch.device("meta"):
         vae = WanVAE().to(torch.bfloat16)

@@ -58,7 +58,7 @@ def test_the_result_is_written_where_it_is_asked_for(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (["bench"], "one of the arguments --meta --cpu --gpu --plots --live is required"),
+    (["bench"], "one of the arguments --meta --cpu --limit --gpu --plots --live is required"),
     (["bench", "--meta", "--tiny"], "--tiny belongs to --gpu"),
     (["bench", "--meta", "--out", "nowhere/found.json"], "the folder .* does not exist"),
 ])  # fmt: skip
