@@ -426,12 +426,10 @@ def with_anchors(
     """
     anchors = tuple(sorted({0, *anchors, *scenes}))
     scenes = tuple(sorted({*scenes, *(scene for scene in plan.scenes if scene in anchors)}))
-    if jumps is not None:
-        plan = replace(plan, jumps=tuple(sorted({*jumps})))
-    if (anchors, scenes) == (plan.anchors, plan.scenes):
-        return plan
-    check_anchors(plan, anchors)
-    return replace(plan, anchors=anchors, scenes=scenes)
+    jumps = plan.jumps if jumps is None else tuple(sorted({*jumps}))
+    if (anchors, scenes) != (plan.anchors, plan.scenes):
+        check_anchors(plan, anchors)
+    return replace(plan, anchors=anchors, scenes=scenes, jumps=jumps)
 
 
 def _check_sizes(plan: Plan) -> None:

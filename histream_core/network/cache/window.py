@@ -454,6 +454,7 @@ class KVCache:
             page, into = self._page(frame), anchor + (frame - anchor) % count
             back, raw_page = self.rope.back(self._times[page]), self._raw_page(into)
             assert raw_page is not None  # the anchor of an average has them
+            self._frames[self._page(into)] = None  # neither the old average nor the new one
             for layer in range(len(self.k)):
                 keys, values = (self._stored(name, layer, self._slot(frame)).float() for name in ("k", "v"))
                 for name, x in (("anchor_k", rotate(keys, back)), ("anchor_v", values)):
@@ -461,6 +462,8 @@ class KVCache:
                     self._write(name, layer, raw_page, torch.lerp(x, mean, self.window.source.share))
                 self._write("v", layer, self._slot(into), self.anchor_v[layer, :, raw_page].to(self.device))
             self._times[self._page(into)] = TURNED
+            self._frames[page] = None  # mixed in, and never again
+            self._frames[self._page(into)] = into
 
     def _place_anchors(self, seen: set[int], start: int) -> None:
         """Move the anchor's keys in time: they are rotated from the un-rotated copy, so errors do not add up."""
@@ -486,9 +489,11 @@ class KVCache:
             jump = self.window.temporal.chunk_time(start) + frame - start - self._times[page]
             if jump and frame < start and frame not in anchor:
                 table, slot = upload(self.rope.jump(jump), self.device), self._slot(frame)
+                self._frames[page] = None  # some layers are turned, others not yet
                 for layer in range(len(self.k)):
                     self._write("k", layer, slot, rotate(self._stored("k", layer, slot), table))
                 self._times[page] += jump
+                self._frames[page] = frame
 
     def _stored(self, name: str, layer: int, slot: int) -> Tensor:
         """The rotated keys or the values of one frame of one layer on the device, [B, tokens, N, D]."""
