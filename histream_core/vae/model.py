@@ -87,8 +87,8 @@ class RMS_norm(nn.Module):  # noqa: N801 - the published name
         rows = pixels.flatten(0, -2)
         length = torch.mv(rows.square(), rows.new_ones(dim)).sqrt_()
         together = math.gcd(len(rows), max(1, ROW // dim))
-        gains = torch.kron(torch.eye(together), self.gamma.to(x).view(1, dim))
-        factors = (self.scale / length.clamp_min_(1e-12)).view(-1, together) @ gains
+        gains = torch.kron(torch.eye(together, dtype=x.dtype), self.gamma.to(x).view(1, dim))
+        factors = (self.scale / length.clamp_min(1e-12)).view(-1, together) @ gains
         return factors.view(pixels.shape).mul_(pixels).movedim(-1, 1)
 
 
