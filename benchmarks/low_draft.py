@@ -97,7 +97,7 @@ def measure(weights: Weights, text: Tensor, asked: DemoPrompt, num_latent_frames
 
 
 def shares() -> Iterator[str]:
-    """What drafts cost, of the operations of the network and of network and decoder."""
+    """Yield the cost of drafts as shares of the operations of the network, and of network and decoder."""
     bundled = demo.load_transformer().config, demo.load_vae().dim
     sizes = {
         "demo": ("demo", (demo.WIDTH, demo.HEIGHT), *bundled),
@@ -138,7 +138,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     chosen = draw_prompts(args.prompts, 0)
-    weights, texts = demo_source([asked.prompt for asked in chosen], torch.device("cpu")).load()
+    weights, texts = demo_source([asked.told for asked in chosen], torch.device("cpu")).load()
     frames = latent_frames(whole_length(frames_in(args.seconds, demo.FPS)))
     rows = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     with args.out.open("a") as out, torch.inference_mode():

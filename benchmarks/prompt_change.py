@@ -51,7 +51,7 @@ def main() -> None:
         {(x["pair"], x["way"]) for x in map(json.loads, args.out.read_text().splitlines())} if args.out.exists() else ()
     )
     for number, (before, after) in enumerate(pairs):
-        texts, head = [encoder.encode([one.prompt]) for one in (before, after)], None
+        texts, head = [encoder.encode([one.told]) for one in (before, after)], None
         for way in WAYS:
             if (number, way) in done:
                 continue

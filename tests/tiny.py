@@ -7,7 +7,7 @@ from histream_core.network.cache.tiers import MainMemoryCache, make_caches
 from histream_core.network.cache.window import CacheOptions, KVCache
 from histream_core.network.forward import Denoiser, Text
 from histream_core.network.model import WanConfig, WanModel
-from histream_core.plan.chunks import Chunks, Plan
+from histream_core.plan.chunks import Chunks, Plan, replay
 from histream_core.plan.make import PlanOptions, make_plan
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.presets import Preset, find_preset
@@ -113,3 +113,13 @@ def main_bytes(cache: KVCache) -> int:
 def video(a_plan: Plan, **settings) -> torch.Tensor:
     """The whole latent of a run, [B, C, T, H, W]."""
     return torch.cat(list(stream(a_plan, **settings).chunks()), dim=2)
+
+
+def resumed(a_plan: Plan, cut: int, *, kv="full") -> tuple[torch.Tensor, torch.Tensor]:
+    """The frames from chunk `cut` - 1 on, of a stream that a snapshot behind it began again, and of the whole video."""
+    whole, first = video(a_plan, kv=kv), stream(a_plan, kv=kv)
+    for _ in zip(range(cut), first.chunks(), strict=False):
+        state = {name: x.clone() for name, x in first.snapshot().items()}
+    second = stream(replay(a_plan, cut), kv=kv, given=lambda c: whole[:, :, c.frames.start : c.frames.stop])
+    second.restore(state)
+    return torch.cat(list(second.chunks(cut - 1)), dim=2), whole[:, :, 3 * (cut - 1) :]

@@ -14,7 +14,7 @@ from histream_core.live.page import Page, PageSource, jpeg_of
 
 
 class Session:
-    """What a page speaks to."""
+    """The object that a page speaks to."""
 
     def __init__(self):
         self.heard = []

@@ -92,4 +92,4 @@ def _with(sentence: str, clip: Combination | Scene, more: Collection[str]) -> st
     if size and isinstance(clip, Scene):
         thing = next(word for word in words(sentence) if clip.thing in plain_words(word, VOCABULARY))
         sentence = re.sub(rf"\b(?={thing}\b)", f"{size[0]} ", sentence, count=1, flags=re.IGNORECASE)
-    return ", ".join([sentence.rstrip(" ."), *(word for word in more if word not in size)])
+    return ", ".join([sentence.rstrip(" .!?,;"), *(word for word in more if word not in size)])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AnchorSource:
-    """What the anchor holds while the video goes on: its first frames, unless it walks or is an average."""
+    """The content of the anchor while the video goes on: its first frames, unless it walks or is an average."""
 
     walk: int = 0
     """Latent frames, from the anchor's first on, that it walks over and back as the video goes on (Rolling Sink, arXiv
@@ -77,7 +77,7 @@ class Starts(NamedTuple):
     anchors: Sequence[int] = ()
     scenes: Sequence[int] = ()
     jumps: Sequence[int] = ()
-    """Of chunks that jump in time."""
+    """First frames of the chunks that jump in time."""
 
 
 NO_STARTS = Starts()

@@ -122,7 +122,7 @@ class Plan:
     """When a frame of the anchor is replaced; None: never. What a chunk then sees follows from finished frames, and
     `Chunk.context` lists the frames that it would see with the first anchor."""
     anchor_source: AnchorSource = FIRST_FRAMES
-    """What the anchor holds while the video goes on."""
+    """The content of the anchor while the video goes on."""
     guidance: Guidance = NO_GUIDANCE
     """How far the video is led away from a negative prompt."""
     second_weights: bool = False

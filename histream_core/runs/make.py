@@ -24,6 +24,7 @@ from .progress import Progress, Report, silent, timed_decode
 from .restyle import EncodedSource, SourceVideo
 from .review import Look, reviewed_by
 from .session import Decoding, Session, Snapshots
+from .store.folder import DRAFT
 from .store.journal import Journal
 from .store.manifest import Manifest
 from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video_writer, write_cuts
@@ -76,6 +77,7 @@ def make(
     finished chunks is written too.
     """
     how = how or Making()
+    (journal.folder / DRAFT).unlink(missing_ok=True)  # of a look at a chunk during which the run was killed
     prompts = prompts or prompts_of(journal.manifest, journal.texts(), journal.negative())
     try:
         progress = _outlive_ranks(partial(_attempt, backend, journal, how, prompts), journal, how)

@@ -1,4 +1,4 @@
-"""What a stream does not make itself: given chunks, the source of a restyled video, and a look at its drafts.
+"""Inputs that a stream does not make itself: given chunks, the source of a restyled video, and a look at its drafts.
 
 B batch, C channels, T latent frames, H W latent grid.
 """
@@ -27,7 +27,7 @@ on, or the noise with which that chunk is drawn again, and all later ones are dr
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is handed to a stream from outside."""
+    """Values that a stream is handed from outside."""
 
     given: Tensor | Given | None = None
     """The clean latents of the chunks that the plan does not denoise: one tensor [B, C, T, H, W], or a function of the

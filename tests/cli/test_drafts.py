@@ -2,13 +2,16 @@
 
 import io
 
+import numpy as np
 import pytest
+import torch
 from clips import probe
 from tiny_cli import LENGTH, RED, files_in, refusal_of
 
 from histream_core.cli import main, review
 from histream_core.cli.review import ask_for_seed
 from histream_core.cli.verbs import sheet
+from histream_core.demo import load_text_encoder
 from histream_core.stream.noise import MAX_SEED
 from histream_core.video.pictures import write_png
 
@@ -73,6 +76,20 @@ def test_a_sheet_shows_the_drafts_of_many_seeds(here, say, monkeypatch):
     assert shown == [("seed 5", (32, 32), 5, (32, 32)), ("seed 6", (32, 32), 6, (32, 32))]
     assert "at most 1000" in say(*words, "--drafts", "1001")[1]
     assert "leave --prompts and --settings out" in say(*words, "--drafts", "2", "--settings", "thin")[1]
+
+
+def test_a_draft_of_the_demo_has_the_words_of_its_seed(here, say, monkeypatch):
+    """As the video of that seed. Seen to fail with the words of the first seed for all."""
+    encoder, orders = load_text_encoder(), []
+    monkeypatch.setattr(sheet, "completed", lambda prompt, seed: prompt.replace("right", {5: "right", 6: "up"}[seed]))
+    monkeypatch.setattr(sheet, "make_strips", lambda _, found, *args, **rest: orders.extend(found) or [[]])
+    picture = np.zeros((8, 8, 3), "uint8")
+    monkeypatch.setattr("histream_core.lab.charts.contact_sheet.contact_sheet", lambda *_, **__: picture)
+    words = ["sheet", "--model", "demo", "--prompt", RED, "--size", "64x64", "--frames", "9", "--seed", "5"]
+    assert say(*words, "--drafts", "2")[0] == 0
+    told = [order.prompts[0].text.context for _, order in orders]
+    wanted = [encoder.encode(prompt) for prompt in (RED, RED.replace("right", "up"))]
+    assert not torch.equal(*wanted) and torch.equal(torch.stack(told), torch.stack(wanted))
 
 
 def test_a_reviewed_run_is_that_of_its_answers(here, say, type_lines, monkeypatch):

@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "live.md"
 
 
 class Session:
-    """What a page speaks to."""
+    """The object that a page speaks to."""
 
     def __init__(self):
         self.heard = []

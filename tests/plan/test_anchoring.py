@@ -1,4 +1,4 @@
-"""What an anchor that walks, or is an average, costs: the bytes of a plan are those of its caches."""
+"""The cost of an anchor that walks, or is an average: the bytes of a plan are those of its caches."""
 
 import pytest
 import tiny

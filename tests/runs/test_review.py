@@ -10,7 +10,7 @@ from tiny_runs import manifest as tiny_manifest
 from histream_core import runs as session
 from histream_core.plan.schedule import Scale
 from histream_core.runs.make import Making, make
-from histream_core.runs.store.folder import MANIFEST
+from histream_core.runs.store.folder import DRAFT, MANIFEST
 
 
 def manifest(**settings):
@@ -83,7 +83,7 @@ def test_a_retried_run_is_that_of_the_review(tmp_path):
 
 
 def test_a_run_that_is_killed_while_somebody_looks_goes_on_with_the_seed_that_was_asked_for(tmp_path):
-    """Seen to fail where the manifest is written when a chunk is kept."""
+    """Seen to fail where the manifest is written when a chunk is kept, and where its draft stays."""
 
     def work(say):
         artist = Artist(c1=[5])
@@ -99,6 +99,7 @@ def test_a_run_that_is_killed_while_somebody_looks_goes_on_with_the_seed_that_wa
     child = Child(work)
     assert child.said.readline() == "here\n"
     child.kill()
+    (tmp_path / "seen" / DRAFT).write_bytes(b"of the chunk that was asked about")
     artist = Artist(c2=[8])
     folder = make_reviewed(session.resume(tmp_path / "seen"), artist)
     assert artist.shown == [(1, 5), (2, 5), (2, 8), (3, 8)]

@@ -325,7 +325,7 @@ def test_frames_in_threads_of_their_own_are_the_same(latents, monkeypatch):
 
 @pytest.mark.parametrize("kept", [1.0, 0.0], ids=["past", "frame by frame"])
 def test_every_convolution_gets_channels_last(kept):
-    """As is fastest in float32 on the CPU, from the second latent frame on.
+    """The layout that is fastest in float32 on the CPU, from the second latent frame on.
 
     Seen to fail with frames in turns laid out anew before they are enlarged, and with a single frame that is reshaped.
     """

@@ -22,7 +22,7 @@ def load(path):
 
 
 def test_a_pickle_is_refused_and_converted(tmp_path):
-    """As it is published: a file of torch.save with the weights under "model"."""
+    """The file as it is published, one of torch.save with the weights under "model"."""
     torch.save({"model": weights()}, tmp_path / "up.pth")
     assert "histream convert" in (said := refused(tmp_path / "up.pth", load=load)) and "up.safetensors" in said
     convert(tmp_path / "up.pth", tmp_path / "up.safetensors")

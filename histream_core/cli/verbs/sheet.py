@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ... import demo
+from ...demo.sentence import completed
 from ...files.disk import under_new_name
 from ...files.reading import read_text
 from ...lab.charts import pick
@@ -30,6 +32,7 @@ from ...runs.weights import Weights
 from ...stream.noise import Noise, SeededNoise
 from ...stream.prompts import Prompt
 from ...video.pictures import crop_picture, write_png
+from ..options.adding import DEMO
 from ..options.common import check_files
 from ..options.weights import find_source, prompt_list
 from ..parsers.sheet import THIN
@@ -139,7 +142,8 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
         raise ValueError("--prompts shows every prompt in the preset's settings: leave --settings out")
     check_files(args.out, overwrite=args.overwrite)
     prompts = _read_prompts(args.prompts) if args.prompts else prompt_list(args)
-    source = find_source(args, prompts)
+    words = _words(args, prompts)
+    source = find_source(args, words)
     plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=args.frames)
     strips = _strips(args, source.preset, plan, prompts)
     weights, texts = source.load()
@@ -170,14 +174,29 @@ class Strip:
     """The number of its prompt."""
 
 
+def _seeds(args: argparse.Namespace) -> range:
+    """The seeds of the strips, one after the other; that of all strips where they are no drafts."""
+    return range(args.seed, args.seed + max(1, args.drafts))
+
+
+def _words(args: argparse.Namespace, prompts: Sequence[str]) -> list[str]:
+    """The prompts to encode: those of the demo model with what they leave open, as its videos of these seeds have."""
+    if args.model != DEMO:
+        return [*prompts]
+    return [completed(prompt, seed) for prompt in prompts or [demo.PROMPT] for seed in _seeds(args)]
+
+
 def _strips(args: argparse.Namespace, preset: Preset, plan: Plan, prompts: Sequence[str]) -> list[Strip]:
-    """The strips that the options ask for. Raises ValueError."""
+    """The strips that the options ask for; a draft of the demo model has words of its own. Raises ValueError."""
     noise = SeededNoise(args.seed)
     if args.prompts:
         return [Strip(prompt, plan, noise, index) for index, prompt in enumerate(prompts)]
     if args.drafts:
-        draft, seeds = draft_of(plan), range(args.seed, args.seed + args.drafts)
-        return [Strip(f"seed {seed}", draft, SeededNoise(seed)) for seed in seeds]
+        draft, own = draft_of(plan), args.model == DEMO
+        return [
+            Strip(f"seed {seed}", draft, SeededNoise(seed), number if own else 0)
+            for number, seed in enumerate(_seeds(args))
+        ]
     if args.settings == THIN:
         return [Strip(label, one, noise) for label, one in thin_plans(preset, plan)]
     return [Strip(setting.label, plan_setting(setting, preset, like=plan), noise) for setting in SETTINGS]

@@ -5,6 +5,7 @@ A page holds one latent frame. B batch, L tokens, N heads, D head dim, T latent 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -45,6 +46,18 @@ class PageSource(Protocol):
     def pages(self, layer: int, *, keep: bool = False) -> Pages:
         """The pages of one layer; layers come in order. `keep`: the pass is going to be committed."""
         ...
+
+
+def placed(
+    places: Mapping[int, int], kept: Collection[int], new: Iterable[int], order: Sequence[int]
+) -> dict[int, int]:
+    """The places of the frames that are `kept`; those of `new` without one take the first of `order` that is free."""
+    found = {frame: place for frame, place in places.items() if frame in kept}
+    for frame in new:
+        if frame not in found:
+            taken = {*found.values()}
+            found[frame] = next(place for place in order if place not in taken)
+    return found
 
 
 def attend(pages: Pages, k: Tensor, v: Tensor, rotate: Rotate = rotate) -> tuple[Tensor, Tensor]:

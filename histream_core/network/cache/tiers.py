@@ -24,9 +24,9 @@ from ..ops.fp8 import FP8, FP8_MAX
 from ..ops.rope import Rope
 from ..transfer import CopyStream
 from .guided import GuidedCache
-from .pages import Pages
+from .pages import Pages, placed
 from .rows import RowsCache
-from .window import CacheOptions, CacheWindow, KVCache, placed
+from .window import CacheOptions, CacheWindow, KVCache
 
 
 def check_tier(name: str, device: torch.device | str | None = None) -> None:

@@ -6,7 +6,7 @@ B batch, N heads, D head dim.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from ...plan.positions import JUMP, TemporalPolicy
 from ..model import ModelSizes
 from ..ops.rope import Rope, rotate
 from ..transfer import upload
-from .pages import Pages, attend
+from .pages import Pages, attend, placed
 
 MAX_FRAMES = 100_000
 """Most frames of a snapshot."""
@@ -68,7 +68,7 @@ class CacheWindow:
     gives_way: bool = False
     """Whether any frame may take the place of one of the anchor, so that a cache looks up where each frame lies."""
     source: AnchorSource = FIRST_FRAMES
-    """What the anchor holds while the video goes on."""
+    """The content of the anchor while the video goes on."""
     jumps: tuple[int, ...] = ()
     """The first frames of chunks that jump in time."""
     shown_frames: int = 0
@@ -139,18 +139,6 @@ def _whole_numbers(tensor: Tensor) -> list[int]:
     if tensor.dtype != torch.long or tensor.ndim != 1 or len(tensor) > MAX_FRAMES or (tensor < 0).any():
         raise ValueError(f"the snapshot lists frames as {tensor.dtype} {list(tensor.shape)}: {_MISMATCH}")
     return tensor.tolist()
-
-
-def placed(
-    places: Mapping[int, int], kept: Collection[int], new: Iterable[int], order: Sequence[int]
-) -> dict[int, int]:
-    """The places of the frames that are `kept`; those of `new` without one take the first of `order` that is free."""
-    found = {frame: place for frame, place in places.items() if frame in kept}
-    for frame in new:
-        if frame not in found:
-            taken = {*found.values()}
-            found[frame] = next(place for place in order if place not in taken)
-    return found
 
 
 class KVCache:

@@ -105,7 +105,7 @@ def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
         raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
     had, has = (UPSAMPLER in manifest.fingerprint for manifest in (old, new))
     if chunk and had != has:
-        was, way = ("with", "give one") if had else ("without", "leave it out")
+        was, way = ("with", "give one (histream branch --upsampler)") if had else ("without", "leave it out")
         raise ValueError(f"the shared chunks were made {was} an upsampler, which remembers them: {way}, or share none")
 
 

@@ -15,7 +15,7 @@ from .manifest import envelope
 MANIFEST, LOCK, CHUNKS, SNAPSHOTS, TEXTS = "manifest.json", "lock", "chunks", "snapshots", "texts"
 SOUND, SEGMENTS = "sound.mka", "segments"
 DRAFT = "draft.png"
-"""What the chunk that somebody looks at shows at LOW; gone when the answer is there."""
+"""The picture of a chunk at LOW that somebody is asked about; gone when the answer is there."""
 
 FILES = (MANIFEST, LOCK, SOUND, DRAFT)
 FOLDERS = (CHUNKS, SNAPSHOTS, TEXTS, SEGMENTS)
