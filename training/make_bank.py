@@ -16,7 +16,7 @@ from torch import Tensor
 
 from histream_core.demo import painter
 from histream_core.demo.painter import Combination
-from histream_core.demo.scenes import PLACES, THINGS
+from histream_core.demo.scenes import PAINTED, PLACES, THINGS, TRAINED_THINGS
 from histream_core.plan.sizes import PIXELS_PER_CELL, pixel_frames
 from histream_core.vae.model import WanVAE
 from training import make_scene_bank
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="scenes too; --out is a folder then")
     group = parser.add_argument_group("with --pictures")
     group.add_argument("--stagings", type=int, default=2, help="places and sizes of each clip")
-    group.add_argument("--things", nargs="+", choices=THINGS, default=list(THINGS), help="these alone")
-    group.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), help="these alone")
+    group.add_argument("--things", nargs="+", choices=THINGS, default=list(TRAINED_THINGS), help="these alone")
+    group.add_argument("--places", nargs="+", choices=PLACES, default=list(PAINTED), help="these alone")
     group.add_argument("--flat-every", type=int, default=1, help="take every nth flat clip alone")
     args = parser.parse_args(argv)
     torch.set_flush_denormal(True)

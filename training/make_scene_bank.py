@@ -14,17 +14,8 @@ from torch import Tensor
 
 from histream_core.demo import painter
 from histream_core.demo.painter import Combination
-from histream_core.demo.scenes import (
-    PLACES,
-    ROUND,
-    THINGS,
-    Pictures,
-    Scene,
-    View,
-    all_scenes,
-    cut_out,
-    paint_scene,
-)
+from histream_core.demo.scene_painter import Pictures, View, cut_out, paint_scene
+from histream_core.demo.scenes import PAINTED, ROUND, TRAINED_THINGS, Scene, all_scenes
 from histream_core.demo.staging import Words, staging_of, stagings
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, pixel_frames
@@ -50,12 +41,15 @@ class Painting:
 
 
 def clips(
-    every: int = 1, things: Sequence[str] = tuple(THINGS), places: Sequence[str] = PLACES, flat_every: int = 1
+    every: int = 1,
+    things: Sequence[str] = TRAINED_THINGS,
+    places: Sequence[str] = PAINTED,
+    flat_every: int = 1,
 ) -> list[Clip]:
     """The clips of these things and places that may be trained on, in an order in which any part has all kinds."""
-    scenes = [scene for scene in all_scenes() if scene.thing in things and scene.place in places]
+    scenes = [scene for scene in all_scenes(things, places) if not scene.held_out]
     flats = random.Random(1).sample(found := painter.training_combinations(), len(found))[::flat_every]
-    both = [*(scene for scene in scenes if not scene.held_out), *flats]
+    both = [*scenes, *flats]
     return random.Random(0).sample(both, len(both))[::every]
 
 

@@ -11,16 +11,8 @@ from torch import Tensor
 
 from histream_core.demo import painter
 from histream_core.demo.painter import DIRECTIONS, SPEED
-from histream_core.demo.scenes import (
-    LEAST_WIDTH,
-    MOST_WIDTH,
-    ROUND,
-    Pictures,
-    Staging,
-    View,
-    all_scenes,
-    paint_scene,
-)
+from histream_core.demo.scene_painter import Pictures, View, paint_scene
+from histream_core.demo.scenes import LEAST_WIDTH, MOST_WIDTH, ROUND, Staging, all_scenes
 from histream_core.files.tensors import read_safetensors
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.vae.model import WanVAE

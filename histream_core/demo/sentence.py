@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination
-from .scenes import MOTIONS, PLACES, THINGS, Scene
+from .scenes import MOTIONS, PAINTED, PLACES, THINGS, Scene
 from .staging import SIZES, along, stagings
 from .words import BUNDLED_WORDS, SHAPE_WORDS, STAGING_WORDS, VOCABULARY, plain_words, unknown_words, words
 
@@ -15,10 +15,8 @@ SCENE_EXAMPLE = "a cat moves right over the meadow"
 
 def clip_of(sentence: str) -> Combination | Scene:
     """The clip that a sentence describes; a thing with its colour before it is a shape. Raises ValueError."""
-    told = words(sentence)
-    things = [place for place, word in enumerate(told) if word in THINGS]
-    coloured = any(place and plain_words(told[place - 1])[0] in COLOURS for place in things)
-    return scene_of(sentence) if things and not coloured else combination_of(sentence)
+    things = any(word in THINGS for word in plain_words(sentence, VOCABULARY))
+    return scene_of(sentence) if things else combination_of(sentence)
 
 
 def scene_of(sentence: str) -> Scene:
@@ -27,7 +25,7 @@ def scene_of(sentence: str) -> Scene:
         known = ", ".join((*THINGS, *PLACES, *MOTIONS))
         raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {SCENE_EXAMPLE!r}")
     told = plain_words(sentence, VOCABULARY)
-    painted = [word for word in PLACES if word not in BACKGROUNDS and word in told]
+    painted = [word for word in PAINTED if word in told]
     things, places, motions = (
         [word for word in told if word in known] for known in (THINGS, painted or BACKGROUNDS, MOTIONS)
     )

@@ -1,19 +1,23 @@
-"""The world that the demo model was trained on, and notes on prompts and sizes outside of it.
+"""The worlds that a demo model was trained on, and notes on prompts and sizes outside of them.
 
-All lists are read from the clips that training draws, `painter.training_combinations`.
+All lists are read from the clips that training may draw: flat shapes, and scenes for a model that knows their words.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import combinations, product
 
 from .. import demo
-from .painter import COLOURS, DIRECTIONS, SHAPES, training_combinations
+from .painter import COLOURS, SHAPES, training_combinations
+from .scenes import MOTIONS, PAINTED, THINGS, trained_scenes
 from .words import BUNDLED_WORDS, SCENE_WORDS, plain_words, unknown_words
 
+Told = dict[str, tuple[str, ...]]
+"""By kind: the words of a prompt."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of words that a prompt chooses from, as sentences name it."""
 
@@ -25,37 +29,59 @@ class Kind:
     """One of its words in a sentence."""
 
 
-KINDS = {
-    "shape": Kind("shape", "shapes", "a {}"),
-    "colour": Kind("colour of the shape", "colours of the shape", "a {} shape"),
-    "background": Kind("background", "backgrounds", "a {} background"),
-    "direction": Kind("direction", "directions", "moving {}"),
-}
-"""By field of a `Combination`."""
+@dataclass(frozen=True, eq=False)
+class World:
+    """Clips of one kind that a model was trained on."""
 
+    kinds: Mapping[str, Kind]
+    clips: tuple[dict[str, str], ...]
+    """The words of each clip, by kind."""
 
-CLIPS = tuple(asdict(clip) for clip in training_combinations())
-"""The words of each clip of training, by kind."""
+    def __str__(self) -> str:
+        return "; ".join(f"{kind.listed}: {', '.join(trained(self, name))}" for name, kind in self.kinds.items())
 
 
 @cache
-def trained(kind: str, **given: str) -> tuple[str, ...]:
-    """The words of a kind in the clips of training, those alone that have the given words of other kinds."""
-    return tuple(dict.fromkeys(clip[kind] for clip in CLIPS if given.items() <= clip.items()))
+def trained(of: World, kind: str, **given: str) -> tuple[str, ...]:
+    """The words of a kind in a world's clips, those alone that have the given words of other kinds."""
+    return tuple(dict.fromkeys(clip[kind] for clip in of.clips if given.items() <= clip.items()))
 
 
-def world() -> str:
-    """All that the model was trained on, in one line."""
-    listed = (f"{kind.listed}: {', '.join(trained(name))}" for name, kind in KINDS.items())
-    return f"{'; '.join(listed)}; shape and background differ in colour"
+FLAT = World(
+    {
+        "shape": Kind("shape", "shapes", "a {}"),
+        "colour": Kind("colour of the shape", "colours of the shape", "a {} shape"),
+        "background": Kind("background", "backgrounds", "a {} background"),
+        "direction": Kind("direction", "directions", "moving {}"),
+    },
+    tuple(asdict(clip) for clip in training_combinations()),
+)
+"""Flat shapes on plain backgrounds; kinds are the fields of a `Combination`."""
+
+SCENES = World(
+    {
+        "thing": Kind("thing", "things", "a {}"),
+        "place": Kind("place", "places", "{} as a place"),
+        "motion": Kind("motion", "motions", "the motion {}"),
+    },
+    tuple(asdict(scene) for scene in trained_scenes()),
+)
+"""Things over painted places; kinds are the fields of a `Scene`."""
+
+
+def world(vocabulary: Sequence[str] = BUNDLED_WORDS) -> str:
+    """All that a model with these words was trained on, in one line."""
+    shapes = f"{FLAT}; shape and background differ in colour"
+    return f"{SCENES}; and {shapes}" if {*SCENE_WORDS} <= {*vocabulary} else shapes
 
 
 def untrained(prompts: Iterable[str], vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
-    """A sentence for all that prompts ask for and the model was not trained on; none for prompts of its world."""
+    """A sentence for all that prompts ask for and the model was not trained on; none for prompts of its worlds."""
     prompts = tuple(prompts)
     unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt, vocabulary))
-    said = [f"the demo model does not know {', '.join(unknown)}; it knows {world()}"] if unknown else []
-    return [*said, *dict.fromkeys(fault for prompt in prompts for fault in _faults(told(prompt, vocabulary)))]
+    known = f"the demo model does not know {', '.join(unknown)}; it knows {world(vocabulary)}"
+    faults = dict.fromkeys(fault for prompt in prompts for fault in _faults(*told(prompt, vocabulary)))
+    return [*([known] if unknown else []), *faults]
 
 
 def other_size(size: tuple[int, int]) -> list[str]:
@@ -69,45 +95,57 @@ def other_size(size: tuple[int, int]) -> list[str]:
     ]
 
 
-def told(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> dict[str, tuple[str, ...]]:
-    """The words of each kind in a prompt; none for a scene, whose words have other kinds.
+def told(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> tuple[World, Told]:
+    """The world that a prompt is about, and its words of each kind: scenes if it has a thing or a painted place."""
+    words = [word for word in plain_words(prompt, vocabulary) if word in vocabulary]
+    is_scene = any(word in THINGS or word in PAINTED for word in words)
+    return (SCENES, _scene(words)) if is_scene else (FLAT, _flat(words))
 
-    A colour before a shape is the shape's, one beside "background" or behind "on" the background's.
+
+def _faults(of: World, asked: Told) -> Iterator[str]:
+    """Yield a sentence for each word, and each pair of words, that no clip of training has."""
+    one = {}
+    for kind, said in asked.items():
+        new = [word for word in said if word not in trained(of, kind)]
+        one[kind] = [word for word in said if word in trained(of, kind)]
+        for word in new:
+            yield f"the demo model was not trained on {_phrase(of, kind, word)}; {_listed(of, kind)}"
+        if len(said) > 1:
+            yield f"the demo model was trained on one {of.kinds[kind].one} in a video, not on {' and '.join(said)}"
+    for first, second in combinations(of.kinds, 2):
+        for word, other in product(one[first], one[second]):
+            fitting = trained(of, second, **{first: word})
+            if other not in fitting:
+                both = f"{_phrase(of, first, word)} with {_phrase(of, second, other)}"
+                yield f"the demo model was not trained on {both}; {_listed(of, second, fitting)} there"
+
+
+def _flat(words: Sequence[str]) -> Told:
+    """The words of a flat shape.
+
+    A colour before it is the shape's, one beside "background" or behind "on" the background's.
     """
-    known = [word for word in plain_words(prompt, vocabulary) if word in vocabulary]
-    found: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
-    if any(word in SCENE_WORDS for word in known):
-        return dict.fromkeys(KINDS, ())
-    for before, word, after in zip(["", *known], known, [*known[1:], ""], strict=False):
+    found: dict[str, dict[str, None]] = {kind: {} for kind in FLAT.kinds}
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
         if word in COLOURS:
             behind = after == "background" or (before in ("on", "background") and after not in SHAPES)
             found["background" if behind else "colour"][word] = None
-        elif word in SHAPES or word in DIRECTIONS:
+        elif word in SHAPES or word in MOTIONS:
             found["shape" if word in SHAPES else "direction"][word] = None
     return {kind: tuple(words) for kind, words in found.items()}
 
 
-def _faults(asked: dict[str, tuple[str, ...]]) -> Iterator[str]:
-    """Yield a sentence for each word, and each pair of words, that no clip of training has."""
-    one = {}
-    for kind, words in asked.items():
-        new = [word for word in words if word not in trained(kind)]
-        one[kind] = [word for word in words if word in trained(kind)]
-        for word in new:
-            yield f"the demo model was not trained on {_phrase(kind, word)}; {_listed(kind)}"
-        if len(words) > 1:
-            yield f"the demo model was trained on one {KINDS[kind].one} in a video, not on {' and '.join(words)}"
-    for first, second in combinations(KINDS, 2):
-        for word, other in product(one[first], one[second]):
-            fitting = trained(second, **{first: word})
-            if other not in fitting:
-                both = f"{_phrase(first, word)} with {_phrase(second, other)}"
-                yield f"the demo model was not trained on {both}; {_listed(second, fitting)} there"
+def _scene(words: Sequence[str]) -> Told:
+    """The words of a scene; a shape is a thing that no scene has, and a colour a place, but for a green meadow's."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    bare = [word for word, after in pairs if word not in COLOURS or after not in PAINTED]
+    kinds = {"thing": [*THINGS, *SHAPES], "place": [*PAINTED, *COLOURS], "motion": [*MOTIONS]}
+    return {kind: tuple(dict.fromkeys(word for word in bare if word in known)) for kind, known in kinds.items()}
 
 
-def _phrase(kind: str, word: str) -> str:
-    return KINDS[kind].phrase.format(word)
+def _phrase(of: World, kind: str, word: str) -> str:
+    return of.kinds[kind].phrase.format(word)
 
 
-def _listed(kind: str, words: Sequence[str] | None = None) -> str:
-    return f"{KINDS[kind].listed} are {', '.join(words or trained(kind))}"
+def _listed(of: World, kind: str, words: Sequence[str] | None = None) -> str:
+    return f"{of.kinds[kind].listed} are {', '.join(words or trained(of, kind))}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+COLOUR_WORDS = ("red", "green", "blue", "yellow", "purple", "white", "black")
 SHAPE_WORDS = (
-    "red", "green", "blue", "yellow", "purple", "white", "black",
+    *COLOUR_WORDS,
     "circle", "square", "triangle",
     "right", "left", "up", "down",
     "on", "background",
@@ -114,8 +115,12 @@ def words(prompt: str) -> list[str]:
 
 
 def plain_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
-    """The words of a prompt, those that are not in the vocabulary replaced by their synonyms."""
-    return [word if word in vocabulary else SYNONYMS.get(word, word) for word in words(prompt)]
+    """The words of a prompt, those that are not in the vocabulary replaced by synonyms; a red ball is a circle."""
+    found: list[str] = []
+    for word in words(prompt):
+        coloured = word == "ball" and bool(found) and found[-1] in COLOUR_WORDS
+        found.append(SYNONYMS.get(word, word) if coloured or word not in vocabulary else word)
+    return found
 
 
 def tokenize(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[int]:

@@ -10,7 +10,8 @@ import torch
 
 from histream_core.demo import scenes
 from histream_core.demo.painter import HeldOutError
-from histream_core.demo.scenes import MOTIONS, PLACES, ROUND, THINGS, Scene, Staging, View, all_scenes, paint_scene
+from histream_core.demo.scene_painter import View, paint_scene, place
+from histream_core.demo.scenes import MOTIONS, PLACES, ROUND, THINGS, Scene, Staging, all_scenes
 
 SIDE = 64
 
@@ -63,7 +64,7 @@ def test_what_turns_grows_and_bounces_is_back_after_a_round():
 
 @pytest.mark.parametrize("name", PLACES)
 def test_a_place_goes_on_at_its_other_side_and_has_no_negative_colours(name):
-    picture = scenes.place(name, SIDE)
+    picture = place(name, SIDE)
     assert picture.shape == (SIDE, SIDE, 3) and picture.min() >= 0 and picture.max() <= 1
     step = np.abs(np.diff(picture, axis=1)).mean((0, 2)).max() if name not in ("night", "snow") else 0.1
     assert np.abs(picture[:, 0] - picture[:, -1]).mean() <= step + 0.02

@@ -4,16 +4,8 @@ import pytest
 import torch
 
 from histream_core.demo.painter import DIRECTIONS, SPEED, Combination
-from histream_core.demo.scenes import (
-    MOTIONS,
-    ROUND,
-    SENTENCES,
-    SWELL,
-    THINGS,
-    Scene,
-    View,
-    cut_out,
-)
+from histream_core.demo.scene_painter import View, cut_out
+from histream_core.demo.scenes import MOTIONS, ROUND, SENTENCES, SWELL, THINGS, Scene
 from histream_core.demo.sentence import scene_of
 from histream_core.demo.staging import ALONG, along, staging_of, stagings, tell
 from histream_core.demo.words import STAGING_WORDS, TEXT_TOKENS, VOCABULARY, tokenize, unknown_words

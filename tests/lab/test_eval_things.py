@@ -18,7 +18,8 @@ from histream_core import demo
 from histream_core.cli import main
 from histream_core.cli.verbs import evaluate_scenes, evaluate_seeds
 from histream_core.demo import painter
-from histream_core.demo.scenes import MOTIONS, ROUND, THINGS, Scene, Staging, View, paint_scene, place
+from histream_core.demo.scene_painter import View, paint_scene, place
+from histream_core.demo.scenes import MOTIONS, PAINTED, ROUND, THINGS, TRAINED_THINGS, Scene, Staging
 from histream_core.demo.text import DemoTextEncoder
 from histream_core.demo.words import VOCABULARY
 from histream_core.lab.judge.prompts import draw_scene_prompts
@@ -147,6 +148,8 @@ def test_prompts_of_scenes_are_half_held_out_and_the_same_for_a_seed():
     assert asked == draw_scene_prompts(7, 1) != draw_scene_prompts(7, 2)
     assert [one.held_out for one in asked] == [False] * 4 + [True] * 3
     assert all(one.scene.held_out == one.held_out for one in asked)
+    every = [one.scene for one in draw_scene_prompts(1000, 1)]
+    assert {scene.thing for scene in every} == {*TRAINED_THINGS} and {scene.place for scene in every} == {*PAINTED}
     with pytest.raises(ValueError, match="cannot be halved"):
         draw_scene_prompts(1, 0)
 

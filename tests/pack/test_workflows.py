@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from histream_core.demo.trained import KINDS, told, trained, untrained
+from histream_core.demo.trained import FLAT, told, trained, untrained
 from histream_core.demo.words import SHAPE_WORDS, unknown_words, words
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_what_it_asks_of_the_demo_model_was_trained(path):
         for line in value.splitlines()
     ]
     notes = " ".join(node["widgets_values"][0] for node in nodes if node["type"] in NOTES)
-    sentences = [text for text in re.findall(r"\*([^*\n]+)\*", notes) if any(told(text).values())]
+    sentences = [text for text in re.findall(r"\*([^*\n]+)\*", notes) if any(told(text)[1].values())]
     assert prompts
     assert untrained([*prompts, *(text for text in sentences if not unknown_words(text))]) == []
 
@@ -192,13 +192,13 @@ def test_lists_of_the_demo_models_words_are_those_of_training():
     note = next(node for node in load(PATHS[0])["nodes"] if node["type"] in NOTES)
     lines = re.findall(r"\n- (.*)", note["widgets_values"][0])
     listed = [{*words(line)} & {*SHAPE_WORDS} - {"on", "background"} for line in lines]
-    assert all({*trained(kind)} in listed for kind in KINDS)
+    assert all({*trained(FLAT, kind)} in listed for kind in FLAT.kinds)
     shown = [(ROOT / "web" / "docs" / "HiStreamDemoModel.md").read_text(encoding="utf-8")]
     for path in sorted((ROOT / "locales").glob("*/nodeDefs.json")):
         shown.append(json.loads(path.read_text(encoding="utf-8"))["HiStreamDemoModel"]["outputs"]["1"]["tooltip"])
     assert len(shown) == 8
     for text in shown:
-        assert all(", ".join(trained(kind)) in text for kind in KINDS), text
+        assert all(", ".join(trained(FLAT, kind)) in text for kind in FLAT.kinds), text
 
 
 def test_the_folder_holds_workflows_and_their_pictures_alone():

@@ -24,7 +24,7 @@ from training.network import Network, Trainee, begin
 from training.rng import Rng
 from training.scene_bank import ABOUT, CYCLE, HEAD, STARTS, SceneBank, load_bank, read_statistics
 
-SIDE, EVERY = 64, 542
+SIDE, EVERY = 64, 247
 
 
 @pytest.fixture(scope="module")

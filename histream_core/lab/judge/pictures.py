@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ...demo.scenes import THINGS, Pictures
+from ...demo.scene_painter import Pictures
+from ...demo.scenes import THINGS
 from ...video.pictures import read_cutout
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ...demo.painter import HELD_OUT, SENTENCES, Combination, training_combinations
 from ...demo.scenes import SENTENCES as SCENE_SENTENCES
-from ...demo.scenes import Scene, all_scenes
+from ...demo.scenes import Scene, trained_scenes
 from ...demo.sentence import completed
 from .throughout import WORDS
 
@@ -65,10 +65,10 @@ class ScenePrompt:
 
 
 def draw_scene_prompts(count: int, seed: int) -> list[ScenePrompt]:
-    """Draw `count` prompts of scenes as `draw_prompts` draws those of flat shapes. Raises ValueError as it does."""
+    """Draw `count` prompts of trained scenes as `draw_prompts` draws those of flat shapes, raising as it does."""
     rng, asked = _start(count, seed), []
     for held_out, share in ((False, count - count // 2), (True, count // 2)):
-        picks = _shuffled([scene for scene in all_scenes() if scene.held_out == held_out], rng)
+        picks = _shuffled(trained_scenes(held_out=held_out), rng)
         for scene in (next(picks) for _ in range(share)):
             asked.append(ScenePrompt(scene.caption(rng.choice(SCENE_SENTENCES)), scene, held_out, rng.randrange(SEEDS)))
     return asked

@@ -18,22 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...demo.painter import DIRECTIONS
-from ...demo.scenes import (
-    HOP,
-    LEAST_WIDTH,
-    MOST_WIDTH,
-    MOTIONS,
-    PLACES,
-    ROUND,
-    SWELL,
-    THINGS,
-    Pictures,
-    Scene,
-    Staging,
-    View,
-    cut_out,
-    place,
-)
+from ...demo.scene_painter import Pictures, View, cut_out, place
+from ...demo.scenes import HOP, LEAST_WIDTH, MOST_WIDTH, MOTIONS, PLACES, ROUND, SWELL, THINGS, Scene, Staging
 from .judge import GRID, LAG, check_length
 from .throughout import LEAST_SIZE, PRESENCE, stretches
 
