@@ -70,23 +70,29 @@ def picture(number, side=SIDE):
     return torch.full((side, side, 3), number % 256, dtype=torch.uint8)
 
 
+def endless(**options):
+    """The plan of a live stream."""
+    return tiny.plan("histream", num_frames=ENDLESS, width=SIDE, height=SIDE, restyle=Restyle(0.8), **options)
+
+
 class Living:
     """A session with all that belongs to it. `costs` are seconds of a network call and of decoding a latent frame."""
 
-    def __init__(self, count, *, policy=EVEN, costs=(0.01, 0.01), latency=1.0, clock=None, cues=(), **camera):
+    def __init__(self, count, *, policy=EVEN, costs=(0.01, 0.01), latency=1.0, clock=None, plan=None, **more):
         self.clock = clock or FakeClock()
-        self.costs, self.shown, self.calls = costs, [], []
+        self.costs, self.shown, self.calls, self.latents = costs, [], [], []
         self.sigmas, self.texts = defaultdict(list), defaultdict(list)
         """The noise levels of each chunk's steps, and their texts."""
-        plan = tiny.plan("histream", num_frames=ENDLESS, width=SIDE, height=SIDE, restyle=Restyle(0.8))
+        plan = plan or endless()
         target = Target(FPS, latency, steps=len(plan.chunks[1].steps), chunk_frames=3)
         self.feed = Feed(Intake(24, policy), self.clock)
         pacer = Pacer(FPS, latency, self.clock)
         self.player = Player(pacer, self.clock, [self.show], room=48)
         prompt = Prompt(tiny.text(0), words="a cat")
-        wanted = Wanted(plan, prompt, SeededNoise(1), target, (SIDE, SIDE), drops=policy != "all", cues=cues)
+        drops, cues = policy != "all", more.pop("cues", ())
+        wanted = Wanted(plan, prompt, SeededNoise(1), target, (SIDE, SIDE), drops=drops, cues=cues)
         self.session = LiveSession(self.engine(), wanted, self.feed, self.player, self.clock)
-        self.camera = Camera(self.feed, self.clock, count, **camera)
+        self.camera = Camera(self.feed, self.clock, count, **more)
 
     def engine(self):
         decoder, place = open_decoder(VAE, normalised=False), torch.device("cpu")
@@ -134,6 +140,7 @@ class _Slow:
 
     def decode(self, latent):
         self.living.spend(self.living.costs[1])
+        self.living.latents.append(latent)
         return self.decoder.decode(latent)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ..plan.chunks import Plan
+from ..plan.histories import check_recache
 from ..plan.sizes import FPS
 from ..stream.noise import SeededNoise
 from ..stream.prompts import Prompt
@@ -27,7 +28,7 @@ from .lan import Lan
 from .pacer import Pacer
 from .page import Page, PageSource, Speak
 from .player import Player, Recorder
-from .session import Cue, Engine, LiveSession, Wanted
+from .session import NO_JUMP, Cue, Engine, LiveSession, Wanted
 
 PAGE = "page"
 """The source whose pictures a page sends."""
@@ -63,6 +64,11 @@ class LiveSettings:
             raise ValueError(
                 f"{self.plan.guidance} needs a negative prompt, and a live stream has none: set CFG and NAG to 1"
             )
+        kinds = {cue.change.kind for cue in self.cues}
+        if self.plan.jumps or "jump" in kinds:
+            raise ValueError(NO_JUMP)
+        if "recache" in kinds:
+            check_recache(self.plan)
 
 
 @dataclass(frozen=True)

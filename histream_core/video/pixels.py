@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..network.transfer import download
+
 RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
 """Luma coefficients of ITU-R BT.709."""
 
@@ -199,10 +201,3 @@ class Leaving:
         planes = (plane.numpy() for plane in self._planes)
         unsigned = (plane.view(np.uint16) if plane.dtype == np.int16 else plane for plane in planes)
         yield from map(list, zip(*unsigned, strict=True))
-
-
-def download(x: Tensor) -> Tensor:
-    """A copy in main memory; from a CUDA device it is queued, so wait for the device before reading it."""
-    if not x.is_cuda:
-        return x.cpu()
-    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)

@@ -18,7 +18,7 @@ from ...histream_core.files.disk import NewName, under_new_name
 from ...histream_core.live.devices import Device
 from ...histream_core.live.engine import Engine, Watched
 from ...histream_core.live.page import Speak
-from ...histream_core.live.session import NO_JUMP, Cue
+from ...histream_core.live.session import Cue
 from ...histream_core.live.stage import LiveSettings, Recordings, Served, Stage, countable
 from ...histream_core.network.forward import Text
 from ...histream_core.plan.chunks import ENDLESS, Plan
@@ -59,8 +59,6 @@ def prompt_and_cues(positive: Sequence, width: int, words: str) -> tuple[Prompt,
         [text] = Timeline((), (positive,)).texts(1, width)
         return Prompt(Text(text), words=words), ()
     for cue in timeline.cues:
-        if cue.change.kind == "jump":
-            raise ValueError(NO_JUMP)
         if cue.change.new_anchor:
             raise ValueError(
                 f'"{cue.prompt[:60]}" asks for a new anchor, which a live stream has with a new scene alone: '

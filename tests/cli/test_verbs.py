@@ -20,7 +20,7 @@ from slow import few
 from tiny_cli import SIDE, TOLD, refusal_of, render_words, result_of
 
 from histream_core import __version__, demo
-from histream_core.cli import main
+from histream_core.cli import _parser, main
 from histream_core.cli.verbs.costs import MODELS
 from histream_core.cli.verbs.sheet import Setting, plan_setting
 from histream_core.lab.charts.contact_sheet import GAP, LINE_HEIGHT
@@ -147,6 +147,16 @@ def test_any_size_is_generated_at_the_next_that_fits_and_cropped(here, capsys, s
 def test_a_mode_without_low_steps_takes_the_sizes_that_it_took(here, capsys):
     result = result_of(["plan", "--size", "848x464", "--frames", "5", "--mode", "full"], capsys)
     assert (result["width"], result["height"], result["notes"]) == (848, 464, [])
+
+
+def test_an_anchor_that_does_nothing_is_said_before_the_run(here, weights, capsys):
+    """Seen to fail where a plan, or a video, says nothing."""
+    why = "no chunk begins more than 4 latent frames behind the anchor's first one"
+    line = f"nothing is mixed into the anchor, as {why}: use 25 frames or more"
+    average = ["--frames", "17", "--average-anchor", "0.9"]
+    assert result_of(["plan", *average], capsys)["notes"] == [line]
+    args = _parser("render").parse_args(render_words(weights, *average))
+    assert line in args.check(args).shown.notes
 
 
 def test_rows_that_no_size_has_are_generated_and_cropped(here, weights, capsys):

@@ -17,7 +17,7 @@ ARROWS = {
     "files": set(),
     "live": {"files", "network", "plan", "runs", "stream", "vae", "video"},
     "network": {"files", "plan"},
-    "video": {"files", "plan"},
+    "video": {"files", "network", "plan"},
     "vae": {"network", "plan"},
     "stream": {"network", "plan"},
     "demo": {"files", "network", "vae"},

@@ -7,6 +7,7 @@ import torch
 from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.network.forward import Denoiser
+from histream_core.plan.entry import Entry, Restyle
 from histream_core.plan.presets import PRESETS
 from histream_core.stream.inputs import Inputs
 from histream_core.stream.stream import Stream
@@ -25,9 +26,24 @@ def noise(chunk, step, shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1000 * chunk + step))
 
 
+RESTYLE = Restyle(0.95)
+RESTYLED = [(0.95, "low"), *TWO[1:]]
+
+
+def source(chunk):
+    """The source of a restyled video, at LOW."""
+    return Entry(0.95, 0.95), noise(chunk.index, 100, (2, 4, len(chunk.frames), *GRIDS["low"]))
+
+
+def restyled_noise(chunk, step, shape):
+    """The noise with which the reference makes the same video: a chunk begins with a mixture."""
+    return noise(chunk, step, shape) if step else 0.95 * noise(chunk, 0, shape) + 0.05 * noise(chunk, 100, shape)
+
+
 def run_engine(model, plan, prompts, given=None):
     caches = make_caches(plan, model, CacheOptions(batch=2))
-    stream = Stream(plan, Denoiser(model), caches, noise, prompts, channels=model.in_dim, inputs=Inputs(given))
+    inputs = Inputs(given, source=source if plan.restyle else None)
+    stream = Stream(plan, Denoiser(model), caches, noise, prompts, channels=model.in_dim, inputs=inputs)
     return torch.cat(list(stream.chunks()), dim=2)
 
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tiny_live import FPS, MODEL, SIDE, STEP, VAE, FakeClock, Living, picture
+from tiny_live import FPS, MODEL, SIDE, STEP, VAE, FakeClock, Living, endless, picture
 
 from histream_core.live.clock import Clock
 from histream_core.live.engine import decoding_threads
 from histream_core.live.intake import ALL, EVEN
+from histream_core.live.session import NO_JUMP, Cue
 from histream_core.live.stage import LiveSettings
-from histream_core.plan.chunks import ENDLESS
+from histream_core.plan.anchoring import AnchorSource
+from histream_core.plan.chunks import ENDLESS, with_anchors
 from histream_core.plan.entry import Restyle
 from histream_core.plan.guidance import Guidance
 from histream_core.runs.restyle import EncodedSource
@@ -49,6 +51,29 @@ def test_it_shows_what_video_to_video_makes_of_the_same_frames():
     got = torch.stack([torch.from_numpy(frame) for _, _, frame in living.shown])
     assert got.shape == wanted.shape
     assert (got.float() / 255 - wanted.clamp(0, 1)).abs().max() < 0.005
+
+
+@pytest.mark.parametrize("anchor", [AnchorSource(walk=5), AnchorSource(share=0.5)], ids=["walk", "average"])
+def test_its_anchor_is_that_of_video_to_video(anchor):
+    """Seen to fail with an anchor that stays."""
+    plan = endless(anchor_source=anchor)
+    living = Living(9 + 12 * 3, policy=ALL, plan=plan)
+    living.run()
+    source = EncodedSource((picture(n + 1).float() / 255 for n in range(45)), plan, VAE, normalised=False)
+    alone = zip(range(4), tiny.stream(plan, model=MODEL, source=source).chunks(), strict=False)
+    assert torch.equal(torch.cat(living.latents, dim=2), torch.cat([latent for _, latent in alone], dim=2))
+
+
+def test_a_live_stream_refuses_what_cannot_happen_in_it():
+    """Before its source is opened, and not when the cue is said. Seen to fail with each of them let through."""
+    device, prompt, text = SimpleNamespace(fps=FPS, size=(SIDE, SIDE)), Prompt(tiny.text()), tiny.text().context
+    jump, recache = (Cue("a dog", text, Change(kind)) for kind in ("jump", "recache"))
+    for plan, cues in ((with_anchors(endless(), [], [], [6]), ()), (endless(), (jump,))):
+        with pytest.raises(ValueError, match=NO_JUMP):
+            LiveSettings(plan, device, prompt, cues=cues)
+    LiveSettings(endless(), device, prompt, cues=(recache,))
+    with pytest.raises(ValueError, match="average cannot be computed anew: let prompts change by a cut or a blend"):
+        LiveSettings(endless(anchor_source=AnchorSource(share=0.5)), device, prompt, cues=(recache,))
 
 
 @pytest.mark.parametrize("guidance", [Guidance(cfg=3), Guidance(nag=5)], ids=str)

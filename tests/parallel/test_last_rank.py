@@ -14,6 +14,8 @@ from tiny_vae import make_taehv, make_vae
 from histream_core.network.model import WanConfig
 from histream_core.parallel import engine, gang, pipeline, rank_vae
 from histream_core.parallel.last_rank import LastRankDecoder
+from histream_core.plan.anchoring import AnchorSource
+from histream_core.plan.chunks import with_anchors
 from histream_core.plan.entry import Restyle
 from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.order import DIAGONAL
@@ -102,6 +104,22 @@ def test_what_the_decoder_remembers_stays_where_layers_move(monkeypatch):
             made.append(frames)
             found.move([(0, 1, 6, 8), (0, 5, 6, 8), (0, 2, 4, 8)][index % 3])
         assert torch.equal(torch.cat(made), alone)
+
+
+def test_a_jump_in_time_is_the_same_where_layers_move(monkeypatch):
+    """The next chunk turns the keys of its frames back. An anchor that walks or is an average has no pipeline."""
+    plan = with_anchors(plan_of(), [6], [], [6])
+    alone = video(plan, weights_of())
+    with ranks_of(3, monkeypatch) as found:
+        made = []
+        for index, frames in enumerate(stream_frames(weights_of(ranks=3), order_of(plan, weights_of()))):
+            made.append(frames)
+            found.move([(0, 1, 6, 8), (0, 5, 6, 8), (0, 2, 4, 8)][index % 3])
+        assert torch.equal(torch.cat(made), alone)
+    assert not torch.equal(alone, video(plan_of(), weights_of()))
+    for source in (AnchorSource(walk=5), AnchorSource(share=0.5)):
+        with pytest.raises(ValueError, match="needs one chunk after the other: take the order chunks"):
+            plan_of(anchor_source=source)
 
 
 @pytest.mark.parametrize("vae", VAES)

@@ -15,7 +15,10 @@ from histream_core.network.forward import Denoiser
 from histream_core.network.model import WanConfig
 from histream_core.parallel.link import EndedRankError, LostRankError
 from histream_core.parallel.share import HeadShare
+from histream_core.plan.anchoring import AnchorSource
+from histream_core.plan.chunks import with_anchors
 from histream_core.plan.entry import Entry, Restyle
+from histream_core.plan.positions import TemporalPolicy
 from histream_core.plan.schedule import Scale
 from histream_core.plan.sharing import deal
 from histream_core.plan.speed import DEFAULTS
@@ -54,9 +57,17 @@ CASES = {
 }
 
 
+MOVED = {"num_frames": 12, "temporal": TemporalPolicy(span=6), **SIZE}
+ANCHORS = {
+    "walk": case(tiny.plan("naive", anchor_source=AnchorSource(walk=5), **MOVED)),
+    "average": case(tiny.plan("naive", anchor_source=AnchorSource(share=0.7), **MOVED)),
+    "jump": case(with_anchors(tiny.plan("naive", **MOVED), [], [], [6])),
+}
+
+
 def video(name, gang, kv, levels=None):
     """The latents of a case by a gang; by one process without one."""
-    plan, inputs, prompts = CASES[name]
+    plan, inputs, prompts = (CASES | ANCHORS)[name]
     if gang is None:
         return tiny.video(plan, model=MODEL, kv=kv, prompts=prompts, given=inputs.given, source=inputs.source)
     gang.give_weights(MODEL, CONFIG, torch.float32, "tiny")
@@ -71,6 +82,14 @@ def test_the_same_latents(name, size, kv):
     """Seen to fail when a rank takes the heads of another, and when tokens are dealt one by one."""
     with gang_of(size) as gang:
         assert torch.equal(video(name, gang, kv), video(name, None, kv))
+
+
+def test_anchors_and_times_that_move_do_so_on_every_rank():
+    """Seen to fail where the others have caches of a plan without them."""
+    with gang_of(2) as gang:
+        for name in ANCHORS:
+            assert torch.equal(video(name, gang, "full", [Scale.HIGH]), video(name, None, "full"))
+            gang.close()
 
 
 def test_a_gang_makes_another_run_with_the_same_weights_and_high_alone():

@@ -5,7 +5,20 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
+from laws.engine import (
+    FOUR,
+    GRIDS,
+    HISTREAM,
+    NTK,
+    RESTYLE,
+    RESTYLED,
+    SIZE,
+    TWO,
+    assert_same,
+    noise,
+    restyled_noise,
+    run_engine,
+)
 from laws.reference import reference_histream
 from slow import crossed
 
@@ -14,6 +27,7 @@ from histream_core.network.forward import Text
 from histream_core.plan.anchoring import AnchorSource
 from histream_core.plan.chunks import replay, with_anchors
 from histream_core.plan.positions import TemporalPolicy
+from histream_core.plan.presets import find_preset
 from histream_core.plan.storage import EXACT
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt
@@ -83,6 +97,50 @@ def test_an_average_equals_the_reference(prompt, count):
         mix=lambda start: mixed[start],
     )
     assert_same(run_engine(model, asked, [Prompt(Text(text))]), reference)
+
+
+def test_reward_forcing_averages_as_its_code_does(prompt):
+    """Its local_attn_size 9, sink_size 3 and compression_alpha 0.999: a cache of nine frames with the chunk's own, at
+    times 0 to 8; values, and keys without positions, are mixed before the chunk's first step.
+
+    Seen to fail with six frames before the chunk, with a span of 18, and with a share of 0.99.
+    """
+    preset = replace(find_preset("reward-forcing"), timesteps=(1000,))
+    asked = tiny.plan_of(preset, "full", num_frames=15, anchor_source=AnchorSource(share=0.999), **SIZE)
+    once = {i: {i: 0.999, i + 3: 0.001} for i in range(3)}
+    twice = {i: {i: 0.999**2, i + 3: 0.999 * 0.001, i + 6: 0.001} for i in range(3)}
+    reference = reference_histream(
+        tiny.lively(),
+        [(prompt, 3, [(1.0, "high")])] * 5,
+        noise,
+        grids=GRIDS,
+        ntk={"low": 1.0, "high": 1.0},
+        window=(3, 3),
+        stand=lambda start: {i: max(i, start - 6 + i) for i in range(3)},
+        mix=lambda start: {9: once, 12: twice}.get(start, {}),
+    )
+    assert_same(run_engine(tiny.lively(), asked, [Prompt(Text(prompt))]), reference)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_restyled_video_has_the_anchor_of_the_reference(prompt, kind):
+    """Its chunks begin with a source. Seen to fail with an anchor that stays."""
+    settings = {"temporal": MOVING, "anchor_source": SOURCES[kind], "restyle": RESTYLE}
+    asked = tiny.plan_of(HISTREAM, "naive", num_frames=12, **settings, **SIZE)
+    mixed = shares(0.7, 1)
+    walk = {
+        "see": lambda start: sorted({WALKED[start], *range(start - 2, start)}) if start else [],
+        "stand": lambda start: {WALKED[start]: max(WALKED[start], start - 6)},
+    }
+    reference = reference_histream(
+        tiny.lively(),
+        [(prompt, 3, RESTYLED)] * 4,
+        restyled_noise,
+        grids=GRIDS,
+        ntk=NTK,
+        **(walk if kind == "walk" else {"span": 6, "mix": lambda start: mixed[start]}),
+    )
+    assert_same(run_engine(tiny.lively(), asked, [Prompt(Text(prompt))]), reference)
 
 
 def test_a_walk_goes_on_by_a_frame_for_each_frame_and_turns():

@@ -5,7 +5,20 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from laws.engine import FOUR, GRIDS, HISTREAM, NTK, SIZE, TWO, assert_same, noise, run_engine
+from laws.engine import (
+    FOUR,
+    GRIDS,
+    HISTREAM,
+    NTK,
+    RESTYLE,
+    RESTYLED,
+    SIZE,
+    TWO,
+    assert_same,
+    noise,
+    restyled_noise,
+    run_engine,
+)
 from laws.reference import reference_histream
 from slow import crossed
 
@@ -43,6 +56,21 @@ def test_a_jump_equals_the_reference():
         stand=lambda start: {0: max(0, start - 6)} | ({9: 51, 10: 52, 11: 53} if start == 9 else {}),
     )
     assert_same(run_engine(model, asked, [Prompt(Text(one)), Prompt(Text(other), 3)]), reference)
+
+
+def test_a_jump_of_a_restyled_video_equals_the_reference():
+    """Its chunks begin with a source. Seen to fail without the jump."""
+    text = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    asked = tiny.plan_of(HISTREAM, "naive", num_frames=12, temporal=MOVING, restyle=RESTYLE, **SIZE)
+    reference = reference_histream(
+        tiny.lively(),
+        [(text, 3, RESTYLED)] * 4,
+        restyled_noise,
+        grids=GRIDS,
+        ntk=NTK,
+        stand=lambda start: {0: max(0, start - 6)} | ({6: 48, 7: 49, 8: 50} if start == 6 else {}),
+    )
+    assert_same(run_engine(tiny.lively(), replace(asked, jumps=(6,)), [Prompt(Text(text))]), reference)
 
 
 def test_an_infinite_window_stands_as_infinity_rope_has_it():

@@ -14,6 +14,7 @@ from ... import demo
 from ...demo.trained import other_size, untrained
 from ...parallel.engine import Engine, describe
 from ...plan import Plan
+from ...plan.anchoring import describe_idle
 from ...plan.presets import Preset, find_preset
 from ...runs.weights import Weights, load_demo, load_weights
 from ...vae.encode import no_encoder
@@ -38,7 +39,7 @@ class Source:
 
     def notes_on(self, plan: Plan) -> tuple[str, ...]:
         """Its notes, also on a video of that plan."""
-        return (*self.notes, *(other_size(plan.size) if self.demo else ()))
+        return (*self.notes, *(other_size(plan.size) if self.demo else ()), *describe_idle(plan))
 
 
 def engine_of(args: argparse.Namespace) -> Engine:

@@ -17,6 +17,7 @@ from ...network.model import WAN_1_3B, WAN_14B, WanConfig
 from ...parallel.devices import Machine, find_device, find_link
 from ...parallel.predict import check_gpus
 from ...parallel.table import lines, predictions
+from ...plan.anchoring import describe_idle
 from ...plan.histories import HISTORIES
 from ...plan.make import PlanOptions
 from ...plan.order import ORDERS
@@ -47,6 +48,7 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
     options = replace(options, sinks=sink_rule(args), anchor_source=anchor_source(args), guidance=guidance_of(args))
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
+    notes += describe_idle(plan)
     check_sets(plan, preset.second_weights if second is None else second)
     check_strips(plan, int(speed.vae_strips))
     dtype = DTYPES[args.dtype or ("fp32" if args.model == DEMO else "bf16")]

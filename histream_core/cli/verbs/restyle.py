@@ -39,7 +39,7 @@ def check_v2v(args: argparse.Namespace) -> Checked:
     unheard = []
     if not (args.sound or args.no_sound):
         args.sound, unheard = video.sound(find_format(args.format, args.depth))
-    noted = [*source.notes_on(plan), *notes_of(args, placed), *unheard]
+    noted = [*source.notes_on(placed.plan), *notes_of(args, placed), *unheard]
     shown = Shown(placed, None, noted, video)
     return Checked(source, shown, video.size, video.fps)
 

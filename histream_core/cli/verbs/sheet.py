@@ -20,7 +20,7 @@ from ...files.disk import under_new_name
 from ...files.reading import read_text
 from ...lab.charts import pick
 from ...network.forward import Text
-from ...plan.anchoring import AnchorSource
+from ...plan.anchoring import AnchorSource, is_idle
 from ...plan.chunks import Plan
 from ...plan.draft import draft_of
 from ...plan.make import make_plan
@@ -118,12 +118,12 @@ def thin_plans(preset: Preset, like: Plan) -> list[tuple[str, Plan]]:
 def _other_anchors(like: Plan) -> Iterator[tuple[str, Plan]]:
     """Plans with an anchor that walks and with one that is an average, where the clip is long enough for that."""
     window = like.window
-    seen = window.anchor_frames + (window.local_frames or 0)
-    walk = max(WALK, seen)
-    if like.num_latent_frames > walk + window.chunk_frames:
-        yield f"anchor walks over {walk}", replace(like, anchor_source=AnchorSource(walk=walk))
-    if like.num_latent_frames > seen + window.chunk_frames:
-        yield f"anchor an average, {SHARE:g}", replace(like, anchor_source=AnchorSource(share=SHARE))
+    walk = max(WALK, window.anchor_frames + (window.local_frames or 0))
+    sources = {f"walks over {walk}": AnchorSource(walk=walk), f"an average, {SHARE:g}": AnchorSource(share=SHARE)}
+    for name, source in sources.items():
+        plan = replace(like, anchor_source=source)
+        if not is_idle(plan):
+            yield f"anchor {name}", plan
 
 
 def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:

@@ -153,7 +153,7 @@ def _check(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], want
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size, wanted.size)
     sound = take_sound(args, last.video.path) if last and args.whole else ()
-    notes = [*source.notes_on(plan), *notes, *notes_of(args, placed), *fitted, *sound]
+    notes = [*source.notes_on(placed.plan), *notes, *notes_of(args, placed), *fitted, *sound]
     shown = Shown(placed, picture, notes, last=last, whole=args.whole)
     return Checked(source, shown, wanted.size, wanted.fps)
 

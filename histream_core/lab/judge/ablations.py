@@ -9,7 +9,7 @@ from typing import Any
 from ...cost.cost import Cost
 from ...demo.words import TEXT_TOKENS
 from ...network.model import WanConfig
-from ...plan.anchoring import AnchorSource
+from ...plan.anchoring import AnchorSource, is_idle
 from ...plan.chunks import Plan
 from ...plan.levers import LEVERS
 from ...plan.make import PlanOptions, make_plan
@@ -87,7 +87,7 @@ class Ablation:
         plan = self.plan
         sparse = [plan.blocks(scale) for scale in plan.grids] if times else []  # a first chunk sees all
         network = (self.weights, self.guidance, plan.grids, plan.ntk, plan.resize)
-        mixed = plan.anchor_source.share if any(len(chunk.context) > 1 for chunk in plan.chunks[2:]) else 1.0
+        mixed = 1.0 if is_idle(plan) else plan.anchor_source.share
         return (*network, (*plan.chunks,), plan.num_latent_frames, times, sparse, mixed)
 
 
