@@ -112,7 +112,7 @@ def check_possible(
 
     `folder` need not exist yet; `sound` is the sound to store, if it is not in the folder yet.
     """
-    check_room(folder, manifest.plan, manifest.settings, first, sound=sound)
+    check_room(folder, manifest.plan, manifest.settings, first, sound=sound, low=manifest.keeps_low)
     check_memory(backend, manifest.plan, num_prompts=len(manifest.sections), ignore=ignore_memory)
 
 

@@ -22,7 +22,8 @@ class LearnedUpsampling:
     """An `Upsample` by a network that depends on frames before, such as that of `vae/upsampler`.
 
     Where the chunk before was not its last one, because the run was continued, it looks as far back as the network
-    does, at the LOW estimates that were kept. Given frames have none, so its memory begins behind them.
+    does, at the LOW estimates that were kept. Given frames have none, so its memory begins behind them. A jump in time
+    is no scene: its chunk sees the frames before it, and the decoder goes on from them, so the memory stays too.
     """
 
     def __init__(self, network: Any, plan: Plan, given_low: Given | None = None) -> None:

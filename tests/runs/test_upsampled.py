@@ -1,6 +1,8 @@
 """Kept runs with a learned way up from LOW to HIGH: what it remembers is stored, and a run goes on bit for bit."""
 
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from histream_core import runs as session
 from histream_core.network.cache.tiers import make_caches
 from histream_core.network.cache.window import CacheOptions
 from histream_core.plan.schedule import Scale
+from histream_core.runs import describe
 from histream_core.runs.store.journal import Journal
 from histream_core.runs.store.manifest import UPSAMPLER, differences, recipes
+from histream_core.runs.store.video import run_bytes
 from histream_core.stream.stream import Stream
 from histream_core.stream.upsampling import LearnedUpsampling
 from histream_core.vae.upsampler import LatentUpsampler
@@ -46,6 +50,18 @@ def upsampled(monkeypatch):
         return Stream(a_plan, self.call, caches, noise, prompts, channels=4, inputs=inputs, upsample=way)
 
     monkeypatch.setattr(Run, "stream", stream)
+
+
+def test_room_is_asked_for_the_estimates_too(tmp_path, monkeypatch):
+    """Seen to fail where latents at HIGH alone are counted."""
+    run, plain = manifest(), manifest(None)
+    more, less = (sum(run_bytes(run.plan, run.settings, low=low).values()) for low in (True, False))
+    assert more - less == 16 * 4 * run.plan.generated_frames * math.prod(run.plan.grids[Scale.LOW])
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1.1 * more - 10))
+    monkeypatch.setattr(describe, "check_memory", lambda *args, **options: None)
+    describe.check_possible(None, tmp_path, plain)
+    with pytest.raises(OSError, match="free space"):
+        describe.check_possible(None, tmp_path, run)
 
 
 @pytest.mark.parametrize("stopped", [1, 3, 4])

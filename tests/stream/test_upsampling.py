@@ -48,6 +48,15 @@ def test_a_scene_begins_without_what_came_before():
     assert torch.equal(torch.cat(parts[2:], dim=2), NETWORK(latent[:, :, 6:])[0])
 
 
+def test_it_remembers_across_a_jump_in_time():
+    """As the decoder does, also where a run goes on behind the jump. Seen to fail where it forgets at a jump."""
+    plan, latent = with_anchors(tiny.plan(num_frames=12), (), (), [6]), estimates(12)
+    whole = NETWORK(latent)[0]
+    assert torch.equal(torch.cat(enlarged(plan, latent), dim=2), whole)
+    later = enlarged(plan, latent, 3, lambda chunk: slice_of(latent, chunk))
+    assert torch.equal(torch.cat(later, dim=2), whole[:, :, 9:])
+
+
 @pytest.mark.parametrize("first", [1, 2, 3, 4])
 @pytest.mark.parametrize("scenes", [(), (6,)])
 def test_a_run_that_goes_on_looks_back_as_far_as_it_must(first, scenes):

@@ -94,14 +94,14 @@ class ShotOptions:
         Raises ValueError and OSError.
         """
         from ...runs.store.video import run_bytes
-        from ..verbs.videos import check_kept
+        from ..verbs.videos import check_kept, keeps_low
 
         args = self.args(shot, folder)
         checked = args.check(args)
         plan, num_bytes = checked.shown.plan, 0
         if not begun:
             settings, sound = check_kept(args, checked)
-            num_bytes = sum(run_bytes(plan, settings, sound=sound).values())
+            num_bytes = sum(run_bytes(plan, settings, sound=sound, low=keeps_low(args)).values())
         width, height = plan.size
         pixels, notes = plan.num_pixel_frames * width * height, checked.source.notes_on(plan)
         return Needs(plan.num_chunks, pixels, num_bytes, parts_of(plan), notes)

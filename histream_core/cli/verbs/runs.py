@@ -81,7 +81,7 @@ def resume_run(args: argparse.Namespace, watch: Watch = unwatched) -> tuple[dict
             check_review(manifest.plan)
         check_targets(args.folder, manifest)
         source = find_source(options_of(manifest, args), None, encodes=manifest.plan.restyle is not None)
-        check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal))
+        check_room(args.folder, manifest.plan, manifest.settings, chunks_on_disk(journal), low=manifest.keeps_low)
         weights = _as_chosen(source.load()[0], args, manifest.settings, manifest.plan)
         notes = [*source.notes, *check_resumed(weights, journal, ignore_memory=args.ignore_memory)]
         begun = reopen(weights, manifest, video)
@@ -101,7 +101,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
             check_review(plan)
         placed = place_continuation(args, old, plan, old.num_chunks)
         source = _source(old, args, placed)
-        check_room(args.folder, plan, old.settings, chunks_on_disk(journal))
+        check_room(args.folder, plan, old.settings, chunks_on_disk(journal), low=old.keeps_low)
         weights, texts = source.load()
         weights = _as_chosen(weights, args, old.settings, plan)
         check_memory(weights, plan, num_prompts=len(old.sections) + len(texts), ignore=args.ignore_memory)
@@ -123,7 +123,7 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     plan = old.plan if args.seconds is None else longer(old, args.seconds)
     if args.review:
         check_review(plan)
-    check_room(args.new, plan, settings, sound=sound)
+    check_room(args.new, plan, settings, sound=sound, low=old.keeps_low or bool(args.upsampler))
     with Journal(args.folder, first_chunks=args.chunk or None) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
         if settings.sound and not sound and (kept := sound_path(args.folder, old)):

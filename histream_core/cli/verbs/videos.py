@@ -317,9 +317,15 @@ def check_kept(args: argparse.Namespace, checked: Checked) -> tuple[Settings, by
     SeededNoise(args.seed)  # refuses a seed that is none
     check_free(args.run_dir)
     settings, sound = _settings(args, checked.source, size=checked.size, fps=checked.fps)
-    check_room(args.run_dir, checked.shown.plan, settings, sound=sound)  # once more with the weights, which take long
+    low = keeps_low(args)
+    check_room(args.run_dir, checked.shown.plan, settings, sound=sound, low=low)  # before the weights, which take long
     snapshots_of(args)
     return settings, sound
+
+
+def keeps_low(args: argparse.Namespace) -> bool:
+    """Whether a run that is begun stores the LOW estimates of its chunks, for an upsampler to remember."""
+    return bool(getattr(args, "upsampler", None))
 
 
 def keep(

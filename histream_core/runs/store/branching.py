@@ -18,7 +18,7 @@ from .fingerprint import PIECE
 from .folder import CHUNKS, MANIFEST, SEGMENTS, own_folder
 from .journal import Journal, chunk_path, read_manifest, sound_path, write_texts
 from .listing import clean
-from .manifest import UPSAMPLER, Base, Manifest, refuse_part
+from .manifest import Base, Manifest, refuse_part
 from .new import check_free, new_folder, write_run
 from .opening import branched
 from .segments import checksums_of
@@ -103,7 +103,7 @@ def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:
     kept = [[c.frames for c in manifest.plan.chunks[:chunk]] for manifest in (old, new)]
     if kept[0] != kept[1] or old.plan.size != new.plan.size:
         raise ValueError("the new run has another size or other chunks than the one it branches from: start a new one")
-    had, has = (UPSAMPLER in manifest.fingerprint for manifest in (old, new))
+    had, has = (manifest.keeps_low for manifest in (old, new))
     if chunk and had != has:
         was, way = ("with", "give one (histream branch --upsampler)") if had else ("without", "leave it out")
         raise ValueError(f"the shared chunks were made {was} an upsampler, which remembers them: {way}, or share none")

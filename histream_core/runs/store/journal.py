@@ -47,7 +47,7 @@ from .folder import (
     own_folder,
 )
 from .lock import Lock, take
-from .manifest import NEGATIVE, UPSAMPLER, Manifest, chain, from_json, to_json
+from .manifest import NEGATIVE, Manifest, chain, from_json, to_json
 
 _NUMBERED = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.safetensors")
 
@@ -146,7 +146,7 @@ class Journal:
         """Names of the tensors that are stored for a chunk."""
         plan = self.manifest.plan
         noisy = ("noisy",) if plan.keeps_steps and plan.chunks[index].steps else ()
-        low = ("low",) if UPSAMPLER in self.manifest.fingerprint and plan.chunks[index].steps else ()
+        low = ("low",) if self.manifest.keeps_low and plan.chunks[index].steps else ()
         return ("latent", *noisy, *(("sinks",) if plan.sinks else ()), *low)
 
     def _read(self, index: int) -> dict[str, Tensor]:

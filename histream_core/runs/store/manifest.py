@@ -196,6 +196,11 @@ class Manifest:
         return [section.first_chunk for section in self.sections], [seed.first_chunk for seed in self.seeds]
 
     @property
+    def keeps_low(self) -> bool:
+        """Whether the LOW estimates of its chunks are stored, which a learned upsampler remembers."""
+        return UPSAMPLER in self.fingerprint
+
+    @property
     def num_chunks(self) -> int:
         return self.plan.num_chunks
 

@@ -6,6 +6,7 @@ a run can be made longer. For editors each section, a stretch of one prompt and 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,9 +69,12 @@ def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
     return [inside(folder / section.file) for section in cut_sections(manifest) if section.file]
 
 
-def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> dict[str, int]:
+def run_bytes(
+    plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None, low: bool = False
+) -> dict[str, int]:
     """Estimated bytes that a run writes from chunk `first` on, for its latents, segments, video and sound.
 
+    `low`: the LOW estimates of its chunks are among the latents.
     The video is counted whole, because it is joined from all segments.
     """
     format = format_of(settings)
@@ -79,8 +83,9 @@ def run_bytes(plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | 
     )
     height, width = plan.grids[Scale.HIGH]
     done = plan.chunks[first].frames.start if first < len(plan.chunks) else plan.generated_frames
-    latents = (plan.generated_frames - done) * LATENT_CHANNELS * height * width * FLOAT_BYTES
-    found = {"latents": LATENT_COPIES * latents * (1 + plan.keeps_steps), "sound": SOUND_COPIES * len(sound or b"")}
+    cells = LATENT_COPIES * height * width * (1 + plan.keeps_steps) + low * math.prod(plan.grids.get(Scale.LOW, (0,)))
+    latents = (plan.generated_frames - done) * LATENT_CHANNELS * FLOAT_BYTES * cells
+    found = {"latents": latents, "sound": SOUND_COPIES * len(sound or b"")}
     if format.is_sequence:
         return found | {"segments": 0, "video": format.num_bytes(settings.size, left)}
     copies = 1 + settings.section_files
@@ -101,16 +106,18 @@ def check_targets(folder: Path, manifest: Manifest) -> None:
             raise DamagedRunError(f"{path} is a folder, and the run writes a file there: move it away")
 
 
-def check_room(folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None) -> None:
+def check_room(
+    folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None, low: bool = False
+) -> None:
     """Raise ValueError or OSError if latents and video from chunk `first` on cannot be written.
 
-    `folder` need not exist yet. `sound` is the sound to store, if it is not in the folder yet.
+    `folder` need not exist yet. `sound` is the sound to store, if it is not in the folder yet. `low`: see `run_bytes`.
     """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     format = format_of(settings)
     format.check_size(settings.size)
     frame_rate(settings.fps)
-    needed = run_bytes(plan, settings, first, sound=sound)
+    needed = run_bytes(plan, settings, first, sound=sound, low=low)
     check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, other_bytes=sum(needed.values()))
 
 
