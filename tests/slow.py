@@ -33,6 +33,13 @@ def crossed(*axes: Collection) -> list:
     return [case if case in quick else slow(*case) for index, case in enumerate(every) if index in chosen]
 
 
+def every(*axes: Collection) -> list:
+    """All combinations of the axes' values, slow but for as many as the longest axis has, which cover each value."""
+    values = [list(axis) for axis in axes]
+    quick = [_combination(values, index) for index in range(max(map(len, values)))]
+    return [case if case in quick else slow(*case) for case in product(*values)]
+
+
 def _pairs(axes: list[list], case: tuple) -> set[tuple]:
     """The pairs of values in a combination: two axes, and the place of the value in each."""
     places = [(n, axis.index(value)) for n, (axis, value) in enumerate(zip(axes, case, strict=True))]

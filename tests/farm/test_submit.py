@@ -75,6 +75,7 @@ def test_a_stop_at_a_call_of_the_network_keeps_what_is_finished(tmp_path):
     lock_farm(farm.folder).release()
 
 
+@pytest.mark.slow
 def test_a_note_is_told_once_with_its_first_place_and_of_what_is_made_now(tmp_path):
     told, verbs, folder = [], Verbs(notes=("too large", "seed {seed} is odd")), tmp_path / "farm"
     submit(verbs, Submission(shots(1, 2), folder, workers=1), front(told))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from slow import slow
 
 from histream_core.cli import main
 from histream_core.cost.cost import Cost, PassSize, pass_flops
@@ -30,7 +31,7 @@ QUICK = ("layer", "small_decoding")
 LONG = ("prompt_and_waits", "operations", "savings", "passes", "levers", "long_run", "caches", "decoding", "graphs")
 
 
-@pytest.mark.parametrize("group", [*QUICK, *(pytest.param(group, marks=pytest.mark.slow) for group in LONG)])
+@pytest.mark.parametrize("group", [*QUICK, *map(slow, LONG)])
 def test_every_counted_bar_is_kept_and_every_control_fails(monkeypatch, group):
     """Seen to fail with plain copies of the noise, with the keys projected in every call, with a block that adds
     instead of `addcmul_`, with cache passes that run to the end, and with a cache pass after the last chunk."""

@@ -239,6 +239,7 @@ def shifting(num_frames, way, size=128):
     return torch.stack([world[:, start : start + size] for start in starts])
 
 
+@pytest.mark.slow
 def test_a_restyled_video_is_measured_by_the_flow_of_its_source(tmp_path, evaluate):
     """One that moves with it has next to no warp error, one that does not a large one.
 

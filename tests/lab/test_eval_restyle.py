@@ -211,6 +211,7 @@ def test_only_the_control_is_made_with_random_weights(here, evaluate, monkeypatc
     assert used["s=0.8"] is used["s=1"] is used["s=0"] is not used["random weights"]
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_other_settings_are_refused(here, by_the_painter, evaluate, refusal):
     """Seen to fail with clips that are made again."""
     words = ("--prompts", 2, "--frames", NUM_FRAMES, "--out", "v")

@@ -68,6 +68,7 @@ def test_a_painted_scene_holds_all_words_in_every_second(motion):
     assert set(found) == {"presence", *SCENE_WORDS, "held", "first_second", "worst_second", "last_second"}
 
 
+@pytest.mark.slow
 def test_a_thing_that_vanishes_has_lost_its_words():
     """Seen to fail with the words of the first second."""
     frames = paint(CAT, range(49))
@@ -80,6 +81,7 @@ def test_a_thing_that_vanishes_has_lost_its_words():
     assert first == dict.fromkeys(first, 1) and last["held"] == 0
 
 
+@pytest.mark.slow
 def test_noise_still_pictures_and_other_things_lack_their_words():
     """Seen to fail when the nearest thing counts however far it is."""
     noise = np.random.default_rng(0).random((9, SIDE, SIDE, 3), np.float32)
@@ -200,6 +202,7 @@ def run(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_painter_of_scenes_scores_one_by_the_command(folder, monkeypatch, capsys):
     asked = {one.seed: one.scene for one in draw_scene_prompts(2, 4)}
 

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "side_by_side.py"
@@ -19,6 +20,7 @@ def test_the_whole_past_of_ours_is_that_of_the_others_loop():
     assert {step.scale.value for step in script["plan"]("whole", 2).schedule[0]} == {"high"}
 
 
+@pytest.mark.slow
 def test_without_other_checkouts_the_table_has_our_rows():
     """Seen to fail where a row of others is expected."""
     script = runpy.run_path(str(SCRIPT))

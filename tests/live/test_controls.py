@@ -127,6 +127,7 @@ def test_viewers_of_the_feed_see_what_the_source_gives():
 # The budget
 
 
+@pytest.mark.slow
 def test_steps_are_given_up_before_frames_and_taken_back_when_there_is_time():
     """Three steps and the clean passes take as long as the source gives a chunk. Seen to fail with frames alone."""
     living = Living(16 * 20, costs=(0.14, 0.01))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from parallel.sleeping_ring import run_ring
 from real_sizes import hd
+from slow import crossed
 
 from histream_core.cost.cost import Cost
 from histream_core.cost.pace import frames_of, planned_calls
@@ -36,8 +37,7 @@ def near(predicted, measure):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.parametrize(("num_ranks", "steps"), crossed([2, 4], [1, 3]))
 def test_a_pipeline_takes_the_seconds_that_are_predicted(num_ranks, steps):
     preset = find_preset("streamdiffusionv2").with_steps(steps)
     settings = {"schedule": preset.schedule("full"), "restyle": preset.restyle, "histories": "each-step"}

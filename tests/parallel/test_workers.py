@@ -11,6 +11,7 @@ import pytest
 import tiny
 import tiny_cli
 from safetensors.torch import save_file
+from slow import slow
 
 from histream_core.network.model import WanConfig
 from histream_core.parallel import workers
@@ -79,8 +80,8 @@ def files(folder):
     "words",
     [
         ["--gpus", "2", "--split", "sequence"],
-        ["--gpus", "2", "--split", "decode"],
-        ["--gpus", "2", "--split", "pipeline", *PIPELINE],
+        slow(["--gpus", "2", "--split", "decode"]),
+        slow(["--gpus", "2", "--split", "pipeline", *PIPELINE]),
     ],
     ids=["sequence", "decode", "pipeline"],
 )
@@ -114,8 +115,8 @@ class Blow:
     ("number", "split", "words"),
     [
         (signal.SIGKILL, "sequence", []),
-        (signal.SIGSTOP, "sequence", []),
-        (signal.SIGKILL, "pipeline", PIPELINE),
+        slow(signal.SIGSTOP, "sequence", []),
+        slow(signal.SIGKILL, "pipeline", PIPELINE),
     ],
     ids=["dies", "hangs", "dies and decoded"],
 )

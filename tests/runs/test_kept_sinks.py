@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from slow import every
 from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same
 
 from histream_core.files.tensors import pack, read_safetensors
@@ -30,9 +31,10 @@ def sinks_in(folder):
         return [journal.read_sinks(chunk) for chunk in journal.manifest.plan.chunks[: journal.finished]]
 
 
-@pytest.mark.parametrize("cut", [2, 9])
-@pytest.mark.parametrize("snapshots", [Snapshots(), Snapshots(every=3), Snapshots(on_cancel=True)])
-@pytest.mark.parametrize("kv", ["full", "lean"])
+@pytest.mark.parametrize(
+    ("cut", "snapshots", "kv"),
+    every([9, 2], [Snapshots(), Snapshots(every=3), Snapshots(on_cancel=True)], ["full", "lean"]),
+)
 def test_a_resumed_run_is_the_whole_run(tmp_path, cut, snapshots, kv):
     """Law L4. Seen to fail with the first frames as the sinks of what is replayed, and without them in snapshots."""
     a_run, options = sinks_run(), {"kv": kv, **NO_FRAMES}

@@ -11,6 +11,7 @@ from itertools import count
 import pytest
 import torch
 from forks import Child
+from slow import few
 from tiny_runs import begin, finish, manifest, plan, same
 
 from histream_core import runs as session
@@ -195,7 +196,7 @@ def test_a_start_in_a_folder_that_another_has_locked_says_who_holds_it(tmp_path)
     held.release()
 
 
-@pytest.mark.parametrize("code", NO_LOCKS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("code", few(NO_LOCKS, 2), ids=errno.errorcode.get)
 def test_a_file_system_without_locks_keeps_a_run_for_one_process(tmp_path, monkeypatch, code):
     """Seen to fail with "in use by another process" for a folder that nobody has."""
 
@@ -218,6 +219,7 @@ def test_a_file_system_without_locks_keeps_a_run_for_one_process(tmp_path, monke
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_four_starts_at_once_give_one_run_that_can_be_resumed(tmp_path):
     """Twenty times. Seen to fail with a manifest that is written before the lock is taken."""
     wanted = [manifest(seeds=((0, seed),)) for seed in range(4)]

@@ -37,8 +37,8 @@ def manifest(upsampler=NETWORK, num_frames=14):
     return replace(plain, fingerprint={**plain.fingerprint, **mark})
 
 
-@pytest.fixture(autouse=True)
-def upsampled(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def upsampled():
     """Streams of the tiny runs take the network where their manifest names it."""
     import tiny
 
@@ -49,7 +49,19 @@ def upsampled(monkeypatch):
         prompts = prompts_of(self.journal.manifest)
         return Stream(a_plan, self.call, caches, noise, prompts, channels=4, inputs=inputs, upsample=way)
 
-    monkeypatch.setattr(Run, "stream", stream)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "stream", stream)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(upsampled, tmp_path_factory):
+    """The latents of a run that nobody stops, which are others than without the network."""
+    place = tmp_path_factory.mktemp("whole")
+    latents, _ = finish(session.create_run(place / "whole", manifest()))
+    plain, _ = finish(session.create_run(place / "plain", manifest(None)))
+    assert not same(plain, latents)
+    return latents
 
 
 def test_room_is_asked_for_the_estimates_too(tmp_path, monkeypatch):
@@ -66,16 +78,13 @@ def test_room_is_asked_for_the_estimates_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stopped", [1, 3, 4])
 @pytest.mark.parametrize("snapshots", [0, 1])
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stopped, snapshots):
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(whole, tmp_path, stopped, snapshots):
     """Seen to fail without the estimates in the journal, and with a memory that begins anew."""
-    whole, _ = finish(session.create_run(tmp_path / "whole", manifest()))
     every = session.Snapshots(every=snapshots, on_cancel=bool(snapshots))
     begin(tmp_path / "cut", stopped, manifest(), snapshots=every)
     assert same(finish(session.resume(tmp_path / "cut"))[0], whole)
     with Journal(tmp_path / "cut") as journal:
         assert journal.read_low(2).shape[-2:] == journal.manifest.plan.grids[Scale.LOW]
-    plain, _ = finish(session.create_run(tmp_path / "plain", manifest(None)))
-    assert not same(plain, whole)
 
 
 def test_a_run_without_it_has_the_files_of_before(tmp_path):

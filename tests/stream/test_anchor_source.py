@@ -159,9 +159,10 @@ def test_a_walk_goes_on_by_a_frame_for_each_frame_and_turns():
     assert plan(WALK).remembered(9) == (0, 1, 2, 3, 4, 7, 8)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("settings", [{}, {"window": Window(3, 2, 4)}, {"mode": "full"}, {"levers": ["survivors"]},
-                                      {"levers": ["last-step"]}, {"window": Window(1, 1, 3)}])  # fmt: skip
+@pytest.mark.parametrize(("settings", "kind"), crossed([
+    {}, {"window": Window(3, 2, 4)}, {"mode": "full"}, {"levers": ["survivors"]}, {"levers": ["last-step"]},
+    {"window": Window(1, 1, 3)},
+], SOURCES))  # fmt: skip
 def test_every_exact_memory_tier_gives_the_same_frames(kind, settings):
     """Seen to fail with an average of frames that only the full cache holds."""
     source = replace(WALK, walk=6) if kind == "walk" else MEAN

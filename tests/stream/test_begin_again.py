@@ -5,6 +5,7 @@ from itertools import islice
 import pytest
 import tiny
 import torch
+from slow import crossed
 
 from histream_core.plan.chunks import ENDLESS
 from histream_core.plan.order import CHUNKS
@@ -29,8 +30,7 @@ def fresh(a_plan, kv="full", count=4):
     return [*islice(tiny.stream(a_plan, kv=kv, prompts=[Prompt(tiny.text(5))]).chunks(), count)]
 
 
-@pytest.mark.parametrize("kv", EXACT)
-@pytest.mark.parametrize("after", [1, 4, 30])
+@pytest.mark.parametrize(("after", "kv"), crossed([1, 4, 30], EXACT))
 def test_it_is_a_fresh_stream(kv, after):
     """After 30 chunks the anchor has moved in time."""
     a_plan = tiny.plan(num_frames=ENDLESS, width=32, height=32)

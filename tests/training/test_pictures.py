@@ -41,6 +41,7 @@ def test_a_picture_that_is_not_there_is_named_with_what_to_do(folder):
         read_pictures(folder)
 
 
+@pytest.mark.slow
 def test_a_vae_goes_on_from_another_with_scenes(folder, tmp_path, capsys):
     """Seen to fail when the weights that it begins with stay as they are."""
     torch.manual_seed(0)

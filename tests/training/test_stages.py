@@ -120,11 +120,11 @@ def test_the_exported_files_are_the_demos_and_make_a_clip(runs, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "arguments"),
     [
-        pytest.param(train_vae, vae, marks=pytest.mark.slow),
-        pytest.param(train_teacher, teacher, marks=pytest.mark.slow),
+        slow(train_vae, vae),
+        slow(train_teacher, teacher),
         (train_student, student),
-        pytest.param(train_student, corrected, marks=pytest.mark.slow),
-        pytest.param(distill, distillation, marks=pytest.mark.slow),
+        slow(train_student, corrected),
+        slow(distill, distillation),
     ],
     ids=["vae", "teacher", "student", "corrected", "distill"],
 )
