@@ -159,6 +159,13 @@ def test_an_anchor_that_does_nothing_is_said_before_the_run(here, weights, capsy
     assert line in args.check(args).shown.notes
 
 
+def test_the_span_of_a_video_is_the_one_that_is_asked_for(here, weights):
+    """Seen to fail where the options of a plan leave it out."""
+    for words, span in (((), 18), (("--span", "3"), 3)):
+        args = _parser("render").parse_args(render_words(weights, "--frames", "5", *words))
+        assert args.check(args).shown.placed.plan.temporal.span == span
+
+
 def test_rows_that_no_size_has_are_generated_and_cropped(here, weights, capsys):
     result = result_of(render_words(weights, "--size", "96x56", "--frames", "5", "--out", "crop.mp4"), capsys)
     assert (result["height"], result["generated_height"]) == (56, 64)
@@ -170,6 +177,7 @@ def test_rows_that_no_size_has_are_generated_and_cropped(here, weights, capsys):
 
 REFUSED = {
     "no seconds": (["demo", "--seconds", "0"], "use 5"),
+    "no span": (["plan", "--span", "0"], "the trained span is 0 latent frames: use 18, or at least 1"),
     "another mode": (["demo", "--mode", "fast"], "use one of histream, histream-plus"),
     "another seed": (["demo", "--seed", "-1"], "use 0 to"),
     "another suffix": (["demo", "--out", "clip.mov"], "use clip.mp4"),

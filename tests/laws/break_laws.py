@@ -775,6 +775,7 @@ BREAKS = [
     ("demo/trained.py", "            if other not in fitting:", "            if False:", "demo/test_trained.py", "by_what_was"),
     ("demo/trained.py", "if word not in COLOURS or after not in PAINTED]", "]", "demo/test_trained.py", "scenes_nor_of_shapes"),
     ("demo/trained.py", "if word not in trained(of, kind)]", "if False]", "demo/test_trained.py", "pair_of_colours or by_what_was"),
+    ("cli/verbs/videos.py", "        temporal=time_of(args),\n", "", "cli/test_verbs.py", "span_of_a_video"),
     ("cli/options/weights.py", "tuple(untrained(prompts))", "()", "cli/test_verbs.py", "was_not_trained_on"),
     ("demo/words.py", "if coloured or word not in vocabulary", "if word not in vocabulary", "demo/test_sentence.py", "ball_is_a_thing"),
     ("demo/sentence.py", "for known in (THINGS, painted or BACKGROUNDS, MOTIONS)", "for known in (THINGS, PLACES, MOTIONS)",

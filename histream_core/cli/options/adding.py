@@ -13,7 +13,7 @@ from ...plan.storage import DTYPES
 from ...video.formats import FORMATS, NAMES
 from .common import add_overwrite, decimal, prompt_text, whole
 from .memory import add_kv_option, add_memory_option
-from .plans import add_anchor_source, add_guidance, add_histories
+from .plans import add_anchor, add_guidance, add_histories
 from .speed import add_speed_options
 
 DEMO = "demo"
@@ -118,7 +118,7 @@ def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) ->
         help="pull the colour and contrast of every chunk that far to those of its prompt's first one: 0 to 1, against "
         "slow drift (default: 0, not at all)",
     )
-    add_anchor_source(verb)
+    add_anchor(verb)
     add_guidance(verb)
     add_histories(verb)
     add_kv_option(verb)

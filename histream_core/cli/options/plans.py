@@ -11,6 +11,7 @@ from ...plan.anchoring import AnchorSource
 from ...plan.guidance import Guidance
 from ...plan.histories import CLEAN, HISTORIES
 from ...plan.order import CHUNKS, ORDERS
+from ...plan.positions import TemporalPolicy
 from ...plan.sinks import SinkRule
 from .common import decimal, whole
 
@@ -44,8 +45,15 @@ def sink_rule(args: argparse.Namespace) -> SinkRule | None:
     return None if args.sinks is None else SinkRule(args.sinks)
 
 
-def add_anchor_source(verb: argparse.ArgumentParser) -> None:
-    """Add --walking-anchor and --average-anchor."""
+def add_anchor(verb: argparse.ArgumentParser) -> None:
+    """Add --span, --walking-anchor and --average-anchor."""
+    verb.add_argument(
+        "--span",
+        metavar="N",
+        type=whole,
+        help="show the anchor no further behind a chunk than N latent frames, such as 3 (Infinity-RoPE; default: as "
+        "far as the weights were trained for)",
+    )
     one = verb.add_mutually_exclusive_group()
     one.add_argument(
         "--walking-anchor",
@@ -63,6 +71,11 @@ def add_anchor_source(verb: argparse.ArgumentParser) -> None:
         help="mix every frame that leaves the window into the anchor, which keeps this share of itself, such as 0.9 "
         "(an EMA sink; default: 1, nothing is mixed in)",
     )
+
+
+def time_of(args: argparse.Namespace) -> TemporalPolicy | None:
+    """The rule for times that --span asks for; None for that of the preset. Raises ValueError."""
+    return None if args.span is None else TemporalPolicy(span=args.span)
 
 
 def anchor_source(args: argparse.Namespace) -> AnchorSource:

@@ -13,7 +13,7 @@ from ...plan.storage import DTYPES
 from ..options.adding import DEMO, add_size_options
 from ..options.common import decimal, whole
 from ..options.memory import add_kv_option
-from ..options.plans import add_anchor_source, add_guidance, add_histories, add_sinks
+from ..options.plans import add_anchor, add_guidance, add_histories, add_sinks
 from ..options.speed import LEVERS, add_speed_options
 from . import Later
 
@@ -32,7 +32,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
     add_guidance(verb, negative=False)
     add_histories(verb)
     add_sinks(verb)
-    add_anchor_source(verb)
+    add_anchor(verb)
     add_kv_option(verb)
     add_speed_options(verb, [*LEVERS, "vae_strips"])
     verb.add_argument("--vram", metavar="GB", type=decimal, help="say what would not fit into a card of that size")

@@ -28,7 +28,7 @@ from ...weights.checkpoint import read_checkpoint
 from ...weights.inspection import guess_preset
 from ...weights.loading import DTYPES, load_vae
 from ..options.adding import DEMO
-from ..options.plans import anchor_source, guidance_of, sink_rule
+from ..options.plans import anchor_source, guidance_of, sink_rule, time_of
 from ..options.speed import chosen
 from ..parsers.costs import MODELS as NAMES
 from ..progress import print_notes
@@ -46,7 +46,8 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
     options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
-    options = replace(options, sinks=sink_rule(args), anchor_source=anchor_source(args), guidance=guidance_of(args))
+    options = replace(options, sinks=sink_rule(args), guidance=guidance_of(args))
+    options = replace(options, temporal=time_of(args), anchor_source=anchor_source(args))
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     notes += describe_idle(plan)
     check_sets(plan, preset.second_weights if second is None else second)

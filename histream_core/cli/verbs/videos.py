@@ -44,7 +44,7 @@ from ..options.keeping import (
     snapshots_of,
     with_output,
 )
-from ..options.plans import anchor_source, guidance_of, placed_texts, with_negative
+from ..options.plans import anchor_source, guidance_of, placed_texts, time_of, with_negative
 from ..options.speed import speed_of
 from ..options.timelines import (
     cues_of,
@@ -71,6 +71,7 @@ from .runs import Finishing, finish_run
 def plan_options(args: argparse.Namespace) -> PlanOptions:
     """The options of a plan that `add_run_options` has added."""
     return PlanOptions(
+        temporal=time_of(args),
         levers=speed_of(args).levers,
         anchor_match=args.anchor_match,
         histories=args.histories,
