@@ -60,7 +60,7 @@ class Maker:
         return make_plan(self.weights.preset, "histream-plus", size=(256, 256), num_latent_frames=frames)
 
     def seconds(self, way: str) -> list[Second]:
-        """What every second behind the change shows."""
+        """The words that each second behind the change shows."""
         before, after = self.pair
         noise, weights = SeededNoise(before.seed), self.weights
         placed = place((Cue(0, before.prompt), Cue(30, after.prompt, Change(way))), self.plan(FRAMES), FPS)
@@ -124,9 +124,8 @@ def table(clips: Sequence[dict], ways: Sequence[str]) -> Iterator[str]:
     for way in ways:
         yield f"| {way} | {' | '.join(str(estimate([found[way][n][x] for n in pairs])) for x in names)} |"
     for way in ways[:-1]:
-        rows = ([found[one][n][x] for n in pairs] for x in names for one in (way, ways[-1]))
-        cells = [str(difference(mine, theirs)) for mine, theirs in zip(rows, rows, strict=True)]
-        yield f"| {way} less {ways[-1]} | {' | '.join(cells)} |"
+        both = [([found[one][n][x] for n in pairs] for one in (way, ways[-1])) for x in names]
+        yield f"| {way} less {ways[-1]} | {' | '.join(str(difference(*values)) for values in both)} |"
 
 
 def main() -> None:

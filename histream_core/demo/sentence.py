@@ -14,13 +14,16 @@ SCENE_EXAMPLE = "a cat moves right over the meadow"
 
 
 def clip_of(sentence: str) -> Combination | Scene:
-    """The clip that a sentence describes; a thing with its colour before it is a shape. Raises ValueError."""
+    """The clip that a sentence describes; a ball with its colour before it is a circle. Raises ValueError."""
     things = any(word in THINGS for word in plain_words(sentence, VOCABULARY))
     return scene_of(sentence) if things else combination_of(sentence)
 
 
 def scene_of(sentence: str) -> Scene:
-    """The scene that a sentence describes. Raises ValueError for one that does not tell thing, place and motion."""
+    """The scene that a sentence describes.
+
+    Raises ValueError for one that does not tell thing, place and motion, and for a thing in another colour.
+    """
     if unknown := unknown_words(sentence, VOCABULARY):
         known = ", ".join((*THINGS, *PLACES, *MOTIONS))
         raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {SCENE_EXAMPLE!r}")
@@ -34,6 +37,11 @@ def scene_of(sentence: str) -> Scene:
             f"{sentence!r} does not tell one thing, one place and one motion: write {SCENE_EXAMPLE!r}; plain places "
             f"are {', '.join(BACKGROUNDS)}"
         )
+    plain = [
+        word for word, after in zip(told, [*told[1:], ""], strict=True) if word in COLOURS and after not in PAINTED
+    ]
+    if coloured := [word for word in plain if word not in places]:
+        raise ValueError(f"a {things[0]} has the colours of its picture: leave {' and '.join(coloured)} out")
     return Scene(things[0], places[0], motions[0])
 
 

@@ -52,7 +52,7 @@ FLAT = World(
         "shape": Kind("shape", "shapes", "a {}"),
         "colour": Kind("colour of the shape", "colours of the shape", "a {} shape"),
         "background": Kind("background", "backgrounds", "a {} background"),
-        "direction": Kind("direction", "directions", "moving {}"),
+        "direction": Kind("direction", "directions", "the motion {}"),
     },
     tuple(asdict(clip) for clip in training_combinations()),
 )
@@ -63,10 +63,11 @@ SCENES = World(
         "thing": Kind("thing", "things", "a {}"),
         "place": Kind("place", "places", "{} as a place"),
         "motion": Kind("motion", "motions", "the motion {}"),
+        "colour": Kind("colour of a thing", "colours of things", "a {} thing"),
     },
-    tuple(asdict(scene) for scene in trained_scenes()),
+    tuple(asdict(scene) | {"colour": "those of their pictures"} for scene in trained_scenes()),
 )
-"""Things over painted places; kinds are the fields of a `Scene`."""
+"""Things over painted places; kinds are the fields of a `Scene`, and a colour that a prompt cannot choose."""
 
 
 def world(vocabulary: Sequence[str] = BUNDLED_WORDS) -> str:
@@ -121,26 +122,34 @@ def _faults(of: World, asked: Told) -> Iterator[str]:
 
 
 def _flat(words: Sequence[str]) -> Told:
-    """The words of a flat shape.
-
-    A colour before it is the shape's, one beside "background" or behind "on" the background's.
-    """
-    found: dict[str, dict[str, None]] = {kind: {} for kind in FLAT.kinds}
-    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
-        if word in COLOURS:
-            behind = after == "background" or (before in ("on", "background") and after not in SHAPES)
-            found["background" if behind else "colour"][word] = None
-        elif word in SHAPES or word in MOTIONS:
-            found["shape" if word in SHAPES else "direction"][word] = None
-    return {kind: tuple(words) for kind, words in found.items()}
+    """The words of a flat shape."""
+    own, behind = _colours(words)
+    kinds = {"shape": [word for word in words if word in SHAPES], "colour": own, "background": behind}
+    return _once(kinds | {"direction": [word for word in words if word in MOTIONS]})
 
 
 def _scene(words: Sequence[str]) -> Told:
-    """The words of a scene; a shape is a thing that no scene has, and a colour a place, but for a green meadow's."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    bare = [word for word, after in pairs if word not in COLOURS or after not in PAINTED]
-    kinds = {"thing": [*THINGS, *SHAPES], "place": [*PAINTED, *COLOURS], "motion": [*MOTIONS]}
-    return {kind: tuple(dict.fromkeys(word for word in bare if word in known)) for kind, known in kinds.items()}
+    """The words of a scene; a shape is a thing that no scene has, and a plain background such a place."""
+    pairs = [*zip(words, [*words[1:], ""], strict=True)]
+    bare = [word for word, after in pairs if word not in COLOURS or after not in (*PAINTED, *SHAPES)]
+    own, behind = _colours(bare)
+    kinds = {"thing": [*THINGS, *SHAPES], "place": [*PAINTED], "motion": [*MOTIONS]}
+    found = {kind: [word for word in bare if word in known] for kind, known in kinds.items()}
+    return _once(found | {"place": [*found["place"], *behind], "colour": own})
+
+
+def _colours(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The colours of what moves; and of the background, beside that word or behind "on", but not before a shape."""
+    own, behind = [], []
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+        if word in COLOURS:
+            is_behind = after == "background" or (before in ("on", "background") and after not in SHAPES)
+            (behind if is_behind else own).append(word)
+    return own, behind
+
+
+def _once(kinds: Mapping[str, Sequence[str]]) -> Told:
+    return {kind: tuple(dict.fromkeys(words)) for kind, words in kinds.items()}
 
 
 def _phrase(of: World, kind: str, word: str) -> str:

@@ -13,14 +13,16 @@ SHAPE_WORDS = (
     "on", "background",
 )  # fmt: skip
 """Words of flat shapes on plain backgrounds."""
+PLACE_WORDS = ("meadow", "sea", "night", "desert", "snow")
 SCENE_WORDS = (
     "cat", "dog", "fox", "turtle", "fish", "penguin", "ghost", "rocket", "car", "apple", "balloon", "ball",
     "robot", "star", "duck", "butterfly", "bee", "whale", "octopus", "frog", "panda", "pumpkin", "ufo", "cupcake",
-    "meadow", "sea", "night", "desert", "snow",
+    *PLACE_WORDS,
     "bounces", "turns", "grows",
 )  # fmt: skip
 """Words of things over painted places."""
-STAGING_WORDS = ("small", "large", "west", "east", "high", "low", "edge")
+SIZE_WORDS = ("small", "large")
+STAGING_WORDS = (*SIZE_WORDS, "west", "east", "high", "low", "edge")
 """Words for the size of a thing, and where it begins."""
 VOCABULARY = (*SHAPE_WORDS, *SCENE_WORDS, *STAGING_WORDS)
 """All words, in the order of their embeddings; new ones come last."""
@@ -115,11 +117,16 @@ def words(prompt: str) -> list[str]:
 
 
 def plain_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
-    """The words of a prompt, those that are not in the vocabulary replaced by synonyms; a red ball is a circle."""
-    found: list[str] = []
-    for word in words(prompt):
-        coloured = word == "ball" and bool(found) and found[-1] in COLOUR_WORDS
-        found.append(SYNONYMS.get(word, word) if coloured or word not in vocabulary else word)
+    """The words of a prompt, those that are not in the vocabulary replaced by synonyms.
+
+    A red ball is a circle too, unless it is over a painted place.
+    """
+    plain, found, before = [SYNONYMS.get(word, word) for word in words(prompt)], [], ""
+    flat = not any(word in PLACE_WORDS for word in plain)
+    for word, synonym in zip(words(prompt), plain, strict=True):
+        coloured = flat and word == "ball" and before in COLOUR_WORDS
+        found.append(synonym if coloured or word not in vocabulary else word)
+        before = before if synonym in SIZE_WORDS else synonym
     return found
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..network.forward import Text
 from ..plan.adjust import adjusted, step_counts, strength_of
 from ..plan.chunks import Chunk, Plan
+from ..plan.histories import check_recache
 from ..plan.order import CHUNKS
 from ..stream.inputs import Inputs
 from ..stream.noise import Noise
@@ -152,10 +153,12 @@ class LiveSession:
         """Let the stream go over to another prompt at its next chunk; of several until then the newest counts.
 
         With a scene nothing that came before is seen any more: pictures that wait are left out, where some may be.
-        Raises ValueError for a jump in time.
+        Raises ValueError for a jump in time, and for a recache of an anchor that cannot be computed anew.
         """
         if change.kind == "jump":
             raise ValueError(NO_JUMP)
+        if change.kind == "recache":
+            check_recache(self.wanted.plan)
         self._mailbox.append((words, text, change))
         if change.kind == "scene":
             self._feed.cut()

@@ -64,10 +64,9 @@ class LiveSettings:
             raise ValueError(
                 f"{self.plan.guidance} needs a negative prompt, and a live stream has none: set CFG and NAG to 1"
             )
-        kinds = {cue.change.kind for cue in self.cues}
-        if self.plan.jumps or "jump" in kinds:
+        if self.plan.jumps or any(cue.change.kind == "jump" for cue in self.cues):
             raise ValueError(NO_JUMP)
-        if "recache" in kinds:
+        if any(cue.change.kind == "recache" for cue in self.cues[1:]):  # with the first one the stream begins
             check_recache(self.plan)
 
 

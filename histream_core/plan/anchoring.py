@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from .order import CHUNKS
-from .sizes import pixel_frames
+from .sizes import PIXEL_FRAMES_PER_LATENT, pixel_frames
 from .window import MAX_WINDOW
 
 if TYPE_CHECKING:
@@ -105,38 +105,43 @@ def check_source(plan: Plan) -> None:
 
 
 def is_idle(plan: Plan) -> bool:
-    """Whether every chunk sees the anchor that it would see if the anchor stood still."""
+    """Whether every chunk sees the anchor that it would see if the anchor stood still.
+
+    A walk that is back at its beginning whenever a chunk begins counts as one that moves.
+    """
     source_stays = plan.restyle is not None and not plan.restyle.share  # then no chunk sees another
     limit = _idle_frames(plan)
     return plan.anchor_source.stays or source_stays or all(last - anchor <= limit for anchor, last in _seen(plan))
 
 
 def describe_idle(plan: Plan) -> list[str]:
-    """Say in a line that an anchor stands still which was to walk or to be an average, and when it would not."""
+    """A line about an anchor that was to walk or to be an average and does not, with a length at which it would."""
     if plan.anchor_source.stays or not is_idle(plan):
         return []
     nothing = "the anchor never walks" if plan.anchor_source.walk else "nothing is mixed into the anchor"
     if plan.restyle is not None and not plan.restyle.share:
         return [f"{nothing}, as the source stays as it is: use a strength above 0"]
     limit = _idle_frames(plan)
-    starts = count(plan.first_chunk_frames, plan.window.chunk_frames)
-    frames = pixel_frames(next(start for start in starts if start > limit) + 1)
-    alone = " without a new anchor or a scene among them" if len(plan.anchors) > 1 else ""
-    why = f"no chunk begins more than {limit} latent frames behind the anchor's first one"
-    return [f"{nothing}, as {why}: use {frames} frames or more{alone}"]
+    why = f"no chunk begins more than {limit} latent frames behind the first of its anchor"
+    alone = len(plan.anchors) == 1
+    starts = count(plan.first_chunk_frames if alone else 0, plan.window.chunk_frames)
+    least = next(start for start in starts if start > limit) + 1
+    longer = f"use {pixel_frames(least)} frames or more"
+    last = f"let {PIXEL_FRAMES_PER_LATENT * least} frames or more follow the last new anchor or scene"
+    return [f"{nothing}, as {why}: {longer if alone else last}"]
 
 
 def _idle_frames(plan: Plan) -> int:
     """How many frames behind its anchor a chunk begins at most while it sees the anchor as it was.
 
-    A walk begins behind its last frame. An average needs a frame that was seen besides the anchor, and is no more.
+    A walk begins behind its last frame. An average begins where a frame leaves what is seen besides the anchor.
     """
     window = plan.window
     return plan.anchor_source.walk or window.anchor_frames + max(window.local_frames or 0, window.chunk_frames)
 
 
 def _seen(plan: Plan) -> list[tuple[int, int]]:
-    """Of each anchor its first frame, and that of the last chunk that sees it."""
+    """The first frame of each anchor, and that of the last chunk that sees it."""
     ends = [anchor - plan.window.chunk_frames * (anchor in plan.scenes) for anchor in plan.anchors[1:]]
     return [*zip(plan.anchors, [*ends, plan.chunks[-1].frames.start], strict=True)]
 

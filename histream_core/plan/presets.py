@@ -213,8 +213,8 @@ PRESETS = {
             local_frames=3,
             span=6,
             note="licence: Apache-2.0 (repository), not verified for the weights; their moving average of old frames "
-            "in the anchor (EMA sink) is computed with --average-anchor 0.999, under which prompts change by a cut or "
-            "a blend; without it the anchor stays",
+            "in the anchor (EMA sink) is computed with --average-anchor 0.999, under which no prompt can be recached; "
+            "without it the anchor stays",
         ),
         Preset(
             "memflow",

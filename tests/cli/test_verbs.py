@@ -151,7 +151,7 @@ def test_a_mode_without_low_steps_takes_the_sizes_that_it_took(here, capsys):
 
 def test_an_anchor_that_does_nothing_is_said_before_the_run(here, weights, capsys):
     """Seen to fail where a plan, or a video, says nothing."""
-    why = "no chunk begins more than 4 latent frames behind the anchor's first one"
+    why = "no chunk begins more than 4 latent frames behind the first of its anchor"
     line = f"nothing is mixed into the anchor, as {why}: use 25 frames or more"
     average = ["--frames", "17", "--average-anchor", "0.9"]
     assert result_of(["plan", *average], capsys)["notes"] == [line]

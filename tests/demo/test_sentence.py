@@ -74,6 +74,8 @@ def test_a_ball_is_a_thing_unless_its_colour_is_told():
 @pytest.mark.parametrize(
     ("sentence", "said"),
     [
+        ("a yellow star moves up on a blue background", "a star has the colours of its picture: leave yellow out"),
+        ("a red ball moves right over the green meadow", "leave red out"),
         ("a dragon moves right over the sea", "does not know dragon: it knows cat, dog"),
         ("a cat over the sea", "does not tell one thing, one place and one motion"),
         ("a cat moves right", "does not tell one thing"),

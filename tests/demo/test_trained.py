@@ -54,24 +54,27 @@ SCENES_OUTSIDE = [
     ("a bee moves right over the sea", "not trained on a bee; things are cat, dog,"),
     ("a cat bounces on a blue background", "not trained on blue as a place; places are meadow, sea,"),
     ("a red circle moves right over the meadow", "not trained on a circle; things are cat,"),
-    ("a cat and a dog turn around over the snow", "does not know turn; it knows things: cat,"),
-    ("a cat and a dog bounce", "does not know bounce"),
+    ("a cat turn around over the snow", "does not know turn; it knows things: cat,"),
     ("a fox and a duck moving right, sea", "trained on one thing in a video, not on fox and duck"),
     ("a robot bounces over the sea, night", "trained on one place in a video, not on sea and night"),
-    ("a red circle bounces on a blue background", "not trained on moving bounces; directions are right,"),
+    ("a red circle bounces on a blue background", "not trained on the motion bounces; directions are right,"),
+    ("a yellow duck moves left over the sea", "not trained on a yellow thing; colours of things are those of their"),
+    ("a red ball moves left over the sea", "not trained on a red thing"),
+    ("a black cat bounces, night", "not trained on a black thing"),
 ]
 
 
 @pytest.mark.parametrize(("prompt", "said"), SCENES_OUTSIDE)
 def test_what_no_scene_of_training_has_is_said(prompt, said):
-    assert any(said in sentence for sentence in untrained([prompt], VOCABULARY))
+    [sentence] = untrained([prompt], VOCABULARY)
+    assert said in sentence
 
 
 def test_nothing_is_said_of_scenes_nor_of_shapes_to_a_model_that_knows_both():
     """Held out are whole scenes. Seen to fail with a colour before a place as a place."""
     scenes = [*trained_scenes(), *trained_scenes(held_out=True)]
     captions = [scene.caption(sentence) for scene in scenes for sentence in SCENE_SENTENCES]
-    said = ["a cat runs right over a green meadow", "a red ball moves right on a blue background", PROMPT]
+    said = ["a cat runs right over a green meadow", "a red large ball moves right on a blue background", PROMPT]
     assert untrained([*captions, *said, *(clip.caption() for clip in all_combinations())], VOCABULARY) == []
 
 
@@ -80,7 +83,7 @@ def test_the_worlds_are_those_of_the_clips():
     for kind in FLAT.kinds:
         assert set(trained(FLAT, kind)) == {getattr(clip, kind) for clip in all_combinations()}
         assert ", ".join(trained(FLAT, kind)) in world()
-    for kind in SCENES.kinds:
+    for kind in {*SCENES.kinds} - {"colour"}:
         assert set(trained(SCENES, kind)) == {getattr(scene, kind) for scene in trained_scenes()}
         assert ", ".join(trained(SCENES, kind)) in world(VOCABULARY)
     assert "cat" not in world() and world() in world(VOCABULARY)

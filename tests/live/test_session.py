@@ -71,9 +71,13 @@ def test_a_live_stream_refuses_what_cannot_happen_in_it():
     for plan, cues in ((with_anchors(endless(), [], [], [6]), ()), (endless(), (jump,))):
         with pytest.raises(ValueError, match=NO_JUMP):
             LiveSettings(plan, device, prompt, cues=cues)
-    LiveSettings(endless(), device, prompt, cues=(recache,))
+    LiveSettings(endless(), device, prompt, cues=(recache, recache))
+    average = endless(anchor_source=AnchorSource(share=0.5))
+    LiveSettings(average, device, prompt, cues=(recache, Cue("a dog", text)))
     with pytest.raises(ValueError, match="average cannot be computed anew: let prompts change by a cut or a blend"):
-        LiveSettings(endless(anchor_source=AnchorSource(share=0.5)), device, prompt, cues=(recache,))
+        LiveSettings(average, device, prompt, cues=(recache, recache))
+    with pytest.raises(ValueError, match="average cannot be computed anew"):
+        Living(9, plan=average, cues=(recache,)).session.cue(0)
 
 
 @pytest.mark.parametrize("guidance", [Guidance(cfg=3), Guidance(nag=5)], ids=str)

@@ -50,7 +50,10 @@ def test_an_anchor_that_changes_nothing_is_said_with_a_length_in_which_it_would(
     assert line.endswith(f"use {moving.num_pixel_frames} frames or more") and describe_idle(moving) == []
     scenes, anchors = (with_anchors(tiny.plan("full", 12, anchor_source=source), *how) for how in ([[], [6]], [[6]]))
     assert is_idle(scenes) and still(scenes) and not is_idle(anchors)
-    assert describe_idle(scenes)[0].endswith("use 25 frames or more without a new anchor or a scene among them")
+    assert describe_idle(scenes)[0].endswith("let 28 frames or more follow the last new anchor or scene")
+    given = [tiny.plan("full", frames, anchor_source=source, first_frame=True) for frames in (7, 8)]
+    assert [is_idle(plan) for plan in given] == [still(plan) for plan in given] == [True, False]
+    assert describe_idle(given[0])[0].endswith(f"use {given[1].num_pixel_frames} frames or more")
     assert not is_idle(tiny.plan("full", ENDLESS, anchor_source=source))
     shown = tiny.plan("full", 20, anchor_source=source, restyle=Restyle(0.0))
     assert "as the source stays as it is: use a strength above 0" in describe_idle(shown)[0]

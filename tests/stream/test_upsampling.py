@@ -49,7 +49,7 @@ def test_a_scene_begins_without_what_came_before():
 
 
 def test_it_remembers_across_a_jump_in_time():
-    """As the decoder does, also where a run goes on behind the jump. Seen to fail where it forgets at a jump."""
+    """So does the decoder; also where a run goes on behind the jump. Seen to fail where it forgets at a jump."""
     plan, latent = with_anchors(tiny.plan(num_frames=12), (), (), [6]), estimates(12)
     whole = NETWORK(latent)[0]
     assert torch.equal(torch.cat(enlarged(plan, latent), dim=2), whole)
