@@ -124,8 +124,8 @@ def table(clips: Sequence[dict], ways: Sequence[str]) -> Iterator[str]:
     for way in ways:
         yield f"| {way} | {' | '.join(str(estimate([found[way][n][x] for n in pairs])) for x in names)} |"
     for way in ways[:-1]:
-        both = [([found[one][n][x] for n in pairs] for one in (way, ways[-1])) for x in names]
-        yield f"| {way} less {ways[-1]} | {' | '.join(str(difference(*values)) for values in both)} |"
+        mine, theirs = ([[rows[n][x] for n in pairs] for x in names] for rows in (found[way], found[ways[-1]]))
+        yield f"| {way} less {ways[-1]} | {' | '.join(map(str, map(difference, mine, theirs)))} |"
 
 
 def main() -> None:
