@@ -25,8 +25,38 @@ BT709 = 1
 REPACKED = ("libx264", "libx265")
 """Encoders whose packets a muxer rewrites (start codes to lengths), so that a copy needs the header of the source."""
 
+GREEDY = "libsvtav1"
+"""The encoder that gives itself and the thread that opens it a real-time priority, where the user is root."""
+
 FRAGMENT_SECONDS = 0.25
 """Length of a fragment of a file that is being written: at most this much is lost when the process is killed."""
+
+
+@contextlib.contextmanager
+def kept_priorities() -> Iterator[None]:
+    """Give the threads of this process their priorities back, and those that begin meanwhile that of this thread.
+
+    Policies alone are looked at; where they cannot be told, as on other systems than Linux, nothing is done.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    had, own = _policies(), (os.sched_getscheduler(0), os.sched_getparam(0))
+    yield
+    for thread, (policy, _) in _policies().items():
+        wanted, priority = had.get(thread, own)
+        if policy != wanted:
+            with contextlib.suppress(ProcessLookupError):  # a thread may end at any time
+                os.sched_setscheduler(thread, wanted, priority)
+
+
+def _policies() -> dict[int, tuple[int, os.sched_param]]:
+    """Policy and priority of each thread of this process, by its number."""
+    found = {}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with contextlib.suppress(ProcessLookupError):
+            found[thread] = os.sched_getscheduler(thread), os.sched_getparam(thread)
+    return found
 
 
 class Output:
@@ -67,6 +97,9 @@ class Output:
         context.gop_size = 1 if self.format.intra else max(1, round(rate))
         context.flags |= Flags.bitexact
         tag(context, self.format)
+        if self.format.codec == GREEDY:
+            with kept_priorities():
+                context.open()
         return stream
 
     def add_copy(self, segment: Segment) -> Any:

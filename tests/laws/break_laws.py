@@ -775,6 +775,8 @@ BREAKS = [
     ("demo/trained.py", "            if other not in fitting:", "            if False:", "demo/test_trained.py", "by_what_was"),
     ("demo/trained.py", "if word not in COLOURS or after not in (*PAINTED, *SHAPES)]", "]", "demo/test_trained.py", "scenes_nor_of_shapes"),
     ("demo/trained.py", "if word not in trained(of, kind)]", "if False]", "demo/test_trained.py", "pair_of_colours or by_what_was"),
+    ("video/container.py", "            with kept_priorities():\n", "            with contextlib.nullcontext():\n",
+     "video/test_writing.py", "no_thread_another_priority"),
     ("cli/verbs/videos.py", "        temporal=time_of(args),\n", "", "cli/test_verbs.py", "span_of_a_video"),
     ("cli/options/weights.py", "tuple(untrained(prompts))", "()", "cli/test_verbs.py", "was_not_trained_on"),
     ("demo/words.py", "if coloured or word not in vocabulary", "if word not in vocabulary", "demo/test_sentence.py", "ball_is_a_thing"),

@@ -273,6 +273,20 @@ def test_threads_and_open_files_stay_the_same(tmp_path, name):
     del writer
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of this kind elsewhere")
+def test_an_encoder_gives_no_thread_another_priority(tmp_path):
+    """As root SVT-AV1 asks for real time. Seen to fail for root where it may."""
+
+    def policies():
+        return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+    before = policies()
+    with VideoFile(tmp_path / "clip.mkv", find_format("av1-mkv"), size=(WIDTH, HEIGHT), fps=16) as writer:
+        for chunk in chunks(2):
+            writer.write(chunk)
+            assert policies() == before
+
+
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="counts in /proc")
 def test_a_closed_writer_holds_no_threads(tmp_path):
     """Those of an earlier test may end meanwhile; a thread that ended leaves the list a moment later."""
