@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .painter import BACKGROUNDS, DIRECTIONS, SPEED
+from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEED
+from .words import PAINTED
 
 FRONT, LEFT, TIP = "front", "left", "tip"
 """How a picture shows a thing: from the front, from its left side, or with its tip up and to the right."""
@@ -43,7 +44,6 @@ THINGS = {
 }
 """Things: the name of the picture's file without its ending, and what it shows."""
 
-PAINTED = ("meadow", "sea", "night", "desert", "snow")
 PLACES = (*PAINTED, *BACKGROUNDS)
 """Painted places, then plain ones."""
 
@@ -116,6 +116,12 @@ def all_scenes(things: Collection[str] = THINGS, places: Collection[str] = PLACE
     """The scenes of these things and places, held-out ones too, in one order."""
     scenes = (Scene(*words) for words in itertools.product(THINGS, PLACES, MOTIONS))
     return [scene for scene in scenes if scene.thing in things and scene.place in places]
+
+
+def scene_words(told: Sequence[str]) -> list[str]:
+    """The words that choose a scene: a green meadow is a meadow, and a red circle a circle."""
+    pairs = zip(told, [*told[1:], ""], strict=True)
+    return [word for word, after in pairs if word not in COLOURS or after not in (*PAINTED, *SHAPES)]
 
 
 def trained_scenes(*, held_out: bool = False) -> list[Scene]:

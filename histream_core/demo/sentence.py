@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination
-from .scenes import MOTIONS, PAINTED, PLACES, THINGS, Scene
+from .scenes import MOTIONS, PAINTED, PLACES, THINGS, Scene, scene_words
 from .staging import SIZES, along, stagings
 from .words import BUNDLED_WORDS, SHAPE_WORDS, STAGING_WORDS, VOCABULARY, plain_words, unknown_words, words
 
@@ -37,10 +37,7 @@ def scene_of(sentence: str) -> Scene:
             f"{sentence!r} does not tell one thing, one place and one motion: write {SCENE_EXAMPLE!r}; plain places "
             f"are {', '.join(BACKGROUNDS)}"
         )
-    plain = [
-        word for word, after in zip(told, [*told[1:], ""], strict=True) if word in COLOURS and after not in PAINTED
-    ]
-    if coloured := [word for word in plain if word not in places]:
+    if coloured := [word for word in scene_words(told) if word in COLOURS and word not in places]:
         raise ValueError(f"a {things[0]} has the colours of its picture: leave {' and '.join(coloured)} out")
     return Scene(things[0], places[0], motions[0])
 

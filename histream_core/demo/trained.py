@@ -10,7 +10,7 @@ from itertools import combinations, product
 
 from .. import demo
 from .painter import COLOURS, SHAPES, training_combinations
-from .scenes import MOTIONS, PAINTED, THINGS, trained_scenes
+from .scenes import MOTIONS, PAINTED, THINGS, scene_words, trained_scenes
 from .words import BUNDLED_WORDS, SCENE_WORDS, plain_words, unknown_words
 
 Told = dict[str, tuple[str, ...]]
@@ -130,8 +130,7 @@ def _flat(words: Sequence[str]) -> Told:
 
 def _scene(words: Sequence[str]) -> Told:
     """The words of a scene; a shape is a thing that no scene has, and a plain background such a place."""
-    pairs = [*zip(words, [*words[1:], ""], strict=True)]
-    bare = [word for word, after in pairs if word not in COLOURS or after not in (*PAINTED, *SHAPES)]
+    bare = scene_words(words)
     own, behind = _colours(bare)
     kinds = {"thing": [*THINGS, *SHAPES], "place": [*PAINTED], "motion": [*MOTIONS]}
     found = {kind: [word for word in bare if word in known] for kind, known in kinds.items()}

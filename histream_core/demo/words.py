@@ -13,11 +13,12 @@ SHAPE_WORDS = (
     "on", "background",
 )  # fmt: skip
 """Words of flat shapes on plain backgrounds."""
-PLACE_WORDS = ("meadow", "sea", "night", "desert", "snow")
+PAINTED = ("meadow", "sea", "night", "desert", "snow")
+"""Painted places."""
 SCENE_WORDS = (
     "cat", "dog", "fox", "turtle", "fish", "penguin", "ghost", "rocket", "car", "apple", "balloon", "ball",
     "robot", "star", "duck", "butterfly", "bee", "whale", "octopus", "frog", "panda", "pumpkin", "ufo", "cupcake",
-    *PLACE_WORDS,
+    *PAINTED,
     "bounces", "turns", "grows",
 )  # fmt: skip
 """Words of things over painted places."""
@@ -122,7 +123,7 @@ def plain_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[
     A red ball is a circle too, unless it is over a painted place.
     """
     plain, found, before = [SYNONYMS.get(word, word) for word in words(prompt)], [], ""
-    flat = not any(word in PLACE_WORDS for word in plain)
+    flat = not any(word in PAINTED for word in plain)
     for word, synonym in zip(words(prompt), plain, strict=True):
         coloured = flat and word == "ball" and before in COLOUR_WORDS
         found.append(synonym if coloured or word not in vocabulary else word)

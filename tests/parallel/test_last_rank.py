@@ -95,27 +95,27 @@ def test_the_same_frames(ranks, restyle, monkeypatch):
         assert torch.equal(video(plan, weights_of(ranks=ranks)), video(plan, weights_of()))
 
 
-def test_what_the_decoder_remembers_stays_where_layers_move(monkeypatch):
-    plan = plan_of(23)
-    alone = video(plan, weights_of())
+def made_while_layers_move(plan, monkeypatch):
+    """The frames of three ranks whose layers move behind every chunk."""
+    made = []
     with ranks_of(3, monkeypatch) as found:
-        made = []
         for index, frames in enumerate(stream_frames(weights_of(ranks=3), order_of(plan, weights_of()))):
             made.append(frames)
             found.move([(0, 1, 6, 8), (0, 5, 6, 8), (0, 2, 4, 8)][index % 3])
-        assert torch.equal(torch.cat(made), alone)
+    return torch.cat(made)
+
+
+def test_what_the_decoder_remembers_stays_where_layers_move(monkeypatch):
+    plan = plan_of(23)
+    alone = video(plan, weights_of())
+    assert torch.equal(made_while_layers_move(plan, monkeypatch), alone)
 
 
 def test_a_jump_in_time_is_the_same_where_layers_move(monkeypatch):
     """The next chunk turns the keys of its frames back. An anchor that walks or is an average has no pipeline."""
     plan = with_anchors(plan_of(), [6], [], [6])
     alone = video(plan, weights_of())
-    with ranks_of(3, monkeypatch) as found:
-        made = []
-        for index, frames in enumerate(stream_frames(weights_of(ranks=3), order_of(plan, weights_of()))):
-            made.append(frames)
-            found.move([(0, 1, 6, 8), (0, 5, 6, 8), (0, 2, 4, 8)][index % 3])
-        assert torch.equal(torch.cat(made), alone)
+    assert torch.equal(made_while_layers_move(plan, monkeypatch), alone)
     assert not torch.equal(alone, video(plan_of(), weights_of()))
     for source in (AnchorSource(walk=5), AnchorSource(share=0.5)):
         with pytest.raises(ValueError, match="needs one chunk after the other: take the order chunks"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
 
@@ -45,9 +45,16 @@ def run_plan(args: argparse.Namespace) -> tuple[dict, str]:
     config, guessed, second = find_model(args.model)
     preset = find_preset(args.preset or guessed)
     speed = chosen(args)
-    options = PlanOptions(levers=speed.levers, restyle=preset.restyle, histories=args.histories, order=args.order)
-    options = replace(options, sinks=sink_rule(args), guidance=guidance_of(args))
-    options = replace(options, temporal=time_of(args), anchor_source=anchor_source(args))
+    options = PlanOptions(
+        temporal=time_of(args),
+        levers=speed.levers,
+        restyle=preset.restyle,
+        histories=args.histories,
+        order=args.order,
+        sinks=sink_rule(args),
+        anchor_source=anchor_source(args),
+        guidance=guidance_of(args),
+    )
     plan, notes = plan_video(preset, args.mode, size=args.size, num_frames=args.frames, options=options)
     notes += describe_idle(plan)
     check_sets(plan, preset.second_weights if second is None else second)
