@@ -140,6 +140,7 @@ def main() -> None:
     chosen = draw_prompts(args.prompts, 0)
     weights, texts = demo_source([asked.told for asked in chosen], torch.device("cpu")).load()
     frames = latent_frames(whole_length(frames_in(args.seconds, demo.FPS)))
+    frames -= frames % weights.preset.chunk_frames  # a shorter chunk at the end would not show motion
     rows = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     with args.out.open("a") as out, torch.inference_mode():
         for asked, text in list(zip(chosen, texts, strict=True))[len(rows) :]:
