@@ -113,7 +113,7 @@ def _disk(cost: Cost, settings: Settings | None) -> Disk:
     if settings is None:
         line = f"on the disk: nothing before it is decoded, as no Video Output is connected; {gb(free)} are free"
         return Disk(0, free, line)
-    parts = {name: size for name, size in run_bytes(cost.plan, settings).items() if size}
+    parts = {name: size for name, size in run_bytes(cost.plan, settings, low=False).items() if size}
     listed = ", ".join(f"{name} {gb(size)}" for name, size in parts.items())
     needed = sum(parts.values())
     return Disk(needed, free, f"on the disk, about: {listed}, together {gb(needed)}; {gb(free)} are free")

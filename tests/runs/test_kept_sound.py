@@ -189,5 +189,5 @@ def test_room_is_asked_for_the_sound_and_its_copy_in_the_video(sounds, tmp_path,
     asked, run = [], described(sounds[0])
     monkeypatch.setattr(video, "check_space", lambda *_, other_bytes, **__: asked.append(other_bytes))
     for sound in (None, bytes(1000)):
-        check_room(tmp_path, run.plan, run.settings, sound=sound)
+        check_room(tmp_path, run.plan, run.settings, sound=sound, low=False)
     assert asked[1] - asked[0] == 2000

@@ -126,10 +126,10 @@ def test_room_is_asked_for_every_copy_and_for_the_latents(tmp_path, monkeypatch,
     needed = int((known.num_bytes((1920, 1080), 53) * copies + latents) * 1.1)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage(needed + 10))
-    check_room(tmp_path, run.plan, run.settings)
+    check_room(tmp_path, run.plan, run.settings, low=False)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage(needed - 10))
     with pytest.raises(OSError, match="free space, choose another folder or a smaller format"):
-        check_room(tmp_path, run.plan, run.settings)
+        check_room(tmp_path, run.plan, run.settings, low=False)
 
 
 def test_a_run_that_is_nearly_through_needs_room_for_the_whole_video(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_a_run_that_is_nearly_through_needs_room_for_the_whole_video(tmp_path, m
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage(known.num_bytes((1920, 1080), 53)))
     with pytest.raises(OSError, match="53 frames of 1920x1080 as prores-422hq, and their run, need about"):
-        check_room(tmp_path, run.plan, run.settings, run.num_chunks - 1)
+        check_room(tmp_path, run.plan, run.settings, run.num_chunks - 1, low=False)
 
 
 def test_cleaning_takes_the_files_of_the_sections_with_the_video_and_nothing_else(tmp_path):

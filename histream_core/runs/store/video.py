@@ -70,7 +70,7 @@ def section_paths(folder: Path, manifest: Manifest) -> list[Path]:
 
 
 def run_bytes(
-    plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None, low: bool = False
+    plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None, low: bool
 ) -> dict[str, int]:
     """Estimated bytes that a run writes from chunk `first` on, for its latents, segments, video and sound.
 
@@ -107,7 +107,7 @@ def check_targets(folder: Path, manifest: Manifest) -> None:
 
 
 def check_room(
-    folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None, low: bool = False
+    folder: Path, plan: Plan, settings: Settings, first: int = 0, *, sound: bytes | None = None, low: bool
 ) -> None:
     """Raise ValueError or OSError if latents and video from chunk `first` on cannot be written.
 
