@@ -1,0 +1,32 @@
+# ruff: noqa: E501
+"""Breaks of `histream_core/parallel`: file, what stands there, what it is broken to, test file, part of the test's name."""
+
+BREAKS = [
+    ("parallel/balance.py", "now - then > LEAST_GAIN * now and ", "", "parallel/test_balance.py", "small_gain"),
+    ("parallel/balance.py", " and PAYS_WITHIN * (now - then) > moving", "", "parallel/test_balance.py", "layers_stay"),
+    ("parallel/balance.py", "SMOOTHING = 0.5", "SMOOTHING = 0.1", "parallel/test_balance.py", "slowed_by_half"),
+    ("parallel/balance.py", "extra[rank] + (done[stop] - done[start]) / speeds[rank]", "(done[stop] - done[start]) / speeds[rank]",
+     "parallel/test_balance.py", "best_of_all"),
+    ("parallel/balance.py", "chosen.append(begins)", "chosen.append([*range(len(begins))])", "parallel/test_balance.py", "best_of_all"),
+    ("parallel/events.py", "max(self.arrived[follower], now + travels)", "now + travels", "parallel/test_events.py", "waits_for_what"),
+    ("parallel/gang.py", "        return clean\n", "        made = clean()\n        return lambda: made\n",
+     "parallel/test_pipeline.py", "while_the_next_ones"),
+    ("parallel/gang.py", "        self._known.clear()\n", "", "parallel/test_sequence.py", "another_run"),
+    ("parallel/gang.py", "balancer.measure(rank, seconds, len(layers))", "balancer.measure(rank, 1.0, len(layers))",
+     "parallel/test_last_rank.py", "layers_leave"),
+    ("parallel/gang.py", "            balancer.measure_extra(rank, besides)\n", "", "parallel/test_last_rank.py", "layers_leave"),
+    ("parallel/gang.py", "if len(self._reports) <= LATE +", "if len(self._reports) <= 0 *", "parallel/test_last_rank.py", "nobody_waits"),
+    ("parallel/gang.py", "                except EndedRankError:\n                    raise\n", "", "parallel/test_sequence.py", "named_at_once"),
+    ("parallel/pipeline.py", "                found[layer - after.start] = held[layer - before.start]", "                pass",
+     "parallel/test_pipeline.py", "move_in_mid_stream"),
+    ("parallel/pipeline.py", "self.cache.pages(layer - self.layers.start, keep=keep)", "self.cache.pages(0, keep=keep)",
+     "parallel/test_pipeline.py", "same_latents"),
+    ("parallel/predict.py", "rate.fps > CLEARLY * taken.fps", "rate.fps > taken.fps", "parallel/test_predict.py", "simplest_is_taken"),
+    ("parallel/predict.py", "in ring_rows(self.plan)", "in sorted(ring_rows(self.plan), key=lambda row: (sum(row), -row.step))",
+     "parallel/test_predict.py", "enough_rows"),
+    ("parallel/rank.py", "self._ring.besides += seconds", "self._ring.besides += 0", "parallel/test_last_rank.py", "layers_leave"),
+    ("parallel/rank_vae.py", "self.decoder.warm_up(self._receive(shape, dtype), start=start)", "self._receive(shape, dtype)",
+     "parallel/test_last_rank.py", "is_a_decoder"),
+    ("parallel/share.py", "torch.cat([piece.view(count, batch, -1, heads, dim) for piece in taken], dim=2)", "torch.cat([piece.view(count, batch, -1, heads, dim) for piece in taken[::-1]], dim=2)",
+     "parallel/test_sequence.py", "same_latents"),
+]  # fmt: skip
