@@ -55,8 +55,11 @@ class ModelSettings:
     """The negative prompt, a CONDITIONING."""
 
     def temporal_policy(self, preset: Preset) -> TemporalPolicy:
+        """The rule for times; one with a span of its own is clamped, as on the command line."""
+        if self.span:
+            return TemporalPolicy(span=self.span)
         policy = preset.temporal()
-        return replace(policy, kind=self.temporal or policy.kind, span=self.span or policy.span)
+        return replace(policy, kind=self.temporal or policy.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,17 @@ class DualResolutionCache(io.ComfyNode):
                     "Normalized attention guidance, a factor for few-step weights: 5 to 11. Costs little, as it acts "
                     "only where the layers read the prompt. 1: none.",
                 ),
+                io.Int.Input(
+                    "span",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Latent frames that the first frame stands behind a chunk at most, with clamped positions. "
+                    "3 is worth a try in videos of a minute: the demo model's shapes held longer. 0: as far as in "
+                    "training, from the preset.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The same model, with these settings, for the HiStream samplers.")],
         )
@@ -125,8 +136,11 @@ class DualResolutionCache(io.ComfyNode):
         negative=None,
         cfg=1.0,
         nag=1.0,
+        span=0,
     ):
         check_model(model)
+        if span and temporal_positions == "absolute":
+            raise ValueError(f"absolute positions have no span: set temporal_positions to clamped, or span {span} to 0")
         guidance = Guidance(cfg=cfg, nag=nag)
         check_negative(guidance, negative)
         before = host.model_settings(model)
@@ -137,6 +151,7 @@ class DualResolutionCache(io.ComfyNode):
             ntk_low=ntk_low or None,
             ntk_high=ntk_high or None,
             temporal=None if temporal_positions == AUTO else temporal_positions,
+            span=span or None,
             resize=None if resize == AUTO else resize,
             kv=kv_memory,
             guidance=guidance,

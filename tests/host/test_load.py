@@ -71,6 +71,22 @@ def test_the_preset_that_was_found_travels_with_the_model_and_can_be_overridden(
     assert settings(model).ntk_high is None
 
 
+def test_a_span_is_a_clamped_rule_for_times_as_on_the_command_line(pack, load, folder, wan_weights):
+    save_file(wan_weights, folder / "x.safetensors", metadata=METADATA)
+    cache, find = pack.part("nodes.model.dual_resolution_cache").DualResolutionCache, pack.part("nodes.host.sampler")
+    preset = pack.part("histream_core.plan.presets").find_preset("streamdiffusionv2")
+    model = load("x.safetensors")
+
+    def rule(**options):
+        found = find.model_settings(cache.execute(model, **options).result[0]).temporal_policy(preset)
+        return found.kind, found.span
+
+    assert rule() == (preset.temporal().kind, preset.span)
+    assert rule(span=3) == rule(span=3, temporal_positions="clamped") == ("clamped", 3)
+    with pytest.raises(ValueError, match=r"absolute positions have no span: .* or span 3 to 0$"):
+        rule(span=3, temporal_positions="absolute")
+
+
 def test_fp8_is_what_is_kept_when_asked_for(load, folder, wan_weights, sample, positive, latent):
     save_file(wan_weights, folder / "x.safetensors", metadata=METADATA)
     model = load("x.safetensors", weight_dtype="fp8_e4m3fn")
