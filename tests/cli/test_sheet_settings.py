@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from histream_core.cli.parsers.sheet import FRAMES, GRID, THIN
+from histream_core.cli.verbs import sheet
 from histream_core.cli.verbs.sheet import thin_plans
 from histream_core.network.ops.rope import THETA, ntk_theta
-from histream_core.plan import find_preset, make_plan
+from histream_core.plan import PRESETS, find_preset, make_plan
 from histream_core.plan.schedule import Scale
+from histream_core.plan.sizes import latent_frames
 
 
 def plans(name="sgf", frames=9):
@@ -60,3 +64,21 @@ def test_a_clip_in_which_a_span_shows_nothing_is_refused():
     for name, frames, least in (("sgf", 8, 33), ("sgf-framewise", 4, 17)):
         with pytest.raises(ValueError, match=f"use --frames {least}, or more"):
             plans(name, frames)
+
+
+def test_clips_are_long_enough_where_no_length_is_given(here, say, monkeypatch):
+    """Seen to fail with 21 frames, in which a span shows nothing."""
+    lengths = []
+
+    def make_strips(_, orders, *args, **rest):
+        lengths.extend({order.plan.num_pixel_frames for _, order in orders})
+        return [[]]
+
+    monkeypatch.setattr(sheet, "make_strips", make_strips)
+    picture = np.zeros((8, 8, 3), "uint8")
+    monkeypatch.setattr("histream_core.lab.charts.contact_sheet.contact_sheet", lambda *_, **__: picture)
+    for settings in (GRID, THIN):
+        assert say("sheet", "--model", "demo", "--size", "64x64", "--settings", settings)[0] == 0
+    assert lengths == [FRAMES[GRID], FRAMES[THIN]] == [21, 33]
+    for name in PRESETS:
+        plans(name, latent_frames(FRAMES[THIN]))

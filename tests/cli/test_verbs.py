@@ -207,7 +207,10 @@ REFUSED = {
         ["sheet", "--model", "demo", "--prompts", "prompts.txt", "--settings", "thin"],
         "leave --settings out",
     ),
-    "too short for a span": (["sheet", "--model", "demo", "--settings", "thin", "--size", "64x64"], "use --frames 33"),
+    "too short for a span": (
+        ["sheet", "--model", "demo", "--settings", "thin", "--size", "64x64", "--frames", "29"],
+        "use --frames 33",
+    ),
     "no moment": (["sheet", "--model", "demo", "--moments", "0"], "--moments 4"),
 }
 

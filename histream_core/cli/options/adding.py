@@ -74,12 +74,16 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
 
 
 def add_size_options(
-    verb: argparse.ArgumentParser, *, size: str | None = None, default: str = "", frames: int = 81
+    verb: argparse.ArgumentParser, *, size: str | None = None, default: str = "", frames: int | str = 81
 ) -> None:
-    """Add --size, which is `size` or else `default` as the caller explains it, and --frames."""
+    """Add --size, which is `size` or else `default` as the caller explains it, and --frames.
+
+    Frames in words are None, and the caller chooses their number.
+    """
     shown = f"width x height (default: {size or default})"
     verb.add_argument("--size", metavar="WxH", type=parse_size, default=size, help=shown)
-    verb.add_argument("--frames", metavar="N", type=whole, default=frames, help=f"4n + 1 (default: {frames})")
+    given = frames if isinstance(frames, int) else None
+    verb.add_argument("--frames", metavar="N", type=whole, default=given, help=f"4n + 1 (default: {frames})")
 
 
 def add_run_options(verb: argparse.ArgumentParser, *, restyles: bool = False) -> None:

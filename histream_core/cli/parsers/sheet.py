@@ -15,9 +15,11 @@ GRID, THIN = "grid", "thin"
 WHICH = {
     GRID: "Dual-Resolution Caching, NTK factor, time shift and first-chunk scale, each with each",
     THIN: "one after the other what has thin public evidence: NTK factors up to 20, ways to resize, the first chunk's "
-    "attention, a short span",
+    "attention, a short span, and in longer clips other anchors",
 }
 """The settings that a sheet can show."""
+FRAMES = {GRID: 21, THIN: 33}
+"""Frames of a clip where none are given; in fewer than these a short span shows nothing."""
 
 
 def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
@@ -27,7 +29,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         description="Make a short clip of one prompt and seed in each of many settings, and show them as one picture.",
     )
     add_weight_options(verb)
-    add_size_options(verb, size="960x544", frames=21)
+    add_size_options(verb, size="960x544", frames=f"{FRAMES[GRID]}; {FRAMES[THIN]} with --settings {THIN}")
     verb.add_argument("--seed", metavar="N", type=whole, default=0, help="default: 0")
     verb.add_argument(
         "--prompts", metavar="FILE", type=Path, help="a strip for every line of FILE, in the preset's settings"

@@ -35,7 +35,7 @@ from ...video.pictures import crop_picture, write_png
 from ..options.adding import DEMO
 from ..options.common import check_files
 from ..options.weights import find_source, prompt_list
-from ..parsers.sheet import THIN
+from ..parsers.sheet import FRAMES, THIN
 from ..progress import print_notes, progress_bar
 from .videos import half_size, new_names, plan_video
 
@@ -144,7 +144,8 @@ def run_sheet(args: argparse.Namespace) -> tuple[dict, str]:
     prompts = _read_prompts(args.prompts) if args.prompts else prompt_list(args)
     words = _words(args, prompts)
     source = find_source(args, words)
-    plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=args.frames)
+    frames = FRAMES[args.settings] if args.frames is None else args.frames
+    plan, notes = plan_video(source.preset, "histream", size=args.size, num_frames=frames)
     strips = _strips(args, source.preset, plan, prompts)
     weights, texts = source.load()
     shown = [(Prompt(Text(text)),) for text in texts]
