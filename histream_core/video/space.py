@@ -12,7 +12,8 @@ from .formats import Format
 MARGIN = 1.1
 """Safety factor on the estimated size."""
 
-GIGABYTE = 1e9
+GIGABYTE = 2**30
+"""As memory is counted, so that figures of a plan and of a refusal can be compared."""
 
 
 def check_space(

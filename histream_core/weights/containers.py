@@ -166,7 +166,7 @@ def write_safetensors(
     needed = len(start) + sum(torch.Size(shape).numel() * dtype.itemsize for dtype, shape in layout.values())
     free = shutil.disk_usage(target.parent).free
     if free < needed:
-        raise CheckpointError(f"{target} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make room")
+        raise CheckpointError(f"{target} needs {needed / 2**30:.2f} GB and {free / 2**30:.2f} GB are free: make room")
     try:
         with whole_file(target, overwrite=overwrite) as file:
             file.write(start)

@@ -20,7 +20,7 @@ TOOLTIPS = {
     "low_keys": "How a finished chunk is remembered at LOW.",
     "seen_keys": "How much of the window attention sees at HIGH.",
     "vae_layout": "How the VAE's values lie in memory while it decodes.",
-    "vae_strips": "How much of the picture is decoded at once. The VAE remembers in 9.9 GB at 1080p; of strips only "
+    "vae_strips": "How much of the picture is decoded at once. The VAE remembers in 9.2 GB at 1080p; of strips only "
     "the one that is decoded has its memory on the GPU.",
 }
 """The choices that there are in ComfyUI: it moves weights while it samples, so nothing is decoded beside that."""

@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from ...cost.cost import Cost, meta_taehv, meta_vae
+from ...cost.cost import GB, Cost, meta_taehv, meta_vae
 from ...network import transfer
 from ...network.cache.tiers import make_caches
 from ...network.cache.window import CacheOptions, CacheWindow
@@ -297,8 +297,8 @@ def decoding() -> Iterator[Bar]:
         "the clip decoded at once", at_once(15) / at_once(6),
     )  # fmt: skip
     yield Bar(
-        "GB of the decoder's memory between chunks", held / 1e9, 9.9,
-        "in float32", vae_cache_bytes(vae, SIZE["height"], SIZE["width"], dtype=torch.float32) / 1e9,
+        "GB of the decoder's memory between chunks", held / GB, 9.25,
+        "in float32", vae_cache_bytes(vae, SIZE["height"], SIZE["width"], dtype=torch.float32) / GB,
     )  # fmt: skip
 
 
@@ -315,12 +315,12 @@ def small_decoding() -> Iterator[Bar]:
             decoder.decode(latents)
         return census.take().flops / 4e12
 
-    full = teraflops(vae), decoder_cache_bytes(vae, *size) / 1e9
+    full = teraflops(vae), decoder_cache_bytes(vae, *size) / GB
     yield Bar("TFLOP to decode a frame, TAEHV", teraflops(small), 0.72, "the Wan VAE", full[0])
-    yield Bar("GB of a TAEHV's memory", decoder_cache_bytes(small, *size) / 1e9, 0.36, "the Wan VAE", full[1])
+    yield Bar("GB of a TAEHV's memory", decoder_cache_bytes(small, *size) / GB, 0.335, "the Wan VAE", full[1])
     yield Bar(
         "GB of the decoder's memory on the device, 4 strips",
-        decoder_cache_bytes(vae, *size, strips=4) / 1e9, 2.9, "the whole picture", full[1],
+        decoder_cache_bytes(vae, *size, strips=4) / GB, 2.7, "the whole picture", full[1],
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def hash_file(path: Path) -> str:
 def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> str:
     """A hash of names, types, shapes and at most 4096 evenly spaced values of each tensor.
 
-    Hashing all of 28 GB would take a minute. Another training step, adapter, precision or file changes almost every
+    Hashing all of 26 GB would take a minute. Another training step, adapter, precision or file changes almost every
     value of the tensors that it touches, so a sample detects it; a deliberate change of values between the samples is
     not detected.
     """
