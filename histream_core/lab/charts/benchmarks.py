@@ -41,12 +41,13 @@ SECONDS = {
     "HiStream, published": 0.48,
     "HiStream+, published": 0.34,
     "HiStream+ on an H100, published": 0.21,
-    "HiStream, floor at 790 TFLOP/s": 0.099,
-    "HiStream+, floor at 790 TFLOP/s": 0.066,
+    "HiStream, derived at 790 TFLOP/s": 0.098,
+    "HiStream+, derived at 790 TFLOP/s": 0.068,
     "StreamDiffusionV2, 512x512, four H100": 0.0155,
 }
 """Seconds of denoising per frame, at 1920x1088 on an A100-class GPU unless the name says otherwise: arXiv 2512.21338
-and 2511.07399; floors are derived. None of our own has been measured yet."""
+and 2511.07399; those at 790 TFLOP/s are the operations of SCHEDULES by that rate. None of our own has been measured
+yet."""
 
 
 def tflops(mode: str, size: tuple[int, int] = (1920, 1088), frames: int = CLIP_FRAMES, **settings) -> float:
