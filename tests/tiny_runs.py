@@ -17,6 +17,8 @@ from histream_core.plan.chunks import lengthen
 from histream_core.plan.speed import DEFAULTS
 from histream_core.runs.make import Making, make
 from histream_core.runs.progress import counted, new_progress
+from histream_core.runs.store.journal import read_manifest
+from histream_core.runs.store.manifest import chain
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 from histream_core.vae.decode import StreamingDecoder
@@ -173,6 +175,16 @@ def start_and_hang(folder, call):
     return child
 
 
+def retry(source, folder, chunk, seed):
+    """A run that shares the first chunks of another and goes on with another seed."""
+    return session.create_branch(source, folder, chunk, session.branched(read_manifest(source), chunk, seed=seed))
+
+
+def recipes(a_manifest):
+    """The recipes of all chunks."""
+    return [*chain(a_manifest)]
+
+
 def check_longer_and_retried(folder, short, long):
     """A short run that is made as long as the long one has its latents, and so has a retry of the long one."""
     options = {"decoder": False}
@@ -181,5 +193,5 @@ def check_longer_and_retried(folder, short, long):
         list(Run(journal, **options).chunks())
         session.lengthen_run(journal, lengthen(short.plan, long.plan.num_latent_frames))
     assert same(finish(session.resume(folder / "short"), **options)[0], wanted)
-    other = session.retry(folder / "long", folder / "other", 2, seed=1)  # the seed that it had
+    other = retry(folder / "long", folder / "other", 2, seed=1)  # the seed that it had
     assert same(finish(other, **options)[0], wanted)

@@ -58,12 +58,6 @@ def open_file(path: str | Path) -> BinaryIO:
         raise
 
 
-def check_file(path: str | Path) -> int:
-    """The size in bytes of an ordinary file, for a library that opens it by its name. Raises as `open_file` does."""
-    with open_file(path) as file:
-        return os.fstat(file.fileno()).st_size
-
-
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The content of an ordinary file of at most `limit` bytes. Raises OSError for a larger one."""
     with open_file(path) as file:

@@ -95,11 +95,6 @@ def predict(cost: Cost, sharing: Sharing, machine: Machine) -> float:
     return run.num_frames / run.seconds()
 
 
-def predict_seconds(cost: Cost, sharing: Sharing, machine: Machine) -> float:
-    """Seconds of a plan's video that is made in one way, or of the first MAX_CHUNKS of its chunks."""
-    return _Run(cost, sharing, machine).seconds()
-
-
 def check_gpus(gpus: int) -> None:
     """Raise ValueError for a number of GPUs that no video is made by."""
     if not 1 <= gpus <= MAX_GPUS:

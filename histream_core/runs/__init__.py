@@ -5,7 +5,7 @@ folder. `store` is the folder, in which every finished chunk is a file.
 """
 
 from .session import Finished, Session, Snapshots
-from .store.branching import create_branch, retry
+from .store.branching import create_branch
 from .store.fingerprint import environment, fingerprint_weights, hash_bytes, hash_tensor
 from .store.journal import DamagedRunError, Journal
 from .store.listing import RunInfo, clean, list_runs
@@ -50,6 +50,5 @@ __all__ = [
     "longer",
     "longer_by",
     "resume",
-    "retry",
     "start_or_resume",
 ]

@@ -13,7 +13,7 @@ from histream_core.cost.pace import frames_of, planned_calls
 from histream_core.network.model import WAN_1_3B
 from histream_core.parallel.balance import best_split
 from histream_core.parallel.devices import Machine, find_device, find_link
-from histream_core.parallel.predict import predict_seconds
+from histream_core.parallel.predict import predict
 from histream_core.parallel.seconds import TERA, call_seconds
 from histream_core.plan.presets import find_preset
 from histream_core.plan.sharing import DECODE, PIPELINE, Sharing, ring_rows
@@ -63,7 +63,7 @@ def test_a_pipeline_takes_the_seconds_that_are_predicted(num_ranks, steps):
         )
         for row in order
     ]
-    predicted = predict_seconds(cost, Sharing(PIPELINE, num_ranks), MACHINE)
+    predicted = sum(frames) / predict(cost, Sharing(PIPELINE, num_ranks), MACHINE)
     assert predicted < 0.8 * sum(sum(row[0]) + row[1] + row[2] for row in rows)
     near(predicted, lambda: run_ring(rows, num_ranks, in_flight=2 * num_ranks))
 
@@ -86,4 +86,4 @@ def test_decoding_apart_takes_the_seconds_that_are_predicted():
             pass
         return time.perf_counter() - start
 
-    near(predict_seconds(cost, Sharing(DECODE, 1, vae_apart=True), MACHINE), measure)
+    near(cost.plan.num_pixel_frames / predict(cost, Sharing(DECODE, 1, vae_apart=True), MACHINE), measure)

@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from tiny_runs import manifest
+from tiny_runs import manifest, recipes
 
 from histream_core.network.kernels import choose_kernels
 from histream_core.network.ops import attention, elementwise
 from histream_core.plan.speed import APPROXIMATE, CHOICES, DEFAULTS, Speed
-from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+from histream_core.runs.store.manifest import differences, from_json, to_json
 
 RED = "a red circle moves right"
 CPU = torch.device("cpu")

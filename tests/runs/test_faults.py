@@ -14,10 +14,10 @@ import pytest
 from clips import probe
 from forks import Child
 from slow import crossed, slow
-from tiny_runs import SMALL, complete, files_in, manifest
+from tiny_runs import SMALL, complete, files_in, manifest, retry
 
 from histream_core.files import disk
-from histream_core.runs import DamagedRunError, create_run, list_runs, resume, retry, start_or_resume
+from histream_core.runs import DamagedRunError, create_run, list_runs, resume, start_or_resume
 from histream_core.runs.store import segments
 from histream_core.video import container, writers
 

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_runs import recipes
 
 from histream_core.files.values import digest, parse
 from histream_core.plan import lengthen
 from histream_core.plan.chunks import Chunk
-from histream_core.runs.store.manifest import from_json, recipes, to_json
+from histream_core.runs.store.manifest import from_json, to_json
 
 FILES = sorted((Path(__file__).parent / "format_1").glob("*.json"))
 

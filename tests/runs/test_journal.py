@@ -12,15 +12,15 @@ import safetensors.torch
 import tiny
 import tiny_runs
 import torch
-from tiny_runs import begin, finish, manifest, plan, same, start_and_hang
+from tiny_runs import begin, finish, manifest, plan, recipes, retry, same, start_and_hang
 
 from histream_core import runs as session
 from histream_core.files import disk
 from histream_core.files.values import digest, parse, plain
 from histream_core.plan.chunks import Plan
-from histream_core.runs import DamagedRunError, Journal, RunInUseError, clean, create_run, list_runs, resume, retry
+from histream_core.runs import DamagedRunError, Journal, RunInUseError, clean, create_run, list_runs, resume
 from histream_core.runs.store.lock import is_locked
-from histream_core.runs.store.manifest import from_json, recipes, to_json
+from histream_core.runs.store.manifest import from_json, to_json
 
 
 @pytest.fixture(scope="module")

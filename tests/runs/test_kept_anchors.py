@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 from slow import crossed
-from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same, section
+from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, recipes, same, section
 
 from histream_core.plan.anchoring import AnchorSource, Starts
 from histream_core.plan.chunks import with_anchors
 from histream_core.plan.positions import TemporalPolicy
 from histream_core.runs import Snapshots, branched, create_run, resume
-from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+from histream_core.runs.store.manifest import differences, from_json, to_json
 
 NO_FRAMES = {"decoder": False}
 KINDS = {

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import tiny
-from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same
+from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, recipes, same
 
 from histream_core.plan.histories import EACH_STEP
 from histream_core.plan.schedule import make_steps
 from histream_core.runs import Snapshots, create_run, resume
-from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+from histream_core.runs.store.manifest import differences, from_json, to_json
 
 NO_FRAMES = {"decoder": False}
 SCHEDULE = (make_steps((1000, 700, 400), 1),)

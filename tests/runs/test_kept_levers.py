@@ -6,12 +6,12 @@ import pytest
 import tiny_runs
 import torch
 from slow import slow
-from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same
+from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, recipes, same
 
 from histream_core.plan.speed import Speed
 from histream_core.runs import DamagedRunError, Journal, Snapshots, create_run, resume
 from histream_core.runs.store.journal import chunk_path
-from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+from histream_core.runs.store.manifest import differences, from_json, to_json
 
 LEVERS = [["last-step"], ["clean-anchor", "survivors"], ["last-step", "pooled-low"], ["survivors", "pooled-low"]]
 NO_FRAMES = {"decoder": False}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from slow import every
-from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, same
+from tiny_runs import Run, begin, check_longer_and_retried, finish, manifest, plan, recipes, same
 
 from histream_core.files.tensors import pack, read_safetensors
 from histream_core.plan.positions import TemporalPolicy
@@ -15,7 +15,7 @@ from histream_core.plan.window import Window
 from histream_core.runs import DamagedRunError, Journal, Snapshots, create_run, resume
 from histream_core.runs.store.fingerprint import hash_tensor
 from histream_core.runs.store.journal import chunk_path
-from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+from histream_core.runs.store.manifest import differences, from_json, to_json
 
 NO_FRAMES = {"decoder": False}
 

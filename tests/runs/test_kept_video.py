@@ -17,11 +17,11 @@ import pytest
 import tiny_runs
 from clips import shapes
 from slow import crossed, few, slow
-from tiny_runs import SMALL, complete, files_in, manifest, plan
+from tiny_runs import SMALL, complete, files_in, manifest, plan, retry
 
 from histream_core import runs as session
 from histream_core.plan.schedule import Scale
-from histream_core.runs import branched, clean, create_branch, create_run, retry
+from histream_core.runs import branched, clean, create_branch, create_run
 from histream_core.runs.store.journal import read_manifest
 from histream_core.runs.store.video import (
     check_room,

@@ -5,11 +5,11 @@ import tiny
 import tiny_runs
 import tiny_vae
 import torch
+from tiny_runs import recipes
 
 from histream_core.plan.entry import MotionRule, Restyle
 from histream_core.plan.schedule import Scale
 from histream_core.runs.restyle import EncodedSource, length_for, size_for
-from histream_core.runs.store.manifest import recipes
 from histream_core.vae.encode import StreamingEncoder, to_pixels
 
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 from forks import Child
-from tiny_runs import SMALL, Backend, Run, complete, files_in, plan, prompts_of
+from tiny_runs import SMALL, Backend, Run, complete, files_in, plan, prompts_of, retry
 from tiny_runs import manifest as tiny_manifest
 
 from histream_core import runs as session
@@ -75,7 +75,7 @@ def test_a_reviewed_run_is_byte_for_byte_that_of_its_seeds(tmp_path, artist, see
 def test_a_retried_run_is_that_of_the_review(tmp_path):
     """A branch from the same chunk with the same seed, which is how a finished chunk is made anew."""
     made = complete(session.create_run(tmp_path / "old", manifest()))
-    retried = complete(session.retry(made, tmp_path / "new", 2, seed=7))
+    retried = complete(retry(made, tmp_path / "new", 2, seed=7))
     seen = make_reviewed(session.create_run(tmp_path / "seen", manifest()), Artist(c2=[7]))
     assert {name: data for name, data in files_in(retried).items() if name.startswith("video")} == {
         name: data for name, data in files_in(seen).items() if name.startswith("video")

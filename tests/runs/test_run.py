@@ -8,12 +8,12 @@ import tiny
 import tiny_runs
 import torch
 from slow import slow
-from tiny_runs import Run, begin, finish, manifest, plan, same
+from tiny_runs import Run, begin, finish, manifest, plan, retry, same
 
 from histream_core import runs as session
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
-from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume, retry
+from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume
 from histream_core.runs.session import Decoding
 from histream_core.stream.inputs import Inputs
 

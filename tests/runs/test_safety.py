@@ -12,7 +12,7 @@ import pytest
 import torch
 from forks import Child
 from slow import few
-from tiny_runs import begin, finish, manifest, plan, same
+from tiny_runs import begin, finish, manifest, plan, retry, same
 
 from histream_core import runs as session
 from histream_core.cli import main
@@ -20,7 +20,7 @@ from histream_core.files import disk
 from histream_core.files.tensors import pack, read_safetensors
 from histream_core.files.values import digest
 from histream_core.plan import Plan
-from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run, list_runs, resume, retry
+from histream_core.runs import DamagedRunError, RunInUseError, clean, create_run, list_runs, resume
 from histream_core.runs.store import branching, new
 from histream_core.runs.store.folder import LOCK
 from histream_core.runs.store.journal import _hash_all

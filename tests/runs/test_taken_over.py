@@ -5,10 +5,10 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from tiny_runs import SMALL, complete, files_in, manifest, plan
+from tiny_runs import SMALL, complete, files_in, manifest, plan, retry
 
 from histream_core.plan import lengthen
-from histream_core.runs import DamagedRunError, clean, create_run, lengthen_run, list_runs, resume, retry
+from histream_core.runs import DamagedRunError, clean, create_run, lengthen_run, list_runs, resume
 from histream_core.runs.store.video import check_targets, chunks_on_disk, common_segments
 from histream_core.runs.verbs import check_whole
 

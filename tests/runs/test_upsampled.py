@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_runs import SMALL, Run, begin, finish, plan, prompts_of, same
+from tiny_runs import SMALL, Run, begin, finish, plan, prompts_of, recipes, same
 from tiny_runs import manifest as tiny_manifest
 
 from histream_core import runs as session
@@ -15,7 +15,7 @@ from histream_core.network.cache.window import CacheOptions
 from histream_core.plan.schedule import Scale
 from histream_core.runs import describe
 from histream_core.runs.store.journal import Journal
-from histream_core.runs.store.manifest import UPSAMPLER, differences, recipes
+from histream_core.runs.store.manifest import UPSAMPLER, differences
 from histream_core.runs.store.video import run_bytes
 from histream_core.stream.stream import Stream
 from histream_core.stream.upsampling import LearnedUpsampling

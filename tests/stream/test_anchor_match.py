@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from tiny_runs import Run, begin, finish, manifest, plan, same, section
+from tiny_runs import Run, begin, finish, manifest, plan, recipes, same, section
 
 from histream_core.cli import main
 from histream_core.plan.chunks import lengthen
 from histream_core.runs import Snapshots, branched, create_branch, create_run, lengthen_run, resume
 from histream_core.runs.describe import prompts_of, sections_of
-from histream_core.runs.store.manifest import differences, from_json, recipes, to_json
+from histream_core.runs.store.manifest import differences, from_json, to_json
 from histream_core.stream.anchor_match import match, statistics_of
 from histream_core.stream.prompts import Prompt, blend_prompts
 from histream_core.stream.timeline import Change, Cue, Placed

@@ -8,13 +8,13 @@ import pytest
 import tiny
 import tiny_runs
 import torch
+from tiny_runs import recipes
 
 from histream_core import runs as session
 from histream_core.plan.anchoring import Starts
 from histream_core.plan.chunks import lengthen, with_anchors
 from histream_core.plan.window import Window
 from histream_core.runs.describe import sections_of
-from histream_core.runs.store.manifest import recipes
 from histream_core.runs.store.video import cut_sections
 from histream_core.stream.prompts import Prompt, blend_prompts
 from histream_core.stream.timeline import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +14,11 @@ from ...network.forward import Text
 from ...network.layer import KeysValues, LayerCall, run_block
 from ...network.model import Block, WanModel
 from ...network.ops.rope import rotate
-from ...network.transfer import upload
 from ...plan.chunks import Plan
 from ...plan.make import PlanOptions, make_plan
 from ...plan.presets import Preset
-from ...plan.schedule import Scale, Step
+from ...plan.schedule import Step
 from ...plan.window import Window
-from ...stream.noise import Noise
 from ...stream.stream import Denoise
 from ...vae.decode import decoder_layers
 from ...vae.model import WanVAE
@@ -101,38 +99,12 @@ class NumberedLayers:
         return self.block_forward(block, call, self.done)
 
 
-CLEAN = 1e-9
-"""A noise level near zero that makes no cache pass: the whole network runs, its head too."""
-
-
 def full_history_plan(preset: Preset, *, width: int, height: int, num_frames: int) -> Plan:
     """A plan with every step at full resolution, in which every chunk sees all frames before it."""
     whole = Window(preset.chunk_frames, preset.anchor_frames, local_frames=None)
     return make_plan(
         preset, "full", size=(width, height), num_latent_frames=num_frames, options=PlanOptions(window=whole)
     )
-
-
-def full_history_chunks(
-    plan: Plan, denoise: Denoise, cache: KVCache, noise: Noise, text: Text, *, channels: int = 16
-) -> Iterator[Tensor]:
-    """Generate chunks in a loop with full history that costs what ComfyUI's autoregressive sampler costs.
-
-    `plan` is a `full_history_plan`. A whole pass runs over every finished chunk, the last one too. The host also
-    repeats the modulation for every token, which is left out here, so the original takes a little longer.
-    """
-    height, width = plan.grids[Scale.HIGH]
-    for chunk in plan.chunks:
-        shape = torch.Size((1, channels, len(chunk.frames), height, width))
-        cache.begin(chunk.frames, chunk.context)
-        latent = upload(noise(chunk.index, 0, shape), cache.k.device)
-        clean = denoise(latent, chunk.steps[0], cache, text)
-        for index, step in enumerate(chunk.steps[1:], start=1):
-            fresh = upload(noise(chunk.index, index, shape), cache.k.device)
-            clean = denoise((1 - step.sigma) * clean + step.sigma * fresh, step, cache, text)
-        denoise(clean, Step(CLEAN, Scale.HIGH), cache, text)
-        cache.commit()
-        yield clean
 
 
 def decode_at_once(vae: WanVAE, latents: Tensor) -> Tensor:

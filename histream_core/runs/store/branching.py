@@ -20,7 +20,6 @@ from .journal import Journal, chunk_path, read_manifest, sound_path, write_texts
 from .listing import clean
 from .manifest import Base, Manifest, refuse_part
 from .new import check_free, new_folder, write_run
-from .opening import branched
 from .segments import checksums_of
 from .video import common_segments
 
@@ -91,11 +90,6 @@ def begun_aside(folder: Path) -> Iterator[Path]:
 def num_shared(plan: Plan, chunk: int) -> int:
     """Number of chunks that a branch at `chunk` of a run shares with it: those that were given too."""
     return chunk if chunk < 0 else max(chunk, plan.given_chunks)
-
-
-def retry(source: str | Path, folder: str | Path, chunk: int, seed: int) -> Journal:
-    """Create a run that shares the first `chunk` chunks of another and continues with another seed."""
-    return create_branch(source, folder, chunk, branched(read_manifest(Path(source)), chunk, seed=seed))
 
 
 def _check_head(old: Manifest, new: Manifest, chunk: int) -> None:

@@ -220,13 +220,11 @@ class ChunkSeeds:
         return SeededNoise(self.manifest.seed(chunk))(chunk, step, shape)
 
 
-def recipes(manifest: Manifest) -> list[str]:
-    """The recipe of every chunk. Chunks shared with another run have an empty one, except the last of them."""
-    return [*chain(manifest)]
-
-
 def chain(manifest: Manifest) -> Iterator[str]:
-    """Yield the recipes of `recipes` one after the other; each is made of the one before it."""
+    """Yield the recipe of every chunk, each made of the one before it.
+
+    Chunks shared with another run have an empty one, except the last of them.
+    """
     plan, base = manifest.plan, manifest.base
     shared = base.chunks if base else 0
     common = digest([
