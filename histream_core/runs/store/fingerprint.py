@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ... import __version__
 from ...files.reading import open_file
+from ...files.tensors import tensor_bytes
 
 SAMPLE = 4096
 """Number of values of each tensor that are hashed; a smaller tensor is hashed whole."""
@@ -19,7 +20,7 @@ PIECE = 2**20
 
 def hash_tensor(tensor: Tensor) -> str:
     """The SHA-256 of all bytes of a tensor."""
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
+    return hashlib.sha256(tensor_bytes(tensor)).hexdigest()
 
 
 def hash_bytes(data: bytes) -> str:
@@ -48,7 +49,7 @@ def fingerprint_weights(weights: nn.Module | Iterable[tuple[str, Tensor]]) -> st
     for name, tensor in sorted(named, key=lambda item: item[0]):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         flat = tensor.detach().reshape(-1)
-        total.update(_bytes(flat[:: max(1, -(-flat.numel() // SAMPLE))]))
+        total.update(tensor_bytes(flat[:: max(1, -(-flat.numel() // SAMPLE))]))
     return total.hexdigest()
 
 
@@ -61,7 +62,3 @@ def environment(device: torch.device | str = "cpu", in_use: Mapping[str, str] | 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
     return {"histream": __version__, "torch": torch.__version__, "device": name} | threads | dict(in_use or {})
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
