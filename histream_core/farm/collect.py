@@ -6,17 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.disk import check_new, make_folder, whole_file
-from ..files.reading import MEGABYTE, open_file
+from ..files.disk import check_new, copy_whole, make_folder
 from ..runs import RunInUseError
 from ..runs.store.fingerprint import hash_file
 from ..runs.store.journal import read_manifest
 from ..runs.store.video import format_of, picture_files, video_path
 from .drive import Turn
 from .store import Farm
-
-BLOCK = 4 * MEGABYTE
-"""Bytes that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +31,15 @@ def check_videos(farm: Farm, turn: Turn = lambda: None) -> Collected:
     for shot in farm.shots:
         turn()
         try:
-            whole, why = (
-                farm.is_finished(shot.name),
-                "not finished, or its video was changed since: submit the list again",
-            )
+            if farm.is_finished(shot.name):
+                run = farm.run_of(shot.name)
+                files[shot.name] = video_path(run, read_manifest(run))
+            else:
+                missing[shot.name] = "not finished, or its video was changed since: submit the list again"
         except RunInUseError:
-            whole, why = False, "not finished, a worker is at it"
+            missing[shot.name] = "not finished, a worker is at it"
         except (ValueError, OSError) as error:
-            whole, why = False, str(error)
-        if whole:
-            run = farm.run_of(shot.name)
-            files[shot.name] = video_path(run, read_manifest(run))
-        else:
-            missing[shot.name] = why
+            missing[shot.name] = str(error)
     return Collected(files, missing)
 
 
@@ -79,7 +71,5 @@ def _copy(farm: Farm, name: str, folder: Path, *, overwrite: bool) -> Path:
         if os.path.lexists(new) and new.is_file() and hash_file(old) == hash_file(new):
             continue
         check_new(new, overwrite=overwrite)
-        with open_file(old) as source, whole_file(new, overwrite=overwrite) as file:
-            while data := source.read(BLOCK):
-                file.write(data)
+        copy_whole(old, new, overwrite=overwrite)
     return target

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from .reading import MEGABYTE, open_file
+
 try:
     import fcntl
 except ImportError:  # Windows, which lets nobody remove an open file
@@ -336,6 +338,13 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool = True, claimed: Fil
     """Write `data` to `path` atomically, as `whole_file` does. Raises OSError with the fix."""
     with whole_file(path, overwrite=overwrite, claimed=claimed) as file:
         file.write(data)
+
+
+def copy_whole(source: Path, target: Path, *, overwrite: bool = True) -> None:
+    """Copy an ordinary file, which may be larger than memory, to `target` atomically, as `whole_file` does."""
+    with open_file(source) as data, whole_file(target, overwrite=overwrite) as copy:
+        while piece := data.read(MEGABYTE):
+            copy.write(piece)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...files.disk import check_folder, sync_folder, whole_file
-from ...files.reading import open_file
+from ...files.disk import check_folder, copy_whole, sync_folder
 from ...plan.chunks import Plan
-from .fingerprint import PIECE
 from .folder import CHUNKS, MANIFEST, SEGMENTS, own_folder
 from .journal import Journal, chunk_path, read_manifest, sound_path, write_texts
 from .listing import clean
@@ -114,11 +112,5 @@ def share(files: list[Path], folder: Path) -> None:
         except OSError as error:
             if error.errno not in CANNOT_LINK:
                 raise
-            _copy(path, folder / path.name)
+            copy_whole(path, folder / path.name)
     sync_folder(folder)
-
-
-def _copy(path: Path, target: Path) -> None:
-    with open_file(path) as source, whole_file(target) as copy:
-        while piece := source.read(PIECE):
-            copy.write(piece)
