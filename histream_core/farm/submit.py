@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..files.disk import nearest_existing
+from ..parallel.workers import NO_RAY, ray_is_there
 from ..plan.parts import Parts
 from ..runs import RunInUseError
 from ..video.space import check_bytes
@@ -21,9 +21,6 @@ from .shots import Shot
 from .status import FarmState, look
 from .store import Farm, check_place, lock_farm, open_place, read_farm, unchanged, write_farm
 from .work import Make, Stopped
-
-NO_RAY = 'pip install "ray>=2.48,<3"'
-"""The way to get what several workers need."""
 
 MOST_NOTES = 5
 """Most notes on shots that are told before the first one begins."""
@@ -145,7 +142,7 @@ def _checked_workers(order: Submission) -> tuple[int | None, str | None]:
     """How many workers, and the address of their Ray; none for this process. Raises ValueError."""
     import torch
 
-    workers, address, ray = order.workers, order.address, find_spec("ray") is not None
+    workers, address, ray = order.workers, order.address, ray_is_there()
     if workers is not None and workers < 1:
         raise ValueError(f"{workers} workers make nothing: use 1 or more")
     if order.lease_seconds < 1:
@@ -218,7 +215,7 @@ def _notes(shots: Sequence[Shot], needs: Sequence[Needs], todo: Collection[str])
 def _workers(farm: Farm, make: Make, workers: int | None, address: str | None, front: Front) -> Iterator[Workers]:
     """The workers that were asked for, which are told."""
     if address is None:
-        why = "" if find_spec("ray") else f"; Ray is not installed, several need it: {NO_RAY}"
+        why = "" if ray_is_there() else f"; Ray is not installed, several need it: {NO_RAY}"
         front.note(f"one shot after the other, in this process{why}")
         yield InProcess(farm.folder, make, front.turn)
         return

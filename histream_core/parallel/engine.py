@@ -25,11 +25,9 @@ from .devices import LINKS, Machine, find_device
 from .gang import PipelineDenoiser
 from .last_rank import LastRankDecoder
 from .predict import check_gpus, choose
-from .workers import devices_from, hold_gang, kept_gang, ray_is_there
+from .workers import NO_RAY, devices_from, hold_gang, kept_gang, ray_is_there
 
 ALONE = Sharing(ONE)
-
-NO_RAY = 'pip install "ray>=2.48,<3"'
 
 ANY_GPU = "H100"
 """The device whose rates stand for one of which none are known: they decide which split `auto` takes, and no more."""

@@ -21,6 +21,9 @@ import torch
 from .gang import Gang
 from .link import EndedRankError, Link, LostRankError, open_store
 
+NO_RAY = 'pip install "ray>=2.48,<3"'
+"""The way to get what several processes need."""
+
 NAMESPACE = "histream"
 IDLE_SECONDS = 600.0
 """How long ranks are kept when nobody uses them."""

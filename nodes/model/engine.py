@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 
 from ...histream_core.parallel.engine import Engine
-from ...histream_core.parallel.workers import ray_is_there, release_gang
+from ...histream_core.parallel.workers import NO_RAY, ray_is_there, release_gang
 from ..host import log as host_log
 from ..host import sampler as host
 from ..host.api import CATEGORY, io, ui
@@ -52,7 +52,7 @@ class EngineNode(io.ComfyNode):
         check_model(model)
         engine = Engine(gpus or count_devices(), split)
         if engine.gpus > 1 and split == "auto" and not ray_is_there():
-            host_log.tell('Ray is not installed, so one GPU samples: pip install "ray>=2.48,<3" for several')
+            host_log.tell(f"Ray is not installed, so one GPU samples: {NO_RAY} for several")
         return io.NodeOutput(host.attach(model, replace(host.model_settings(model), engine=engine)))
 
 

@@ -163,7 +163,7 @@ def test_cancel_tells_what_it_stops(here, say, shots):
     ],
 )
 def test_workers_that_cannot_be_had_are_refused_first(here, say, shots, monkeypatch, words, said):
-    monkeypatch.setattr(submit, "find_spec", lambda name: None)
+    monkeypatch.setattr(submit, "ray_is_there", lambda: False)
     status, told = say("farm", "submit", shots, "--out", "night", *words)
     assert status == 2
     assert said in told

@@ -230,7 +230,7 @@ def test_the_host_makes_room_before_the_first_shot(submit, pack, monkeypatch):
 
 def test_without_ray_several_workers_are_refused_as_by_the_command(submit, output, pack, monkeypatch):
     """And as many as there are GPUs are one, which is said."""
-    monkeypatch.setattr(pack.part("histream_core.farm.submit"), "find_spec", lambda name: None)
+    monkeypatch.setattr(pack.part("histream_core.farm.submit"), "ray_is_there", lambda: False)
     with pytest.raises(ValueError, match="Ray is not installed, and without it there is one worker: pip install"):
         submit(RED, workers=2)
     assert os.listdir(output) == ["input"]

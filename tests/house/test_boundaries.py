@@ -26,7 +26,7 @@ ARROWS = {
     "parallel": {"cost", "files", "network", "plan", "stream", "vae"},
     "runs": {"cost", "demo", "files", "network", "parallel", "plan", "stream", "vae", "video", "weights"},
     "lab": {"cost", "demo", "files", "live", "network", "plan", "runs", "stream", "vae", "video", "weights"},
-    "farm": {"cost", "files", "plan", "runs", "video"},
+    "farm": {"cost", "files", "parallel", "plan", "runs", "video"},
     "cli": {
         "cost",
         "demo",
