@@ -9,11 +9,15 @@ grain (normal, 2 % of full scale), `worst` on uniform noise, which cannot be com
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 THREADS = 4
 """Threads of an encoder; fixed, because some encoders write other bytes with another number of threads."""
 
 MOST_FPS = 1000
+
+NTSC = Fraction(1000, 1001)
+"""Rates of television and film are whole numbers of frames in 1.001 seconds."""
 
 
 @dataclass(frozen=True)

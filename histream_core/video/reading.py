@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .formats import MOST_FPS
+from .formats import MOST_FPS, NTSC
 from .frames import aspect_of, check_aspect, unit_frame
 from .media import LATEST, Source, check_picture, name_of, open_media, video_stream
 
@@ -31,9 +31,6 @@ RATES = 1, MOST_FPS
 
 COUNTED = ("avi", "mpeg", "mpegvideo", "m4v")
 """Containers (FFmpeg's names) that do not hold the time of each frame: frames are counted from the beginning."""
-
-NTSC = Fraction(1000, 1001)
-"""Rates of television and film are whole numbers of frames in 1.001 seconds."""
 
 RATE_ERROR = 8e-7
 """Largest relative error of a rate of NTSC; Matroska rounds the length of a frame to a nanosecond."""

@@ -34,13 +34,11 @@ from ..files.disk import (
 )
 from .container import Output, Record, tag
 from .exr import encode_exr
-from .formats import MOST_FPS, THREADS, Format
+from .formats import MOST_FPS, NTSC, THREADS, Format
 from .media import Source
 from .pictures import encode_png
 from .pixels import Form, Leaving, Metadata, pictures_of, planes_of
 from .sound import check_sound
-
-NTSC = Fraction(1000, 1001)
 
 Frames = Tensor | np.ndarray | Leaving
 """Frames that are written."""
