@@ -34,9 +34,8 @@ class DemoTextEncoder(nn.Module):
         self.neighbours = nn.Conv1d(TEXT_DIM, TEXT_DIM, 3, padding=1)
 
     @classmethod
-    def load(cls, path: Path | str | None = None, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
-        """Load the bundled encoder, or the one in `path`. Raises ValueError for a file of another model."""
-        path = path or Path(__file__).with_name("demo-text.safetensors")
+    def load(cls, path: Path | str, *, dtype: torch.dtype = torch.float32) -> DemoTextEncoder:
+        """Load the encoder in `path`. Raises ValueError for a file of another model."""
         weights, _ = read_safetensors(path)
         try:
             encoder = cls(words_of(weights[EMBEDDINGS]))

@@ -28,12 +28,10 @@ from .judge import LAG, segment
 from .prompts import DemoPrompt
 from .steadiness import outline_change
 from .throughout import PRESENCE, read_seconds
+from .video import PARTS
 
 WINDOW = LAG + 1
 """Frames that colour, sharpness and outline are read from: the first of a chunk, as many as the first chunk has."""
-
-PARTS = 10
-"""Drift is measured between the first and the last of this many parts of a video: minutes 1 and 10 of ten."""
 
 IDENTITY = (PRESENCE, "colour", "shape", "background")
 """The words that must hold in a chunk that shows the object of the prompt."""

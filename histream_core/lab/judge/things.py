@@ -21,7 +21,7 @@ from ...demo.painter import DIRECTIONS
 from ...demo.scene_painter import Pictures, View, cut_out, place
 from ...demo.scenes import HOP, LEAST_WIDTH, MOST_WIDTH, MOTIONS, PLACES, ROUND, SWELL, THINGS, Scene, Staging
 from .judge import GRID, LAG, check_length
-from .throughout import LEAST_SIZE, PRESENCE, stretches
+from .throughout import LEAST_SIZE, PRESENCE, only, stretches
 
 SCENE_WORDS = ("thing", "place", "motion")
 """Kinds of words in a prompt of a scene."""
@@ -284,17 +284,13 @@ def _second(glances: Sequence[Glance], stretch: range) -> SceneSecond:
     now = glances[stretch.start : stretch.stop]
     widths = [glance.width for glance in now]
     return SceneSecond(
-        thing=_only([glance.thing for glance in now]),
-        place=_only([glance.place for glance in now]),
+        thing=only(glance.thing for glance in now),
+        place=only(glance.place for glance in now),
         motion=_motion(glances[max(0, stretch.start - LAG) : stretch.stop]) if min(widths) else None,
         least_width=min(widths),
         most_width=max(widths),
         likeness=float(np.mean([glance.likeness for glance in now])),
     )
-
-
-def _only(names: Sequence[str | None]) -> str | None:
-    return names[0] if len(set(names)) == 1 else None
 
 
 def _motion(glances: Sequence[Glance]) -> str | None:

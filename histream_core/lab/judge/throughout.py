@@ -6,7 +6,7 @@ becomes another, is seen however short the time. F frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -149,11 +149,13 @@ def _colours(frames: np.ndarray, masks: np.ndarray) -> tuple[str | None, str | N
     sparse, inside = frames[:, ::SPARSE, ::SPARSE], masks[:, ::SPARSE, ::SPARSE]
     grounds = {_name(frame[~mask]) for frame, mask in zip(sparse, inside, strict=True)}
     inks = {_name(frame[mask]) for frame, mask in zip(sparse, inside, strict=True)}
-    return _only(grounds), _only(inks)
+    return only(grounds), only(inks)
 
 
-def _only(names: set[str | None]) -> str | None:
-    return names.pop() if len(names) == 1 else None
+def only(names: Iterable[str | None]) -> str | None:
+    """The one name that all frames have; None where they differ."""
+    found = {*names}
+    return found.pop() if len(found) == 1 else None
 
 
 def _name(pixels: np.ndarray) -> str | None:
