@@ -32,10 +32,11 @@ def test_a_spoilt_farm_is_refused_or_read(tmp_path, name):
             assert "\x1b" not in look(read_farm(tmp_path)).table()
 
 
-def test_a_spoilt_list_is_refused_or_read(tmp_path):
-    chance, path = Random(0), tmp_path / "shots.jsonl"
+def test_a_spoilt_list_is_read_or_refused_by_no_other_error(tmp_path):
+    chance, path, read = Random(0), tmp_path / "shots.jsonl", []
     for number in range(60):
         spoil = spoil_bytes if number % 2 else spoil_json
         path.write_bytes(spoil(chance, b'{"name": "one", "prompt": "a cat", "size": [64, 32], "seed": 1}'))
         with suppress(ValueError, OSError):
-            assert all("/" not in shot.name for shot in read_shots(path))
+            read += read_shots(path)
+    assert 0 < len(read) < 60
