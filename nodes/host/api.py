@@ -8,19 +8,19 @@ __all__ = ["ComfyAPI", "ComfyExtension", "InputImpl", "blocked", "io", "ui"]
 CATEGORY = "HiStream"
 
 Schedule = io.Custom("HISTREAM_SCHEDULE")
-"""Socket of a `settings.StepChoice`."""
+"""Socket of a `nodes.settings.StepChoice`."""
 
 Speed = io.Custom("HISTREAM_SPEED")
-"""Socket of a `histream_core.speed.Speed`."""
+"""Socket of a `histream_core.plan.speed.Speed`."""
 
 FirstFrame = io.Custom("HISTREAM_FIRST_FRAME")
-"""Socket of a `host_first_frame.FirstFrame`."""
+"""Socket of a `nodes.host.first_frame.FirstFrame`."""
 
 Range = io.Custom("HISTREAM_RANGE")
-"""Socket of a `histream_core.handoff.VideoRange`."""
+"""Socket of a `histream_core.video.edit.ranges.VideoRange`."""
 
 VideoOutput = io.Custom("HISTREAM_VIDEO_OUTPUT")
-"""Socket of a `settings.VideoChoice`."""
+"""Socket of a `nodes.settings.VideoChoice`."""
 
 
 def blocked(message: str | None) -> ExecutionBlocker:
