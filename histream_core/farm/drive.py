@@ -143,7 +143,7 @@ class Drive:
                 for name, _ in self.workers.ended(self.poll):
                     del self._running[name]
             raise
-        return outcomes | {shot_of(name): Outcome(STOPPED) for name in self._waiting}
+        return {shot_of(name): Outcome(STOPPED) for name in self._waiting} | outcomes
 
     def _start(self) -> None:
         """Hand out as many shots as there are free workers."""
@@ -203,9 +203,12 @@ class Drive:
         if outcome.state == GONE:
             self.farm.note(name, DIED, why=outcome.why)
             outcome = self._count_death(name, outcome)
+        again = outcome.state in (HELD, LOST, GONE)
+        if again and shot_of(name) in outcomes:
+            return  # another part of its shot has failed
         if outcome.state in (HELD, LOST):
             self._later[name] = time.monotonic() + self.farm.lease_seconds / 2
-        if outcome.state in (HELD, LOST, GONE):
+        if again:
             self._waiting.appendleft(name)  # it began before all that wait
         elif is_part(name):
             self._end_part(name, outcome, outcomes)

@@ -38,7 +38,7 @@ class Lan:
             raise ValueError(
                 f"{certificate} and {key} are no certificate and its key, as PEM files, the key without a passphrase"
             ) from error
-        return cls(f"[{address}]" if number is not None and number.version == 6 else address.lower(), tls)
+        return cls(f"[{number.compressed}]" if number is not None and number.version == 6 else address.lower(), tls)
 
 
 def how_to_certify(address: str) -> str:

@@ -24,7 +24,7 @@ from ..vae.encode import StreamingEncoder, check_encoder, float_vae, to_pixels
 from ..video.formats import Format
 from ..video.pictures import extend_picture
 from ..video.reading import VideoIndex, frames_of, index_video
-from ..video.sound import has_sound
+from ..video.sound import check_sound, has_sound
 from .backend import Backend
 from .store.manifest import Manifest, whole_chunks
 
@@ -99,12 +99,16 @@ class SourceVideo:
         return [f"{self.path} ends after {count} frames: the last one is held for the rest"]
 
     def sound(self, format: Format) -> tuple[Path | None, list[str]]:
-        """The file whose sound a video of `format` takes over, and a note where the format holds none."""
+        """The file whose sound a video of `format` takes over, and a note where there is one that it cannot hold."""
         if not has_sound(self.path):
             return None, []
-        if not format.is_sequence:
-            return self.path, []
-        return None, [f"{format.name} is a folder of pictures and holds no sound: that of {self.path} is left out"]
+        if format.is_sequence:
+            return None, [f"{format.name} is a folder of pictures and holds no sound: that of {self.path} is left out"]
+        try:
+            check_sound(self.path, format)
+        except ValueError as error:
+            return None, [f"{error}; the sound is left out"]
+        return self.path, []
 
 
 def video_of_run(manifest: Manifest, path: Path | None, *, how: str = "give it as --source") -> SourceVideo | None:

@@ -42,12 +42,14 @@ def kept_priorities() -> Iterator[None]:
         yield
         return
     had, own = _policies(), (os.sched_getscheduler(0), os.sched_getparam(0))
-    yield
-    for thread, (policy, _) in _policies().items():
-        wanted, priority = had.get(thread, own)
-        if policy != wanted:
-            with contextlib.suppress(ProcessLookupError):  # a thread may end at any time
-                os.sched_setscheduler(thread, wanted, priority)
+    try:
+        yield
+    finally:
+        for thread, (policy, _) in _policies().items():
+            wanted, priority = had.get(thread, own)
+            if policy != wanted:
+                with contextlib.suppress(ProcessLookupError):  # a thread may end at any time
+                    os.sched_setscheduler(thread, wanted, priority)
 
 
 def _policies() -> dict[int, tuple[int, os.sched_param]]:

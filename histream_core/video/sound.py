@@ -50,7 +50,8 @@ class Track:
         """The first audio stream that can be decoded. Raises ValueError where there is none, or one without a clock."""
         sounds = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
         if not sounds:
-            raise ValueError(f"{self.name} holds no sound: choose another file")
+            read = " that can be read" if self._container.streams.audio else ""
+            raise ValueError(f"{self.name} holds no sound{read}: choose another file")
         if not sounds[0].time_base or not sounds[0].codec_context.sample_rate:
             raise self._damaged()
         return sounds[0]
@@ -141,12 +142,9 @@ class SoundCopy:
 
 
 def has_sound(source: Source) -> bool:
-    """Whether a file holds sound. Raises ValueError or OSError for one that cannot be read."""
-    try:
-        Track(source).close()
-    except ValueError:
-        return False
-    return True
+    """Whether a file holds sound, readable or not. Raises ValueError or OSError for one that cannot be opened."""
+    with open_media(source, "that file cannot be read: choose another file") as container:
+        return len(container.streams.audio) > 0
 
 
 def check_sound(source: Source, format: Format) -> None:

@@ -13,7 +13,6 @@ import torch
 from ...histream_core.cost.cost import GB, Cost, gb
 from ...histream_core.cost.memory_plan import Way, card_line, describe, verdict, ways
 from ...histream_core.files.disk import nearest_existing
-from ...histream_core.network.model import WanConfig
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.speed import DEFAULTS, Speed
 from ...histream_core.runs import Settings
@@ -22,6 +21,7 @@ from ...histream_core.vae.taehv import is_taehv
 from . import sampler as host
 from .caches import dtype_of
 from .preview import SMALL_DECODERS
+from .ranks import wan_config
 from .second import second_of
 
 
@@ -34,7 +34,7 @@ def cost_of(model, vae, plan: Plan, *, batch: int = 1, num_prompts: int = 1, spe
     dtype = dtype_of(model)
     decoding: dict[str, Any] = {"vae_dtype": vae.vae_dtype, **decoder_sizes(vae)} if vae else {"vae_dtype": dtype}
     return Cost(
-        WanConfig.from_state_dict(model.model.diffusion_model.state_dict()),
+        wan_config(model.model.diffusion_model),
         plan,
         batch=batch,
         num_prompts=num_prompts,

@@ -23,7 +23,7 @@ from ...histream_core.runs.restyle import SourceVideo
 from ...histream_core.runs.store.branching import num_shared
 from ...histream_core.runs.store.journal import read_manifest
 from ...histream_core.runs.store.manifest import differences, refuse_part, usual_output
-from ...histream_core.runs.store.video import video_path
+from ...histream_core.runs.store.video import is_written
 from ...histream_core.runs.verbs import Branch, FindSame, begin, branch, branch_manifest, check_resumed
 from ...histream_core.vae.encode import check_encoder
 from ...histream_core.video.formats import find_format
@@ -210,7 +210,7 @@ def new_branch(
     say_limits(model_settings(backend.model), manifest.plan, inputs.positive)
     if not inputs.positive:
         return Branch(source, chunk, branch_manifest(manifest, chunk, seed=inputs.seed), sound=sound)
-    with Journal(source, first_chunks=chunk or None) as old:
+    with Journal(source, first_chunks=chunk) as old:
         before = text_before(old.manifest, old.texts(), chunk)
     audience = Audience(backend.text_width, fps=choice.fps if choice else manifest.settings.fps, first_chunk=chunk)
     placed, prompts = prompts_in(inputs.positive, manifest.plan, audience, words=inputs.words, before=before)
@@ -265,7 +265,7 @@ def is_same(folder: Path, manifest: Manifest, base: tuple[str, int] | None) -> b
     shared = (there.base.run, there.base.chunks) if there.base else None
     if differences(there, manifest) or shared != base:
         return False
-    return not video_path(folder, there).exists() or there.made_with == manifest.made_with
+    return not is_written(folder, there) or there.made_with == manifest.made_with
 
 
 def run_settings(choice: VideoChoice, size: tuple[int, int], *, preset: str, mode: str) -> Settings:

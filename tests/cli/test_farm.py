@@ -196,8 +196,9 @@ def test_the_scenes_of_a_shot_that_is_made_in_parts_are_those_of_one_run(here, s
         assert work(apart.folder, part, make_shot) == Outcome("made", made=made)
         assert not (apart.run_of(part) / "segments").exists()
     assert say("farm", "status", "apart")[1]["shots"][0]["chunks"] == 5
-    status, said = say("resume", apart.run_of("two/2"))
-    assert (status, "holds a part of a run alone: submit the list of its farm again" in said) == (2, True)
+    for words in (["resume"], ["extend", "--seconds", "9"], ["branch", "--seed", "2"]):
+        status, said = say(words[0], apart.run_of("two/2"), *["new"] * (words[0] == "branch"), *words[1:])
+        assert (status, "holds a part of a run alone: submit the list of its farm again" in said) == (2, True)
     status, result = say("farm", "submit", shots, "--out", "apart")
     assert (status, result["shots"][0]["made"], result["shots"][0]["attempts"]) == (0, 4, 3)
     assert files_in("apart/shots/two") == files_in("whole/shots/two")

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,7 +100,7 @@ def test_a_recording_without_a_picture_is_not_named(here, capsys, monkeypatch):
 @pytest.mark.parametrize(("out", "names"), [("out.mp4", ["out.mp4", "out-2.mp4", "out-3.mp4"]), (None, [None, None])])
 def test_each_recording_is_a_new_file(here, out, names):
     """Names follow --out, or date and time. Seen to fail where the second one takes the name of the first."""
-    args = argparse.Namespace(out=out and Path(out), prompt="a cat", seed=1)
+    args = argparse.Namespace(out=out and Path(out), overwrite=False, prompt="a cat", seed=1)
     found = recordings(args, find_format("h264-mp4"), SimpleNamespace(size=(32, 32), fps=16))
     assert found.at_once is (out is not None)
     for _ in names:
@@ -110,6 +111,18 @@ def test_each_recording_is_a_new_file(here, out, names):
     made = sorted(files_in("."))
     assert len(made) == len(names)
     assert set(made) == set(names) if out else all(re.fullmatch(r"live-\d{8}-\d{6}(-2)?\.mp4", name) for name in made)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_came_while_weights_were_loaded_is_replaced_by_overwrite_alone(here, overwrite):
+    args = argparse.Namespace(out=Path("out.mp4"), overwrite=overwrite, prompt="a cat", seed=1)
+    found = recordings(args, find_format("h264-mp4"), SimpleNamespace(size=(32, 32), fps=16))
+    args.out.write_bytes(b"a film")
+    with nullcontext() if overwrite else pytest.raises(FileExistsError, match=r"out\.mp4"):
+        _, writer = found.open_next()
+        with writer:
+            writer.write(np.zeros((1, 32, 32, 3), np.uint8))
+    assert (args.out.read_bytes() == b"a film") is not overwrite
 
 
 def test_the_page_says_where_it_is(here, capsys):

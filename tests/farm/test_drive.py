@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from tiny_farm import farm
+from tiny_farm import farm, farm_of_scenes
 
 from histream_core.farm import drive
 from histream_core.farm.drive import MOST_DEATHS, Drive
@@ -195,6 +195,17 @@ def test_a_worker_that_renews_its_lease_or_has_just_let_go_is_left_alone(tmp_pat
     ends, _ = run(a_farm, workers)
     assert kill == [("a", 1041)]
     assert ends["a"] == FINISHED
+
+
+@pytest.mark.parametrize("end", [Outcome("lost"), DIED], ids=lambda end: end.state)
+def test_a_part_of_a_shot_that_has_failed_is_not_made_again(tmp_path, end):
+    """Seen to fail, where it was made to its end for nothing."""
+    failed = Outcome("failed", "no")
+    workers = Script(2, {"one/1": [failed], "one/2": [end, Outcome("made")]})
+    ends, told = run(farm_of_scenes(tmp_path, "one"), workers)
+    assert workers.started == ["one/1", "one/2"]
+    assert ends == {"one": failed}
+    assert told == [("one", failed)]
 
 
 def test_nothing_begins_after_a_cancel(tmp_path):

@@ -146,6 +146,7 @@ def test_a_certificate_that_is_none_is_refused(tmp_path):
 
 def test_the_address_in_a_browser():
     assert Lan.of("fe80::1", PEM, PEM).address == "[fe80::1]"
+    assert Lan.of("FE80:0::0001", PEM, PEM).address == "[fe80::1]"  # as browsers write it
     assert Lan.of("Stage.local", PEM, PEM).address == "stage.local"
     assert how_to_certify("192.168.1.5").endswith("subjectAltName=IP:192.168.1.5")
     assert how_to_certify("stage.local").endswith("subjectAltName=DNS:stage.local")

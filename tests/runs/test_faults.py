@@ -123,6 +123,8 @@ def test_a_disk_that_is_full_after_any_byte_costs_nothing_that_was_finished(alon
             complete(create_run(tmp_path / "run", run_of(format)))
     assert caught.value.errno == errno.ENOSPC
     start_or_resume(tmp_path / "run", run_of(format)).close()
+    [info] = list_runs(tmp_path / "run")
+    assert info.state == "stopped"
     check_kept(tmp_path / "run", whole)
 
 

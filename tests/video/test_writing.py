@@ -23,7 +23,7 @@ import histream_core.files.disk
 from histream_core.cost.cost import Cost
 from histream_core.plan.schedule import Scale, Step
 from histream_core.runs.progress import counted, new_progress, timed_decode
-from histream_core.video.container import join
+from histream_core.video.container import join, kept_priorities
 from histream_core.video.formats import find_format
 from histream_core.video.reading import frames_of
 from histream_core.video.writers import PictureFolder, Segments, VideoFile, open_writer
@@ -285,6 +285,15 @@ def test_an_encoder_gives_no_thread_another_priority(tmp_path):
         for chunk in chunks(2):
             writer.write(chunk)
             assert policies() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler"), reason="threads have no policies elsewhere")
+def test_priorities_come_back_where_an_encoder_cannot_be_opened():
+    before = os.sched_getscheduler(0)
+    with pytest.raises(OSError, match="no encoder"), kept_priorities():
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        raise OSError("no encoder")
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="counts in /proc")

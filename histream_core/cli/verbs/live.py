@@ -162,7 +162,7 @@ def recordings(args: argparse.Namespace, format: Format, device: Device) -> Reco
     def open_file(path: Path | NewName) -> tuple[Path, Writer]:
         return path_of(path), open_writer(path, format, size=device.size, fps=device.fps, metadata=tags)
 
-    first = [args.out] if args.out else []
+    first = [args.out if args.overwrite else NewName(args.out)] if args.out else []
 
     def open_next() -> tuple[Path, Writer]:
         if first:

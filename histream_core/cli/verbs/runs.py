@@ -93,6 +93,7 @@ def run_extend(args: argparse.Namespace) -> tuple[dict, str]:
     snapshots = snapshots_of(args)
     with resume(args.folder) as journal:
         old = journal.manifest
+        refuse_part(args.folder, old)
         check_whole(journal)
         video = video_of_run(old, source_video_of(old, args))
         journal.negative()  # refuses a run without it before the run is made longer
@@ -119,12 +120,13 @@ def run_branch(args: argparse.Namespace) -> tuple[dict, str]:
     check_run(args.folder)
     check_free(args.new)
     old = read_manifest(args.folder)
+    refuse_part(args.folder, old)
     settings, sound = _settings(old.settings, args)
     plan = old.plan if args.seconds is None else longer(old, args.seconds)
     if args.review:
         check_review(plan)
     check_room(args.new, plan, settings, sound=sound, low=old.keeps_low or bool(args.upsampler))
-    with Journal(args.folder, first_chunks=args.chunk or None) as journal:
+    with Journal(args.folder, first_chunks=args.chunk) as journal:
         chunk = journal.finished if args.chunk is None else args.chunk
         if settings.sound and not sound and (kept := sound_path(args.folder, old)):
             check_sound(kept, format_of(settings))

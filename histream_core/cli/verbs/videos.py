@@ -34,7 +34,7 @@ from ...stream.timeline import Cue, Placed, place
 from ...video.container import check_name
 from ...video.formats import Format, find_format
 from ...video.pictures import CROP
-from ...video.sound import check_sound, has_sound
+from ...video.sound import check_sound
 from ...video.space import check_space
 from ...video.writers import frame_rate, picture_name
 from ..options.adding import DEMO
@@ -153,8 +153,10 @@ def _check(args: argparse.Namespace, source: Source, cues: tuple[Cue, ...], want
         check_low(plan)
     placed = place(cues, plan, wanted.fps)
     picture, fitted = read_first_frame(args, plan.size, wanted.size)
-    sound = take_sound(args, last.video.path) if last and args.whole else ()
-    notes = [*source.notes_on(placed.plan), *notes, *notes_of(args, placed), *fitted, *sound]
+    unheard = []
+    if last and args.whole and not args.sound:
+        args.sound, unheard = last.video.sound(find_format(args.format, args.depth))
+    notes = [*source.notes_on(placed.plan), *notes, *notes_of(args, placed), *fitted, *unheard]
     shown = Shown(placed, picture, notes, last=last, whole=args.whole)
     return Checked(source, shown, wanted.size, wanted.fps)
 
@@ -185,18 +187,6 @@ def half_size(size: tuple[int, int]) -> tuple[int, int]:
     """The size of the draft of a video: half of each side, made even."""
     width, height = (side // 4 * 2 for side in size)
     return width, height
-
-
-def take_sound(args: argparse.Namespace, video: Path) -> Iterator[str]:
-    """Take the sound of a video where the user names none; yield a note where the new one cannot hold it."""
-    if args.sound or not has_sound(video):
-        return
-    try:
-        check_sound(video, find_format(args.format, args.depth))
-    except ValueError as error:
-        yield f"{error}; the sound is left out"
-    else:
-        args.sound = video
 
 
 def make_checked(args: argparse.Namespace, checked: Checked) -> tuple[dict, str]:

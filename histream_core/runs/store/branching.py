@@ -43,7 +43,7 @@ def create_branch(
     """
     source, folder = Path(source), Path(folder)
     chunk = num_shared(read_manifest(source).plan, chunk)
-    with Journal(source, first_chunks=chunk if chunk > 0 else None) as old:
+    with Journal(source, first_chunks=chunk if chunk >= 0 else None) as old:
         refuse_part(source, old.manifest)
         if not 0 <= chunk <= old.finished:
             raise ValueError(f"the run in {source} has {old.finished} finished chunks: branch from 0 to {old.finished}")

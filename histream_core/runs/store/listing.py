@@ -17,7 +17,7 @@ from .journal import chunk_indices, chunk_path, lock, read_manifest, snapshot_pa
 from .lock import is_locked
 from .manifest import Manifest, words_of_seeds
 from .segments import segment_files
-from .video import CUTS, lacks_checksums, picture_files, section_paths, unfinished_path, video_path
+from .video import CUTS, is_written, lacks_checksums, picture_files, section_paths, unfinished_path, video_path
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def remove_run(folder: Path, *, video: bool = False) -> int:
 
 
 def _look(folder: Path) -> RunInfo:
-    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    num_bytes = sum(map(_num_bytes, folder.rglob("*")))
     try:
         check_run(folder)
         manifest = read_manifest(folder)
@@ -115,9 +115,17 @@ def _look(folder: Path) -> RunInfo:
     if is_locked(folder / LOCK):
         state = "running"
     else:
-        whole = chunks == manifest.num_chunks and video_path(folder, manifest).exists()
+        whole = chunks == manifest.num_chunks and is_written(folder, manifest)
         state = "finished" if whole else "stopped"
     return RunInfo(folder, state, "", chunks, manifest.num_chunks, num_bytes, manifest, lacking)
+
+
+def _num_bytes(path: Path) -> int:
+    """The size of a file; 0 of anything else, and of what a run that goes on has removed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        about = path.lstat()
+        return about.st_size if stat.S_ISREG(about.st_mode) else 0
+    return 0
 
 
 def _partials(folder: Path) -> Iterator[Path]:

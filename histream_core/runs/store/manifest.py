@@ -87,8 +87,8 @@ class Settings:
             raise ValueError(
                 f"a picture of {self.size[0]}x{self.size[1]} cannot be: use 832x480, or at most {MAX_SIDE}"
             )
-        frame_rate(self.fps)
         format = find_format(self.format, self.depth)
+        frame_rate(self.fps, format)
         if self.section_files and format.is_sequence:
             raise ValueError(
                 f"{format.name} is a folder of pictures, and the cut list tells which of them belong to a section: "

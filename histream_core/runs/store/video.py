@@ -116,7 +116,7 @@ def check_room(
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     format = format_of(settings)
     format.check_size(settings.size)
-    frame_rate(settings.fps)
+    frame_rate(settings.fps, format)
     needed = run_bytes(plan, settings, first, sound=sound, low=low)
     check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, other_bytes=sum(needed.values()))
 
@@ -295,6 +295,11 @@ def listed_frames(folder: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return data.get("num_frames") if isinstance(data, dict) else None
+
+
+def is_written(folder: Path, manifest: Manifest) -> bool:
+    """Whether the video is there with all its frames: a folder of pictures is there from the first one on."""
+    return video_path(folder, manifest).exists() and listed_frames(folder) == manifest.plan.num_pixel_frames
 
 
 def drop_segment(folder: Path, manifest: Manifest, index: int) -> None:

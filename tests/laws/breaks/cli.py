@@ -59,4 +59,5 @@ BREAKS = [
     ("cli/verbs/videos.py", "first_frame=last.latents == 1", "first_frame=True",
      "cli/test_last_frames.py", "as_the_run_itself"),
     ("cli/verbs/videos.py", "        temporal=time_of(args),\n", "", "cli/test_verbs.py", "span_of_a_video"),
+    ("cli/verbs/live.py", "args.out if args.overwrite else NewName(args.out)", "args.out", "cli/test_live.py", "came_while_weights"),
 ]  # fmt: skip

@@ -126,4 +126,5 @@ BREAKS = [
     ("live/stage.py", "target=session.guarded, args=(play,)", "target=play", "live/test_stage.py", "whatever_goes_wrong"),
     ("live/stage.py", "source.join(LAST_WAIT)", "source.join()", "live/test_stage.py", "that_hangs"),
     ("live/stage.py", "self.feed.viewers.append(page.given)", "pass", "cli/test_live.py", "given_the_source"),
+    ("live/lan.py", "number.compressed", "address", "live/test_page_doors.py", "in_a_browser"),
 ]  # fmt: skip

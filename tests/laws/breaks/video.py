@@ -124,4 +124,5 @@ BREAKS = [
     ("video/writing.py", "        self._unsettled.append((add, start, end))",
      "        self._unsettled.append((add, start, end))\n        self.settle()", "video/test_writing.py", "end_of_a_chunk"),
     ("video/writing.py", "        self._unsettled.clear()", "        pass", "video/test_writing.py", "end_of_a_chunk"),
+    ("video/container.py", "    try:\n        yield\n    finally:\n", "    yield\n    if True:\n", "video/test_writing.py", "priorities_come_back"),
 ]  # fmt: skip
