@@ -21,7 +21,7 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         "shots",
         metavar="SHOTS",
         type=Path,
-        help='a file with a JSON object in each line, such as {"prompt": "a cat", "seed": 1}: a "name" and the options '
+        help='a file with a JSON object in each line, such as {"prompt": "a red circle"}: a "name" and the options '
         "of histream demo, of render where there is a model, of v2v where there is a video; or a folder with a .json "
         "or .txt file for each shot",
     )
@@ -38,7 +38,10 @@ def add_to(verbs: Any) -> Iterator[argparse.ArgumentParser]:
         "whose computers all see DIR and the weights under the same names (default: local, for more than one worker)",
     )
     verb.add_argument(
-        "--workers", metavar="N", type=whole, help="shots at a time (default: one for each GPU; without a GPU one)"
+        "--workers",
+        metavar="N",
+        type=whole,
+        help="shots at a time; several need Ray (default: one for each GPU where Ray is installed, else one)",
     )
     verb.add_argument(
         "--lease",
