@@ -45,7 +45,6 @@ class Feed:
         intake: Intake[Tensor],
         clock: Clock,
         *,
-        away_seconds: float = AWAY_SECONDS,
         seconds: float | None = None,
         patient: bool = False,
     ):
@@ -54,7 +53,7 @@ class Feed:
         `patient`: the first frame may take as long as it likes.
         """
         self._patient = patient
-        self._intake, self._clock, self._away = intake, clock, away_seconds
+        self._intake, self._clock = intake, clock
         self._seconds, self._first = seconds, 0.0
         self._changed = threading.Condition()
         self._heard = self._given = clock()
@@ -101,8 +100,8 @@ class Feed:
             while True:
                 count = anew if anew and self._scene else goes_on
                 waiting = len(self._intake)
-                if waiting < count and not self._ended and self._seconds_away() > self._away:
-                    self._end(f"the source has given no picture for {self._away:g} s")
+                if waiting < count and not self._ended and self._seconds_away() > AWAY_SECONDS:
+                    self._end(f"the source has given no picture for {AWAY_SECONDS:g} s")
                 if self._ended and not waiting:
                     raise EndedError(self._why)
                 taken = self._intake.take(min(count, waiting) if self._breaks_off() else count)
@@ -122,7 +121,7 @@ class Feed:
                 reserved = self._intake.reserve(count)
                 if reserved is not None:
                     return reserved
-                if self._seconds_away() > self._away:
+                if self._seconds_away() > AWAY_SECONDS:
                     break
                 self._clock.wait(self._changed, LOOK_SECONDS)
         return None

@@ -215,11 +215,11 @@ class Page:
         self._port = 0
         self._runner: Any = None
 
-    def start(self, port: int = 0) -> str:
-        """Serve, and return the address to open. Raises OSError for an address or a port that cannot be used."""
+    def start(self) -> str:
+        """Serve, and return the address to open. Raises OSError for an address that cannot be used."""
         self._thread.start()
         try:
-            self._port = self._await(self._serve(port))
+            self._port = self._await(self._serve())
         except OSError as error:
             where, why = self._names[0], error.strerror or error
             raise OSError(f"the page cannot be served at {where}: {why}; use an address of this computer") from error
@@ -242,7 +242,8 @@ class Page:
     def _await(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _serve(self, port: int) -> int:
+    async def _serve(self) -> int:
+        """Serve at a free port, and return it."""
         from aiohttp import web
 
         @web.middleware
@@ -256,7 +257,7 @@ class Page:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         tls = self._lan.tls if self._lan else None
-        await web.TCPSite(self._runner, self._names[0].strip("[]"), port, ssl_context=tls).start()
+        await web.TCPSite(self._runner, self._names[0].strip("[]"), 0, ssl_context=tls).start()
         return self._runner.addresses[0][1]
 
     async def _end(self) -> None:
