@@ -21,14 +21,13 @@ def convert(
     target: str | Path,
     *,
     dtype: torch.dtype | None = None,
-    causal: bool | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
     """Write a safetensors file for ComfyUI, with bare key names and metadata about the weights; return the source.
 
-    `dtype` None keeps the stored values, quantised ones included. `causal` adds {"transformer": {"causal_ar": true}} to
-    the metadata, so that ComfyUI loads a causal model; None: if the guessed preset is causal. The file is written
-    atomically. Raises CheckpointError, also for a full disk.
+    `dtype` None keeps the stored values, quantised ones included. Where the guessed preset is causal, the metadata have
+    {"transformer": {"causal_ar": true}}, so that ComfyUI loads a causal model. The file is written atomically. Raises
+    CheckpointError, also for a full disk.
     """
     source, target = Path(source), Path(target)
     checkpoint = read_checkpoint(source)
@@ -40,8 +39,7 @@ def convert(
     _check_target(source, target, overwrite)
     metadata = dict(checkpoint.metadata)
     if checkpoint.kind == "wan":
-        preset = guess_preset(checkpoint)
-        metadata |= _describe(checkpoint, preset, preset not in ("wan", "demo") if causal is None else causal)
+        metadata |= _describe(checkpoint, guess_preset(checkpoint))
     if "_quantization_metadata" in metadata:
         metadata["_quantization_metadata"] = metadata["_quantization_metadata"].replace(f'"{checkpoint.prefix}', '"')
     name_of = lora_name if checkpoint.kind == "lora" else published_name
@@ -66,12 +64,12 @@ def convert(
     return checkpoint
 
 
-def _describe(checkpoint: Checkpoint, preset: str, causal: bool) -> dict[str, str]:
+def _describe(checkpoint: Checkpoint, preset: str) -> dict[str, str]:
     """Metadata of the new file: ComfyUI's `config`, with that of the source, and the preset of a file without it."""
     config = json_object(checkpoint.metadata.get("config"))
     told = json_object(config.get("transformer"))
     told.pop("causal_ar", None)
-    transformer = told | ({"causal_ar": True} if causal else {})
+    transformer = told | ({} if preset in ("wan", "demo") else {"causal_ar": True})
     described = {"histream_preset": preset}
     if transformer or config:
         try:

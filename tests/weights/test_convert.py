@@ -27,16 +27,18 @@ def test_a_converted_file_holds_the_source_tensors_under_bare_names(name, tmp_pa
     assert sorted(os.listdir(tmp_path)) == ["out.safetensors", "source.file"]
 
 
-def test_conversion_casts_and_describes_a_causal_model(tmp_path):
+def test_conversion_casts_and_describes_a_causal_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "guess_preset", lambda found: "self-forcing")
     save_file(WEIGHTS, tmp_path / "a.safetensors", HEADS | {"author": "somebody"})
-    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype=torch.bfloat16, causal=True)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype=torch.bfloat16)
     found = read_checkpoint(tmp_path / "b.safetensors", kind="wan")
     assert json.loads(found.metadata["config"]) == {"transformer": {"num_heads": 2, "causal_ar": True}}
-    assert found.metadata["author"] == "somebody" and found.metadata["histream_preset"] == "demo"
+    assert found.metadata["author"] == "somebody" and found.metadata["histream_preset"] == "self-forcing"
     assert found.dtype == torch.bfloat16 and found.config == CONFIG
     assert found.state_dict["patch_embedding.weight"].dtype == torch.float32
     same(found.state_dict, {key: x.to(found.state_dict[key].dtype) for key, x in WEIGHTS.items()})
-    convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors", causal=False)
+    monkeypatch.setattr(conversion, "guess_preset", lambda found: "wan")
+    convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
     assert "causal_ar" not in read_checkpoint(tmp_path / "c.safetensors").metadata["config"]
 
 
