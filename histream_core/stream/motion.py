@@ -12,12 +12,11 @@ from ..plan.entry import Entry, Restyle
 
 
 class Motion:
-    """The motion of a source so far: the share of the last chunk, and its last frame."""
+    """The motion of a source so far: the share of the last chunk, and its last frame [C, H, W]."""
 
-    def __init__(self, restyle: Restyle, share: float | None = None, last: Tensor | None = None) -> None:
-        """`share` and `last` go on after a chunk: the share that it began with, and its last frame [C, H, W]."""
-        self.restyle, self._last = restyle, last
-        self.share = restyle.share if share is None else share
+    def __init__(self, restyle: Restyle) -> None:
+        self.restyle, self.share = restyle, restyle.share
+        self._last: Tensor | None = None
 
     def next(self, frames: Tensor) -> Entry:
         """The entry of the next chunk; `frames` [T, C, H, W] are its source, in pixels in [-1, 1] or as latents."""

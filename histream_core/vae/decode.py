@@ -452,24 +452,12 @@ def begin_scene(decoder: Decoder, latents: Tensor) -> None:
     decoder.decode(latents[:, :, :1])
 
 
-def stream_frames(decoder: Decoder, chunks: Iterable[Tensor], *, num_frames: int | None = None) -> Iterator[Tensor]:
+def stream_frames(decoder: Decoder, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield the frames [F, H, W, 3] in [0, 1] of each latent chunk [1, C, T, H, W], as soon as it comes.
 
-    `num_frames` crops the video to so many pixel frames; latents past the end are not decoded. For a batch of videos
-    call `decoder.decode` and `to_frames`, with one writer for each.
+    For a batch of videos call `decoder.decode` and `to_frames`, with one writer for each.
     """
-    if num_frames is not None and num_frames < 1:
-        raise ValueError(f"a video of {num_frames} frames is empty: ask for at least 1")
-    done = 0
     for chunk in chunks:
         if chunk.shape[0] != 1:
             raise ValueError(f"stream_frames makes one video, got a batch of {chunk.shape[0]}: pass one item at a time")
-        if num_frames is not None:
-            first = int(done == 0)  # the first latent frame is one pixel frame, the others are four
-            chunk = chunk[:, :, : first + -(-(num_frames - done - first) // 4)]
-        frames = to_frames(decoder.decode(chunk))[0]
-        frames = frames if num_frames is None else frames[: num_frames - done]
-        done += len(frames)
-        yield frames
-        if done == num_frames:
-            return
+        yield to_frames(decoder.decode(chunk))[0]

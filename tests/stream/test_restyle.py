@@ -119,15 +119,6 @@ def test_motion_is_the_largest_difference_of_a_chunk():
     assert motion.next(moving(1.4)).share == pytest.approx(0.9 * 0.7 + 0.1 * before)
 
 
-def test_motion_goes_on_from_its_state():
-    frames = [torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
-    rule = Restyle(0.8, motion=MotionRule())
-    whole = Motion(rule)
-    wanted = [whole.next(part) for part in frames]
-    again = Motion(rule, wanted[1].share, frames[1][-1])
-    assert [again.next(part) for part in frames[2:]] == wanted[2:]
-
-
 def test_without_a_rule_every_chunk_begins_alike():
     motion = Motion(Restyle(0.6))
     assert motion.next(moving(0, 1)) == motion.next(moving(1, 0)) == Entry(0.6, 0.6)
