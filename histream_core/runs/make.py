@@ -27,7 +27,7 @@ from .session import Decoding, Session, Snapshots
 from .store.folder import DRAFT
 from .store.journal import Journal
 from .store.manifest import Manifest
-from .store.video import chunks_on_disk, first_frame, join_finished, join_video, open_video_writer, write_cuts
+from .store.video import chunks_on_disk, join_finished, join_video, open_video_writer, write_cuts
 
 Watch = Callable[[Journal], AbstractContextManager[Report]]
 """Function that watches a run while it is finished; its report is called as that of `make` is."""
@@ -217,4 +217,4 @@ def _up_to_part(manifest: Manifest) -> Plan:
 def frames_before(manifest: Manifest, chunk: int) -> int:
     """Number of pixel frames of the video in the chunks before `chunk`."""
     chunks = manifest.plan.chunks
-    return first_frame(chunks[chunk]) if chunk < len(chunks) else manifest.plan.num_pixel_frames
+    return chunks[chunk].first_pixel_frame if chunk < len(chunks) else manifest.plan.num_pixel_frames

@@ -25,7 +25,6 @@ from histream_core.runs import branched, clean, create_branch, create_run
 from histream_core.runs.store.journal import read_manifest
 from histream_core.runs.store.video import (
     check_room,
-    first_frame,
     join_video,
     open_video_writer,
     section_paths,
@@ -53,7 +52,7 @@ def make_video(folder, run):
     """All segments of a run, and what is made of them."""
     width, height = run.settings.size
     frames = shapes(run.plan.num_pixel_frames, height, width)
-    starts = [first_frame(chunk) for chunk in run.plan.chunks]
+    starts = [chunk.first_pixel_frame for chunk in run.plan.chunks]
     journal = SimpleNamespace(folder=folder, manifest=run, recipe=str)
     with open_video_writer(journal, 0) as writer:
         for begin, end in zip(starts, [*starts[1:], len(frames)], strict=True):

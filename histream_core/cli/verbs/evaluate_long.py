@@ -36,7 +36,6 @@ from ...lab.judge.scores import JUDGE
 from ...plan.presets import Preset, find_preset
 from ...plan.sizes import whole_length
 from ...runs import clean, fingerprint_weights
-from ...runs.store.video import first_frame
 from ...runs.weights import Weights
 from ...video.pictures import write_png
 from ..options.weights import pick_device
@@ -99,7 +98,7 @@ def make_video(row: Ablation, number: int, asked: DemoPrompt, weights: Weights, 
                     raise FileNotFoundError(
                         f"{records.folder} has lost the first frames of video {number + 1}: give another --out"
                     )
-                seconds = first_frame(row.plan.chunks[chunk]) / demo.FPS
+                seconds = row.plan.chunks[chunk].first_pixel_frame / demo.FPS
                 records.append(line_of(read_chunk(row.name, number, chunk, seconds, frames, reference, asked)))
                 sys.stderr.write(f"{row.name} {number + 1}: chunk {chunk + 1}/{len(chunks)}\n")
                 sys.stderr.flush()

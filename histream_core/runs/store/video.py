@@ -17,7 +17,7 @@ from pathlib import Path
 from ...files.disk import partial_name, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes
 from ...files.values import digest
-from ...plan.chunks import Chunk, Plan
+from ...plan.chunks import Plan
 from ...plan.schedule import Scale
 from ...video.container import join
 from ...video.edit import cut_lists as cutlist
@@ -79,7 +79,7 @@ def run_bytes(
     """
     format = format_of(settings)
     left = plan.num_pixel_frames - (
-        first_frame(plan.chunks[first]) if first < len(plan.chunks) else plan.num_pixel_frames
+        plan.chunks[first].first_pixel_frame if first < len(plan.chunks) else plan.num_pixel_frames
     )
     height, width = plan.grids[Scale.HIGH]
     done = plan.chunks[first].frames.start if first < len(plan.chunks) else plan.generated_frames
@@ -121,17 +121,12 @@ def check_room(
     check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, other_bytes=sum(needed.values()))
 
 
-def first_frame(chunk: Chunk) -> int:
-    """The number of a chunk's first frame in the video."""
-    return chunk.first_pixel_frame
-
-
 def _frames_of(plan: Plan, index: int) -> range:
     """The range of pixel frames of a chunk in the video."""
     chunks = plan.chunks
     return range(
-        first_frame(chunks[index]),
-        first_frame(chunks[index + 1]) if index + 1 < len(chunks) else plan.num_pixel_frames,
+        chunks[index].first_pixel_frame,
+        chunks[index + 1].first_pixel_frame if index + 1 < len(chunks) else plan.num_pixel_frames,
     )
 
 
@@ -194,7 +189,7 @@ def open_video_writer(journal: Journal, first: int, metadata: Metadata | None = 
     settings, format = manifest.settings, format_of(manifest.settings)
     size, fps, segments = settings.size, settings.fps, inside(folder / SEGMENTS)
     if format.is_sequence:
-        start = first_frame(manifest.plan.chunks[first])
+        start = manifest.plan.chunks[first].first_pixel_frame
         place = video_path(folder, manifest)
         writer = KeptPictures(place, format, size=size, fps=fps, metadata=metadata, first_frame=start)
         writer.segments, writer.next_chunk = segments, first
@@ -267,7 +262,7 @@ def cut_sections(manifest: Manifest) -> list[cutlist.Section]:
     chunks, settings = manifest.plan.chunks, manifest.settings
     cuts = (section for section in manifest.sections if not section.blended)
     starts = {start.first_chunk for start in (*cuts, *manifest.seeds) if start.first_chunk < len(chunks)}
-    frames = [*(first_frame(chunks[start]) for start in sorted(starts)), manifest.plan.num_pixel_frames]
+    frames = [*(chunks[start].first_pixel_frame for start in sorted(starts)), manifest.plan.num_pixel_frames]
     sections = [
         cutlist.Section(manifest.section(start).prompt, manifest.seed(start), *between)
         for start, between in zip(sorted(starts), pairwise(frames), strict=True)
