@@ -11,10 +11,10 @@ from .store.journal import DamagedRunError, Journal
 from .store.listing import RunInfo, clean, list_runs
 from .store.lock import RunInUseError
 from .store.manifest import Manifest, Section, Seed, Settings
+from .store.new import create_run
 from .store.opening import (
     branched,
     check_same,
-    create_run,
     environment_notes,
     lengthen_run,
     longer,

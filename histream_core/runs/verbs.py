@@ -17,6 +17,7 @@ from .store import branching, opening
 from .store.journal import Journal
 from .store.listing import clean
 from .store.manifest import Manifest
+from .store.new import create_run
 from .store.opening import branched, check_same, environment_notes
 from .store.video import check_targets, chunks_on_disk, lacks_checksums, listed_frames
 
@@ -42,7 +43,7 @@ def begin(
     """
     manifest = new_manifest(backend, run)
     check_possible(backend, folder, manifest, sound=run.sound, ignore_memory=ignore_memory)
-    journal = find_same(manifest) or opening.create_run(folder, manifest, run.texts, run.sound)
+    journal = find_same(manifest) or create_run(folder, manifest, run.texts, run.sound)
     if run.given is not None:
         try:
             _write_given(journal, run.given)  # a resumed run then needs neither picture nor video

@@ -198,7 +198,7 @@ BREAKS = [
     ("nodes/video/ranges_to_video.py", "blocked(None)", 'blocked("not yet")', "test_frames.py", "in_silence"),
     ("nodes/video/ranges_to_video.py", 'float("nan")', "0", "test_frames.py", "was_deleted"),
     ("histream_core/video/edit/ranges.py", '"video": part.source', '"video": ""', "test_frames.py", "another_video"),
-    ("histream_core/runs/verbs.py", "opening.create_run(folder, manifest, run.texts, run.sound)", "opening.create_run(folder, manifest, run.texts)",
+    ("histream_core/runs/verbs.py", "create_run(folder, manifest, run.texts, run.sound)", "create_run(folder, manifest, run.texts)",
      "test_runs.py", "sound_goes_into"),
     ("nodes/host/runs.py", "sound=hash_bytes(choice.sound) if choice.sound else None", "sound=None",
      "test_runs.py", "sound_goes_into and ffv1"),

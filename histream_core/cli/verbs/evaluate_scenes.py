@@ -10,8 +10,9 @@ import numpy as np
 from ... import demo
 from ...lab.judge.bootstrap import estimate
 from ...lab.judge.judge import LAG
+from ...lab.judge.pictures import read_pictures
 from ...lab.judge.prompts import chance_of, draw_scene_prompts
-from ...lab.judge.things import SCENE_WORDS
+from ...lab.judge.things import SCENE_WORDS, SceneJudge
 from ...lab.judge.throughout import course, throughout
 from ...network.forward import Text
 from ...runs.render import Order, collect
@@ -19,7 +20,6 @@ from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ..options.weights import demo_source, pick_device
 from ..progress import print_notes, progress_bar
-from .evaluate_options import scene_judge
 from .videos import plan_video
 
 
@@ -27,7 +27,7 @@ def run_scenes_evaluation(args: argparse.Namespace) -> tuple[dict, str]:
     """Make and score clips of scenes, half of them held out."""
     if args.frames <= LAG:
         raise ValueError(f"motion cannot be read from {args.frames} frames: use --frames {LAG + 1} or more")
-    asked, judge = draw_scene_prompts(args.prompts, args.seed), scene_judge(args.pictures)
+    asked, judge = draw_scene_prompts(args.prompts, args.seed), SceneJudge(read_pictures(args.pictures))
     source = demo_source([one.told for one in asked], pick_device(args.device))
     size = demo.WIDTH, demo.HEIGHT
     plan, notes = plan_video(source.preset, args.mode, size=size, num_frames=args.frames)

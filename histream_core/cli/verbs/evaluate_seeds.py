@@ -11,6 +11,8 @@ import numpy as np
 from ... import demo
 from ...demo.scenes import Scene
 from ...demo.sentence import clip_of, completed
+from ...lab.judge.pictures import read_pictures
+from ...lab.judge.things import SceneJudge
 from ...lab.judge.variety import VARIETY, start_of, variety
 from ...network.forward import Text
 from ...runs.render import Order, collect
@@ -18,7 +20,6 @@ from ...stream.noise import SeededNoise
 from ...stream.prompts import Prompt
 from ..options.weights import demo_source, pick_device
 from ..progress import print_notes, progress_bar
-from .evaluate_options import scene_judge
 from .videos import plan_video
 
 MOST_SEEDS = 256
@@ -55,7 +56,7 @@ def _finder(asked, pictures: Path | None):
         return start_of
     if pictures is None:
         raise ValueError(f"a {asked.thing} is found by its picture: give the folder of the pictures with --pictures")
-    judge = scene_judge(pictures)
+    judge = SceneJudge(read_pictures(pictures))
     return lambda frame: judge.start_of(frame, asked)
 
 

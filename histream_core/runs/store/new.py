@@ -20,12 +20,16 @@ _BEGUN = {LOCK, *FOLDERS, SOUND, *(partial_name(Path(name)).name for name in (MA
 """Names that a start that was killed may have left."""
 
 
-def create(folder: Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None) -> Journal:
-    """Create a run, and return its journal, which holds the lock; `texts` are embeddings of its prompts to store.
+def create_run(
+    folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None
+) -> Journal:
+    """Create a run, and return its journal, which holds the lock.
 
-    `sound` is from `pack_sound`. Raises FileExistsError for a folder that holds something, RunInUseError, and OSError
-    if it cannot be written; nothing is left then.
+    With `texts`, the embeddings of its prompts, it can be resumed without a text encoder. `sound` is from `pack_sound`,
+    if the manifest names one. Raises FileExistsError for a folder that holds something, RunInUseError, and OSError if
+    it cannot be written; nothing is left then.
     """
+    folder = Path(folder)
     with new_folder(folder) as held:
         write_run(folder, manifest, texts, sound)
         return Journal(folder, held=held)

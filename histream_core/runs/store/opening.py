@@ -1,4 +1,4 @@
-"""Opening of runs: create, resume, make longer."""
+"""Opening of runs: resume, make longer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,8 @@ from ...plan.sizes import frames_in, latent_frames, whole_length
 from .folder import MANIFEST
 from .journal import Journal, write_texts
 from .manifest import Manifest, Section, Seed, check_longer, differences, kept_frames
-from .new import create
+from .new import create_run
 from .video import drop_segment
-
-
-def create_run(
-    folder: str | Path, manifest: Manifest, texts: Iterable[Tensor] = (), sound: bytes | None = None
-) -> Journal:
-    """Create a run in `folder`; with `texts`, the embeddings of its prompts, it can be resumed without a text encoder.
-
-    `sound` is from `pack_sound`, if the manifest names one. Raises as `create` does.
-    """
-    return create(Path(folder), manifest, texts, sound)
 
 
 def resume(folder: str | Path, now: Manifest | None = None) -> Journal:
