@@ -354,7 +354,7 @@ def picture_name(folder: Path, format: Format, index: int) -> Path:
 
 
 class Segments(Writer):
-    """A writer of closed video files seg-00000, seg-00001, ... in a folder, one for every `every` calls of `write`.
+    """A writer of closed video files seg-00000, seg-00001, ... in a folder, one for every call of `write`.
 
     `first` is the number of the next segment in a run that is continued. A closed segment is complete and stays,
     whatever happens later; `container.join` makes one file of all. Raises the errors of `VideoFile`, and ValueError for
@@ -362,25 +362,14 @@ class Segments(Writer):
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        format: Format,
-        *,
-        size: tuple[int, int],
-        fps: float = 16,
-        every: int = 1,
-        first: int = 0,
+        self, folder: str | Path, format: Format, *, size: tuple[int, int], fps: float = 16, first: int = 0
     ) -> None:
         if format.is_sequence:
             raise ValueError(f"{format.name} is a folder of pictures already: write it without segments")
-        if every < 1:
-            raise ValueError(f"a segment of {every} chunks holds nothing: use 1")
         self.folder, self.format, self.size = Path(folder), format, size
-        self.fps, self.every, self.first = fps, every, first
+        self.fps, self.first = fps, first
         self.num_frames = 0
         self.finished: tuple[Path, ...] = ()
-        self._open: VideoFile | None = None
-        self._num_chunks = 0
         format.check_size(size)
         frame_rate(fps)
         check_folder(self.folder)
@@ -391,38 +380,29 @@ class Segments(Writer):
         return form_of(self.format, self.size)
 
     def write(self, frames: Frames) -> None:
-        if self._open is None:
-            path = segment_name(self.folder, self.format, self.first + len(self.finished))
-            self._open = VideoFile(path, self.format, size=self.size, fps=self.fps)
-        self._open.write(frames)
+        path = segment_name(self.folder, self.format, self.first + len(self.finished))
+        file = VideoFile(path, self.format, size=self.size, fps=self.fps)
+        try:
+            file.write(frames)
+            file.close(self.record)
+        except BaseException:
+            file.discard()
+            raise
         self.num_frames += len(frames)
-        self._num_chunks += 1
-        if self._num_chunks == self.every:
-            self.cut()
-
-    def cut(self) -> None:
-        """Close the open segment, if there is one, before it has `every` calls."""
-        if self._open is not None:
-            self._open.close(self.record)
-            self.finished += self._open.finished
-        self._open, self._num_chunks = None, 0
+        self.finished += file.finished
 
     def record(self, partial: Path) -> None:
         """Called with each complete segment before it gets its final name; does nothing here."""
 
     def close(self) -> None:
-        self.cut()
         if not self.finished:
             raise ValueError(f"no frame was written to {self.folder}: nothing to keep")
 
     def keep(self) -> Path | None:
-        self.cut()
         return self.folder if self.finished else None
 
     def discard(self) -> None:
-        if self._open is not None:
-            self._open.discard()
-        self._open = None
+        """Do nothing: a segment that fails is removed at once."""
 
 
 def segment_name(folder: Path, format: Format, index: int) -> Path:

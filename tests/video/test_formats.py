@@ -249,14 +249,12 @@ def test_segments_that_do_not_fit_together_are_refused_and_nothing_is_left(tmp_p
     assert sorted(os.listdir(tmp_path)) == ["a.mkv", "b.mkv", "c.mkv", "d.mkv"]
 
 
-def test_a_segment_may_hold_several_chunks_and_be_cut_early(tmp_path):
+def test_every_call_is_a_segment_numbered_from_the_first(tmp_path):
     known = find_format("ffv1", 8)
-    frames = clip(known, 7)
-    with Segments(tmp_path / "parts", known, size=size_of(known), every=2, first=4) as segments:
-        for index in range(5):
-            segments.write(frames[index : index + 1])
-            if index == 2:
-                segments.cut()
+    frames = clip(known, 5)
+    with Segments(tmp_path / "parts", known, size=size_of(known), first=4) as segments:
+        for part in (frames[:2], frames[2:3], frames[3:]):
+            segments.write(part)
     names = {path.name: len(all_frames(path)) for path in segments.finished}
     assert names == {"seg-00004.mkv": 2, "seg-00005.mkv": 1, "seg-00006.mkv": 2}
 

@@ -158,16 +158,27 @@ def test_a_stopped_run_keeps_what_waits_in_the_queue(tmp_path):
     assert len(list(frames_of(writer.kept))) == 6
 
 
-def test_an_error_of_the_caller_drops_the_open_file_and_keeps_the_closed_ones(tmp_path):
-    known = find_format("h264-mp4")
-    segments = Segments(tmp_path / "parts", known, size=(WIDTH, HEIGHT), every=2)
+def test_an_error_of_the_caller_keeps_the_closed_segments(tmp_path):
+    segments = Segments(tmp_path / "parts", find_format("h264-mp4"), size=(WIDTH, HEIGHT))
     with pytest.raises(RuntimeError, match="model"), BackgroundWriter(segments) as writer:
-        for part in chunks(3):
+        for part in chunks(2):
             writer.write(part)
-        until(lambda: segments.num_frames == 9)
+        until(lambda: segments.num_frames == 6)
         raise RuntimeError("model")
+    assert sorted(os.listdir(tmp_path / "parts")) == ["seg-00000.mp4", "seg-00001.mp4"]
+    assert len(list(frames_of(tmp_path / "parts" / "seg-00000.mp4"))) == 3
+
+
+def test_a_segment_that_fails_is_removed_at_once(tmp_path, monkeypatch):
+    """Seen to fail without the discarding in `write`."""
+    segments = Segments(tmp_path / "parts", find_format("h264-mp4"), size=(WIDTH, HEIGHT))
+    first, second = chunks(2)
+    segments.write(first)
+    with pytest.raises(ValueError, match=r"frames must be \[F, H, W, 3\]"):
+        segments.write(second[..., :2])
     assert os.listdir(tmp_path / "parts") == ["seg-00000.mp4"]
-    assert len(list(frames_of(tmp_path / "parts" / "seg-00000.mp4"))) == 6
+    segments.write(second)
+    assert [path.name for path in segments.finished] == ["seg-00000.mp4", "seg-00001.mp4"]
 
 
 @pytest.mark.parametrize("limit", [3_000, 250_000])

@@ -111,7 +111,7 @@ BREAKS = [
     ("video/sound.py", "videos[0] if videos else self.stream", "self.stream", "video/test_sound.py", "late"),
     ("video/writers.py", "return None if format.linear else Form(", "return None if format.is_sequence else Form(",
      "video/test_leaving.py", "has_the_same_bytes"),
-    ("video/writers.py", "self._open.close(self.record)", "self._open.close()", "runs/test_faults.py", "right_after_a_chunk"),
+    ("video/writers.py", "file.close(self.record)", "file.close()", "runs/test_faults.py", "right_after_a_chunk"),
     ("video/writers.py", "            check_not_read(self.path, [Path(sound)])\n", "            pass\n", "video/test_writing.py", "its_own_sound"),
     (
         "video/writers.py",
