@@ -19,6 +19,7 @@ from typing import Any
 
 from ...files.disk import disk_errors, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes, read_text
+from ...video.formats import Format
 from ...video.writers import PictureFolder, Segments, segment_name
 from .fingerprint import hash_file
 from .folder import SEGMENTS, DamagedRunError, inside, own_folder
@@ -37,7 +38,9 @@ _SEGMENT = re.compile(r"seg-[0-9]{5,9}(\.partial)?\.[a-z0-9]+|pic-[0-9]{5,9}(\.p
 class KeptSegments(Segments):
     """Writer of segments that writes the checksum of each segment before the segment gets its name."""
 
-    bind: Bind
+    def __init__(self, folder: Path, format: Format, *, bind: Bind, **settings: Any) -> None:
+        super().__init__(folder, format, **settings)
+        self.bind = bind
 
     def record(self, partial: Path) -> None:
         index = self.first + len(self.finished)
@@ -47,11 +50,16 @@ class KeptSegments(Segments):
 
 
 class KeptPictures(PictureFolder):
-    """Writer of pictures that writes the checksums of each chunk; every `write` is a chunk, `next_chunk` the first."""
+    """Writer of pictures that writes the checksums of each chunk to `segments`.
 
-    bind: Bind
-    segments: Path
-    next_chunk: int
+    Every `write` is a chunk, `next_chunk` the first.
+    """
+
+    def __init__(
+        self, folder: Path, format: Format, *, segments: Path, next_chunk: int, bind: Bind, **settings: Any
+    ) -> None:
+        super().__init__(folder, format, **settings)
+        self.segments, self.next_chunk, self.bind = segments, next_chunk, bind
 
     def write(self, frames: Any) -> None:
         first, path = self.num_frames, record_path(self.segments, self.next_chunk)

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from ...files.disk import partial_name, write_whole
+from ...files.disk import nearest_existing, partial_name, write_whole
 from ...files.reading import MEGABYTE, parse_json, read_bytes
 from ...files.values import digest
 from ...plan.chunks import Plan
@@ -113,12 +113,12 @@ def check_room(
 
     `folder` need not exist yet. `sound` is the sound to store, if it is not in the folder yet. `low`: see `run_bytes`.
     """
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     format = format_of(settings)
     format.check_size(settings.size)
     frame_rate(settings.fps, format)
-    needed = run_bytes(plan, settings, first, sound=sound, low=low)
-    check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, other_bytes=sum(needed.values()))
+    needed = sum(run_bytes(plan, settings, first, sound=sound, low=low).values())
+    place = nearest_existing(folder)
+    check_space(place, format, settings.size, plan.num_pixel_frames, copies=0, other_bytes=needed)
 
 
 def _frames_of(plan: Plan, index: int) -> range:
@@ -187,16 +187,20 @@ def open_video_writer(journal: Journal, first: int, metadata: Metadata | None = 
     """A writer that continues with chunk `first`; each of its `write` calls must be one chunk."""
     folder, manifest = journal.folder, journal.manifest
     settings, format = manifest.settings, format_of(manifest.settings)
-    size, fps, segments = settings.size, settings.fps, inside(folder / SEGMENTS)
-    if format.is_sequence:
-        start = manifest.plan.chunks[first].first_pixel_frame
-        place = video_path(folder, manifest)
-        writer = KeptPictures(place, format, size=size, fps=fps, metadata=metadata, first_frame=start)
-        writer.segments, writer.next_chunk = segments, first
-    else:
-        writer = KeptSegments(segments, format, size=size, fps=fps, first=first)
-    writer.bind = partial(binding, journal)
-    return writer
+    segments, bind = inside(folder / SEGMENTS), partial(binding, journal)
+    if not format.is_sequence:
+        return KeptSegments(segments, format, size=settings.size, fps=settings.fps, first=first, bind=bind)
+    return KeptPictures(
+        video_path(folder, manifest),
+        format,
+        size=settings.size,
+        fps=settings.fps,
+        metadata=metadata,
+        first_frame=manifest.plan.chunks[first].first_pixel_frame,
+        segments=segments,
+        next_chunk=first,
+        bind=bind,
+    )
 
 
 def join_video(journal: Journal, metadata: Metadata | None = None) -> Path:
