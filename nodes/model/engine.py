@@ -39,9 +39,9 @@ class EngineNode(io.ComfyNode):
                     "split",
                     options=list(SPLITS),
                     default="auto",
-                    tooltip="sequence: all GPUs compute each step together; needs Ray (pip install ray). decode: a "
-                    "chunk is decoded while the next one is sampled, on the first GPU too. auto: the one that is "
-                    "predicted to be faster; without Ray decode.",
+                    tooltip='sequence: all GPUs compute each step together; needs Ray (pip install "ray>=2.48,<3"). '
+                    "decode: a chunk is decoded while the next one is sampled, on the first GPU too. auto: the one "
+                    "that is predicted to be faster; without Ray decode.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The same model, for the HiStream samplers.")],

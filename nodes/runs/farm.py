@@ -111,7 +111,7 @@ def _farm_inputs():
             default=0,
             min=0,
             max=64,
-            tooltip="Shots at a time. 0: one for each GPU. More than 1 needs Ray (pip install ray).",
+            tooltip='Shots at a time. 0: one for each GPU. More than 1 needs Ray (pip install "ray>=2.48,<3").',
         ),
         io.String.Input(
             "name",
