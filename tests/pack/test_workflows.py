@@ -35,6 +35,8 @@ PLAYERS = {
     "HiStreamFarmCollect": 152,
 }
 """Height of a node of that type without its player, which is as wide as the node: sockets, widgets, and a line."""
+DRAWN = {"HiStreamDualResolutionCache": 294}
+"""Height that both canvases give a node of that type at least, whatever a workflow says: a text grows in it."""
 ANY = "*"
 """The type of a socket that takes everything."""
 FILES = {"model_name", "lora_name", "clip_name", "vae_name"}
@@ -266,6 +268,13 @@ def test_a_node_has_room_for_its_player(path):
             width, height = node["size"]
             assert height >= PLAYERS[node["type"]] + (width if square else width * 9 // 16), node["type"]
             assert "asleep" not in node.get("title", ""), "it is said by its colour, and untrue when it is awake"
+
+
+@each_workflow
+def test_a_node_is_as_high_as_it_is_drawn(path):
+    """Or nobody sees that it lies on another. Seen to fail with 202, before it had its negative prompt."""
+    for node in load(path)["nodes"]:
+        assert node["size"][1] >= DRAWN.get(node["type"], 0), node["type"]
 
 
 @each_workflow
