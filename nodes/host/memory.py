@@ -20,7 +20,6 @@ from ...histream_core.runs.store.video import run_bytes
 from ...histream_core.vae.taehv import is_taehv
 from . import sampler as host
 from .caches import dtype_of
-from .preview import SMALL_DECODERS
 from .ranks import wan_config
 from .second import second_of
 
@@ -95,8 +94,10 @@ def _memory(device: torch.device, cost: Cost, found: Sequence[Way], *, kept: boo
 
 
 def _lighter_files() -> tuple[str, ...]:
-    names = [*folder_paths.get_filename_list("vae"), *folder_paths.get_filename_list("vae_approx")]
-    return ("taehv",) if any(name.startswith(SMALL_DECODERS) for name in names) else ()
+    """The kinds of lighter decoders that Load VAE offers and finds, by the folders that it looks into for each name."""
+    full = any(name.startswith("taew2_1") for name in folder_paths.get_filename_list("vae"))
+    light = any(Path(name).stem == "lighttaew2_1" for name in folder_paths.get_filename_list("vae_approx"))
+    return ("taehv",) if full or light else ()
 
 
 class Disk(NamedTuple):

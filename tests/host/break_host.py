@@ -238,7 +238,7 @@ BREAKS = [
     ("nodes/host/memory.py", "card_line(found, device_memory(device))", "card_line(found, 24)",
      "test_plan_and_drift.py", "fits_there"),
     ("nodes/host/memory.py", "apart=settings is None", "apart=True", "test_plan_and_drift.py", "disk_counts"),
-    ("nodes/host/memory.py", "files=_lighter_files()", 'files=("taehv",)', "test_plan_and_drift.py", "where_its_file"),
+    ("nodes/host/memory.py", "files=_lighter_files()", 'files=("taehv",)', "test_plan_and_drift.py", "finds_its_file"),
     ("nodes/settings.py", "        anchor_match=window.anchor_match,\n", "", "test_plan_and_drift.py", "among_its_settings"),
     ("nodes/host/drift.py", "meter(_frames(clip), clip.fps)", "meter(_frames(clip), 8)",
      "test_plan_and_drift.py", "draws_what"),

@@ -100,13 +100,22 @@ def test_on_a_gpu_the_plan_proposes_what_fits_there(pack, plan_text, load_wan, l
     assert "kv_memory cpu: " in text
 
 
-def test_a_taehv_is_proposed_only_where_its_file_is(pack, plan_text, latent, monkeypatch):
-    memory = pack.part("nodes.host.memory")
-    large = latent(9, 3840, 2176)
-    monkeypatch.setattr(memory.folder_paths, "get_filename_list", lambda kind: [])
-    assert "taehv" not in plan_text(large)
-    monkeypatch.setattr(memory.folder_paths, "get_filename_list", lambda kind: ["taew2_1.safetensors"])
-    assert "a taehv VAE file" in plan_text(large)
+@pytest.mark.parametrize(
+    ("folder", "name", "found"),
+    [
+        ("vae", "taew2_1.safetensors", True),
+        ("vae_approx", "lighttaew2_1.pth", True),
+        ("vae_approx", "taew2_1.safetensors", False),
+        ("vae", "lighttaew2_1.pth", False),
+    ],
+)
+def test_a_taehv_is_proposed_only_where_load_vae_finds_its_file(
+    pack, plan_text, latent, monkeypatch, folder, name, found
+):
+    """Seen to fail where the folder does not count: Load VAE does not offer the third, and cannot load the last."""
+    files = {"vae": [], "vae_approx": [], folder: [name]}
+    monkeypatch.setattr(pack.part("nodes.host.memory").folder_paths, "get_filename_list", files.get)
+    assert ("a taehv VAE file" in plan_text(latent(9, 3840, 2176))) is found
 
 
 def test_with_a_video_output_the_disk_counts_and_chunks_are_decoded_at_once(pack, plan_text, latent, monkeypatch):
