@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     loop.add_arguments(parser, lr=3e-4)
     protocol.add_arguments(parser)
     add_optimiser(parser)
-    add_drawing(parser)
+    add_drawing(parser, dropout=0)
     parser.add_argument("--noise-coupled", action="store_true", help="for regression: the noise decides the place")
     parser.add_argument("--begin", type=Path, required=True, help="checkpoint of the student")
     parser.add_argument("--teacher", type=Path, help="checkpoint of the teacher")
@@ -132,7 +132,7 @@ def distillation(args: argparse.Namespace):
     setting = Setting(protocol.from_arguments(args), tuple(args.modes), args.chunks, args.lead, args.low_share)
     rng, grids = Rng(args.seed, args.device), setting.protocol.grids()
     bank, low = load_bank(args.bank, args.device, largest=grids[Scale.HIGH][0]), grids[Scale.LOW][0]
-    drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, dropout=0)
+    drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, args.prompt_dropout, args.partial_captions)
     features = bank.features if args.repa_weight else 0
     student = Trainee(loop.seeded(args, lambda: begin(args.begin, features, bank.vocabulary)), args.lr, args.optimiser)
     parts = {"network": student, "rng": rng}

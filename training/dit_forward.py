@@ -14,9 +14,10 @@ from torch import Tensor
 from histream_core.network.forward import embed_time
 from histream_core.network.model import WanModel
 from histream_core.network.ops.rope import Rope
+from histream_core.plan.presets import find_preset
 
 CHUNK = 3
-SPAN = 18
+SPAN = find_preset("demo").span
 
 
 class Rotations:

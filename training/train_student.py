@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bank = load_bank(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     rollouts = Rollouts.load(args.rollouts, bank) if args.rollouts else None
-    drawing = Drawing(args.places, args.noise_coupled, args.shape_groups)
+    drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, args.prompt_dropout, args.partial_captions)
     # the student's own LOW decides what a caption leaves out, which HIGH could not know
     whole = replace(drawing, dropout=0, partial=0) if args.whole_captions else drawing
     features = bank.features if args.repa_weight else 0

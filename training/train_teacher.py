@@ -13,6 +13,7 @@ from torch import Tensor
 from histream_core.network.model import WanConfig
 from histream_core.plan.schedule import Scale
 from training import loop, protocol, repa
+from training.captions import DROPOUT, PARTIAL_SHARE
 from training.data import Clips, Drawing, cell_weights
 from training.forward import Bidirectional, hidden_state, spread
 from training.network import DEMO, Network, Trainee, add_optimiser, begin
@@ -51,13 +52,17 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layers", type=int, default=DEMO.num_layers)
 
 
-def add_drawing(parser: argparse.ArgumentParser) -> None:
-    """Add the options that help to learn shapes; training/README.md explains them."""
+def add_drawing(parser: argparse.ArgumentParser, *, dropout: float = DROPOUT) -> None:
+    """Add the options that help to learn shapes, `--prompt-dropout` of `dropout`; training/README.md explains them."""
     group = parser.add_argument_group("what is drawn, and what counts")
     group.add_argument("--places", type=int, default=16, help="places a side where a clip may start; 1: the middle")
     group.add_argument("--shape-groups", action="store_true", help="draw clips that differ in their shape alone")
     group.add_argument("--object-weight", type=float, default=4.0, help="of a cell of the object; background 1")
     group.add_argument("--outline-weight", type=float, default=4.0, help="of a cell on the outline; background 1")
+    group.add_argument("--prompt-dropout", type=float, default=dropout, help="share of captions that are left out")
+    group.add_argument(
+        "--partial-captions", type=float, default=PARTIAL_SHARE, help="share of captions that say a part alone"
+    )
     group.add_argument("--repa-weight", type=float, default=0.0, help="of the REPA alignment loss; 0: none")
 
 
@@ -67,14 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     protocol.add_arguments(parser)
     add_optimiser(parser)
     add_network(parser)
-    add_drawing(parser)
+    add_drawing(parser, dropout=0.1)
     parser.add_argument("--bank", type=Path, required=True)
     parser.add_argument("--begin", type=Path, help="checkpoint, or folder of exported files, to start from")
     parser.add_argument("--batch", type=int, default=4, help="clips on the largest grid; smaller grids take more")
     parser.add_argument("--frames", type=int, default=9, help="latent frames of a clip")
     parser.add_argument("--grids", type=int, nargs="+", help="curriculum, cells a side (default: LOW, then HIGH)")
     parser.add_argument("--start-chunks", type=int, default=0, help="clips start at chunk 0 up to this one")
-    parser.add_argument("--prompt-dropout", type=float, default=0.1)
     parser.add_argument("--shift", type=float, default=2.0, help="time shift of the noise levels")
     args = parser.parse_args(argv)
 
@@ -82,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     low, high = (setting.grids()[scale][0] for scale in (Scale.LOW, Scale.HIGH))
     grids = args.grids or [low, high]
     bank = load_bank(args.bank, args.device, largest=max(grids))
-    drawing = Drawing(args.places, shape_groups=args.shape_groups, dropout=args.prompt_dropout)
+    drawing = Drawing(
+        args.places, shape_groups=args.shape_groups, dropout=args.prompt_dropout, partial=args.partial_captions
+    )
     features = bank.features if args.repa_weight else 0
     config = WanConfig(args.dim, args.ffn_dim, args.heads, args.layers, text_dim=DEMO.text_dim)
 

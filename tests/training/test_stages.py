@@ -270,7 +270,8 @@ def test_rollouts_are_a_video_of_each_combination_and_held_out_ones_are_refused(
         Rollouts(found | {"combinations": [list(painter.astuple(HELD_OUT))]}, bank)
 
 
-def test_whole_captions_are_for_high_alone(runs, monkeypatch, tmp_path):
+@pytest.mark.parametrize("low", [(DROPOUT, PARTIAL_SHARE), (0.0, 0.5)])
+def test_whole_captions_are_for_high_and_shares_for_low(runs, monkeypatch, tmp_path, low):
     """Seen to fail with whole captions everywhere, and nowhere."""
     seen, draw, loss = [], Rollouts.draw, train_student.TeacherForcing.loss
 
@@ -285,9 +286,10 @@ def test_whole_captions_are_for_high_alone(runs, monkeypatch, tmp_path):
     monkeypatch.setattr(Rollouts, "draw", drawn)
     monkeypatch.setattr(train_student.TeacherForcing, "loss", scaled)
     arguments = ["--out", str(tmp_path / "run"), "--whole-captions"]
+    arguments += ["--prompt-dropout", str(low[0]), "--partial-captions", str(low[1])]
     train_student.main(corrected(runs, steps=12) + arguments)
     shares = {(scale, drawing.dropout, drawing.partial) for drawing, scale in zip(seen[::2], seen[1::2], strict=True)}
-    assert shares == {(Scale.HIGH, 0, 0), (Scale.LOW, DROPOUT, PARTIAL_SHARE)}
+    assert shares == {(Scale.HIGH, 0, 0), (Scale.LOW, *low)}
 
 
 def test_pairs_that_were_killed_go_on_to_the_same(runs, monkeypatch, tmp_path):
