@@ -26,7 +26,7 @@ from histream_core.vae.model import WanVAE
 
 SETTINGS = session.Settings("demo", "histream", (32, 32), 16.0, "h264-mp4", "video.mp4", "float32")
 SMALL = {"size": (16, 16)}
-"""What the tiny VAE makes."""
+"""The size of the tiny VAE's pictures, as a setting."""
 
 PROMPTS = {"a cat": 0, "a dog": 5}
 

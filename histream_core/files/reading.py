@@ -14,7 +14,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MEGABYTE = 2**20
+MEGABYTE, GIGABYTE = 2**20, 2**30
 
 MAX_TEXT = MEGABYTE
 """Largest size in bytes of a text that a person writes, such as a timeline."""

@@ -71,7 +71,7 @@ class LayerCall(NamedTuple):
     share: Share | None = None
     """The share of this rank, where several compute the layer: `x` then has its tokens, and `pages` its heads."""
     avoided: Avoided | None = None
-    """What cross-attention is led away from; None: nothing."""
+    """The text that cross-attention is led away from; None: nothing."""
 
 
 RunBlock = Callable[[Block, LayerCall], Tensor]

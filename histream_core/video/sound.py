@@ -14,10 +14,11 @@ from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from ..files.reading import GIGABYTE
 from .formats import Format
 from .media import LATEST, Source, media_errors, open_media, open_muxer
 
-LARGEST = 2**30
+LARGEST = GIGABYTE
 """Maximal size in bytes of a sound that is kept with a run; it passes through memory once."""
 
 MAX_PACKETS = 2**21

@@ -7,13 +7,11 @@ import tempfile
 from pathlib import Path
 
 from ..files.disk import check_folder
+from ..files.reading import GIGABYTE
 from .formats import Format
 
 MARGIN = 1.1
 """Safety factor on the estimated size."""
-
-GIGABYTE = 2**30
-"""As memory is counted, so that figures of a plan and of a refusal can be compared."""
 
 
 def check_space(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..files.disk import whole_file
-from ..files.reading import open_file
+from ..files.reading import GIGABYTE, open_file
 from ..files.tensors import (
     BUFFERS,
     DTYPES,
@@ -166,7 +166,9 @@ def write_safetensors(
     needed = len(start) + sum(torch.Size(shape).numel() * dtype.itemsize for dtype, shape in layout.values())
     free = shutil.disk_usage(target.parent).free
     if free < needed:
-        raise CheckpointError(f"{target} needs {needed / 2**30:.2f} GB and {free / 2**30:.2f} GB are free: make room")
+        raise CheckpointError(
+            f"{target} needs {needed / GIGABYTE:.2f} GB and {free / GIGABYTE:.2f} GB are free: make room"
+        )
     try:
         with whole_file(target, overwrite=overwrite) as file:
             file.write(start)

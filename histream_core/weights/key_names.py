@@ -48,7 +48,7 @@ _SECOND = (
 """Names in SGF+ files of a second set of weights, which stands beside the first one."""
 
 SECOND = "second."
-"""What names of a second set begin with here."""
+"""The beginning of the names of a second set."""
 
 
 def rename_second(key: str) -> str:

@@ -21,7 +21,7 @@ FILES = (
     "input/picture.png",
     "input/video.mp4",
 )
-"""What the pictures show in file widgets; empty, since nothing is run."""
+"""Files that the pictures show in widgets; empty, since nothing is run."""
 
 
 def main() -> int:

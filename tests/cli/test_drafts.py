@@ -79,7 +79,7 @@ def test_a_sheet_shows_the_drafts_of_many_seeds(here, say, monkeypatch):
 
 
 def test_a_draft_of_the_demo_has_the_words_of_its_seed(here, say, monkeypatch):
-    """As the video of that seed. Seen to fail with the words of the first seed for all."""
+    """Each is the video of its seed. Seen to fail with the words of the first seed for all."""
     encoder, orders = load_text_encoder(), []
     monkeypatch.setattr(sheet, "completed", lambda prompt, seed: prompt.replace("right", {5: "right", 6: "up"}[seed]))
     monkeypatch.setattr(sheet, "make_strips", lambda _, found, *args, **rest: orders.extend(found) or [[]])

@@ -69,7 +69,7 @@ class MetaRun:
             forward_chunk(self.model, latent, timestep, text, cache, PassOptions(cache_pass=step.sigma == 0))
 
     def flops(self, a_plan=None):
-        """What FlopCounterMode counts for a whole video: each distinct call once, times how often it is made."""
+        """The count of FlopCounterMode for a whole video: each distinct call once, times how often it is made."""
         a_plan, text = a_plan or self.plan, self.text()
         calls = [(chunk, step) for chunk in a_plan.chunks for step in (*chunk.steps, *chunk.cache_steps)]
         full = next(call for call in calls if call[1].sigma > 0)

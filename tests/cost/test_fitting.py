@@ -1,4 +1,4 @@
-"""What is said of memory that does not do, and that what is proposed does."""
+"""Advice where memory does not do: it is said, and what it proposes does."""
 
 import math
 import re

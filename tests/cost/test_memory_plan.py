@@ -1,4 +1,4 @@
-"""What runs on which card: only settings that work, none that does not fit, the cheapest first."""
+"""Ways that run on a card: only settings that work, none that does not fit, the cheapest first."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_what_is_proposed_fits_by_the_figures_that_a_run_is_refused_by(config, s
 
 @pytest.mark.slow
 def test_the_first_one_is_the_cheapest_that_fits():
-    """The same frames before others; then what moves least. Seen to fail in the order of memory."""
+    """Ways with the same frames come before others; then what moves least. Seen to fail in the order of memory."""
     found = ways(COST, **EVERYTHING)
     for card in CARDS:
         first, *others = choices(found, card)

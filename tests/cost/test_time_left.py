@@ -44,7 +44,7 @@ class World:
     open_vae: float = 0.0
     """Seconds of the first decode, besides."""
     slower: float = 1.0
-    """What each second takes from the middle of the run on."""
+    """The time that each second takes from the middle of the run on."""
     uneven: float = 0.0
     """Share by which each time may be longer or shorter."""
     known: int = 1

@@ -266,7 +266,7 @@ def test_status_counts_parts_and_says_why_there_are_none(tmp_path):
 
 
 def test_the_time_left_is_shared_by_the_workers_of_all_parts(tmp_path):
-    """Of seven chunks two are there, which took two seconds each, and two workers are at the others."""
+    """Two of seven chunks are there, which took two seconds each, and two workers are at the others."""
     a_farm = farm_of_scenes(tmp_path, "one", lease=60)
     a_farm.split("one")
     work(tmp_path, "one/1", make_tiny())

@@ -13,7 +13,7 @@ METADATA = {"recipe": "4ff", "format": "3", "text": "ä"}
 
 
 def by_the_library(tensors, metadata):
-    """What the library writes, with the metadata first and in its own order."""
+    """The bytes that the library writes, with the metadata first and in its own order."""
     data = safetensors.torch.save(tensors)
     start = 8 + int.from_bytes(data[:8], "little")
     text = json.dumps({"__metadata__": metadata} | json.loads(data[8:start])).encode()

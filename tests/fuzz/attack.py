@@ -56,7 +56,7 @@ WARM = (
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case."""
+    """The result of a case."""
 
     campaign: str
     index: int

@@ -178,7 +178,7 @@ def _forge(chance: Random, folder: Path) -> Path | None:
 
 
 def _latents_of(chance: Random, folder: Path) -> Callable[[], object]:
-    """What a node does with the latents of a run, where a spoilt file of them is there."""
+    """Do as a node does with the latents of a run, where a spoilt file of them is there."""
 
     def work() -> float:
         with Journal(folder) as journal:
@@ -263,7 +263,7 @@ def _judge_run(seeds: Seeds, folder: Path, lines: tuple[Words, ...], *, forged: 
 
 
 def _kept(found: Tree) -> Tree:
-    """What no refusal may change in a run: all but the lock, what is half-written, segments and videos."""
+    """The files that no refusal may change in a run: all but the lock, what is half-written, segments and videos."""
     return {
         name: about for name, about in found.items()
         if name.startswith(("chunks/0", "texts/", "sound.mka", "manifest.json", "letter")) and ".partial" not in name

@@ -27,7 +27,7 @@ class Case:
     """One hostile input, ready in the scratch folder."""
 
     what: str
-    """What was done to what, and the words or the function that it is given to."""
+    """The thing that was spoilt and how, and the words or the function that it is given to."""
     work: Work
     judge: Judge = nothing_more
     reads: bool = False

@@ -36,7 +36,7 @@ _COMMAND = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\
 """Characters that command a terminal; a progress bar needs the carriage return."""
 
 Work = Callable[[], int]
-"""What a child does; gives an exit status."""
+"""The work of a child; gives an exit status."""
 
 Tree = dict[str, tuple]
 """Everything below a folder by its relative path: kind, permissions, and content or the target of a link."""
@@ -51,7 +51,7 @@ class Outcome:
     said: str
     printed: str
     reports: tuple[str, ...]
-    """What the watch saw: reads of dear files, writes outside, programs, connections."""
+    """The findings of the watch: reads of dear files, writes outside, programs, connections."""
     cpu: float
     peak: int
     """Bytes of memory beyond the parent's."""
@@ -234,7 +234,7 @@ class Watch:
 
 
 def faults(outcome: Outcome, before: Tree, after: Tree) -> Iterator[str]:
-    """What is wrong with how a child ended, a line for each: a kind and a detail. `before` and `after` are guarded."""
+    """The faults in how a child ended, a line for each: a kind and a detail. `before` and `after` are guarded."""
     last = outcome.said.strip().splitlines()[-1:] or [""]
     if outcome.blocked or outcome.cpu > CPU_SECONDS or outcome.status == -signal.SIGXCPU:
         yield f"time: {'blocked' if outcome.blocked else f'{outcome.cpu:.1f} s of CPU'}"

@@ -36,7 +36,7 @@ CHANGED: dict[str, Words] = {
     "extend": ("extend", "run", "--seconds", "0.5", "--json"),
     "branch": ("branch", "run", "new", "--from", "1", "--seed", "9", "--json"),
 }
-"""What is killed: runs that are begun, and verbs over a run."""
+"""The victims: runs that are begun, and verbs over a run."""
 OVER = {"resume": "cut", "extend": "whole", "branch": "cut"}
 
 
@@ -144,7 +144,7 @@ def crashes(chance: Random, seeds: Seeds, place: Place, point: tuple[str, int]) 
 
 
 def _ways(name: str, words: Words) -> list[tuple[Words, ...]]:
-    """What may have come of a killed verb: a killed `extend` has been done, or not yet."""
+    """The states that a killed verb may leave: a killed `extend` has been done, or not yet."""
     return [(words,), (RESUME,)] if name == "extend" else [(words,)]
 
 

@@ -90,7 +90,7 @@ _OUTPUTS = {
     "new": ("branch", "run", "new", "--from", "1"),
     "run": ("demo", RED, "--seconds", "0.5", "--run-dir", "run"),
 }
-"""What a verb reads or writes outside of a run's folder, by name."""
+"""Files outside of a run's folder that a verb reads or writes, by name."""
 
 _MORE_NAMES = (
     "lock", "chunks", "segments", "texts", "snapshots", "sound.mka", "video.latent", "video.partial.latent",

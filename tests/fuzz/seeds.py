@@ -171,7 +171,7 @@ def shown(folder: Path) -> Files:
 
 
 def same_video(folder: Path, expected: Files) -> str:
-    """What differs from the expected files; "" where all of them show the same frames."""
+    """The difference from the expected files; "" where all of them show the same frames."""
     found = shown(folder)
     if found == expected:
         return ""

@@ -156,7 +156,7 @@ class AttentionChosen:
 
 
 class AttentionBackend:
-    """As the host's Model Attention Backend: one of its attention functions in the place of the usual one."""
+    """Do as the host's Model Attention Backend: put one of its attention functions in the place of the usual one."""
 
     INPUT_TYPES = dict
 
@@ -172,7 +172,7 @@ class AttentionBackend:
 
 
 class FoldedFeedForward:
-    """As the host's Wan from 0.40 on: the feed-forward is a Sequential whose forward folds its layers together."""
+    """Do as the host's Wan from 0.40 on: the feed-forward is a Sequential whose forward folds its layers together."""
 
     INPUT_TYPES = dict
 

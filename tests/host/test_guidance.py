@@ -45,7 +45,7 @@ def settings(pack):
 
 @pytest.fixture
 def by_the_core(pack):
-    """The same video by the engine, over the module that the host has loaded; `others` follow as in a timeline."""
+    """Make the same video by the engine, over the module that the host has loaded; `others` follow as in a timeline."""
     parts = (
         "network.cache.tiers",
         "network.forward",

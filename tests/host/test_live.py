@@ -55,7 +55,7 @@ def is_open(port: int) -> bool:
 
 
 def until(found):
-    """What `found` gives, as soon as it is something."""
+    """Wait until `found` gives something, and return it."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if value := found():

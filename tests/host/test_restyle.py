@@ -20,9 +20,9 @@ MODEL, CLIP, VAE = (["1", index] for index in range(3))
 PROMPT = "a red circle moving right on white"
 
 
-def clip(path, count=30, *, size=(48, 64), fps=24000 / 1001, sound=None):
+def clip(path, count=30, *, size=(48, 64), fps=24000 / 1001, sound=None, format="h264-mp4"):
     """A clip of moving shapes in a file."""
-    with open_writer(path, find_format("h264-mp4", None), size=size, fps=fps, sound=sound) as writer:
+    with open_writer(path, find_format(format, None), size=size, fps=fps, sound=sound) as writer:
         writer.write(shapes(count, size[1], size[0]))
     return path
 
@@ -147,6 +147,16 @@ def test_a_restyled_video_has_the_frames_rate_size_and_sound_of_its_source(resty
     assert run == "histream/restyled_00001"
     with pytest.raises(ValueError, match="holds no sound"):
         sound_packets(mute.get_stream_source())
+
+
+def test_sound_that_does_not_fit_into_the_format_is_left_out_and_told(restyle, tmp_path, caplog):
+    """Cameras write PCM. Seen to fail behind the last chunk, where nothing could be saved any more."""
+    source = clip(tmp_path / "in.mkv", 5, sound=str(sound_file(tmp_path / "in.wav", 0.3, "pcm_s16le")), format="ffv1")
+    _, video, *_ = restyle(source, folder="shots/pcm", format="h264-mp4")
+    assert probe(video.get_stream_source()).num_frames == 5
+    with pytest.raises(ValueError, match="holds no sound"):
+        sound_packets(video.get_stream_source())
+    assert "convert in.mkv to AAC" in caplog.text
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -13,7 +13,7 @@ COPY = "9.0.1_6"
 
 
 class Container:
-    """As AttentionTensorContainer: hands its tensor to one taker, and is empty then."""
+    """A stand-in for AttentionTensorContainer: hands its tensor to one taker, and is empty then."""
 
     def __init__(self, tensor):
         self.tensor = tensor
@@ -24,7 +24,7 @@ class Container:
 
 
 def attention_of_today(usual, seen):
-    """As attention from 0.40 on: it takes tensors or containers, and gives an override tensors."""
+    """A stand-in for attention from 0.40 on: it takes tensors or containers, and gives an override tensors."""
 
     def attend(q, k, v, heads, *args, transformer_options=None, preferred_attention=None, **kwargs):
         seen.append({type(x) for x in (q, k, v)})

@@ -172,7 +172,7 @@ ALONE = {"sampler": None, "decode": None}
 
 
 def decoded(**inputs) -> dict:
-    """What the node "extra" makes is decoded."""
+    """A node that decodes the result of the node "extra"."""
     wanted = {"samples": ["extra", 0], "vae": ["demo", 2], "filename_prefix": "video/more", "fps": 16} | inputs
     return {"more": node("StreamingVAEDecode", **wanted)}
 

@@ -1,4 +1,4 @@
-"""What a bar says, and what `histream bench` makes of it."""
+"""Bars of `histream bench`: their words, and the verdict on them."""
 
 import json
 import re

@@ -43,7 +43,7 @@ def test_the_networks_operations_are_those_of_the_plan(counted):
 
 
 def test_the_decoders_operations_are_those_of_the_cost_room(counted):
-    """Of nine frames eight are counted: the first latent one is one picture, and no full kernel sees a past."""
+    """Eight of nine frames are counted: the first latent one is one picture, and no full kernel sees a past."""
     cost, flops = counted
     width, height = cost.plan.size
     each = DECODE_FLOPS * 8**2 * width * height

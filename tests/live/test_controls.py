@@ -1,4 +1,4 @@
-"""What a performer does while a live stream runs: cues, strength, steps, recordings; and what the report says of it."""
+"""Controls of a performer while a live stream runs: cues, strength, steps, recordings; and the report on them."""
 
 import itertools
 
@@ -176,7 +176,7 @@ def test_a_decoding_that_is_not_measured_yet_is_not_counted_again():
 
 
 def test_a_disk_that_is_slow_counts_as_work():
-    """What the budget does not see makes the delay grow. Seen to fail with decoding alone."""
+    """Work that the budget does not see makes the delay grow. Seen to fail with decoding alone."""
     living = Living(16 * 12)
 
     class Slow:

@@ -125,7 +125,7 @@ def served(tmp_path, asked):
 
 
 def test_an_address_gives_pictures_and_is_opened_again(tmp_path, served):
-    """What it serves has an end, so that it is opened again and again. The clock is the computer's."""
+    """The clip that it serves has an end, so that it is opened again and again. The clock is the computer's."""
     clip(tmp_path, 9)
     device = find_device(f"{served}/clip.mp4", fps=200)
     assert device.size == (32, 32)

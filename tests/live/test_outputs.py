@@ -193,7 +193,7 @@ def test_a_virtual_camera_is_given_raw_pictures(monkeypatch):
 
 
 def test_a_virtual_camera_that_goes_away_is_one_sentence(monkeypatch):
-    """What is opened is no camera, which FFmpeg finds out with the first picture."""
+    """The device is no camera, which FFmpeg finds out with the first picture."""
     monkeypatch.setattr(outputs, "check_camera", lambda device: device)
     said = []
     address = "v4l2:/dev/null"

@@ -189,7 +189,7 @@ def run_threaded(living):
 
 
 def test_frames_are_the_same_with_threads():
-    """What is shown does not depend on when."""
+    """The pictures do not depend on when they are shown."""
     alone, threaded = Living(21, policy=ALL), Living(21, clock=Hurried(), policy=ALL)
     alone.run()
     run_threaded(threaded)

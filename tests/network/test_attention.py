@@ -20,10 +20,10 @@ OPTIONS = {
     "deterministic=False, return_attn_probs=False",
     "sage": 'tensor_layout="HND", is_causal=False, sm_scale=None, return_lse=False, **kwargs',
 }
-"""What the packages' functions take besides; of FlashAttention 2 as in its releases 2.6 to 2.8."""
+"""Options that the packages' functions take besides; those of FlashAttention 2 are of its releases 2.6 to 2.8."""
 
 CHECKS = {"sage": 'assert tensor_layout == "NHD"'}
-"""What is asked of these options."""
+"""The values that these options must have."""
 
 FAKE = """
 import torch

@@ -29,7 +29,7 @@ HOSTS = {
         "预览任意", "プレビュー任意", "미리보기 아무거나", "Aperçu de n'importe quel", "Vista previa de cualquier",
     ),
 }  # fmt: skip
-"""What ComfyUI calls its nodes in zh, ja, ko, fr and es, without what is in brackets; it does not come in German."""
+"""ComfyUI's names of its nodes in zh, ja, ko, fr and es, without what is in brackets; it does not come in German."""
 SYNTAX = re.compile(r"\{'(.)'\}")
 """How a sign is written that means something to ComfyUI's vue-i18n: | in a message would cut it in two."""
 

@@ -127,7 +127,7 @@ def test_every_node_and_every_input_says_what_it_does(name):
 
 
 UNITS = re.compile(r"frame|second|pixel|GiB|chunk|factor|Time shift|as a part|range|[Ss]eed|\b0: ")
-"""What a number is counted in, or what 0 means."""
+"""Words that say what a number is counted in, or what 0 means."""
 NAMES = {"preset", "bit_depth", "model_name"}
 """Choices that are names or numbers, of which there is nothing to say one by one."""
 

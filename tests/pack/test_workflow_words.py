@@ -13,7 +13,7 @@ GRAPHS = {
     for path in (ROOT / "workflows").glob("*.json")
 }
 HOSTS = {"LoadImage": "Load Image", "ImageScale": "Upscale Image", "KSamplerSelect": "KSamplerSelect"}
-"""What ComfyUI calls its nodes that notes name and no workflow has."""
+"""ComfyUI's names of nodes that notes name and no workflow has."""
 PLACE = re.compile(r"\{([\w.]+)\}")
 TRANSLATED = ("zh", "ja", "ko", "de", "fr", "es")
 

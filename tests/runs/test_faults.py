@@ -259,7 +259,7 @@ def test_a_run_without_checksums_is_finished_as_before(alone, tmp_path):
 
 
 def test_an_older_segment_never_gets_the_checksum_of_a_new_one(alone, tmp_path, monkeypatch):
-    """What lies there without a checksum that fits is made again, also after the writing of the new one failed.
+    """A file without a checksum that fits is made again, also after the writing of the new one failed.
 
     Seen to fail where the old segment stays.
     """

@@ -1,4 +1,4 @@
-"""What a run takes over from its folder is checked against this run: segments, pictures, the latents of the whole."""
+"""Files that a run takes over from its folder are checked against it: segments, pictures, the latents of the whole."""
 
 import json
 import shutil

@@ -84,7 +84,10 @@ def call(words, folder=None, files=0, delay=0.0):
 
 
 def names_in(folder):
-    """What a run has finished, checksums left out: a kill may come before one. Half written files have other names."""
+    """The files that a run has finished, checksums left out: a kill may come before one.
+
+    Half written files have other names.
+    """
     paths = [path for name in ("chunks", "segments", "rgb", "video") for path in (folder / name).rglob("*")]
     return [
         path
@@ -94,7 +97,7 @@ def names_in(folder):
 
 
 def files_of(folder):
-    """The same with what is in them; a hash that was not written to its end is left out."""
+    """Those files with what is in them; a hash that was not written to its end is left out."""
     found = {path.relative_to(folder): path.read_bytes() for path in names_in(folder)}
     return {name: data for name, data in found.items() if data}
 

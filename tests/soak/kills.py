@@ -164,7 +164,7 @@ def cases(args):
 
 
 def judged(case, found, same):
-    """What of a case is not as it must be, in words."""
+    """The faults of a case, in words."""
     if "blow" not in found:
         return [f"no blow fell: {found['said']}"]
     wrong = [] if same else ["other bytes than one process"]

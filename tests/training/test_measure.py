@@ -1,4 +1,4 @@
-"""What a network of single frames leaves unexplained: nothing of the clip itself, all of it for the mean clip."""
+"""The share that a network of single frames leaves unexplained: 0 for the clip itself, 1 for the mean clip."""
 
 import pytest
 import torch

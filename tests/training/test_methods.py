@@ -254,7 +254,7 @@ def test_the_students_loss_falls():
 
 @pytest.mark.parametrize("scale", Scale)
 def test_the_first_chunk_alone_has_the_loss_that_it_has_beside_a_later_one(scale):
-    """The same clips and noise: the window and the later rows are not there, and nobody in the first chunk saw them.
+    """Clips and noise are the same: the window and the later rows are not there, and no row of the first saw them.
 
     Seen to fail with every row of the first chunk attending to the first of them.
     """

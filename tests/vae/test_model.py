@@ -89,7 +89,7 @@ def test_latent_statistics_are_sixteen_each():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("laid_out", [torch.contiguous_format, torch.channels_last])
 def test_kernels_of_attention_get_what_a_fused_one_takes(monkeypatch, dtype, laid_out):
-    """Of other tensors PyTorch makes all scores in float32. Seen to fail with parts of the convolution as they are."""
+    """PyTorch makes all scores of other tensors in float32. Seen to fail with parts of the convolution as they are."""
     seen, attend = [], F.scaled_dot_product_attention
 
     def look(*tensors):

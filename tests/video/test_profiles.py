@@ -77,7 +77,7 @@ CASES = [("a.png", kind) for kind in PROFILES] + [(name, "Display P3") for name 
 
 
 def wanted(data):
-    """What LittleCMS makes of a file."""
+    """The picture that LittleCMS makes of a file."""
     picture = Image.open(io.BytesIO(data))
     own = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
     relative = ImageCms.Intent.RELATIVE_COLORIMETRIC

@@ -219,7 +219,7 @@ def test_raw_pictures_without_times_are_refused_everywhere(tmp_path):
 
 
 class Stream:
-    """What a file says of its pictures."""
+    """A video stream as its file describes it."""
 
     def __init__(self, **values):
         context = {"width": 64, "height": 48, "options": {}, "colorspace": 2, "color_trc": 2, "framerate": None}

@@ -286,7 +286,7 @@ def test_threads_and_open_files_stay_the_same(tmp_path, name):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of this kind elsewhere")
 def test_an_encoder_gives_no_thread_another_priority(tmp_path):
-    """As root SVT-AV1 asks for real time. Seen to fail for root where it may."""
+    """SVT-AV1 asks for real time where the user is root. Seen to fail for root where it may."""
 
     def policies():
         return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}

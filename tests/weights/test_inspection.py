@@ -1,4 +1,4 @@
-"""What is told of a weight file, and the preset that is guessed for it."""
+"""The words on a weight file, and the preset that is guessed for it."""
 
 import json
 from dataclasses import replace
