@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from histream_core.weights.torch_files import load_torch
+from training import processes
 
 
 class Stateful(Protocol):
@@ -17,8 +18,11 @@ class Stateful(Protocol):
 
 
 def save(path: Path, state: dict, **parts: Stateful) -> None:
-    """Write `state` (plain numbers and strings) and the state dicts of `parts`."""
-    write(path, {"state": state, **{name: part.state_dict() for name, part in parts.items()}})
+    """Write `state` (plain numbers and strings) and the state dicts of `parts`; of several processes the first does."""
+    found = {"state": state, **{name: part.state_dict() for name, part in parts.items()}}
+    if processes.rank() == 0:
+        write(path, found)
+    processes.wait()
 
 
 def write(path: Path, found: dict) -> None:

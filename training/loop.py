@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from training import processes
 from training.checkpoint import Stateful, load, save
 
 SAVE_EVERY = 120.0
@@ -76,27 +77,30 @@ def train(args: argparse.Namespace, parts: Mapping[str, Stateful], step: Callabl
     if (args.steps or args.minutes or 0) <= 0:
         raise ValueError("a run of no length trains nothing: give --steps 1 or more, or --minutes above 0")
     torch.set_flush_denormal(True)
+    processes.join()
     settings = {key: str(value) for key, value in vars(args).items() if key not in FREE}
+    if processes.count() > 1:
+        settings["processes"] = str(processes.count())
     state = {"step": 0, "seconds": 0.0, "settings": settings}
     load(args.out / "checkpoint.pt", state, **parts)
     _check(args.out, state["settings"], settings)
     args.out.mkdir(parents=True, exist_ok=True)
     curves = _Curves(args.out / "losses.jsonl", state["step"])
-    began = saved = time.monotonic()
-    before = state["seconds"]
+    began = time.monotonic()
+    before = saved = state["seconds"]
     while (share := _share(args, state)) < 1 and (args.until is None or state["step"] < args.until):
         curves.add(step(Moment(state["step"], share)))
         state["step"] += 1
-        now = time.monotonic()
-        state["seconds"] = before + now - began
+        state["seconds"] = processes.first_value(before + time.monotonic() - began)
         if state["step"] % LOG_EVERY == 0:
             curves.write(state["step"], state["seconds"])
-            if now - saved >= SAVE_EVERY:
+            if state["seconds"] - saved >= SAVE_EVERY:
                 save(args.out / "checkpoint.pt", state, **parts)
-                saved = now
+                saved = state["seconds"]
     curves.write(state["step"], state["seconds"])
     save(args.out / "checkpoint.pt", state, **parts)
-    print(f"{args.out}: {state['step']} steps in {state['seconds']:.0f} s", flush=True)
+    if processes.rank() == 0:
+        print(f"{args.out}: {state['step']} steps in {state['seconds']:.0f} s", flush=True)
     return state["step"]
 
 
@@ -119,6 +123,8 @@ class _Curves:
     def __init__(self, path: Path, step: int) -> None:
         """Open the file and drop lines beyond `step`, which a killed run left."""
         self.path, self.sums = path, {}
+        if processes.rank() > 0:
+            return
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
@@ -128,7 +134,7 @@ class _Curves:
             self.sums.setdefault(name, []).append(loss.detach())
 
     def write(self, step: int, seconds: float) -> None:
-        if not self.sums:
+        if not self.sums or processes.rank() > 0:
             return
         means = {name: round(float(torch.stack(found).mean()), 6) for name, found in sorted(self.sums.items())}
         self.sums.clear()

@@ -13,6 +13,7 @@ from histream_core.demo.text import EMBEDDINGS, TEXT_DIM, DemoTextEncoder, words
 from histream_core.demo.words import SHAPE_WORDS
 from histream_core.network.forward import Text
 from histream_core.network.model import WanConfig, WanModel
+from training import processes
 from training.checkpoint import read
 from training.loop import Moment
 from training.muon import Muon
@@ -62,6 +63,7 @@ class Trainee:
         """Take one optimiser step on `loss`."""
         self.optimiser.zero_grad()
         loss.backward()
+        processes.average_gradients(self.network.parameters())
         torch.nn.utils.clip_grad_norm_(self.others, 1.0)
         self.optimiser.scale_lr(moment.rate)
         self.optimiser.step()

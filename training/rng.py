@@ -5,11 +5,15 @@ import random
 import torch
 from torch import Tensor
 
+from training import processes
+
 
 class Rng:
     """Python's generator for choices, and one of torch's on the training device for numbers."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        """Seed both; further processes of a run draw other numbers."""
+        seed += 1_000_003 * processes.rank()
         self.device = torch.device(device)
         self.choices = random.Random(seed)
         self.numbers = torch.Generator(self.device).manual_seed(seed)
@@ -25,10 +29,13 @@ class Rng:
         return torch.randint(limit, shape, generator=self.numbers, device=self.device)
 
     def state_dict(self) -> dict:
+        """The state of this process, and those of all where a run has several."""
         version, words, spare = self.choices.getstate()
-        return {"choices": [version, list(words), spare], "numbers": self.numbers.get_state()}
+        mine = {"choices": [version, list(words), spare], "numbers": self.numbers.get_state()}
+        return mine if processes.count() == 1 else {"processes": processes.gather(mine)}
 
     def load_state_dict(self, state: dict) -> None:
+        state = state["processes"][processes.rank()] if "processes" in state else state
         version, words, spare = state["choices"]
         self.choices.setstate((version, tuple(words), spare))
         self.numbers.set_state(state["numbers"])

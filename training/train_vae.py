@@ -16,6 +16,7 @@ from histream_core.demo.scenes import LEAST_WIDTH, MOST_WIDTH, ROUND, Staging, a
 from histream_core.files.tensors import read_safetensors
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.vae.model import WanVAE
+from training import processes
 from training.checkpoint import read
 from training.loop import Losses, Moment, add_arguments, autocast, train
 from training.muon import Muon
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             loss = error.abs().mean() + 2 * error.square().mean() + 1e-3 * z.float().square().mean()
         optimiser.zero_grad()
         loss.backward()
+        processes.average_gradients(vae.parameters())
         optimiser.scale_lr(moment.rate)
         optimiser.step()
         return {"loss": loss, "error": error.square().mean(), "latent std": z.float().std()}

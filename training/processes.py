@@ -1,0 +1,58 @@
+"""A training run in several processes that `torchrun` started: each draws clips of its own, gradients are averaged."""
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed
+
+
+def rank() -> int:
+    """Number of this process, 0 for the one that writes."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def count() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join() -> None:
+    """Join the other processes of the run."""
+    if count() > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+
+
+def wait() -> None:
+    """Return when all processes are here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace every gradient by its mean over the processes."""
+    if count() == 1:
+        return
+    parameters = list(parameters)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    together /= count()
+    for p, gradient in zip(parameters, together.split([p.numel() for p in parameters]), strict=True):
+        p.grad = gradient.view_as(p)
+
+
+def first_value(number: float) -> float:
+    """The number of process 0, so that all decide alike."""
+    if count() == 1:
+        return number
+    found = torch.tensor(number, dtype=torch.float64)
+    distributed.broadcast(found, 0)
+    return float(found)
+
+
+def gather(value: object) -> list[object]:
+    """The values of all processes in order."""
+    found = [value] * count()
+    if count() > 1:
+        distributed.all_gather_object(found, value)
+    return found
