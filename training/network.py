@@ -95,11 +95,12 @@ def add_optimiser(parser: argparse.ArgumentParser) -> None:
 
 
 def begin(path: Path, features: int = 0, vocabulary: Sequence[str] = ()) -> Network:
-    """Load the averaged network of a checkpoint, or of a folder of exported files; what it lacks is initialised.
+    """Load the averaged network of a run or its checkpoint, or of a folder of exported files; the rest is initialised.
 
     It knows the words of the checkpoint, and the rest of `vocabulary`, whose embeddings are new.
     """
-    config, average = _exported(path) if path.is_dir() else _averaged(path)
+    run = path / "checkpoint.pt"
+    config, average = _averaged(run) if run.exists() else _exported(path) if path.is_dir() else _averaged(path)
     key = f"encoder.{EMBEDDINGS}"
     known = words_of(average[key])
     network = Network(config, features, max(known, tuple(vocabulary), key=len))

@@ -60,7 +60,7 @@ def runs(tmp_path_factory, small_pictures):
     make_pairs.main(["--teacher", point(folder, "teacher"), "--bank", bank, "--out", str(folder / "pairs.pt"), *SIZE,
                      "--count", "3", "--batch", "2", "--ode-steps", "2"])  # fmt: skip
     train_student.main(student(folder))
-    make_rollouts.main(["--student", point(folder, "student"), "--bank", bank, "--out", str(folder / "rollouts.pt"),
+    make_rollouts.main(["--student", str(folder / "student"), "--bank", bank, "--out", str(folder / "rollouts.pt"),
                         *SIZE, "--chunks", "3", "--batch", "2"])  # fmt: skip
     distill.main(distillation(folder))
     export.main(["--vae", vae, "--bank", bank, "--network", point(folder, "distill"), "--out", str(folder / "files")])
