@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from histream_core.plan.presets import find_preset
-from histream_core.plan.schedule import Scale
+from histream_core.plan.schedule import Scale, Step
 from histream_core.stream.resize import resize
 from training import loop, protocol, repa
 from training.data import CHANNELS, Clips, Drawing, Pairs, Rollouts, cell_weights
@@ -33,6 +33,9 @@ FIRST_ALONE = 3
 """Factor on the batch of a step on the first chunk alone."""
 LATEST = 8
 """Last chunk that is trained: beyond the trained span, so that the anchor's position is clamped."""
+
+Steps = Sequence[tuple[Step, bool]]
+"""Steps of a chunk, each with whether it begins with an estimate at LOW."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,14 @@ class TeacherForcing:
         modes: Sequence[str],
         device: str,
         context_noise: float = CONTEXT_NOISE,
+        *,
+        one_step: bool = False,
     ) -> None:
+        """Take rows for all steps of a chunk, or with `one_step` for one that is drawn by its noise level."""
         if setting.chunk_frames != CHUNK:
             raise ValueError(f"preset {setting.preset} has chunks of {setting.chunk_frames} frames: train one with 3")
         self.network, self.num_layers, self.context_noise = network, network.config.num_layers, context_noise
+        self.one_step = one_step
         self.grids = setting.grids()
         self.steps = {
             (scale, chunk): setting.steps(tuple(modes), scale, chunk) for scale in self.grids for chunk in (0, 1)
@@ -83,43 +90,55 @@ class TeacherForcing:
         """Latent frames of a clip: the first chunk, the one before `start`, the one at `start`; 0: the first alone."""
         return [*range(CHUNK), *(range(start - CHUNK, start + CHUNK) if start else ())]
 
+    def drawn_steps(self, scale: Scale, rng: Rng) -> list[Steps]:
+        """The steps that a loss takes of the first and of a later chunk: all, or one each, noisy ones more often."""
+        both = [self.steps[scale, chunk] for chunk in (0, 1)]
+        if not self.one_step:
+            return both
+        return [rng.choices.choices(steps, weights=[step.sigma for step, _ in steps]) for steps in both]
+
     def rows(
-        self, clean: Tensor, scale: Scale, chunk: int, noise: Tensor, low: Tensor | None = None
+        self, clean: Tensor, scale: Scale, steps: Steps, noise: Tensor, low: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A row for every step of a chunk: noisy [B, R, C, T, H, W], the flow that leads to `clean`, sigma [B, R].
+        """A row for each of the steps: noisy [B, R, C, T, H, W], the flow that leads to `clean`, sigma [B, R].
 
         The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` resized to LOW.
         """
-        steps = self.steps[scale, chunk]
         blurred = resize(resize(clean, self.grids[Scale.LOW]) if low is None else low, clean.shape[-2:])
         source = torch.stack([blurred if upsampled else clean for _, upsampled in steps], dim=1)
         sigma = torch.tensor([step.sigma for step, _ in steps], device=clean.device).expand(len(clean), -1)
         shown = torch.lerp(source, noise, spread(sigma, source))
         return shown, (shown - clean[:, None]) / spread(sigma, source), sigma
 
-    def noise(self, clips: Clips, scale: Scale, chunk: int, frames: slice, rng: Rng) -> Tensor:
-        """Noise of the rows; the first LOW step takes the noise that belongs to a clip, if there is one."""
-        grid = self.grids[scale]
-        noise = rng.normal(len(clips.tokens), len(self.steps[scale, chunk]), CHANNELS, CHUNK, *grid)
+    def noise(self, clips: Clips, scale: Scale, steps: Steps, frames: slice, rng: Rng) -> Tensor:
+        """Noise of the rows of steps; a first one from pure noise takes that which belongs to a clip, if any does."""
+        noise = rng.normal(len(clips.tokens), len(steps), CHANNELS, CHUNK, *self.grids[scale])
         noise = clips.shared(noise)
-        if scale is Scale.LOW and clips.noise is not None and frames.stop <= clips.noise.shape[2]:
+        if steps[0][0].sigma == 1 and clips.noise is not None and frames.stop <= clips.noise.shape[2]:
             noise[:, 0] = clips.noise[:, :, frames]
         return noise
 
     def predict(
-        self, clips: Clips, start: int, scale: Scale, rng: Rng, low: Sequence[Tensor | None] = (None, None)
+        self,
+        clips: Clips,
+        start: int,
+        scale: Scale,
+        rng: Rng,
+        low: Sequence[Tensor | None] = (None, None),
+        steps: Sequence[Steps] | None = None,
     ) -> list[Prediction]:
         """Predictions for the first chunk and the one at `start` (0: none); `clips` hold `frames(start)`.
 
-        `low`: LOW estimates that their HIGH steps begin with, as in `rows`.
+        `low`: LOW estimates that their HIGH steps begin with, as in `rows`. `steps` of both; None: all.
         """
+        steps = steps or [self.steps[scale, chunk] for chunk in (0, 1)]
         clips = clips.at(self.grids[scale])
         zero, *others = clips.latents.split(CHUNK, dim=2)
         seen = (clips.latents if clips.seen is None else clips.seen).split(CHUNK, dim=2)
         where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))[: 2 if start else 1]
         rows = [
-            self.rows(clean, scale, chunk, self.noise(clips, scale, chunk, frames, rng), begun)
-            for chunk, (clean, frames, begun) in enumerate(zip((zero, *others[1:]), where, low, strict=False))
+            self.rows(clean, scale, taken, self.noise(clips, scale, taken, frames, rng), begun)
+            for clean, frames, begun, taken in zip((zero, *others[1:]), where, low, steps, strict=False)
         ]
         first, _, first_sigma = rows[0]
         if start:
@@ -138,7 +157,8 @@ class TeacherForcing:
     @torch.no_grad()
     def own_low(self, clips: Clips, start: int, rng: Rng) -> list[Tensor]:
         """The student's own LOW estimates from pure noise, [B, C, T, h, w] for each chunk of `predict`."""
-        return [one.clean[:, 0] for one in self.predict(clips, start, Scale.LOW, rng)]
+        first = [self.steps[Scale.LOW, chunk][:1] for chunk in (0, 1)]
+        return [one.clean[:, 0] for one in self.predict(clips, start, Scale.LOW, rng, steps=first)]
 
     def loss(
         self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
@@ -151,7 +171,8 @@ class TeacherForcing:
         """
         low = self.own_low(clips, start, rng) if own_low and scale is Scale.HIGH else (None, None)
         geometry, losses = clips.at(self.grids[scale]).geometry, {}
-        for name, one in zip(("first", "later"), self.predict(clips, start, scale, rng, low), strict=False):
+        found = self.predict(clips, start, scale, rng, low, self.drawn_steps(scale, rng))
+        for name, one in zip(("first", "later"), found, strict=False):
             error = (one.flow - one.asked).square()
             if geometry is not None and max(object_weight, outline_weight) > 1:
                 shown = geometry[:, :, one.frames]
@@ -165,7 +186,8 @@ class TeacherForcing:
         """REPA's loss of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""
         geometry = clips.at(self.grids[scale]).geometry
         chunks = [(0, slice(0, CHUNK)), (1, slice(2 * CHUNK, 3 * CHUNK))][: 2 if start else 1]
-        features = [repa.targets(geometry[:, :, part]) for chunk, part in chunks for _ in self.steps[scale, chunk]]
+        rows = [part for chunk, part in chunks for _ in self.steps[scale, chunk][: 1 if self.one_step else None]]
+        features = [repa.targets(geometry[:, :, part]) for part in rows]
         return repa.alignment_loss(self.network.projection, hidden[:, -len(features) :], torch.stack(features, dim=1))
 
 
@@ -193,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--own-low", action="store_true", help="HIGH begins with the student's own LOW estimates")
     parser.add_argument("--whole-captions", action="store_true", help="captions at HIGH leave nothing out (--own-low)")
+    parser.add_argument("--one-step", action="store_true", help="a row for one step of a chunk, drawn by its noise")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
@@ -206,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = bank.features if args.repa_weight else 0
     network = loop.seeded(args, lambda: begin(args.begin, features, bank.vocabulary))
     trainee = Trainee(network, args.lr, args.optimiser)
-    forcing = TeacherForcing(network, setting, args.modes, args.device, args.context_noise)
+    forcing = TeacherForcing(network, setting, args.modes, args.device, args.context_noise, one_step=args.one_step)
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}
     fade = args.places > 1 and not args.noise_coupled
 

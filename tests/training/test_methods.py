@@ -156,7 +156,7 @@ def test_teacher_forcing_stands_where_the_engine_does_also_with_settings_for_hig
     made, protocol = network(), Protocol("histream", size=64)
     forcing = TeacherForcing(made, protocol, ("histream",), "cpu")
     clean, noise = Rng(0).normal(2, 16, 3, 8, 8), Rng(1).normal(2, 2, 16, 3, 8, 8)
-    shown, _, sigma = forcing.rows(clean, Scale.HIGH, 0, noise)
+    shown, _, sigma = forcing.rows(clean, Scale.HIGH, forcing.steps[Scale.HIGH, 0], noise)
     turns, scale = forcing.rotations[4, 4], forcing.attention_scale[Scale.HIGH]
     nothing, none = noise[:, :0], sigma[:, :0]
     text = made.encoder(TOKENS)
@@ -302,7 +302,8 @@ def test_high_begins_with_the_students_own_low_estimate_where_that_is_asked_for(
     forcing = TeacherForcing(made, Protocol(size=64), ("histream",), "cpu", context_noise=0.0)
     clips = data.draw(Rng(0), 2, forcing.frames(6), Drawing(), 4)
     own = forcing.own_low(clips, 6, Rng(1))
-    for chunk, found in zip((0, 1), forcing.predict(clips, 6, Scale.LOW, Rng(1)), strict=True):
+    first = [forcing.steps[Scale.LOW, chunk][:1] for chunk in (0, 1)]
+    for chunk, found in zip((0, 1), forcing.predict(clips, 6, Scale.LOW, Rng(1), steps=first), strict=True):
         assert torch.equal(found.sigma[:, 0], torch.ones(2)), "out of pure noise"
         assert torch.equal(own[chunk], found.noisy[:, 0] - found.flow[:, 0])
     high = next(step.sigma for step in steps if step.scale is Scale.HIGH)
@@ -347,7 +348,7 @@ def test_the_student_is_trained_at_the_engines_own_steps():
 def test_what_the_student_should_answer_leads_to_the_clean_clip_also_from_an_upsampled_one():
     forcing = TeacherForcing(network(), Protocol(size=128), ("histream",), "cpu")
     clean, noise = Rng(0).normal(2, 16, 3, 16, 16), Rng(1).normal(2, 2, 16, 3, 16, 16)
-    shown, flow, sigma = forcing.rows(clean, Scale.HIGH, 0, noise)
+    shown, flow, sigma = forcing.rows(clean, Scale.HIGH, forcing.steps[Scale.HIGH, 0], noise)
     torch.testing.assert_close(shown - spread(sigma, shown) * flow, clean[:, None].expand_as(shown))
     torch.testing.assert_close(shown[:, 1], 0.75 * clean + 0.25 * noise[:, 1])
     assert (shown[:, 0] - 0.5 * clean - 0.5 * noise[:, 0]).abs().max() > 0.1
@@ -357,14 +358,31 @@ def test_the_noise_a_clip_grows_out_of_is_shown_at_the_first_low_step_alone():
     forcing, rng = TeacherForcing(network(), Protocol(size=128), ("histream",), "cpu"), Rng(0)
     clips = bank().draw(rng, 2, forcing.frames(3), Drawing(4, noise_coupled=True), 8)
     where = slice(0, 3), slice(6, 9)
-    first, later = (forcing.noise(clips, Scale.LOW, chunk, part, rng) for chunk, part in enumerate(where))
+    first, later = (
+        forcing.noise(clips, Scale.LOW, forcing.steps[Scale.LOW, chunk], part, rng) for chunk, part in enumerate(where)
+    )
     assert torch.equal(first[:, 0], clips.noise)
     assert not torch.equal(first[:, 1], clips.noise) and not torch.equal(later[:, 0], clips.noise)
     whole = Rng(2).normal(2, 16, 9, 8, 8)
     pairs = Pairs({"combinations": [], "tokens": TOKENS, "noise": whole, "latents": Rng(3).normal(2, 16, 9, 16, 16)})
     clips = pairs.draw(rng, 2, forcing.frames(6))
-    later = forcing.noise(clips, Scale.LOW, 1, where[1], rng)
+    later = forcing.noise(clips, Scale.LOW, forcing.steps[Scale.LOW, 1], where[1], rng)
     assert torch.equal(later[:, 0], clips.noise[:, :, 6:])
+    second = forcing.noise(clips, Scale.LOW, forcing.steps[Scale.LOW, 1][1:], where[1], rng)
+    assert not torch.equal(second[:, 0], clips.noise[:, :, 6:])
+
+
+def test_one_step_of_each_chunk_is_drawn_and_the_noisier_more_often():
+    """Seen to fail with all steps, and with equal shares."""
+    forcing, rng = TeacherForcing(network(), Protocol(size=128), ("histream",), "cpu", one_step=True), Rng(0)
+    drawn = [forcing.drawn_steps(Scale.HIGH, rng) for _ in range(300)]
+    assert {len(steps) for pair in drawn for steps in pair} == {1}
+    for chunk in (0, 1):
+        noisy = sum(pair[chunk][0][0].sigma == 0.5 for pair in drawn)
+        assert 170 < noisy < 230  # two in three of 300
+    clips = bank().draw(rng, 2, forcing.frames(3), Drawing(), 8)
+    losses = forcing.loss(clips, 3, Scale.HIGH, rng, own_low=True)
+    assert set(losses) == {"first high", "later high"} and all(torch.isfinite(loss) for loss in losses.values())
 
 
 def test_a_curriculum_goes_from_small_to_large_grids_and_does_not_forget():
