@@ -50,6 +50,11 @@ class Protocol:
             for (height, width), factor in ntk.items()
         ]
 
+    def rope(self, config: WanConfig, scale: Scale, grid: tuple[int, int], device: str) -> Rope:
+        """Rotary positions of another grid of tokens with a scale's NTK factor."""
+        factor = self.plan(MODES[0], self.chunk_frames).ntk[scale]
+        return Rope(config.head_dim, grid, ntk=factor, device=device)
+
     def steps(self, modes: tuple[str, ...], scale: Scale, chunk: int) -> list[tuple[Step, bool]]:
         """Distinct steps of a chunk at a scale over all modes, each with whether it starts from a LOW estimate."""
         found = {}

@@ -18,6 +18,7 @@ from histream_core.plan.presets import find_preset
 from histream_core.plan.schedule import Scale, Step
 from histream_core.stream.resize import resize
 from training import loop, protocol, repa
+from training.crops import Crop, around_objects
 from training.data import CHANNELS, Clips, Drawing, Pairs, Rollouts, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow
 from training.forward import hidden_state, spread
@@ -71,8 +72,12 @@ class TeacherForcing:
         context_noise: float = CONTEXT_NOISE,
         *,
         one_step: bool = False,
+        crop: int = 0,
     ) -> None:
-        """Take rows for all steps of a chunk, or with `one_step` for one that is drawn by its noise level."""
+        """Take rows for all steps of a chunk, or with `one_step` for one that is drawn by its noise level.
+
+        `crop`: cells a side of windows that `loss` may take at HIGH.
+        """
         if setting.chunk_frames != CHUNK:
             raise ValueError(f"preset {setting.preset} has chunks of {setting.chunk_frames} frames: train one with 3")
         self.network, self.num_layers, self.context_noise = network, network.config.num_layers, context_noise
@@ -81,7 +86,11 @@ class TeacherForcing:
         self.steps = {
             (scale, chunk): setting.steps(tuple(modes), scale, chunk) for scale in self.grids for chunk in (0, 1)
         }
+        self.crop = crop
         self.rotations = {rope.grid: Rotations(rope) for rope in setting.ropes(network.config, device)}
+        if crop:
+            rope = setting.rope(network.config, Scale.HIGH, (crop // 2, crop // 2), device)
+            self.cropped = Rotations(rope)
         tokens = self.grids[Scale.HIGH][0] * self.grids[Scale.HIGH][1] // 4
         high = find_preset(setting.preset).first_chunk_attention_scale(tokens)
         self.attention_scale = {Scale.LOW: 1.0, Scale.HIGH: high}
@@ -89,6 +98,11 @@ class TeacherForcing:
     def frames(self, start: int) -> list[int]:
         """Latent frames of a clip: the first chunk, the one before `start`, the one at `start`; 0: the first alone."""
         return [*range(CHUNK), *(range(start - CHUNK, start + CHUNK) if start else ())]
+
+    def chunks(self, start: int, later_alone: bool = False) -> list[tuple[int, slice]]:
+        """The chunks that are predicted, as 0 and 1, each with its place among `frames(start)`."""
+        both = [(0, slice(0, CHUNK)), (1, slice(2 * CHUNK, 3 * CHUNK))]
+        return both[:1] if not start else both[1:] if later_alone else both
 
     def drawn_steps(self, scale: Scale, rng: Rng) -> list[Steps]:
         """The steps that a loss takes of the first and of a later chunk: all, or one each, noisy ones more often."""
@@ -125,55 +139,69 @@ class TeacherForcing:
         scale: Scale,
         rng: Rng,
         low: Sequence[Tensor | None] = (None, None),
+        *,
         steps: Sequence[Steps] | None = None,
+        crop: Crop | None = None,
+        later_alone: bool = False,
     ) -> list[Prediction]:
-        """Predictions for the first chunk and the one at `start` (0: none); `clips` hold `frames(start)`.
+        """Predictions of `chunks(start, later_alone)`; `clips` hold `frames(start)`.
 
-        `low`: LOW estimates that their HIGH steps begin with, as in `rows`. `steps` of both; None: all.
+        `low`: LOW estimates that their HIGH steps begin with, as in `rows`. `steps` of both chunks; None: all. `crop`:
+        windows that are shown and predicted, at HIGH.
         """
-        steps = steps or [self.steps[scale, chunk] for chunk in (0, 1)]
-        clips = clips.at(self.grids[scale])
-        zero, *others = clips.latents.split(CHUNK, dim=2)
-        seen = (clips.latents if clips.seen is None else clips.seen).split(CHUNK, dim=2)
-        where = (slice(0, CHUNK), slice(2 * CHUNK, 3 * CHUNK))[: 2 if start else 1]
-        rows = [
-            self.rows(clean, scale, taken, self.noise(clips, scale, taken, frames, rng), begun)
-            for clean, frames, begun, taken in zip((zero, *others[1:]), where, low, steps, strict=False)
-        ]
-        first, _, first_sigma = rows[0]
+        steps, cut = steps or [self.steps[scale, chunk] for chunk in (0, 1)], crop or (lambda frames: frames)
+        clips, which = clips.at(self.grids[scale]), self.chunks(start, later_alone)
+        rows = {
+            chunk: self.rows(
+                clips.latents[:, :, frames],
+                scale,
+                steps[chunk],
+                self.noise(clips, scale, steps[chunk], frames, rng),
+                begun,
+            )
+            for (chunk, frames), begun in zip(which, low, strict=False)
+        }
+        rows = {chunk: (cut(shown), cut(asked), sigma) for chunk, (shown, asked, sigma) in rows.items()}
+        any_row, _, any_sigma = next(iter(rows.values()))
+        nothing = any_row[:, :0], None, any_sigma[:, :0]
+        (first, _, first_sigma), (later, _, later_sigma) = (rows.get(chunk, nothing) for chunk in (0, 1))
+        window = any_row[:, :0]
         if start:
-            window = torch.stack(seen[: 1 if start == CHUNK else 2], dim=1)
+            seen = (clips.latents if clips.seen is None else clips.seen).split(CHUNK, dim=2)
+            window = cut(torch.stack(seen[: 1 if start == CHUNK else 2], dim=1))
             window = window + self.context_noise * rng.choices.random() * rng.normal(*window.shape)
-            later, _, later_sigma = rows[1]
-        else:
-            window, later, later_sigma = first[:, :0], first[:, :0], first_sigma[:, :0]
         predicted = flow(
             self.network.model, self.network.encoder(clips.tokens), window, first, later, first_sigma, later_sigma,
-            start=start, rotations=self.rotations[tuple(cells // 2 for cells in self.grids[scale])],
-            first_attention_scale=self.attention_scale[scale],
+            start=start, first_attention_scale=self.attention_scale[scale],
+            rotations=self.cropped if crop else self.rotations[tuple(cells // 2 for cells in self.grids[scale])],
         )  # fmt: skip
-        return [Prediction(*row, found, frames) for row, found, frames in zip(rows, predicted, where, strict=False)]
+        return [Prediction(*rows[chunk], predicted[chunk], frames) for chunk, frames in which]
 
     @torch.no_grad()
-    def own_low(self, clips: Clips, start: int, rng: Rng) -> list[Tensor]:
+    def own_low(self, clips: Clips, start: int, rng: Rng, *, later_alone: bool = False) -> list[Tensor]:
         """The student's own LOW estimates from pure noise, [B, C, T, h, w] for each chunk of `predict`."""
         first = [self.steps[Scale.LOW, chunk][:1] for chunk in (0, 1)]
-        return [one.clean[:, 0] for one in self.predict(clips, start, Scale.LOW, rng, steps=first)]
+        found = self.predict(clips, start, Scale.LOW, rng, steps=first, later_alone=later_alone)
+        return [one.clean[:, 0] for one in found]
 
     def loss(
         self, clips: Clips, start: int, scale: Scale, rng: Rng, *, object_weight: float = 1, outline_weight: float = 1,
-        fade: bool = True, own_low: bool = False,
+        fade: bool = True, own_low: bool = False, cropped: bool = False,
     ) -> loop.Losses:  # fmt: skip
         """Mean square errors of the flow in the first chunk and in the one at `start`; `clips` hold `frames(start)`.
 
         `fade`: the extra weight of objects fades with the noise, as it must where many answers are right. `own_low`:
-        HIGH begins with the student's own LOW estimate, as in inference, instead of the true clip at LOW.
+        HIGH begins with the student's own LOW estimate, as in inference, instead of the true clip at LOW. `cropped`:
+        windows around the objects of the last chunk, which is then the only one.
         """
-        low = self.own_low(clips, start, rng) if own_low and scale is Scale.HIGH else (None, None)
-        geometry, losses = clips.at(self.grids[scale]).geometry, {}
-        found = self.predict(clips, start, scale, rng, low, self.drawn_steps(scale, rng))
-        for name, one in zip(("first", "later"), found, strict=False):
-            error = (one.flow - one.asked).square()
+        low = self.own_low(clips, start, rng, later_alone=cropped) if own_low and scale is Scale.HIGH else (None, None)
+        geometry, losses, crop = clips.at(self.grids[scale]).geometry, {}, None
+        if cropped:
+            crop = around_objects(geometry[:, :, -CHUNK:], self.crop, rng)
+            geometry = crop(geometry)
+        taken = self.drawn_steps(scale, rng)
+        for one in self.predict(clips, start, scale, rng, low, steps=taken, crop=crop, later_alone=cropped):
+            name, error = "later" if one.frames.start else "first", (one.flow - one.asked).square()
             if geometry is not None and max(object_weight, outline_weight) > 1:
                 shown = geometry[:, :, one.frames]
                 levels = one.sigma.unbind(1) if fade else [None] * one.sigma.shape[1]
@@ -216,9 +244,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--own-low", action="store_true", help="HIGH begins with the student's own LOW estimates")
     parser.add_argument("--whole-captions", action="store_true", help="captions at HIGH leave nothing out (--own-low)")
     parser.add_argument("--one-step", action="store_true", help="a row for one step of a chunk, drawn by its noise")
+    parser.add_argument("--crop", type=int, default=0, help="cells a side of windows around objects at HIGH; 0: none")
+    parser.add_argument("--crop-share", type=float, default=0.7, help="part of the HIGH steps that show windows")
     parser.add_argument("--modes", nargs="+", choices=protocol.MODES, default=list(protocol.MODES))
     args = parser.parse_args(argv)
 
+    if args.crop and args.repa_weight:
+        raise ValueError("REPA aligns whole frames: give --repa-weight 0, or --crop 0")
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
     bank = load_bank(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
@@ -229,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = bank.features if args.repa_weight else 0
     network = loop.seeded(args, lambda: begin(args.begin, features, bank.vocabulary))
     trainee = Trainee(network, args.lr, args.optimiser)
-    forcing = TeacherForcing(network, setting, args.modes, args.device, args.context_noise, one_step=args.one_step)
+    forcing = TeacherForcing(
+        network, setting, args.modes, args.device, args.context_noise, one_step=args.one_step, crop=args.crop
+    )
     weights = {"object_weight": args.object_weight, "outline_weight": args.outline_weight}
     fade = args.places > 1 and not args.noise_coupled
 
@@ -245,6 +279,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         drawn = whole if high else drawing
         if alone:  # a third of the rows and no window: as much work as the others
             count *= FIRST_ALONE
+        cropped = high and args.crop > 0 and rng.choices.random() < args.crop_share
+        if cropped:
+            count = round(count * (forcing.grids[Scale.HIGH][0] / args.crop) ** 2)
         if use_pairs:
             clips = pairs.draw(rng, count, forcing.frames(start))
         elif use_rollouts:
@@ -252,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             clips = bank.draw(rng, count, forcing.frames(start), drawn, forcing.grids[Scale.LOW][0])
         with loop.autocast(args), hidden_state(network.model, repa.layer(network.model.num_layers)) as hidden:
-            losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade, own_low=args.own_low)
+            losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade, own_low=args.own_low, cropped=cropped)
             loss = sum(losses.values())
             if args.repa_weight and clips.geometry is not None:
                 losses["repa"] = forcing.alignment_loss(hidden[-1], clips, start, scale)

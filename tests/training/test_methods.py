@@ -22,6 +22,7 @@ from histream_core.stream.prompts import Prompt
 from histream_core.stream.resize import resize
 from histream_core.stream.stream import Stream
 from training import repa
+from training.crops import Crop, around_objects
 from training.data import Clips, Drawing, Pairs
 from training.distill import Setting, matching_direction, matching_loss, regression_loss, stream_noise
 from training.dit_forward import flow
@@ -370,6 +371,37 @@ def test_the_noise_a_clip_grows_out_of_is_shown_at_the_first_low_step_alone():
     assert torch.equal(later[:, 0], clips.noise[:, :, 6:])
     second = forcing.noise(clips, Scale.LOW, forcing.steps[Scale.LOW, 1][1:], where[1], rng)
     assert not torch.equal(second[:, 0], clips.noise[:, :, 6:])
+
+
+def test_a_crop_of_the_whole_frame_is_the_frame_and_a_smaller_one_its_window():
+    """Seen to fail with windows of the clean chunks that are not cut."""
+    forcing = TeacherForcing(network(), Protocol(size=128), ("histream",), "cpu", context_noise=0, crop=16)
+    clips = bank().draw(Rng(0), 2, forcing.frames(6), Drawing(), 8)
+    whole = Crop(torch.zeros(2, 2, dtype=torch.long), 16)
+    for start in (0, 6):
+        *_, expected = forcing.predict(clips, start, Scale.HIGH, Rng(1))
+        *_, found = forcing.predict(clips, start, Scale.HIGH, Rng(1), crop=whole)
+        torch.testing.assert_close(found.flow, expected.flow)
+        assert expected.flow.abs().max() > 0
+    forcing = TeacherForcing(network(), Protocol(size=128), ("histream",), "cpu", context_noise=0, crop=8)
+    window = Crop(torch.tensor([[0, 4], [8, 2]]), 8)
+    (cut,) = forcing.predict(clips, 6, Scale.HIGH, Rng(1), crop=window, later_alone=True)
+    (full,) = forcing.predict(clips, 6, Scale.HIGH, Rng(1), later_alone=True)
+    assert cut.frames == full.frames == slice(6, 9)
+    assert torch.equal(cut.noisy[0], full.noisy[0, ..., 0:8, 4:12])
+    assert torch.equal(cut.noisy[1], full.noisy[1, ..., 8:16, 2:10])
+
+
+def test_windows_lie_on_whole_tokens_around_the_objects():
+    """Seen to fail with odd corners, and with windows anywhere."""
+    geometry = torch.zeros(64, 2, 3, 16, 16)
+    for index in range(64):
+        geometry[index, 0, index % 3, index % 16, (5 * index) % 16] = 1
+    crop = around_objects(geometry, 8, Rng(0))
+    assert not (crop.corner % 2).any() and crop.corner.min() >= 0 and crop.corner.max() <= 8
+    assert crop(geometry)[:, 0].flatten(1).sum(1).eq(1).all()
+    empty = around_objects(torch.zeros(64, 2, 3, 16, 16), 8, Rng(0)).corner
+    assert len(empty.unique(dim=0)) > 5
 
 
 def test_one_step_of_each_chunk_is_drawn_and_the_noisier_more_often():
