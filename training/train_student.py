@@ -127,8 +127,8 @@ class TeacherForcing:
     def noise(self, clips: Clips, scale: Scale, steps: Steps, frames: slice, rng: Rng) -> Tensor:
         """Noise of the rows of steps; a first one from pure noise takes that which belongs to a clip, if any does."""
         noise = rng.normal(len(clips.tokens), len(steps), CHANNELS, CHUNK, *self.grids[scale])
-        noise = clips.shared(noise)
-        if steps[0][0].sigma == 1 and clips.noise is not None and frames.stop <= clips.noise.shape[2]:
+        noise, belongs = clips.shared(noise), scale is Scale.LOW and steps[0][0].sigma == 1
+        if belongs and clips.noise is not None and frames.stop <= clips.noise.shape[2]:
             noise[:, 0] = clips.noise[:, :, frames]
         return noise
 
@@ -252,7 +252,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.crop and args.repa_weight:
         raise ValueError("REPA aligns whole frames: give --repa-weight 0, or --crop 0")
     setting, rng = protocol.from_arguments(args), Rng(args.seed, args.device)
-    bank = load_bank(args.bank, args.device, largest=setting.grids()[Scale.HIGH][0])
+    largest = setting.grids()[Scale.HIGH][0]
+    if args.crop % 2 or not 0 <= args.crop <= largest:
+        raise ValueError(f"--crop {args.crop}: give an even number of cells, at most {largest}")
+    bank = load_bank(args.bank, args.device, largest=largest)
     pairs = Pairs.load(args.pairs, args.device) if args.pairs else None
     rollouts = Rollouts.load(args.rollouts, bank) if args.rollouts else None
     drawing = Drawing(args.places, args.noise_coupled, args.shape_groups, args.prompt_dropout, args.partial_captions)
@@ -281,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             count *= FIRST_ALONE
         cropped = high and args.crop > 0 and rng.choices.random() < args.crop_share
         if cropped:
-            count = round(count * (forcing.grids[Scale.HIGH][0] / args.crop) ** 2)
+            count = round(count * (largest / args.crop) ** 2)
         if use_pairs:
             clips = pairs.draw(rng, count, forcing.frames(start))
         elif use_rollouts:

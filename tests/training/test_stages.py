@@ -201,6 +201,12 @@ def test_a_run_with_other_settings_is_refused(runs):
         train_teacher.main([*teacher(runs), "--batch", "2"])
 
 
+@pytest.mark.parametrize("cells", [7, 10])
+def test_windows_that_do_not_fit_are_refused(runs, cells):
+    with pytest.raises(ValueError, match=f"--crop {cells}: give an even number of cells, at most 8"):
+        train_student.main([*corrected(runs, "none"), "--crop", str(cells)])
+
+
 def test_a_run_of_no_length_is_refused(runs):
     with pytest.raises(ValueError, match="--steps 1 or more"):
         train_teacher.main(teacher(runs, "none", steps=0))
