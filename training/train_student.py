@@ -104,9 +104,13 @@ class TeacherForcing:
         both = [(0, slice(0, CHUNK)), (1, slice(2 * CHUNK, 3 * CHUNK))]
         return both[:1] if not start else both[1:] if later_alone else both
 
+    def all_steps(self, scale: Scale) -> list[Steps]:
+        """The steps of a first and of a later chunk."""
+        return [self.steps[scale, chunk] for chunk in (0, 1)]
+
     def drawn_steps(self, scale: Scale, rng: Rng) -> list[Steps]:
         """The steps that a loss takes of the first and of a later chunk: all, or one each, noisy ones more often."""
-        both = [self.steps[scale, chunk] for chunk in (0, 1)]
+        both = self.all_steps(scale)
         if not self.one_step:
             return both
         return [rng.choices.choices(steps, weights=[step.sigma for step, _ in steps]) for steps in both]
@@ -149,7 +153,7 @@ class TeacherForcing:
         `low`: LOW estimates that their HIGH steps begin with, as in `rows`. `steps` of both chunks; None: all. `crop`:
         windows that are shown and predicted, at HIGH.
         """
-        steps, cut = steps or [self.steps[scale, chunk] for chunk in (0, 1)], crop or (lambda frames: frames)
+        steps, cut = steps or self.all_steps(scale), crop or (lambda frames: frames)
         clips, which = clips.at(self.grids[scale]), self.chunks(start, later_alone)
         rows = {
             chunk: self.rows(
@@ -180,7 +184,7 @@ class TeacherForcing:
     @torch.no_grad()
     def own_low(self, clips: Clips, start: int, rng: Rng, *, later_alone: bool = False) -> list[Tensor]:
         """The student's own LOW estimates from pure noise, [B, C, T, h, w] for each chunk of `predict`."""
-        first = [self.steps[Scale.LOW, chunk][:1] for chunk in (0, 1)]
+        first = [steps[:1] for steps in self.all_steps(Scale.LOW)]
         found = self.predict(clips, start, Scale.LOW, rng, steps=first, later_alone=later_alone)
         return [one.clean[:, 0] for one in found]
 
@@ -213,8 +217,8 @@ class TeacherForcing:
     def alignment_loss(self, hidden: Tensor, clips: Clips, start: int, scale: Scale) -> Tensor:
         """REPA's loss of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""
         geometry = clips.at(self.grids[scale]).geometry
-        chunks = [(0, slice(0, CHUNK)), (1, slice(2 * CHUNK, 3 * CHUNK))][: 2 if start else 1]
-        rows = [part for chunk, part in chunks for _ in self.steps[scale, chunk][: 1 if self.one_step else None]]
+        count = 1 if self.one_step else None
+        rows = [part for chunk, part in self.chunks(start) for _ in self.steps[scale, chunk][:count]]
         features = [repa.targets(geometry[:, :, part]) for part in rows]
         return repa.alignment_loss(self.network.projection, hidden[:, -len(features) :], torch.stack(features, dim=1))
 

@@ -303,7 +303,7 @@ def test_high_begins_with_the_students_own_low_estimate_where_that_is_asked_for(
     forcing = TeacherForcing(made, Protocol(size=64), ("histream",), "cpu", context_noise=0.0)
     clips = data.draw(Rng(0), 2, forcing.frames(6), Drawing(), 4)
     own = forcing.own_low(clips, 6, Rng(1))
-    first = [forcing.steps[Scale.LOW, chunk][:1] for chunk in (0, 1)]
+    first = [steps[:1] for steps in forcing.all_steps(Scale.LOW)]
     for chunk, found in zip((0, 1), forcing.predict(clips, 6, Scale.LOW, Rng(1), steps=first), strict=True):
         assert torch.equal(found.sigma[:, 0], torch.ones(2)), "out of pure noise"
         assert torch.equal(own[chunk], found.noisy[:, 0] - found.flow[:, 0])
