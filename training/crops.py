@@ -20,15 +20,10 @@ class Crop:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """The windows [B, ..., cells, cells] of frames [B, ..., H, W]."""
-        side = torch.arange(self.cells, device=frames.device)
-        for axis in (0, 1):
-            index = (self.corner[:, axis, None] + side).view(len(frames), *[1] * (frames.dim() - 3), -1, 1)
-            index = index if axis == 0 else index.mT
-            shape = (
-                (*frames.shape[:-2], self.cells, frames.shape[-1]) if axis == 0 else (*frames.shape[:-1], self.cells)
-            )
-            frames = frames.gather(axis - 2, index.expand(shape))
-        return frames
+        side, clip = (torch.arange(count, device=frames.device) for count in (self.cells, len(frames)))
+        rows, columns = (self.corner[:, axis, None] + side for axis in (0, 1))
+        cells = frames.movedim((-2, -1), (1, 2))[clip[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return cells.movedim((1, 2), (-2, -1))
 
 
 def around_objects(geometry: Tensor, cells: int, rng: Rng) -> Crop:

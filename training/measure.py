@@ -83,10 +83,8 @@ def _pictures(args, setting: protocol.Protocol, bank, network: Network) -> list[
     rng, low = Rng(args.seed), setting.grids()[Scale.LOW][0]
     clips = bank.draw(rng, args.clips, range(1), Drawing(1, dropout=0, partial=0), min(low, args.grid))
     clips = clips.at((args.grid, args.grid))
-    noise, flow = (
-        rng.normal(*clips.latents.shape),
-        Bidirectional(network, setting.ropes(network.config, "cpu", (args.grid,))),
-    )
+    noise = rng.normal(*clips.latents.shape)
+    flow = Bidirectional(network, setting.ropes(network.config, "cpu", (args.grid,)))
     return [(f"at {sigma:g}", of_pictures(flow, clips, noise, sigma)) for sigma in SIGMAS]
 
 
