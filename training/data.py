@@ -26,6 +26,7 @@ from histream_core.demo.painter import SENTENCES as SHAPE_SENTENCES
 from histream_core.demo.scenes import Scene
 from histream_core.demo.text import token_table
 from histream_core.demo.words import SHAPE_WORDS
+from histream_core.plan.presets import find_preset
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.resize import resize
 from training.captions import DROPOUT, PARTIAL_SHARE, template
@@ -35,6 +36,8 @@ from training.rng import Rng
 BANK_FRAMES = 4
 """Latent frames in the bank; every later frame is a roll of the last one."""
 CHANNELS = 16
+RESIZE = find_preset("demo").resize
+"""How latents are resized between LOW and HIGH."""
 LOST = 0.3
 """Share of a perfect fit below which an object counts as lost."""
 COVER, OUTLINE = 0, 1
@@ -83,8 +86,8 @@ class Clips:
     def at(self, grid: tuple[int, int]) -> "Clips":
         """Resize the clips to another grid, as the engine does."""
         geometry = None if self.geometry is None else resize(self.geometry, grid, "area")
-        seen = None if self.seen is None else resize(self.seen, grid)
-        return replace(self, latents=resize(self.latents, grid), geometry=geometry, seen=seen)
+        seen = None if self.seen is None else resize(self.seen, grid, RESIZE)
+        return replace(self, latents=resize(self.latents, grid, RESIZE), geometry=geometry, seen=seen)
 
 
 def clip_of_words(row: Sequence[str]) -> Combination | Scene:
@@ -142,7 +145,7 @@ class Bank:
         if drawing.noise_coupled:
             noise = rng.normal(count, CHANNELS, 3, low, low)[twins]
             start, _ = self.gather(index, range(3), torch.zeros(count, 2, dtype=torch.long, device=self.device))
-            roll = place(noise, resize(start, (low, low)), places)[twins]
+            roll = place(noise, resize(start, (low, low), RESIZE), places)[twins]
         else:
             roll = rng.below(places, count, 2)[twins] * (low // places)
         roll = roll * (self.grid // low)
@@ -174,7 +177,7 @@ class Bank:
         Only along the direction of motion, in which a video may be ahead or behind. Where the video has lost the
         object, the clips keep their roll.
         """
-        true = resize(self.at(clips, frames).latents, shown.shape[-2:])
+        true = resize(self.at(clips, frames).latents, shown.shape[-2:], RESIZE)
         cells = shown.shape[-1]
         found, best = fit(shown, true).flatten(1).max(1)
         moved = torch.stack([best // cells, best % cells], dim=1) * (self.grid // cells)

@@ -17,7 +17,7 @@ from histream_core.stream.resize import resize
 from training import loop, protocol
 from training.captions import PARTIAL_SHARE
 from training.checkpoint import read, write
-from training.data import CHANNELS
+from training.data import CHANNELS, RESIZE
 from training.forward import Bidirectional, Flow, solve
 from training.network import begin
 from training.protocol import MODES, Protocol
@@ -31,7 +31,7 @@ def make_clips(
     """Sample clean HIGH clips [B, C, T, G, G] from LOW noise [B, C, T, g, g], by `steps` Euler steps at each scale."""
     sigmas = [warp(1 - i / steps, shift) for i in range(steps + 1)]
     clean = solve(flow, noise, sigmas, tokens, guidance)
-    upsampled = resize(clean, setting.grids()[Scale.HIGH])
+    upsampled = resize(clean, setting.grids()[Scale.HIGH], RESIZE)
     start = setting.steps((MODES[0],), Scale.HIGH, 0)[0][0].sigma
     noisy = torch.lerp(upsampled, rng.normal(*upsampled.shape), start)
     return solve(flow, noisy, [start * (1 - i / steps) for i in range(steps + 1)], tokens, guidance)

@@ -24,7 +24,7 @@ from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.resize import resize
 from training.captions import scene_template, template
 from training.checkpoint import read
-from training.data import CHANNELS, LOST, Bank, Clips, Drawing, check_training, clip_of_words
+from training.data import CHANNELS, LOST, RESIZE, Bank, Clips, Drawing, check_training, clip_of_words
 from training.rng import Rng
 
 CYCLE = ROUND // PIXEL_FRAMES_PER_LATENT
@@ -134,7 +134,7 @@ class SceneBank:
         """
         size = shown.shape[-2:]
         moments = [
-            resize(self.gather(clips.index, frames, torch.full_like(clips.roll, ahead))[0], size).flatten(1)
+            resize(self.gather(clips.index, frames, torch.full_like(clips.roll, ahead))[0], size, RESIZE).flatten(1)
             for ahead in range(CYCLE)
         ]
         cycle = torch.stack(moments, dim=1)

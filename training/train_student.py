@@ -19,7 +19,7 @@ from histream_core.plan.schedule import Scale, Step
 from histream_core.stream.resize import resize
 from training import loop, protocol, repa
 from training.crops import Crop, around_objects
-from training.data import CHANNELS, Clips, Drawing, Pairs, Rollouts, cell_weights
+from training.data import CHANNELS, RESIZE, Clips, Drawing, Pairs, Rollouts, cell_weights
 from training.dit_forward import CHUNK, Rotations, flow
 from training.forward import hidden_state, spread
 from training.network import Network, Trainee, add_optimiser, begin
@@ -122,7 +122,7 @@ class TeacherForcing:
 
         The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` resized to LOW.
         """
-        blurred = resize(resize(clean, self.grids[Scale.LOW]) if low is None else low, clean.shape[-2:])
+        blurred = resize(resize(clean, self.grids[Scale.LOW], RESIZE) if low is None else low, clean.shape[-2:], RESIZE)
         source = torch.stack([blurred if upsampled else clean for _, upsampled in steps], dim=1)
         sigma = torch.tensor([step.sigma for step, _ in steps], device=clean.device).expand(len(clean), -1)
         shown = torch.lerp(source, noise, spread(sigma, source))
