@@ -31,10 +31,10 @@ SIDES = {"west": (-1, 0), "east": (1, 0), "high": (0, -1), "low": (0, 1)}
 """Which way each word is from the middle, x and y."""
 
 COLUMNS, ROWS = ("", "west", "east"), ("", "high", "low")
-ASIDE = 0.2
-"""How far aside of the middle a clip begins across its way, where there is room; a share of the frame."""
+ASIDE = 0.25
+"""How far aside of the middle a clip begins across its way, where there is room; a share of the frame: whole tokens."""
 
-BOUNCE_HEIGHT = 0.62
+BOUNCE_HEIGHT = 0.625
 """Height at which a thing bounces: it stays within the frame."""
 
 
