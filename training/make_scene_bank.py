@@ -20,9 +20,10 @@ from histream_core.demo.staging import Words, staging_of, stagings
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT, PIXELS_PER_CELL, pixel_frames
 from histream_core.vae.model import WanVAE
+from training import processes
 from training.scene_bank import CYCLE, HEAD, STARTS, empty, note, rows
 from training.train_vae import load_vae
-from training.vae_forward import encode
+from training.vae_forward import encode_features, frame_features
 
 SAVE_EVERY = 20
 """Clips after which a bank is saved."""
@@ -75,12 +76,13 @@ def paint_round(clip: Clip, words: Words, pictures: Pictures, size: int) -> Pain
 
 def encode_round(vae: WanVAE, pixels: np.ndarray) -> Tensor:
     """Unnormalised latents [CYCLE + STARTS * HEAD, C, G, G] of a round: the cycle, then the beginnings of videos."""
-    frames = torch.from_numpy(pixels).permute(3, 0, 1, 2) * 2 - 1
+    frames = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.conv1.weight.device) * 2 - 1
+    frames = frame_features(vae, frames, wrap=True)[0]
     long = frames[:, torch.arange(pixel_frames(CYCLE + LEAD)) % ROUND]
-    cycle = encode(vae, long[None], wrap=True)[0, :, LEAD:]
+    cycle = encode_features(vae, long[None], wrap=True)[0, :, LEAD:]
     step = ROUND // STARTS
     moments = torch.arange(pixel_frames(HEAD)) + step * torch.arange(STARTS)[:, None]
-    heads = encode(vae, frames[:, moments % ROUND].transpose(0, 1), wrap=True)
+    heads = encode_features(vae, frames[:, moments % ROUND].transpose(0, 1), wrap=True)
     both = cycle.roll(LEAD, dims=1).transpose(0, 1), heads.transpose(1, 2).flatten(0, 1)
     return torch.cat(both)
 
@@ -114,20 +116,28 @@ def fill(args: argparse.Namespace) -> None:
         "mean": None,
         "std": None,
     }
+    processes.join()
+    if processes.rank() == 0:
+        empty(args.out, about, args.size // PIXELS_PER_CELL)
+        note(args.out, about)
+    processes.wait()
     latents, geometry = empty(args.out, about, args.size // PIXELS_PER_CELL)
     vae, began = vae.to(args.device), time.monotonic()
-    note(args.out, about)
-    for number in range(about["done"], len(chosen)):
-        painting = paint_round(*chosen[number], pictures, args.size)
-        with torch.inference_mode():
-            latents[number] = encode_round(vae.to(args.device), painting.pixels).cpu().numpy()
-        geometry[number] = (describe_round(painting.opacity) * 255).round().numpy()
-        if number % SAVE_EVERY == SAVE_EVERY - 1 or number == len(chosen) - 1:
-            latents.flush()
-            geometry.flush()
-            note(args.out, about := about | {"done": number + 1})
-            print(f"{number + 1}/{len(chosen)} {time.monotonic() - began:.0f}s", flush=True)
-    note(args.out, about | statistics(latents))
+    for first in range(about["done"], len(chosen), SAVE_EVERY):
+        done = min(first + SAVE_EVERY, len(chosen))
+        for number in range(first + processes.rank(), done, processes.count()):
+            painting = paint_round(*chosen[number], pictures, args.size)
+            with torch.inference_mode():
+                latents[number] = encode_round(vae, painting.pixels).cpu().numpy()
+            geometry[number] = (describe_round(painting.opacity) * 255).round().numpy()
+        latents.flush()
+        geometry.flush()
+        processes.wait()
+        if processes.rank() == 0:
+            note(args.out, about := about | {"done": done})
+            print(f"{done}/{len(chosen)} {time.monotonic() - began:.0f}s", flush=True)
+    if processes.rank() == 0:
+        note(args.out, about | statistics(latents))
 
 
 def statistics(latents: np.ndarray) -> dict[str, list[float]]:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from histream_core.vae.model import AttentionBlock, CausalConv3d, Resample, ResidualBlock, RMS_norm, WanVAE
 
+FRAME_LAYERS = 5
+"""Layers of the encoder before its first that is temporal."""
+
 
 def initialise(vae: WanVAE) -> None:
     """Initialise near the identity, without which training stalls: down averages, up copies, small residuals."""
@@ -53,10 +56,22 @@ def _initialise_resample(module: Resample) -> None:
 
 def encode(vae: WanVAE, pixels: Tensor, *, wrap: bool) -> Tensor:
     """Encode [B, 3, F, H, W] in [-1, 1] to unnormalised latents [B, 16, T, H/8, W/8]."""
+    return encode_features(vae, frame_features(vae, pixels, wrap=wrap), wrap=wrap)
+
+
+def frame_features(vae: WanVAE, pixels: Tensor, *, wrap: bool) -> Tensor:
+    """The encoder's features [B, c, F, H/2, W/2] up to where frames meet: each is of its own frame alone."""
     b = pixels.shape[0]
     x = _conv(vae.encoder.conv1, _fold(pixels), b, wrap, temporal=False)
-    small = False
-    for layer in vae.encoder.downsamples:
+    for layer in vae.encoder.downsamples[:FRAME_LAYERS]:
+        x = _down(layer, x, b, wrap) if isinstance(layer, Resample) else _residual(layer, x, b, wrap, temporal=False)
+    return _unfold(x, b)
+
+
+def encode_features(vae: WanVAE, features: Tensor, *, wrap: bool) -> Tensor:
+    """Latents of `frame_features`, in any order and as often as wanted."""
+    b, x, small = features.shape[0], _fold(features), False
+    for layer in vae.encoder.downsamples[FRAME_LAYERS:]:
         if isinstance(layer, Resample):
             x = _down(layer, x, b, wrap)
             small = layer is vae.encoder.downsamples[8]

@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from training import make_bank, processes, train_vae
 from training.checkpoint import read
 from training.rng import Rng
+from training.scene_bank import load_bank
 
 TINY = ("--dim", "24", "--ffn-dim", "24", "--heads", "2", "--layers", "2")
 WORKER = """
@@ -36,6 +38,16 @@ train_teacher.main([*arguments, "--out", cut, "--until", "1"])
 train_teacher.main([*arguments, "--out", cut])
 weights = torch.cat([p.detach().flatten() for p in trainees[-1].network.parameters()])
 assert all(torch.equal(weights, other) for other in processes.gather(weights))
+"""
+
+BANK = """
+import sys, torch
+from histream_core.demo.scenes import THINGS
+from training import make_bank, make_scene_bank
+
+make_scene_bank.read_pictures = lambda _: {thing: torch.full((4, 8, 8), 0.7) for thing in THINGS}
+make_scene_bank.SAVE_EVERY = 3
+make_bank.main(sys.argv[1:])
 """
 
 
@@ -70,6 +82,19 @@ def test_two_processes_train_one_network_and_go_on_where_they_were(tmp_path):
         assert all(torch.equal(w, cut["network"][part][name]) for name, w in whole["network"][part].items())
     first, second = (found["numbers"] for found in whole["rng"]["processes"])
     assert not torch.equal(first, second)
+
+
+def test_two_processes_fill_one_bank(tmp_path):
+    """Seen to fail where both fill the same clips."""
+    train_vae.main(["--out", str(tmp_path / "vae"), "--steps", "1", "--dim", "2"])
+    words = ["--vae", tmp_path / "vae" / "checkpoint.pt", "--pictures", tmp_path, "--size", "64", "--stagings", "1",
+             "--things", "cat", "--places", "sea", "--flat-every", "400", "--out"]  # fmt: skip
+    in_two_processes(BANK, *words, tmp_path / "two")
+    subprocess.run([sys.executable, "-c", BANK, *map(str, words), tmp_path / "one"], check=True)
+    one, two = (load_bank(tmp_path / name) for name in ("one", "two"))
+    assert len(one.combinations) > 4 and one.combinations == two.combinations
+    assert np.abs(one.latents - two.latents).max() < 1e-3 and (one.stored == two.stored).all()
+    torch.testing.assert_close(one.std, two.std)
 
 
 def test_further_processes_draw_other_numbers(monkeypatch):
