@@ -15,6 +15,7 @@ from histream_core.demo.scene_painter import Pictures, View, paint_scene
 from histream_core.demo.scenes import LEAST_WIDTH, MOST_WIDTH, ROUND, Staging, all_scenes
 from histream_core.files.tensors import read_safetensors
 from histream_core.lab.judge.pictures import read_pictures
+from histream_core.stream.resize import resize
 from histream_core.vae.model import WanVAE
 from training import processes
 from training.checkpoint import read
@@ -27,7 +28,8 @@ WORLD = 256
 SCENES_SHARE = 0.75
 """Share of the batches that are of scenes, where there are pictures."""
 
-NOISE = 0.1  # on the latents that the decoder is trained on, against small errors of the transformer
+NOISE = 0.1
+"""Noise on the latents that the decoder is trained on, against small errors of the transformer."""
 
 
 def clip(rng: random.Random, size: int, frames: int, *, world: int) -> Tensor:
@@ -108,10 +110,45 @@ def make_optimiser(vae: WanVAE, lr: float) -> Muon:
     return Muon([p for p in trained if p in kernels], [p for p in trained if p not in kernels], lr=lr, other_lr=lr)
 
 
+def losses(
+    vae: WanVAE, pixels: Tensor, z: Tensor, noise: Tensor, half_weight: float = 0, smooth_weight: float = 0
+) -> Losses:
+    """The loss of clips [B, 3, F, H, W] with latents `z` that are decoded with `noise`, and what it is made of.
+
+    `smooth_weight` is of what latents lose when they are halved, after Skorokhodov et al. 2025 (diffusability), and
+    `half_weight` of the error where the halved ones show the clip at half size, after EQ-VAE (Kouzelis et al. 2025).
+    """
+    error = decode(vae, z + noise).float() - pixels
+    found = {"error": error.square().mean(), "latent std": z.float().std()}
+    loss = distance(error) + 1e-3 * z.float().square().mean()
+    if smooth_weight:
+        found["lost"] = (z - resize(halved(z), z.shape[-2:])).float().square().mean()
+        loss = loss + smooth_weight * found["lost"]
+    if half_weight:
+        at_half = decode(vae, halved(z)).float() - halved(pixels)
+        found["half"] = at_half.square().mean()
+        loss = loss + half_weight * distance(at_half)
+    return {"loss": loss} | found
+
+
+def distance(error: Tensor) -> Tensor:
+    return error.abs().mean() + 2 * error.square().mean()
+
+
+def halved(frames: Tensor) -> Tensor:
+    """Frames or latents [B, C, T, H, W] at half size."""
+    return resize(frames, (frames.shape[-2] // 2, frames.shape[-1] // 2), "area")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, lr=8e-4)
     parser.add_argument("--dim", type=int, default=16, help="width")
+    parser.add_argument("--noise", type=float, default=NOISE, help="on the latents that the decoder is trained on")
+    parser.add_argument(
+        "--half-weight", type=float, default=0.0, help="of the error where halved latents show the clip at half size"
+    )
+    parser.add_argument("--smooth-weight", type=float, default=0.0, help="of what latents lose when they are halved")
     parser.add_argument("--begin", type=Path, metavar="FILE", help="a VAE to go on from, which has its own width")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="also scenes, with the pictures in this folder")
     args = parser.parse_args(argv)
@@ -129,14 +166,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         pixels = pixels.to(args.device)
         with autocast(args):
             z = encode(vae, pixels, wrap=wrap)
-            error = decode(vae, z + NOISE * rng.normal(*z.shape)).float() - pixels
-            loss = error.abs().mean() + 2 * error.square().mean() + 1e-3 * z.float().square().mean()
+            found = losses(vae, pixels, z, args.noise * rng.normal(*z.shape), args.half_weight, args.smooth_weight)
         optimiser.zero_grad()
-        loss.backward()
+        found["loss"].backward()
         processes.average_gradients(vae.parameters())
         optimiser.scale_lr(moment.rate)
         optimiser.step()
-        return {"loss": loss, "error": error.square().mean(), "latent std": z.float().std()}
+        return found
 
     train(args, {"vae": vae, "optimiser": optimiser, "rng": rng}, step)
     print(f"PSNR at 128 px, places not seen: {psnr(vae, random.Random(0)):.2f} dB")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from histream_core.demo.scenes import THINGS
 from histream_core.lab.judge.pictures import read_pictures
 from histream_core.vae.model import WanVAE
-from training import train_vae
+from training import train_vae, vae_forward
 from training.checkpoint import read
 
 
@@ -39,6 +39,23 @@ def test_a_picture_that_is_not_there_is_named_with_what_to_do(folder):
     (folder / "1f431.webp").unlink()
     with pytest.raises(FileNotFoundError, match=r"1f431.webp is not there, which shows a cat: npm pack"):
         read_pictures(folder)
+
+
+def test_the_loss_counts_what_latents_lose_when_they_are_halved():
+    """Flat ones lose nothing; halved ones are decoded at half size. Seen to fail without either term."""
+    torch.manual_seed(0)
+    vae, half = WanVAE(dim=2).requires_grad_(False), torch.nn.AvgPool3d((1, 2, 2))
+    vae_forward.initialise(vae)
+    pixels, noise = torch.rand(1, 3, 5, 64, 64) * 2 - 1, torch.zeros(1, 16, 2, 8, 8)
+    flat, scattered = torch.randn(1, 16, 2, 1, 1).expand(noise.shape), torch.randn(noise.shape)
+    lost = []
+    for z in (flat, scattered):
+        loss = [train_vae.losses(vae, pixels, z, noise, *weights)["loss"] for weights in ((0, 0), (3, 0), (0, 2))]
+        shown, smooth = (other - loss[0] for other in loss[1:])
+        error = vae_forward.decode(vae, half(z)) - half(pixels)
+        torch.testing.assert_close(shown, 3 * (error.abs().mean() + 2 * error.square().mean()))
+        lost.append(float(smooth) / 2)
+    assert lost[0] < 1e-6 and lost[1] > 0.5
 
 
 @pytest.mark.slow
