@@ -297,7 +297,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             clips = bank.draw(rng, count, forcing.frames(start), drawn, forcing.grids[Scale.LOW][0])
         with loop.autocast(args), hidden_state(network.model, repa.layer(network.model.num_layers)) as hidden:
             losses = forcing.loss(clips, start, scale, rng, **weights, fade=fade, own_low=args.own_low, cropped=cropped)
-            loss = sum(losses.values())
+            # roots: a small error at LOW pulls as hard as a large one at HIGH, which would drown it in the momentum
+            loss = sum(one.sqrt() for one in losses.values())
             if args.repa_weight and clips.geometry is not None:
                 losses["repa"] = forcing.alignment_loss(hidden[-1], clips, start, scale)
                 loss = loss + args.repa_weight * losses["repa"]
