@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from training import processes
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -66,7 +68,7 @@ class Muon(torch.optim.Optimizer):
             update = torch.lerp(p.grad, buffer, group["momentum"]).flatten(1)
             stacks[update.shape].append((p, update))
         for (rows, columns), members in stacks.items():
-            updates = orthogonalise(torch.stack([u for _, u in members]))
+            updates = processes.in_parts(orthogonalise, torch.stack([u for _, u in members]))
             size = -0.2 * group["lr"] * max(rows, columns) ** 0.5
             for (p, _), update in zip(members, updates, strict=True):
                 p.add_(update.reshape(p.shape), alpha=size)

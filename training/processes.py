@@ -1,7 +1,7 @@
 """A training run in several processes that `torchrun` started: each draws clips of its own, gradients are averaged."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, distributed
@@ -39,6 +39,17 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     together /= count()
     for p, gradient in zip(parameters, together.split([p.numel() for p in parameters]), strict=True):
         p.grad = gradient.view_as(p)
+
+
+def in_parts(work: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
+    """`work` of a stack [K, ...] whose members do not meet: every process does a part, and all have the whole."""
+    if count() == 1 or len(stack) < count():
+        return work(stack)
+    parts = stack.tensor_split(count())
+    done = [work(part) if mine == rank() else torch.empty_like(part) for mine, part in enumerate(parts)]
+    for source, part in enumerate(done):
+        distributed.broadcast(part, source)
+    return torch.cat(done)
 
 
 def first_value(number: float) -> float:

@@ -17,7 +17,7 @@ from training.scene_bank import load_bank
 TINY = ("--dim", "24", "--ffn-dim", "24", "--heads", "2", "--layers", "2")
 WORKER = """
 import sys, torch
-from training import network, processes, train_teacher
+from training import muon, network, processes, train_teacher
 
 processes.join()
 found = [torch.zeros(2), torch.zeros(3)]
@@ -26,6 +26,8 @@ if processes.rank() == 1:
 found[1].grad = torch.full((3,), 1.0 + processes.rank())
 processes.average_gradients(found)
 assert found[0].grad.tolist() == [1, 2] and found[1].grad.tolist() == [1.5] * 3, found
+stack = torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(1))
+torch.testing.assert_close(processes.in_parts(muon.orthogonalise, stack), muon.orthogonalise(stack))
 trainees = []
 class Kept(network.Trainee):
     def __init__(self, *args):
