@@ -117,7 +117,7 @@ def fill(args: argparse.Namespace) -> None:
         "std": None,
     }
     processes.join()
-    if processes.rank() == 0:
+    if processes.rank() == 0:  # one makes the files, then all open them
         empty(args.out, about, args.size // PIXELS_PER_CELL)
         note(args.out, about)
     processes.wait()
