@@ -7,6 +7,7 @@ here, and orthogonalises in bfloat16: its updates differ by about 1%, and on a C
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,19 @@ from training import processes
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(stack: Tensor, steps: int = 4) -> Tensor:
-    """Approximate the nearest semi-orthogonal matrices of [K, rows, columns] (singular values about 0.7 to 1.2)."""
+def orthogonalise(stack: Tensor, steps: int = 4, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Approximate the nearest semi-orthogonal matrices of [K, rows, columns] (singular values about 0.7 to 1.2).
+
+    `dtype` is that of the products; matrices come back in the stack's own.
+    """
     a, b, c = NEWTON_SCHULZ
     wide = stack.shape[-2] <= stack.shape[-1]
     x = stack if wide else stack.mT
-    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    x = (x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)).to(dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+    return (x if wide else x.mT).to(stack.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,12 +44,14 @@ class Muon(torch.optim.Optimizer):
         other_lr: float,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         groups = [
             {"params": list(matrices), "base": lr, "lr": lr, "muon": True},
             {"params": list(others), "base": other_lr, "lr": other_lr, "muon": False},
         ]
         super().__init__(groups, {"weight_decay": weight_decay, "momentum": momentum})
+        self.orthogonalise = partial(orthogonalise, dtype=dtype)
 
     def scale_lr(self, factor: float) -> None:
         for group in self.param_groups:
@@ -68,7 +74,7 @@ class Muon(torch.optim.Optimizer):
             update = torch.lerp(p.grad, buffer, group["momentum"]).flatten(1)
             stacks[update.shape].append((p, update))
         for (rows, columns), members in stacks.items():
-            updates = processes.in_parts(orthogonalise, torch.stack([u for _, u in members]))
+            updates = processes.in_parts(self.orthogonalise, torch.stack([u for _, u in members]))
             size = -0.2 * group["lr"] * max(rows, columns) ** 0.5
             for (p, _), update in zip(members, updates, strict=True):
                 p.add_(update.reshape(p.shape), alpha=size)

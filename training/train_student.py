@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     whole = replace(drawing, dropout=0, partial=0) if args.whole_captions else drawing
     features = bank.features if args.repa_weight else 0
     network = loop.seeded(args, lambda: begin(args.begin, features, bank.vocabulary))
-    trainee = Trainee(network, args.lr, args.optimiser)
+    trainee = Trainee(network, args.lr, args.optimiser, bf16=args.bf16)
     forcing = TeacherForcing(
         network, setting, args.modes, args.device, args.context_noise, one_step=args.one_step, crop=args.crop
     )

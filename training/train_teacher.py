@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return Network(config, features, bank.vocabulary)
 
     network = loop.seeded(args, lambda: made(features))
-    trainee = Trainee(network, args.lr, args.optimiser)
+    trainee = Trainee(network, args.lr, args.optimiser, bf16=args.bf16)
     flow = Bidirectional(network, setting.ropes(network.config, args.device, tuple(grids)))
 
     def step(moment: loop.Moment) -> loop.Losses:
