@@ -49,7 +49,7 @@ class Trainee:
     def __init__(self, network: Network, lr: float, optimiser: str = "adamw", *, bf16: bool = False) -> None:
         """Take one of OPTIMISERS; "muon" trains the matrices at `lr` and the rest by AdamW at a third of it.
 
-        `bf16`: matrices are orthogonalised in bfloat16, which changes their updates by about 1%.
+        `bf16`: matrices are orthogonalised in bfloat16, which changes their updates by 2 or 3%.
         """
         self.network = network
         named = dict(network.named_parameters())

@@ -21,7 +21,7 @@ from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.resize import resize
 from histream_core.stream.stream import Stream
-from training import repa
+from training import muon, repa
 from training.crops import Crop, around_objects
 from training.data import Clips, Drawing, Pairs
 from training.distill import Setting, matching_direction, matching_loss, regression_loss, stream_noise
@@ -207,6 +207,17 @@ def test_guidance_goes_beyond_the_caption_away_from_the_empty_one():
     asked = TOKENS.sum(1).view(-1, 1, 1, 1, 1).float()
     torch.testing.assert_close(guided(flow, latent, sigma, TOKENS, 1.0), asked)
     torch.testing.assert_close(guided(flow, latent, sigma, TOKENS, 3.0), 3 * asked)
+
+
+def test_matrices_are_orthogonal_whichever_type_their_products_have():
+    """Seen to fail where the type is not handed on, and where matrices come back in it."""
+    stack = Rng(0).normal(3, 64, 32)
+    exact, rough = muon.orthogonalise(stack), muon.orthogonalise(stack, dtype=torch.bfloat16)
+    assert rough.dtype == torch.float32 and not torch.equal(exact, rough)
+    assert float((rough - exact).norm() / exact.norm()) < 0.05
+    assert Trainee(Network(CONFIG), 1e-3, "muon", bf16=True).optimiser.orthogonalise.keywords == {
+        "dtype": torch.bfloat16
+    }
 
 
 def test_the_ode_ends_where_the_flow_leads():

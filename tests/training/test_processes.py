@@ -30,8 +30,8 @@ stack = torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(1))
 torch.testing.assert_close(processes.in_parts(muon.orthogonalise, stack), muon.orthogonalise(stack))
 trainees = []
 class Kept(network.Trainee):
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
         trainees.append(self)
 train_teacher.Trainee = Kept
 whole, cut, *arguments = sys.argv[1:]
