@@ -1,10 +1,15 @@
-"""A small bank of clips, and videos of a student, for the tests of the training."""
+"""A small bank of clips and a small network for the tests of the training."""
 
 import numpy as np
 import torch
 
 from histream_core.demo import painter
-from training.data import Bank, Rollouts, describe
+from histream_core.demo.text import TEXT_DIM
+from histream_core.network.model import WanConfig
+from training.data import Bank, describe
+from training.network import Network
+
+CONFIG = WanConfig(dim=24, ffn_dim=24, num_heads=2, num_layers=2, text_dim=TEXT_DIM, freq_dim=32)
 
 RED_CIRCLES = [c for c in painter.training_combinations() if (c.shape, c.colour) == ("circle", "red")]
 
@@ -16,10 +21,11 @@ def bank(combinations=None, grid: int = 16, scale: float = 1.0) -> Bank:
     return Bank(torch.from_numpy(latents.copy()), combinations, scale)
 
 
-def rollouts(data: Bank) -> Rollouts:
-    """Videos of three chunks of noise, with true clips that move by two cells in every chunk."""
-    count = len(data.combinations)
-    latents = torch.randn(count, 16, 9, 8, 8, generator=torch.Generator().manual_seed(0))
-    rolls = torch.tensor([[0, 0], [2, 0], [4, 0]]).expand(count, -1, -1)
-    found = {"combinations": [list(painter.astuple(c)) for c in data.combinations], "latents": latents, "rolls": rolls}
-    return Rollouts(found, data)
+def network(features: int = 0) -> Network:
+    """A network without any zero weights."""
+    torch.manual_seed(0)
+    made = Network(CONFIG, features)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return made

@@ -228,40 +228,6 @@ class Pairs:
         return Clips(self.tokens[index], latents, noise=noise)
 
 
-class Rollouts:
-    """Videos of the student; for each chunk, the roll with which the true clip continues it (`make_rollouts`)."""
-
-    def __init__(self, found: dict, bank: Bank) -> None:
-        """`found`: combinations, latents [N, C, T, g, g] and rolls [N, T / 3, 2], those of every chunk."""
-        check_training(clip_of_words(c) for c in found["combinations"])
-        if [list(astuple(c)) for c in bank.combinations] != found["combinations"]:
-            raise ValueError("the rollouts are not of this bank's combinations: make them with it")
-        self.bank, self.latents, self.rolls = bank, found["latents"].to(bank.device), found["rolls"].to(bank.device)
-
-    @classmethod
-    def load(cls, path: Path, bank: Bank) -> "Rollouts":
-        return cls(read(path), bank)
-
-    @property
-    def latest(self) -> int:
-        """The last chunk."""
-        return self.rolls.shape[1] - 1
-
-    def draw(self, rng: Rng, count: int, frames: Sequence[int], drawing: Drawing) -> Clips:
-        """True clips that go on from what the student made of these frames, which is what their windows show."""
-        chosen, called, twin = self.bank.choose(rng.choices, count, drawing)
-        index, twins = (torch.tensor(x, device=self.bank.device) for x in (chosen, twin))
-        tokens, times = self.bank.captions(chosen, called), torch.tensor(frames, device=self.bank.device)
-        seen = self.latents[index][:, :, times].float()
-        start = torch.zeros_like(self.rolls[index, 0])
-        parts = [
-            self.bank.gather(index, range(first, first + 3), self.rolls[index, first // 3] if first else start)
-            for first in frames[::3]
-        ]
-        latents, geometry = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
-        return Clips(tokens, latents, geometry, None, twins if drawing.shape_groups else None, index, start, seen)
-
-
 def place(noise: Tensor, start: Tensor, places: int) -> Tensor:
     """The roll [B, 2] that moves clips `start` [B, C, T, g, g] to the place that fits `noise` of that shape best.
 

@@ -18,13 +18,13 @@ from histream_core.plan.schedule import Scale
 from training import loop, protocol, repa
 from training.data import Clips, Drawing, cell_weights
 from training.dit_forward import CHUNK
+from training.forcing import LATEST, TeacherForcing
 from training.forward import Bidirectional, Flow, guided, hidden_state, spread
 from training.network import Trainee, add_optimiser, begin
 from training.protocol import Protocol, draw_sigma
 from training.rng import Rng
 from training.rollout import Rolled, choose_steps, rollout, until
 from training.scene_bank import load_bank
-from training.train_student import LATEST, TeacherForcing
 from training.train_teacher import add_drawing, flow_matching_loss
 
 TINY = 1e-3

@@ -18,11 +18,11 @@ from histream_core.plan.schedule import Scale
 from training import protocol
 from training.data import COVER, Clips, Drawing
 from training.dit_forward import CHUNK
+from training.forcing import TeacherForcing
 from training.forward import Bidirectional, Flow, spread
 from training.network import Network, begin
 from training.rng import Rng
 from training.scene_bank import load_bank
-from training.train_student import TeacherForcing
 
 SIGMAS = (1.0, 0.94, 0.8, 0.6)
 LATER = 4 * CHUNK

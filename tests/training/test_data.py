@@ -1,15 +1,15 @@
-"""Training data: banks, places, groups, captions and rollouts, compared with the painter."""
+"""Training data: banks, places, groups and captions, compared with the painter."""
 
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
-from tiny_training import RED_CIRCLES, bank, rollouts
+from tiny_training import RED_CIRCLES, bank
 
 from histream_core.demo import painter
 from training.captions import PARTIAL, template
-from training.data import Drawing, Rollouts, cell_weights, describe, place
+from training.data import Drawing, cell_weights, describe, place
 from training.rng import Rng
 
 
@@ -88,25 +88,6 @@ def test_a_true_clip_catches_up_with_where_a_video_shows_it(frames, grid):
     lost = replace(clips, roll=clips.roll + 3)
     empty = shown.mean((3, 4), keepdim=True) + 0.1 * rng.normal(*shown.shape)
     assert torch.equal(data.catch_up(lost, frames, empty), lost.roll)
-
-
-def test_rollouts_show_the_students_frames_and_ask_for_the_true_ones():
-    """Seen to fail with the roll of the first chunk for all, and of the chunk before."""
-    data = bank()
-    videos, frames = rollouts(data), [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    clips = videos.draw(Rng(0), 5, frames, Drawing(shape_groups=True))
-    assert torch.equal(clips.at((8, 8)).seen, videos.latents[clips.index])
-    true, _ = data.gather(clips.index, frames, clips.roll)
-    moved = [true[:, :, 3 * i : 3 * i + 3].roll(2 * i, dims=3) for i in range(3)]
-    assert torch.equal(clips.latents, torch.cat(moved, dim=2))
-    assert clips.tokens.shape[0] == 5 and clips.twin is not None
-
-
-def test_rollouts_of_other_combinations_are_refused():
-    with pytest.raises(ValueError, match="not of this bank's combinations"):
-        replaced = bank(RED_CIRCLES[:2])
-        videos = rollouts(bank())
-        Rollouts({"combinations": [list(painter.astuple(c)) for c in videos.bank.combinations]}, replaced)
 
 
 def test_weights_mean_one_are_heaviest_on_the_outline_and_fade_with_the_noise():

@@ -7,8 +7,8 @@ import torch
 
 from histream_core.plan.schedule import Scale
 from training.data import Clips
+from training.forcing import Prediction
 from training.measure import of_chunks, of_pictures
-from training.train_student import Prediction
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.6])

@@ -16,11 +16,11 @@ from histream_core.demo.painter import SHAPES, HeldOutError, training_combinatio
 from histream_core.demo.scenes import THINGS, Scene, all_scenes
 from histream_core.demo.words import SHAPE_WORDS, VOCABULARY
 from histream_core.vae.model import WanVAE
-from training import make_bank, make_rollouts, make_scene_bank, vae_forward
+from training import make_bank, make_scene_bank, vae_forward
 from training.captions import SCENE_PARTIAL, scene_template
-from training.checkpoint import read, write
-from training.data import Drawing, Rollouts
-from training.network import Network, Trainee, begin
+from training.checkpoint import write
+from training.data import Drawing
+from training.network import Network, begin
 from training.rng import Rng
 from training.scene_bank import ABOUT, CYCLE, HEAD, STARTS, SceneBank, load_bank, read_statistics
 
@@ -177,36 +177,6 @@ def test_the_true_clip_goes_on_where_a_video_is(folder):
     smeared = torch.stack([bank.gather(index, range(9, 12), ahead + i)[0] for i in range(CYCLE)]).mean(0)
     lost = bank.catch_up(clips, range(9, 12), smeared + 0.1 * Rng(2).normal(*shown.shape))
     assert torch.equal(lost, clips.roll)
-
-
-def test_videos_of_a_student_are_made_of_scenes_too_and_go_on_after_a_kill(folder, tmp_path, monkeypatch):
-    """Seen to fail with videos that are made again."""
-    bank, real, made = load_bank(folder), make_rollouts.rollout, []
-
-    def counted(*words, **more):
-        made.append(len(words[2]))
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        return real(*words, **more)
-
-    torch.manual_seed(0)
-    config = replace(CONFIG, text_dim=64, in_dim=16, out_dim=16)
-    student = tmp_path / "student.pt"
-    write(student, {"network": Trainee(Network(config, 0, bank.vocabulary), 1e-3).state_dict()})
-    words = ["--student", student, "--bank", folder, "--size", SIDE, "--chunks", 2, "--batch", 1]
-    words = [*map(str, words), "--out"]
-    make_rollouts.main([*words, str(tmp_path / "whole.pt")])
-    monkeypatch.setattr(make_rollouts.loop, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(make_rollouts, "rollout", counted)
-    with pytest.raises(KeyboardInterrupt):
-        make_rollouts.main([*words, str(tmp_path / "killed.pt")])
-    make_rollouts.main([*words, str(tmp_path / "killed.pt")])
-    assert len(made) == len(bank.combinations) + 1, "the third alone once more"
-    whole, killed = (read(tmp_path / f"{name}.pt") for name in ("whole", "killed"))
-    assert torch.equal(whole["latents"], killed["latents"]) and torch.equal(whole["rolls"], killed["rolls"])
-    assert not (tmp_path / "killed.begun").exists()
-    clips = Rollouts(killed, bank).draw(Rng(0), 4, range(6), Drawing())
-    assert clips.latents.shape == clips.seen.shape == (4, 16, 6, 8, 8)
 
 
 def test_a_bank_that_was_killed_goes_on_to_the_same(make, folder, monkeypatch):

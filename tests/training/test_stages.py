@@ -25,14 +25,13 @@ from training import (
     loop,
     make_bank,
     make_pairs,
-    make_rollouts,
     train_student,
     train_teacher,
     train_vae,
 )
 from training.captions import DROPOUT, PARTIAL_SHARE
 from training.checkpoint import read
-from training.data import Bank, Pairs, Rollouts
+from training.data import Bank, Pairs
 from training.make_bank import encode_all
 
 SIZE = ("--size", "64")
@@ -60,8 +59,6 @@ def runs(tmp_path_factory, small_pictures):
     make_pairs.main(["--teacher", point(folder, "teacher"), "--bank", bank, "--out", str(folder / "pairs.pt"), *SIZE,
                      "--count", "3", "--batch", "2", "--ode-steps", "2"])  # fmt: skip
     train_student.main(student(folder))
-    make_rollouts.main(["--student", str(folder / "student"), "--bank", bank, "--out", str(folder / "rollouts.pt"),
-                        *SIZE, "--chunks", "3", "--batch", "2"])  # fmt: skip
     distill.main(distillation(folder))
     export.main(["--vae", vae, "--bank", bank, "--network", point(folder, "distill"), "--out", str(folder / "files")])
     return folder
@@ -88,7 +85,7 @@ def student(folder, out="student", steps=3):
 
 def corrected(folder, out="corrected", steps=3):
     return ["--begin", point(folder, "student"), "--bank", str(folder / "bank.pt"), "--out", str(folder / out), *SIZE,
-            "--rollouts", str(folder / "rollouts.pt"), "--rollouts-share", "1", "--steps", str(steps), "--batch", "1",
+            "--videos", "3", "--videos-share", "1", "--longest", "3", "--steps", str(steps), "--batch", "1",
             "--shape-groups", "--own-low"]  # fmt: skip
 
 
@@ -264,34 +261,22 @@ def test_held_out_combinations_are_refused_by_every_stage(runs, monkeypatch):
         make_bank.main(["--vae", point(runs, "vae"), "--out", str(runs / "other.pt")])
 
 
-def test_rollouts_are_a_video_of_each_combination_and_held_out_ones_are_refused(runs):
-    found, bank = read(runs / "rollouts.pt"), Bank.load(runs / "bank.pt")
-    count = len(bank.combinations)
-    assert found["latents"].shape == (count, 16, 9, 8, 8) and found["rolls"].shape == (count, 3, 2)
-    assert not found["rolls"][:, 0].any()
-    across = bank.steps.flip(1) == 0
-    assert not found["rolls"].permute(0, 2, 1)[across].any(), "the true clip follows along the motion alone"
-    assert len({tuple(video.flatten()[:4].tolist()) for video in found["latents"]}) == count
-    with pytest.raises(painter.HeldOutError):
-        Rollouts(found | {"combinations": [list(painter.astuple(HELD_OUT))]}, bank)
-
-
 @pytest.mark.parametrize("low", [(DROPOUT, PARTIAL_SHARE), (0.0, 0.5)])
 def test_whole_captions_are_for_high_and_shares_for_low(runs, monkeypatch, tmp_path, low):
     """Seen to fail with whole captions everywhere, and nowhere."""
-    seen, draw, loss = [], Rollouts.draw, train_student.TeacherForcing.loss
+    seen, draw, loss = [], Bank.draw, train_student.TeacherForcing.loss
 
-    def drawn(self, rng, count, frames, drawing):
+    def drawn(self, rng, count, frames, drawing, low):
         seen.append(drawing)
-        return draw(self, rng, count, frames, drawing)
+        return draw(self, rng, count, frames, drawing, low)
 
     def scaled(self, clips, start, scale, *args, **options):
         seen.append(scale)
         return loss(self, clips, start, scale, *args, **options)
 
-    monkeypatch.setattr(Rollouts, "draw", drawn)
+    monkeypatch.setattr(Bank, "draw", drawn)
     monkeypatch.setattr(train_student.TeacherForcing, "loss", scaled)
-    arguments = ["--out", str(tmp_path / "run"), "--whole-captions"]
+    arguments = ["--out", str(tmp_path / "run"), "--whole-captions", "--videos", "0"]
     arguments += ["--prompt-dropout", str(low[0]), "--partial-captions", str(low[1])]
     train_student.main(corrected(runs, steps=12) + arguments)
     shares = {(scale, drawing.dropout, drawing.partial) for drawing, scale in zip(seen[::2], seen[1::2], strict=True)}
