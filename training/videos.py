@@ -110,7 +110,7 @@ class Videos:
         """The true clip that continues a video: its first chunk, the one before, the next."""
         parts = [
             self.bank.gather(video.index, video.frames(chunk), roll)
-            for chunk, roll in ((0, video.begun), (video.chunks - 1, video.roll), (video.chunks + 1, video.roll))
+            for chunk, roll in ((0, video.begun), (video.chunks - 1, video.roll), (video.chunks, video.roll))
         ]
         latents, geometry = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
         seen = torch.cat([video.first, video.last], dim=2)
