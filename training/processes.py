@@ -1,5 +1,6 @@
 """A training run in several processes that `torchrun` started: each draws clips of its own, gradients are averaged."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 
@@ -20,6 +21,7 @@ def join() -> None:
     """Join the other processes of the run."""
     if count() > 1 and not distributed.is_initialized():
         distributed.init_process_group("gloo")
+        atexit.register(distributed.destroy_process_group)  # else its threads abort every third process at its end
 
 
 def wait() -> None:
