@@ -27,6 +27,7 @@ from histream_core.plan.chunks import Plan, replay, with_anchors
 from histream_core.plan.make import make_plan
 from histream_core.plan.presets import find_preset
 from histream_core.runs.weights import Weights
+from histream_core.stream.inputs import Inputs
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
 from histream_core.vae.decode import to_frames
@@ -41,7 +42,8 @@ WORDS = ("background", "colour", "shape")
 def make(weights: Weights, plan: Plan, seed: int, prompts: list[Prompt], given: torch.Tensor | None) -> torch.Tensor:
     """Make all latents [1, C, T, H, W]; `given` are those of the chunks before the cut."""
     plan = replay(plan, CUT) if given is not None else plan
-    stream = weights.open_stream(plan, SeededNoise(seed), prompts, progress=weights.new_progress(plan), given=given)
+    progress, inputs = weights.new_progress(plan), Inputs(given)
+    stream = weights.open_stream(plan, SeededNoise(seed), prompts, progress=progress, inputs=inputs)
     return torch.cat(list(stream.chunks()), dim=2)
 
 
