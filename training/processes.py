@@ -1,6 +1,7 @@
 """A training run in several processes that `torchrun` started: each draws clips of its own, gradients are averaged."""
 
 import atexit
+import importlib
 import os
 from collections.abc import Callable, Iterable
 
@@ -18,10 +19,13 @@ def count() -> int:
 
 
 def join() -> None:
-    """Join the other processes of the run."""
+    """Join the other processes of the run, until this one ends."""
     if count() > 1 and not distributed.is_initialized():
+        # its defaults would keep the group alive if it were imported later; then the group's threads can meet an
+        # interpreter that has ended, and abort
+        importlib.import_module("torch.distributed.nn")
         distributed.init_process_group("gloo")
-        atexit.register(distributed.destroy_process_group)  # else its threads abort every third process at its end
+        atexit.register(distributed.destroy_process_group)
 
 
 def wait() -> None:
