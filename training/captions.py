@@ -10,6 +10,8 @@ TEMPLATES = (SENTENCES[0], *SENTENCES)  # the first has twice the weight
 PARTIAL = ("{c} {s}", "{c} {s} moves {d}", "{c} {s} on {b}", "{s} moves {d} on {b}", "{s}", "{b} background")
 SCENE_TEMPLATES = (SCENE_SENTENCES[0], *SCENE_SENTENCES)
 SCENE_PARTIAL = ("a {t} {m}", "a {t} {p}", "a {t}", "{p}")
+STILL, SCENE_STILL = "a {c} {s} on a {b} background", "a {t} {p}"
+"""Captions that do not say the motion, which a source shows."""
 DROPOUT = PARTIAL_SHARE = 0.08
 
 

@@ -78,6 +78,8 @@ class Clips:
     """Cells by which the bank's clip is rolled down and right, [B, 2]; of scenes, latent frames ahead, [B, 1]."""
     seen: Tensor | None = None
     """Content of the window if it is not `latents`, [B, C, T, g, g]."""
+    source: Tensor | None = None
+    """The clips that these restyle, [B, C, T, G, G]; None where they begin with noise."""
 
     def shared(self, drawn: Tensor) -> Tensor:
         """Random numbers [B, ...] of every clip, made equal within each group."""
@@ -86,8 +88,8 @@ class Clips:
     def at(self, grid: tuple[int, int]) -> "Clips":
         """Resize the clips to another grid, as the engine does."""
         geometry = None if self.geometry is None else resize(self.geometry, grid, "area")
-        seen = None if self.seen is None else resize(self.seen, grid, RESIZE)
-        return replace(self, latents=resize(self.latents, grid, RESIZE), geometry=geometry, seen=seen)
+        seen, source = (None if x is None else resize(x, grid, RESIZE) for x in (self.seen, self.source))
+        return replace(self, latents=resize(self.latents, grid, RESIZE), geometry=geometry, seen=seen, source=source)
 
 
 def clip_of_words(row: Sequence[str]) -> Combination | Scene:

@@ -23,6 +23,11 @@ CONTEXT_NOISE = 0.1
 LATEST = 8
 """Last chunk that is trained: beyond the trained span, so that the anchor's position is clamped."""
 
+ENTRY = (0.75, 0.95)
+"""Shares of noise that a restyled chunk begins with (`--strength` of video to video)."""
+ENTRIES = (0.7, 0.5)
+"""Part of the steps at LOW of a restyled first and later chunk that are its entry; the others are later steps."""
+
 Steps = Sequence[tuple[Step, bool]]
 """Steps of a chunk, each with whether it begins with an estimate at LOW."""
 
@@ -103,12 +108,21 @@ class TeacherForcing:
             return both
         return [rng.choices.choices(steps, weights=[step.sigma for step, _ in steps]) for steps in both]
 
+    def entries(
+        self, clips: Clips, start: int, rng: Rng, later_alone: bool = False
+    ) -> tuple[list[Steps], list[Tensor]]:
+        """The entries of a restyled first and later chunk, and the sources at LOW of those that are predicted."""
+        steps = [[(Step(rng.choices.uniform(*ENTRY), Scale.LOW), True)] for _ in range(2)]
+        source = clips.at(self.grids[Scale.LOW]).source
+        return steps, [source[:, :, frames] for _, frames in self.chunks(start, later_alone)]
+
     def rows(
         self, clean: Tensor, scale: Scale, steps: Steps, noise: Tensor, low: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A row for each of the steps: noisy [B, R, C, T, H, W], the flow that leads to `clean`, sigma [B, R].
 
-        The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` resized to LOW.
+        The first HIGH step begins with `low`, an estimate at LOW [B, C, T, h, w], or with `clean` resized to LOW; an
+        entry with `low`, the source.
         """
         blurred = resize(resize(clean, self.grids[Scale.LOW], RESIZE) if low is None else low, clean.shape[-2:], RESIZE)
         source = torch.stack([blurred if upsampled else clean for _, upsampled in steps], dim=1)
@@ -171,9 +185,11 @@ class TeacherForcing:
 
     @torch.no_grad()
     def own_low(self, clips: Clips, start: int, rng: Rng, *, later_alone: bool = False) -> list[Tensor]:
-        """The student's own LOW estimates from pure noise, [B, C, T, h, w] for each chunk of `predict`."""
-        first = [steps[:1] for steps in self.all_steps(Scale.LOW)]
-        found = self.predict(clips, start, Scale.LOW, rng, steps=first, later_alone=later_alone)
+        """The student's own LOW estimates from pure noise or a source, [B, C, T, h, w] for each chunk of `predict`."""
+        first, low = [steps[:1] for steps in self.all_steps(Scale.LOW)], (None, None)
+        if clips.source is not None:
+            first, low = self.entries(clips, start, rng, later_alone)
+        found = self.predict(clips, start, Scale.LOW, rng, low, steps=first, later_alone=later_alone)
         return [one.clean[:, 0] for one in found]
 
     def loss(
@@ -192,6 +208,8 @@ class TeacherForcing:
             crop = around_objects(geometry[:, :, -CHUNK:], self.crop, rng)
             geometry = crop(geometry)
         taken = self.drawn_steps(scale, rng)
+        if clips.source is not None and scale is Scale.LOW:
+            taken, low = self._entered(clips, start, rng)
         for one in self.predict(clips, start, scale, rng, low, steps=taken, crop=crop, later_alone=cropped):
             name, error = "later" if one.frames.start else "first", (one.flow - one.asked).square()
             if geometry is not None and max(object_weight, outline_weight) > 1:
@@ -201,6 +219,21 @@ class TeacherForcing:
                 error = error * torch.stack(weights, dim=1)
             losses[f"{name} {scale.value}"] = error.mean()
         return losses
+
+    def _entered(self, clips: Clips, start: int, rng: Rng) -> tuple[list[Steps], list[Tensor]]:
+        """The steps at LOW that a loss takes of restyled clips, and their sources: entries, or steps after one.
+
+        A later chunk may also begin with noise: what its caption leaves open the window shows.
+        """
+        entries, low = self.entries(clips, start, rng)
+        after = [
+            [one for one in steps if chunk or one[0].sigma < 1] for chunk, steps in enumerate(self.all_steps(Scale.LOW))
+        ]
+        taken = [
+            entry if not others or rng.choices.random() < share else [rng.choices.choice(others)]
+            for entry, others, share in zip(entries, after, ENTRIES, strict=True)
+        ]
+        return taken, low
 
     def alignment_loss(self, hidden: Tensor, clips: Clips, start: int, scale: Scale) -> Tensor:
         """REPA's loss of the noisy rows; `hidden` [B, R, L, dim] holds the clean ones too."""

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -101,13 +101,17 @@ def add_optimiser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimiser", choices=OPTIMISERS, default="adamw", help="of the network's matrices")
 
 
-def begin(path: Path, features: int = 0, vocabulary: Sequence[str] = ()) -> Network:
+def begin(path: Path, features: int = 0, vocabulary: Sequence[str] = (), ffn_dim: int = 0) -> Network:
     """Load the averaged network of a run or its checkpoint, or of a folder of exported files; the rest is initialised.
 
-    It knows the words of the checkpoint, and the rest of `vocabulary`, whose embeddings are new.
+    It knows the words of the checkpoint, and the rest of `vocabulary`, whose embeddings are new. With a larger
+    `ffn_dim` feed-forward layers are that wide; what they compute is the same until the new units are trained. Raises
+    ValueError for a smaller one.
     """
     run = path / "checkpoint.pt"
     config, average = _averaged(run) if run.exists() else _exported(path) if path.is_dir() else _averaged(path)
+    if ffn_dim:
+        config, average = _widened(config, average, ffn_dim)
     key = f"encoder.{EMBEDDINGS}"
     known = words_of(average[key])
     network = Network(config, features, max(known, tuple(vocabulary), key=len))
@@ -115,6 +119,20 @@ def begin(path: Path, features: int = 0, vocabulary: Sequence[str] = ()) -> Netw
     average[key] = torch.cat([average[key], mine[key][len(known) + 1 :]])
     network.load_state_dict(mine | {name: w for name, w in average.items() if name in mine})
     return network
+
+
+def _widened(config: WanConfig, weights: dict[str, Tensor], ffn_dim: int) -> tuple[WanConfig, dict[str, Tensor]]:
+    """The network with wider feed-forward layers: new units read at random and write nothing yet."""
+    if ffn_dim < config.ffn_dim:
+        raise ValueError(f"its feed-forward layers have {config.ffn_dim} units: ask for more than that, not {ffn_dim}")
+    wide = replace(config, ffn_dim=ffn_dim)
+    fresh = Network(wide).state_dict()
+    for name, old in weights.items():
+        if ".ffn." in name and old.shape != fresh[name].shape:
+            new = fresh[name].clone() if name.endswith("ffn.0.weight") else torch.zeros_like(fresh[name])
+            new[tuple(slice(size) for size in old.shape)] = old
+            weights = weights | {name: new}
+    return wide, weights
 
 
 def _averaged(path: Path) -> tuple[WanConfig, dict[str, Tensor]]:

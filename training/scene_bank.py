@@ -6,6 +6,7 @@ latent frames of a video, which have no past, are encoded apart, for STARTS mome
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -17,12 +18,12 @@ from torch import Tensor
 from histream_core.demo import painter, scenes
 from histream_core.demo.painter import Combination
 from histream_core.demo.scenes import ROUND, Scene
-from histream_core.demo.staging import along, tell
+from histream_core.demo.staging import along, motion_of, tell
 from histream_core.demo.text import token_table
 from histream_core.demo.words import VOCABULARY
 from histream_core.plan.sizes import PIXEL_FRAMES_PER_LATENT
 from histream_core.stream.resize import resize
-from training.captions import scene_template, template
+from training.captions import SCENE_STILL, STILL, scene_template, template
 from training.checkpoint import read
 from training.data import CHANNELS, LOST, RESIZE, Bank, Clips, Drawing, check_training, clip_of_words
 from training.rng import Rng
@@ -35,6 +36,8 @@ HEAD = 3
 """Latent frames of a video that differ from the cycle's because they have no past: one chunk."""
 SCENES_SHARE = 0.8
 """Share of drawn clips that are scenes; the others are flat shapes."""
+TRIES = 1000
+"""Draws after which a bank counts as one without pairs."""
 ABOUT, LATENTS, GEOMETRY = "bank.json", "latents.npy", "geometry.npy"
 
 
@@ -56,6 +59,9 @@ class SceneBank:
             torch.tensor(about[name])[:, None, None, None].to(self.device) for name in ("mean", "std")
         )
         self.grid, self.features = latents.shape[-1], geometry.shape[2]
+        self.alike = defaultdict(list)
+        for index, clip in enumerate(self.combinations):
+            self.alike[type(clip), motion_of(clip), self.stagings[index]].append(index)
         self.kinds = [
             [index for index, clip in enumerate(self.combinations) if isinstance(clip, kind)]
             for kind in (Scene, Combination)
@@ -90,6 +96,47 @@ class SceneBank:
         index, moments = torch.tensor(chosen, device=self.device), moments.to(self.device)
         latents, geometry = self.gather(index, frames, moments)
         return Clips(self.captions(chosen, called), latents, geometry, index=index, roll=moments)
+
+    def draw_pairs(self, rng: Rng, count: int, frames: Sequence[int]) -> Clips:
+        """Draw `count` clips with a `source` of other words that moves alike: half are scenes, half flat shapes.
+
+        Captions do not say size and place, which the source shows, and half of them not the motion. Flat shapes begin
+        at any place. Raises ValueError for a bank without such pairs.
+        """
+        found = [self._pair(rng.choices) for _ in range(count)]
+        chosen, sources = (torch.tensor(indices, device=self.device) for indices in zip(*found, strict=True))
+        called = [self._unplaced(index, rng.choices) for index, _ in found]
+        moments = rng.below(STARTS, count, 1) * (CYCLE // STARTS) if min(frames) < HEAD else rng.below(CYCLE, count, 1)
+        cells = (2 * rng.below(self.grid // 2, count, 2)).tolist()  # whole cells at LOW
+        rolls = [
+            roll if isinstance(self.combinations[index], Combination) else (0, 0)
+            for (index, _), roll in zip(found, cells, strict=True)
+        ]
+        latents, geometry, source = (
+            torch.stack([one.roll(roll, (-2, -1)) for one, roll in zip(x, rolls, strict=True)])
+            for x in (*self.gather(chosen, frames, moments), self.gather(sources, frames, moments)[0])
+        )
+        tokens = self.captions(chosen.tolist(), called)
+        return Clips(tokens, latents, geometry, index=chosen, roll=moments, source=source)
+
+    def _pair(self, choices) -> tuple[int, int]:
+        """A clip, and one that moves alike and has no other word in common with it."""
+        kinds = [kind for kind in self.kinds if kind]
+        for _ in range(TRIES):
+            index = choices.choice(choices.choice(kinds))
+            clip = self.combinations[index]
+            others = self.alike[type(clip), motion_of(clip), self.stagings[index]]
+            source = choices.choice(others)
+            if sum(a == b for a, b in zip(astuple(clip), astuple(self.combinations[source]), strict=True)) == 1:
+                return index, source
+        raise ValueError("the bank has no two clips that share their motion alone: leave --restyle-share out")
+
+    def _unplaced(self, index: int, choices) -> str:
+        """A template that does not say size and place, and in half of the cases not the motion."""
+        scene = isinstance(self.combinations[index], Scene)
+        if choices.random() < 0.5:
+            return (scene_template if scene else template)(choices, 0, 0)
+        return SCENE_STILL if scene else STILL
 
     def choose(self, choices, count: int, drawing: Drawing) -> tuple[list[int], list[str], list[int]]:
         """Draw clips, templates of captions that begin at the first start, and whose noise each shares: its own."""

@@ -23,10 +23,10 @@ from histream_core.stream.resize import resize
 from histream_core.stream.stream import Stream
 from training import muon, repa
 from training.crops import Crop, around_objects
-from training.data import Clips, Drawing, Pairs
+from training.data import RESIZE, Clips, Drawing, Pairs
 from training.distill import Setting, matching_direction, matching_loss, regression_loss, stream_noise
 from training.dit_forward import flow
-from training.forcing import TeacherForcing
+from training.forcing import ENTRY, TeacherForcing
 from training.forward import Bidirectional, guided, hidden_state, run_block, solve, spread
 from training.loop import Moment
 from training.network import Network, Trainee
@@ -299,7 +299,7 @@ def test_high_begins_with_the_students_own_low_estimate_where_that_is_asked_for(
     begun, shown = (forcing.predict(clips, 6, Scale.HIGH, Rng(2), low) for low in (own, (None, None)))
     for chunk in (0, 1):
         true = clips.at((8, 8)).latents[:, :, begun[chunk].frames]
-        apart = (1 - high) * (resize(own[chunk], (8, 8)) - resize(resize(true, (4, 4)), (8, 8)))
+        apart = (1 - high) * (resize(own[chunk], (8, 8), RESIZE) - resize(resize(true, (4, 4), RESIZE), (8, 8), RESIZE))
         torch.testing.assert_close(begun[chunk].noisy[:, 0] - shown[chunk].noisy[:, 0], apart, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
             begun[chunk].noisy[:, 0] - high * begun[chunk].asked[:, 0], true, atol=1e-5, rtol=1e-5
@@ -425,3 +425,49 @@ def test_noise_of_a_rollout_is_what_the_clips_grow_out_of_at_its_first_step_alon
     assert noise(0, 0, clips.noise.shape) is clips.noise
     assert not torch.equal(noise(0, 1, clips.noise.shape), clips.noise)
     assert not torch.equal(noise(1, 0, clips.noise.shape), clips.noise)
+
+
+def restyled(count: int, frames) -> Clips:
+    """Clips that restyle one another."""
+    clips = bank().draw(Rng(0), count, frames, Drawing(dropout=0, partial=0), 4)
+    return replace(clips, source=clips.latents.flip(0))
+
+
+def test_a_restyled_chunk_begins_as_the_engines_does_with_noise_and_its_source():
+    """At LOW, and the estimate that HIGH begins with. Seen to fail with the clip itself as its source."""
+    forcing = TeacherForcing(network(), Protocol(size=64), ("histream",), "cpu", context_noise=0.0)
+    clips = restyled(2, forcing.frames(6))
+    steps, sources = forcing.entries(clips, 6, Rng(1))
+    first, later = forcing.predict(clips, 6, Scale.LOW, Rng(2), sources, steps=steps)
+    for found, [(entry, _)] in zip((first, later), steps, strict=True):
+        share, frames = entry.sigma, found.frames
+        assert ENTRY[0] <= share <= ENTRY[1] and torch.equal(found.sigma, torch.full((2, 1), share))
+        source, true = (resize(x[:, :, frames], (4, 4), RESIZE) for x in (clips.source, clips.latents))
+        noise = (found.noisy[:, 0] - (1 - share) * source) / share
+        assert abs(noise.std() - 1) < 0.1 and abs((noise * source).mean()) < 0.05
+        torch.testing.assert_close(found.noisy[:, 0] - share * found.asked[:, 0], true, atol=1e-5, rtol=1e-5)
+    own = forcing.own_low(clips, 6, Rng(1))
+    assert not torch.equal(own[1], forcing.own_low(replace(clips, source=clips.latents), 6, Rng(1))[1])
+    shown, true = (
+        forcing.loss(one, 6, Scale.HIGH, Rng(3), own_low=True) for one in (clips, replace(clips, source=None))
+    )
+    assert shown["later high"] != true["later high"]
+
+
+def test_losses_of_restyled_chunks_are_of_entries_and_the_steps_after():
+    """Seen to fail where a first chunk begins with noise alone: its caption does not say where things are."""
+    forcing = TeacherForcing(network(), Protocol(size=64), ("histream",), "cpu", one_step=True)
+    clips, seen = restyled(2, forcing.frames(6)), [set(), set()]
+    predict = forcing.predict
+    forcing.predict = lambda *args, steps, **more: (
+        [levels.add((chunk[0][0].sigma, chunk[0][1])) for levels, chunk in zip(seen, steps, strict=True)]
+        and predict(*args, steps=steps, **more)
+    )
+    for seed in range(40):
+        assert set(forcing.loss(clips, 6, Scale.LOW, Rng(seed))) == {"first low", "later low"}
+    entries, others = (
+        [{sigma for sigma, enters in levels if enters is which} for levels in seen] for which in (True, False)
+    )
+    assert all(len(found) > 10 for found in entries) and max(entries[0]) < ENTRY[1]
+    later = {step.sigma for step, _ in forcing.steps[Scale.LOW, 1]}
+    assert others[1] == later and others[0] == {step.sigma for step, _ in forcing.steps[Scale.LOW, 0]} - {1.0}

@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 
 import numpy as np
 import pytest
@@ -12,12 +12,13 @@ from tiny import CONFIG
 
 from histream_core import demo
 from histream_core.demo import scenes
-from histream_core.demo.painter import SHAPES, HeldOutError, training_combinations
+from histream_core.demo.painter import SHAPES, Combination, HeldOutError, training_combinations
 from histream_core.demo.scenes import THINGS, Scene, all_scenes
 from histream_core.demo.words import SHAPE_WORDS, VOCABULARY
 from histream_core.vae.model import WanVAE
 from training import make_bank, make_scene_bank, vae_forward
 from training.captions import SCENE_PARTIAL, scene_template
+from training.changes import draw_changed
 from training.checkpoint import write
 from training.data import Drawing
 from training.network import Network, begin
@@ -232,6 +233,25 @@ def test_a_network_keeps_its_words_and_learns_new_ones(tmp_path):
     assert torch.equal(wider.encoder.encode("a red circle"), network.encoder.encode("a red circle"))
 
 
+def test_a_wider_network_computes_the_same_until_it_is_trained(tmp_path):
+    """Its new units learn from the first step on. Seen to fail with new units that write at random."""
+    made = Network(CONFIG)
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.add_(torch.randn_like(weights), alpha=0.1)
+    found = {"now": made.state_dict(), "average": made.state_dict(), "config": asdict(CONFIG)}
+    write(tmp_path / "checkpoint.pt", {"network": found})
+    wide = begin(tmp_path, ffn_dim=CONFIG.ffn_dim + 8)
+    one, other = made.model.blocks[0].ffn, wide.model.blocks[0].ffn
+    shown = torch.randn(3, CONFIG.dim)
+    assert other[0].out_features == wide.config.ffn_dim == CONFIG.ffn_dim + 8
+    torch.testing.assert_close(other(shown), one(shown), atol=1e-5, rtol=1e-5)
+    other(shown).square().sum().backward()
+    assert other[2].weight.grad[:, CONFIG.ffn_dim :].abs().min() > 0
+    with pytest.raises(ValueError, match="ask for more than that, not 8"):
+        begin(tmp_path, ffn_dim=8)
+
+
 def test_a_run_can_begin_with_exported_files():
     """The bundled ones, in half precision as they are. Seen to fail with the weights of a new network."""
     network, model = begin(demo.FOLDER, 0, VOCABULARY), demo.load_transformer()
@@ -240,3 +260,60 @@ def test_a_run_can_begin_with_exported_files():
     sentence = "a red circle moves right on a blue background"
     assert torch.equal(network.encoder.encode(sentence), demo.load_text_encoder().encode(sentence))
     assert all(p.requires_grad for p in network.parameters())
+
+
+def test_pairs_share_their_motion_and_place_and_no_other_word():
+    """Seen to fail with a source that is not rolled, and with any source of the same motion."""
+    clips = [clip for clip in all_scenes() if not clip.held_out and clip.motion in ("right", "turns")]
+    clips = clips[::5] + [clip for clip in training_combinations() if clip.direction in ("right", "up")][::3]
+    latents = np.zeros((len(clips), CYCLE + STARTS * HEAD, 16, 8, 8), np.float16)
+    geometry = np.zeros((len(clips), CYCLE, 2, 8, 8), np.uint8)
+    latents[..., 3, 5], geometry[..., 3, 5] = np.arange(1, len(clips) + 1)[:, None, None], 255
+    words = [list(astuple(clip)) for clip in clips]
+    about = {"combinations": words, "stagings": [[]] * len(clips), "mean": [0.0] * 16, "std": [1.0] * 16}
+    bank, told, places = SceneBank(about, latents, geometry), set(), {Scene: set(), Combination: set()}
+    for seed in range(12):
+        found = bank.draw_pairs(Rng(seed), 8, range(3))
+        for number, index in enumerate(found.index.tolist()):
+            target, source, shown = (x[number, 0, 0] for x in (found.latents, found.source, found.geometry))
+            assert torch.equal(target > 0, source > 0) and torch.equal(target > 0, shown > 0)
+            one, other = clips[index], clips[int(source.max()) - 1]
+            assert int(target.max()) == index + 1 and type(one) is type(other)
+            same = [a == b for a, b in zip(astuple(one), astuple(other), strict=True)]
+            assert same[-1] and not any(same[:-1])
+            places[type(one)].add(tuple((target > 0).nonzero()[0].tolist()))
+            said = {VOCABULARY[token - 1] for token in found.tokens[number].tolist() if token}
+            told.add((type(one), bool(said & {"right", "turns", "up"})))
+    assert told == {(kind, says) for kind in places for says in (True, False)}
+    assert places[Scene] == {(3, 5)} and len(places[Combination]) > 8
+    with pytest.raises(ValueError, match="no two clips that share their motion alone"):
+        SceneBank(about | {"combinations": words[:1], "stagings": [[]]}, latents, geometry).draw_pairs(Rng(0), 1, [0])
+
+
+@pytest.mark.parametrize("start", [3, 6, 15])
+def test_behind_a_change_of_prompts_the_new_clip_begins_as_its_caption_says(start):
+    """Windows are of the clip before, then of it alone in the anchor. Seen to fail with the new clip in all of them."""
+    clips = [Scene("cat", "meadow", "left"), Scene("dog", "sea", "left")]
+    latents, geometry = (
+        np.zeros((2, CYCLE + STARTS * HEAD, 16, 2, 2), np.float16),
+        np.zeros((2, CYCLE, 2, 2, 2), np.uint8),
+    )
+    latents[:, :CYCLE] = 1 + np.arange(CYCLE)[:, None, None, None] + 100 * np.arange(2)[:, None, None, None, None]
+    about = {
+        "combinations": [list(astuple(clip)) for clip in clips],
+        "stagings": [[], []],
+        "mean": [0.0] * 16,
+        "std": [1.0] * 16,
+    }
+    bank, whole, kinds = SceneBank(about, latents, geometry), Drawing(dropout=0, partial=0), set()
+    for seed in range(30):
+        found = draw_changed(bank, Rng(seed), 1, start, whole, 2)
+        *_, latent = shown = found.latents[0, 0, :, 0, 0].tolist()
+        index, begins = int(found.index), int(found.roll)
+        assert len(shown) == 9 and latent // 100 == index
+        since = (int(shown[6]) % 100 - 1 - begins) % CYCLE
+        assert since % 3 == 0 and since <= start - 3
+        window = found.seen[0, 0, 3:6, 0, 0].tolist()
+        assert window == shown[3:6] if since else int(window[0]) // 100 in (0, 1)
+        kinds.add((since > 0, int(window[0]) // 100 == index))
+    assert kinds == ({(False, True), (False, False)} | ({(True, True)} if start > 3 else set()))
