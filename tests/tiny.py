@@ -1,5 +1,7 @@
 """Tiny random models and runs for the tests: the real classes at sizes that take milliseconds."""
 
+from dataclasses import replace
+
 import torch
 
 from histream_core.network.cache.guided import GuidedCache
@@ -18,6 +20,8 @@ from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
 from histream_core.stream.stream import Stream
 
+DEMO = replace(find_preset("demo"), span=TemporalPolicy().span)
+"""The demo's preset with times as far apart as those of Wan."""
 CONFIG = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_dim=4, out_dim=4, text_dim=16, freq_dim=16)
 
 
@@ -56,8 +60,9 @@ def text(seed: int = 0, batch: int = 1) -> Text:
     return Text(torch.randn(batch, 6, CONFIG.text_dim, generator=torch.Generator().manual_seed(seed)))
 
 
-def plan(mode: str = "histream", num_frames: int = 11, preset: str = "demo", **settings) -> Plan:
-    return plan_of(find_preset(preset), mode, num_frames=num_frames, **settings)
+def plan(mode: str = "histream", num_frames: int = 11, preset: str | Preset = DEMO, **settings) -> Plan:
+    known = find_preset(preset) if isinstance(preset, str) else preset
+    return plan_of(known, mode, num_frames=num_frames, **settings)
 
 
 def plan_of(preset: Preset, mode: str, *, num_frames: int, width: int = 64, height: int = 64, **options) -> Plan:

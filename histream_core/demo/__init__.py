@@ -1,7 +1,8 @@
 """The bundled demo model: a tiny Wan transformer, a tiny Wan VAE and a small text encoder, trained on painted clips.
 
-"a red circle moves right on a blue background" at 256x256, 16 frames per second, any length. Trained for this
-project by `training/` on clips drawn by code; the weights are under the project's own licence, Apache-2.0.
+"a cat moves right over the meadow" at 256x256, 16 frames per second, any length. Trained for this project by
+`training/` on clips that code paints; the weights are under the project's own licence, Apache-2.0. The things in
+those clips are Microsoft's Fluent Emoji (MIT).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TEXT_PATH = FOLDER / "demo-text.safetensors"
 WIDTH = HEIGHT = 256
 FPS = 16
 PRESET = "demo"
-PROMPT = "a red circle moves right on a blue background"
+PROMPT = "a cat moves right over the meadow"
 
 
 def load_transformer(path: Path | None = None, *, dtype: torch.dtype | None = None) -> WanModel:

@@ -3,19 +3,22 @@
 import random
 import re
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from .painter import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination
 from .scenes import MOTIONS, PAINTED, PLACES, THINGS, Scene, scene_words
 from .staging import SIZES, along, stagings
-from .words import BUNDLED_WORDS, SHAPE_WORDS, STAGING_WORDS, VOCABULARY, plain_words, unknown_words, words
+from .words import SHAPE_WORDS, STAGING_WORDS, plain_words, unknown_words, words
 
 EXAMPLE = "a red circle moves right on a blue background"
 SCENE_EXAMPLE = "a cat moves right over the meadow"
 
+T = TypeVar("T")
+
 
 def clip_of(sentence: str) -> Combination | Scene:
     """The clip that a sentence describes; a ball with its colour before it is a circle. Raises ValueError."""
-    things = any(word in THINGS for word in plain_words(sentence, VOCABULARY))
+    things = any(word in THINGS for word in plain_words(sentence))
     return scene_of(sentence) if things else combination_of(sentence)
 
 
@@ -24,10 +27,10 @@ def scene_of(sentence: str) -> Scene:
 
     Raises ValueError for one that does not tell thing, place and motion, and for a thing in another colour.
     """
-    if unknown := unknown_words(sentence, VOCABULARY):
+    if unknown := unknown_words(sentence):
         known = ", ".join((*THINGS, *PLACES, *MOTIONS))
         raise ValueError(f"the painter does not know {', '.join(unknown)}: it knows {known}; write {SCENE_EXAMPLE!r}")
-    told = plain_words(sentence, VOCABULARY)
+    told = plain_words(sentence)
     painted = [word for word in PAINTED if word in told]
     things, places, motions = (
         [word for word in told if word in known] for known in (THINGS, painted or BACKGROUNDS, MOTIONS)
@@ -65,34 +68,44 @@ def combination_of(sentence: str) -> Combination:
     return Combination(shapes[0], colour, background, directions[0])
 
 
-def completed(sentence: str, seed: int, vocabulary: Sequence[str] = BUNDLED_WORDS) -> str:
+def completed(sentence: str, seed: int) -> str:
     """The sentence with a size and a place where it leaves them open: the seed draws one of its `completions`."""
-    found = completions(sentence, vocabulary)
+    clip, choices = _open(sentence)
+    return _with(sentence, clip, drawn(choices, seed)) if clip else sentence
+
+
+def completions(sentence: str) -> list[str]:
+    """The sentence with all sizes and places that it may mean, by size; it alone where that is not open.
+
+    Nothing is open in a sentence that tells no clip.
+    """
+    clip, choices = _open(sentence)
+    return [_with(sentence, clip, one) for one in choices] if clip else [sentence]
+
+
+def drawn(found: Sequence[T], seed: int) -> T:
+    """The completion, in any form, that a seed draws from all those of a sentence."""
     return found[int(random.Random(seed).random() * len(found))]  # lists are by size: a seed's holds for all motions
 
 
-def completions(sentence: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
-    """The sentence with all sizes and places that it may mean, by size; it alone where that is not open.
-
-    Nothing is open to an encoder that does not know these words, and in a sentence that tells no clip.
-    """
-    if not {*STAGING_WORDS} <= {*vocabulary}:
-        return [sentence]
-    said = {word for word in plain_words(sentence, vocabulary) if word in STAGING_WORDS}
-    bare = " ".join(word for word in words(sentence) if plain_words(word, VOCABULARY)[0] not in STAGING_WORDS)
+def _open(sentence: str) -> tuple[Combination | Scene | None, list[list[str]]]:
+    """The clip that a sentence tells, and the words for size and place that it may have besides; None without those."""
+    plain = plain_words(sentence)
+    said = {word for word in plain if word in STAGING_WORDS}
+    bare = " ".join(word for word, read in zip(words(sentence), plain, strict=True) if read not in said)
     try:
         clip = clip_of(bare)
     except ValueError:
-        return [sentence]
+        return None, []
     chosen = [(*words, *([place] if place else [])) for words in stagings(clip) for place in along(clip)]
-    open_words = [[word for word in one if word not in said] for one in chosen if said <= {*one}]
-    return [_with(sentence, clip, one) for one in open_words] or [sentence]
+    found = [[word for word in one if word not in said] for one in chosen if said <= {*one}]
+    return (clip, found) if found else (None, [])
 
 
 def _with(sentence: str, clip: Combination | Scene, more: Collection[str]) -> str:
     """A sentence with the size of its thing before that, and places at its end; `more` has no size for a shape."""
     size = [word for word in more if word in SIZES]
     if size and isinstance(clip, Scene):
-        thing = next(word for word in words(sentence) if clip.thing in plain_words(word, VOCABULARY))
+        thing = next(word for word in words(sentence) if clip.thing in plain_words(word))
         sentence = re.sub(rf"\b(?={thing}\b)", f"{size[0]} ", sentence, count=1, flags=re.IGNORECASE)
     return ", ".join([sentence.rstrip(" .!?,;"), *(word for word in more if word not in size)])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.tensors import read_safetensors
-from .words import BUNDLED_WORDS, TEXT_TOKENS, VOCABULARY, tokenize
+from .words import TEXT_TOKENS, VOCABULARY, tokenize
 
 TEXT_DIM = 64
 PADDING = 0
@@ -26,7 +26,7 @@ EMBEDDINGS = "words.weight"
 class DemoTextEncoder(nn.Module):
     """Embedding table, position embedding, and one convolution over a word and its two neighbours."""
 
-    def __init__(self, vocabulary: Sequence[str] = BUNDLED_WORDS) -> None:
+    def __init__(self, vocabulary: Sequence[str] = VOCABULARY) -> None:
         super().__init__()
         self.vocabulary = tuple(vocabulary)
         self.words = nn.Embedding(len(vocabulary) + 1, TEXT_DIM, padding_idx=PADDING)
@@ -65,7 +65,7 @@ def words_of(embeddings: Tensor) -> tuple[str, ...]:
     return VOCABULARY[:count]
 
 
-def token_table(prompts: Sequence[str], vocabulary: Sequence[str] = BUNDLED_WORDS) -> Tensor:
+def token_table(prompts: Sequence[str], vocabulary: Sequence[str] = VOCABULARY) -> Tensor:
     """Token numbers of several prompts, padded: [B, L] int64."""
     rows = [tokenize(prompt, vocabulary) for prompt in prompts]
     return torch.tensor([row + [PADDING] * (TEXT_TOKENS - len(row)) for row in rows])

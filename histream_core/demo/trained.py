@@ -1,6 +1,6 @@
 """The worlds that a demo model was trained on, and notes on prompts and sizes outside of them.
 
-All lists are read from the clips that training may draw: flat shapes, and scenes for a model that knows their words.
+All lists are read from the clips that training may draw: flat shapes and scenes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from itertools import combinations, product
 from .. import demo
 from .painter import COLOURS, SHAPES, training_combinations
 from .scenes import MOTIONS, PAINTED, THINGS, scene_words, trained_scenes
-from .words import BUNDLED_WORDS, SCENE_WORDS, plain_words, unknown_words
+from .words import VOCABULARY, plain_words, unknown_words
 
 Told = dict[str, tuple[str, ...]]
 """By kind: the words of a prompt."""
@@ -70,18 +70,17 @@ SCENES = World(
 """Things over painted places; kinds are the fields of a `Scene`, and a colour that a prompt cannot choose."""
 
 
-def world(vocabulary: Sequence[str] = BUNDLED_WORDS) -> str:
-    """All that a model with these words was trained on, in one line."""
-    shapes = f"{FLAT}; shape and background differ in colour"
-    return f"{SCENES}; and {shapes}" if {*SCENE_WORDS} <= {*vocabulary} else shapes
+def world() -> str:
+    """All that the model was trained on, in one line."""
+    return f"{SCENES}; and {FLAT}; shape and background differ in colour"
 
 
-def untrained(prompts: Iterable[str], vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
+def untrained(prompts: Iterable[str]) -> list[str]:
     """A sentence for all that prompts ask for and the model was not trained on; none for prompts of its worlds."""
     prompts = tuple(prompts)
-    unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt, vocabulary))
-    known = f"the demo model does not know {', '.join(unknown)}; it knows {world(vocabulary)}"
-    faults = dict.fromkeys(fault for prompt in prompts for fault in _faults(*told(prompt, vocabulary)))
+    unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt))
+    known = f"the demo model does not know {', '.join(unknown)}; it knows {world()}"
+    faults = dict.fromkeys(fault for prompt in prompts for fault in _faults(*told(prompt)))
     return [*([known] if unknown else []), *faults]
 
 
@@ -96,9 +95,9 @@ def other_size(size: tuple[int, int]) -> list[str]:
     ]
 
 
-def told(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> tuple[World, Told]:
+def told(prompt: str) -> tuple[World, Told]:
     """The world that a prompt is about, and its words of each kind: scenes if it has a thing or a painted place."""
-    words = [word for word in plain_words(prompt, vocabulary) if word in vocabulary]
+    words = [word for word in plain_words(prompt) if word in VOCABULARY]
     is_scene = any(word in THINGS or word in PAINTED for word in words)
     return (SCENES, _scene(words)) if is_scene else (FLAT, _flat(words))
 

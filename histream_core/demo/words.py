@@ -27,8 +27,6 @@ STAGING_WORDS = (*SIZE_WORDS, "west", "east", "high", "low", "edge")
 """Words for the size of a thing, and where it begins."""
 VOCABULARY = (*SHAPE_WORDS, *SCENE_WORDS, *STAGING_WORDS)
 """All words, in the order of their embeddings; new ones come last."""
-BUNDLED_WORDS = SHAPE_WORDS
-"""Words that the bundled encoder was trained on."""
 SYNONYMS = {
     "violet": "purple", "magenta": "purple", "crimson": "red", "scarlet": "red", "golden": "yellow", "gold": "yellow",
     "disc": "circle", "disk": "circle", "ball": "circle", "dot": "circle", "round": "circle",
@@ -117,7 +115,7 @@ def words(prompt: str) -> list[str]:
     return re.findall(r"[^\W_]+", prompt.lower())
 
 
-def plain_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
+def plain_words(prompt: str, vocabulary: Sequence[str] = VOCABULARY) -> list[str]:
     """The words of a prompt, those that are not in the vocabulary replaced by synonyms.
 
     A red ball is a circle too, unless it is over a painted place.
@@ -131,13 +129,13 @@ def plain_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[
     return found
 
 
-def tokenize(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[int]:
+def tokenize(prompt: str, vocabulary: Sequence[str] = VOCABULARY) -> list[int]:
     """Token numbers, from 1, of the words of a vocabulary; more than TEXT_TOKENS are dropped."""
     told = plain_words(prompt, vocabulary)
     return [vocabulary.index(word) + 1 for word in told if word in vocabulary][:TEXT_TOKENS]
 
 
-def unknown_words(prompt: str, vocabulary: Sequence[str] = BUNDLED_WORDS) -> list[str]:
+def unknown_words(prompt: str, vocabulary: Sequence[str] = VOCABULARY) -> list[str]:
     """The words of a prompt that an encoder of this vocabulary does not know, in order."""
     known = {*vocabulary, *FILLERS}
     return [word for word in words(prompt) if word not in known and SYNONYMS.get(word) not in vocabulary]

@@ -239,7 +239,7 @@ PRESETS = {
             trained_tokens=256,
             ntk_low=1.0,
             ntk_high=1.0,
-            resize="bilinear",
+            span=3,
         ),
     )
 }

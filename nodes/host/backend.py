@@ -23,7 +23,7 @@ from ...histream_core.runs.progress import Progress, new_progress
 from ...histream_core.runs.restyle import EncodedSource
 from ...histream_core.runs.session import OpenStream
 from ...histream_core.stream.inputs import Inputs
-from ...histream_core.stream.noise import Noise
+from ...histream_core.stream.noise import Noise, SeededNoise
 from ...histream_core.stream.prompts import Prompt
 from ...histream_core.stream.stream import Stream
 from ...histream_core.vae.decoders import Decoder
@@ -154,7 +154,7 @@ class MadeLatent:
     """Where the prompts of a timeline begin."""
 
 
-def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, noise: Noise, *, vae=None) -> MadeLatent:
+def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, seed: int, *, vae=None) -> MadeLatent:
     """Make the LATENT of a video, without a run's folder.
 
     `vae` shows finished chunks in true colours. Raises ValueError for what cannot work, before the first step.
@@ -162,7 +162,7 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     check_model(model)
     samples = check_latent(latent, model)
     backend = HostBackend(attach(model, sampler.settings), vae, sampler.speed, batch=samples.shape[0])
-    audience = Audience(backend.text_width, backend.batch)
+    audience = Audience(backend.text_width, backend.batch, seed=None if sampler.first_frame else seed)
     placed, prompts = prompts_in(positive, sampler.plan(samples.shape), audience)
     plan, base = placed.plan, model.model
     prompts = with_negative(prompts, plan.guidance, sampler.settings.negative, audience)
@@ -174,7 +174,7 @@ def sample_latent(model, positive: list, latent: dict, sampler: ChunkSampler, no
     given = sampler.first_frame and given_latent(base, sampler.first_frame, backend.batch)
 
     def work(open_stream: OpenStream) -> list[Tensor]:
-        stream = open_stream(plan, noise, Inputs(given))
+        stream = open_stream(plan, SeededNoise(seed), Inputs(given))
         return [base.process_latent_out(chunk.float()).cpu() for chunk in shown(stream, progress, display)]
 
     with told(display.where):

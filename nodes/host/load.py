@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...histream_core import demo
+from ...histream_core.demo.sentence import completions
 from ...histream_core.demo.text import token_table
 from ...histream_core.demo.trained import untrained
 from ...histream_core.plan.presets import PRESETS
@@ -19,7 +20,7 @@ from ..settings import ModelSettings
 from . import log as host_log
 from . import sampler as host
 from .second import set_second, split_sets
-from .timeline import NOTES
+from .timeline import NOTES, STAGINGS
 
 WEIGHT_DTYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 DEMO_TOKENS = "histream_demo"
@@ -79,7 +80,7 @@ class DemoTokenizer:
         pass
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
-        return {DEMO_TOKENS: token_table([text]), NOTES: untrained([text])}
+        return {DEMO_TOKENS: token_table([text, *completions(text)]), NOTES: untrained([text])}
 
     def state_dict(self) -> dict:
         return {}
@@ -95,10 +96,12 @@ class DemoTextModel(nn.Module):
         self.encoder = demo.load_text_encoder().to(device)
 
     def encode_token_weights(self, tokens: dict) -> tuple[Tensor, None, dict]:
-        """Embeddings [B, tokens, channels], on the CPU as the host keeps CONDITIONING; no pooled vector; notes."""
+        """Embeddings [1, tokens, channels], on the CPU as the host keeps CONDITIONING; no pooled vector; options."""
         device = next(self.encoder.parameters()).device
-        embedded = self.encoder(tokens[DEMO_TOKENS].to(device))
-        return embedded.to(comfy.model_management.intermediate_device()), None, {NOTES: tuple(tokens.get(NOTES, ()))}
+        one_by_one = tokens[DEMO_TOKENS].to(device).split(1)  # a batch has other last bits than the command
+        embedded = torch.cat([self.encoder(one) for one in one_by_one])
+        embedded = embedded.to(comfy.model_management.intermediate_device())
+        return embedded[:1], None, {NOTES: tuple(tokens.get(NOTES, ())), STAGINGS: embedded}
 
     def set_clip_options(self, options: dict) -> None:
         """There are none: layer and projection do not exist here."""

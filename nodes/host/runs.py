@@ -118,7 +118,8 @@ def new_run(
     size: tuple[int, int],
 ) -> NewRun:
     """The run of a plan with the artist's prompts and choices, and of the size that was asked for."""
-    audience = Audience(backend.text_width, fps=choice.fps)
+    seed = None if sampler.first_frame or plan.restyle else inputs.seed
+    audience = Audience(backend.text_width, fps=choice.fps, seed=seed)
     placed, prompts = prompts_in(inputs.positive or [], plan, audience, words=inputs.words)
     prompts = with_negative(prompts, plan.guidance, sampler.settings.negative, audience)
     say_limits(sampler.settings, placed.plan, inputs.positive)

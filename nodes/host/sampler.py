@@ -108,13 +108,10 @@ class ChunkSampler(SamplerFunction):
     def sampled(self, run: HostRun, x: Tensor, seed: int) -> Tensor:
         plan, positive = run.plan, run.guider.conds["positive"]
         check_host_sampler((run.batch, 16, plan.num_latent_frames, *plan.grids[Scale.HIGH]))
-        if timeline_of(positive) is None:
-            prompts = (run.prompt,)
-        else:
-            audience = Audience(run.base.diffusion_model.text_dim, run.batch)
-            _, prompts = prompts_in(positive, plan, audience)
-            if negative := run.prompt.text.negative:
-                prompts = led_away(prompts, negative.context)
+        audience = Audience(run.base.diffusion_model.text_dim, run.batch, seed=None if self.first_frame else seed)
+        _, prompts = prompts_in(positive, plan, audience)
+        if negative := run.prompt.text.negative:
+            prompts = led_away(prompts, negative.context)
         display = Display(plan.num_steps(), lambda: chunk_previewer(run.guider.model_patcher))
         progress = latent_progress(run.base, plan, run.batch, display)
         say_limits(self.settings, plan, positive)

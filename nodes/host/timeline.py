@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import comfy.sampler_helpers
 import comfy.utils
+import torch
 from torch import Tensor
 
+from ...histream_core.demo.sentence import drawn
 from ...histream_core.demo.trained import other_size
 from ...histream_core.plan.chunks import Plan
 from ...histream_core.plan.guidance import Guidance
@@ -30,6 +32,10 @@ KEY = "histream_timeline"
 NOTES = "histream_notes"
 """Where a text encoder says, among the options of a CONDITIONING, what its model was not trained on."""
 
+STAGINGS = "histream_stagings"
+"""Where the demo's text encoder keeps, among the options of a CONDITIONING, the prompt's embedding and those of the
+prompt with every size and place that it leaves open, [1 + N, tokens, channels]."""
+
 SCENES = "histream_scenes"
 """Where a LATENT says how many frames it has and which of them begin scenes."""
 
@@ -47,6 +53,8 @@ class Audience:
     fps: float = FPS
     first_chunk: int = 0
     """The chunk at which time 0 is."""
+    seed: int | None = None
+    """The seed that decides what prompts of the demo leave open; None: the middle."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,18 @@ class Timeline:
         """Its prompts in a plan at 16 frames per second. Raises ValueError for what does not fit."""
         return place(self.cues, plan, FPS)
 
-    def texts(self, batch: int, width: int) -> list[Tensor]:
-        """The embedding of each prompt [B, tokens, channels]. Raises ValueError for what is no plain prompt."""
+    def texts(self, batch: int, width: int, seed: int | None = None) -> list[Tensor]:
+        """The embedding of each prompt [B, tokens, channels], staged by the seed if there is one.
+
+        Raises ValueError for what is no plain prompt.
+        """
         found = []
         for positive in self.positives:
-            text = check_conditioning(comfy.sampler_helpers.convert_cond(positive), batch, width)
+            guided = positive and isinstance(positive[0], Mapping)  # as the host's guiders keep it
+            conds = positive if guided else comfy.sampler_helpers.convert_cond(positive)
+            text, known = check_conditioning(conds, batch, width), conds[0].get(STAGINGS)
+            if seed is not None and known is not None and torch.equal(text, known[:1]):  # else another node changed it
+                text = torch.stack([drawn(known[1:], seed + item) for item in range(batch)])
             found.append(comfy.utils.repeat_to_batch_size(text, batch))
         return found
 
@@ -123,7 +138,7 @@ def prompts_in(
     found = place(timeline.cues, plan, audience.fps, audience.first_chunk)
     for line in found.lines if len(found.chunks) > 1 else ():
         host_log.say(line)
-    return found, found.prompts(timeline.texts(audience.batch, audience.width), before)
+    return found, found.prompts(timeline.texts(audience.batch, audience.width, audience.seed), before)
 
 
 def with_negative(

@@ -14,8 +14,9 @@ class DemoModel(io.ComfyNode):
             display_name="Demo Model",
             category=CATEGORY,
             description="A tiny model that comes with HiStream and makes real videos in seconds, without a graphics "
-            f'card: coloured shapes that move, such as "{demo.PROMPT}". Made for {demo.WIDTH}x{demo.HEIGHT} at '
-            f"{demo.FPS} frames per second, any length.",
+            "card: animals and other things that move over painted places, such as "
+            f'"{demo.PROMPT}", and coloured shapes. Made for {demo.WIDTH}x{demo.HEIGHT} at {demo.FPS} frames per '
+            "second, any length.",
             search_aliases=["HiStream", "test", "example", "no download"],
             inputs=[],
             outputs=[

@@ -74,9 +74,9 @@ class DualResolutionCache(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="How latents go between LOW and HIGH. auto: area-down, and bilinear for the demo model. "
-                    "area-down: plain averages when made smaller, smooth when enlarged. bilinear: smooth both ways. "
-                    "bicubic: sharper, rings at hard edges. area: blocky when enlarged.",
+                    tooltip="How latents go between LOW and HIGH. auto: area-down. area-down: plain averages when made "
+                    "smaller, smooth when enlarged. bilinear: smooth both ways. bicubic: sharper, rings at hard edges. "
+                    "area: blocky when enlarged.",
                 ),
                 io.Combo.Input(
                     "kv_memory",
@@ -115,8 +115,8 @@ class DualResolutionCache(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Latent frames that the first frame stands behind a chunk at most, with clamped positions. "
-                    "3 is worth a try in videos of a minute: the demo model's shapes held longer. 0: as far as in "
-                    "training, from the preset.",
+                    "3 is worth a try in videos of a minute: an earlier demo model's shapes held longer. 0: as far "
+                    "as in training, from the preset.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The same model, with these settings, for the HiStream samplers.")],

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from ...histream_core.plan.make import window_of
 from ...histream_core.plan.speed import DEFAULTS, Speed
-from ...histream_core.stream.noise import SeededNoise
 from .. import kept_video
 from ..host import ahead as host_ahead
 from ..host import graph as host_graph
@@ -178,7 +177,7 @@ class AnchorWindowSampler(io.ComfyNode):
         sampler = chunk_sampler(model, schedule, window, anchor_match, speed, first_frame)
         if output is None:
             missing = blocked("connect a Video Output to the Anchor-Window Sampler to get its VIDEO and its run")
-            made = sample_latent(model, positive, latent, sampler, SeededNoise(seed), vae=vae)
+            made = sample_latent(model, positive, latent, sampler, seed, vae=vae)
             summary = host_summary.summary_of_latent(sampler, made, seed)
             return io.NodeOutput(made.latent, missing, missing, summary)
         if vae is None:

@@ -161,7 +161,7 @@ def test_an_anchor_that_does_nothing_is_said_before_the_run(here, weights, capsy
 
 def test_the_span_of_a_video_is_the_one_that_is_asked_for(here, weights):
     """Seen to fail where the options of a plan leave it out."""
-    for words, span in (((), 18), (("--span", "3"), 3)):
+    for words, span in (((), 3), (("--span", "18"), 18)):
         args = _parser("render").parse_args(render_words(weights, "--frames", "5", *words))
         assert args.check(args).shown.placed.plan.temporal.span == span
 

@@ -7,7 +7,6 @@ from histream_core.demo.painter import HELD_OUT, SENTENCES, all_combinations, tr
 from histream_core.demo.scenes import SENTENCES as SCENE_SENTENCES
 from histream_core.demo.scenes import trained_scenes
 from histream_core.demo.trained import FLAT, SCENES, other_size, trained, untrained, world
-from histream_core.demo.words import VOCABULARY
 
 OUTSIDE = [
     ("a yellow square moves left on a purple background", "not trained on a purple background; backgrounds are blue,"),
@@ -21,7 +20,7 @@ OUTSIDE = [
     ("a red circle and a square move right", "trained on one shape in a video, not on circle and square"),
     ("a red and white circle moves right", "trained on one colour of the shape in a video, not on red and white"),
     ("a red circle moves up and right", "trained on one direction in a video, not on up and right"),
-    ("a red dragon flies over the sea", "does not know dragon, sea; it knows shapes: circle, square, triangle;"),
+    ("a red dragon flies right", "does not know dragon; it knows things: cat, dog,"),
     ("a pink circle moves right", "does not know pink"),
 ]
 
@@ -66,27 +65,25 @@ SCENES_OUTSIDE = [
 
 @pytest.mark.parametrize(("prompt", "said"), SCENES_OUTSIDE)
 def test_what_no_scene_of_training_has_is_said(prompt, said):
-    [sentence] = untrained([prompt], VOCABULARY)
+    [sentence] = untrained([prompt])
     assert said in sentence
 
 
-def test_nothing_is_said_of_scenes_nor_of_shapes_to_a_model_that_knows_both():
+def test_nothing_is_said_of_scenes_nor_of_shapes():
     """Held out are whole scenes. Seen to fail with a colour before a place as a place."""
     scenes = [*trained_scenes(), *trained_scenes(held_out=True)]
     captions = [scene.caption(sentence) for scene in scenes for sentence in SCENE_SENTENCES]
     said = ["a cat runs right over a green meadow", "a red large ball moves right on a blue background", PROMPT]
-    assert untrained([*captions, *said, *(clip.caption() for clip in all_combinations())], VOCABULARY) == []
+    assert untrained([*captions, *said, *(clip.caption() for clip in all_combinations())]) == []
 
 
 def test_the_worlds_are_those_of_the_clips():
-    """A model without words of scenes names shapes alone."""
     for kind in FLAT.kinds:
         assert set(trained(FLAT, kind)) == {getattr(clip, kind) for clip in all_combinations()}
         assert ", ".join(trained(FLAT, kind)) in world()
     for kind in {*SCENES.kinds} - {"colour"}:
         assert set(trained(SCENES, kind)) == {getattr(scene, kind) for scene in trained_scenes()}
-        assert ", ".join(trained(SCENES, kind)) in world(VOCABULARY)
-    assert "cat" not in world() and world() in world(VOCABULARY)
+        assert ", ".join(trained(SCENES, kind)) in world()
 
 
 def test_another_size_is_said():

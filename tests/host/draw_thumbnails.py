@@ -31,7 +31,7 @@ VIDEOS = {
     "HiStream 01 Try it now, no download": (
         "Try it now",
         "the demo model: no download, any computer",
-        [('"a red circle moves right on a blue background"', FAINT, 0, 1)],
+        [('"a cat moves right over the meadow"', FAINT, 0, 1)],
     ),
     "HiStream 04 Long video to disk, prompt timeline": (
         "Long video to disk",

@@ -160,6 +160,7 @@ def test_the_demo_model_makes_a_video_through_the_hosts_own_text_encode(pack, ou
 def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, comfyui):
     """Equal latents with and without a host, except for rounding: there is one engine."""
     from histream_core import demo
+    from histream_core.demo.sentence import completed
     from histream_core.network.cache.tiers import make_caches
     from histream_core.network.forward import Denoiser, Text
     from histream_core.plan.make import make_plan
@@ -176,9 +177,30 @@ def test_inside_the_host_the_demo_makes_what_the_engine_makes_without_one(pack, 
 
     plan = make_plan(PRESETS["demo"], "histream", size=(256, 256), num_latent_frames=5)
     module = demo.load_transformer()
-    text = Text(demo.load_text_encoder().encode(demo.PROMPT))
+    text = Text(demo.load_text_encoder().encode(completed(demo.PROMPT, 7)))
     stream = Stream(plan, Denoiser(module), make_caches(plan, module), SeededNoise(7), [Prompt(text)])
     torch.testing.assert_close(got, torch.cat(list(stream.chunks()), dim=2), rtol=1e-2, atol=1e-2)
+
+
+def test_the_seed_decides_what_a_prompt_leaves_open_as_it_does_for_the_command(pack):
+    """Each video of a batch has its own; what another node made of the prompt stays. Seen to fail with one for all."""
+    timeline, make_plan = pack.part("nodes.host.timeline"), pack.part("histream_core.plan.make").make_plan
+    demo, completed = pack.part("histream_core.demo"), pack.part("histream_core.demo.sentence").completed
+    clip, encoder = pack.part("nodes.model.demo_model").DemoModel.execute().result[1], demo.load_text_encoder()
+    preset = pack.part("histream_core.plan.presets").find_preset("demo")
+    plan = make_plan(preset, "histream", size=(256, 256), num_latent_frames=3)
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(demo.PROMPT))
+
+    def told(positive, seed, batch=1):
+        return timeline.prompts_in(positive, plan, timeline.Audience(64, batch, seed=seed))[1][0].text.context
+
+    for seed in range(6):
+        staged = [encoder.encode(completed(demo.PROMPT, seed + item)) for item in range(2)]
+        assert torch.equal(told(positive, seed, 2), torch.cat(staged))
+    assert len({told(positive, seed).sum() for seed in range(6)}) > 3
+    assert torch.equal(told(positive, None), encoder.encode(demo.PROMPT))
+    zeroed = [[torch.zeros_like(positive[0][0]), positive[0][1]]]
+    assert not told(zeroed, 3).any()
 
 
 def test_words_that_the_demo_does_not_know_are_named(pack, caplog):

@@ -43,7 +43,10 @@ def our_video(pack, model, positive, latent, sigmas, noise, **window):
         steps=settings.StepChoice(mode="history", table=table, shift_low=1, shift_high=1),
         window=settings.WindowChoice(**window),
     )
-    return pack.part("nodes.host.backend").sample_latent(model, positive, latent, sampler, noise).latent["samples"]
+    backend = pack.part("nodes.host.backend")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "SeededNoise", lambda seed: noise)
+        return backend.sample_latent(model, positive, latent, sampler, 0).latent["samples"]
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["WanModel", "CausalWanModel"])
@@ -204,8 +207,7 @@ def test_the_host_is_asked_for_one_chunk_and_the_caches(pack, load_wan, positive
         result = guider.sample(blank, blank, comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=0)
         assert result.shape == blank.shape
     else:
-        noise = pack.part("histream_core.stream.noise").SeededNoise(0)
-        pack.part("nodes.host.backend").sample_latent(load_wan(), positive, latent(frames=60), sampler, noise)
+        pack.part("nodes.host.backend").sample_latent(load_wan(), positive, latent(frames=60), sampler, 0)
     [(model, shape)] = asked
     caches = sum(cache.nbytes for cache in made[-1].values())
     by_frame = model.model.memory_required([2, 16, 1, 8, 8])

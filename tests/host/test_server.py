@@ -150,7 +150,7 @@ def test_the_long_video_has_the_prompts_of_its_timeline_and_two_more_when_they_a
     woken = ("HiStreamExtendRun", "CLIPTextEncode", "HiStreamTimelineSection")
     longer = change(change(short(*woken), "HiStreamTimelineSection", seconds=0.75), "HiStreamExtendRun", seconds=1.4)
     assert server.run(longer).error == ""
-    assert sections(runs / "long_00002")[3:] == [(45, 57, "purple", 1), (57, 69, "green", 1)]
+    assert sections(runs / "long_00002")[3:] == [(45, 57, "turtle", 1), (57, 69, "frog", 1)]
     assert not (runs / "long_00003").exists()
 
 

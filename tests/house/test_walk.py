@@ -4,11 +4,11 @@ from house.walk import FRAMES, NETWORK, walk
 
 from histream_core.cli import main
 
-FILES, MOVES = 61, 361
+FILES, MOVES = 63, 381
 """Up to the first network call, at most. Guidance by a negative prompt brought two files: its values, its options. The
 options of the verbs are three more, apart from what runs them, so that --help loads no torch. The demo's sentences
-are one: the seed draws what they leave open. What the anchor holds is one more, and the bytes of its keys are asked for
-apart from those of the window."""
+are one, its scenes and their stagings two more: the seed draws what a prompt leaves open. What the anchor holds is one
+more, and the bytes of its keys are asked for apart from those of the window."""
 
 
 def test_a_prompt_passes_through_few_files(here, capsys):

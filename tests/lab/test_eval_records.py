@@ -133,8 +133,8 @@ def test_a_preset_without_its_added_fields_has_the_settings_of_before():
     plain, other = (records.preset_settings(find_preset(name)) for name in ("demo", "streamdiffusionv2"))
     assert list(plain) == [
         "name", "label", "timesteps", "later_timesteps", "fast_timesteps", "shift_low", "shift_high", "chunk_frames",
-        "anchor_frames", "local_frames", "trained_tokens", "ntk_low", "ntk_high", "scale_first_chunk", "normalised",
-        "span", "note",
+        "anchor_frames", "local_frames", "trained_tokens", "ntk_low", "ntk_high", "resize", "scale_first_chunk",
+        "normalised", "span", "note",
     ]  # fmt: skip
     assert records.ADDED.keys() & other.keys() == {"one_grid", "restyle", "listed_timesteps", "resize"}
 

@@ -150,7 +150,7 @@ def test_rows_with_the_same_calls_are_made_once():
     assert middle["time-absolute"] == middle["time-reset"] == "histream"
     assert "anchor-off" not in middle and "histream-plus" not in middle and "sparse" not in middle
     assert short["sparse"] == "histream"
-    others = {"span-3", "anchor-walk", "anchor-average"}
+    others = {"span-18", "anchor-walk", "anchor-average"}
     assert {middle[name] for name in others} == {"histream"}
     assert not {"time-absolute", "time-reset", *others} & ablations.twins(list(rows(129).values())).keys()
 
@@ -158,8 +158,8 @@ def test_rows_with_the_same_calls_are_made_once():
 def test_arms_of_another_mode_have_names_of_their_own():
     """Both may share a folder. Seen to fail with the plan of the usual mode."""
     found = rows(129, base="histream-plus")
-    assert "span-3" not in found and found.keys() >= rows(129).keys() & ablations.MODES.keys()
-    assert found["histream-plus-span-3"].plan.temporal.span == 3
+    assert "span-18" not in found and found.keys() >= rows(129).keys() & ablations.MODES.keys()
+    assert found["histream-plus-span-18"].plan.temporal.span == 18
     assert [len(chunk.steps) for chunk in found["histream-plus-anchor-walk"].plan.chunks[:2]] == [4, 2]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from histream_core.demo.trained import FLAT, told, trained, untrained
-from histream_core.demo.words import SHAPE_WORDS, unknown_words, words
+from histream_core.demo.trained import FLAT, SCENES, told, trained, untrained
+from histream_core.demo.words import VOCABULARY, plain_words, unknown_words
 
 ROOT = Path(__file__).parents[2]
 OBJECT_INFO = json.loads((ROOT / "docs" / "object_info.json").read_text(encoding="utf-8"))
@@ -193,14 +193,17 @@ def test_lists_of_the_demo_models_words_are_those_of_training():
     """In the note of the first workflow, on the help page and in the node, in all languages."""
     note = next(node for node in load(PATHS[0])["nodes"] if node["type"] in NOTES)
     lines = re.findall(r"\n- (.*)", note["widgets_values"][0])
-    listed = [{*words(line)} & {*SHAPE_WORDS} - {"on", "background"} for line in lines]
-    assert all({*trained(FLAT, kind)} in listed for kind in FLAT.kinds)
+    listed = [{*plain_words(line)} & {*VOCABULARY} for line in lines]
+    kinds = {*SCENES.kinds} - {"colour"}
+    assert all({*trained(SCENES, kind)} in [found - {"on"} for found in listed] for kind in kinds)
     shown = [(ROOT / "web" / "docs" / "HiStreamDemoModel.md").read_text(encoding="utf-8")]
     for path in sorted((ROOT / "locales").glob("*/nodeDefs.json")):
         shown.append(json.loads(path.read_text(encoding="utf-8"))["HiStreamDemoModel"]["outputs"]["1"]["tooltip"])
     assert len(shown) == 8
     for text in shown:
         assert all(", ".join(trained(FLAT, kind)) in text for kind in FLAT.kinds), text
+        assert all(", ".join(trained(SCENES, kind)) in text for kind in kinds - {"motion"}), text
+        assert all(word in text for word in trained(SCENES, "motion")), text
 
 
 def test_the_folder_holds_workflows_and_their_pictures_alone():

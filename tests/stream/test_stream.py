@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from histream_core.network.forward import Denoiser
 from histream_core.plan.chunks import RESIZE_MODES, replay
 from histream_core.plan.positions import TemporalPolicy
-from histream_core.plan.presets import MODES, find_preset
+from histream_core.plan.presets import MODES, PRESETS
 from histream_core.plan.schedule import Scale, make_steps
 from histream_core.plan.window import Window
 from histream_core.stream.prompts import Prompt, blend_prompts, slerp
@@ -244,8 +244,7 @@ def test_by_default_cells_become_their_mean_and_grow_smoothly():
         torch.testing.assert_close(resize(latent, grid, "area-down"), torch.stack(plain, dim=2))
     quarter = resize(latent, (2, 3), "area-down")
     torch.testing.assert_close(quarter, latent.unflatten(4, (3, 4)).unflatten(3, (2, 4)).mean((4, 6)))
-    assert find_preset("histream").resize == find_preset("self-forcing").resize == "area-down"
-    assert find_preset("demo").resize == "bilinear"
+    assert {preset.resize for preset in PRESETS.values()} == {"area-down"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ... import demo
+from ...demo.sentence import EXAMPLE
 from ...lab.judge import FLOWS
 from ...plan.presets import MODES
 from ..options.adding import parse_size
@@ -118,7 +118,7 @@ def _seeds(verb: argparse.ArgumentParser) -> None:
     """Add the options of `run_seeds_evaluation`."""
     verb.add_argument("--demo", action="store_true", required=True, help=argparse.SUPPRESS)
     verb.add_argument("--seeds", metavar="N", type=whole, required=True, help="clips, each with a seed of its own")
-    verb.add_argument("--prompt", metavar="P", type=prompt_text, default=demo.PROMPT, help=f'default: "{demo.PROMPT}"')
+    verb.add_argument("--prompt", metavar="P", type=prompt_text, default=EXAMPLE, help=f'default: "{EXAMPLE}"')
     verb.add_argument("--seed", metavar="N", type=whole, default=0, help="the first seed (default: 0)")
     add_frames(verb)
     verb.add_argument("--mode", metavar="M", default="histream", help=f"{', '.join(MODES)} (default: histream)")

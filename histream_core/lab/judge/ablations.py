@@ -34,8 +34,9 @@ MODES = {
     "sd": "without the settings for high definition",
 }
 
-SPANS = {"span-3": 3}
-"""Positions pinned within so many frames; 3 leaves no gap between the anchor and the frames before a chunk."""
+SPANS = {"span-3": 3, "span-18": 18}
+"""Positions pinned within so many frames, where the model has others; 3 leaves no gap between the anchor and the frames
+before a chunk."""
 
 SOURCES = {
     "anchor-walk": ("the anchor walks over the first 9 latent frames and back", AnchorSource(walk=9)),
@@ -124,7 +125,7 @@ def ablations(
         yield Ablation(own("untuned"), "training-free: the student before distillation", plan(base), UNTUNED)
     trained = preset.temporal()
     for kind in ("absolute", "reset"):
-        temporal = replace(trained, kind=kind) if kind == "absolute" else TemporalPolicy(kind, span=trained.span)
+        temporal = replace(trained, kind=kind) if kind == "absolute" else _reset(trained.span)
         yield Ablation(
             own(f"time-{kind}"), f"temporal policy {kind} instead of {trained.kind}", plan(base, temporal=temporal)
         )
@@ -139,11 +140,18 @@ def ablations(
         yield Ablation(own(lever), what, plan(base, levers=(lever,)))
 
 
+def _reset(span: int) -> TemporalPolicy:
+    """Times that jump back at that span, or as StreamDiffusionV2 has it where that leaves no room."""
+    published = TemporalPolicy("reset")
+    return replace(published, span=span) if span > published.restart else published
+
+
 def _anchored(window: Window, span: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield name, meaning and options of the rows in which a chunk sees another anchor, or sees it elsewhere."""
-    for name, short in SPANS.items():
-        what = f"positions clamped within {short} latent frames instead of {span}"
-        yield name, what, {"temporal": TemporalPolicy("clamped", span=short)}
+    for name, other in SPANS.items():
+        if other != span:
+            what = f"positions clamped within {other} latent frames instead of {span}"
+            yield name, what, {"temporal": TemporalPolicy("clamped", span=other)}
     yield "anchor-off", "no anchor frame", {"window": replace(window, anchor_frames=0)}
     for name, (what, source) in SOURCES.items():
         yield name, what, {"anchor_source": source}
