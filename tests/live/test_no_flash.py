@@ -13,7 +13,7 @@ from histream_core.live.feed import Feed
 from histream_core.live.intake import ALL, Intake
 from histream_core.live.pacer import Pacer
 from histream_core.live.player import Player
-from histream_core.live.session import LiveSession, Wanted
+from histream_core.live.session import BLEND, LiveSession, Wanted
 from histream_core.network.forward import Text
 from histream_core.plan import PlanOptions, make_plan
 from histream_core.plan.chunks import ENDLESS
@@ -21,6 +21,7 @@ from histream_core.plan.entry import Restyle
 from histream_core.runs.weights import load_demo
 from histream_core.stream.noise import SeededNoise
 from histream_core.stream.prompts import Prompt
+from histream_core.stream.timeline import Change
 
 SIDE, FPS = 128, 16
 
@@ -52,7 +53,7 @@ def untimed(weights):
     return Engine(open_stream, engine.open_source, engine.decoder, engine.decode_device)
 
 
-def restyled(said, count):
+def restyled(said, count, change=BLEND):
     """The frames of a stream, in which `said` are prompts by the number of chunks after which they are said."""
     weights, encoder = load_demo(), demo.load_text_encoder()
     clock, shown = FakeClock(), []
@@ -68,7 +69,7 @@ def restyled(said, count):
     def speak():
         if session.chunks in left:
             words = left.pop(session.chunks)
-            session.say(words, encoder.encode(words))
+            session.say(words, encoder.encode(words), change)
 
     clock.events += [Circle(feed, clock, count), player.show_due, speak]
     session.run(threads=False)
@@ -82,12 +83,24 @@ def largest_step(frames):
     return np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).max()
 
 
-@pytest.mark.parametrize("prompts", [slow(("a green square on white", "a blue circle on black", "a yellow triangle"))])
+COUNT, CHANGES = 9 + 12 * 9, (1, 4, 7)
+
+
+@pytest.mark.parametrize(
+    "prompts", [slow(("a green square on white", "a blue circle on white", "a yellow triangle on white"))]
+)
 def test_three_prompts_make_no_step_that_is_twice_as_large_as_without_them(prompts):
-    count = 9 + 12 * 9
-    plain = restyled({}, count)
-    spoken = restyled(dict(zip((1, 4, 7), prompts, strict=True)), count)
-    assert len(plain) == len(spoken) == count
+    plain = restyled({}, COUNT)
+    spoken = restyled(dict(zip(CHANGES, prompts, strict=True)), COUNT)
+    assert len(plain) == len(spoken) == COUNT
     assert largest_step(spoken) <= 2 * largest_step(plain)
-    cut = np.concatenate([plain[:100], spoken[100:]])  # a control: one picture and then the other
+    black = restyled(dict(zip(CHANGES, ("a blue square on black",) * 3, strict=True)), COUNT)
+    cut = np.concatenate([plain[:100], black[100:]])  # a control: one picture and then the other
     assert largest_step(cut) > 2 * largest_step(plain)
+
+
+@pytest.mark.parametrize("prompts", [slow(("a green square on white", "a blue circle on black", "a yellow triangle"))])
+def test_where_the_background_changes_too_a_blend_makes_smaller_steps_than_a_change_at_once(prompts):
+    """Seen to fail without blends."""
+    said = dict(zip(CHANGES, prompts, strict=True))
+    assert largest_step(restyled(said, COUNT)) < 0.8 * largest_step(restyled(said, COUNT, Change("cut")))
